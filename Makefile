@@ -1,0 +1,37 @@
+SHELL := /bin/bash -o pipefail
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(BIN)/.installed ## Make .venv and install sdx with the tested versions (about 2 minutes)
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	@echo "Installing sdx into $(VENV): about 2 minutes, 2 GB"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info < (3, 14) else "sdx needs Python 3.10 to 3.13; name one with make PYTHON=python3.11")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]' \
+		| awk '/^(Collecting|Building|Installing|Successfully)/ {print "  " substr($$0, 1, 100); fflush()}'
+	@touch $@
+
+demo: setup ## The main job for real: SDRRL on a 135M model, English to Portuguese (about 10 minutes on 2 cores)
+	$(BIN)/python -m sdx method=sdrrl lang=pt
+
+test: setup ## The tests that need no GPU, no SLURM and no large weights (under 15 minutes on 2 cores)
+	$(BIN)/python -m pytest -m "not slow and not gpu and not slurm"
+
+test-slow: setup ## The tests with real weights
+	$(BIN)/python -m pytest -m slow
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## Remove .venv and caches of tools; runs/ and the artifact cache stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,5 @@
+"""`python -m sdx`."""
+
+from sdx.main import main
+
+main()

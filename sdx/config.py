@@ -1,0 +1,235 @@
+"""The typed schema of a run. Default values live here and nowhere else; conf/*.yaml records choices.
+
+Below `sdx.main` only these dataclasses exist, never a DictConfig. A field that decides a result goes into the keys
+of the steps that read it (see `sdx.artifacts`); fields on where things lie or how they are shown never do.
+This module imports nothing of sdx.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+
+class InputError(ValueError):
+    """What the user gave cannot work. The message names the key, the value and the fix; the exit code is 2."""
+
+
+class Precision(str, Enum):
+    """Arithmetic of forward and backward; the optimizer keeps fp32 master weights in both."""
+
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+class Adapter(str, Enum):
+    """Which weights are trained."""
+
+    full = "full"
+    lora = "lora"
+
+
+class TemplateKind(str, Enum):
+    """How a prompt is written for the model: its own chat template, or the plain instruction template."""
+
+    auto = "auto"
+    chat = "chat"
+    instruction = "instruction"
+
+
+class TrackingMode(str, Enum):
+    """`auto`: online with a wandb key in the environment or in ~/.netrc, offline without."""
+
+    auto = "auto"
+    online = "online"
+    offline = "offline"
+    off = "off"
+
+
+@dataclass
+class MethodConfig:
+    """What every method has. Each method's own options stand beside it in `sdx/methods/`."""
+
+    _target_: str = MISSING
+    """The class in `sdx.methods` that builds the steps."""
+    name: str = MISSING
+    """The method's name in run directories and tables."""
+
+
+@dataclass
+class BackboneConfig:
+    """Where the LLM comes from: exactly one of `asset`, `hub_id` and `path`."""
+
+    name: str = MISSING
+    """Short name in run directories and tables."""
+    asset: str | None = None
+    """Name of packaged weights, see `sdx.models.assets`."""
+    hub_id: str | None = None
+    """Repository on the Hugging Face hub; needs `revision`."""
+    revision: str | None = None
+    """Commit of the hub repository, 40 hexadecimal digits: a branch name would let the weights change."""
+    path: str | None = None
+    """Local directory in Hugging Face format."""
+    template: TemplateKind = TemplateKind.auto
+    """`auto` takes the tokenizer's chat template where it has one, the instruction template otherwise."""
+    context_tokens: int = 2048
+    """The longest input the model is given, in tokens. An upper bound is the model's own."""
+
+
+@dataclass
+class LangConfig:
+    """Source language L and target languages T. `lang=th`, `lang=[th,sw]` and `lang=stt4` fill `targets`."""
+
+    source: str = "en"
+    """The resource-rich language, any code of languages.csv."""
+    targets: dict[str, str] = field(default_factory=dict)
+    """Code as the user wrote it -> FLORES code."""
+
+
+@dataclass
+class TranslatorConfig:
+    """An engine that translates texts. Its own options stand beside it in `sdx/translation/`."""
+
+    _target_: str = MISSING
+    """The class in `sdx.translation`."""
+    name: str = MISSING
+    """Short name, shown wherever a text is machine-translated."""
+
+
+@dataclass
+class GeneratorConfig:
+    """An engine that completes prompts."""
+
+    _target_: str = MISSING
+    """The class in `sdx.generation`."""
+    batch_size: int = 32
+    """Prompts completed at once. Ours; larger is faster until memory is full."""
+    precision: Precision = Precision.bf16
+    """Arithmetic of the forward pass."""
+
+
+@dataclass
+class CorpusConfig:
+    """Instructions in L. The gold answers serve the baselines and the held-out references only."""
+
+    name: str = MISSING
+    """Short name in run directories and tables."""
+    path: str | None = None
+    """JSONL file with `instruction` and `answer` on each line; none takes the corpus shipped with sdx."""
+
+
+@dataclass
+class TaskConfig:
+    """One benchmark. `task=arc_easy`, `task=[arc_easy,mmlu_human]` and `task=offline` fill the dict of them."""
+
+    _target_: str = MISSING
+    """The class in `sdx.evaluation.tasks`."""
+    shots: int = 0
+    """Solved examples before each question."""
+
+
+@dataclass
+class EngineConfig:
+    """DeepSpeed: how training is laid out on the hardware."""
+
+    name: str = MISSING
+    """Short name in tables."""
+    zero_stage: int = 0
+    """0: replicated; 1: optimizer state sharded over the ranks; 2: gradients too; 3: weights too."""
+    offload_optimizer: bool = False
+    """Keep optimizer state and its step on the CPU (ZeRO 1-3)."""
+    precision: Precision = Precision.bf16
+    """Arithmetic of forward and backward."""
+    micro_batch_size: int = 8
+    """Examples per rank in one forward pass. The rest of `train.batch_size` is accumulated."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+
+@dataclass
+class ScaleConfig:
+    """Row counts and steps in one place."""
+
+    name: str = MISSING
+    """Short name in tables."""
+    corpus_rows: int = 0
+    """Instructions to train on; 0 takes all that the held-out rows leave."""
+    heldout_rows: int = 48
+    """Instructions kept out of training, for the answer-language rate and chrF++."""
+    max_new_tokens: int = 128
+    """Longest generated answer, in tokens."""
+    max_length_tokens: int = 384
+    """Longest training example, prompt and response, in tokens; longer ones are dropped and counted."""
+    epochs: int = 1
+    """Passes over the training mix."""
+    max_steps: int = 0
+    """Optimizer steps at most; 0 sets no limit."""
+    eval_items: int = 0
+    """Questions per benchmark and language; 0 takes all."""
+
+
+@dataclass
+class TrainConfig:
+    """Optimisation, equal for every method so that a difference between two cells is the method."""
+
+    adapter: Adapter = Adapter.full
+    """Train all weights, or LoRA adapters on all linear layers (merged into the export)."""
+    lora_rank: int = 16
+    """Rank of the adapters. Ours."""
+    lora_alpha: int = 32
+    """Scale of the adapters. Ours."""
+    lora_dropout: float = 0.05
+    """Dropout before the adapters. Ours."""
+    batch_size: int = 32
+    """Examples per optimizer step, over all ranks and micro-batches."""
+    learning_rate: float = 2e-5
+    """Peak learning rate of AdamW. Ours."""
+    warmup_ratio: float = 0.05
+    """Share of the steps with a linear rise from 0. Ours."""
+    final_ratio: float = 0.1
+    """Learning rate at the end of the cosine decay, as a share of the peak. Ours."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled decay. Ours."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this global norm."""
+    save_every_steps: int = 50
+    """Optimizer steps between two checkpoints."""
+    log_every_steps: int = 1
+    """Optimizer steps between two log lines."""
+
+
+@dataclass
+class TrackingConfig:
+    """Where metrics go beside the run directory. Tracking never fails a run."""
+
+    mode: TrackingMode = TrackingMode.auto
+    """See `TrackingMode`."""
+    project: str = "sdx"
+    """wandb project."""
+    entity: str | None = None
+    """wandb entity; none takes the account's default."""
+    group: str | None = None
+    """wandb group, the study's name; none takes method and languages."""
+
+
+@dataclass
+class Config:
+    """One study cell."""
+
+    method: MethodConfig = MISSING
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    lang: LangConfig = field(default_factory=LangConfig)
+    translator: TranslatorConfig = MISSING
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    task: dict[str, TaskConfig] = field(default_factory=dict)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    seed: int = 1
+    """Seed of data order, mixing, dropout and adapters."""
+    cache_dir: str = MISSING
+    """Assets, converted models and step outputs, shared between runs; the environment's SDX_CACHE sets it."""
+    runs_dir: str = "runs"
+    """Run directories: reports, logs, samples."""

@@ -1,0 +1,53 @@
+"""From subsets of (prompt, response) pairs to one training mix."""
+
+import math
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Any
+
+from sdx.languages import Language
+
+
+def pair(
+    source_id: str,
+    subset: str,
+    prompt: tuple[str, Language, str],
+    response: tuple[str, Language, str],
+) -> dict[str, Any]:
+    """A training row with where it came from.
+
+    Args:
+        source_id: the corpus row behind it.
+        subset: which part of the mix it belongs to.
+        prompt, response: (text, language, who wrote it: corpus, backbone or translator).
+    """
+    return {
+        "id": f"{source_id}/{subset}/{prompt[1].code}-{response[1].code}",
+        "source_id": source_id,
+        "subset": subset,
+        "prompt": prompt[0],
+        "prompt_language": prompt[1].flores,
+        "prompt_origin": prompt[2],
+        "response": response[0],
+        "response_language": response[1].flores,
+        "response_origin": response[2],
+    }
+
+
+def weigh(rows: Iterable[dict[str, Any]], weight: float, seed: int) -> list[dict[str, Any]]:
+    """Takes each row `weight` times: 0.5 keeps a random half, 2 repeats all, 1.5 repeats a random half.
+
+    Which rows the fraction takes depends on the row's id and the seed alone, so ablations share their rows.
+    """
+    copies, share = math.floor(weight), weight % 1
+    taken = []
+    for row in rows:
+        draw = int.from_bytes(sha256(f"{seed}/{row['id']}".encode()).digest()[:8], "big") / 2**64
+        times = copies + (draw < share)
+        taken += [row if copy == 0 else {**row, "id": f"{row['id']}#{copy}"} for copy in range(times)]
+    return taken
+
+
+def with_language_hint(prompt: str, language: Language) -> str:
+    """The prompt with an answer-language directive in English on a line of its own. Ours."""
+    return f"{prompt}\n\nAnswer in {language.name}."

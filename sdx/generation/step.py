@@ -1,0 +1,65 @@
+"""Completions of one model for the prompts of one step, as a step of its own: shared and resumable."""
+
+from functools import partial
+
+from sdx.artifacts import Step, Workspace, read_rows
+from sdx.config import TemplateKind
+from sdx.generation.hf import HFGenerator
+from sdx.generation.rows import generate_rows
+
+
+def generate_step(
+    model: Step,
+    prompts: Step,
+    file: str,
+    field: str,
+    generator: HFGenerator,
+    template: TemplateKind,
+    max_new_tokens: int,
+    label: str,
+) -> Step:
+    """Publishes `rows.jsonl`: `{"id", "prompt", "text", "tokens", "finished"}` for each prompt, in its order.
+
+    Args:
+        model: a step whose output holds `model/`, a Hugging Face directory.
+        prompts: a step that publishes `file` with `id` and the prompt in `field`.
+        label: what the progress bar says.
+    """
+    return Step(
+        "generate",
+        partial(
+            _run,
+            file=file,
+            field=field,
+            generator=generator,
+            template=template,
+            max_new_tokens=max_new_tokens,
+            label=label,
+        ),
+        config={
+            "file": file,
+            "field": field,
+            "precision": generator.precision.value,
+            "template": template.value,
+            "sampling": "greedy",
+            "max_new_tokens": max_new_tokens,
+        },
+        inputs={"model": model, "prompts": prompts},
+    )
+
+
+def _run(
+    workspace: Workspace,
+    file: str,
+    field: str,
+    generator: HFGenerator,
+    template: TemplateKind,
+    max_new_tokens: int,
+    label: str,
+) -> None:
+    rows = read_rows(workspace.inputs["prompts"] / file)
+    generator.load(workspace.inputs["model"] / "model", template)
+    prompts = [{"id": row["id"], "prompt": row[field]} for row in rows]
+    workspace.counts.update(
+        generate_rows(generator, prompts, workspace.dir / "rows.jsonl", max_new_tokens, stage=label)
+    )

@@ -1,0 +1,133 @@
+"""One table of languages: the 204 of FLORES-200 and five romanised variants that only Belebele has.
+
+`languages.csv` has one row per language and script. Codes and English names are those of FLORES-200
+and Belebele; `nllb` is what the NLLB-200 tokenizer knows (202 codes: not `arb_Latn`, `min_Arab`).
+Native names are CLDR's, and common autonyms where CLDR has none or the wrong script. Each benchmark
+names languages in its own way: its column holds that name, or nothing where it lacks the language.
+
+An ISO 639-1 code stands at one row, the standard variety: `ar` is `arb_Arab`, `zh` is `zho_Hans`,
+`no` is `nob_Latn`. This module imports nothing of sdx.
+"""
+
+import csv
+import difflib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Language:
+    """A language in one script. A code is an empty string where there is none."""
+
+    flores: str
+    """FLORES-200 code, the key of the table: `tha_Thai`."""
+    iso639_3: str
+    """Not unique: `ace_Arab` and `ace_Latn` are both `ace`."""
+    iso639_1: str
+    """Unique: only the standard variety and script of a language has it."""
+    name: str
+    """English name."""
+    native_name: str
+    """The language's own name for itself, in this script."""
+    script: str
+    """ISO 15924, of the text: FLORES-200's `sat_Beng` is Santali in Ol Chiki, so `Olck`."""
+    direction: str
+    """`ltr` or `rtl`."""
+    spaces: bool
+    """Spaces separate words (in Vietnamese: syllables). Whitespace metrics need it."""
+    nllb: str
+    """Code in the NLLB-200 tokenizer, which turns a code it lacks into <unk> without a word."""
+    belebele: str
+    """One of 122; FLORES-200 codes and five like them."""
+    xnli: str
+    """One of 15."""
+    xlsum: str
+    """One of 43, a configuration name: `portuguese`. XL-Sum's `pidgin`, `serbian_latin`: no row."""
+    mkqa: str
+    """One of 26. `zh_hk`, Chinese (Hong Kong), stands at Cantonese."""
+    mgsm: str
+    """One of 11."""
+    xquad: str
+    """One of 12."""
+    mmlu: str
+    """English and the seven human translations, `mmlu_<code>_llama` in lm-evaluation-harness."""
+    aliases: tuple[str, ...]
+    """More spellings: macrolanguages of ISO 639-3 (`ara`), `nb`, `zh-hant` and the like."""
+
+    @property
+    def rtl(self) -> bool:
+        """Written from right to left."""
+        return self.direction == "rtl"
+
+    @property
+    def code(self) -> str:
+        """The shortest code `language` accepts: ISO 639-1, else ISO 639-3, else FLORES-200."""
+        if self.iso639_1:
+            return self.iso639_1
+        return self.iso639_3 if codes().get(self.iso639_3) is self else self.flores
+
+
+@cache
+def languages() -> tuple[Language, ...]:
+    """All rows, sorted by FLORES-200 code."""
+    with Path(__file__).with_name("languages.csv").open(encoding="utf-8", newline="") as file:
+        return tuple(
+            Language(**row | {"spaces": row["spaces"] == "yes", "aliases": tuple(row["aliases"].split())})
+            for row in csv.DictReader(file)
+        )
+
+
+@cache
+def codes() -> dict[str, Language]:
+    """Every unambiguous spelling, in the table's own case -> language. Shared: do not change."""
+    table: dict[str, Language] = {}
+    for entry in languages():
+        table |= dict.fromkeys((entry.flores, *entry.aliases), entry)
+        if entry.iso639_1:
+            table[entry.iso639_1] = entry
+        # Two codes of one standard for one language: whoever holds `zh` also answers to `zho`.
+        if entry.iso639_1 or len(_variants(entry.iso639_3)) == 1:
+            table[entry.iso639_3] = entry
+    return table
+
+
+def language(code: str) -> Language:
+    """The language of an ISO 639-1, ISO 639-3 or FLORES-200 code or an alias, in any case."""
+    spelling = str(code).lower()
+    if found := _by_lowercase().get(spelling):
+        return found
+    refused = f'language "{code}" is not in the table'
+    if variants := _variants(spelling):
+        choice = " or ".join(entry.flores for entry in variants)
+        raise ValueError(f'language "{code}" has several scripts: write {choice}')
+    if spelling == "false":
+        raise ValueError(f'{refused}: YAML reads a bare no as false, write "no" in quotes')
+    if near := _suggestions(spelling):
+        choice = " or ".join(f"{entry.code} ({entry.name})" for entry in near)
+        raise ValueError(f"{refused}; did you mean {choice}?")
+    raise ValueError(f"{refused}: write an ISO 639-1, ISO 639-3 or FLORES-200 code, like th or tha")
+
+
+def _variants(iso639_3: str) -> tuple[Language, ...]:
+    return tuple(entry for entry in languages() if entry.iso639_3 == iso639_3)
+
+
+@cache
+def _by_lowercase() -> dict[str, Language]:
+    return {spelling.lower(): entry for spelling, entry in codes().items()}
+
+
+def _suggestions(spelling: str) -> list[Language]:
+    """At most three languages with a code or a name close to the spelling, the nearest first."""
+    spelled: dict[str, list[Language]] = {}
+    # Standard varieties first: "arabic" is a word of ten names, and most mean `ar` by it.
+    for entry in sorted(languages(), key=lambda entry: not entry.iso639_1):
+        names = {entry.name.split(" (")[0].lower(), entry.native_name.lower()}
+        words = {word for name in names for word in name.split()}
+        for text in names | words | {entry.code, entry.iso639_3, entry.flores.lower()}:
+            spelled.setdefault(text, []).append(entry)
+    base = spelling.replace("_", "-").split("-")[0]  # "pt-br" must have meant `pt`
+    exact = [text for text in (spelling, base) if text in spelled]
+    near = exact or difflib.get_close_matches(spelling, spelled, n=3, cutoff=0.7)
+    return list(dict.fromkeys(entry for text in near for entry in spelled[text]))[:3]

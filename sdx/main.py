@@ -1,0 +1,206 @@
+"""Hydra's door: the command line becomes a typed `Config`, a bad one becomes a single line and exit code 2.
+
+Nothing heavy is imported here: help and configuration errors answer at once.
+"""
+
+import difflib
+import importlib
+import json
+import logging
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import sdx.methods
+from sdx import config as schema
+from sdx.config import Config, InputError
+from sdx.languages import codes, language
+from sdx.ranks import is_main
+
+PACKAGE = Path(__file__).parent
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+GROUPS = {
+    "backbone": schema.BackboneConfig,
+    "translator": schema.TranslatorConfig,
+    "generator": schema.GeneratorConfig,
+    "corpus": schema.CorpusConfig,
+    "task": schema.TaskConfig,
+    "engine": schema.EngineConfig,
+    "scale": schema.ScaleConfig,
+    "tracking": schema.TrackingConfig,
+}
+NOT_IN_CELL_NAME = ("cache_dir", "runs_dir", "tracking", "hydra")
+QUIET_RANK = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
+
+
+class ExperimentsPath(SearchPathPlugin):
+    """Lets `+experiments=name` find experiments/ beside conf/ in a checkout; a wheel carries it inside conf."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if not (CONF / "experiments").is_dir():
+            search_path.append(provider="sdx", path=f"file://{CONF.parent}")
+
+
+def register() -> None:
+    """Tells Hydra the schemas, a `lang` option per language and spelling, and where experiments/ lies."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for group, node in GROUPS.items():
+        store.store(group=group, name="schema", node=node)
+    for module in pkgutil.iter_modules(sdx.methods.__path__, "sdx.methods."):
+        for name, node in getattr(importlib.import_module(module.name), "SCHEMAS", {}).items():
+            store.store(group="method", name=f"schema_{name}", node=node)
+    for code, entry in codes().items():
+        store.store(group="lang", name=code, node={"targets": {code: entry.flores}})
+    if not OmegaConf.has_resolver("cell_name"):
+        OmegaConf.register_new_resolver("cell_name", cell_name)
+        Plugins.instance().register(ExperimentsPath)
+
+
+def cell_name(*, _root_: DictConfig) -> str:
+    """Name of the run directory: a pure function of the configuration, so that a requeued job finds its own."""
+    parts = {k: v for k, v in _root_.items() if k not in NOT_IN_CELL_NAME}
+    content = OmegaConf.to_container(OmegaConf.create(parts), resolve=True, enum_to_str=True)
+    digest = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+    targets = list(_root_.lang.targets)
+    langs = "+".join(targets) if len(targets) <= 4 else f"{len(targets)}langs"
+    return f"{_root_.method.name}-{_root_.backbone.name}-{langs}-s{_root_.seed}-{digest}"
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def job(cfg: DictConfig) -> None:
+    """One cell, in Hydra's run directory."""
+    try:
+        if missing := sorted(OmegaConf.missing_keys(cfg)):
+            raise InputError(f"{missing[0]} has no value; give it as {missing[0]}=...")
+        config = OmegaConf.to_object(cfg)
+        assert isinstance(config, Config)
+        from sdx.run import run
+
+        run(config, Path(HydraConfig.get().runtime.output_dir))
+    except InputError as error:  # here, for Hydra would print a line of its own before ours
+        sys.exit(fail(str(error), 2))
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print(help_text())
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us; the message is ours
+    register()
+    if not is_main():
+        sys.argv += QUIET_RANK
+    try:
+        if any(a.startswith("hydra/launcher=") for a in arguments) and not {"-m", "--multirun"} & set(arguments):
+            launcher = next(a for a in arguments if a.startswith("hydra/launcher="))
+            raise InputError(f"{launcher} needs -m: without it the job would run here; write python -m sdx -m ...")
+        job()
+    except (HydraException, OmegaConfBaseException, InputError) as error:
+        logging.shutdown()
+        sys.exit(fail(explain(error, arguments), 2))
+    except KeyboardInterrupt:
+        sys.exit(fail("interrupted; the same command goes on where this one stopped", 130))
+
+
+def fail(message: str, code: int) -> int:
+    if is_main():
+        print(f"sdx: {message}", file=sys.stderr)
+    return code
+
+
+def explain(error: Exception, arguments: Sequence[str]) -> str:
+    """One line that names the key, the value and the fix."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _unknown_option(error.missing_cfg_file, error.options or [])
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: {str(error).splitlines()[0]}; in a shell, quote values with brackets or commas"
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
+    key = getattr(cause, "full_key", None)
+    if isinstance(cause, OmegaConfBaseException) and key:
+        given = next((a for a in arguments if a.lstrip("+~").split("=")[0] == key), None)
+        if type(cause).__name__ in ("ConfigAttributeError", "ConfigKeyError"):
+            return _unknown_key(key, given)
+        reason = str(cause).splitlines()[0]
+        return f"{given or key}: {reason}; see sdx/config.py for the type of {key}"
+    return " ".join(str(error).split())
+
+
+def _unknown_option(missing: str, options: Sequence[str]) -> str:
+    group, _, value = missing.rpartition("/")
+    choices = [o for o in options if not o.startswith("schema")]
+    near = difflib.get_close_matches(value, choices, n=3, cutoff=0.5)
+    if group == "lang":
+        try:
+            return f"lang={value} is written lang={language(value).code}"
+        except ValueError as error:
+            return f"lang={value}: {error}"
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"{group}={value} is unknown; {hint}Choose from: {', '.join(choices)}"
+
+
+def _unknown_key(key: str, given: str | None) -> str:
+    known = sorted(_leaves(_default_config()))
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+    parent = key.rpartition(".")[0]
+    siblings = [k for k in known if k.rpartition(".")[0] == parent] if parent else []
+    hint = f"did you mean {' or '.join(near)}?" if near else ""
+    listed = f"Keys there: {', '.join(siblings)}" if siblings else ""
+    fix = " ".join(filter(None, [hint, listed])) or "python -m sdx --help lists the groups, --cfg job the keys"
+    return f"{given or key}: there is no key {key}; {fix}"
+
+
+def _default_config() -> DictConfig:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config")
+
+
+def _leaves(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, DictConfig):
+        return [prefix]
+    children = [(f"{prefix}.{name}" if prefix else str(name), node._get_node(name)) for name in map(str, node)]
+    return [leaf for key, child in children for leaf in _leaves(child, key)]
+
+
+def options(group: str) -> list[str]:
+    """The options of a group that have a file, for help."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def help_text() -> str:
+    groups = "\n".join(f"  {group:<11} {', '.join(options(group))}" for group in ("method", *GROUPS))
+    languages = len(set(codes().values()))
+    sets = ", ".join(options("lang"))
+    return f"""sdx: experiments that make LLMs good at languages they are bad at
+
+  python -m sdx method=sdrrl lang=pt                     one cell: data, training, evaluation, report
+  python -m sdx -m method=sdrrl,sft lang=pt seed=1,2     every combination
+  torchrun --nproc-per-node 8 -m sdx ... engine=zero3    several GPUs
+  python -m sdx --cfg job                                the whole configuration, nothing is run
+
+Groups (group=option):
+{groups}
+  lang        any of {languages} languages by ISO 639 or FLORES code, a list [th,sw], or a set: {sets}
+
+Keys (key=value), explained in sdx/config.py and beside each method in sdx/methods/:
+  seed, cache_dir, runs_dir, corpus.path, backbone.path, train.learning_rate, train.batch_size, train.adapter,
+  scale.corpus_rows, scale.epochs, scale.eval_items, method.subsets.tl, ...
+"""

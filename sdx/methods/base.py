@@ -1,0 +1,127 @@
+"""What a method is, and the steps that methods are made of."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from sdx.artifacts import Step, Workspace, write_rows
+from sdx.config import Config, InputError, MethodConfig
+from sdx.data.corpus import corpus_step
+from sdx.data.filters import filter_step
+from sdx.generation.hf import HFGenerator
+from sdx.generation.step import generate_step
+from sdx.languages import Language, language
+from sdx.models import backbone
+from sdx.tracking import Tracker
+from sdx.training.step import train_step
+from sdx.translation.base import Translator
+from sdx.translation.rows import translate_step
+
+
+class Cell:
+    """One study cell: the parsed languages, the engines, and the steps that every method shares.
+
+    Making a step costs nothing and loads nothing; `sdx.run` realises those that are needed.
+    """
+
+    def __init__(self, config: Config, translator: Translator, generator: HFGenerator, tracker: Tracker) -> None:
+        self.config = config
+        self.translator = translator
+        self.generator = generator
+        self.tracker = tracker
+        self.source, self.targets = languages_of(config)
+        self.backbone = backbone.backbone_step(config.backbone)
+        self.corpus = corpus_step(config.corpus, config.scale)
+
+    def check_translator(self) -> None:
+        """Raises `InputError` when the translator lacks a pair of the cell."""
+        for target in self.targets:
+            if not self.translator.supports(self.source.flores, target.flores):
+                raise InputError(
+                    f"translator={self.config.translator.name} cannot translate {self.source.name} "
+                    f"({self.source.code}) to {target.name} ({target.code}); give another translator or lang"
+                )
+
+    def answers(self, filters: list[str]) -> Step:
+        """theta(x_L): the backbone's own answers to the training instructions that pass the filters."""
+        completions = self.generation(self.backbone, self.corpus, "train.jsonl", "instruction", "answers")
+        return filter_step(completions, filters)
+
+    def generation(self, model: Step, prompts: Step, file: str, field: str, label: str) -> Step:
+        """Greedy completions of `model` for one field of a step's rows."""
+        template, limit = self.config.backbone.template, self.config.scale.max_new_tokens
+        return generate_step(model, prompts, file, field, self.generator, template, limit, label)
+
+    def translation(self, rows: Step, file: str, field: str, target: Language) -> Step:
+        """MT of one field of a step's rows from the source language."""
+        return translate_step(rows, file, field, self.translator, self.source, target)
+
+    def mix(
+        self,
+        build: Callable[[Mapping[str, Any], int], list[dict[str, Any]]],
+        inputs: Mapping[str, Step],
+        options: Mapping[str, Any],
+        version: int,
+    ) -> Step:
+        """The training rows, `build(directories of the inputs, seed)`, published as `rows.jsonl`."""
+        return Step(
+            "mix",
+            partial(_mix, build=build, seed=self.config.seed),
+            config={"method": self.config.method.name, "options": options, "seed": self.config.seed},
+            inputs=inputs,
+            version=version,
+        )
+
+    def training(self, mix: Step) -> Step:
+        """The backbone trained on a mix."""
+        return train_step(mix, self.backbone, self.config, self.tracker)
+
+
+def languages_of(config: Config) -> tuple[Language, list[Language]]:
+    """Source and target languages of a cell.
+
+    Raises:
+        InputError: an unknown code, no target, one language twice, or the source among the targets.
+    """
+    try:
+        source = language(config.lang.source)
+    except ValueError as error:
+        raise InputError(f"lang.source={config.lang.source}: {error}") from None
+    targets = [language(code) for code in config.lang.targets.values()]
+    names = ",".join(config.lang.targets)
+    if not targets:
+        raise InputError("lang=[] names no target language; give one or more, such as lang=th or lang=[th,sw]")
+    if len(set(targets)) < len(targets):
+        raise InputError(f"lang=[{names}] names one language twice; give each once")
+    if source in targets:
+        raise InputError(f"lang={names} has the source language {source.code} as a target; drop it or set lang.source")
+    return source, targets
+
+
+def _mix(workspace: Workspace, build: Callable[..., list[dict[str, Any]]], seed: int) -> None:
+    rows = build(workspace.inputs, seed)
+    if not rows:
+        raise InputError(
+            "the training mix is empty: every row was dropped by a filter (see dropped.jsonl of the filter step) or "
+            "every subset has weight 0; raise scale.max_new_tokens or the weights"
+        )
+    write_rows(workspace.dir / "rows.jsonl", rows)
+    workspace.counts.update(rows=len(rows))
+
+
+Options = TypeVar("Options", bound=MethodConfig)
+
+
+class Method(ABC, Generic[Options]):
+    """Data steps, then training steps. A method is this class, a YAML in conf/method/ and a test."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def check(self, cell: Cell) -> None:
+        """Raises `InputError` for options that cannot work, before anything is loaded."""
+
+    @abstractmethod
+    def model(self, cell: Cell) -> Step:
+        """The step that publishes `model/`, the improved LLM."""

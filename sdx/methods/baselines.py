@@ -1,0 +1,82 @@
+"""The baselines, from the same corpus, translations and trainer as the methods they are compared with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sdx.artifacts import Step, read_rows
+from sdx.config import MethodConfig
+from sdx.data.mixture import pair
+from sdx.methods.base import Cell, Method
+
+
+@dataclass
+class UntouchedConfig(MethodConfig):
+    """No options."""
+
+
+@dataclass
+class SFTConfig(MethodConfig):
+    """No options."""
+
+
+@dataclass
+class TranslateSFTConfig(MethodConfig):
+    """No options."""
+
+
+class Untouched(Method[UntouchedConfig]):
+    """`none`: the backbone as it is."""
+
+    def model(self, cell: Cell) -> Step:
+        return cell.backbone
+
+
+class SFT(Method[SFTConfig]):
+    """`sft`: x_L -> gold y_L."""
+
+    version = 1
+
+    def model(self, cell: Cell) -> Step:
+        return cell.training(cell.mix(partial(self.pairs, cell), {"corpus": cell.corpus}, {}, self.version))
+
+    def pairs(self, cell: Cell, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
+        return [
+            pair(
+                row["id"],
+                "gold",
+                (row["instruction"], cell.source, "corpus"),
+                (row["answer"], cell.source, "corpus"),
+            )
+            for row in read_rows(inputs["corpus"] / "train.jsonl")
+        ]
+
+
+class TranslateSFT(Method[TranslateSFTConfig]):
+    """`translate_sft`, T-SFT: MT(x_L) -> MT(y_L)."""
+
+    version = 1
+
+    def check(self, cell: Cell) -> None:
+        cell.check_translator()
+
+    def model(self, cell: Cell) -> Step:
+        inputs = {}
+        for target in cell.targets:
+            inputs[f"x_{target.code}"] = cell.translation(cell.corpus, "train.jsonl", "instruction", target)
+            inputs[f"y_{target.code}"] = cell.translation(cell.corpus, "train.jsonl", "answer", target)
+        return cell.training(cell.mix(partial(self.pairs, cell), inputs, {}, self.version))
+
+    def pairs(self, cell: Cell, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
+        mt = cell.translator.name
+        rows = []
+        for target in cell.targets:
+            gold = {row["id"]: row["text"] for row in read_rows(inputs[f"y_{target.code}"] / "rows.jsonl")}
+            for row in read_rows(inputs[f"x_{target.code}"] / "rows.jsonl"):
+                rows.append(pair(row["id"], "gold", (row["text"], target, mt), (gold[row["id"]], target, mt)))
+        return rows
+
+
+SCHEMAS = {"none": UntouchedConfig, "sft": SFTConfig, "translate_sft": TranslateSFTConfig}

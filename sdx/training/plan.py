@@ -1,0 +1,62 @@
+"""What is trained when: pure functions of the config, the seed and the examples' lengths.
+
+A global batch depends on the seed and the step alone, never on how it is laid out on the hardware: a resumed
+run needs the step's number and nothing else, and another number of ranks trains on the same batches.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from random import Random
+
+from sdx.config import TrainConfig
+
+
+def count_steps(examples: int, batch_size: int, epochs: int, max_steps: int) -> int:
+    """Optimizer steps of the whole run; the last batch of an epoch may be a partial one."""
+    steps = epochs * math.ceil(examples / batch_size)
+    return min(steps, max_steps) if max_steps else steps
+
+
+def learning_rate(step: int, steps: int, train: TrainConfig) -> float:
+    """Rises linearly from 0, peaks once, and ends on the last step at `final_ratio` of the peak on a cosine.
+
+    Args:
+        step: counted from 0.
+        steps: of the whole run.
+    """
+    warmup = min(round(train.warmup_ratio * steps), steps - 1)
+    if step < warmup:
+        return train.learning_rate * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, steps - 1 - warmup)
+    cosine = (1 + math.cos(math.pi * progress)) / 2
+    return train.learning_rate * (train.final_ratio + (1 - train.final_ratio) * cosine)
+
+
+def global_batch(step: int, examples: int, batch_size: int, seed: int) -> list[int]:
+    """Indices of the examples of a step, which is counted from 0; an epoch's last step may have fewer."""
+    epoch, position = divmod(step, math.ceil(examples / batch_size))
+    return list(_order(examples, seed, epoch)[position * batch_size : (position + 1) * batch_size])
+
+
+@lru_cache(maxsize=2)
+def _order(examples: int, seed: int, epoch: int) -> tuple[int, ...]:
+    return tuple(Random(f"order {seed} {epoch}").sample(range(examples), examples))
+
+
+def micro_batches(
+    batch: Sequence[int], lengths: Sequence[int], micro_batch_size: int, rank: int, world_size: int
+) -> list[list[int]]:
+    """One rank's share of a global batch, micro-step by micro-step; the same number of them on every rank.
+
+    Neighbours in length go together, so that there is little padding and the ranks finish a micro-step at the
+    same time. A rank for which the last micro-step has no example left gets an empty list.
+    """
+    ordered = sorted(batch, key=lambda index: (lengths[index], index))
+    together = micro_batch_size * world_size
+    return [ordered[start + rank : start + together : world_size] for start in range(0, len(ordered), together)]
+
+
+def dropout_seed(seed: int, step: int, rank: int) -> int:
+    """Seeds one rank's dropout of one step, so that no generator's state has to be saved."""
+    return Random(f"dropout {seed} {step} {rank}").getrandbits(63)

@@ -1,0 +1,41 @@
+"""DeepSpeed without its chatter: every module here takes `deepspeed` from this one."""
+
+import gc
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+from transformers.utils import logging as hf_logging
+
+_disabled = logging.root.manager.disable
+logging.disable(logging.WARNING)  # the import makes its own logger and warns, on stdout, that there is no GPU
+try:
+    import deepspeed
+finally:
+    logging.disable(_disabled)
+
+__all__ = ["deepspeed", "silence"]
+
+deepspeed.utils.logger.setLevel(logging.ERROR)
+# DeepSpeed calls collectives by their old names, at every micro-step.
+warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+# A shared-memory all-reduce for inference, compiled with g++ at the first start on a CPU. Training uses gloo.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Swallows what DeepSpeed prints, transformers' own progress bars and warnings of deprecated names."""
+    bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    gc.freeze()  # for some of its messages DeepSpeed collects all garbage: half a second each
+    try:
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        gc.unfreeze()
+        if bars:
+            hf_logging.enable_progress_bar()

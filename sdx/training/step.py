@@ -1,0 +1,62 @@
+"""Training as a step: a mix of (prompt, response) rows and a backbone in, a model in Hugging Face format out."""
+
+from collections import Counter
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from sdx.artifacts import Step, Workspace, read_rows
+from sdx.config import Config, InputError
+from sdx.tracking import Tracker
+
+
+def train_step(mix: Step, backbone: Step, config: Config, tracker: Tracker) -> Step:
+    """Publishes `model/` and `log.jsonl`, one line per optimizer step. Runs on all ranks."""
+    scale = config.scale
+    engine = {k: v for k, v in asdict(config.engine).items() if k != "name"}
+    decides = {
+        "train": {k: v for k, v in asdict(config.train).items() if not k.endswith("every_steps")},
+        "engine": engine,
+        "template": config.backbone.template,
+        "max_length_tokens": scale.max_length_tokens,
+        "epochs": scale.epochs,
+        "max_steps": scale.max_steps,
+        "seed": config.seed,
+    }
+    run = partial(_run, config=config, tracker=tracker)
+    return Step("train", run, config=decides, inputs={"mix": mix, "backbone": backbone}, collective=True)
+
+
+def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
+    from sdx.models.backbone import load_tokenizer
+    from sdx.models.template import encode_example
+    from sdx.training.loop import train
+    from sdx.training.objectives import CausalLM, Example
+
+    model_dir = workspace.inputs["backbone"] / "model"
+    tokenizer = load_tokenizer(model_dir, config.backbone.template)
+    rows = read_rows(workspace.inputs["mix"] / "rows.jsonl")
+    encoded = [(row, *encode_example(tokenizer, row["prompt"], row["response"])) for row in rows]
+    limit = config.scale.max_length_tokens
+    examples = [Example(row["id"], ids, prompt) for row, ids, prompt in encoded if len(ids) <= limit]
+    if not examples:
+        raise InputError(f"scale.max_length_tokens={limit} is shorter than every training example; raise it")
+    summary: dict[str, Any] = train(
+        model_dir=model_dir,
+        tokenizer=tokenizer,
+        objective=CausalLM(pad_id=tokenizer.pad_token_id),
+        examples=examples,
+        out=workspace.dir,
+        train=config.train,
+        engine=config.engine,
+        epochs=config.scale.epochs,
+        max_steps=config.scale.max_steps,
+        seed=config.seed,
+        on_log=tracker.log_training,
+    )
+    workspace.counts.update(
+        examples=len(examples),
+        too_long=len(rows) - len(examples),
+        subsets=dict(Counter(row["subset"] for row in rows)),
+        **summary,
+    )

@@ -1,0 +1,63 @@
+"""Texts of one step, translated into one language, as a step of its own: shared, resumable, with progress."""
+
+from functools import partial
+from typing import Any
+
+from sdx.artifacts import BatchLog, Step, Workspace, read_rows
+from sdx.languages import Language
+from sdx.progress import Progress
+from sdx.translation.base import Translator
+
+BATCH_ROWS = 32
+
+
+def translate_step(
+    rows: Step, file: str, field: str, translator: Translator, source: Language, target: Language
+) -> Step:
+    """Publishes `rows.jsonl`: `{"id", "source", "text"}` for each row of `rows`/`file`, in its order.
+
+    Args:
+        rows: a step that publishes `file` with `id` and `field` in each row.
+        field: the text, or the list of texts, to translate; `text` has the same form.
+    """
+    return Step(
+        "translate",
+        partial(_run, file=file, field=field, translator=translator, source=source, target=target),
+        config={
+            "file": file,
+            "field": field,
+            "translator": translator.name,
+            "translator_version": translator.version,
+            "source": source.flores,
+            "target": target.flores,
+        },
+        inputs={"rows": rows},
+    )
+
+
+def _run(
+    workspace: Workspace, file: str, field: str, translator: Translator, source: Language, target: Language
+) -> None:
+    rows = read_rows(workspace.inputs["rows"] / file)
+    record = BatchLog(workspace.dir / "rows.log")
+    batches = [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]
+    with Progress(f"to {target.code}", len(rows), "rows", done=len(record.rows)) as progress:
+        for batch in record.pending(batches):
+            texts = [_texts(row[field]) for row in batch]
+            flat = translator.translate([text for some in texts for text in some], source.flores, target.flores)
+            translated = iter(flat)
+            record.append(
+                [_row(row, field, [next(translated) for _ in some]) for row, some in zip(batch, texts, strict=True)]
+            )
+            progress.update(len(batch))
+    record.publish(workspace.dir / "rows.jsonl", [row["id"] for row in rows])
+    workspace.counts.update(rows=len(rows))
+
+
+def _texts(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _row(row: dict[str, Any], field: str, texts: list[str]) -> dict[str, Any]:
+    text = texts[0] if isinstance(row[field], str) else texts
+    return {"id": row["id"], "source": row[field], "text": text}

@@ -1,0 +1,271 @@
+"""The harness' numbers against a direct computation and against the stock harness."""
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdx.artifacts import read_rows, write_rows
+from sdx.config import InputError, Precision
+from sdx.evaluation import harness
+from sdx.evaluation.harness import ItemResult, Questions, score
+from sdx.evaluation.tasks import Item, Kind
+from tests.tiny import tiny_model, tiny_tokenizer
+
+ITEMS: list[Item] = [
+    {
+        "id": "dog",
+        "question": "How many legs does a dog have?",
+        "choices": ["four", "two", "six", "none"],
+        "gold": 0,
+    },
+    {
+        "id": "gas",
+        "question": "Which gas do plants take in? ",
+        "choices": ["oxygen", "carbon dioxide", "a", "b"],
+        "gold": 1,
+    },
+    {
+        "id": "patas",
+        "question": "Quantas patas tem um cão?",
+        "choices": ["quatro", "É dióxido", "seis", "2"],
+        "gold": 0,
+    },
+    {"id": "thai", "question": "ประเทศไทย {{x}}", "choices": ["ภาษาไทย", "สวัสดีครับ", "ไทย", "ครับ"], "gold": 3},
+    {
+        "id": "long",
+        "question": "The quick brown fox. " * 12,
+        "choices": ["x", "y", "The lazy dog jumps", "z"],
+        "gold": 2,
+    },
+]
+OPTIONS = {"precision": Precision.fp32, "batch_size": 2, "context_tokens": 1024, "stage": "test"}
+
+
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("models") / "chat")
+
+
+@pytest.fixture(scope="module")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("models") / "base", chat=False)
+
+
+@pytest.fixture(scope="module")
+def gemma_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every second layer sees 16 tokens only; the tokenizer forgets BOS, as one made from GGUF may."""
+    import torch
+    from tokenizers import processors
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    path = tmp_path_factory.mktemp("models") / "gemma"
+    tokenizer = tiny_tokenizer(chat=False)
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        sliding_window=16,
+        layer_types=["sliding_attention", "full_attention"],
+        initializer_range=0.2,
+        dtype="float32",
+    )
+    Gemma3ForCausalLM(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def questions(path: Path, kind: Kind = Kind.answers, shots: int = 0) -> Questions:
+    items = path / "items.jsonl"
+    write_rows(items, ITEMS)
+    return Questions(items, kind, shots)
+
+
+def directly(model_dir: Path, prompt: str, answer: str, bos: bool = False) -> float:
+    """log P(answer | prompt), one sequence without padding or cache."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    start = [tokenizer.bos_token_id] if bos else []
+    question, whole = (
+        start + tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, prompt + answer)
+    )
+    assert whole[: len(question)] == question
+    with torch.inference_mode():
+        table = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+    return sum(table[i - 1, whole[i]].item() for i in range(len(question), len(whole)))
+
+
+@pytest.mark.parametrize("name", ["chat_model", "base_model", "gemma_model"])
+def test_answers_equal_a_direct_computation(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    model_dir = request.getfixturevalue(name)
+    results = score(model_dir, {"arc.en": questions(tmp_path)}, work_dir=tmp_path, **OPTIONS)["arc.en"]
+    assert [result.id for result in results] == [item["id"] for item in ITEMS]
+    for item, result in zip(ITEMS, results, strict=True):
+        prompt = f"Q: {item['question'].strip()}\nA:"
+        bos = name != "chat_model"
+        expected = [directly(model_dir, prompt, f" {choice}", bos) for choice in item["choices"]]
+        assert result.log_probs == pytest.approx(expected, abs=1e-3)
+        by_byte = [value / len(choice.encode()) for value, choice in zip(expected, item["choices"], strict=True)]
+        assert result.choice == expected.index(max(expected))
+        assert result.choice_norm == by_byte.index(max(by_byte))
+        assert (result.acc, result.acc_norm) == (
+            result.choice == item["gold"],
+            result.choice_norm == item["gold"],
+        )
+
+
+def test_letters_equal_a_direct_computation(base_model: Path, tmp_path: Path) -> None:
+    suite = questions(tmp_path, Kind.letters, shots=1)
+    results = score(base_model, {"mmlu.en": suite}, work_dir=tmp_path, **OPTIONS)["mmlu.en"]
+
+    def ask(item: Item) -> str:
+        lines = [f"{letter}. {choice}" for letter, choice in zip("ABCD", item["choices"], strict=True)]
+        return "\n".join([item["question"].strip(), *lines, "Answer:"])
+
+    for number, (item, result) in enumerate(zip(ITEMS, results, strict=True)):
+        example = ITEMS[1] if number == 0 else ITEMS[0]  # never the question itself
+        prompt = f"{ask(example)} {'ABCD'[example['gold']]}\n\n{ask(item)}"
+        expected = [directly(base_model, prompt, f" {letter}", bos=True) for letter in "ABCD"]
+        assert result.log_probs == pytest.approx(expected, abs=1e-3)
+        assert result.acc is result.acc_norm
+
+
+def test_stock_harness_gives_the_same_from_the_task_pack(
+    chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suites = {"arc.en": questions(tmp_path, shots=2), "mmlu.en": questions(tmp_path, Kind.letters)}
+    results = score(chat_model, suites, work_dir=tmp_path, **OPTIONS)
+
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    monkeypatch.chdir(tmp_path / "tasks")
+    tasks = TaskManager(include_path=".", include_defaults=False).load(list(suites))
+    stock = HFLM(
+        AutoModelForCausalLM.from_pretrained(chat_model),
+        tokenizer=AutoTokenizer.from_pretrained(chat_model),
+        batch_size=3,
+    )
+    samples = evaluate(stock, tasks, bootstrap_iters=0)["samples"]
+    for name, ours in results.items():
+        for result, sample in zip(ours, samples[name], strict=True):
+            assert result.log_probs == pytest.approx([value for value, _ in sample["filtered_resps"]], abs=1e-3)
+            assert (result.acc, result.acc_norm) == (sample["acc"], sample["acc_bytes"])
+
+
+def test_greedy_flags_and_order_do_not_depend_on_the_batch(base_model: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base_model)
+    greedy = model.generate(torch.tensor([[4, 50, 60]]), max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    pairs = [
+        ([4, 9, 9, 9, 9], [7]),
+        ([4, 50, 60], greedy[0, 3:].tolist()),
+        ([4, 9, 9, 9, 9], [7, 8]),
+        ([4], [5, 6, 7]),
+    ]
+    whole = harness._log_probs(model, pairs, 4, 100, "test")
+    alone = [harness._log_probs(model, [pair], 1, 100, "test")[0] for pair in pairs]
+    assert [flag for _, flag in whole] == [False, True, False, False]
+    assert [value for value, _ in whole] == pytest.approx([value for value, _ in alone], abs=1e-4)
+
+
+def test_a_prompt_that_is_too_long_loses_its_beginning(base_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base_model)
+    with caplog.at_level(logging.WARNING, "sdx"):
+        cut = harness._log_probs(model, [(list(range(10, 40)), [7, 8, 9])], 1, 12, "test")
+    assert cut == harness._log_probs(model, [(list(range(30, 40)), [7, 8, 9])], 1, 12, "test")
+    assert "1 of 1 prompts are cut off at 12 tokens" in caplog.text
+
+
+def test_a_finished_suite_is_not_run_again(chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = {"a": questions(tmp_path)}, {"b": questions(tmp_path, Kind.letters)}
+    before = score(chat_model, first, work_dir=tmp_path, **OPTIONS)
+    ran = []
+    run = harness._run
+    monkeypatch.setattr(harness, "_run", lambda model, name, *rest: ran.append(name) or run(model, name, *rest))
+    both = score(chat_model, {**first, **second}, work_dir=tmp_path, **OPTIONS)
+    assert ran == ["b"]
+    assert both["a"] == before["a"]
+    again = score(tmp_path / "no model here", {**second, **first}, work_dir=tmp_path, **OPTIONS)
+    assert list(again) == ["b", "a"]
+    assert again == both
+    assert read_rows(tmp_path / "a.jsonl")[0]["id"] == "dog"
+    assert all(isinstance(result, ItemResult) for result in again["a"])
+
+
+def test_silent_but_for_the_bar_without_network_or_traces(
+    chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import datasets
+    import lm_eval.api.task
+    import lm_eval.models.huggingface  # a library under it sets a variable at its first import
+    from transformers.utils import logging as transformers_logging
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    cache = tmp_path / "home"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    bar, environment = lm_eval.api.task.tqdm, dict(os.environ)
+    score(chat_model, {"a": questions(tmp_path)}, work_dir=tmp_path, **OPTIONS)
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert {line.split()[0] for line in lines} == {"test"}, captured.err
+    assert dict(os.environ) == environment
+    assert lm_eval.api.task.tqdm is bar
+    assert transformers_logging.is_progress_bar_enabled()
+    assert not datasets.are_progress_bars_disabled()
+    assert not cache.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "items.jsonl", "tasks"]
+
+
+def test_too_few_items_for_the_shots(chat_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"task\.a\.shots=5 needs more than 5 items"):
+        score(chat_model, {"a": questions(tmp_path, shots=5)}, work_dir=tmp_path, **OPTIONS)
+
+
+def test_importing_is_instant() -> None:
+    heavy = "{'torch', 'transformers', 'lm_eval', 'datasets', 'scipy', 'sacrebleu', 'py3langid'}"
+    modules = "harness, metrics, statistics, tasks"
+    program = f"import sys; from sdx.evaluation import {modules}; sys.exit(str({heavy} & set(sys.modules)))"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
+    assert done.stderr.strip() == "set()"
+
+
+def test_an_empty_text_is_named(chat_model: Path, tmp_path: Path) -> None:
+    suite = questions(tmp_path)
+    write_rows(suite.items, [ITEMS[0], {**ITEMS[1], "choices": ["a", " ", "c", "d"]}])
+    with pytest.raises(InputError, match="question gas has an empty text"):
+        score(chat_model, {"a": suite}, work_dir=tmp_path, **OPTIONS)
+
+
+def test_translator_and_other_columns_are_left_out_of_the_pack(chat_model: Path, tmp_path: Path) -> None:
+    suite = questions(tmp_path)
+    write_rows(suite.items, [{**item, "translator": "x"} for item in ITEMS])
+    score(chat_model, {"a": suite}, work_dir=tmp_path, **OPTIONS)
+    row = json.loads((tmp_path / "tasks" / "a.items.jsonl").read_text().splitlines()[0])
+    assert list(row) == ["id", "question", "choices", "gold"]

@@ -1,0 +1,99 @@
+import pytest
+
+from sdx.evaluation.metrics import chrf, chrf_score, chrf_statistics, in_language, language_of
+from sdx.languages import language
+
+SENTENCES = {
+    "th": "กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทย",
+    "zh": "北京是中华人民共和国的首都。",
+    "ar": "القاهرة هي عاصمة مصر وأكبر مدنها.",
+    "pt": "A água ferve a cem graus ao nível do mar.",
+    "es": "El agua hierve a cien grados al nivel del mar.",
+    "en": "Water boils at one hundred degrees at sea level.",
+    "sw": "Mji mkuu wa Tanzania ni Dodoma, si Dar es Salaam.",
+    "no": "Jeg vet ikke hva hovedstaden i landet heter.",
+}
+CODE = "```python\nprint('The answer to the question of the user')\n```"
+
+
+@pytest.mark.parametrize("code", SENTENCES)
+def test_sentences(code: str) -> None:
+    text = SENTENCES[code]
+    assert language_of(text) == code
+    assert in_language(text, language(code)) is True
+    for other in SENTENCES.keys() - {code}:
+        assert in_language(text, language(other)) is False
+
+
+@pytest.mark.parametrize(
+    "text", ["42", "3,14 €", "Paris.", "A", "...", "🙂", CODE, "x = 3 * 4", "https://example.org/the-page"]
+)
+def test_nothing_to_tell_by(text: str) -> None:
+    assert language_of(text) is None
+    assert in_language(text, language("pt")) is None
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_empty_is_a_failure(text: str) -> None:
+    assert language_of(text) is None
+    assert in_language(text, language("pt")) is False
+
+
+def test_short_texts_of_a_script_of_its_own() -> None:
+    assert in_language("ไทย", language("th")) is True
+    assert in_language("ไม่ทราบ", language("lo")) is False
+
+
+def test_code_urls_and_addresses_do_not_count() -> None:
+    for part in (
+        CODE,
+        CODE.removesuffix("```"),
+        "`the_name_of_the_function(the_argument)`",
+        "https://en.wikipedia.org/wiki/The",
+    ):
+        assert in_language(f"Escreva isto assim, por favor:\n{part}\n", language("pt")) is True
+    assert in_language("Escreve para the.office.of.the.king@example.org se tiveres dúvidas.", language("pt")) is True
+    assert in_language(f"{CODE}\nThis program prints the answer.", language("pt")) is False
+
+
+def test_small_relatives_win_only_when_expected() -> None:
+    galician = "Non sei cal é a capital do país, pero podo buscalo na enciclopedia."
+    assert language_of(galician, language("gl")) == "gl"
+    assert language_of(galician) != "gl"
+    assert in_language(galician, language("gl")) is True
+    assert in_language("Qual é a origem do osso hioide?", language("pt")) is True
+
+
+def test_languages_the_identifier_does_not_know() -> None:
+    assert in_language("Qualquer texto em qualquer língua.", language("kea_Latn")) is None
+    assert in_language("", language("kea_Latn")) is None
+    assert (
+        in_language("main nahin jaanta ki raajdhani kya hai", language("hin_Latn")) is None
+    )  # it knows Devanagari only
+    assert in_language("北京是中華人民共和國的首都。", language("zho_Hant")) is True
+
+
+def test_chrf_is_sacrebleus() -> None:
+    from sacrebleu.metrics import CHRF
+
+    pairs = [
+        ("the cat sat on the mat.", "the cat sat on a mat."),
+        ("a dog", "the dogs bark (loudly)"),
+        ("", "nothing"),
+        ("x", "x"),
+        ("กรุงเทพ", "กรุงเทพมหานคร"),
+    ]
+    for some in (pairs, pairs[:1], pairs[2:3], pairs[3:4], pairs[4:]):
+        hypotheses, references = map(list, zip(*some, strict=True))
+        expected = CHRF(word_order=2).corpus_score(hypotheses, [references]).score
+        assert chrf(hypotheses, references) == pytest.approx(expected)
+    hypotheses, references = map(list, zip(*pairs, strict=True))
+    singly = [CHRF(word_order=2).sentence_score(h, [r]).score for h, r in pairs]
+    assert chrf_score(chrf_statistics(hypotheses, references)) == pytest.approx(singly)
+
+
+def test_chrf_needs_pairs() -> None:
+    with pytest.raises(ValueError, match="1 hypotheses for 2 references"):
+        chrf(["a"], ["a", "b"])
+    with pytest.raises(ValueError, match="0 hypotheses"):
+        chrf([], [])

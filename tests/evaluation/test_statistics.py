@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+
+from sdx.evaluation.metrics import chrf_score, chrf_statistics
+from sdx.evaluation.statistics import (
+    Estimate,
+    bootstrap_corpus,
+    bootstrap_corpus_difference,
+    paired_difference,
+    proportion,
+)
+
+
+def outcomes(both: int, lost: int, gained: int, neither: int) -> tuple[list[bool], list[bool]]:
+    before = [True] * (both + lost) + [False] * (gained + neither)
+    after = [True] * both + [False] * lost + [True] * gained + [False] * neither
+    return before, after
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    # Newcombe, Statistics in Medicine 17 (1998) 857, table I, method 3.
+    [
+        (81, 263, 25.53, 36.62),
+        (15, 148, 6.24, 16.05),
+        (0, 20, 0.0, 16.11),
+        (1, 29, 0.61, 17.18),
+        (29, 29, 88.30, 100),
+    ],
+)
+def test_wilson(right: int, n: int, low: float, high: float) -> None:
+    estimate = proportion([True] * right + [False] * (n - right))
+    assert estimate.value == pytest.approx(100 * right / n)
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=0.006)
+    assert estimate.n == n
+
+
+@pytest.mark.parametrize(
+    ("cells", "value", "low", "high", "p"),
+    [
+        # Without a change, and with nothing but changes, Tango's limits are z^2 / (n + z^2) from the end.
+        ((0, 0, 0, 50), 0, -7.135, 7.135, 1),
+        ((0, 0, 50, 0), 100, 85.730, 100, 2 * 0.5**50),
+        ((0, 50, 0, 0), -100, -100, -85.730, 2 * 0.5**50),
+        ((36, 2, 12, 0), 20, 6.111, 34.471, 0.012939),
+        ((20, 10, 10, 20), 0, -14.990, 14.990, 1),
+    ],
+)
+def test_paired_difference(cells: tuple[int, ...], value: float, low: float, high: float, p: float) -> None:
+    estimate = paired_difference(*outcomes(*cells))
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((value, low, high), abs=1e-3)
+    assert estimate.p == pytest.approx(p, rel=1e-4)
+
+
+def test_tango_limits_against_a_search_for_the_likeliest_probabilities() -> None:
+    """At each limit the score statistic, its nuisance parameter found numerically, is 1.96."""
+    from scipy.optimize import minimize_scalar
+
+    both, lost, gained, neither = 30, 6, 17, 27
+    n = both + lost + gained + neither
+    estimate = paired_difference(*outcomes(both, lost, gained, neither))
+    for limit, side in ((estimate.low / 100, 1), (estimate.high / 100, -1)):
+
+        def unlikelihood(q: float, limit: float = limit) -> float:
+            return -(gained * np.log(q + limit) + lost * np.log(q) + (both + neither) * np.log(1 - 2 * q - limit))
+
+        q = minimize_scalar(unlikelihood, bounds=(max(0, -limit) + 1e-9, (1 - limit) / 2 - 1e-9), method="bounded").x
+        statistic = (gained - lost - n * limit) / np.sqrt(n * (2 * q + limit * (1 - limit)))
+        assert statistic == pytest.approx(side * 1.95996, abs=1e-3)
+
+
+@pytest.mark.parametrize(("gained", "lost", "n"), [(0.15, 0.05, 150), (0.03, 0.03, 100), (0.3, 0.1, 60)])
+def test_coverage_of_the_paired_interval(gained: float, lost: float, n: int) -> None:
+    random = np.random.default_rng(1)
+    covered, rejected = 0, 0
+    for won, gone, _ in random.multinomial(n, [gained, lost, 1 - gained - lost], size=400):
+        estimate = paired_difference(*outcomes(0, gone, won, n - won - gone))
+        covered += estimate.low <= 100 * (gained - lost) <= estimate.high
+        rejected += estimate.p < 0.05
+    assert 0.92 <= covered / 400 <= 0.99  # 95 % within three standard errors, a little above for few changes
+    if gained == lost:
+        assert rejected / 400 <= 0.05
+
+
+def test_swapping_changes_the_sign() -> None:
+    before, after = outcomes(11, 3, 9, 7)
+    there, back = paired_difference(before, after), paired_difference(after, before)
+    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
+    assert there.p == back.p
+
+
+def test_bootstrap_of_a_mean_is_the_textbook_interval() -> None:
+    random = np.random.default_rng(2)
+    values = random.normal(50, 10, size=(400, 1))
+
+    def mean(sums: np.ndarray) -> np.ndarray:
+        return sums[..., 0] / 400
+
+    estimate = bootstrap_corpus(values, mean)
+    half = 1.96 * values.std() / 20
+    assert estimate.value == pytest.approx(values.mean())
+    assert (estimate.low, estimate.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1)
+    assert estimate == bootstrap_corpus(values, mean)  # the seed is fixed
+    # Paired: the noise that both share cancels.
+    gap = bootstrap_corpus_difference(values, values + 1 + random.normal(0, 1, size=(400, 1)), mean)
+    assert 0.8 < gap.low < gap.value < gap.high < 1.2
+    assert gap.p == pytest.approx(2 / 2001)
+    none = bootstrap_corpus_difference(values, values, mean)
+    assert (none.value, none.low, none.high, none.p) == (0, 0, 0, 1)
+
+
+def test_bootstrap_of_chrf() -> None:
+    references = [
+        f"the {animal} sat on the {place}" for animal in ("cat", "dog", "cow") for place in ("mat", "hill", "roof")
+    ]
+    worse = [text.replace("sat", "is") for text in references[:6]] + ["no idea"] * 3
+    before, after = chrf_statistics(worse, references), chrf_statistics(references, references)
+    estimate = bootstrap_corpus(before, chrf_score)
+    assert 0 < estimate.low < estimate.value < estimate.high < 100
+    assert estimate.n == 9
+    gain = bootstrap_corpus_difference(before, after, chrf_score)
+    assert gain.value == pytest.approx(100 - estimate.value)
+    assert gain.low > 0
+
+
+def test_nothing_to_score() -> None:
+    for empty in (lambda: proportion([]), lambda: paired_difference([], [])):
+        with pytest.raises(ValueError, match="no items"):
+            empty()
+    with pytest.raises(ValueError, match="1 outcomes before and 2 after"):
+        paired_difference([True], [True, False])
+    with pytest.raises(ValueError, match="same sentences"):
+        bootstrap_corpus_difference(np.ones((3, 1)), np.ones((2, 1)), lambda sums: sums[..., 0])
+
+
+def test_estimates_are_plain_numbers() -> None:
+    estimate = bootstrap_corpus_difference(
+        *(chrf_statistics(["a b", "c d"], ["a b", other]) for other in "cd"), chrf_score
+    )
+    assert all(type(value) in (float, int) for value in vars(estimate).values())
+    assert isinstance(estimate, Estimate)

@@ -1,0 +1,66 @@
+"""conf/task with Hydra: sets, single tasks, lists of tasks, options."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from sdx.config import TaskConfig
+
+CONF = Path(__file__).parents[2] / "conf" / "task"
+
+
+@dataclass
+class Root:
+    task: dict[str, TaskConfig] = field(default_factory=dict)
+
+
+def compose(tmp_path: Path, *overrides: str) -> dict[str, TaskConfig]:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    store = ConfigStore.instance()
+    store.store(name="tasks_only", node=Root)
+    store.store(group="task", name="schema", node=TaskConfig)
+    (tmp_path / "task").symlink_to(CONF)
+    (tmp_path / "config.yaml").write_text("defaults: [tasks_only, {task: offline}, _self_]\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        return OmegaConf.to_object(compose("config", overrides=list(overrides))).task
+
+
+ALL = ["arc_easy", "mmlu_human", "instructions"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "names", "shots"),
+    [
+        ([], ALL, 0),
+        (["task=offline"], ALL, 0),
+        (["task=arc_easy"], ["arc_easy"], 0),
+        (["task=[arc_easy,mmlu_human]"], ["arc_easy", "mmlu_human"], 0),
+        (["task.arc_easy.shots=3"], ALL, 3),
+        (["task=arc_easy", "task.arc_easy.shots=3"], ["arc_easy"], 3),
+        (["~task.arc_easy"], ["mmlu_human", "instructions"], 0),
+    ],
+)
+def test_composition(overrides: list[str], names: list[str], shots: int, tmp_path: Path) -> None:
+    tasks = compose(tmp_path, *overrides)
+    assert list(tasks) == names
+    assert sum(task.shots for task in tasks.values()) == shots
+
+
+@pytest.mark.parametrize("override", ["task.arc_easy.shots=x", "task.arc_easy.shot=3", "task=nope"])
+def test_mistakes_are_refused(override: str, tmp_path: Path) -> None:
+    from hydra.errors import HydraException
+
+    with pytest.raises(HydraException):
+        compose(tmp_path, override)
+
+
+def test_every_task_is_built_and_bears_the_name_of_its_file(tmp_path: Path) -> None:
+    import importlib
+
+    for name, config in compose(tmp_path).items():
+        module, _, cls = config._target_.rpartition(".")
+        assert getattr(importlib.import_module(module), cls)(shots=config.shots).name == name

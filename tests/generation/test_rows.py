@@ -1,0 +1,219 @@
+"""Completions: the tokens of plain greedy decoding, resumable to the byte."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdx.artifacts import read_rows
+from sdx.config import InputError, Precision, TemplateKind
+from sdx.generation.hf import Completion, HFGenerator, _greedy
+from sdx.generation.rows import generate_rows
+from sdx.models.backbone import load_model, load_tokenizer
+from sdx.models.template import prompt_ids
+from tests.tiny import tiny_model, tiny_tokenizer
+
+PROMPTS = [
+    "How many legs does a dog have?",
+    "a",
+    "ประเทศไทย " * 4,
+    "Which gas do plants take in? Answer at length, and give your reasons.",
+    "Quantas patas tem um cão?",
+    "The quick brown fox",
+    "Translate the sentence into Portuguese: the dog is lazy.",
+]
+ROWS = [{"id": f"r{number}", "prompt": prompt} for number, prompt in enumerate(PROMPTS)]
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("models") / "chat")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@dataclass
+class Fake:
+    """Answers with the prompt's first word, and dies before the call number `dies`."""
+
+    batch_size: int = 2
+    dies: int = 99
+    calls: list[list[str]] = field(default_factory=list)
+
+    def complete(self, instructions: list[str], max_new_tokens: int) -> list[Completion]:
+        if len(self.calls) == self.dies:
+            raise KeyboardInterrupt
+        self.calls.append(instructions)
+        return [Completion(text.split()[0], len(text.split()), len(text) < 60) for text in instructions]
+
+
+class Counting(HFGenerator):
+    """Remembers which prompts it completed."""
+
+    dies = 99
+
+    def complete(self, instructions: list[str], max_new_tokens: int) -> list[Completion]:
+        self.seen = getattr(self, "seen", [])
+        if len(self.seen) >= self.dies:
+            raise KeyboardInterrupt
+        self.seen += instructions
+        return super().complete(instructions, max_new_tokens)
+
+
+def test_rows_come_out_in_their_order_and_batches_longest_first(tmp_path: Path):
+    fake, out = Fake(), tmp_path / "rows.jsonl"
+    counts = generate_rows(fake, ROWS, out, 8, "answers")
+    rows = read_rows(out)
+    assert [row["id"] for row in rows] == [row["id"] for row in ROWS]
+    assert list(rows[0]) == ["id", "prompt", "text", "tokens", "finished"]
+    assert rows[0] == {**ROWS[0], "text": "How", "tokens": 7, "finished": True}
+    sizes = [len(text.encode()) for call in fake.calls for text in call]
+    assert sizes == sorted(sizes, reverse=True)
+    assert [len(call) for call in fake.calls] == [2, 2, 2, 1]
+    assert counts == {"rows": 7, "tokens": sum(row["tokens"] for row in rows), "cut": 1}
+
+
+def test_finished_rows_are_not_generated_again(tmp_path: Path):
+    out = tmp_path / "rows.jsonl"
+    first = generate_rows(Fake(), ROWS, out, 8, "answers")
+    untouched = Fake(dies=0)
+    assert generate_rows(untouched, ROWS, out, 8, "answers") == first
+
+
+def test_a_log_with_all_rows_is_published_without_the_model(tmp_path: Path):
+    out = tmp_path / "rows.jsonl"
+    first = generate_rows(Fake(), ROWS, out, 8, "answers")
+    published = out.read_bytes()
+    out.unlink()
+    assert generate_rows(Fake(dies=0), ROWS, out, 8, "answers") == first
+    assert out.read_bytes() == published
+
+
+def test_no_rows_need_no_model(tmp_path: Path):
+    assert generate_rows(Fake(dies=0), [], tmp_path / "rows.jsonl", 8, "answers")["rows"] == 0
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_resume_equals_an_undisturbed_run(model_dir: Path, tmp_path: Path, torn: bool):
+    def generator() -> Counting:
+        made = Counting(batch_size=2, precision=Precision.bf16)
+        made.load(model_dir, TemplateKind.auto)
+        return made
+
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    generate_rows(generator(), ROWS, whole, 12, "answers")
+    first, second = generator(), generator()
+    first.dies = 4
+    with pytest.raises(KeyboardInterrupt):
+        generate_rows(first, ROWS, cut, 12, "answers")
+    log = tmp_path / "cut.log"
+    if torn:  # the kill hit the second batch's line
+        log.write_bytes(log.read_bytes()[:-7])
+    generate_rows(second, ROWS, cut, 12, "answers")
+    assert cut.read_bytes() == whole.read_bytes()
+    lost = first.seen[2:] if torn else []
+    assert sorted(first.seen + second.seen) == sorted(PROMPTS + lost)
+
+
+def test_loading_waits_for_a_prompt(tmp_path: Path):
+    generator = HFGenerator(2, Precision.fp32)
+    generator.load(tmp_path / "no such model", TemplateKind.auto)
+    assert generate_rows(generator, [], tmp_path / "rows.jsonl", 8, "answers")["rows"] == 0
+
+
+def test_another_model_replaces_the_first(model_dir: Path, tmp_path: Path):
+    generator = HFGenerator(4, Precision.fp32)
+    generator.load(model_dir, TemplateKind.auto)
+    before = generator.complete(PROMPTS[:2], 8)
+    generator.load(tiny_model(tmp_path, seed=1), TemplateKind.auto)
+    assert generator.complete(PROMPTS[:2], 8) != before
+    generator.load(model_dir, TemplateKind.auto)
+    assert generator.complete(PROMPTS[:2], 8) == before
+
+
+def tiny_gemma(path: Path) -> Path:
+    """Every second layer sees 8 tokens only."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        sliding_window=8,
+        layer_types=["sliding_attention", "full_attention"],
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        initializer_range=0.5,
+        tie_word_embeddings=False,  # tied, a random model repeats its last token
+    )
+    Gemma3ForCausalLM(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("make", [tiny_model, tiny_gemma])
+def test_tokens_are_those_of_generate(make: Any, tmp_path: Path):
+    """Rows end at different steps, so that the batch shrinks several times."""
+    import torch
+
+    path = make(tmp_path)
+    tokenizer, model = load_tokenizer(path, TemplateKind.auto), load_model(path, Precision.fp32)
+    prompts = [prompt_ids(tokenizer, prompt) for prompt in PROMPTS]
+    limit, stops = 40, set(range(0, 400, 16))
+    answers = _greedy(model, prompts, stops, tokenizer.pad_token_id, limit)
+    assert len({len(answer) for answer in answers}) > 3
+    batch = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+    with torch.inference_mode():
+        output = model.generate(
+            **batch,
+            max_new_tokens=limit,
+            do_sample=False,
+            eos_token_id=sorted(stops),
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    for answer, row in zip(answers, output[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
+        end = next((place + 1 for place, token in enumerate(row) if token in stops), limit)
+        assert answer == row[:end]
+
+
+def test_completion_says_whether_it_ended_by_itself(model_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    tokenizer = load_tokenizer(model_dir, TemplateKind.auto)
+    ended = tokenizer(" four <|im_end|>").input_ids
+    in_a_character = tokenizer("é", add_special_tokens=False).input_ids
+    halves = [
+        *tokenizer("four").input_ids,
+        *tokenizer.convert_tokens_to_ids(["à"]),
+    ]  # the first byte of a Thai letter
+    assert in_a_character
+    monkeypatch.setattr("sdx.generation.hf._greedy", lambda *_: [ended, halves])
+    generator = HFGenerator(2, Precision.fp32)
+    generator.load(model_dir, TemplateKind.auto)
+    first, second = generator.complete(["a", "b"], 8)
+    assert first == Completion("four", len(ended), True)
+    assert second == Completion("four", len(halves), False)
+
+
+def test_errors_name_the_key(model_dir: Path):
+    with pytest.raises(InputError, match=r"generator\.batch_size=0"):
+        HFGenerator(0, Precision.fp32)
+    generator = HFGenerator(2, Precision.fp32)
+    generator.load(model_dir, TemplateKind.auto)
+    with pytest.raises(InputError, match=r"scale\.max_new_tokens=1000 .* context of 1024"):
+        generator.complete(["The quick brown fox jumps over the lazy dog."], 1000)

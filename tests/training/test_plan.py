@@ -1,0 +1,77 @@
+"""What is trained when, and which configs are refused."""
+
+import subprocess
+import sys
+from itertools import chain, pairwise
+from typing import Any
+
+import pytest
+
+from sdx.config import EngineConfig, InputError, TrainConfig
+from sdx.training.limits import check
+from sdx.training.plan import count_steps, global_batch, learning_rate, micro_batches
+
+LENGTHS = [3, 9, 4, 8, 5, 7, 6, 2, 11, 10, 1]
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"batch_size": 0}, "train.batch_size=0 is too small; set it to 1 or more"),
+    ({"micro_batch_size": 0}, "engine.micro_batch_size=0 is too small; set it to 1 or more"),
+    ({"zero_stage": 4}, "engine.zero_stage=4 does not exist; set it to 0, 1, 2 or 3"),
+    ({"offload_optimizer": True}, "engine.offload_optimizer=true needs engine.zero_stage 1, 2 or 3; set one"),
+    ({"learning_rate": 0.0}, "train.learning_rate=0.0 is too small; set it above 0"),
+    ({"warmup_ratio": 5.0}, "train.warmup_ratio=5.0 is no share; set it between 0 and 1"),
+    ({"save_every_steps": 0}, "train.save_every_steps=0 is too small; set it to 1 or more"),
+])  # fmt: skip
+def test_refuses_with_key_value_and_fix(options: dict[str, Any], message: str):
+    train = TrainConfig(**{key: value for key, value in options.items() if hasattr(TrainConfig, key)})
+    engine = EngineConfig("test", **{key: value for key, value in options.items() if hasattr(EngineConfig, key)})
+    with pytest.raises(InputError) as error:
+        check(train, engine)
+    assert str(error.value) == message
+
+
+def test_defaults_pass_and_need_no_torch():
+    code = (
+        "import sys; from sdx.config import *; from sdx.training.limits import check;"
+        "check(TrainConfig(), EngineConfig('x')); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_learning_rate_rises_peaks_once_and_ends_at_the_final_ratio():
+    train = TrainConfig(learning_rate=1.0, warmup_ratio=0.2, final_ratio=0.1)
+    rates = [learning_rate(step, 20, train) for step in range(20)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert all(earlier > later for earlier, later in pairwise(rates[4:]))
+    assert rates[12] == pytest.approx(0.1 + 0.9 * (1 - 0.10453) / 2, abs=1e-4)  # cos(8/15 pi) = -0.10453
+    assert rates[-1] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_learning_rate_of_the_shortest_runs_is_the_peak(steps: int):
+    assert learning_rate(0, steps, TrainConfig(learning_rate=1.0)) == 1.0
+
+
+def test_an_epoch_has_every_example_once_and_its_own_order():
+    epochs = [[global_batch(step, 11, 4, seed=1) for step in range(start, start + 3)] for start in (0, 3)]
+    for batches in epochs:
+        assert [len(batch) for batch in batches] == [4, 4, 3]
+        assert sorted(chain(*batches)) == list(range(11))
+    assert epochs[0] != epochs[1]
+    assert epochs[0] != [global_batch(step, 11, 4, seed=2) for step in range(3)]
+    assert count_steps(11, 4, epochs=2, max_steps=0) == 6
+    assert count_steps(11, 4, epochs=2, max_steps=5) == 5
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4, 16])
+def test_layout_gives_every_example_to_one_rank(world_size: int, micro_batch_size: int):
+    batch = [10, 2, 7, 5, 0, 8, 3]
+    shares = [micro_batches(batch, LENGTHS, micro_batch_size, rank, world_size) for rank in range(world_size)]
+    assert len({len(steps) for steps in shares}) == 1
+    assert sorted(chain(*chain(*shares))) == sorted(batch)
+    assert all(len(share) <= micro_batch_size for steps in shares for share in steps)
+    together = [list(chain(*step)) for step in zip(*shares, strict=True)]
+    for earlier, later in pairwise(together):
+        assert max(LENGTHS[i] for i in earlier) <= min(LENGTHS[i] for i in later)
