@@ -8,7 +8,7 @@ This module imports nothing of sdx.
 from dataclasses import dataclass, field
 from enum import Enum
 
-from omegaconf import MISSING
+from omegaconf import II, MISSING
 
 
 class InputError(ValueError):
@@ -72,6 +72,8 @@ class BackboneConfig:
     """Local directory in Hugging Face format."""
     template: TemplateKind = TemplateKind.auto
     """`auto` takes the tokenizer's chat template where it has one, the instruction template otherwise."""
+    learning_rate: float = 2e-5
+    """Peak learning rate that suits training all weights of a model of this size. Ours."""
     context_tokens: int = 2048
     """The longest input the model is given, in tokens. An upper bound is the model's own."""
 
@@ -164,6 +166,8 @@ class ScaleConfig:
     """Passes over the training mix."""
     max_steps: int = 0
     """Optimizer steps at most; 0 sets no limit."""
+    batch_size: int = 128
+    """Examples per optimizer step."""
     eval_items: int = 0
     """Questions per benchmark and language; 0 takes all."""
 
@@ -180,10 +184,10 @@ class TrainConfig:
     """Scale of the adapters. Ours."""
     lora_dropout: float = 0.05
     """Dropout before the adapters. Ours."""
-    batch_size: int = 32
-    """Examples per optimizer step, over all ranks and micro-batches."""
-    learning_rate: float = 2e-5
-    """Peak learning rate of AdamW. Ours."""
+    batch_size: int = II("scale.batch_size")
+    """Examples per optimizer step, over all ranks and micro-batches; the scale's where it is not given."""
+    learning_rate: float = II("backbone.learning_rate")
+    """Peak learning rate of AdamW; the backbone's where it is not given. LoRA wants about ten times that. Ours."""
     warmup_ratio: float = 0.05
     """Share of the steps with a linear rise from 0. Ours."""
     final_ratio: float = 0.1

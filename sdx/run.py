@@ -45,6 +45,7 @@ def run(config: Config, run_dir: Path) -> None:
     for suite, before, _ in outcomes:
         for step in (*suite.needs, before):
             store.realise(step)
+    cell.generator.unload()  # training needs the memory
     store.realise(model)
     for _, _, after in outcomes:
         if after:

@@ -7,9 +7,23 @@ from typing import Any
 
 from sdx.artifacts import Step, Workspace, read_rows, write_rows
 
+GRAM_CHARS = 10
+DISTINCT_SHARE = 0.5
+
+
+def repeats(text: str) -> bool:
+    """Whether a text goes round in a loop: less than half of its 10-character stretches are distinct. Ours.
+
+    Characters, not words, so that it holds for scripts without spaces; a list with a common wording is far above.
+    """
+    grams = [text[start : start + GRAM_CHARS] for start in range(len(text) - GRAM_CHARS + 1)]
+    return len(set(grams)) < DISTINCT_SHARE * len(grams)
+
+
 FILTERS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "empty": lambda row: not row["text"].strip(),
     "truncated": lambda row: not row["finished"],
+    "repetition": lambda row: repeats(row["text"]),
 }
 """Reason -> whether a completion `{"id", "prompt", "text", "tokens", "finished"}` is dropped for it."""
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from sdx.data.filters import repeats
 from sdx.languages import Language, codes, languages
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.6
 """The share of probability from which a language counts as identified. Ours; see `language_of`."""
+DECIDABLE_LETTERS = 30
+"""From here on a text in one language can nearly always be identified; see `language_of`."""
 CHRF_ORDERS = 8
 """Characters 1 to 6, words 1 and 2."""
 CHRF_BETA = 2
@@ -50,18 +53,24 @@ def language_of(text: str, expected: Language | None = None) -> str | None:
 
 
 def in_language(text: str, language: Language) -> bool | None:
-    """Whether a text is in a language.
+    """Whether a text is an answer in a language.
 
-    None, to be left out of a rate and counted, where it cannot be told: py3langid does not know the language
-    (90 of our 209), nothing remains beside digits, signs, code and URLs, or too little ("Paris."). An empty
-    text is False. Simplified and Traditional Chinese are not told apart.
+    An empty text and a loop ("o que é o que é o que é", which identification takes for fluent) are not. Nor is one
+    of 30 letters or more that cannot be identified: 98 % of proper texts of that length can, so it is a mixture of
+    languages or none.
+
+    None, to be left out of a rate and counted, where nothing can be told: py3langid does not know the language (91 of
+    our 209), or less than 30 letters remain beside digits, code and URLs, and they decide nothing ("Paris.").
+    Simplified and Traditional Chinese are not told apart.
     """
     if (label := _label(language)) is None:
         return None
-    if not text.strip():
+    if not text.strip() or repeats(text):
         return False
     found = language_of(text, language)
-    return None if found is None else found == codes()[label].code
+    if found is None:
+        return False if len(_patterns()["letter"].findall(_prose(text))) >= DECIDABLE_LETTERS else None
+    return found == codes()[label].code
 
 
 @cache

@@ -97,3 +97,11 @@ def test_chrf_needs_pairs() -> None:
         chrf(["a"], ["a", "b"])
     with pytest.raises(ValueError, match="0 hypotheses"):
         chrf([], [])
+
+
+def test_what_is_no_answer_in_any_language_does_not_count_as_one():
+    pt = language("pt")
+    assert language_of("O que é o que é o que é o que é o que é o que é o que é", pt) == "pt"
+    assert in_language("O que é o que é o que é o que é o que é o que é o que é", pt) is False
+    assert in_language("Amiko, de la moro, vergo como the quello zandar nix tirumalai dokkur", pt) is False
+    assert in_language("Paris.", pt) is None

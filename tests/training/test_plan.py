@@ -24,7 +24,8 @@ LENGTHS = [3, 9, 4, 8, 5, 7, 6, 2, 11, 10, 1]
     ({"save_every_steps": 0}, "train.save_every_steps=0 is too small; set it to 1 or more"),
 ])  # fmt: skip
 def test_refuses_with_key_value_and_fix(options: dict[str, Any], message: str):
-    train = TrainConfig(**{key: value for key, value in options.items() if hasattr(TrainConfig, key)})
+    given = {key: value for key, value in options.items() if hasattr(TrainConfig, key)}
+    train = TrainConfig(**({"batch_size": 8, "learning_rate": 1e-4} | given))
     engine = EngineConfig("test", **{key: value for key, value in options.items() if hasattr(EngineConfig, key)})
     with pytest.raises(InputError) as error:
         check(train, engine)
@@ -34,7 +35,7 @@ def test_refuses_with_key_value_and_fix(options: dict[str, Any], message: str):
 def test_defaults_pass_and_need_no_torch():
     code = (
         "import sys; from sdx.config import *; from sdx.training.limits import check;"
-        "check(TrainConfig(), EngineConfig('x')); assert 'torch' not in sys.modules"
+        "check(TrainConfig(learning_rate=1e-4, batch_size=8), EngineConfig('x')); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

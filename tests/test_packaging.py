@@ -1,0 +1,39 @@
+"""A wheel carries what a run needs: configuration, experiments, languages, the seed corpus."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built and unpacked away from the checkout."""
+    place = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*pip, "--wheel-dir", str(place), str(ROOT)], check=True, capture_output=True)
+    [wheel] = place.glob("sdx-*.whl")
+    ZipFile(wheel).extractall(place / "site")
+    return place
+
+
+def sdx(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(place / "site")}
+    command = [sys.executable, "-m", "sdx", *arguments]
+    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+
+
+def test_an_installed_sdx_composes_in_any_directory(installed: Path):
+    done = sdx(installed, "--cfg", "job", "+experiments=sdrrl_offline", "lang=th")
+    assert done.returncode == 0, done.stderr
+    assert "th: tha_Thai" in done.stdout
+    assert (installed / "site/sdx/data/seed_instructions.jsonl").stat().st_size > 100_000
+
+
+def test_an_installed_sdx_shows_its_options(installed: Path):
+    assert "smollm2_135m" in sdx(installed, "--help").stdout
