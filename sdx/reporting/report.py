@@ -130,13 +130,14 @@ def _print(run_dir: Path, results: dict[str, Any], found: Sequence[Score]) -> No
     memory, minutes = results["peak_memory_bytes"] / 2**30, results["seconds"] / 60
     method = results["config"]["method"]["name"]
     other = "translate_sft" if method != "translate_sft" else "sdrrl"
+    targets = ",".join(results["config"]["lang"]["targets"])
+    langs = f"'[{targets}]'" if "," in targets else targets
     lines = {
         "time": f"{minutes:.1f} min, peak memory {memory:.1f} GiB",
         "model": f"{run_dir / 'model'}  (from_pretrained loads it)",
         "report": f"{run_dir / 'report.md'}",
         "samples": f"{run_dir / 'samples.jsonl'}",
-        "next": f"python -m sdx method={other} lang=[{','.join(results['config']['lang']['targets'])}]"
-        "  uses the same cache; python -m sdx --help shows more",
+        "next": f"python -m sdx method={other} lang={langs}  uses the same cache; python -m sdx --help shows more",
     }
     for name, text in lines.items():
         console.print(f"{name:<8} {text}", soft_wrap=True)
