@@ -7,7 +7,7 @@ from typing import Any
 
 from sdx.artifacts import Step, Workspace, read_rows, write_rows
 from sdx.config import Config, InputError
-from sdx.evaluation.tasks import Kind, Task
+from sdx.evaluation.tasks import ChoiceTask, Task
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import generate_step
 from sdx.languages import Language
@@ -26,7 +26,7 @@ Texts = tuple[Step, str, str]
 class ChoiceSuite:
     """Multiple choice: an outcome publishes `rows.jsonl`, an `ItemResult` per question."""
 
-    task: Task
+    task: ChoiceTask
     language: Language
     origin: str
     """original, human-translated, or by which engine the items are translated."""
@@ -100,10 +100,10 @@ def suites(
             elif translated and not translator.supports(original.flores, language.flores):
                 reason = f"the translator {translator.name} cannot translate {original.code} to {language.code}."
                 skipped.append(f"{name} in {language.name}: {reason}")
-            elif task.kind is Kind.instructions:
-                made.append(_instructions(config, task, corpus, translator, generator, source, language))
-            else:
+            elif isinstance(task, ChoiceTask):
                 made.append(_choices(config, task, translator, source, language))
+            else:
+                made.append(_instructions(config, task, corpus, translator, generator, source, language))
     if not made:
         raise InputError(f"task={','.join(tasks) or '{}'}: nothing can be evaluated; {' '.join(skipped)}")
     return made, skipped
@@ -132,7 +132,9 @@ def _instructions(
     return InstructionSuite(task, language, origin, texts("instruction"), texts("answer"), generator, config)
 
 
-def _choices(config: Config, task: Task, translator: Translator, source: Language, language: Language) -> ChoiceSuite:
+def _choices(
+    config: Config, task: ChoiceTask, translator: Translator, source: Language, language: Language
+) -> ChoiceSuite:
     if not task.needs_translation(language, source):
         items = _read_step(task, language, config.scale.eval_items)
         return ChoiceSuite(task, language, task.origin(language), items, config)
@@ -143,7 +145,7 @@ def _choices(config: Config, task: Task, translator: Translator, source: Languag
     return ChoiceSuite(task, language, machine_translated(translator), translated, config)
 
 
-def _read_step(task: Task, language: Language, limit: int) -> Step:
+def _read_step(task: ChoiceTask, language: Language, limit: int) -> Step:
     """Publishes the first `limit` items, all for 0, with `texts`, what a translator has to translate."""
     return Step(
         "items",
@@ -154,7 +156,7 @@ def _read_step(task: Task, language: Language, limit: int) -> Step:
     )
 
 
-def _read(workspace: Workspace, task: Task, language: Language, limit: int) -> None:
+def _read(workspace: Workspace, task: ChoiceTask, language: Language, limit: int) -> None:
     items = task.read(workspace.inputs.get("asset"), language)[: limit or None]
     rows = [{**item, "texts": [item["question"], *item["choices"]]} for item in items]
     write_rows(workspace.dir / "rows.jsonl", rows)

@@ -72,20 +72,24 @@ class Task(ABC):
     def needs_translation(self, language: Language, source: Language) -> bool:
         """Whether a translator has to bring it from `original(source)` into `language`."""
 
+
+class ChoiceTask(Task):
+    """A multiple-choice benchmark with items of its own."""
+
     def origin(self, language: Language) -> str:
         """Who wrote the items that `read` gives: `original` or `human-translated`."""
         return "original"
 
+    @abstractmethod
     def read(self, asset_dir: Path | None, language: Language) -> list[Item]:
         """All items in a language that needs no translation.
 
         Args:
             asset_dir: where `asset` is unpacked.
         """
-        raise NotImplementedError
 
 
-class ArcEasy(Task):
+class ArcEasy(ChoiceTask):
     """ARC-Easy, test split: 2,376 science questions of US grades 3 to 9, in English (Clark et al. 2018).
 
     Licence CC BY-SA 4.0. Other languages are machine-translated. The asset's file has a request for each
@@ -121,7 +125,7 @@ def _arc_item(doc: dict[str, Any]) -> Item:
     return {"id": doc["id"], "question": question, "choices": doc["choices"], "gold": doc["gold"]}
 
 
-class MMLUHuman(Task):
+class MMLUHuman(ChoiceTask):
     """MMLU, development split: 285 questions, five for each of 57 subjects (Hendrycks et al. 2021, MIT).
 
     The human translations into German, Spanish, French, Hindi, Italian, Portuguese and Thai are Llama 3's;

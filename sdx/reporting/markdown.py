@@ -16,6 +16,10 @@ COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("after", "right"),
     ("difference [95 %]", "right"),
 )
+LEGEND = (
+    "percent (chrF++: points of 100), 95 % intervals, differences paired over the same items; answer language: share "
+    "of answers in the language of the instruction, where a loop or a text in no identifiable language counts as none"
+)
 SHOWN_SAMPLES = 10
 
 
@@ -61,7 +65,7 @@ def report(results: Mapping[str, Any], scores: Sequence[Score], samples: Sequenc
         f"translator `{config['translator']['name']}`, scale `{config['scale']['name']}`, seed {config['seed']}.",
         "## Scores",
         table([cells(score) for score in scores], COLUMNS),
-        "In percent (chrF++ in points of 100). Intervals are 95 %; the difference is paired over the same items.",
+        f"{LEGEND[0].upper()}{LEGEND[1:]}.",
     ]
     notes = [f"{score.task}, {score.language}, {score.metric}: {score.note}" for score in scores if score.note]
     if notes or results["skipped"]:

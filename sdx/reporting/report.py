@@ -124,7 +124,7 @@ def _print(run_dir: Path, results: dict[str, Any], found: Sequence[Score]) -> No
     for score in found:
         table.add_row(*markdown.cells(score), style={1: "green", -1: "red"}.get(markdown.direction(score)))
     console.print(table)
-    console.print("percent; 95 % intervals; differences are paired over the same items", style="dim")
+    console.print(markdown.LEGEND, style="dim")
     for reason in results["skipped"]:
         console.print(f"not run: {reason}", style="yellow")
     memory, minutes = results["peak_memory_bytes"] / 2**30, results["seconds"] / 60
