@@ -21,8 +21,8 @@ from typing import Any
 from sdx.artifacts import read_rows, write_rows
 from sdx.config import InputError, Precision
 from sdx.evaluation.tasks import Kind
+from sdx.models.backbone import load_model
 from sdx.progress import Progress
-from sdx.ranks import local_rank
 
 log = logging.getLogger("sdx")
 
@@ -195,9 +195,8 @@ def _quiet() -> Iterator[None]:
 
 def _shared_question_lm(model_dir: Path, precision: Precision, batch_size: int, context_tokens: int, stage: str) -> Any:
     """The model in `model_dir` as the harness takes it."""
-    import torch
     from lm_eval.models.huggingface import HFLM
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     class SharedQuestionLM(HFLM):  # type: ignore[misc]
         def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
@@ -206,9 +205,7 @@ def _shared_question_lm(model_dir: Path, precision: Precision, batch_size: int, 
         def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
             return _log_probs(self.model, [request[1:] for request in requests], batch_size, self.max_length, stage)
 
-    device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
-    dtype = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}[precision]
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype).to(device)
+    model = load_model(model_dir, precision)
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     # Gemma is lost without BOS, and a tokenizer made from GGUF may not add it.
     if model.config.model_type.startswith("gemma") and tokenizer("A").input_ids[0] != tokenizer.bos_token_id:

@@ -59,7 +59,7 @@ def in_language(text: str, language: Language) -> bool | None:
     of 30 letters or more that cannot be identified: 98 % of proper texts of that length can, so it is a mixture of
     languages or none.
 
-    None, to be left out of a rate and counted, where nothing can be told: py3langid does not know the language (91 of
+    None, to be left out of a rate and counted, where nothing can be told: py3langid does not know the language (90 of
     our 209), or less than 30 letters remain beside digits, code and URLs, and they decide nothing ("Paris.").
     Simplified and Traditional Chinese are not told apart.
     """
