@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock
 
 from sdx import __version__
+from sdx.config import InputError
 from sdx.ranks import is_main
 
 log = getLogger("sdx")
@@ -33,6 +34,8 @@ PACKAGES = ("torch", "transformers", "deepspeed", "peft", "lm-eval", "sacrebleu"
 LAUNCH = "launch"
 """File by which rank 0 calls the other ranks of its launch to a collective step."""
 POLL_S = 0.2
+LAYOUT = 1
+"""Of the cache directory. Raise it when what an older sdx wrote there can no longer be read."""
 
 
 @dataclass
@@ -77,11 +80,22 @@ class Step:
 
 
 class Store:
-    """The artifacts of a cache directory, shared between runs and processes."""
+    """The artifacts of a cache directory, shared between runs and processes.
+
+    Raises:
+        InputError: an sdx with another layout wrote the cache.
+    """
 
     def __init__(self, cache_dir: Path) -> None:
         self.root = Path(cache_dir) / "artifacts"
+        self._layout = Path(cache_dir) / "layout"
         self._seen: set[str] = set()
+        found = (_read(self._layout) or str(LAYOUT)).strip()
+        if found != str(LAYOUT):
+            raise InputError(
+                f"cache_dir={cache_dir} has layout {found}, this sdx {__version__} has layout {LAYOUT}; give another "
+                "cache_dir, or run the sdx that wrote it"
+            )
 
     def path(self, step: Step) -> Path:
         return self.root / step.name / step.key
@@ -90,14 +104,14 @@ class Store:
         return (self.path(step) / MANIFEST).is_file()
 
     def manifest(self, step: Step) -> dict[str, Any]:
-        manifest: dict[str, Any] = read_json(self.path(step) / MANIFEST)
-        return manifest
+        return _manifest(self.path(step))
 
     def realise(self, step: Step) -> Path:
         """The step's output directory, made now if it is not there. Inputs of a cached step are not looked at."""
         path = self.path(step)
         if self.cached(step):
             if path.name not in self._seen:
+                _verify(path)
                 log.info("%-12s cached  %s", step.name, path.name)
             self._seen.add(path.name)
             return path
@@ -106,7 +120,7 @@ class Store:
             while not self.cached(step):
                 time.sleep(POLL_S)
             return path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_room(path.parent)
         if not is_main():
             self._join(step, inputs)
             return path
@@ -117,6 +131,16 @@ class Store:
             if not self.cached(step):
                 self._publish(step, inputs)
         return path
+
+    def _make_room(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if is_main() and not self._layout.exists():
+                self._layout.write_text(f"{LAYOUT}\n")
+        except OSError as error:
+            raise InputError(
+                f"cache_dir={self.root.parent} cannot be written ({error.strerror}); give another"
+            ) from None
 
     def _join(self, step: Step, inputs: Mapping[str, Path]) -> None:
         """Ranks > 0 of a collective step: work with rank 0 if it calls, and return when the step is published."""
@@ -154,6 +178,7 @@ class Store:
             "key": step.key,
             **step.identity,
             "counts": workspace.counts,
+            "files": _sizes(workspace.dir),
             "seconds": seconds,
             "resumed": resumed,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -163,6 +188,31 @@ class Store:
         self._seen.add(step.key)
         counts = ", ".join(f"{name} {value}" for name, value in workspace.counts.items())
         log.info("%-12s done in %.1f s%s", step.name, seconds, f": {counts}" if counts else "")
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = read_json(path / MANIFEST)
+    except ValueError:
+        raise InputError(f"{path / MANIFEST} cannot be read; delete {path}, and it is made again") from None
+    return manifest
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """Bytes of each file, logs of an unfinished step and what lies behind links left out."""
+    files = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+    kept = (file for file in files if file.suffix != BatchLog.SUFFIX and file.name != LAUNCH)
+    return {str(file.relative_to(path)): file.lstat().st_size for file in kept}
+
+
+def _verify(path: Path) -> None:
+    """Raises InputError for an artifact that lost a file, or a part of one, since it was published."""
+    for name, size in _manifest(path).get("files", {}).items():
+        file = path / name
+        found = file.lstat().st_size if os.path.lexists(file) else None
+        if found != size:
+            state = "is gone" if found is None else f"has {found} bytes instead of {size}"
+            raise InputError(f"{file} {state}: the cache was changed; delete {path}, and it is made again")
 
 
 def launch_id() -> str:

@@ -57,6 +57,24 @@ class MethodConfig:
 
 
 @dataclass
+class ShapeConfig:
+    """A model's size as `plan=true` reckons with it before the model is there; 0: read from its config.json."""
+
+    parameters: int = 0
+    """Weights, embeddings included."""
+    layers: int = 0
+    """Transformer blocks."""
+    hidden_size: int = 0
+    """Width of the residual stream."""
+    intermediate_size: int = 0
+    """Width of the feed-forward network."""
+    kv_width: int = 0
+    """Width of the keys, and of the values: key-value heads times the size of a head."""
+    vocab_size: int = 0
+    """Rows of the embedding matrix."""
+
+
+@dataclass
 class BackboneConfig:
     """Where the LLM comes from: exactly one of `asset`, `hub_id` and `path`."""
 
@@ -76,6 +94,8 @@ class BackboneConfig:
     """Peak learning rate that suits training all weights of a model of this size. Ours."""
     context_tokens: int = 2048
     """The longest input the model is given, in tokens. An upper bound is the model's own."""
+    shape: ShapeConfig = field(default_factory=ShapeConfig)
+    """For `plan=true`."""
 
 
 @dataclass
@@ -111,13 +131,110 @@ class GeneratorConfig:
 
 
 @dataclass
+class CorpusColumns:
+    """Which column of the file holds what; a dot goes into a nested object, as in `turns.0`."""
+
+    instruction: str = "instruction"
+    """The instruction."""
+    input: str | None = None
+    """A text that the instruction is about, put after it with a blank line between; none where there is no column."""
+    answer: str = "answer"
+    """The gold answer."""
+    id: str | None = None
+    """A name unique in the file; none names a row by the hash of its instruction."""
+
+
+@dataclass
 class CorpusConfig:
-    """Instructions in L. The gold answers serve the baselines and the held-out references only."""
+    """Instructions in L. The gold answers serve the baselines and the held-out references only.
+
+    At most one of `path` and `hub_id`; with neither it is the corpus shipped with sdx.
+    """
 
     name: str = MISSING
     """Short name in run directories and tables."""
+    language: str | None = None
+    """The language it is written in, any code of languages.csv; none takes `lang.source` for granted."""
     path: str | None = None
-    """JSONL file with `instruction` and `answer` on each line; none takes the corpus shipped with sdx."""
+    """File: .jsonl, .json or .parquet, the first two also with .gz. `{language}` stands for the source's code."""
+    hub_id: str | None = None
+    """Dataset on the Hugging Face hub; needs `revision` and `file`."""
+    revision: str | None = None
+    """Commit of the dataset, 40 hexadecimal digits."""
+    file: str | None = None
+    """Path inside the dataset. `{language}` stands for the source's code."""
+    columns: CorpusColumns = field(default_factory=CorpusColumns)
+    """Which column holds what."""
+    rows: int = 0
+    """About how many rows it has, for `plan=true` before it is there; 0: not known."""
+
+
+@dataclass
+class ParallelColumns:
+    """Which column holds which side. `{source}` and `{target}` stand for the languages' codes."""
+
+    source: str = "source"
+    """The sentence in L."""
+    target: str = "target"
+    """The sentence in T."""
+
+
+@dataclass
+class ParallelConfig:
+    """Sentence pairs in L and T: translation data to train on, demonstrations, word pairs.
+
+    At most one of `asset`, `path` and `hub_id`; with none there is no parallel corpus.
+    """
+
+    name: str = MISSING
+    """Short name in run directories and tables."""
+    asset: str | None = None
+    """Packaged data, see `sdx.models.assets`."""
+    path: str | None = None
+    """File: .tsv, .jsonl, .json or .parquet, all but the last also with .gz; or the two files of a Moses corpus, of
+    which `{language}` is the end that differs. `{source}`, `{target}` and `{pair}` stand for codes."""
+    hub_id: str | None = None
+    """Dataset on the Hugging Face hub; needs `revision` and `file`."""
+    revision: str | None = None
+    """Commit of the dataset, 40 hexadecimal digits."""
+    file: str | None = None
+    """Path inside the dataset, with the placeholders of `path`."""
+    columns: ParallelColumns = field(default_factory=ParallelColumns)
+    """Which column holds which side."""
+
+
+@dataclass
+class DictionaryConfig:
+    """Words of L with their translations in T, for code-switching. At most one of `asset` and `path`."""
+
+    name: str = MISSING
+    """Short name in run directories and tables."""
+    asset: str | None = None
+    """Packaged dictionaries, see `sdx.models.assets`."""
+    path: str | None = None
+    """File in MUSE's format, a word and its translation on each line; `{source}` and `{target}` stand for codes."""
+    from_parallel: bool = False
+    """Take word pairs from the parallel corpus."""
+
+
+@dataclass
+class FilterConfig:
+    """Reasons to drop a synthetic row, by name: see `sdx.data.filters`. `[]` keeps all. All of it is ours."""
+
+    answers: list[str] = field(
+        default_factory=lambda: ["empty", "truncated", "repetition", "short", "long", "wrong_language", "refusal"]
+    )
+    """For the backbone's own answers."""
+    translations: list[str] = field(
+        default_factory=lambda: ["empty", "copied", "repetition", "length_ratio", "wrong_language"]
+    )
+    """For machine-translated instructions and answers."""
+    min_letters: int = 1
+    """`short`: fewer letters and digits than this."""
+    max_letters: int = 8000
+    """`long`: more letters and digits than this."""
+    length_ratio: float = 3.0
+    """`length_ratio`: a translation this many times longer or shorter than its source, scripts made comparable."""
 
 
 @dataclass
@@ -156,6 +273,8 @@ class ScaleConfig:
     """Short name in tables."""
     corpus_rows: int = 0
     """Instructions to train on; 0 takes all that the held-out rows leave."""
+    parallel_rows: int = 0
+    """Sentence pairs for each target language; 0 takes all."""
     heldout_rows: int = 48
     """Instructions kept out of training, for the answer-language rate and chrF++."""
     max_new_tokens: int = 128
@@ -192,6 +311,9 @@ class TrainConfig:
     """Share of the steps with a linear rise from 0. Ours."""
     final_ratio: float = 0.1
     """Learning rate at the end of the cosine decay, as a share of the peak. Ours."""
+    keep_groups: bool = True
+    """Keep the rows of a group, such as the versions of one question, neighbours in the shuffled order, so that they
+    meet in a batch."""
     weight_decay: float = 0.0
     """AdamW's decoupled decay. Ours."""
     max_grad_norm: float = 1.0
@@ -226,11 +348,16 @@ class Config:
     translator: TranslatorConfig = MISSING
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    dictionary: DictionaryConfig = field(default_factory=DictionaryConfig)
+    filters: FilterConfig = field(default_factory=FilterConfig)
     task: dict[str, TaskConfig] = field(default_factory=dict)
     engine: EngineConfig = field(default_factory=EngineConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    plan: bool = False
+    """Print what the run would do, what it would need and how long it would take, and stop."""
     seed: int = 1
     """Seed of data order, mixing, dropout and adapters."""
     cache_dir: str = MISSING

@@ -4,6 +4,7 @@ Nothing heavy is imported here: help and configuration errors answer at once.
 """
 
 import difflib
+import errno
 import importlib
 import json
 import logging
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import hydra
@@ -25,7 +27,9 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import sdx.evaluation.hub
 import sdx.methods
+import sdx.translation
 from sdx import config as schema
 from sdx.config import Config, InputError
 from sdx.languages import codes, language
@@ -38,12 +42,16 @@ GROUPS = {
     "translator": schema.TranslatorConfig,
     "generator": schema.GeneratorConfig,
     "corpus": schema.CorpusConfig,
+    "parallel": schema.ParallelConfig,
+    "dictionary": schema.DictionaryConfig,
     "task": schema.TaskConfig,
     "engine": schema.EngineConfig,
     "scale": schema.ScaleConfig,
     "tracking": schema.TrackingConfig,
 }
-NOT_IN_CELL_NAME = ("cache_dir", "runs_dir", "tracking", "hydra")
+NOT_IN_CELL_NAME = ("cache_dir", "runs_dir", "tracking", "plan", "hydra")
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FREE = "free some or give another directory; what is finished stays, and the same command goes on from there"
 QUIET_RANK = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
 
 
@@ -61,14 +69,21 @@ def register() -> None:
     store.store(name="schema", node=Config)
     for group, node in GROUPS.items():
         store.store(group=group, name="schema", node=node)
-    for module in pkgutil.iter_modules(sdx.methods.__path__, "sdx.methods."):
-        for name, node in getattr(importlib.import_module(module.name), "SCHEMAS", {}).items():
-            store.store(group="method", name=f"schema_{name}", node=node)
+    for group, place in (("method", sdx.methods), ("translator", sdx.translation), ("task", sdx.evaluation.hub)):
+        for module in _modules(place):
+            for name, node in getattr(module, "SCHEMAS", {}).items():
+                store.store(group=group, name=f"schema_{name}", node=node)
     for code, entry in codes().items():
         store.store(group="lang", name=code, node={"targets": {code: entry.flores}})
     if not OmegaConf.has_resolver("cell_name"):
         OmegaConf.register_new_resolver("cell_name", cell_name)
         Plugins.instance().register(ExperimentsPath)
+
+
+def _modules(place: ModuleType) -> list[ModuleType]:
+    """The modules of a package; a module alone."""
+    found = pkgutil.iter_modules(getattr(place, "__path__", []), f"{place.__name__}.")
+    return [importlib.import_module(module.name) for module in found] or [place]
 
 
 def cell_name(*, _root_: DictConfig) -> str:
@@ -94,6 +109,10 @@ def job(cfg: DictConfig) -> None:
         run(config, Path(HydraConfig.get().runtime.output_dir))
     except InputError as error:  # here, for Hydra would print a line of its own before ours
         sys.exit(fail(str(error), 2))
+    except Exception as error:
+        if not disk_full(error):
+            raise
+        sys.exit(fail(f"no space left on the disk of cache_dir={cfg.cache_dir} or runs_dir={cfg.runs_dir}; {FREE}", 2))
 
 
 def main() -> None:
@@ -113,8 +132,23 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException, InputError) as error:
         logging.shutdown()
         sys.exit(fail(explain(error, arguments), 2))
+    except OSError as error:  # Hydra's run directory
+        if error.errno not in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise
+        sys.exit(fail(f"{error.filename} cannot be written ({error.strerror}); give another runs_dir", 2))
     except KeyboardInterrupt:
         sys.exit(fail("interrupted; the same command goes on where this one stopped", 130))
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether an error, or what it came from, is a full disk or quota. torch and safetensors wrap the system's."""
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return True
+    wrapped = [os.strerror(number) for number in NO_SPACE] + ["PytorchStreamWriter failed"]
+    if any(sign in str(error) for sign in wrapped):
+        return True
+    cause = error.__cause__ or error.__context__
+    return cause is not None and disk_full(cause)
 
 
 def fail(message: str, code: int) -> int:
@@ -128,7 +162,8 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _unknown_option(error.missing_cfg_file, error.options or [])
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: {str(error).splitlines()[0]}; in a shell, quote values with brackets or commas"
+        first = str(error).splitlines()[0]
+        return f"{error.override}: {first}; quote brackets, braces and commas twice: \"key='a{{b}}'\""
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
     key = getattr(cause, "full_key", None)
     if isinstance(cause, OmegaConfBaseException) and key:

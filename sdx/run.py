@@ -2,15 +2,19 @@
 
 import importlib
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import Store
+from sdx.artifacts import Step, Store
 from sdx.config import Config, InputError
-from sdx.evaluation.suites import suites
+from sdx.data import filters
+from sdx.evaluation.suites import Suite, suites
 from sdx.methods.base import Cell, Method
 from sdx.models import backbone
+from sdx.planning.show import show
 from sdx.ranks import is_main
 from sdx.reporting.report import conclude
 from sdx.tracking import Tracker
@@ -19,47 +23,86 @@ from sdx.training import limits
 log = getLogger("sdx")
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a cell comes to."""
+
+    cell: Cell
+    model: Step
+    """The step that publishes the improved model; the backbone's own where nothing is trained."""
+    outcomes: Sequence[tuple[Suite, Step, Step | None]]
+    """Each suite with its outcome before and, where something is trained, after."""
+    skipped: Sequence[str]
+    """A sentence for each benchmark and language that cannot be run."""
+
+    @property
+    def steps(self) -> list[Step]:
+        """What is realised, in this order: what can be wrong or shows results early comes first."""
+        data = [self.cell.corpus] if self.model is not self.cell.backbone else []
+        before = [step for suite, outcome, _ in self.outcomes for step in (*suite.needs, outcome)]
+        return [*data, *before, self.model, *(after for _, _, after in self.outcomes if after)]
+
+
 def run(config: Config, run_dir: Path) -> None:
-    """Runs the cell and reports into `run_dir`.
+    """Runs the cell and reports into `run_dir`; with `plan=true` says what it would do.
 
     Raises:
         InputError: the configuration cannot work; nothing was loaded or written to the cache.
     """
     began = time.monotonic()
-    check(config)
     tracker = Tracker(config, run_dir)
-    cell = Cell(config, build(config.translator), build(config.generator), tracker)
+    work = prepare(config, run_dir, tracker)
+    store = Store(Path(config.cache_dir).expanduser())
+    for reason in work.skipped if is_main() else ():
+        log.warning("%-12s %s", "not run", reason)
+    if config.plan:
+        if is_main():
+            show(config, store, work.steps)
+        return
+    log.info("%-12s %s, cache %s", "run", run_dir, store.root)
+    for step in work.steps:
+        if step is work.model and not store.cached(step):
+            for needed in step.inputs.values():
+                store.realise(needed)
+            work.cell.translator.unload()  # training needs the memory
+            work.cell.generator.unload()
+        store.realise(step)
+    if is_main():
+        conclude(run_dir, config, store, work.model, work.outcomes, work.skipped, tracker, began)
+
+
+def prepare(config: Config, run_dir: Path, tracker: Tracker) -> Work:
+    """All steps of the cell, none of them realised.
+
+    Raises:
+        InputError: the configuration cannot work.
+    """
+    check(config)
+    translator = build(config.translator)
+    translator.name = config.translator.name  # which of an engine's models it is
+    cell = Cell(config, translator, build(config.generator), tracker, run_dir)
     method: Method[Any] = target(config.method._target_)(config.method)
     method.check(cell)
     tasks = {name: build(task) for name, task in config.task.items()}
     evaluated, skipped = suites(config, tasks, cell.corpus, cell.translator, cell.generator, cell.source, cell.targets)
-
     model = method.model(cell)
     trained = model is not cell.backbone
     outcomes = [
         (suite, suite.outcome(cell.backbone, "before"), suite.outcome(model, "after") if trained else None)
         for suite in evaluated
     ]
-    store = Store(Path(config.cache_dir).expanduser())
-    log.info("%-12s %s, cache %s", "run", run_dir, store.root)
-    for suite, before, _ in outcomes:
-        for step in (*suite.needs, before):
-            store.realise(step)
-    cell.generator.unload()  # training needs the memory
-    store.realise(model)
-    for _, _, after in outcomes:
-        if after:
-            store.realise(after)
-    if is_main():
-        conclude(run_dir, config, store, model, outcomes, skipped, tracker, began)
+    return Work(cell, model, outcomes, skipped)
 
 
 def check(config: Config) -> None:
     """What can be wrong beside a single value's type, found before anything is loaded."""
     backbone.check(config.backbone)
+    filters.check(config.filters)
     limits.check(config.train, config.engine)
     scale = config.scale
-    for key in ("corpus_rows", "heldout_rows", "max_steps", "eval_items"):
+    if config.backbone.path:
+        backbone.check_length(Path(config.backbone.path).expanduser(), scale.max_length_tokens)
+    for key in ("corpus_rows", "parallel_rows", "heldout_rows", "max_steps", "eval_items"):
         if (value := getattr(scale, key)) < 0:
             raise InputError(f"scale.{key}={value} is negative; give 0 or more")
     for key in ("max_new_tokens", "max_length_tokens", "epochs"):

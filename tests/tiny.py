@@ -75,3 +75,40 @@ def tiny_model(path: Path, chat: bool = True, seed: int = 0) -> Path:
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+NLLB_CODES = ("eng_Latn", "tha_Thai", "hin_Deva", "por_Latn")
+
+
+def tiny_nllb(path: Path, codes: tuple[str, ...] = NLLB_CODES, seed: int = 0) -> Path:
+    """Saves an NLLB of 2 + 2 layers, hidden 32, fp32, random, and a tokenizer of single characters at `path`.
+
+    It knows the letters of Latin, Devanagari and Thai, and the languages of `codes`; others are `<unk>`.
+    """
+    import torch
+    from transformers import M2M100Config, M2M100ForConditionalGeneration, NllbTokenizer
+
+    blocks = (range(0x21, 0x180), range(0x900, 0x980), range(0xE00, 0xE60))
+    letters = [chr(point) for block in blocks for point in block if chr(point).isprintable()]
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "▁", *letters, *codes, "<mask>"]
+    vocabulary = {token: id_ for id_, token in enumerate(tokens)}
+    tokenizer = NllbTokenizer(vocab=vocabulary, merges=[], extra_special_tokens=list(codes))
+    config = M2M100Config(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        # Wide, so that translations differ from sentence to sentence.
+        init_std=0.5,
+        dtype="float32",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = M2M100ForConditionalGeneration(config)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path

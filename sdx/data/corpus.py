@@ -4,52 +4,74 @@ The held-out rows are the same for every method, so that they are never trained 
 """
 
 import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from sdx.artifacts import Step, Workspace, write_rows
-from sdx.config import CorpusConfig, InputError, ScaleConfig
+from sdx.config import CorpusColumns, CorpusConfig, InputError, ScaleConfig
+from sdx.data.files import check_source, column, column_names, file_step, published, read_records, source_name
+from sdx.languages import Language, language
 
 SEED_CORPUS = Path(__file__).with_name("seed_instructions.jsonl")
+SEED_COLUMNS = CorpusColumns(id="id")
+HASH_DIGITS = 12
 
 
-def corpus_file(config: CorpusConfig) -> Path:
-    """The file to read: the user's, or the corpus shipped with sdx."""
-    if config.path is None:
-        return SEED_CORPUS
-    path = Path(config.path).expanduser()
-    if not path.is_file():
-        raise InputError(f"corpus.path={config.path}: there is no such file; give a JSONL file, one row a line")
-    return path
-
-
-def read_corpus(path: Path) -> list[dict[str, Any]]:
-    """Rows with `id`, `instruction`, `answer`. A row without `id` is named by the hash of its instruction."""
-    rows: dict[str, dict[str, Any]] = {}
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            row = _parse(line, f"corpus.path={path}, line {number}")
-            rows.setdefault(row["id"], row)
-    if not rows:
-        raise InputError(f"corpus.path={path} has no rows; each line is a JSON object with instruction and answer")
-    return list(rows.values())
-
-
-def _parse(line: str, where: str) -> dict[str, Any]:
+def check(config: CorpusConfig, source: Language) -> None:
+    """Raises InputError for a corpus that cannot work or is not in the source language. Reads nothing."""
+    check_source("corpus", config.path, config.hub_id, config.revision, config.file)
+    if not config.language:
+        return
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where} is not JSON ({error.msg}, column {error.colno}); mend or delete the line") from None
-    for column in ("instruction", "answer"):
-        value = row.get(column) if isinstance(row, dict) else None
-        if not isinstance(value, str) or not value.strip():
-            raise InputError(f"{where} has no text in `{column}`; a row is {{'instruction': ..., 'answer': ...}}")
-    name = str(row.get("id") or sha256(row["instruction"].encode()).hexdigest()[:12])
-    return {"id": name, "instruction": row["instruction"].strip(), "answer": row["answer"].strip()}
+        written_in = language(config.language)
+    except ValueError as error:
+        raise InputError(f"corpus.language={config.language}: {error}") from None
+    if written_in != source:
+        raise InputError(
+            f"corpus.language={config.language} is not lang.source={source.code}: corpus={config.name} is in "
+            f"{written_in.name}; give instructions in {source.name} as corpus.path=... with "
+            f"corpus.language={source.code}, or take corpus=bactrian_x"
+        )
+
+
+def corpus_step(config: CorpusConfig, scale: ScaleConfig, source: Language) -> Step:
+    """Publishes `train.jsonl` and `heldout.jsonl`, and counts the rows that were left out.
+
+    Args:
+        source: L; its code stands for `{language}` in `corpus.path` and `corpus.file`.
+
+    Raises:
+        InputError: as `check`; a local file that is not there. A bad row is found when the step runs.
+    """
+    check(config, source)
+    given = config.path or config.hub_id
+    columns = config.columns if given else SEED_COLUMNS
+    path = config.path if given else str(SEED_CORPUS)
+    placeholders = {"language": source.code}
+    file = file_step("corpus", path, config.hub_id, config.revision, config.file, placeholders)
+    where = source_name("corpus", path, config.hub_id, config.file).replace("{language}", source.code)
+    named = {"instruction": columns.instruction, "input": columns.input, "answer": columns.answer, "id": columns.id}
+    sizes = {"corpus_rows": scale.corpus_rows, "heldout_rows": scale.heldout_rows}
+    return Step(
+        "corpus",
+        partial(_run, columns=columns, where=where, scale=scale),
+        config={"columns": named, **sizes},
+        inputs={"file": file},
+        version=2,
+    )
+
+
+def _run(workspace: Workspace, columns: CorpusColumns, where: str, scale: ScaleConfig) -> None:
+    left_out: Counter[str] = Counter()
+    rows = read_corpus(published(workspace.inputs["file"]), columns, where, left_out)
+    train, heldout = split(rows, scale)
+    write_rows(workspace.dir / "train.jsonl", train)
+    write_rows(workspace.dir / "heldout.jsonl", heldout)
+    workspace.counts.update(train=len(train), heldout=len(heldout), **left_out)
 
 
 def split(rows: list[dict[str, Any]], scale: ScaleConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -64,16 +86,89 @@ def split(rows: list[dict[str, Any]], scale: ScaleConfig) -> tuple[list[dict[str
     return rest[: scale.corpus_rows or None], heldout
 
 
-def corpus_step(config: CorpusConfig, scale: ScaleConfig) -> Step:
-    """Publishes `train.jsonl` and `heldout.jsonl`."""
-    path = corpus_file(config)
-    content = sha256(path.read_bytes()).hexdigest()
-    sizes = {"corpus_rows": scale.corpus_rows, "heldout_rows": scale.heldout_rows}
-    return Step("corpus", partial(_run, path=path, scale=scale), config={"sha256": content, **sizes})
+def read_corpus(
+    path: Path, columns: CorpusColumns = SEED_COLUMNS, where: str = "corpus", left_out: Counter[str] | None = None
+) -> list[dict[str, Any]]:
+    """Rows with `id`, `instruction` (the input after it, a blank line between) and `answer`, in the file's order.
+
+    A row without an instruction or an answer is left out. Of rows with the same instruction the first one stays: the
+    others could put a held-out instruction into training. Where an id stands for several instructions, each of them
+    gets its hash behind the id.
+
+    Args:
+        where: how messages name the file.
+        left_out: counts the rows left out, as `dropped` and `repeated`.
+
+    Raises:
+        InputError: a file or row that cannot be read; no rows; a column that is not there; more than half dropped.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    optional = {key: name for key in ("input", "id") if (name := getattr(columns, key))}
+    count = dropped = repeated = 0
+    seen: set[str] = set()
+    record: Mapping[str, Any] = {}
+    for place, record in read_records(path, where):
+        count += 1
+        instruction = _text(record, "instruction", columns.instruction, place)
+        answer = _text(record, "answer", columns.answer, place)
+        given = {key: name for key, name in optional.items() if _has(record, name)}
+        seen.update(given)
+        if not (instruction and answer):
+            dropped += 1
+            continue
+        if context := _text(record, "input", given["input"], place) if "input" in given else "":
+            instruction = f"{instruction}\n\n{context}"
+        if instruction in rows:
+            repeated += 1
+            continue
+        id_ = column(record, given["id"]) if "id" in given else None
+        name = _hash(instruction) if id_ in (None, "") else str(id_)
+        rows[instruction] = {"id": name, "instruction": instruction, "answer": answer}
+    if not count:
+        raise InputError(f"{where} has no rows; a row has an instruction and an answer")
+    for key in sorted(optional.keys() - seen):  # a single row may lack them
+        raise _no_column(where, key, optional[key], record)
+    if 2 * dropped > count:
+        raise InputError(
+            f"{where}: {dropped} of {count} rows have no text in `{columns.instruction}` or `{columns.answer}`; "
+            "name the right columns as corpus.columns.instruction=... corpus.columns.answer=..."
+        )
+    if left_out is not None:
+        left_out.update(dropped=dropped, repeated=repeated)
+    return _with_unique_ids(rows.values())
 
 
-def _run(workspace: Workspace, path: Path, scale: ScaleConfig) -> None:
-    train, heldout = split(read_corpus(path), scale)
-    write_rows(workspace.dir / "train.jsonl", train)
-    write_rows(workspace.dir / "heldout.jsonl", heldout)
-    workspace.counts.update(train=len(train), heldout=len(heldout))
+def _text(record: Mapping[str, Any], key: str, name: str, place: str) -> str:
+    """The stripped text of a column; empty for null."""
+    if not _has(record, name):
+        raise _no_column(place, key, name, record)
+    value = column(record, name)
+    if isinstance(value, list | dict) and value:
+        inside = ", ".join(column_names({name: value}))
+        raise InputError(f"{place} has no text in `{name}` but {inside}; name one of them as corpus.columns.{key}=...")
+    if not isinstance(value, str | None):
+        raise InputError(f"{place} has no text in `{name}` but {json.dumps(value, default=str)}; make it a string")
+    return (value or "").strip()
+
+
+def _has(record: Mapping[str, Any], name: str) -> bool:
+    try:
+        column(record, name)
+    except KeyError:
+        return False
+    return True
+
+
+def _no_column(where: str, key: str, name: str, record: Mapping[str, Any]) -> InputError:
+    there = ", ".join(column_names(record)) or "none"
+    return InputError(f"{where} has no column `{name}`, only {there}; name the right one as corpus.columns.{key}=...")
+
+
+def _with_unique_ids(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    rows = list(rows)
+    uses = Counter(row["id"] for row in rows)
+    return [row if uses[row["id"]] == 1 else {**row, "id": f"{row['id']}-{_hash(row['instruction'])}"} for row in rows]
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:HASH_DIGITS]

@@ -13,16 +13,18 @@ def pair(
     subset: str,
     prompt: tuple[str, Language, str],
     response: tuple[str, Language, str],
+    variant: str = "",
 ) -> dict[str, Any]:
     """A training row with where it came from.
 
     Args:
-        source_id: the corpus row behind it.
+        source_id: the corpus row behind it; the rows of one source share a batch where they can.
         subset: which part of the mix it belongs to.
         prompt, response: (text, language, who wrote it: corpus, backbone or translator).
+        variant: tells rows apart that have all of these in common.
     """
     return {
-        "id": f"{source_id}/{subset}/{prompt[1].code}-{response[1].code}",
+        "id": "/".join(filter(None, [source_id, subset, f"{prompt[1].code}-{response[1].code}", variant])),
         "source_id": source_id,
         "subset": subset,
         "prompt": prompt[0],

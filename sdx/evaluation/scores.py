@@ -1,19 +1,26 @@
 """From the outcomes of a suite before and after training to scores with intervals, and to readable samples."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdx.artifacts import Store, read_rows
+from sdx.evaluation.generative import GenerativeSuite, answer_of
 from sdx.evaluation.statistics import (
     Estimate,
     bootstrap_corpus,
     bootstrap_corpus_difference,
+    mean_score,
     paired_difference,
     proportion,
 )
 from sdx.evaluation.suites import ChoiceSuite, InstructionSuite, Suite, Texts
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,7 @@ class Score:
 
     task: str
     language: str
+    """The language's code; of a translation benchmark both, as `en-th`."""
     metric: str
     origin: str
     """original, human-translated or by which engine the items (for chrF++: the references) are translated."""
@@ -29,6 +37,9 @@ class Score:
     after: Estimate | None = None
     difference: Estimate | None = None
     note: str = ""
+
+
+Rows = list[dict[str, Any]]
 
 
 def scores(suite: Suite, store: Store, before: Path, after: Path | None) -> list[Score]:
@@ -39,25 +50,61 @@ def scores(suite: Suite, store: Store, before: Path, after: Path | None) -> list
     """
     outcomes = [read_rows(path / "rows.jsonl") for path in (before, after) if path]
     if isinstance(suite, ChoiceSuite):
-        return _choice_scores(suite, outcomes)
-    return [*_language_rate(suite, outcomes), _chrf(suite, store, outcomes)]
-
-
-def _choice_scores(suite: ChoiceSuite, outcomes: Sequence[list[dict[str, Any]]]) -> list[Score]:
-    correct = [[row["acc"] for row in rows] for rows in outcomes]
-    return [_proportions(suite, "accuracy", correct)]
+        return [_proportions(suite, "accuracy", [[row["acc"] for row in rows] for rows in outcomes])]
+    if isinstance(suite, GenerativeSuite):
+        right = [row["references"] for row in read_rows(store.path(suite.items) / "rows.jsonl")]
+        lines = [[answer_of(row["text"]) for row in rows] for rows in outcomes]
+        overlaps = [_overlap(suite, metric, lines, right) for metric in suite.task.metrics]
+        return [*overlaps, *_language_rate(suite, outcomes)]
+    references = list(_texts(store, suite.references).values())
+    answers = [[row["text"] for row in rows] for rows in outcomes]
+    return [*_language_rate(suite, outcomes), _chrf(suite, answers, references)]
 
 
 def _proportions(suite: Suite, metric: str, values: Sequence[list[bool]], note: str = "") -> Score:
     estimates = [proportion(some) for some in values]
-    after = estimates[1] if len(values) > 1 else None
     difference = paired_difference(values[0], values[1]) if len(values) > 1 else None
-    return Score(suite.task.name, suite.language.code, metric, suite.origin, estimates[0], after, difference, note)
+    return _score(suite, metric, estimates, difference, note)
 
 
-def _language_rate(suite: InstructionSuite, outcomes: Sequence[list[dict[str, Any]]]) -> list[Score]:
-    """How many of the answers are in the language of the instruction; the undecidable are left out, in pairs."""
-    from sdx.evaluation.metrics import in_language
+def _resampled(
+    suite: Suite, metric: str, statistics: Sequence[np.ndarray], score: Callable[[np.ndarray], np.ndarray]
+) -> Score:
+    """A score of summed statistics, [item, k] of each outcome, with the bootstrap's intervals."""
+    estimates = [bootstrap_corpus(some, score) for some in statistics]
+    difference = bootstrap_corpus_difference(statistics[0], statistics[1], score) if len(statistics) > 1 else None
+    return _score(suite, metric, estimates, difference)
+
+
+def _score(
+    suite: Suite, metric: str, estimates: Sequence[Estimate], difference: Estimate | None, note: str = ""
+) -> Score:
+    language = suite.languages if isinstance(suite, GenerativeSuite) else suite.language.code
+    after = estimates[1] if len(estimates) > 1 else None
+    return Score(suite.task.name, language, metric, suite.origin, estimates[0], after, difference, note)
+
+
+def _overlap(suite: GenerativeSuite, metric: str, answers: Sequence[list[str]], references: list[list[str]]) -> Score:
+    """One of a generative benchmark's own metrics."""
+    import numpy as np
+
+    from sdx.evaluation.overlap import exact_match, f1, rouge_l
+
+    if metric == "chrF++":
+        return _chrf(suite, answers, [first for first, *_ in references])
+    measure = {"ROUGE-L": rouge_l, "F1": f1, "exact match": exact_match}[metric]
+    values = [
+        [measure(text, right, suite.language) for text, right in zip(texts, references, strict=True)]
+        for texts in answers
+    ]
+    if metric == "exact match":
+        return _proportions(suite, metric, [[bool(value) for value in some] for some in values])
+    return _resampled(suite, metric, [np.array([[value, 1.0] for value in some]) for some in values], mean_score)
+
+
+def _language_rate(suite: InstructionSuite | GenerativeSuite, outcomes: Sequence[Rows]) -> list[Score]:
+    """How many of the answers are in the language they should be; the undecidable are left out, in pairs."""
+    from sdx.data.identification import in_language
 
     verdicts = [[in_language(row["text"], suite.language) for row in rows] for rows in outcomes]
     decided = [pair for pair in zip(*verdicts, strict=True) if None not in pair]
@@ -68,20 +115,15 @@ def _language_rate(suite: InstructionSuite, outcomes: Sequence[list[dict[str, An
     return [_proportions(suite, "answer language", [list(values) for values in zip(*decided, strict=True)], note)]
 
 
-def _chrf(suite: InstructionSuite, store: Store, outcomes: Sequence[list[dict[str, Any]]]) -> Score:
+def _chrf(suite: Suite, answers: Sequence[list[str]], references: list[str]) -> Score:
     from sdx.evaluation.metrics import chrf_score, chrf_statistics
 
-    references = list(_texts(store, suite.references).values())
-    counts = [chrf_statistics([row["text"] for row in rows], references) for rows in outcomes]
-    estimates = [bootstrap_corpus(some, chrf_score) for some in counts]
-    after = estimates[1] if len(counts) > 1 else None
-    difference = bootstrap_corpus_difference(counts[0], counts[1], chrf_score) if len(counts) > 1 else None
-    return Score(suite.task.name, suite.language.code, "chrF++", suite.origin, estimates[0], after, difference)
+    return _resampled(suite, "chrF++", [chrf_statistics(texts, references) for texts in answers], chrf_score)
 
 
 def samples(suite: InstructionSuite, store: Store, before: Path, after: Path | None) -> list[dict[str, Any]]:
     """The answers before and after side by side with the reference, in the order of the held-out rows."""
-    from sdx.evaluation.metrics import language_of
+    from sdx.data.identification import language_of
 
     references = _texts(store, suite.references)
     outcomes = {"before": before, "after": after}

@@ -89,6 +89,13 @@ Score = Callable[["np.ndarray"], "np.ndarray"]
 """Summed sentence statistics [..., k] -> corpus score [...], 0 to 100, such as `metrics.chrf_score`."""
 
 
+def mean_score(statistics: np.ndarray) -> np.ndarray:
+    """A mean in percent: [..., 2], the sum of the items' values from 0 to 1 and their number, gives [...]."""
+    import numpy as np
+
+    return np.asarray(100 * statistics[..., 0] / statistics[..., 1])
+
+
 def bootstrap_corpus(statistics: np.ndarray, score: Score) -> Estimate:
     """A corpus score and its percentile interval over 2,000 resamples of the sentences, the seed fixed.
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from sdx.artifacts import Step, Workspace, read_rows, write_rows
 from sdx.config import Config, InputError
+from sdx.evaluation.generative import GenerativeSuite, GenerativeTask, generative_suites
 from sdx.evaluation.tasks import ChoiceTask, Task
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import generate_step
 from sdx.languages import Language
-from sdx.models.assets import asset_step
 from sdx.translation.base import Translator
 from sdx.translation.rows import translate_step
 
@@ -72,7 +72,7 @@ class InstructionSuite:
         return generate_step(model, *self.prompts, self.generator, template, limit, label)
 
 
-Suite = ChoiceSuite | InstructionSuite
+Suite = ChoiceSuite | InstructionSuite | GenerativeSuite
 
 
 def suites(
@@ -93,15 +93,12 @@ def suites(
     skipped: list[str] = []
     for name, task in tasks.items():
         for language in (source, *targets):
-            translated = task.needs_translation(language, source)
-            original = task.original(source)
-            if reason := task.obstacle(language):
-                skipped.append(f"{name} in {language.name}: {reason}")
-            elif translated and not translator.supports(original.flores, language.flores):
-                reason = f"the translator {translator.name} cannot translate {original.code} to {language.code}."
+            if reason := task.obstacle(language) or _untranslatable(task, translator, source, language):
                 skipped.append(f"{name} in {language.name}: {reason}")
             elif isinstance(task, ChoiceTask):
                 made.append(_choices(config, task, translator, source, language))
+            elif isinstance(task, GenerativeTask):
+                made += generative_suites(config, task, generator, source, language)
             else:
                 made.append(_instructions(config, task, corpus, translator, generator, source, language))
     if not made:
@@ -109,8 +106,22 @@ def suites(
     return made, skipped
 
 
-def machine_translated(translator: Translator) -> str:
-    return f"machine-translated ({translator.name})"
+def machine_translated(translator: Translator, original: Language, language: Language) -> str:
+    return f"machine-translated ({translator.for_pair(original.flores, language.flores).name})"
+
+
+def _untranslatable(task: Task, translator: Translator, source: Language, language: Language) -> str | None:
+    """Why a benchmark cannot be brought into a language, where a translator has to."""
+    if not task.needs_translation(language, source):
+        return None
+    original = task.original(source)
+    pair = original.flores, language.flores
+    if reason := translator.obstacle(*pair):
+        return f"the translator {translator.name} {reason}."
+    engine = translator.for_pair(*pair)
+    if isinstance(task, ChoiceTask) and not engine.independent:
+        return f"translator={engine.name} is the model under test and does not write its own questions."
+    return None
 
 
 def _instructions(
@@ -128,7 +139,7 @@ def _instructions(
         translation = translate_step(corpus, "heldout.jsonl", field, translator, source, language)
         return translation, "rows.jsonl", "text"
 
-    origin = "original" if language == source else machine_translated(translator)
+    origin = "original" if language == source else machine_translated(translator, source, language)
     return InstructionSuite(task, language, origin, texts("instruction"), texts("answer"), generator, config)
 
 
@@ -142,16 +153,17 @@ def _choices(
     items = _read_step(task, original, config.scale.eval_items)
     texts = translate_step(items, "rows.jsonl", "texts", translator, original, language)
     translated = Step("items", _translated, inputs={"items": items, "texts": texts}, version=READ_VERSION)
-    return ChoiceSuite(task, language, machine_translated(translator), translated, config)
+    return ChoiceSuite(task, language, machine_translated(translator, original, language), translated, config)
 
 
 def _read_step(task: ChoiceTask, language: Language, limit: int) -> Step:
     """Publishes the first `limit` items, all for 0, with `texts`, what a translator has to translate."""
+    source = task.source(language)
     return Step(
         "items",
         partial(_read, task=task, language=language, limit=limit),
         config={"task": task.name, "language": language.flores, "limit": limit},
-        inputs={"asset": asset_step(task.asset)} if task.asset else {},
+        inputs={"asset": source} if source else {},
         version=READ_VERSION,
     )
 

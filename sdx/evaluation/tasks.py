@@ -8,15 +8,17 @@ from __future__ import annotations
 import gzip
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypedDict
 
+from sdx.artifacts import Step
 from sdx.config import InputError
 from sdx.languages import Language, language, languages
+from sdx.models.assets import asset_step
 
 ENGLISH = "eng_Latn"
 LETTERS = "ABCD"
@@ -31,6 +33,8 @@ class Kind(str, Enum):
     """Question and answers A to D are read; the letters are ranked by their log-probability."""
     instructions = "instructions"
     """Free answers to held-out instructions."""
+    free = "free"
+    """Free answers, compared with a benchmark's references."""
 
 
 class Item(TypedDict):
@@ -53,7 +57,7 @@ class Task(ABC):
     name: str
     kind: Kind
     asset: str | None = None
-    """The asset whose directory `read` needs."""
+    """The packaged asset that its items are in."""
 
     def __init__(self, shots: int) -> None:
         if shots < 0:
@@ -76,16 +80,24 @@ class Task(ABC):
 class ChoiceTask(Task):
     """A multiple-choice benchmark with items of its own."""
 
+    def source(self, language: Language) -> Step | None:
+        """The step whose output `read` needs for a language.
+
+        Raises:
+            InputError: a file is not there.
+        """
+        return asset_step(self.asset) if self.asset else None
+
     def origin(self, language: Language) -> str:
         """Who wrote the items that `read` gives: `original` or `human-translated`."""
         return "original"
 
     @abstractmethod
-    def read(self, asset_dir: Path | None, language: Language) -> list[Item]:
+    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
         """All items in a language that needs no translation.
 
         Args:
-            asset_dir: where `asset` is unpacked.
+            source_dir: the output of `source`.
         """
 
 
@@ -108,16 +120,16 @@ class ArcEasy(ChoiceTask):
     def needs_translation(self, language: Language, source: Language) -> bool:
         return language.flores != ENGLISH
 
-    def read(self, asset_dir: Path | None, language: Language) -> list[Item]:
+    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
         assert language.flores == ENGLISH
-        assert asset_dir
+        assert source_dir
         items: dict[str, Item] = {}
-        with gzip.open(asset_dir / self.requests, "rt", encoding="utf-8") as lines:
+        with gzip.open(source_dir / self.requests, "rt", encoding="utf-8") as lines:
             for line in lines:
                 request = json.loads(line)
                 items.setdefault(request["native_id"], _arc_item(request["doc"]))
         _check_count(self, items, str(self.requests))
-        return _shuffled(items.values())
+        return shuffled(items.values())
 
 
 def _arc_item(doc: dict[str, Any]) -> Item:
@@ -151,10 +163,10 @@ class MMLUHuman(ChoiceTask):
     def origin(self, language: Language) -> str:
         return "original" if language.flores == ENGLISH else "human-translated"
 
-    def read(self, asset_dir: Path | None, language: Language) -> list[Item]:
+    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
         if language.flores == ENGLISH:
-            assert asset_dir
-            where, subjects = self.english, _english_subjects(asset_dir / self.english)
+            assert source_dir
+            where, subjects = self.english, _english_subjects(source_dir / self.english)
         else:
             where, subjects = f"mmlu_{language.mmlu} of lm-eval", _translated_subjects(language.mmlu)
         items: dict[str, Item] = {}
@@ -163,7 +175,7 @@ class MMLUHuman(ChoiceTask):
                 id_ = f"{subject}/{number}"
                 items[id_] = {"id": id_, "question": question, "choices": choices, "gold": gold}
         _check_count(self, items, where)
-        return _shuffled(items.values())
+        return shuffled(items.values())
 
 
 Row = tuple[str, list[str], int]
@@ -227,5 +239,6 @@ def _check_count(task: ArcEasy | MMLUHuman, items: Sequence[object] | dict[str, 
         )
 
 
-def _shuffled(items: Any) -> list[Item]:
+def shuffled(items: Iterable[Item]) -> list[Item]:
+    """Items in the order of a hash of their ids."""
     return sorted(items, key=lambda item: sha256(item["id"].encode()).digest())

@@ -5,6 +5,8 @@ they leave it. SmolLM2 in batches of 32 on two CPU cores writes 345 tokens a sec
 of 101 where most answers are short and a few run to the limit; the tokens are the same.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ class HFGenerator:
         self.precision = precision
         self._source: tuple[Path, TemplateKind] | None = None
         self._loaded: tuple[Any, Any, set[int]] | None = None
+        self._line_ends: set[int] = set()
 
     def load(self, model_dir: Path, template: TemplateKind) -> None:
         """Says which model completes from now on. It is loaded when the first prompt needs it."""
@@ -54,35 +57,71 @@ class HFGenerator:
         import torch
 
         self._loaded = None
+        self._line_ends = set()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def complete(self, instructions: list[str], max_new_tokens: int) -> list[Completion]:
+    def complete(self, instructions: list[str], max_new_tokens: int | Sequence[int]) -> list[Completion]:
         """One batch of completions, in the order of the instructions.
 
-        Raises:
-            InputError: a prompt leaves no room for the answer in the model's context, or the batch no memory.
-        """
-        import torch
+        An instruction that leaves no room for its answer in the model's context gets an empty one of 0 tokens.
 
+        Args:
+            max_new_tokens: of each answer.
+
+        Raises:
+            InputError: the batch does not fit in memory.
+        """
         from sdx.models.template import prompt_ids
 
-        model, tokenizer, stops = self._ready()
+        _, tokenizer, stops = self._ready()
         prompts = [prompt_ids(tokenizer, instruction) for instruction in instructions]
-        longest = max(map(len, prompts))
-        context = getattr(model.config, "max_position_embeddings", None)
-        if context and longest + max_new_tokens > context:
-            raise InputError(
-                f"scale.max_new_tokens={max_new_tokens} after a prompt of {longest} tokens exceeds the "
-                f"model's context of {context}; lower it or drop the longest prompts"
-            )
+        limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+        return [_completion(tokenizer, answer, stops) for answer in self._answers(prompts, stops, limits)]
+
+    def complete_lines(self, texts: list[str], max_new_tokens: Sequence[int]) -> list[Completion]:
+        """The rest of the last line of each text, written without a template; ends where the line does.
+
+        Args:
+            max_new_tokens: of each text.
+        """
+        _, tokenizer, stops = self._ready()
+        if not self._line_ends:
+            self._line_ends = _line_ends(tokenizer)
+        ends = stops | self._line_ends
+        prompts = [tokenizer(text).input_ids for text in texts]
+        return [_line(_completion(tokenizer, answer, ends)) for answer in self._answers(prompts, ends, max_new_tokens)]
+
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        """Length of each text, in tokens of the model."""
+        _, tokenizer, _ = self._ready()
+        return [len(ids) for ids in tokenizer(texts, add_special_tokens=False).input_ids]
+
+    def chats(self) -> bool:
+        """Whether the model has a chat template of its own."""
+        from sdx.models.template import INSTRUCTION_TEMPLATE
+
+        return INSTRUCTION_TEMPLATE not in self._ready()[1].chat_template
+
+    def _answers(self, prompts: list[list[int]], stops: set[int], limits: Sequence[int]) -> list[list[int]]:
+        import torch
+
+        model, tokenizer, _ = self._ready()
+        context = getattr(model.config, "max_position_embeddings", None) or math.inf
+        places = [place for place, prompt in enumerate(prompts) if len(prompt) + limits[place] <= context]
+        answers: list[list[int]] = [[] for _ in prompts]
+        if not places:
+            return answers
+        fitting, room = [prompts[place] for place in places], [limits[place] for place in places]
         try:
-            answers = _greedy(model, prompts, stops, tokenizer.pad_token_id, max_new_tokens)
+            completed = _greedy(model, fitting, stops, tokenizer.pad_token_id, room)
         except torch.OutOfMemoryError:
             raise InputError(
                 f"generator.batch_size={self.batch_size} does not fit in the GPU's memory; give a smaller one"
             ) from None
-        return [_completion(tokenizer, answer, stops) for answer in answers]
+        for place, answer in zip(places, completed, strict=True):
+            answers[place] = answer
+        return answers
 
     def _ready(self) -> tuple[Any, Any, set[int]]:
         if self._loaded is None:
@@ -101,15 +140,24 @@ class HFGenerator:
 
 
 def _completion(tokenizer: Any, answer: list[int], stops: set[int]) -> Completion:
-    finished = answer[-1] in stops
+    finished = bool(answer) and answer[-1] in stops
     text = tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     if not finished:
         text = text.rstrip("\ufffd")  # a character of which the limit cut off the last bytes
     return Completion(text.strip(), len(answer), finished)
 
 
-def _greedy(model: Any, prompts: list[list[int]], stops: set[int], pad: int, limit: int) -> list[list[int]]:
-    """At most `limit` tokens for each prompt, a stop token included, by argmax over a key-value cache."""
+def _line(completion: Completion) -> Completion:
+    return Completion(completion.text.partition("\n")[0].strip(), completion.tokens, completion.finished)
+
+
+def _line_ends(tokenizer: Any) -> set[int]:
+    """The tokens with a line feed in them, as byte-level and SentencePiece vocabularies write it."""
+    return {id_ for token, id_ in tokenizer.get_vocab().items() if "\n" in token or "Ċ" in token or token == "<0x0A>"}
+
+
+def _greedy(model: Any, prompts: list[list[int]], stops: set[int], pad: int, limits: Sequence[int]) -> list[list[int]]:
+    """At most its limit of tokens for each prompt, a stop token included, by argmax over a key-value cache."""
     import torch
 
     length = max(map(len, prompts))
@@ -122,7 +170,7 @@ def _greedy(model: Any, prompts: list[list[int]], stops: set[int], pad: int, lim
     rows = list(range(len(prompts)))  # place in the batch -> prompt
     cache = None
     with torch.inference_mode():
-        for _ in range(limit):
+        for _ in range(max(limits)):
             output = model(
                 input_ids=ids,
                 attention_mask=mask,
@@ -134,9 +182,9 @@ def _greedy(model: Any, prompts: list[list[int]], stops: set[int], pad: int, lim
             cache = output.past_key_values
             chosen = output.logits[:, -1].argmax(-1)  # [batch]
             for row, token in zip(rows, chosen.tolist(), strict=True):
-                if not answers[row] or answers[row][-1] not in stops:
+                if not _ended(answers[row], stops, limits[row]):
                     answers[row].append(token)
-            open_ = [place for place, row in enumerate(rows) if answers[row][-1] not in stops]
+            open_ = [place for place, row in enumerate(rows) if not _ended(answers[row], stops, limits[row])]
             if not open_:
                 break
             ids, positions = chosen[:, None], positions[:, -1:] + 1
@@ -147,3 +195,7 @@ def _greedy(model: Any, prompts: list[list[int]], stops: set[int], pad: int, lim
                 ids, mask, positions = ids[kept], mask[kept], positions[kept]
                 rows = [rows[place] for place in open_]
     return answers
+
+
+def _ended(answer: list[int], stops: set[int], limit: int) -> bool:
+    return len(answer) >= limit or (bool(answer) and answer[-1] in stops)

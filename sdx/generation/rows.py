@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sdx.artifacts import BatchLog, read_rows
+from sdx.config import InputError
 from sdx.generation.hf import Completion
 from sdx.progress import Progress
 
@@ -33,19 +34,29 @@ def generate_rows(
         stage: name in the progress bar.
 
     Returns:
-        `rows`, `tokens` generated, and `cut`, the rows that ran into `max_new_tokens`.
+        `rows`, `tokens` generated, `cut`, the rows that ran into `max_new_tokens`, and `too_long`, those whose prompt
+        left no room for an answer in the model's context: theirs is empty.
+
+    Raises:
+        InputError: no prompt left room.
     """
     ids = [row["id"] for row in rows]
     assert len(set(ids)) == len(ids)
     if not out.exists():
         record = BatchLog(out.with_suffix(BatchLog.SUFFIX))
         _complete(generator, rows, record, max_new_tokens, stage)
+        if rows and not any(row["tokens"] for row in record.rows.values()):
+            raise InputError(
+                f"scale.max_new_tokens={max_new_tokens} leaves no room for any of the {len(rows)} prompts in the "
+                "model's context; lower it"
+            )
         record.publish(out, ids)
     done = read_rows(out)
     return {
         "rows": len(done),
         "tokens": sum(row["tokens"] for row in done),
-        "cut": sum(not row["finished"] for row in done),
+        "cut": sum(not row["finished"] and row["tokens"] > 0 for row in done),
+        "too_long": sum(row["tokens"] == 0 for row in done),
     }
 
 

@@ -3,10 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sdx.artifacts import Step, Workspace, write_rows
 from sdx.config import Config, InputError, MethodConfig
+from sdx.data import dictionaries, parallel
 from sdx.data.corpus import corpus_step
 from sdx.data.filters import filter_step
 from sdx.generation.hf import HFGenerator
@@ -15,8 +17,11 @@ from sdx.languages import Language, language
 from sdx.models import backbone
 from sdx.tracking import Tracker
 from sdx.training.step import train_step
-from sdx.translation.base import Translator
+from sdx.translation.base import Surroundings, Translator
 from sdx.translation.rows import translate_step
+
+DICTIONARY_PAIRS = 20_000
+"""Sentence pairs at most from which words are taken. Ours."""
 
 
 class Cell:
@@ -25,28 +30,80 @@ class Cell:
     Making a step costs nothing and loads nothing; `sdx.run` realises those that are needed.
     """
 
-    def __init__(self, config: Config, translator: Translator, generator: HFGenerator, tracker: Tracker) -> None:
+    def __init__(
+        self, config: Config, translator: Translator, generator: HFGenerator, tracker: Tracker, run_dir: Path
+    ) -> None:
         self.config = config
         self.translator = translator
         self.generator = generator
         self.tracker = tracker
         self.source, self.targets = languages_of(config)
         self.backbone = backbone.backbone_step(config.backbone)
-        self.corpus = corpus_step(config.corpus, config.scale)
+        self.corpus = corpus_step(config.corpus, config.scale, self.source)
+        record = None if config.plan else run_dir
+        template = config.backbone.template
+        translator.place(Surroundings(self.backbone, template, generator, self._sentence_pairs, record))
 
     def check_translator(self) -> None:
         """Raises `InputError` when the translator lacks a pair of the cell."""
         for target in self.targets:
-            if not self.translator.supports(self.source.flores, target.flores):
-                raise InputError(
-                    f"translator={self.config.translator.name} cannot translate {self.source.name} "
-                    f"({self.source.code}) to {target.name} ({target.code}); give another translator or lang"
-                )
+            if reason := self.translator.obstacle(self.source.flores, target.flores):
+                raise InputError(f"translator={self.config.translator.name} {reason}")
 
-    def answers(self, filters: list[str]) -> Step:
-        """theta(x_L): the backbone's own answers to the training instructions that pass the filters."""
-        completions = self.generation(self.backbone, self.corpus, "train.jsonl", "instruction", "answers")
-        return filter_step(completions, filters)
+    @property
+    def has_parallel(self) -> bool:
+        """Whether there is a parallel corpus."""
+        config = self.config.parallel
+        return bool(config.asset or config.hub_id) or config.path is not None
+
+    @property
+    def has_dictionary(self) -> bool:
+        """Whether there is a dictionary."""
+        config = self.config.dictionary
+        return bool(config.asset or config.from_parallel) or config.path is not None
+
+    def parallel(self, source: Language, target: Language, rows: int | None = None) -> Step:
+        """Sentence pairs of the external parallel corpus, `scale.parallel_rows` unless given.
+
+        Raises:
+            InputError: it lacks the pair. Only a method that uses the corpus asks for it.
+        """
+        config = self.config
+        parallel.check(config.parallel, source, [target], config.task)
+        limit = config.scale.parallel_rows if rows is None else rows
+        return parallel.parallel_step(config.parallel, source, target, limit)
+
+    def dictionary(self, target: Language) -> Step:
+        """Words of the source language with their translations."""
+        config = self.config.dictionary
+        dictionaries.check(config, self.source, [target], self.has_parallel)
+        pairs = self.parallel(self.source, target, DICTIONARY_PAIRS) if config.from_parallel else None
+        step = dictionaries.dictionary_step(config, pairs, self.source, target)
+        assert step, "has_dictionary says that there is one"
+        return step
+
+    def _sentence_pairs(self, source: Language, target: Language) -> Step | None:
+        try:
+            return self.parallel(source, target) if self.has_parallel else None
+        except InputError:  # it lacks the pair
+            return None
+
+    def answers(self) -> Step:
+        """theta(x_L): the backbone's own answers to the training instructions, all of them.
+
+        What is translated does not depend on the filters, so that a filter can be tried without translating again.
+        """
+        return self.generation(self.backbone, self.corpus, "train.jsonl", "instruction", "answers")
+
+    def good_answers(self, answers: Step) -> Step:
+        """The answers in the source language that pass `filters.answers`."""
+        filters = self.config.filters
+        return filter_step(answers, filters.answers, self.source, self.source, filters)
+
+    def good_translations(self, translation: Step, target: Language) -> Step:
+        """The rows of a translation that pass `filters.translations`."""
+        filters = self.config.filters
+        return filter_step(translation, filters.translations, target, self.source, filters)
 
     def generation(self, model: Step, prompts: Step, file: str, field: str, label: str) -> Step:
         """Greedy completions of `model` for one field of a step's rows."""
@@ -103,8 +160,9 @@ def _mix(workspace: Workspace, build: Callable[..., list[dict[str, Any]]], seed:
     rows = build(workspace.inputs, seed)
     if not rows:
         raise InputError(
-            "the training mix is empty: every row was dropped by a filter (see dropped.jsonl of the filter step) or "
-            "every subset has weight 0; raise scale.max_new_tokens or the weights"
+            "the training mix is empty: every row was dropped by a filter (see dropped.jsonl of the filter steps) or "
+            "every subset has weight 0; raise scale.max_new_tokens, relax filters.answers and filters.translations or "
+            "raise the weights"
         )
     write_rows(workspace.dir / "rows.jsonl", rows)
     workspace.counts.update(rows=len(rows))

@@ -65,18 +65,23 @@ class TranslateSFT(Method[TranslateSFTConfig]):
     def model(self, cell: Cell) -> Step:
         inputs = {}
         for target in cell.targets:
-            inputs[f"x_{target.code}"] = cell.translation(cell.corpus, "train.jsonl", "instruction", target)
-            inputs[f"y_{target.code}"] = cell.translation(cell.corpus, "train.jsonl", "answer", target)
+            x_t = cell.translation(cell.corpus, "train.jsonl", "instruction", target)
+            y_t = cell.translation(cell.corpus, "train.jsonl", "answer", target)
+            inputs[f"x_{target.code}"] = cell.good_translations(x_t, target)
+            inputs[f"y_{target.code}"] = cell.good_translations(y_t, target)
         return cell.training(cell.mix(partial(self.pairs, cell), inputs, {}, self.version))
 
     def pairs(self, cell: Cell, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
-        mt = cell.translator.name
         rows = []
         for target in cell.targets:
-            gold = {row["id"]: row["text"] for row in read_rows(inputs[f"y_{target.code}"] / "rows.jsonl")}
-            for row in read_rows(inputs[f"x_{target.code}"] / "rows.jsonl"):
-                rows.append(pair(row["id"], "gold", (row["text"], target, mt), (gold[row["id"]], target, mt)))
+            mt = cell.translator.for_pair(cell.source.flores, target.flores).name
+            x, y = (_texts(inputs[f"{side}_{target.code}"]) for side in "xy")
+            rows += [pair(id_, "gold", (x[id_], target, mt), (y[id_], target, mt)) for id_ in x if id_ in y]
         return rows
+
+
+def _texts(directory: Path) -> dict[str, str]:
+    return {row["id"]: row["text"] for row in read_rows(directory / "rows.jsonl")}
 
 
 SCHEMAS = {"none": UntouchedConfig, "sft": SFTConfig, "translate_sft": TranslateSFTConfig}

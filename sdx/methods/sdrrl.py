@@ -2,7 +2,7 @@
 
 The LLM theta answers instructions in the resource-rich language L itself; its answers and the instructions are
 translated into the target language T; theta is fine-tuned on the pairs, so that what it can say in L it can say in T.
-No gold answer is used.
+No gold answer is used. Code-switched instructions and a small external parallel corpus tie the languages together.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,16 @@ from typing import Any
 
 from sdx.artifacts import Step, read_rows
 from sdx.config import InputError, MethodConfig
-from sdx.data.filters import FILTERS
+from sdx.data import dictionaries
+from sdx.data.code_switching import code_switch_rows
 from sdx.data.mixture import pair, weigh, with_language_hint
+from sdx.data.translation_instructions import complete_rows, translate_rows
 from sdx.languages import Language, language
 from sdx.methods.base import Cell, Method
 
 
 class AnswerLanguageHint(str, Enum):
-    """Which prompts say in which language to answer: none, those of `tl` and `lt`, or all."""
+    """Which prompts say in which language to answer: none, those of `tl` and `lt`, or those of all questions."""
 
     none = "none"
     cross = "cross"
@@ -40,71 +42,134 @@ class Subsets:
     """x_L -> a_T"""
     tt: float = 1.0
     """x_T -> a_T"""
+    cs: float = 1.0
+    """x_L with some words in T -> a_L; needs a `dictionary`. That the answer is in L: ours."""
+    translate: float = 1.0
+    """p_L -> p_T and p_T -> p_L, asked for as a translation; needs a `parallel` corpus."""
+    complete: float = 1.0
+    """The beginning of p_T, in half of the rows after p_L -> its rest; needs a `parallel` corpus."""
+
+
+@dataclass
+class CodeSwitching:
+    """How much of the instructions is code-switched. The paper names neither figure nor tool: ours."""
+
+    sentence_ratio: float = 0.5
+    """Share of the instructions that get a code-switched version."""
+    word_ratio: float = 0.3
+    """Share of the words known to the dictionary that are replaced in it."""
 
 
 @dataclass
 class SDRRLConfig(MethodConfig):
     subsets: Subsets = field(default_factory=Subsets)
-    """The four kinds of pairs (section 3)."""
+    """The kinds of pairs (section 3)."""
+    code_switching: CodeSwitching = field(default_factory=CodeSwitching)
+    """For the subset `cs`."""
     answer_language_hint: AnswerLanguageHint = AnswerLanguageHint.cross
     """"Answer in Thai." on a line of its own. `cross` is ours: without it `tl` teaches to answer Thai in English."""
-    filters: list[str] = field(default_factory=lambda: list(FILTERS))
-    """Reasons to drop an own answer, see `sdx.data.filters`; `[]` keeps all. Ours."""
 
 
 class SDRRL(Method[SDRRLConfig]):
-    version = 1
+    version = 2
 
     def check(self, cell: Cell) -> None:
         weights = asdict(self.options.subsets)
         for name, weight in weights.items():
             if weight < 0:
                 raise InputError(f"method.subsets.{name}={weight} is negative; a weight is 0 or more")
-        if not any(weights.values()):
-            raise InputError("method.subsets has weight 0 everywhere; give at least one subset a weight above 0")
-        if unknown := set(self.options.filters) - set(FILTERS):
-            raise InputError(f"method.filters has {', '.join(sorted(unknown))}; choose from {', '.join(FILTERS)}")
-        cell.check_translator()
+        for name, ratio in asdict(self.options.code_switching).items():
+            if not 0 <= ratio <= 1:
+                raise InputError(f"method.code_switching.{name}={ratio} is no share; set it between 0 and 1")
+        if not any(self._uses(cell, name) for name in weights):
+            raise InputError(
+                "method.subsets leaves nothing to train on; give at least one subset a weight above 0 (cs needs a "
+                "dictionary, translate and complete a parallel corpus)"
+            )
+        if self._uses(cell, "tl", "lt", "tt"):
+            cell.check_translator()
 
     def model(self, cell: Cell) -> Step:
-        answers = cell.answers(self.options.filters)  # a_L = theta(x_L)
-        inputs = {"x_L": cell.corpus, "a_L": answers}
+        answers = cell.answers()  # a_L = theta(x_L)
+        inputs = {"x_L": cell.corpus}
+        if self._uses(cell, "ll", "tl", "lt", "tt", "cs"):
+            inputs["a_L"] = cell.good_answers(answers)
         for target in cell.targets:
-            inputs[f"x_{target.code}"] = cell.translation(cell.corpus, "train.jsonl", "instruction", target)
-            inputs[f"a_{target.code}"] = cell.translation(answers, "rows.jsonl", "text", target)
+            if self._uses(cell, "tl", "tt"):  # x_T = MT(x_L)
+                x_t = cell.translation(cell.corpus, "train.jsonl", "instruction", target)
+                inputs[f"x_{target.code}"] = cell.good_translations(x_t, target)
+            if self._uses(cell, "lt", "tt"):  # a_T = MT(a_L)
+                a_t = cell.translation(answers, "rows.jsonl", "text", target)
+                inputs[f"a_{target.code}"] = cell.good_translations(a_t, target)
+            if self._uses(cell, "cs"):
+                inputs[f"words_{target.code}"] = cell.dictionary(target)
+            if self._uses(cell, "translate", "complete"):
+                inputs[f"p_{target.code}"] = cell.parallel(cell.source, target)
         options = {
             "subsets": asdict(self.options.subsets),
+            "code_switching": asdict(self.options.code_switching),
             "answer_language_hint": self.options.answer_language_hint.value,
             "languages": [cell.source.flores, *(target.flores for target in cell.targets)],
         }
         return cell.training(cell.mix(partial(self.pairs, cell), inputs, options, self.version))
 
     def pairs(self, cell: Cell, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
-        """The mix: for each answered instruction, the pairs of all subsets in all target languages."""
-        theta, mt = cell.config.backbone.name, cell.translator.name
+        """The mix: all subsets in all target languages. A question is left out of those of which it lacks a side."""
         source = cell.source
         x = {row["id"]: (row["instruction"], source, "corpus") for row in read_rows(inputs["x_L"] / "train.jsonl")}
-        a = {row["id"]: (row["text"], source, theta) for row in read_rows(inputs["a_L"] / "rows.jsonl")}
-        rows: dict[str, list[dict[str, Any]]] = {"ll": [pair(id_, "ll", x[id_], a[id_]) for id_ in a]}
+        a = _texts(inputs.get("a_L"), source, cell.config.backbone.name)
+        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in asdict(self.options.subsets)}
+        rows["ll"] = _pairs("ll", x, a)
         for target in cell.targets:
-            x_t = _texts(inputs[f"x_{target.code}"], target, mt)
-            a_t = _texts(inputs[f"a_{target.code}"], target, mt)
-            rows.setdefault("tl", []).extend(pair(id_, "tl", x_t[id_], a[id_]) for id_ in a)
-            rows.setdefault("lt", []).extend(pair(id_, "lt", x[id_], a_t[id_]) for id_ in a)
-            rows.setdefault("tt", []).extend(pair(id_, "tt", x_t[id_], a_t[id_]) for id_ in a)
+            mt = cell.translator.for_pair(source.flores, target.flores).name
+            x_t = _texts(inputs.get(f"x_{target.code}"), target, mt)
+            a_t = _texts(inputs.get(f"a_{target.code}"), target, mt)
+            a_t = {id_: text for id_, text in a_t.items() if id_ in a}
+            rows["tl"] += _pairs("tl", x_t, a)
+            rows["lt"] += _pairs("lt", x, a_t)
+            rows["tt"] += _pairs("tt", x_t, a_t)
+            if self._uses(cell, "cs"):
+                words = dictionaries.load(inputs[f"words_{target.code}"] / "rows.jsonl")
+                rows["cs"] += self._code_switched(_pairs("cs", x, a, target.code), words, target, seed)
+            if self._uses(cell, "translate", "complete"):
+                p = read_rows(inputs[f"p_{target.code}"] / "rows.jsonl")
+                rows["translate"] += translate_rows(p, source, target)
+                rows["complete"] += complete_rows(p, source, target)
         weights = asdict(self.options.subsets)
         return [self._hinted(row) for name in rows for row in weigh(rows[name], weights[name], seed)]
 
+    def _uses(self, cell: Cell, *subsets: str) -> bool:
+        """Whether one of the subsets has a weight and what it is made from."""
+        there = {"cs": cell.has_dictionary, "translate": cell.has_parallel, "complete": cell.has_parallel}
+        return any(getattr(self.options.subsets, name) > 0 and there.get(name, True) for name in subsets)
+
+    def _code_switched(
+        self, rows: list[dict[str, Any]], words: dictionaries.Dictionary, target: Language, seed: int
+    ) -> list[dict[str, Any]]:
+        ratios = self.options.code_switching
+        return code_switch_rows(rows, "prompt", words, ratios.sentence_ratio, ratios.word_ratio, str(seed), target)
+
     def _hinted(self, row: dict[str, Any]) -> dict[str, Any]:
         hint = self.options.answer_language_hint
-        crosses = row["prompt_language"] != row["response_language"]
-        if hint is AnswerLanguageHint.all or (hint is AnswerLanguageHint.cross and crosses):
+        crosses = row["subset"] in ("tl", "lt")
+        asks = row["subset"] not in ("translate", "complete")
+        if (hint is AnswerLanguageHint.all and asks) or (hint is AnswerLanguageHint.cross and crosses):
             return {**row, "prompt": with_language_hint(row["prompt"], language(row["response_language"]))}
         return row
 
 
-def _texts(directory: Path, target: Language, translator: str) -> dict[str, tuple[str, Language, str]]:
-    return {row["id"]: (row["text"], target, translator) for row in read_rows(directory / "rows.jsonl")}
+Text = tuple[str, Language, str]
+"""A text, its language, and who wrote it."""
+
+
+def _texts(directory: Path | None, language: Language, origin: str) -> dict[str, Text]:
+    """Text by id; nothing where no subset that is taken needs it."""
+    rows = read_rows(directory / "rows.jsonl") if directory else []
+    return {row["id"]: (row["text"], language, origin) for row in rows}
+
+
+def _pairs(subset: str, x: Mapping[str, Text], a: Mapping[str, Text], variant: str = "") -> list[dict[str, Any]]:
+    return [pair(id_, subset, x[id_], a[id_], variant) for id_ in a if id_ in x]
 
 
 SCHEMAS = {"sdrrl": SDRRLConfig}

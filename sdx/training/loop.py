@@ -30,7 +30,7 @@ from sdx.training.export import export, gather
 from sdx.training.launch import process_group
 from sdx.training.limits import check
 from sdx.training.objectives import Objective
-from sdx.training.plan import count_steps, dropout_seed, global_batch, learning_rate, micro_batches
+from sdx.training.plan import Order, count_steps, dropout_seed, learning_rate, micro_batches
 
 NOTHING_DONE = {"step": 0, "loss": math.nan, "useful_tokens": 0, "seconds": 0.0}
 
@@ -68,6 +68,8 @@ def train(
     lengths, targets = _measure(examples, objective, epochs)
     steps = count_steps(len(examples), train.batch_size, epochs, max_steps)
     epoch_steps = count_steps(len(examples), train.batch_size, epochs=1, max_steps=0)
+    groups = [example.group for example in examples] if train.keep_groups else range(len(examples))
+    order = Order(groups, train.batch_size, seed)
 
     with process_group() as device:
         with build(model_dir, objective, train, engine, seed) as model:
@@ -78,7 +80,7 @@ def train(
                 for step in range(done["step"], steps):
                     # Dropout is a function of seed, step and rank: a resumed run draws what the first drew.
                     torch.manual_seed(dropout_seed(seed, step, rank()))
-                    batch = global_batch(step, len(examples), train.batch_size, seed)
+                    batch = order.batch(step)
                     batch_targets = sum(targets[i] for i in batch)
                     shares = micro_batches(batch, lengths, engine.micro_batch_size, rank(), world_size())
                     for share in shares:

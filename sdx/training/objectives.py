@@ -14,7 +14,8 @@ Item = TypeVar("Item", contravariant=True)
 class Objective(Protocol[Item]):
     """A loss that is a sum over units. The loop divides it by the number of units in the global batch.
 
-    Examples have an `id`. All methods are pure functions; `collate` runs on the CPU, `loss` on the device.
+    Examples have an `id` and a `group`, see `plan.Order`. All methods are pure functions; `collate` runs on the CPU,
+    `loss` on the device.
     """
 
     def collate(self, examples: Sequence[Item]) -> dict[str, Tensor]:
@@ -40,6 +41,8 @@ class Example:
     id: str
     input_ids: list[int]
     prompt_tokens: int
+    group: str = ""
+    """Examples of one group stay together in the shuffled order (`train.keep_groups`)."""
 
 
 class CausalLM:

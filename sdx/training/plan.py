@@ -5,8 +5,7 @@ run needs the step's number and nothing else, and another number of ranks trains
 """
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Hashable, Sequence
 from random import Random
 
 from sdx.config import TrainConfig
@@ -33,15 +32,32 @@ def learning_rate(step: int, steps: int, train: TrainConfig) -> float:
     return train.learning_rate * (train.final_ratio + (1 - train.final_ratio) * cosine)
 
 
-def global_batch(step: int, examples: int, batch_size: int, seed: int) -> list[int]:
-    """Indices of the examples of a step, which is counted from 0; an epoch's last step may have fewer."""
-    epoch, position = divmod(step, math.ceil(examples / batch_size))
-    return list(_order(examples, seed, epoch)[position * batch_size : (position + 1) * batch_size])
+class Order:
+    """Which examples a step takes: every epoch has each of them once, in an order of its own.
 
+    Args:
+        groups: the group of each example. Groups are shuffled, and so are the examples inside one, but those of a
+            group stay neighbours and so meet in a batch, unless it ends between them.
+    """
 
-@lru_cache(maxsize=2)
-def _order(examples: int, seed: int, epoch: int) -> tuple[int, ...]:
-    return tuple(Random(f"order {seed} {epoch}").sample(range(examples), examples))
+    def __init__(self, groups: Sequence[Hashable], batch_size: int, seed: int) -> None:
+        members: dict[Hashable, list[int]] = {}
+        for index, group in enumerate(groups):
+            members.setdefault(group, []).append(index)
+        self._members = list(members.values())
+        self._examples = len(groups)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch: tuple[int, list[int]] = (-1, [])
+
+    def batch(self, step: int) -> list[int]:
+        """Indices of the examples of a step, which is counted from 0; an epoch's last step may have fewer."""
+        epoch, position = divmod(step, math.ceil(self._examples / self._batch_size))
+        if self._epoch[0] != epoch:
+            random = Random(f"order {self._seed} {epoch}")
+            groups = random.sample(self._members, len(self._members))
+            self._epoch = epoch, [index for group in groups for index in random.sample(group, len(group))]
+        return self._epoch[1][position * self._batch_size : (position + 1) * self._batch_size]
 
 
 def micro_batches(

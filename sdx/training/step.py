@@ -28,17 +28,18 @@ def train_step(mix: Step, backbone: Step, config: Config, tracker: Tracker) -> S
 
 
 def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
-    from sdx.models.backbone import load_tokenizer
+    from sdx.models.backbone import check_length, load_tokenizer
     from sdx.models.template import encode_example
     from sdx.training.loop import train
     from sdx.training.objectives import CausalLM, Example
 
     model_dir = workspace.inputs["backbone"] / "model"
+    check_length(model_dir, config.scale.max_length_tokens)
     tokenizer = load_tokenizer(model_dir, config.backbone.template)
     rows = read_rows(workspace.inputs["mix"] / "rows.jsonl")
     encoded = [(row, *encode_example(tokenizer, row["prompt"], row["response"])) for row in rows]
     limit = config.scale.max_length_tokens
-    examples = [Example(row["id"], ids, prompt) for row, ids, prompt in encoded if len(ids) <= limit]
+    examples = [Example(row["id"], ids, prompt, row["source_id"]) for row, ids, prompt in encoded if len(ids) <= limit]
     if not examples:
         raise InputError(f"scale.max_length_tokens={limit} is shorter than every training example; raise it")
     summary: dict[str, Any] = train(

@@ -3,6 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdx.artifacts import Step
+from sdx.config import TemplateKind
+from sdx.generation.hf import HFGenerator
+from sdx.languages import Language, language
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What of a cell a translator may build on."""
+
+    backbone: Step
+    template: TemplateKind
+    generator: HFGenerator
+    demonstrations: Callable[[Language, Language], Step | None]
+    """The step that publishes sentence pairs of two languages as `demonstrations.jsonl`; none where there is none."""
+    run_dir: Path | None
+    """Where a choice is recorded; nowhere when a run is only planned."""
 
 
 class Translator(ABC):
@@ -10,20 +31,48 @@ class Translator(ABC):
 
     name: str
     """Short name, as in `translator=<name>` and in the record of each translated row."""
+    batch_rows: int = 32
+    """Rows of a step that are translated, and put on disk, at once."""
+    independent: bool = True
+    """Another model than the backbone under study does the work, so that it may translate test items."""
 
     @property
     @abstractmethod
     def version(self) -> str:
-        """What decides the output besides the text: package and weights. Part of cache keys."""
+        """What decides the output besides the text and `needs`: package, weights, options. Part of cache keys."""
 
     @abstractmethod
     def supports(self, source: str, target: str) -> bool:
-        """Whether it translates `source` to `target`; nothing heavy is loaded."""
+        """Whether it translates `source` to `target`; nothing heavy is loaded and no network is asked."""
+
+    def obstacle(self, source: str, target: str) -> str | None:
+        """What is in the way of the pair, and the fix, after "translator=<name> "; none where it is supported."""
+        if self.supports(source, target):
+            return None
+        names = " to ".join(f"{entry.name} ({entry.code})" for entry in (language(source), language(target)))
+        return f"cannot translate {names}; give another translator or lang"
 
     @abstractmethod
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        """Translations of `texts`, in order and in their layout.
+        """Translations of `texts`, in order and in their layout. What is heavy is loaded by the first call.
 
         Raises:
             InputError: it does not support the pair.
         """
+
+    def place(self, surroundings: Surroundings) -> None:
+        """Tells it the cell it works in, once, before anything else is asked of it."""
+
+    def needs(self, source: str, target: str) -> Mapping[str, Step]:
+        """The steps whose outputs it reads to translate the pair, such as its model; they count for cache keys."""
+        return {}
+
+    def prepare(self, inputs: Mapping[str, Path]) -> None:
+        """Says where the outputs of `needs` lie, before the first `translate`."""
+
+    def unload(self) -> None:
+        """Frees the memory of what was loaded."""
+
+    def for_pair(self, source: str, target: str) -> Translator:
+        """The engine that translates this pair: itself, but for translators that choose one."""
+        return self

@@ -40,7 +40,8 @@ _SPAN = regex.compile(
     | \b[\w-]{1,60}\.(?:py|js|txt|csv|json|html?|css|xml|ya?ml|md|pdf|cpp|java|sh|exe|zip|png|jpg)\b
     | \b\w{1,60}(?:\.\w{1,60}){0,5}\(\) | \b[A-Za-z_]\w{0,60}?_\w{1,60}   # identifiers
     | [A-Za-z0-9+/=_-]{61,}                                               # keys, base64
-    | (?:\p{Emoji_Presentation}|\p{Emoji}\ufe0f)[\p{Emoji_Presentation}\p{EMod}\u200d\ufe0f]*
+    | (?:\p{Emoji_Presentation}|\p{Emoji}\ufe0f)
+      [\p{Emoji_Presentation}\p{EMod}\u200d\ufe0f\u20e3\U000e0020-\U000e007f]*    # 20e3: keycaps, e00..: flags
     """,
     regex.VERBOSE,
 )

@@ -8,8 +8,6 @@ from sdx.languages import Language
 from sdx.progress import Progress
 from sdx.translation.base import Translator
 
-BATCH_ROWS = 32
-
 
 def translate_step(
     rows: Step, file: str, field: str, translator: Translator, source: Language, target: Language
@@ -19,7 +17,9 @@ def translate_step(
     Args:
         rows: a step that publishes `file` with `id` and `field` in each row.
         field: the text, or the list of texts, to translate; `text` has the same form.
+        translator: the engine, or what chooses one for the pair.
     """
+    translator = translator.for_pair(source.flores, target.flores)
     return Step(
         "translate",
         partial(_run, file=file, field=field, translator=translator, source=source, target=target),
@@ -31,7 +31,7 @@ def translate_step(
             "source": source.flores,
             "target": target.flores,
         },
-        inputs={"rows": rows},
+        inputs={"rows": rows, **translator.needs(source.flores, target.flores)},
     )
 
 
@@ -39,8 +39,10 @@ def _run(
     workspace: Workspace, file: str, field: str, translator: Translator, source: Language, target: Language
 ) -> None:
     rows = read_rows(workspace.inputs["rows"] / file)
+    translator.prepare(workspace.inputs)
     record = BatchLog(workspace.dir / "rows.log")
-    batches = [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]
+    size = translator.batch_rows
+    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
     with Progress(f"to {target.code}", len(rows), "rows", done=len(record.rows)) as progress:
         for batch in record.pending(batches):
             texts = [_texts(row[field]) for row in batch]

@@ -118,7 +118,9 @@ _BEFORE_NUMBER = regex.compile(
 _CLAUSE = regex.compile(r"[,;:،؛—–၊](?=\s)|[、，；：]")
 _SPACE = regex.compile(r"\s")
 _EMPHASIS = regex.compile(r"(\*{1,3}|_{1,3}|~~)([^\s*_~](?:[^*~]*[^\s*_~])?)(\1[:.,;!?]*)")
-_EDGE = r"</?[A-Za-z][^<>]{0,300}>|\p{Emoji_Presentation}[\p{Emoji_Modifier}\u200d\ufe0f]*"
+_EMOJI = r"\p{Emoji_Presentation}[\p{Emoji_Modifier}\ufe0f]*+"
+# Whole emoji only: what goes on in another way stays in the sentence, where it is one span.
+_EDGE = rf"</?[A-Za-z][^<>]{{0,300}}>|(?<!\u200d){_EMOJI}(?:\u200d{_EMOJI})*+(?![\u200d\U000e0020-\U000e007f])"
 _HEAD = regex.compile(rf"(?:(?:{_EDGE})\s*)*")
 _TAIL = regex.compile(rf"(?:\s*(?:{_EDGE}))*$")
 

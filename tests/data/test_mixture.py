@@ -1,12 +1,7 @@
-"""Weights of subsets, provenance of rows, language hints; filters."""
-
-from pathlib import Path
+"""Weights of subsets, provenance of rows, language hints."""
 
 import pytest
 
-from sdx.artifacts import Step, Store, read_rows, write_rows
-from sdx.data.corpus import SEED_CORPUS, read_corpus
-from sdx.data.filters import filter_step, repeats
 from sdx.data.mixture import pair, weigh, with_language_hint
 from sdx.languages import language
 
@@ -33,32 +28,3 @@ def test_a_pair_says_where_it_came_from():
     assert (row["prompt_origin"], row["response_origin"]) == ("corpus", "nllb")
     assert (row["prompt_language"], row["response_language"]) == ("eng_Latn", "tha_Thai")
     assert with_language_hint(row["prompt"], th) == "Why?\n\nAnswer in Thai."
-
-
-def test_filters_count_by_reason_and_keep_what_they_drop(tmp_path: Path):
-    rows = [
-        {"id": "a", "text": "fine", "finished": True},
-        {"id": "b", "text": " \n", "finished": True},
-        {"id": "c", "text": "cut in the mid", "finished": False},
-        {"id": "d", "text": "and so on " * 9, "finished": True},
-    ]
-    source = Step("generate", lambda w: write_rows(w.dir / "rows.jsonl", rows))
-    store = Store(tmp_path)
-    step = filter_step(source, ["empty", "truncated", "repetition"])
-    path = store.realise(step)
-    assert [row["id"] for row in read_rows(path / "rows.jsonl")] == ["a"]
-    assert {row["id"]: row["reason"] for row in read_rows(path / "dropped.jsonl")} == {
-        "b": "empty",
-        "c": "truncated",
-        "d": "repetition",
-    }
-    assert store.manifest(step)["counts"] == {"kept": 1, "empty": 1, "truncated": 1, "repetition": 1}
-    assert len(read_rows(store.realise(filter_step(source, [])) / "rows.jsonl")) == 4
-
-
-def test_loops_are_found_in_any_script_and_ordinary_texts_are_not():
-    assert repeats("o que é o que é o que é o que é o que é")
-    assert repeats("ประเทศไทยสวย" * 8)
-    assert not repeats("- Buy milk.\n- Buy bread.\n- Buy butter and a little cheese.")
-    assert not repeats("ok")
-    assert not any(repeats(row["answer"]) for row in read_corpus(SEED_CORPUS))

@@ -228,6 +228,7 @@ def test_silent_but_for_the_bar_without_network_or_traces(
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     cache = tmp_path / "home"
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    transformers_logging.enable_progress_bar()
     bar, environment = lm_eval.api.task.tqdm, dict(os.environ)
     score(chat_model, {"a": questions(tmp_path)}, work_dir=tmp_path, **OPTIONS)
     captured = capfd.readouterr()
@@ -249,7 +250,7 @@ def test_too_few_items_for_the_shots(chat_model: Path, tmp_path: Path) -> None:
 
 def test_importing_is_instant() -> None:
     heavy = "{'torch', 'transformers', 'lm_eval', 'datasets', 'scipy', 'sacrebleu', 'py3langid'}"
-    modules = "harness, metrics, statistics, tasks"
+    modules = "generative, harness, hub_tasks, metrics, overlap, scores, statistics, suites, tasks"
     program = f"import sys; from sdx.evaluation import {modules}; sys.exit(str({heavy} & set(sys.modules)))"
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)

@@ -1,6 +1,7 @@
 import pytest
 
-from sdx.evaluation.metrics import chrf, chrf_score, chrf_statistics, in_language, language_of
+from sdx.data.identification import in_language, language_of
+from sdx.evaluation.metrics import chrf, chrf_score, chrf_statistics
 from sdx.languages import language
 
 SENTENCES = {

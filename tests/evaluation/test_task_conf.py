@@ -1,11 +1,13 @@
 """conf/task with Hydra: sets, single tasks, lists of tasks, options."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from sdx.config import TaskConfig
+from sdx.evaluation.hub import SCHEMAS
 
 CONF = Path(__file__).parents[2] / "conf" / "task"
 
@@ -23,6 +25,8 @@ def compose(tmp_path: Path, *overrides: str) -> dict[str, TaskConfig]:
     store = ConfigStore.instance()
     store.store(name="tasks_only", node=Root)
     store.store(group="task", name="schema", node=TaskConfig)
+    for name, node in SCHEMAS.items():
+        store.store(group="task", name=f"schema_{name}", node=node)
     (tmp_path / "task").symlink_to(CONF)
     (tmp_path / "config.yaml").write_text("defaults: [tasks_only, {task: offline}, _self_]\n")
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
@@ -30,6 +34,7 @@ def compose(tmp_path: Path, *overrides: str) -> dict[str, TaskConfig]:
 
 
 ALL = ["arc_easy", "mmlu_human", "instructions"]
+PAPER = ["belebele", "flores", "xlsum", "mkqa"]
 
 
 @pytest.mark.parametrize(
@@ -39,6 +44,8 @@ ALL = ["arc_easy", "mmlu_human", "instructions"]
         (["task=offline"], ALL, 0),
         (["task=arc_easy"], ["arc_easy"], 0),
         (["task=[arc_easy,mmlu_human]"], ["arc_easy", "mmlu_human"], 0),
+        (["task=sdrrl"], PAPER, 0),
+        (["task=[offline,sdrrl]"], [*ALL, *PAPER], 0),
         (["task.arc_easy.shots=3"], ALL, 3),
         (["task=arc_easy", "task.arc_easy.shots=3"], ["arc_easy"], 3),
         (["~task.arc_easy"], ["mmlu_human", "instructions"], 0),
@@ -50,17 +57,36 @@ def test_composition(overrides: list[str], names: list[str], shots: int, tmp_pat
     assert sum(task.shots for task in tasks.values()) == shots
 
 
-@pytest.mark.parametrize("override", ["task.arc_easy.shots=x", "task.arc_easy.shot=3", "task=nope"])
-def test_mistakes_are_refused(override: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["task.arc_easy.shots=x"],
+        ["task.arc_easy.shot=3"],
+        ["task.arc_easy.path=/x"],  # it is in no file
+        ["task=belebele", "task.belebele.pat=/x"],
+        ["task=nope"],
+    ],
+)
+def test_mistakes_are_refused(overrides: list[str], tmp_path: Path) -> None:
     from hydra.errors import HydraException
 
     with pytest.raises(HydraException):
-        compose(tmp_path, override)
+        compose(tmp_path, *overrides)
 
 
 def test_every_task_is_built_and_bears_the_name_of_its_file(tmp_path: Path) -> None:
     import importlib
 
-    for name, config in compose(tmp_path).items():
-        module, _, cls = config._target_.rpartition(".")
-        assert getattr(importlib.import_module(module), cls)(shots=config.shots).name == name
+    composed = compose(tmp_path, "task=[offline,sdrrl]", "task.mkqa.path=/mkqa.jsonl.gz")
+    assert list(composed) == [*ALL, *PAPER]
+    for name, config in composed.items():
+        options = vars(config).copy()
+        module, _, cls = options.pop("_target_").rpartition(".")
+        assert getattr(importlib.import_module(module), cls)(**options).name == name
+
+
+def test_what_the_hub_has_is_pinned(tmp_path: Path) -> None:
+    configs = compose(tmp_path, "task=sdrrl")
+    revisions = {name: config.revision for name, config in configs.items() if config.hub_id}
+    assert list(revisions) == ["belebele", "flores", "xlsum"]
+    assert all(re.fullmatch("[0-9a-f]{40}", revision) for revision in revisions.values())

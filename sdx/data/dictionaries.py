@@ -1,0 +1,131 @@
+"""Bilingual dictionaries for code-switching: packaged ones, the user's, or word pairs from the parallel corpus.
+
+A dictionary maps a folded word of L (see `dictionary_formats.fold`) to its translations into T, the best first.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+from sdx.artifacts import Step, Workspace, read_rows, write_rows
+from sdx.config import DictionaryConfig, InputError
+from sdx.data.dictionary_formats import Pairs, dictionary_rows, read_cldr, read_freedict, read_muse
+from sdx.data.word_pairs import word_pairs
+from sdx.languages import Language
+from sdx.models.assets import FREEDICT, asset_step
+
+Dictionary = Mapping[str, Sequence[str]]
+
+# Our languages with 200 words or more in CLDR, by their codes.
+_CLDR = """
+    af ak am ar as az ba be bg bn bs ca cs cy da de el es et eu fa fi fo fr ga gd gl gu ha he hi hr hu hy id ig
+    is it ja jv ka kk km kn ko ky lb lo lt lv mi mk ml mn mr ms mt my ne nl nn no nso om or pa pl ps pt qu ro ru
+    rw sc sd shn si sk sl so sq sr sv sw ta te tg th ti tk tl tn tr ug uk ur uz vi wo xh yo yue zh zho_Hant zu
+"""
+PACKAGED = {"freedict": tuple(dict.fromkeys(code for code, *_ in FREEDICT)), "cldr": tuple(_CLDR.split())}
+"""Packaged dictionary -> our codes of the languages that it translates English into."""
+INSTEAD = "choose another dictionary=..., or dictionary=muse dictionary.path=FILE, or dictionary=none"
+
+
+def check(config: DictionaryConfig, source: Language, targets: Sequence[Language], has_parallel: bool) -> None:
+    """Raises InputError for a dictionary that cannot work. Reads the user's file, to the end, and fetches nothing.
+
+    Args:
+        has_parallel: whether there is a parallel corpus to take pairs from.
+    """
+    keys = ("asset", "path", "from_parallel")
+    given = [f"dictionary.{key}={value}" for key in keys if (value := getattr(config, key))]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} exclude each other; drop all but one of them")
+    if config.from_parallel and not has_parallel:
+        raise InputError(
+            "dictionary.from_parallel=true has no parallel corpus to take words from; "
+            "add parallel=offline, choose another dictionary=... or give dictionary=none"
+        )
+    if config.asset:
+        _check_packaged(config.asset, source, targets)
+    if config.path is not None:
+        for target in targets:
+            path, where = _user_file(config.path, source, target)
+            if not list(read_muse(path, where)):
+                raise InputError(f"{where} has no entries; each line is a word and its translation")
+
+
+def dictionary_step(config: DictionaryConfig, parallel: Step | None, source: Language, target: Language) -> Step | None:
+    """Publishes `rows.jsonl`: `id`, a folded word; `translations`, best first; `origin`. None without a dictionary.
+
+    Args:
+        config: as `check` passed it.
+        parallel: the step that publishes the sentence pairs; only dictionary=parallel needs it.
+    """
+    identity: dict[str, str] = {"name": config.name, "source": source.flores, "target": target.flores}
+    inputs: dict[str, Step] = {}
+    read: Callable[[Workspace], Pairs]
+    if config.asset:
+        inputs["asset"] = asset_step(f"freedict_{target.code}" if config.asset == "freedict" else config.asset)
+        read = partial(_packaged, name=config.asset, target=target)
+    elif config.path is not None:
+        path, where = _user_file(config.path, source, target)
+        identity["sha256"] = sha256(path.read_bytes()).hexdigest()
+        read = partial(_muse, path=path, where=where, digest=identity["sha256"])
+    elif config.from_parallel:
+        assert parallel, "check demands a parallel corpus"
+        inputs["parallel"] = parallel
+        read = partial(_parallel, source=source, target=target)
+    else:
+        return None
+    return Step("dictionary", partial(_run, read=read, origin=config.name), identity, inputs)
+
+
+def load(path: Path) -> Dictionary:
+    """The dictionary in a step's `rows.jsonl`."""
+    return {row["id"]: row["translations"] for row in read_rows(path)}
+
+
+def _check_packaged(asset: str, source: Language, targets: Sequence[Language]) -> None:
+    if asset not in PACKAGED:
+        raise InputError(f"dictionary.asset={asset} is not packaged: there are {' and '.join(PACKAGED)}; {INSTEAD}")
+    if source.code != "en":
+        raise InputError(
+            f"dictionary.asset={asset} translates from English only, not from {source.name} (lang.source="
+            f"{source.code}); choose dictionary=parallel, or dictionary=muse dictionary.path=FILE, or dictionary=none"
+        )
+    for target in targets:
+        if target.code not in PACKAGED[asset]:
+            raise InputError(
+                f"dictionary.asset={asset} lacks {target.name} ({target.code}): it has {' '.join(PACKAGED[asset])}; "
+                f"{INSTEAD}"
+            )
+
+
+def _user_file(template: str, source: Language, target: Language) -> tuple[Path, str]:
+    """(path, how messages name it)."""
+    name = template.replace("{source}", source.code).replace("{target}", target.code)
+    path = Path(name).expanduser().absolute()
+    if not path.is_file():
+        raise InputError(f"dictionary.path={name}: there is no such file; give a file of words and translations")
+    return path, f"dictionary.path={path}"
+
+
+def _run(work: Workspace, read: Callable[[Workspace], Pairs], origin: str) -> None:
+    rows = dictionary_rows(read(work), origin)
+    if not rows:
+        raise InputError(f"dictionary={origin} has no word to use; {INSTEAD}")
+    write_rows(work.dir / "rows.jsonl", rows)
+    work.counts.update(words=len(rows))
+
+
+def _packaged(work: Workspace, name: str, target: Language) -> Pairs:
+    return (read_freedict if name == "freedict" else read_cldr)(work.inputs["asset"], target)
+
+
+def _muse(work: Workspace, path: Path, where: str, digest: str) -> Pairs:
+    pairs = list(read_muse(path, where))
+    if sha256(path.read_bytes()).hexdigest() != digest:
+        raise InputError(f"{where} has changed since this run began; run again when it is complete")
+    return pairs
+
+
+def _parallel(work: Workspace, source: Language, target: Language) -> Pairs:
+    return word_pairs(read_rows(work.inputs["parallel"] / "rows.jsonl"), source, target)

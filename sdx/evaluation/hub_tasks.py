@@ -1,0 +1,218 @@
+"""The benchmarks of the SDRRL paper: Belebele, FLORES, XL-Sum and MKQA, from the hub at a commit or from local files.
+
+That these are the paper's is second-hand knowledge. The prompts are ours, in English around the text in every
+language, as the harness' are (see `sdx.evaluation.harness`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from sdx.artifacts import Step
+from sdx.config import InputError
+from sdx.evaluation.generative import GenerativeTask, Row
+from sdx.evaluation.hub import Source, text_of
+from sdx.evaluation.tasks import ENGLISH, ChoiceTask, Item, Kind, shuffled
+from sdx.languages import Language
+
+ROMANISED = frozenset(("ben_Latn", "hin_Latn", "npi_Latn", "sin_Latn", "urd_Latn"))
+"""Belebele's variants that FLORES does not have."""
+FLORES_PLUS = {
+    "ajp_Arab": "apc_Arab_sout3123",
+    "aka_Latn": "twi_Latn_asan1239",
+    "apc_Arab": "apc_Arab_nort3139",
+    "est_Latn": "ekk_Latn",
+    "grn_Latn": "gug_Latn",
+    "kon_Latn": "ktu_Latn",
+    "sat_Beng": "sat_Olck",
+    "tgl_Latn": "fil_Latn",
+    "twi_Latn": "twi_Latn_akua1239",
+    "tzm_Tfng": "zgh_Tfng",
+    "zho_Hans": "cmn_Hans",
+    "zho_Hant": "cmn_Hant",
+}
+"""FLORES-200 code -> FLORES+ code, where the two differ (Akan's by elimination)."""
+NOT_ASKED = frozenset(("unanswerable", "long_answer", "binary"))
+"""MKQA's types of answers that are left out."""
+
+
+class Belebele(ChoiceTask):
+    """Belebele: 900 questions on FLORES passages, four answers, 122 languages (Bandarkar et al. 2024).
+
+    Licence CC BY-SA 4.0. Human-translated from English. Asked as MMLU is: passage and question, then the answers
+    with their letters, of which the likeliest is taken.
+    """
+
+    name = "belebele"
+    kind = Kind.letters
+    choices = ("mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4")
+
+    def __init__(
+        self, shots: int, path: str | None, hub_id: str | None, revision: str | None, file: str | None
+    ) -> None:
+        super().__init__(shots)
+        self.files = Source(self.name, path, hub_id, revision, file)
+
+    def obstacle(self, language: Language) -> str | None:
+        return self.files.obstacle if language.belebele else "Belebele does not have the language."
+
+    def needs_translation(self, language: Language, source: Language) -> bool:
+        return False
+
+    def origin(self, language: Language) -> str:
+        return "original" if language.flores == ENGLISH else "human-translated"
+
+    def source(self, language: Language) -> Step:
+        return self.files.step(language.belebele)
+
+    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
+        assert source_dir
+        items: list[Item] = []
+        seen: Counter[str] = Counter()
+        for place, record in self.files.records(source_dir):
+            id_ = f"{text_of(record, 'link', place)}/{record.get('question_number')}"
+            seen[id_] += 1
+            if seen[id_] > 1:  # two passages of one page count their questions alike
+                id_ = f"{id_}#{seen[id_]}"
+            question = f"{text_of(record, 'flores_passage', place)}\n{text_of(record, 'question', place)}"
+            right = str(record.get("correct_answer_num"))
+            if right not in ("1", "2", "3", "4"):
+                raise InputError(f"{place} has correct_answer_num={right}; it is 1 to 4 in the benchmark's own file")
+            choices = [text_of(record, column, place) for column in self.choices]
+            items.append({"id": id_, "question": question, "choices": choices, "gold": int(right) - 1})
+        if not items:
+            raise InputError(f"task.belebele: the file of {language.name} holds no questions; give the benchmark's own")
+        return shuffled(items)
+
+
+class HubGenerativeTask(GenerativeTask):
+    """A generative benchmark in files."""
+
+    def __init__(
+        self, shots: int, path: str | None, hub_id: str | None, revision: str | None, file: str | None
+    ) -> None:
+        super().__init__(shots)
+        self.files = Source(self.name, path, hub_id, revision, file)
+
+
+class Flores(HubGenerativeTask):
+    """FLORES devtest: 1,012 sentences in 200 languages, translated from L and into L (NLLB Team 2022, OLDI).
+
+    Licence CC BY-SA 4.0; the hub's dataset is gated. Measured with chrF++: spBLEU's tokenizer is not to be had
+    offline. Two sentences belong together by `id`, or by their place where the files have none: one sentence a
+    line in a .tsv, as in the original tarball, is read too.
+    """
+
+    name = "flores"
+    metrics = ("chrF++",)
+    columns = ("text", "sentence", "0")
+    """Of FLORES+, of FLORES-200 on the hub, of plain lines."""
+
+    def obstacle(self, language: Language) -> str | None:
+        return "FLORES does not have the language." if language.flores in ROMANISED else self.files.obstacle
+
+    def pairs(self, source: Language, language: Language) -> list[tuple[Language, Language]]:
+        if language == source or self.obstacle(source):
+            return []
+        return [(source, language), (language, source)]
+
+    def origin(self, asked: Language, answered: Language) -> str:
+        return "human-translated"
+
+    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
+        return {"asked": self._file(asked), "answered": self._file(answered)}
+
+    def _file(self, language: Language) -> Step:
+        return self.files.step(language.flores, flores_plus=FLORES_PLUS.get(language.flores, language.flores))
+
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
+        one, other = self._sentences(directories["asked"]), self._sentences(directories["answered"])
+        if one.keys() != other.keys():
+            raise InputError(
+                f"task.flores: {len(one)} sentences in {asked.name} and {len(other)} in {answered.name} do not "
+                "belong together; give files of one split and one version"
+            )
+        ask = f"Translate the following sentence from {asked.name} to {answered.name}."
+        return [{"id": id_, "prompt": f"{ask}\n\n{one[id_]}", "references": [other[id_]]} for id_ in one]
+
+    def _sentences(self, directory: Path) -> dict[str, str]:
+        sentences: dict[str, str] = {}
+        for number, (place, record) in enumerate(self.files.records(directory), 1):
+            id_ = str(record.get("id", number))
+            if id_ in sentences:
+                raise InputError(f"{place} has the id {id_} again; give a file of one language and one split")
+            column = next((name for name in self.columns if name in record), self.columns[0])
+            sentences[id_] = text_of(record, column, place)
+        return sentences
+
+
+class XLSum(HubGenerativeTask):
+    """XL-Sum, test split: BBC articles with their one-sentence summary, 43 languages of the table (Hasan et al. 2021).
+
+    Licence CC BY-NC-SA 4.0. Articles are of the language, not translated: languages are not comparable item by item.
+    Measured with ROUGE-L without stemming, on characters where there are no spaces; the authors' fork of rouge_score
+    segments words with a tool per language, so that numbers in papers differ for those.
+    """
+
+    name = "xlsum"
+    metrics = ("ROUGE-L",)
+
+    def obstacle(self, language: Language) -> str | None:
+        return self.files.obstacle if language.xlsum else "XL-Sum does not have the language."
+
+    def origin(self, asked: Language, answered: Language) -> str:
+        return "original"
+
+    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
+        return {"file": self.files.step(asked.xlsum)}
+
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
+        ask = f"Summarize the following article in one sentence in {answered.name}."
+        rows: dict[str, Row] = {}
+        for place, record in self.files.records(directories["file"]):
+            id_, article = text_of(record, "id", place), text_of(record, "text", place)
+            summary = text_of(record, "summary", place)
+            rows[id_] = {"id": id_, "prompt": f"{ask}\n\n{article}", "references": [summary]}
+        return list(rows.values())
+
+
+class MKQA(HubGenerativeTask):
+    """MKQA: questions of Natural Questions with their short answers, 26 languages (Longpre et al. 2021, CC BY-SA 3.0).
+
+    Of the 10,000 questions are left out: the unanswerable and those with a long answer, to which the right answer is
+    none (the authors report "answerable" F1 too), and yes/no questions, whose answer the file gives in English in
+    every language. An answer may be any of a question's texts and aliases.
+    """
+
+    name = "mkqa"
+    metrics = ("F1", "exact match")
+
+    def obstacle(self, language: Language) -> str | None:
+        return self.files.obstacle if language.mkqa else "MKQA does not have the language."
+
+    def origin(self, asked: Language, answered: Language) -> str:
+        return "original" if asked.flores == ENGLISH else "human-translated"
+
+    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
+        return {"file": self.files.step(asked.mkqa)}
+
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
+        ask = f"Answer the following question in {answered.name} in a few words."
+        rows: list[Row] = []
+        for place, record in self.files.records(directories["file"]):
+            try:
+                id_, question = str(record["example_id"]), text_of(record["queries"], asked.mkqa, place)
+                answers = record["answers"][asked.mkqa]
+                kinds = {answer["type"] for answer in answers}
+                texts = [text for answer in answers for text in (answer["text"], *answer.get("aliases", ()))]
+            except (KeyError, TypeError, AttributeError):
+                raise InputError(
+                    f"{place} has no example_id, queries.{asked.mkqa} or answers.{asked.mkqa} with type and text; "
+                    "give the authors' mkqa.jsonl.gz"
+                ) from None
+            references = list(dict.fromkeys(text.strip() for text in texts if isinstance(text, str) and text.strip()))
+            if references and not kinds & NOT_ASKED:
+                rows.append({"id": id_, "prompt": f"{ask}\n\n{question}", "references": references})
+        return rows

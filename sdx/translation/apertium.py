@@ -1,0 +1,136 @@
+"""Apertium: rule-based translation by the `apertium` command and the language data that are installed with it.
+
+Thousands of sentences a second on a CPU, for close languages above all (Spanish and Catalan, Swedish and Danish).
+Debian has the data of each pair in a package, such as apertium-eng-spa; see wiki.apertium.org.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import regex
+
+from sdx.artifacts import Step, Workspace, write_json
+from sdx.config import InputError
+from sdx.languages import codes, language
+from sdx.translation import segment
+from sdx.translation.base import Translator
+
+INSTALL = "install apertium and the data of the pair, on Debian for instance apt-get install apertium-eng-spa"
+
+
+class Apertium(Translator):
+    """Deterministic. The inflection of a word may depend on the sentence before, for one process takes them all."""
+
+    name = "apertium"
+
+    @cached_property
+    def version(self) -> str:
+        """Of the engine; the rules and dictionaries of a pair count through `needs`."""
+        return f"{_run(['-V']).strip()}, segments {segment.VERSION}"
+
+    def supports(self, source: str, target: str) -> bool:
+        return _mode(source, target) is not None
+
+    def obstacle(self, source: str, target: str) -> str | None:
+        if self.supports(source, target):
+            return None
+        if _command() is None:
+            return f"needs a command that is not installed: {INSTALL}"
+        names = " to ".join(f"{entry.name} ({entry.iso639_3})" for entry in (language(source), language(target)))
+        able = ", ".join(sorted(mode.stem for mode in _modes())) or "none"
+        return f"has no data for {names}, only {able}; {INSTALL}, or give another translator or lang"
+
+    def needs(self, source: str, target: str) -> Mapping[str, Step]:
+        mode = self._checked_mode(source, target)
+        content = {"mode": mode.stem, "sha256": _digest(mode)}
+
+        def run(work: Workspace) -> None:
+            write_json(work.dir / "source.json", content)
+
+        return {"translator": Step("translator", run, content)}
+
+    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
+        mode = self._checked_mode(source, target)
+        return segment.translate_texts(texts, lambda sentences: _translate(sentences, mode))
+
+    def _checked_mode(self, source: str, target: str) -> Path:
+        if obstacle := self.obstacle(source, target):
+            raise InputError(f"translator={self.name} {obstacle}")
+        mode = _mode(source, target)
+        assert mode
+        return mode
+
+
+def _translate(sentences: list[str], mode: Path) -> list[str]:
+    """The engine's output for each sentence. A blank line ends a segment, and U+FFFF all input."""
+    text = "\n\n".join(" ".join(sentence.replace("\uffff", " ").split()) for sentence in sentences)
+    # -u: words it does not know stay as they are, without a mark.
+    outputs = _run(["-d", str(mode.parent.parent), "-u", mode.stem], text).split("\n\n")
+    if len(outputs) != len(sentences):
+        raise InputError(f"apertium {mode.stem} returned {len(outputs)} segments of {len(sentences)}; {INSTALL}")
+    return [_cased(output.strip(), sentence) for output, sentence in zip(outputs, sentences, strict=True)]
+
+
+def _cased(output: str, sentence: str) -> str:
+    """`output` with a small letter where the source begins with one: every segment comes back with a capital."""
+    if sentence[:1].islower() and output[:1].isupper() and not output[1:2].isupper():
+        return output[0].lower() + output[1:]
+    return output
+
+
+def _run(arguments: list[str], text: str = "") -> str:
+    command = _command()
+    if command is None:
+        raise InputError(f"translator=apertium needs a command that is not installed: {INSTALL}")
+    # The command looks for a UTF-8 locale itself and sets LC_CTYPE, which LC_ALL would override.
+    environment = {name: value for name, value in os.environ.items() if name != "LC_ALL"}
+    done = subprocess.run([command, *arguments], input=text.encode(), capture_output=True, env=environment)
+    errors = done.stderr.decode(errors="replace").strip().splitlines()
+    if done.returncode:
+        reason = errors[-1] if errors else f"exit status {done.returncode}"
+        raise InputError(f"{' '.join(['apertium', *arguments])} failed ({reason}); {INSTALL}")
+    return done.stdout.decode(errors="replace")
+
+
+def _command() -> str | None:
+    return shutil.which("apertium")
+
+
+def _modes() -> list[Path]:
+    """The files that describe the installed directions, where the command looks for them."""
+    command = _command()
+    if command is None:
+        return []
+    data = os.environ.get("APERTIUM_DATADIR") or Path(command).resolve().parent.parent / "share" / "apertium"
+    return list((Path(data) / "modes").glob("*.mode"))
+
+
+def _mode(source: str, target: str) -> Path | None:
+    """`eng-spa.mode` for English to Spanish; older pairs are named by two letters, `en-es.mode`."""
+    modes = {mode.stem: mode for mode in _modes()}
+    names = (f"{s}-{t}" for s in _spellings(source) for t in _spellings(target))
+    return next((modes[name] for name in names if name in modes), None)
+
+
+def _spellings(flores: str) -> list[str]:
+    """The codes that mean this language and no other, three letters before two."""
+    its = (code for code, entry in codes().items() if entry is language(flores))
+    return sorted(its, key=lambda code: (len(code) != 3, code))
+
+
+def _digest(mode: Path) -> str:
+    """Hash over a mode's pipeline and the files that it names."""
+    pipeline = mode.read_bytes()
+    digest = sha256(pipeline)
+    for name in regex.findall(r"'([^']+)'", pipeline.decode()):
+        file = mode.parent / name  # which is `name` where that is absolute
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,287 @@
+"""NLLB-200 (arXiv 2207.04672) and models fine-tuned from it: 202 languages, from the hub or a local directory.
+
+Sentences are translated one by one by beam search. The tokenizer is the model's own tokenizer.json, read by the
+tokenizers library: what transformers builds from the same file depends on its version, and turns a code it lacks into
+<unk> without a word. In bf16, and on GPUs, results differ in the last bits with what shares a batch, so that of two
+translations that are almost equally likely another may win; in fp32 on a CPU that was not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sdx.artifacts import Step, read_json
+from sdx.config import InputError, Precision, TranslatorConfig
+from sdx.languages import language
+from sdx.models.hub import (
+    PYTORCH,
+    SAFETENSORS,
+    check_link,
+    check_source,
+    directory_step,
+    has_weights,
+    hub_step,
+    local,
+)
+from sdx.models.hub import available as available  # where `auto` looks for it
+from sdx.ranks import local_rank
+from sdx.translation import segment
+from sdx.translation.base import Translator
+
+WEIGHTS = (SAFETENSORS, PYTORCH)
+ARCHITECTURE = "m2m_100"
+OFFLINE = "offline, set translator.path to a local copy, or choose another translator"
+ROOM_FACTOR, ROOM_TOKENS = 2, 32
+"""A translation may have twice the tokens of its source and 32, rounded up to a power of two. Ours: a sentence goes
+round in a loop now and then, and sentences that share a limit can share a batch without changing each other."""
+
+
+@dataclass
+class NLLBConfig(TranslatorConfig):
+    """Where the model comes from: exactly one of `hub_id` and `path`."""
+
+    hub_id: str | None = None
+    """Repository on the Hugging Face hub; needs `revision`."""
+    revision: str | None = None
+    """Commit of the hub repository, 40 hexadecimal digits."""
+    path: str | None = None
+    """Local directory in Hugging Face format: NLLB-200 itself, or fine-tuned from it."""
+    batch_size: int = 32
+    """Sentences translated at once. Ours; larger is faster until memory is full. Not part of cache keys."""
+    precision: Precision = Precision.bf16
+    """Arithmetic of the forward pass."""
+    num_beams: int = 4
+    """Translations of a sentence followed in parallel; 1 is greedy, faster and worse. Ours."""
+
+
+class NLLB(Translator):
+    """The options are those of `NLLBConfig`.
+
+    Raises:
+        InputError: they cannot work, or `path` holds no NLLB model. Nothing is loaded.
+    """
+
+    name = "nllb"
+
+    def __init__(
+        self,
+        hub_id: str | None,
+        revision: str | None,
+        path: str | None,
+        batch_size: int,
+        precision: Precision,
+        num_beams: int,
+    ) -> None:
+        if bool(hub_id) == bool(path):
+            got = f"translator.hub_id={hub_id} and translator.path={path}" if hub_id else "none of them"
+            raise InputError(f"give exactly one of translator.hub_id and translator.path, not {got}")
+        check_source("translator", hub_id, revision, path)
+        for key, value in (("batch_size", batch_size), ("num_beams", num_beams)):
+            if value < 1:
+                raise InputError(f"translator.{key}={value} is too small; give 1 or more")
+        self.hub_id, self.revision = hub_id, revision
+        self.directory = local(path) if path else None
+        self.batch_size = batch_size
+        self.precision = precision
+        self.num_beams = num_beams
+        self._model_dir: Path | None = None
+        self._loaded: tuple[Any, Any] | None = None
+        if self.directory:
+            _check(self.directory)
+
+    @property
+    def version(self) -> str:
+        """Origin and options; the files of a local directory count through `needs`, the batch size does not."""
+        origin = f"{self.hub_id}@{self.revision}" if self.hub_id else "local"
+        room = f"room {ROOM_FACTOR}n+{ROOM_TOKENS}"
+        return f"{origin}, beams {self.num_beams}, {self.precision.value}, {room}, segments {segment.VERSION}"
+
+    def supports(self, source: str, target: str) -> bool:
+        return not self._unknown(source, target)
+
+    def obstacle(self, source: str, target: str) -> str | None:
+        if not (unknown := self._unknown(source, target)):
+            return None
+        names = " and ".join(f"{language(flores).name} ({flores})" for flores in unknown)
+        what = f"translator.path={self.directory}" if self.directory else "NLLB-200"
+        return f"cannot translate {names}: {what} has no code for it; give another translator or lang"
+
+    def needs(self, source: str, target: str) -> Mapping[str, Step]:
+        if self.directory:
+            return {"translator": directory_step("translator", self.directory)}
+        assert self.hub_id
+        assert self.revision
+        return {"translator": hub_step("translator", self.hub_id, self.revision, WEIGHTS, OFFLINE)}
+
+    def prepare(self, inputs: Mapping[str, Path]) -> None:
+        model_dir = inputs["translator"] / "model"
+        if model_dir != self._model_dir:
+            self.unload()
+            self._model_dir = model_dir
+
+    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
+        if obstacle := self.obstacle(source, target):
+            raise InputError(f"translator={self.name} {obstacle}")
+        return segment.translate_texts(texts, lambda sentences: self.translate_sentences(sentences, source, target))
+
+    def translate_sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
+        """Translations of single sentences, without regard to layout and protected spans."""
+        import torch
+
+        model, tokenizer = self._ready()
+        source_id, target_id = (self._code(tokenizer, flores) for flores in (source, target))
+        encoded = tokenizer.encode_batch(sentences, add_special_tokens=False)
+        # The source's code first and </s> last, as in training (the tokenizer's own template may be another).
+        ids = [[source_id, *sentence.ids, model.config.eos_token_id] for sentence in encoded]
+        translations = [""] * len(sentences)
+        for batch in _batches([len(sentence) for sentence in ids], self.batch_size):
+            try:
+                outputs = _generate(model, [ids[index] for index in batch], target_id, self.num_beams)
+            except torch.OutOfMemoryError:
+                raise InputError(
+                    f"translator.batch_size={self.batch_size} does not fit in the GPU's memory; give a smaller one"
+                ) from None
+            texts = tokenizer.decode_batch(outputs, skip_special_tokens=True)
+            for index, text in zip(batch, texts, strict=True):
+                translations[index] = text.strip()
+        return translations
+
+    def unload(self) -> None:
+        if self._loaded is None:
+            return
+        import torch
+
+        self._loaded = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _unknown(self, *flores: str) -> list[str]:
+        """Those of the languages that have no code, or none in this model."""
+        codes = {name: language(name).nllb for name in flores}
+        return [name for name, code in codes.items() if not code or (self.directory and code not in self._codes)]
+
+    @cached_property
+    def _codes(self) -> set[str]:
+        """The special tokens of a local model, language codes among them."""
+        assert self.directory
+        return {token["content"] for token in read_json(self.directory / "tokenizer.json")["added_tokens"]}
+
+    def _ready(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            assert self._model_dir, "prepare() comes first"
+            check_link(self._model_dir)
+            self._loaded = _load_model(self._model_dir, self.precision), _load_tokenizer(self._model_dir)
+        return self._loaded
+
+    def _code(self, tokenizer: Any, flores: str) -> int:
+        id_: int | None = tokenizer.token_to_id(language(flores).nllb)
+        if id_ is None:  # a repository on the hub that is not quite NLLB-200
+            raise InputError(f"translator.hub_id={self.hub_id} has no code for {language(flores).name} ({flores})")
+        return id_
+
+
+def _check(directory: Path) -> None:
+    """Raises `InputError` for a directory, known to have a config.json, that is no NLLB model."""
+    what = f"translator.path={directory}"
+    kind = read_json(directory / "config.json").get("model_type")
+    if kind != ARCHITECTURE:
+        raise InputError(
+            f"{what} holds a model of type {kind}; translator=path takes NLLB-200 and models fine-tuned from it, "
+            f"of type {ARCHITECTURE}"
+        )
+    if not (directory / "tokenizer.json").is_file():
+        raise InputError(
+            f"{what} has no tokenizer.json; write one with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        )
+    if not any(has_weights(directory, pattern) for pattern in WEIGHTS):
+        raise InputError(f"{what} has no weights ({' or '.join(WEIGHTS)}), or not all that its index names")
+
+
+def _load_model(model_dir: Path, precision: Precision) -> Any:
+    """The encoder and decoder, for inference, on this process' GPU where there is one."""
+    import torch
+    from transformers import GenerationConfig, M2M100ForConditionalGeneration
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # old checkpoints carry position tables, and a report of many lines says so
+    try:
+        model, report = M2M100ForConditionalGeneration.from_pretrained(
+            model_dir, dtype=getattr(torch, _DTYPES[precision]), output_loading_info=True
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(f"{model_dir} lacks {len(missing)} weights, such as {missing[0]}; get its files again")
+    model.generation_config = GenerationConfig()  # its own limits a translation to 200 tokens
+    device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+    return model.to(device).eval()
+
+
+_DTYPES = {Precision.bf16: "bfloat16", Precision.fp32: "float32"}
+
+
+def _load_tokenizer(model_dir: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # a text with </s> in it means these four characters
+    return tokenizer
+
+
+def _room(tokens: int) -> int:
+    """The most tokens that the translation of a source with so many may have."""
+    return 1 << (ROOM_FACTOR * tokens + ROOM_TOKENS - 1).bit_length()
+
+
+def _batches(lengths: list[int], size: int) -> Iterator[list[int]]:
+    """Places of at most `size` sources with the same room, the longest first: what fits then fits to the end."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if batch and (len(batch) == size or _room(lengths[index]) != _room(lengths[batch[0]])):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _generate(model: Any, sources: list[list[int]], target_id: int, beams: int) -> list[list[int]]:
+    """The best translation of each source, special tokens included, by beam search.
+
+    Args:
+        sources: with the same room for a translation.
+        target_id: the target language's code, the decoder's first word.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    longest = max(map(len, sources))
+    pad = model.config.pad_token_id
+    ids = torch.tensor([source + [pad] * (longest - len(source)) for source in sources])  # [batch, seq]
+    sizes = torch.tensor([len(source) for source in sources])
+    mask = (torch.arange(longest) < sizes[:, None]).long()  # [batch, seq]
+    config = GenerationConfig(
+        num_beams=beams,
+        do_sample=False,
+        max_new_tokens=_room(longest),
+        forced_bos_token_id=target_id,
+        decoder_start_token_id=model.config.decoder_start_token_id,
+        eos_token_id=model.config.eos_token_id,
+        pad_token_id=pad,
+    )
+    with torch.inference_mode():
+        outputs = model.generate(
+            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
+        )
+    return [[int(token) for token in row] for row in outputs.tolist()]
+
+
+SCHEMAS = {"nllb": NLLBConfig}

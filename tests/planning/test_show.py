@@ -1,0 +1,111 @@
+"""The plan as it is printed."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from sdx.config import ShapeConfig
+from sdx.planning.show import show
+from tests.planning.graph import backbone, corpus, generate, mix, step, train, translate
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch):
+    monkeypatch.setattr("sdx.planning.show.visible_gpu", lambda: None)
+
+
+@pytest.fixture
+def run():
+    """A run's last steps: training and an outcome before and after."""
+    rows, model = corpus(), backbone()
+    answers = generate(model, rows)
+    inputs = {"x_L": rows, "a_L": answers, "x_th": translate(rows, "train.jsonl", "instruction")}
+    trained = train(mix(inputs, ll=1.0, tl=1.0), model)
+    return [generate(model, rows, "heldout.jsonl"), trained, generate(trained, rows, "heldout.jsonl")]
+
+
+def test_a_plan_of_a_model_that_is_nowhere_says_what_it_takes(config, store, run, capsys):
+    found = show(config, store, run)
+    printed = capsys.readouterr().out
+    total = found["total"]
+    assert total["to_do"] == len(found["steps"]) == 9
+    assert total["cached"] == 0
+    assert total["generated_tokens"] == pytest.approx((1000 + 2 * 100) * 120)
+    assert total["translated_tokens"] == pytest.approx(1000 * 25)
+    hours = [step["hours"]["8 x H100"] for step in found["steps"].values()]
+    assert total["hours"]["8 x H100"] == pytest.approx(sum(hours))
+    assert 0 < total["hours"]["8 x H100"] < total["hours"]["1 x H100"]
+    assert "hub meta-llama/Llama-2-7b-hf @ 00000000" in printed
+    assert "13.5 GB" in printed
+    assert "-> ZeRO 3" in printed
+    assert "nothing was run" in printed
+    assert not store.root.exists()
+    assert max(map(len, printed.splitlines())) <= 118
+
+
+def test_what_is_there_is_not_counted_and_an_interrupted_step_by_what_is_left(config, store, run, capsys):
+    held_out = run[0]
+    before = show(config, store, run)["total"]["hours"]["1 x H100"]
+    rows = [{"instruction": "a" * 110, "answer": "b" * 264}]
+    content = {"train.jsonl": rows * 1000, "heldout.jsonl": rows * 100}
+    store.realise(replace(held_out.inputs["prompts"], run=corpus(content).run))
+    store.realise(held_out.inputs["model"])
+    fresh = show(config, store, [held_out])["total"]["hours"]["1 x H100"]
+    partial = store.path(held_out).with_name(f"{held_out.key}.partial")
+    partial.mkdir(parents=True)
+    (partial / "rows.log").write_text("[{}, {}, {}]\n" * 25)
+    left = show(config, store, [held_out])["total"]["hours"]["1 x H100"]
+    assert left == pytest.approx(fresh / 4)
+    capsys.readouterr()
+    found = show(config, store, run)
+    assert "resumes 75/100" in capsys.readouterr().out
+    states = {step["name"]: step["state"] for step in found["steps"].values()}
+    assert states["corpus"] == states["backbone"] == "cached"
+    assert states["train"] == "to do"
+    assert found["total"]["cached"] == 3
+    assert found["total"]["hours"]["1 x H100"] < before
+
+
+def test_memory_is_given_for_every_stage_and_the_launched_ranks(config, store, run, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    found = show(config, store, run)["memory"]
+    assert {ranks for _, _, ranks in found} == {1, 4, 8, 16}
+    totals = [found[stage, False, 16][0].total for stage in range(4)]
+    assert totals[0] == totals[1] > totals[2] > totals[3]
+    assert "ZeRO 0, 1 " in capsys.readouterr().out
+
+
+def test_a_model_of_unknown_size_gets_a_plan_without_times(config, store, run, capsys):
+    config.backbone.shape = ShapeConfig()
+    found = show(config, store, run)
+    printed = capsys.readouterr().out
+    assert found["total"]["hours"]["8 x H100"] is None
+    assert found["memory"] == {}
+    assert "give backbone.shape.parameters=" in printed
+
+
+def test_many_languages_share_a_line(config, store, capsys):
+    config.lang.targets = {"th": "tha_Thai", "sw": "swh_Latn", "pt": "por_Latn", "de": "deu_Latn"}
+    rows = corpus()
+    steps = [
+        step(
+            "translate",
+            {"file": "train.jsonl", "field": "answer", "translator": "e", "source": "eng_Latn", "target": flores},
+            {"rows": rows},
+        )
+        for flores in config.lang.targets.values()
+    ]
+    show(config, store, steps)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "│translate" in line]
+    assert "4 languages" in line
+    assert "4 keys" in line
+    assert "4,000" in line
+
+
+def test_planning_imports_nothing_heavy():
+    heavy = "torch transformers deepspeed pyarrow datasets"
+    code = f"import sys, sdx.planning.show; print([name for name in '{heavy}'.split() if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,98 @@
+"""Seconds by hand, and against what a demonstration took."""
+
+import pytest
+
+from sdx.config import Adapter, EngineConfig, ShapeConfig, TrainConfig
+from sdx.planning import hardware
+from sdx.planning.hardware import GPUS, Device, Machine, machines, visible_gpu
+from sdx.planning.times import Work, seconds
+
+SMOLLM2 = ShapeConfig(134_515_008, 30, 576, 1536, 192, 49152)
+SHAPE = ShapeConfig(parameters=10**9, layers=10, hidden_size=1000, kv_width=500)
+DEVICE = Device(
+    "d", train_flops=1e12, read_flops=2e12, decode_flops=1e12, bytes_per_s=1e11, launch_s=0, load_bytes_per_s=1e9
+)
+ONE = Machine(DEVICE, 1)
+TRAIN = TrainConfig(batch_size=16, learning_rate=3e-4)
+ENGINE = EngineConfig(name="e")
+
+
+def took(work, machine=ONE, train=TRAIN, engine=ENGINE):
+    return seconds(work, machine, train, engine)
+
+
+def test_training_takes_6n_a_token_and_attention_and_all_ranks_share_it():
+    work = Work(SHAPE, trained=1000, context=100)
+    forward = 2e9 + 4 * 10 * 1000 * 100
+    assert took(work) == pytest.approx(3 * forward * 1000 / 1e12)
+    assert took(work, Machine(DEVICE, 4)) == pytest.approx(3 * forward * 1000 / 4e12)
+
+
+@pytest.mark.parametrize(("adapter", "again", "factor"), [("full", True, 4), ("lora", False, 2), ("lora", True, 3)])
+def test_checkpointing_costs_a_forward_pass_and_lora_spares_the_weights_gradients(adapter, again, factor):
+    train = TrainConfig(batch_size=16, learning_rate=3e-4, adapter=Adapter(adapter))
+    engine = EngineConfig(name="e", activation_checkpointing=again)
+    assert took(Work(SHAPE, trained=1000), train=train, engine=engine) == pytest.approx(factor * 2e9 * 1000 / 1e12)
+
+
+def test_generation_waits_for_memory_in_small_batches_and_for_arithmetic_in_large_ones():
+    small = Work(SHAPE, generated=100, decode_steps=100)
+    assert took(small) == pytest.approx(100 * 2e9 / 1e11)  # the weights, 100 times
+    large = Work(SHAPE, generated=100_000, decode_steps=100)
+    assert took(large) == pytest.approx(100_000 * 2e9 / 1e12)
+    cache = 3 * 4 * 10 * 500 * 1000 * 32
+    assert took(Work(SHAPE, decode_steps=1, batch=32, context=1000)) == pytest.approx((2e9 + cache) / 1e11)
+
+
+def test_launching_is_the_least_time_of_a_step():
+    slow = Device("d", 1e15, 1e15, 1e15, 1e15, launch_s=1e-3, load_bytes_per_s=1e9)
+    assert took(Work(SHAPE, generated=1, decode_steps=100), Machine(slow, 1)) == pytest.approx(100 * 10 * 1e-3)
+    assert took(Work(SHAPE, trained=1, passes=80), Machine(slow, 8)) == pytest.approx(10 * 3 * 10 * 1e-3)
+
+
+def test_loading_and_what_needs_no_model_add_up_and_an_unknown_size_gives_no_time():
+    assert took(Work(SHAPE, loads=2, seconds=5)) == pytest.approx(5 + 2 * 2)
+    assert took(Work(seconds=5)) == 5
+    assert took(Work(ShapeConfig(), generated=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("work", "measured"),
+    [
+        # SmolLM2-135M on two AMD EPYC cores: answers, scores of ARC-Easy and of MMLU in Portuguese, a training.
+        (Work(SMOLLM2, read=48 * 60, generated=4056, decode_steps=256, batch=32, context=100, loads=1), 11.9),
+        (Work(SMOLLM2, read=150 * 51, context=25, loads=1), 7.2),
+        (Work(SMOLLM2, read=150 * 157, context=79, loads=1), 17.4),
+        (Work(SMOLLM2, trained=91_186, context=70, loads=2), 280.8),
+    ],
+)
+def test_the_cpu_takes_what_was_measured_within_a_third(monkeypatch, work, measured):
+    monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    assert took(work, Machine(hardware.cpu(), 1)) == pytest.approx(measured, rel=1 / 3)
+
+
+def test_a_gpu_is_known_by_the_drivers_name_and_an_unknown_one_leaves_the_reference():
+    assert [machine.name for machine in machines(("NVIDIA A100-SXM4-80GB", "81920 MiB"), 1, 7 * 10**9)] == [
+        "1 x A100",
+        "8 x A100",
+    ]
+    assert machines(("NVIDIA GeForce RTX 4090", ""), 2, 1) == [Machine(GPUS["RTX 4090"], 2)]
+    assert [machine.name for machine in machines(("Quadro", ""), 1, 1)] == ["1 x H100", "8 x H100"]
+
+
+def test_without_a_gpu_a_small_model_is_judged_on_the_cpu_and_a_large_one_on_the_reference():
+    small, large = machines(None, 1, 135 * 10**6), machines(None, 1, 7 * 10**9)
+    assert small[0].name.startswith("CPU, ")
+    assert [machine.name for machine in large] == ["1 x H100", "8 x H100"]
+    assert small[1] == large[1]
+
+
+def test_the_driver_is_asked_and_may_be_missing_or_broken(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible_gpu() is None
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB'\necho 'NVIDIA H200, 143771 MiB'\n")
+    program.chmod(0o755)
+    assert visible_gpu() == ("NVIDIA H200", "143771 MiB")
+    program.write_text("#!/bin/sh\nexit 9\n")
+    assert visible_gpu() is None

