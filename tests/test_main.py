@@ -44,8 +44,15 @@ def test_every_option_composes(group: str, name: str):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_composes(name: str):
-    assert composed(f"+experiments={name}").method.name
+def test_every_experiment_composes_and_names_its_translator(name: str):
+    config = composed(f"+experiments={name}")
+    assert config.method.name
+    assert config.translator.name != "auto"
+
+
+def test_the_paper_s_settings_win_over_the_laptop_s_in_an_ablation():
+    config = composed("+experiments=[sdrrl_ablation,sdrrl_llama2]")
+    assert (config.translator.name, config.backbone.name) == ("nllb_3b", "llama2_7b")
 
 
 @pytest.mark.parametrize("language", languages(), ids=lambda language: language.flores)

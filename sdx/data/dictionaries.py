@@ -11,6 +11,7 @@ from pathlib import Path
 from sdx.artifacts import Step, Workspace, read_rows, write_rows
 from sdx.config import DictionaryConfig, InputError
 from sdx.data.dictionary_formats import Pairs, dictionary_rows, read_cldr, read_freedict, read_muse
+from sdx.data.files import check_each, fill
 from sdx.data.word_pairs import word_pairs
 from sdx.languages import Language
 from sdx.models.assets import FREEDICT, asset_step
@@ -46,6 +47,7 @@ def check(config: DictionaryConfig, source: Language, targets: Sequence[Language
     if config.asset:
         _check_packaged(config.asset, source, targets)
     if config.path is not None:
+        check_each("dictionary", [config.path], targets)
         for target in targets:
             path, where = _user_file(config.path, source, target)
             if not list(read_muse(path, where)):
@@ -101,7 +103,7 @@ def _check_packaged(asset: str, source: Language, targets: Sequence[Language]) -
 
 def _user_file(template: str, source: Language, target: Language) -> tuple[Path, str]:
     """(path, how messages name it)."""
-    name = template.replace("{source}", source.code).replace("{target}", target.code)
+    name = fill("dictionary.path", template, {"source": source.code, "target": target.code})
     path = Path(name).expanduser().absolute()
     if not path.is_file():
         raise InputError(f"dictionary.path={name}: there is no such file; give a file of words and translations")

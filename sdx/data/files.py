@@ -9,14 +9,15 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
-from functools import partial
-from hashlib import sha256
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from sdx.artifacts import MANIFEST, Step, Workspace
 from sdx.config import InputError
+from sdx.languages import Language
+from sdx.models.packages import sha256_of
 
 READABLE = re.compile(r"\.((jsonl|json|tsv)(\.gz)?|parquet)$", re.IGNORECASE)
 MOSES = ".{language}"
@@ -62,6 +63,16 @@ def check_source(group: str, path: str | None, hub_id: str | None, revision: str
         raise InputError(f"{source_name(group, path, hub_id, file)}: a file may not be named {MANIFEST}; rename it")
 
 
+def check_each(group: str, templates: Sequence[str | None], targets: Sequence[Language]) -> None:
+    """Raises InputError for one file that would be read for several target languages."""
+    if len(targets) > 1 and not any("{" in template for template in templates if template):
+        names = " and ".join(target.name for target in targets)
+        raise InputError(
+            f"{group}.path={templates[0] or ''} is one file for {names}; put {{target}} where theirs differ, as in "
+            f"\"{group}.path='/data/en-{{target}}.tsv'\""
+        )
+
+
 def source_name(group: str, path: str | None, hub_id: str | None, file: str | None) -> str:
     """The source as messages name it: `corpus.path=/x/y.jsonl` or `corpus.hub_id=someone/set corpus.file=y.jsonl`."""
     return f"{group}.path={path}" if path else f"{group}.hub_id={hub_id} {group}.file={file}"
@@ -89,12 +100,12 @@ def file_step(
     check_source(group, path, hub_id, revision, file)
     assert path or hub_id, "a source without a file has no file step"
     if path:
-        local = Path(_fill(f"{group}.path", path, placeholders)).expanduser().absolute()
+        local = Path(fill(f"{group}.path", path, placeholders)).expanduser().absolute()
         return _local_step(f"{group}.path={local}", local)
     assert hub_id
     assert revision
     assert file
-    return _hub_step(group, hub_id, revision, _fill(f"{group}.file", file, placeholders))
+    return _hub_step(group, hub_id, revision, fill(f"{group}.file", file, placeholders))
 
 
 def published(directory: Path) -> Path:
@@ -103,7 +114,12 @@ def published(directory: Path) -> Path:
     return file
 
 
-def _fill(key: str, template: str, placeholders: Mapping[str, str]) -> str:
+def fill(key: str, template: str, placeholders: Mapping[str, str]) -> str:
+    """`template` with its placeholders filled in; `key` is what messages call it.
+
+    Raises:
+        InputError: one that there is not.
+    """
     filled = template
     for name, value in placeholders.items():
         filled = filled.replace(f"{{{name}}}", value)
@@ -117,7 +133,7 @@ def _local_step(where: str, path: Path) -> Step:
     if not path.is_file():
         raise InputError(f"{where}: there is no such file; give the path of one that is there")
     try:
-        digest = _sha256(path)
+        digest = _digest(path)
     except OSError as error:
         raise InputError(f"{where} cannot be read ({error.strerror}); see to its permissions") from None
     return Step("file", partial(_copy, path=path, where=where, digest=digest), {"name": path.name, "sha256": digest})
@@ -128,17 +144,20 @@ def _copy(work: Workspace, path: Path, where: str, digest: str) -> None:
     if not path.is_file():
         raise InputError(f"{where} is gone since this run began; put it back and run again")
     shutil.copyfile(path, target)
-    if _sha256(target) != digest:
+    if sha256_of(target) != digest:
         raise InputError(f"{where} has changed since this run began; run again when it is complete")
     work.counts.update(bytes=target.stat().st_size)
 
 
-def _sha256(path: Path) -> str:
-    digest = sha256()
-    with path.open("rb") as content:
-        while block := content.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, read again only when its size or time of change is another."""
+    state = path.stat()
+    return _digest_of(path, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _digest_of(path: Path, _size: int, _changed_ns: int) -> str:
+    return sha256_of(path)
 
 
 def _hub_step(group: str, hub_id: str, revision: str, file: str) -> Step:

@@ -20,10 +20,12 @@ from sdx.config import InputError, ParallelColumns, ParallelConfig
 from sdx.data import packaged_pairs
 from sdx.data.files import (
     MOSES,
+    check_each,
     check_source,
     column,
     column_names,
     file_step,
+    fill,
     published,
     read_lines,
     read_records,
@@ -62,24 +64,31 @@ def check(config: ParallelConfig, source: Language, targets: Sequence[Language],
     names = (config.name, config.asset, config.path, config.hub_id, config.file)
     if given and any("flores" in (name or "").lower() for name in names):
         for task in evaluated:
-            if task.lower().startswith("belebele"):
+            if task.lower().startswith(("belebele", "flores")):
                 raise InputError(
-                    f"{given[0]} is FLORES and task={task} is evaluated: Belebele's passages come from FLORES, so its "
-                    "score would be of texts trained on; choose another parallel=... or leave the task out"
+                    f"{given[0]} is FLORES and task={task} is evaluated: its texts, and the passages of Belebele, come "
+                    "from FLORES, so the score would be of what was trained on; choose another parallel=... or leave "
+                    "the task out"
                 )
-    for language in (source, *targets) if config.asset else ():
-        known = packaged_pairs.languages(config.asset or "")
-        if not known:
-            choice = " or ".join(packaged_pairs.READERS)
-            raise InputError(f"parallel.asset={config.asset} is no parallel corpus; give {choice}")
-        if language.flores not in known:
+    if config.path or config.hub_id:
+        check_each("parallel", [config.path, config.file, *asdict(config.columns).values()], targets)
+    if config.asset and not packaged_pairs.languages(config.asset):
+        choice = " or ".join(packaged_pairs.READERS)
+        raise InputError(f"parallel.asset={config.asset} is no parallel corpus; give {choice}")
+    for language in (source, *targets):
+        if lacks(config, language):
             raise InputError(f"parallel={config.name} has no {language.name} ({language.code}); {INSTEAD}")
     check_source("parallel", config.path, config.hub_id, config.revision, config.file)
     for target in targets if config.path else ():
         for side in (source, target):
-            path = _fill(config.path or "", _placeholders(source, target) | {"language": side.code})
+            path = fill("parallel.path", config.path or "", _placeholders(source, target) | {"language": side.code})
             if not Path(path).expanduser().is_file():
                 raise InputError(f"parallel.path={path}: there is no such file; give the path of one that is there")
+
+
+def lacks(config: ParallelConfig, language: Language) -> bool:
+    """Whether a packaged corpus is known not to have a language."""
+    return bool(config.asset) and language.flores not in packaged_pairs.languages(config.asset or "")
 
 
 def parallel_step(config: ParallelConfig, source: Language, target: Language, rows: int) -> Step:
@@ -96,7 +105,9 @@ def parallel_step(config: ParallelConfig, source: Language, target: Language, ro
         InputError: no such local file; when the step runs, a row that cannot be read, or no pair.
     """
     codes = _placeholders(source, target)
-    where = _fill(source_name("parallel", config.path, config.hub_id, config.file), codes)
+    where = source_name("parallel", config.path, config.hub_id, config.file)
+    for name, code in codes.items():
+        where = where.replace(f"{{{name}}}", code)
     options: dict[str, Any] = {"origin": config.name, "languages": [source.flores, target.flores], "rows": rows}
     read: Reader
     if config.asset:
@@ -107,10 +118,12 @@ def parallel_step(config: ParallelConfig, source: Language, target: Language, ro
     elif (config.path or config.file or "").endswith(MOSES):
         sides = {"source": {"language": source.code}, "target": {"language": target.code}}
         inputs = {name: _file(config, codes | side) for name, side in sides.items()}
-        read = partial(_moses, where=[_fill(where, side) for side in sides.values()])
+        read = partial(_moses, where=[where.replace("{language}", side["language"]) for side in sides.values()])
     else:
         inputs = {"file": _file(config, codes)}
-        columns = ParallelColumns(*(_fill(name, codes) for name in asdict(config.columns).values()))
+        columns = ParallelColumns(
+            **{side: fill(f"parallel.columns.{side}", name, codes) for side, name in asdict(config.columns).items()}
+        )
         read = partial(_table, columns=columns, where=where)
         options["columns"] = asdict(columns)
     return Step("parallel", partial(_run, read=read, where=where, origin=config.name, limit=rows), options, inputs)
@@ -209,12 +222,6 @@ def _placeholders(source: Language, target: Language) -> dict[str, str]:
     """What stands for `{source}`, `{target}` and `{pair}`, the two codes in the order of the alphabet."""
     codes = source.code, target.code
     return {"source": codes[0], "target": codes[1], "pair": "-".join(sorted(codes))}
-
-
-def _fill(template: str, placeholders: Mapping[str, str]) -> str:
-    for name, value in placeholders.items():
-        template = template.replace(f"{{{name}}}", value)
-    return template
 
 
 def _file(config: ParallelConfig, placeholders: Mapping[str, str]) -> Step:

@@ -13,8 +13,6 @@ import regex
 from sdx.data.dictionary_formats import fold, usable
 from sdx.languages import Language
 
-MAX_PAIRS = 50_000
-"""The shortest pairs of a larger corpus, which tell most: a word of five has fewer to choose from than one of fifty."""
 MAX_WORDS = 30
 """Of a text that association looks at: the cost of a pair is the product of its lengths."""
 MIN_TOGETHER = 3
@@ -41,7 +39,6 @@ def word_pairs(rows: Sequence[Mapping[str, Any]], source: Language, target: Lang
         rows: with `source` and `target`, texts that say the same.
     """
     texts = sorted(((row["source"], row["target"]) for row in rows), key=lambda pair: (len(pair[0] + pair[1]), pair))
-    texts = texts[:MAX_PAIRS]
     labels = Counter(usable(((_END.sub("", left), _END.sub("", right)) for left, right in texts), target))
     form = _forms([right for _, right in texts])
     for (word, translation), _ in labels.most_common():

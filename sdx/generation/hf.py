@@ -16,6 +16,8 @@ from sdx.config import InputError, Precision, TemplateKind
 KEEP = 0.75
 """Finished rows leave the batch when at most this share of it is unfinished: leaving copies the cache."""
 
+LINE_FEEDS = {"\n", "Ċ", "<0x0A>"}
+
 
 @dataclass(frozen=True)
 class Completion:
@@ -97,6 +99,11 @@ class HFGenerator:
         _, tokenizer, _ = self._ready()
         return [len(ids) for ids in tokenizer(texts, add_special_tokens=False).input_ids]
 
+    @property
+    def context(self) -> float:
+        """The most tokens that a prompt and its answer may have; infinite where the model says nothing."""
+        return getattr(self._ready()[0].config, "max_position_embeddings", None) or math.inf
+
     def chats(self) -> bool:
         """Whether the model has a chat template of its own."""
         from sdx.models.template import INSTRUCTION_TEMPLATE
@@ -107,8 +114,7 @@ class HFGenerator:
         import torch
 
         model, tokenizer, _ = self._ready()
-        context = getattr(model.config, "max_position_embeddings", None) or math.inf
-        places = [place for place, prompt in enumerate(prompts) if len(prompt) + limits[place] <= context]
+        places = [place for place, prompt in enumerate(prompts) if len(prompt) + limits[place] <= self.context]
         answers: list[list[int]] = [[] for _ in prompts]
         if not places:
             return answers
@@ -152,8 +158,9 @@ def _line(completion: Completion) -> Completion:
 
 
 def _line_ends(tokenizer: Any) -> set[int]:
-    """The tokens with a line feed in them, as byte-level and SentencePiece vocabularies write it."""
-    return {id_ for token, id_ in tokenizer.get_vocab().items() if "\n" in token or "Ċ" in token or token == "<0x0A>"}
+    """The tokens with a line feed in them. Byte-level vocabularies write it Ċ, which is a letter in others."""
+    perhaps = ((token, id_) for token, id_ in tokenizer.get_vocab().items() if LINE_FEEDS & {*token, token})
+    return {id_ for token, id_ in perhaps if "\n" in tokenizer.convert_tokens_to_string([token])}
 
 
 def _greedy(model: Any, prompts: list[list[int]], stops: set[int], pad: int, limits: Sequence[int]) -> list[list[int]]:

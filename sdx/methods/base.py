@@ -20,8 +20,8 @@ from sdx.training.step import train_step
 from sdx.translation.base import Surroundings, Translator
 from sdx.translation.rows import translate_step
 
-DICTIONARY_PAIRS = 20_000
-"""Sentence pairs at most from which words are taken. Ours."""
+SOME_PAIRS = 20_000
+"""Sentence pairs at most from which words and demonstrations are taken. Ours."""
 
 
 class Cell:
@@ -69,24 +69,25 @@ class Cell:
             InputError: it lacks the pair. Only a method that uses the corpus asks for it.
         """
         config = self.config
-        parallel.check(config.parallel, source, [target], config.task)
+        parallel.check(config.parallel, source, self.targets, config.task)
         limit = config.scale.parallel_rows if rows is None else rows
         return parallel.parallel_step(config.parallel, source, target, limit)
 
     def dictionary(self, target: Language) -> Step:
         """Words of the source language with their translations."""
         config = self.config.dictionary
-        dictionaries.check(config, self.source, [target], self.has_parallel)
-        pairs = self.parallel(self.source, target, DICTIONARY_PAIRS) if config.from_parallel else None
+        dictionaries.check(config, self.source, self.targets, self.has_parallel)
+        pairs = self.parallel(self.source, target, SOME_PAIRS) if config.from_parallel else None
         step = dictionaries.dictionary_step(config, pairs, self.source, target)
         assert step, "has_dictionary says that there is one"
         return step
 
     def _sentence_pairs(self, source: Language, target: Language) -> Step | None:
-        try:
-            return self.parallel(source, target) if self.has_parallel else None
-        except InputError:  # it lacks the pair
+        """For demonstrations, which do not depend on how many pairs are trained on."""
+        config = self.config.parallel
+        if not self.has_parallel or parallel.lacks(config, source) or parallel.lacks(config, target):
             return None
+        return self.parallel(source, target, SOME_PAIRS)
 
     def answers(self) -> Step:
         """theta(x_L): the backbone's own answers to the training instructions, all of them.

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 from sdx.artifacts import Step, Workspace, read_json, write_json
 from sdx.config import BackboneConfig, InputError, Precision, TemplateKind
 from sdx.models.assets import asset, asset_step
-from sdx.models.hub import SAFETENSORS, check_link, check_source, directory_step, hub_step, local
+from sdx.models.hub import (
+    PYTORCH,
+    SAFETENSORS,
+    check_link,
+    check_source,
+    directory_step,
+    has_weights,
+    hub_step,
+    local,
+)
 from sdx.ranks import local_rank
 
 if TYPE_CHECKING:
@@ -23,6 +32,7 @@ log = getLogger("sdx")
 
 PACKAGED = ("smollm2_135m", "gemma3_270m")
 OFFLINE = f"offline, set backbone.path to a local copy or take a packaged backbone ({', '.join(PACKAGED)})"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 CONTROL, USER_DEFINED = 3, 4
 """Token types of GGUF."""
 
@@ -39,6 +49,15 @@ def check(config: BackboneConfig) -> None:
     if config.asset and config.asset not in PACKAGED:
         raise InputError(f"backbone.asset={config.asset} is unknown; choose one of {', '.join(PACKAGED)}")
     check_source("backbone", config.hub_id, config.revision, config.path)
+    if config.path:
+        directory = local(config.path)
+        if not (has_weights(directory, SAFETENSORS) or has_weights(directory, PYTORCH)):
+            raise InputError(
+                f"backbone.path={config.path} has no weights ({SAFETENSORS} or {PYTORCH}), or not all that its index "
+                "names; copy them"
+            )
+        if not any((directory / name).is_file() for name in TOKENIZERS):
+            raise InputError(f"backbone.path={config.path} has no tokenizer ({', '.join(TOKENIZERS)}); save it there")
 
 
 def backbone_step(config: BackboneConfig) -> Step:

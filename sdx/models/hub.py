@@ -20,8 +20,11 @@ SAFETENSORS = "*.safetensors"
 PYTORCH = "pytorch_model*.bin"
 FILES = ("*.json", "*.model", "*.jinja", "*.txt")
 """What belongs to a model beside its weights: configuration, tokenizer, template."""
+LFS_POINTER = b"version https://git-lfs"
 ANSWER_S = 3.0
-"""How long `available` waits for the hub."""
+"""How long a choice waits for the hub."""
+PATIENCE_S = 20.0
+"""How long a download waits for its first answer."""
 
 
 def check_source(group: str, hub_id: str | None, revision: str | None, path: str | None) -> None:
@@ -37,8 +40,21 @@ def check_source(group: str, hub_id: str | None, revision: str | None, path: str
         )
     if revision and not hub_id:
         raise InputError(f"{group}.revision={revision} belongs to {group}.hub_id; leave it out")
-    if path and not (local(path) / "config.json").is_file():
-        raise InputError(f"{group}.path={path} has no config.json; give a directory in Hugging Face format")
+    if path:
+        _check_directory(f"{group}.path={path}", local(path))
+
+
+def _check_directory(where: str, path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise InputError(f"{where} has no config.json; give a directory in Hugging Face format")
+    try:
+        read_json(path / "config.json")
+    except ValueError:
+        raise InputError(f"{where}: config.json cannot be read; copy it again") from None
+    for file in (*path.glob(SAFETENSORS), *path.glob(PYTORCH)):
+        with file.open("rb") as content:
+            if content.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise InputError(f"{where}: {file.name} is a pointer of Git LFS; fetch the weights with git lfs pull")
 
 
 def hub_step(group: str, hub_id: str, revision: str, weights: tuple[str, ...], instead: str) -> Step:
@@ -52,15 +68,16 @@ def hub_step(group: str, hub_id: str, revision: str, weights: tuple[str, ...], i
 
     def run(work: Workspace) -> None:
         what = f"{group}.hub_id={hub_id} at {revision}"
+        remedy = f"for a gated model accept its licence and set HF_TOKEN; {instead}"
+        if not available(hub_id, revision, weights, PATIENCE_S):  # a download would try again and again
+            raise InputError(f"{what} is not in the local cache and the hub does not answer for it; {remedy}")
         log.info("fetching     %s", what)
         try:
             found = (_snapshot(hub_id, revision, pattern) for pattern in weights)
             snapshot = next(filter(None, found), None)
         except Exception as error:  # no network, no such repository, no right to it: the remedy is the same
             reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
-            raise InputError(
-                f"{what} cannot be fetched ({reason}); for a gated model accept its licence and set HF_TOKEN; {instead}"
-            ) from error
+            raise InputError(f"{what} cannot be fetched ({reason}); {remedy}") from error
         if snapshot is None:
             wanted = " or ".join(pattern.rpartition(".")[2] for pattern in weights)
             raise InputError(f"{what} has no {wanted}, or not all of it; convert it and set {group}.path")
@@ -77,16 +94,19 @@ def directory_step(group: str, path: Path) -> Step:
         _link(work.dir / "model", path)
         write_json(work.dir / "source.json", {"path": str(path)})
 
-    # Hashing gigabytes on every start is too slow; size and time of change betray a new file.
-    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-    listing = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    digest = sha256((path / "config.json").read_bytes()).hexdigest()
-    return Step(group, run, {"config_sha256": digest, "files": listing})
+    # Hashing gigabytes on every start is too slow; size and time of change betray new weights.
+    weights = sorted(file for pattern in (SAFETENSORS, PYTORCH) for file in path.glob(pattern))
+    listing = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights]
+    others = sorted(file for pattern in FILES for file in path.glob(pattern) if file.is_file())
+    digests = {file.name: sha256(file.read_bytes()).hexdigest() for file in others}
+    return Step(group, run, {"weights": listing, "files": digests})
 
 
 @cache
-def available(hub_id: str, revision: str, weights: tuple[str, ...] = (SAFETENSORS, PYTORCH)) -> bool:
-    """Whether the weights of a commit are in the hub's local cache, or the hub answers for it within `ANSWER_S`.
+def available(
+    hub_id: str, revision: str, weights: tuple[str, ...] = (SAFETENSORS, PYTORCH), answer_s: float = ANSWER_S
+) -> bool:
+    """Whether the weights of a commit are in the hub's local cache, or the hub answers for it within `answer_s`.
 
     Downloads nothing, never raises, and asks the network once a process and not with HF_HUB_OFFLINE.
     """
@@ -104,14 +124,14 @@ def available(hub_id: str, revision: str, weights: tuple[str, ...] = (SAFETENSOR
 
     def ask() -> None:
         try:
-            answers.append(HfApi().model_info(hub_id, revision=revision, timeout=ANSWER_S).id)
+            answers.append(HfApi().model_info(hub_id, revision=revision, timeout=answer_s).id)
         except Exception:  # whatever it is, a download would meet it too
             return
 
     # A thread, for the timeout of the request leaves out the look-up of the hub's address.
     asking = Thread(target=ask, daemon=True)
     asking.start()
-    asking.join(ANSWER_S)
+    asking.join(answer_s)
     return bool(answers)
 
 

@@ -109,7 +109,7 @@ def download(package: Package, into: Path, instead: str) -> Path:
     """
     folder = into / package.name.replace("/", "_")
     there = list(folder.glob(f"*{package.suffix}"))
-    if not there or _sha256(there[0]) != package.sha256:  # an interrupted copy
+    if not there or sha256_of(there[0]) != package.sha256:  # an interrupted copy
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
@@ -122,7 +122,7 @@ def download(package: Package, into: Path, instead: str) -> Path:
         if done.returncode or not there:
             reason = _reason(done.stderr) or f"exit status {done.returncode}"
             raise InputError(f"{package.tool} could not download {package} ({reason}): {instead}")
-    digest = _sha256(there[0])
+    digest = sha256_of(there[0])
     if digest != package.sha256:
         raise InputError(
             f"the {package.suffix} of {package} has SHA-256 {digest}, expected {package.sha256}: {instead}"
@@ -144,7 +144,8 @@ def _reason(stderr: str) -> str:
     return (told or lines or [""])[-1]
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, block by block."""
     digest = sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -12,6 +12,7 @@ from sdx.artifacts import Step, Store
 from sdx.config import Config, ShapeConfig
 from sdx.data.corpus import SEED_COLUMNS, SEED_CORPUS, read_corpus
 from sdx.data.files import published
+from sdx.evaluation.suites import QUESTIONS_PER_BATCH
 from sdx.languages import language
 from sdx.planning import history, lengths
 from sdx.planning.describe import spoken
@@ -34,7 +35,6 @@ PACKAGED_PAIRS = {"interface": 3500, "udhr": 57}
 """At most, of a packaged parallel corpus."""
 READABLE_BYTES = 100_000_000
 """A larger corpus is not read for an estimate."""
-QUESTIONS_PER_BATCH = 8
 PROMPT_TOKENS = 8.0
 """What a benchmark's prompt has beside the texts."""
 BENCHMARKS = {

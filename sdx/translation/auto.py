@@ -60,8 +60,10 @@ class Auto(Translator):
         return self.for_pair(source, target).supports(source, target)
 
     def obstacle(self, source: str, target: str) -> str | None:
-        reason = self.for_pair(source, target).obstacle(source, target)
-        return reason and f"finds neither an offline engine nor NLLB, and the backbone {reason}"
+        engine = self.for_pair(source, target)
+        reason = engine.obstacle(source, target)
+        why = "finds neither an offline engine nor NLLB, and the backbone" if engine is self._backbone else engine.name
+        return reason and f"{why} {reason}"
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
         raise AssertionError("the engine of a pair translates")
@@ -75,7 +77,7 @@ class Auto(Translator):
         pair = f"{source} to {target}"
         if pair not in self._chosen:
             name = self._recorded(pair)
-            if name is None and is_main():
+            if name is None and (is_main() or self._run_dir is None):
                 name = self._choose(source, target).name
                 self._record(pair, name)
             self._chosen[pair] = next(engine for engine in self._engines if engine.name == name)

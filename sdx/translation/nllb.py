@@ -30,7 +30,7 @@ from sdx.models.hub import (
 from sdx.models.hub import available as available  # where `auto` looks for it
 from sdx.ranks import local_rank
 from sdx.translation import segment
-from sdx.translation.base import Translator
+from sdx.translation.base import Surroundings, Translator
 
 WEIGHTS = (SAFETENSORS, PYTORCH)
 ARCHITECTURE = "m2m_100"
@@ -90,8 +90,17 @@ class NLLB(Translator):
         self.num_beams = num_beams
         self._model_dir: Path | None = None
         self._loaded: tuple[Any, Any] | None = None
+        self._around: Surroundings | None = None
         if self.directory:
             _check(self.directory)
+
+    def place(self, surroundings: Surroundings) -> None:
+        self._around = surroundings
+
+    @property
+    def batch_rows(self) -> int:  # type: ignore[override]
+        """Enough sentences to fill batches of like length."""
+        return 4 * self.batch_size
 
     @property
     def version(self) -> str:
@@ -168,11 +177,18 @@ class NLLB(Translator):
     def _codes(self) -> set[str]:
         """The special tokens of a local model, language codes among them."""
         assert self.directory
-        return {token["content"] for token in read_json(self.directory / "tokenizer.json")["added_tokens"]}
+        try:
+            return {token["content"] for token in read_json(self.directory / "tokenizer.json")["added_tokens"]}
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f"translator.path={self.directory}: tokenizer.json cannot be read; copy it again"
+            ) from None
 
     def _ready(self) -> tuple[Any, Any]:
         if self._loaded is None:
             assert self._model_dir, "prepare() comes first"
+            if self._around:  # a GPU may not hold both
+                self._around.generator.unload()
             check_link(self._model_dir)
             self._loaded = _load_model(self._model_dir, self.precision), _load_tokenizer(self._model_dir)
         return self._loaded

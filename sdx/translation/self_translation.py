@@ -7,6 +7,7 @@ Self-Translate-Train (arXiv 2407.00454) translates its task data like this with 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from sdx.artifacts import Step, read_rows
@@ -20,6 +21,8 @@ PROMPT_VERSION = 1
 KEPT_ASIDE = "demonstrations.jsonl"
 ROOM_FACTOR, ROOM_TOKENS = 3, 24
 """A translation may have three times the tokens of its source, for scripts that the vocabulary spells out, and 24."""
+FRAME_TOKENS = 64
+"""For the names of the languages, the instruction and the template around it."""
 
 
 @dataclass
@@ -36,7 +39,6 @@ class SelfTranslation(Translator):
 
     name = "self"
     independent = False
-    batch_rows = 8
 
     def __init__(self, shots: int, demonstrations: str | None) -> None:
         if shots < 1:
@@ -46,6 +48,11 @@ class SelfTranslation(Translator):
 
     def place(self, surroundings: Surroundings) -> None:
         self._around = surroundings
+
+    @property
+    def batch_rows(self) -> int:  # type: ignore[override]
+        """A row has about four sentences."""
+        return max(1, self._around.generator.batch_size // 4)
 
     @property
     def version(self) -> str:
@@ -82,35 +89,33 @@ class SelfTranslation(Translator):
         return file_step("translator.demonstrations", self.demonstrations, None, None, None, codes)
 
     def _sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
+        """One line for each sentence; an empty one, for which the source stays, if it does not fit the context."""
         generator = self._around.generator
         generator.load(self._model_dir, self._around.template)
-        prefix = self._prefix(source, target)
         names = language(source).name, language(target).name
-        room = [ROOM_FACTOR * tokens + ROOM_TOKENS for tokens in generator.count_tokens(sentences)]
+        head = f"Translate from {names[0]} into {names[1]}. Write the translation of the last line only.\n\n"
+        head = head if generator.chats() else ""
+        shots = [f"{names[0]}: {row['source']}\n{names[1]}: {row['target']}\n\n" for row in self._rows]
+        lengths = generator.count_tokens(shots)
+        sizes = generator.count_tokens(sentences)
+        room = [ROOM_FACTOR * tokens + ROOM_TOKENS for tokens in sizes]
         order = sorted(range(len(sentences)), key=lambda index: -room[index])
         translated = [""] * len(sentences)
         for start in range(0, len(order), generator.batch_size):
             batch = order[start : start + generator.batch_size]
-            prompts = [f"{prefix}{names[0]}: {sentences[index]}\n{names[1]}:" for index in batch]
+            prompts = []
+            for index in batch:
+                free = generator.context - room[index] - sizes[index] - FRAME_TOKENS
+                taken = sum(total <= free for total in accumulate(lengths))
+                prompts.append(f"{head}{''.join(shots[:taken])}{names[0]}: {sentences[index]}\n{names[1]}:")
             limits = [room[index] for index in batch]
-            if generator.chats():
-                task = f"Translate from {names[0]} into {names[1]}. Write the translation of the last line only.\n\n"
-                completions = generator.complete([task + prompt for prompt in prompts], limits)
-                texts = [_first_line(completion.text, names[1]) for completion in completions]
+            if head:
+                texts = [_first_line(answer.text, names[1]) for answer in generator.complete(prompts, limits)]
             else:
-                completions = generator.complete_lines(prompts, limits)
-                texts = [completion.text for completion in completions]
-            if not any(completion.tokens for completion in completions):
-                raise InputError(
-                    f"translator.shots={self.shots} leaves no room for a sentence in the model's context; lower it"
-                )
+                texts = [answer.text for answer in generator.complete_lines(prompts, limits)]
             for index, text in zip(batch, texts, strict=True):
                 translated[index] = text
         return translated
-
-    def _prefix(self, source: str, target: str) -> str:
-        names = language(source).name, language(target).name
-        return "".join(f"{names[0]}: {row['source']}\n{names[1]}: {row['target']}\n\n" for row in self._rows)
 
 
 def _demonstrations(directory: Path) -> list[dict[str, str]]:

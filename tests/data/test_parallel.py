@@ -129,13 +129,20 @@ def test_every_option_is_named_after_itself_and_passes_the_check(
     tsv(tmp_path / "mine.tsv", sentences(3))
     for side in ("en", "th"):
         (tmp_path / f"NLLB.en-th.{side}").write_text("")
+    config = conf(path.stem)
     if path.stem == "file":
+        with pytest.raises(InputError, match=r"parallel\.path"):
+            check(config, EN, [TH], [])
         config = ParallelConfig(name="file", path="mine.tsv")
-        assert OmegaConf.missing_keys(OmegaConf.load(path)) == {"path"}
-    else:
-        config = conf(path.stem)
     assert config.name == path.stem
-    check(config, EN, [TH, PT] if path.stem != "nllb" else [TH], ["belebele", "arc_easy"])
+    check(config, EN, [TH, PT] if path.stem not in ("nllb", "file") else [TH], ["belebele", "arc_easy"])
+
+
+def test_one_file_is_not_read_for_two_languages():
+    with pytest.raises(
+        InputError, match=r"parallel\.path=one\.tsv is one file for Thai and Portuguese; put \{target\}"
+    ):
+        check(ParallelConfig(name="file", path="one.tsv"), EN, [TH, PT], [])
 
 
 def test_pairs_that_teach_nothing_are_left_out_and_counted(tmp_path: Path):
@@ -245,7 +252,7 @@ def test_no_corpus_is_no_error():
             {"path": "FLORES200.tsv"},
             TH,
             ["arc_easy", "belebele_th"],
-            ["FLORES200.tsv", "task=belebele_th", "passages come from FLORES"],
+            ["FLORES200.tsv", "task=belebele_th", "the passages of Belebele"],
         ),
         ({"hub_id": "x/flores", "revision": REVISION, "file": "x.tsv"}, TH, ["belebele"], ["x/flores", "Belebele"]),
         ({"hub_id": "x/y", "revision": REVISION, "file": "Flores/x.tsv"}, TH, ["belebele"], ["x/y", "Belebele"]),

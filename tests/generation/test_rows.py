@@ -8,7 +8,7 @@ import pytest
 
 from sdx.artifacts import read_rows
 from sdx.config import InputError, Precision, TemplateKind
-from sdx.generation.hf import Completion, HFGenerator, _greedy
+from sdx.generation.hf import Completion, HFGenerator, _greedy, _line_ends
 from sdx.generation.rows import generate_rows
 from sdx.models.backbone import load_model, load_tokenizer
 from sdx.models.template import prompt_ids
@@ -208,6 +208,21 @@ def test_completion_says_whether_it_ended_by_itself(model_dir: Path, monkeypatch
     first, second = generator.complete(["a", "b"], 8)
     assert first == Completion("four", len(ended), True)
     assert second == Completion("four", len(halves), False)
+
+
+def test_a_line_ends_at_a_line_feed_and_at_no_maltese_letter():
+    class Vocabulary:
+        pieces = ("a", "\n", "\n\n", "<0x0A>", "▁Ċina", "Ċ")
+
+        def get_vocab(self) -> dict[str, int]:
+            return {piece: id_ for id_, piece in enumerate(self.pieces)}
+
+        def convert_tokens_to_string(self, tokens: list[str]) -> str:
+            return "".join(tokens).replace("<0x0A>", "\n").replace("▁", " ")
+
+    assert _line_ends(Vocabulary()) == {1, 2, 3}
+    tokenizer = tiny_tokenizer()  # byte-level
+    assert set(tokenizer("\n").input_ids) <= _line_ends(tokenizer)
 
 
 def test_errors_name_the_key(model_dir: Path):

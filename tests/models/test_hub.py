@@ -38,6 +38,13 @@ def realise(cache: Path, weights: tuple[str, ...] = BOTH) -> Path:
     return Store(cache).realise(hub_step("translator", "someone/model", REVISION, weights, "take another"))
 
 
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub, which tests do not reach, says that it has the commit."""
+    monkeypatch.setattr("sdx.models.hub.available", lambda *_: True)
+
+
+@pytest.mark.usefixtures("answers")
 def test_weights_are_fetched_in_one_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     old = Hub(tmp_path / "old", "config.json", "tokenizer.json", "pytorch_model.bin", "optimizer.bin")
     monkeypatch.setattr("huggingface_hub.snapshot_download", old)
@@ -52,6 +59,7 @@ def test_weights_are_fetched_in_one_format(tmp_path: Path, monkeypatch: pytest.M
     assert len(new.asked) == 1
 
 
+@pytest.mark.usefixtures("answers")
 def test_a_repository_without_the_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", Hub(tmp_path / "hub", "config.json", "model.gguf"))
     with pytest.raises(InputError, match=r"translator\.hub_id=someone/model .*no safetensors or bin.*translator\.path"):

@@ -58,6 +58,15 @@ def test_a_base_model_continues_a_list_of_pairs(tmp_path: Path):
     assert translator.translate(texts[:1], EN, TH) == translated[:1]  # nothing depends on the neighbours
 
 
+def test_as_many_examples_as_the_context_holds(tmp_path: Path):
+    translator, generator = placed(tmp_path, chat=False, shots=12)
+    translator.translate(["The fox and the dog " * 15], EN, TH)  # one long sentence
+    long = max(generator.prompts, key=len)
+    assert 0 < long.count("Thai: ") < 12
+    translator.translate(["The cat."], EN, TH)
+    assert generator.prompts[-1].count("Thai: ") == 12
+
+
 def test_a_chat_model_gets_the_list_in_an_instruction(tmp_path: Path):
     translator, generator = placed(tmp_path, chat=True)
     translator.translate(["The fox."], EN, TH)
