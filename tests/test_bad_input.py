@@ -204,6 +204,13 @@ def test_answers_longer_than_the_model_writes(place: Place):
     assert before.items() <= snapshot(place.path / "cache").items()
 
 
+def test_filters_that_leave_nothing(place: Place):
+    """A random model ends none of its answers."""
+    arguments = [argument for argument in place.arguments if argument != "method=sft"]
+    result = sdx("method=sdrrl", "parallel=none", "dictionary=none", *arguments, cwd=place.path)
+    assert_one_line(result, "filters.answers drops all 8 rows", "truncated", "dropped.jsonl", "scale.max_new_tokens")
+
+
 def test_a_cache_of_another_version(place: Place):
     (place.path / "cache/layout").write_text("99\n")
     before = snapshot(place.path / "cache")

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdx.artifacts import Step, Workspace, read_rows, write_rows
@@ -196,6 +197,19 @@ def _run(
     write_rows(workspace.dir / "dropped.jsonl", dropped)
     counts = Counter(row["reason"] for row in dropped)
     workspace.counts.update(kept=len(kept), **{name: counts[name] for name in reasons})
+
+
+def check_some_left(directory: Path) -> None:
+    """Raises InputError for the output of a filter that kept no row: a part of the mix would be missing in silence."""
+    dropped = read_rows(directory / "dropped.jsonl")
+    if dropped and not read_rows(directory / "rows.jsonl"):
+        counts = Counter(row["reason"] for row in dropped)
+        why = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+        which = "translations" if "source" in dropped[0] else "answers"
+        raise InputError(
+            f"filters.{which} drops all {len(dropped)} rows ({why}), see {directory / 'dropped.jsonl'}; a shorter "
+            f"filters.{which}, a larger scale.max_new_tokens or another model helps"
+        )
 
 
 def english_letters(text: str) -> float:

@@ -6,16 +6,21 @@ of 101 where most answers are short and a few run to the limit; the tokens are t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sdx.config import InputError, Precision, TemplateKind
+from sdx.models.template import INSTRUCTION_TEMPLATE, NEW_TURN
 
 KEEP = 0.75
 """Finished rows leave the batch when at most this share of it is unfinished: leaving copies the cache."""
 
+Ended = Callable[[list[int]], bool]
+"""Whether an answer of one token or more is at its end."""
+TAIL = 8
+"""Tokens in which the heading of another turn is looked for."""
 LINE_FEEDS = {"\n", "Ċ", "<0x0A>"}
 
 
@@ -45,6 +50,7 @@ class HFGenerator:
         self._source: tuple[Path, TemplateKind] | None = None
         self._loaded: tuple[Any, Any, set[int]] | None = None
         self._line_ends: set[int] = set()
+        self._headings: set[int] = set()
 
     def load(self, model_dir: Path, template: TemplateKind) -> None:
         """Says which model completes from now on. It is loaded when the first prompt needs it."""
@@ -59,7 +65,7 @@ class HFGenerator:
         import torch
 
         self._loaded = None
-        self._line_ends = set()
+        self._line_ends, self._headings = set(), set()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -76,10 +82,12 @@ class HFGenerator:
         """
         from sdx.models.template import prompt_ids
 
-        _, tokenizer, stops = self._ready()
+        _, tokenizer, _ = self._ready()
         prompts = [prompt_ids(tokenizer, instruction) for instruction in instructions]
         limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
-        return [_completion(tokenizer, answer, stops) for answer in self._answers(prompts, stops, limits)]
+        ended = self._turn_end()
+        answers = [_completion(tokenizer, answer, ended) for answer in self._answers(prompts, ended, limits)]
+        return answers if self.chats() else [_cut(answer, NEW_TURN) for answer in answers]
 
     def complete_lines(self, texts: list[str], max_new_tokens: Sequence[int]) -> list[Completion]:
         """The rest of the last line of each text, written without a template; ends where the line does.
@@ -92,7 +100,12 @@ class HFGenerator:
             self._line_ends = _line_ends(tokenizer)
         ends = stops | self._line_ends
         prompts = [tokenizer(text).input_ids for text in texts]
-        return [_line(_completion(tokenizer, answer, ends)) for answer in self._answers(prompts, ends, max_new_tokens)]
+
+        def ended(answer: list[int]) -> bool:
+            return answer[-1] in ends
+
+        answers = self._answers(prompts, ended, max_new_tokens)
+        return [_cut(_completion(tokenizer, answer, ended), "\n") for answer in answers]
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         """Length of each text, in tokens of the model."""
@@ -106,11 +119,23 @@ class HFGenerator:
 
     def chats(self) -> bool:
         """Whether the model has a chat template of its own."""
-        from sdx.models.template import INSTRUCTION_TEMPLATE
-
         return INSTRUCTION_TEMPLATE not in self._ready()[1].chat_template
 
-    def _answers(self, prompts: list[list[int]], stops: set[int], limits: Sequence[int]) -> list[list[int]]:
+    def _turn_end(self) -> Ended:
+        """EOS and the end of turn; for the instruction template also the heading of another turn."""
+        _, tokenizer, stops = self._ready()
+        if self.chats():
+            return lambda answer: answer[-1] in stops
+        if not self._headings:
+            self._headings = {id_ for token, id_ in tokenizer.get_vocab().items() if "#" in token}
+        headings = self._headings
+
+        def ended(answer: list[int]) -> bool:
+            return answer[-1] in stops or (answer[-1] in headings and NEW_TURN in tokenizer.decode(answer[-TAIL:]))
+
+        return ended
+
+    def _answers(self, prompts: list[list[int]], ended: Ended, limits: Sequence[int]) -> list[list[int]]:
         import torch
 
         model, tokenizer, _ = self._ready()
@@ -120,7 +145,7 @@ class HFGenerator:
             return answers
         fitting, room = [prompts[place] for place in places], [limits[place] for place in places]
         try:
-            completed = _greedy(model, fitting, stops, tokenizer.pad_token_id, room)
+            completed = _greedy(model, fitting, ended, tokenizer.pad_token_id, room)
         except torch.OutOfMemoryError:
             raise InputError(
                 f"generator.batch_size={self.batch_size} does not fit in the GPU's memory; give a smaller one"
@@ -145,16 +170,16 @@ class HFGenerator:
         return self._loaded
 
 
-def _completion(tokenizer: Any, answer: list[int], stops: set[int]) -> Completion:
-    finished = bool(answer) and answer[-1] in stops
+def _completion(tokenizer: Any, answer: list[int], ended: Ended) -> Completion:
+    finished = bool(answer) and ended(answer)
     text = tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     if not finished:
         text = text.rstrip("\ufffd")  # a character of which the limit cut off the last bytes
     return Completion(text.strip(), len(answer), finished)
 
 
-def _line(completion: Completion) -> Completion:
-    return Completion(completion.text.partition("\n")[0].strip(), completion.tokens, completion.finished)
+def _cut(completion: Completion, end: str) -> Completion:
+    return Completion(completion.text.partition(end)[0].strip(), completion.tokens, completion.finished)
 
 
 def _line_ends(tokenizer: Any) -> set[int]:
@@ -163,8 +188,8 @@ def _line_ends(tokenizer: Any) -> set[int]:
     return {id_ for token, id_ in perhaps if "\n" in tokenizer.convert_tokens_to_string([token])}
 
 
-def _greedy(model: Any, prompts: list[list[int]], stops: set[int], pad: int, limits: Sequence[int]) -> list[list[int]]:
-    """At most its limit of tokens for each prompt, a stop token included, by argmax over a key-value cache."""
+def _greedy(model: Any, prompts: list[list[int]], ended: Ended, pad: int, limits: Sequence[int]) -> list[list[int]]:
+    """At most its limit of tokens for each prompt, what ends it included, by argmax over a key-value cache."""
     import torch
 
     length = max(map(len, prompts))
@@ -175,6 +200,7 @@ def _greedy(model: Any, prompts: list[list[int]], stops: set[int], pad: int, lim
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     answers: list[list[int]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))  # place in the batch -> prompt
+    going = set(rows)
     cache = None
     with torch.inference_mode():
         for _ in range(max(limits)):
@@ -189,9 +215,11 @@ def _greedy(model: Any, prompts: list[list[int]], stops: set[int], pad: int, lim
             cache = output.past_key_values
             chosen = output.logits[:, -1].argmax(-1)  # [batch]
             for row, token in zip(rows, chosen.tolist(), strict=True):
-                if not _ended(answers[row], stops, limits[row]):
+                if row in going:
                     answers[row].append(token)
-            open_ = [place for place, row in enumerate(rows) if not _ended(answers[row], stops, limits[row])]
+                    if len(answers[row]) == limits[row] or ended(answers[row]):
+                        going.remove(row)
+            open_ = [place for place, row in enumerate(rows) if row in going]
             if not open_:
                 break
             ids, positions = chosen[:, None], positions[:, -1:] + 1
@@ -202,7 +230,3 @@ def _greedy(model: Any, prompts: list[list[int]], stops: set[int], pad: int, lim
                 ids, mask, positions = ids[kept], mask[kept], positions[kept]
                 rows = [rows[place] for place in open_]
     return answers
-
-
-def _ended(answer: list[int], stops: set[int], limit: int) -> bool:
-    return len(answer) >= limit or (bool(answer) and answer[-1] in stops)

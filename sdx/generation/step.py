@@ -45,6 +45,7 @@ def generate_step(
             "max_new_tokens": max_new_tokens,
         },
         inputs={"model": model, "prompts": prompts},
+        version=2,
     )
 
 

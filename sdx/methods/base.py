@@ -10,7 +10,7 @@ from sdx.artifacts import Step, Workspace, write_rows
 from sdx.config import Config, InputError, MethodConfig
 from sdx.data import dictionaries, parallel
 from sdx.data.corpus import corpus_step
-from sdx.data.filters import filter_step
+from sdx.data.filters import check_some_left, filter_step
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import generate_step
 from sdx.languages import Language, language
@@ -158,6 +158,9 @@ def languages_of(config: Config) -> tuple[Language, list[Language]]:
 
 
 def _mix(workspace: Workspace, build: Callable[..., list[dict[str, Any]]], seed: int) -> None:
+    for directory in workspace.inputs.values():
+        if (directory / "dropped.jsonl").exists():
+            check_some_left(directory)
     rows = build(workspace.inputs, seed)
     if not rows:
         raise InputError(

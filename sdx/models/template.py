@@ -24,6 +24,8 @@ INSTRUCTION_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}"
 )
+NEW_TURN = "\n###"
+"""How a base model goes on after its answer to the instruction template: it rarely writes EOS, but the next heading."""
 SENTINEL = "\u27e6response\u27e7"
 PADS = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
 """Tokens to pad with, best first, where the tokenizer names none but its end of turn."""

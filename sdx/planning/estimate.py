@@ -15,12 +15,12 @@ from sdx.data.files import published
 from sdx.evaluation.suites import QUESTIONS_PER_BATCH
 from sdx.languages import language
 from sdx.planning import history, lengths
-from sdx.planning.describe import spoken
 from sdx.planning.graph import Node
 from sdx.planning.lengths import Rows
 from sdx.planning.mixture import parts_of
 from sdx.planning.times import Work
 from sdx.planning.translators import translating
+from sdx.reporting.describe import spoken
 
 ROWS = "rows.jsonl"
 TEXTLESS = ("asset", "backbone", "file", "score", "train", "translator")

@@ -10,12 +10,12 @@ from rich.table import Table
 
 from sdx.config import Config, ShapeConfig
 from sdx.languages import language
-from sdx.planning.describe import spoken, subject
 from sdx.planning.estimate import Estimate
 from sdx.planning.graph import Node, State
 from sdx.planning.hardware import Machine
 from sdx.planning.memory import GIB, GPU_GIB, USABLE, Memory, fits, trained_parameters
 from sdx.planning.sources import Source
+from sdx.reporting.describe import spoken, subject
 
 LOG_WIDTH = 118
 KEY_DIGITS = 8

@@ -95,8 +95,13 @@ def _value(value: Any) -> str:
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
-    columns = (("step", "left"), ("key", "left"), ("seconds", "right"), ("counts", "left"))
-    return table([[s["name"], f"`{s['key']}`", f"{s['seconds']:.1f}", _value(s["counts"])] for s in steps], columns)
+    names = ("step", "what", "language", "key", "seconds", "counts")
+    columns = [(name, "right" if name == "seconds" else "left") for name in names]
+    rows = [
+        [s["name"], s["what"], s["language"] or "", f"`{s['key']}`", f"{s['seconds']:.1f}", _value(s["counts"])]
+        for s in steps
+    ]
+    return f"{table(rows, columns)}\n\nWhat a filter dropped, with the reason, is in `dropped.jsonl` of its step."
 
 
 def _sample(sample: Mapping[str, Any]) -> str:

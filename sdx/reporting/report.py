@@ -16,7 +16,9 @@ from sdx.artifacts import Step, Store, provenance, write_json, write_rows
 from sdx.config import Config
 from sdx.evaluation.scores import Score, samples, scores
 from sdx.evaluation.suites import InstructionSuite, Suite
+from sdx.languages import language
 from sdx.reporting import markdown
+from sdx.reporting.describe import spoken, subject
 from sdx.tracking import Tracker
 
 LOG_WIDTH = 118
@@ -55,7 +57,7 @@ def conclude(
         "scores": [asdict(score) for score in found],
         "skipped": list(skipped),
         "training": store.manifest(model)["counts"] if model.name == "train" else None,
-        "steps": [_step(store, step) for step in ancestry(store, [model, *_steps(outcomes)])],
+        "steps": [_step(store, step, config) for step in ancestry(store, [model, *_steps(outcomes)])],
         "seconds": round(time.monotonic() - began, 1),
         "peak_memory_bytes": peak_memory_bytes(),
         "provenance": provenance(),
@@ -98,10 +100,12 @@ def ancestry(store: Store, steps: Sequence[Step]) -> list[Step]:
     return list(found.values())
 
 
-def _step(store: Store, step: Step) -> dict[str, Any]:
+def _step(store: Store, step: Step, config: Config) -> dict[str, Any]:
     manifest = store.manifest(step)
+    flores = spoken(step, language(config.lang.source).flores)
+    about = {"what": subject(step, config), "language": language(flores).code if flores else None}
     shown = {name: manifest[name] for name in ("name", "key", "counts", "seconds", "created")}
-    return {**shown, "path": str(store.path(step))}
+    return {**shown, **about, "path": str(store.path(step))}
 
 
 def peak_memory_bytes() -> int:

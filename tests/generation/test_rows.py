@@ -177,7 +177,9 @@ def test_tokens_are_those_of_generate(make: Any, tmp_path: Path):
     tokenizer, model = load_tokenizer(path, TemplateKind.auto), load_model(path, Precision.fp32)
     prompts = [prompt_ids(tokenizer, prompt) for prompt in PROMPTS]
     limit, stops = 40, set(range(0, 400, 16))
-    answers = _greedy(model, prompts, stops, tokenizer.pad_token_id, [limit] * len(prompts))
+    answers = _greedy(
+        model, prompts, lambda answer: answer[-1] in stops, tokenizer.pad_token_id, [limit] * len(prompts)
+    )
     assert len({len(answer) for answer in answers}) > 3
     batch = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
     with torch.inference_mode():
@@ -208,6 +210,20 @@ def test_completion_says_whether_it_ended_by_itself(model_dir: Path, monkeypatch
     first, second = generator.complete(["a", "b"], 8)
     assert first == Completion("four", len(ended), True)
     assert second == Completion("four", len(halves), False)
+
+
+def test_a_base_model_s_answer_ends_where_it_begins_another_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    generator = HFGenerator(2, Precision.fp32)
+    generator.load(tiny_model(tmp_path, chat=False), TemplateKind.auto)
+    tokenizer = generator._ready()[1]
+    ids = tokenizer("A watershed.\n## Not this\n\n### Answer:\nA watershed.", add_special_tokens=False).input_ids
+
+    def written(model, prompts, ended, pad, limits):
+        return [next(ids[:end] for end in range(1, len(ids)) if ended(ids[:end])) for _ in prompts]
+
+    monkeypatch.setattr("sdx.generation.hf._greedy", written)
+    [answer] = generator.complete(["What is it?"], 100)
+    assert (answer.text, answer.finished) == ("A watershed.\n## Not this", True)
 
 
 def test_a_line_ends_at_a_line_feed_and_at_no_maltese_letter():
