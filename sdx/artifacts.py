@@ -132,6 +132,20 @@ class Store:
                 self._publish(step, inputs)
         return path
 
+    def needed(self, steps: Sequence[Step]) -> dict[str, Step]:
+        """By key, what `realise` would read or make for these steps: it does not look behind a cached one."""
+        found: dict[str, Step] = {}
+
+        def need(step: Step) -> None:
+            if step.key not in found:
+                found[step.key] = step
+                for inner in () if self.cached(step) else step.inputs.values():
+                    need(inner)
+
+        for step in steps:
+            need(step)
+        return found
+
     def _make_room(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)

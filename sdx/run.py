@@ -77,21 +77,7 @@ def run(config: Config, run_dir: Path) -> None:
 
 def _sources(store: Store, steps: Sequence[Step]) -> list[Step]:
     """Files, packages, corpora and models that steps still to do are made from: what is wrong with them shows first."""
-    found: dict[str, Step] = {}
-    seen: set[str] = set()
-
-    def visit(step: Step) -> None:
-        if step.key in seen or store.cached(step):
-            return
-        seen.add(step.key)
-        for needed in step.inputs.values():
-            visit(needed)
-        if step.name in SOURCES:
-            found[step.key] = step
-
-    for step in steps:
-        visit(step)
-    return list(found.values())
+    return [step for step in store.needed(steps).values() if step.name in SOURCES and not store.cached(step)]
 
 
 def prepare(config: Config, run_dir: Path, tracker: Tracker) -> Work:

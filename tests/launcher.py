@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 
-SLOW_S = 0.03
+SLOW_S = 0.05
 
 
 def slow_down_and_note() -> None:

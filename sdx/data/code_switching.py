@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import regex
 
 from sdx.data.dictionary_formats import fold
+from sdx.data.mixture import draw
 from sdx.languages import Language
 from sdx.translation.protect import Spans, blank, find_spans
 from sdx.translation.segment import split
@@ -107,8 +108,7 @@ def code_switch_rows(
     """
     switched = []
     for row in rows:
-        draw = int.from_bytes(sha256(f"{seed}/code-switching/{row['id']}".encode()).digest()[:8], "big") / 2**64
-        if draw < sentence_ratio:
+        if draw(f"{seed}/code-switching/{row['id']}") < sentence_ratio:
             text, words = code_switch(row[field], dictionary, word_ratio, f"{seed}/{row['id']}", target)
             if words:
                 switched.append({**row, field: text, "switched_words": words})

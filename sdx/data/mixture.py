@@ -36,6 +36,11 @@ def pair(
     }
 
 
+def draw(key: str) -> float:
+    """A number from 0 to 1 that depends on the key alone: a larger share takes the same rows, and more."""
+    return int.from_bytes(sha256(key.encode()).digest()[:8], "big") / 2**64
+
+
 def weigh(rows: Iterable[dict[str, Any]], weight: float, seed: int) -> list[dict[str, Any]]:
     """Takes each row `weight` times: 0.5 keeps a random half, 2 repeats all, 1.5 repeats a random half.
 
@@ -44,8 +49,7 @@ def weigh(rows: Iterable[dict[str, Any]], weight: float, seed: int) -> list[dict
     copies, share = math.floor(weight), weight % 1
     taken = []
     for row in rows:
-        draw = int.from_bytes(sha256(f"{seed}/{row['id']}".encode()).digest()[:8], "big") / 2**64
-        times = copies + (draw < share)
+        times = copies + (draw(f"{seed}/{row['id']}") < share)
         taken += [row if copy == 0 else {**row, "id": f"{row['id']}#{copy}"} for copy in range(times)]
     return taken
 

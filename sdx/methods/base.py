@@ -2,12 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from sdx.artifacts import Step, Workspace, write_rows
-from sdx.config import Config, InputError, MethodConfig
+from sdx.artifacts import Step, Workspace, read_rows, write_rows
+from sdx.config import Config, DictionaryConfig, InputError, MethodConfig
 from sdx.data import dictionaries, parallel
 from sdx.data.corpus import corpus_step
 from sdx.data.filters import check_some_left, filter_step
@@ -75,12 +75,18 @@ class Cell:
 
     def dictionary(self, target: Language) -> Step:
         """Words of the source language with their translations."""
-        config = self.config.dictionary
-        dictionaries.check(config, self.source, self.targets, self.has_parallel)
+        config = self._checked_dictionary
         pairs = self.parallel(self.source, target, SOME_PAIRS) if config.from_parallel else None
         step = dictionaries.dictionary_step(config, pairs, self.source, target)
         assert step, "has_dictionary says that there is one"
         return step
+
+    @cached_property
+    def _checked_dictionary(self) -> DictionaryConfig:
+        """The options of the dictionary, checked once for all targets: the check reads the user's files."""
+        config = self.config.dictionary
+        dictionaries.check(config, self.source, self.targets, self.has_parallel)
+        return config
 
     def _sentence_pairs(self, source: Language, target: Language) -> Step | None:
         """For demonstrations, which do not depend on how many pairs are trained on."""
@@ -173,6 +179,11 @@ def _mix(workspace: Workspace, build: Callable[..., list[dict[str, Any]]], seed:
 
 
 Options = TypeVar("Options", bound=MethodConfig)
+
+
+def texts(directory: Path) -> dict[str, str]:
+    """Text by id of what a generation, a translation or a filter published."""
+    return {row["id"]: row["text"] for row in read_rows(directory / "rows.jsonl")}
 
 
 class Method(ABC, Generic[Options]):

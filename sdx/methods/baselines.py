@@ -9,7 +9,7 @@ from typing import Any
 from sdx.artifacts import Step, read_rows
 from sdx.config import MethodConfig
 from sdx.data.mixture import pair
-from sdx.methods.base import Cell, Method
+from sdx.methods.base import Cell, Method, texts
 
 
 @dataclass
@@ -75,13 +75,9 @@ class TranslateSFT(Method[TranslateSFTConfig]):
         rows = []
         for target in cell.targets:
             mt = cell.translator.for_pair(cell.source.flores, target.flores).name
-            x, y = (_texts(inputs[f"{side}_{target.code}"]) for side in "xy")
+            x, y = (texts(inputs[f"{side}_{target.code}"]) for side in "xy")
             rows += [pair(id_, "gold", (x[id_], target, mt), (y[id_], target, mt)) for id_ in x if id_ in y]
         return rows
-
-
-def _texts(directory: Path) -> dict[str, str]:
-    return {row["id"]: row["text"] for row in read_rows(directory / "rows.jsonl")}
 
 
 SCHEMAS = {"none": UntouchedConfig, "sft": SFTConfig, "translate_sft": TranslateSFTConfig}

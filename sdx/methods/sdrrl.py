@@ -19,7 +19,7 @@ from sdx.data.code_switching import code_switch_rows
 from sdx.data.mixture import pair, weigh, with_language_hint
 from sdx.data.translation_instructions import complete_rows, translate_rows
 from sdx.languages import Language, language
-from sdx.methods.base import Cell, Method
+from sdx.methods.base import Cell, Method, texts
 
 
 class AnswerLanguageHint(str, Enum):
@@ -164,8 +164,8 @@ Text = tuple[str, Language, str]
 
 def _texts(directory: Path | None, language: Language, origin: str) -> dict[str, Text]:
     """Text by id; nothing where no subset that is taken needs it."""
-    rows = read_rows(directory / "rows.jsonl") if directory else []
-    return {row["id"]: (row["text"], language, origin) for row in rows}
+    found = texts(directory) if directory else {}
+    return {id_: (text, language, origin) for id_, text in found.items()}
 
 
 def _pairs(subset: str, x: Mapping[str, Text], a: Mapping[str, Text], variant: str = "") -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ def walk(store: Store, steps: Sequence[Step]) -> list[Node]:
     Args:
         steps: in the order in which they are realised.
     """
-    needed = _needed(store, steps)
+    needed = store.needed(steps)
     nodes: dict[str, Node] = {}
 
     def visit(step: Step) -> None:
@@ -52,21 +52,6 @@ def walk(store: Store, steps: Sequence[Step]) -> list[Node]:
     for step in steps:
         visit(step)
     return list(nodes.values())
-
-
-def _needed(store: Store, steps: Sequence[Step]) -> Mapping[str, Step]:
-    """The steps whose outputs the run reads or makes, by key."""
-    found: dict[str, Step] = {}
-
-    def need(step: Step) -> None:
-        if step.key not in found:
-            found[step.key] = step
-            for inner in () if store.cached(step) else step.inputs.values():
-                need(inner)
-
-    for step in steps:
-        need(step)
-    return found
 
 
 def _node(store: Store, step: Step, needed: Mapping[str, Step]) -> Node:
