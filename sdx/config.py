@@ -29,6 +29,13 @@ class Adapter(str, Enum):
     lora = "lora"
 
 
+class Optimizer(str, Enum):
+    """AdamW's two moments in fp32, or in 8 bits each by bitsandbytes (arXiv 2110.02861)."""
+
+    adamw = "adamw"
+    adamw_8bit = "adamw_8bit"
+
+
 class TemplateKind(str, Enum):
     """How a prompt is written for the model: its own chat template, or the plain instruction template."""
 
@@ -249,20 +256,25 @@ class TaskConfig:
 
 @dataclass
 class EngineConfig:
-    """DeepSpeed: how training is laid out on the hardware."""
+    """DeepSpeed: how training is laid out on the hardware. None of it but `precision` changes the result.
+
+    What is null is chosen from the model's size, the number of ranks and their memory, see `sdx.training.layout`.
+    """
 
     name: str = MISSING
     """Short name in tables."""
-    zero_stage: int = 0
+    zero_stage: int | None = None
     """0: replicated; 1: optimizer state sharded over the ranks; 2: gradients too; 3: weights too."""
-    offload_optimizer: bool = False
+    offload_optimizer: bool | None = None
     """Keep optimizer state and its step on the CPU (ZeRO 1-3)."""
     precision: Precision = Precision.bf16
     """Arithmetic of forward and backward."""
-    micro_batch_size: int = 8
-    """Examples per rank in one forward pass. The rest of `train.batch_size` is accumulated."""
-    activation_checkpointing: bool = False
+    micro_batch_tokens: int | None = None
+    """Tokens per rank in one forward pass, of as many examples as fit; the rest of the batch is accumulated."""
+    activation_checkpointing: bool | None = None
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    compile: bool | None = None
+    """Compile the model's layers: half a minute at the start, faster from then on."""
 
 
 @dataclass
@@ -305,6 +317,8 @@ class TrainConfig:
     """Dropout before the adapters. Ours."""
     batch_size: int = II("scale.batch_size")
     """Examples per optimizer step, over all ranks and micro-batches; the scale's where it is not given."""
+    optimizer: Optimizer = Optimizer.adamw
+    """8-bit moments save 6 of 18 bytes a trained weight on a GPU, nothing on the CPU; they need the extra `8bit`."""
     learning_rate: float = II("backbone.learning_rate")
     """Peak learning rate of AdamW; the backbone's where it is not given. LoRA wants about ten times that. Ours."""
     warmup_ratio: float = 0.05

@@ -33,6 +33,7 @@ import sdx.methods
 import sdx.translation
 from sdx import config as schema
 from sdx.config import Config, InputError
+from sdx.disk import disk_full
 from sdx.languages import codes, language
 from sdx.ranks import is_main
 
@@ -53,7 +54,6 @@ GROUPS = {
     "tracking": schema.TrackingConfig,
 }
 NOT_IN_CELL_NAME = ("cache_dir", "runs_dir", "tracking", "plan", "hydra")
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FREE = "free some or give another directory; what is finished stays, and the same command goes on from there"
 QUIET_RANK = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
 
@@ -144,19 +144,12 @@ def main() -> None:
             raise
         what = f"{error.filename}: {error.strerror}"
         sys.exit(fail(f"{what}; see to its permissions or give another cache_dir or runs_dir", 2))
+    except SystemExit as stop:
+        if stop.code == os.EX_TEMPFAIL:  # preempted: whoever launched this is to launch it again
+            fail(str(stop), os.EX_TEMPFAIL)
+        raise
     except KeyboardInterrupt:
         sys.exit(fail("interrupted; the same command goes on where this one stopped", 130))
-
-
-def disk_full(error: BaseException) -> bool:
-    """Whether an error, or what it came from, is a full disk or quota. torch and safetensors wrap the system's."""
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
-        return True
-    wrapped = [os.strerror(number) for number in NO_SPACE] + ["PytorchStreamWriter failed"]
-    if any(sign in str(error) for sign in wrapped):
-        return True
-    cause = error.__cause__ or error.__context__
-    return cause is not None and disk_full(cause)
 
 
 def fail(message: str, code: int) -> int:
@@ -236,7 +229,7 @@ def help_text() -> str:
 
   python -m sdx method=sdrrl lang=pt                     one cell: data, training, evaluation, report
   python -m sdx -m method=sdrrl,sft lang=pt seed=1,2     every combination
-  torchrun --nproc-per-node 8 -m sdx ... engine=zero3    several GPUs
+  torchrun --nproc-per-node 8 -m sdx ...                 several GPUs
   python -m sdx --cfg job                                the whole configuration, nothing is run
 
 Groups (group=option):

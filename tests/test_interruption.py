@@ -42,7 +42,7 @@ ARGUMENTS = (
     "scale.max_length_tokens=1000",
     "train.batch_size=16",
     "train.save_every_steps=1",
-    "engine.micro_batch_size=8",
+    "engine.micro_batch_tokens=1024",
     "engine.precision=fp32",
     "generator.precision=fp32",
     "generator.batch_size=4",
@@ -221,6 +221,6 @@ def kill(number: int) -> None:
 def published(cache: Path) -> dict[str, bytes]:
     """Every file of every artifact but those that hold times."""
     root = cache / "artifacts"
-    timed = ("manifest.json", "log.jsonl")
+    timed = ("manifest.json", "log.jsonl", "summary.json")
     files = (path for path in root.rglob("*") if path.is_file() and path.name not in timed and path.suffix != ".lock")
     return {str(path.relative_to(root)): path.read_bytes() for path in files}

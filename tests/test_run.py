@@ -24,7 +24,7 @@ SMALL = (
     "scale.max_new_tokens=12",
     "scale.max_length_tokens=1000",
     "train.batch_size=8",
-    "engine.micro_batch_size=4",
+    "engine.micro_batch_tokens=1024",
     "engine.precision=fp32",
     "generator.precision=fp32",
 )

@@ -246,7 +246,7 @@ class Estimator:
 
     def _train(self, step: Step) -> Estimate:
         mix = self._rows(step.inputs["mix"])
-        scale, engine, batch = self.config.scale, self.config.engine, self.config.train.batch_size
+        scale, batch = self.config.scale, self.config.train.batch_size
         example = min(mix.of("prompt") + mix.of("response") + lengths.TEMPLATE_TOKENS, scale.max_length_tokens)
         steps = scale.epochs * math.ceil(mix.count / batch)
         examples = scale.epochs * mix.count
@@ -255,9 +255,9 @@ class Estimator:
         work = Work(
             self.shape,
             trained=examples * example,
-            passes=steps * batch / engine.micro_batch_size,
+            steps=steps,
             context=example / 2,
-            loads=2,  # and once more for the export
+            loads=1,
         )
         return Estimate(mix.count, work.trained, work=work, bound=self._of(step.inputs["mix"]).bound, units=steps)
 

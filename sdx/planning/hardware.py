@@ -4,10 +4,14 @@ Peaks are the vendors' figures for dense bf16 with fp32 accumulation. The shares
 assumptions of ours, not measurements; what is said of a CPU was measured with SmolLM2-135M on two AMD EPYC cores.
 """
 
+import math
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from sdx.training.hardware import PEAK_FLOPS, Hardware, can_compile, host_bytes
+from sdx.training.memory import GIB
 
 GPU_SHARE = 0.35
 """Model FLOP utilisation assumed for training and for reading prompts in large batches."""
@@ -41,6 +45,7 @@ class Device:
         bytes_per_s: memory traffic of a decode step.
         launch_s: least time for one layer's forward pass.
         load_bytes_per_s: weights from disk to the device.
+        memory_bytes: of a GPU, or of this machine.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Device:
     bytes_per_s: float
     launch_s: float
     load_bytes_per_s: float
+    memory_bytes: float
 
 
 @dataclass(frozen=True)
@@ -63,21 +69,29 @@ class Machine:
     def name(self) -> str:
         return f"{self.ranks} x {self.device.name}" if self.device.launch_s else self.device.name
 
+    @property
+    def hardware(self) -> Hardware:
+        """What a training has there. A GPU node's own memory is taken to be enough, and a compiler to be there."""
+        memory = self.device.memory_bytes
+        if self.device.launch_s:
+            return Hardware(self.ranks, memory, math.inf, is_cuda=True, can_compile=True)
+        return Hardware(self.ranks, memory / self.ranks, memory / self.ranks, False, can_compile(cuda=False))
 
-def _gpu(name: str, peak_flops: float, peak_bytes_per_s: float) -> Device:
-    reached = peak_flops * GPU_SHARE
+
+def _gpu(name: str, peak_bytes_per_s: float, memory_gib: float) -> Device:
+    reached = PEAK_FLOPS[name] * GPU_SHARE
     bandwidth = peak_bytes_per_s * BANDWIDTH_SHARE
-    return Device(name, reached, reached, reached, bandwidth, GPU_LAUNCH_S, GPU_LOAD_BYTES_PER_S)
+    return Device(name, reached, reached, reached, bandwidth, GPU_LAUNCH_S, GPU_LOAD_BYTES_PER_S, memory_gib * GIB)
 
 
 GPUS = {
     gpu.name: gpu
     for gpu in (
-        _gpu("H200", 989e12, 4.8e12),
-        _gpu("H100", 989e12, 3.35e12),
-        _gpu("A100", 312e12, 2.0e12),
-        _gpu("A10G", 70e12, 0.6e12),
-        _gpu("RTX 4090", 165e12, 1.0e12),
+        _gpu("H200", 4.8e12, 141),
+        _gpu("H100", 3.35e12, 80),
+        _gpu("A100", 2.0e12, 80),
+        _gpu("A10G", 0.6e12, 24),
+        _gpu("RTX 4090", 1.0e12, 24),
     )
 }
 """By a part of the name that the driver gives: SXM boards where there are several."""
@@ -95,6 +109,7 @@ def cpu() -> Device:
         CPU_BYTES_PER_S,
         0.0,
         CPU_LOAD_BYTES_PER_S,
+        host_bytes(),
     )
 
 
@@ -123,7 +138,9 @@ def machines(gpu: tuple[str, str] | None, ranks: int, parameters: int) -> list[M
         parameters: of the backbone.
     """
     known = next((device for name, device in GPUS.items() if gpu and name in gpu[0]), None)
-    if known:
+    if known and gpu:
+        if (mebibytes := gpu[1].partition(" ")[0]).isdecimal():
+            known = replace(known, memory_bytes=int(mebibytes) * 2**20)
         here = [Machine(known, ranks)]
         return here if ranks > 1 else [*here, Machine(known, REFERENCE_RANKS)]
     reference = Machine(REFERENCE, max(ranks, REFERENCE_RANKS))

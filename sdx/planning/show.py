@@ -5,24 +5,24 @@ All times and sizes are estimates of ours; the formulas stand in `times` and `me
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sdx.artifacts import Step, Store
-from sdx.config import Config, ShapeConfig
+from sdx.config import Config, InputError, ShapeConfig
+from sdx.models.shape import shape_in
 from sdx.planning import tables
 from sdx.planning.estimate import Estimate, Estimator
 from sdx.planning.graph import Node, State, walk
 from sdx.planning.hardware import Machine, machines, visible_gpu
-from sdx.planning.memory import Memory, generation_memory, training_memory
-from sdx.planning.shape import shape_in
 from sdx.planning.sources import sources
-from sdx.planning.times import seconds
+from sdx.planning.times import Work, seconds
 from sdx.ranks import world_size
+from sdx.training.layout import GPU_TOKENS, Layout, choose, describe
+from sdx.training.memory import Memory, generation_memory, training_memory
 
 RANKS = (1, 4, 8)
-STAGES = ((0, False), (1, False), (2, False), (3, False), (3, True))
+STAGES = ((0, False), (1, False), (2, False), (3, False), (2, True), (3, True))
 """(ZeRO stage, optimizer on the host)."""
 
 
@@ -33,7 +33,8 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
         steps: what is realised, in this order.
 
     Returns:
-        What was printed, as numbers: `steps` by key, `sources`, `memory` by (stage, offload, ranks), `total`.
+        What was printed, as numbers: `steps` by key, `sources`, `memory` by (stage, offload, ranks), `layouts` by
+        machine, `total`.
     """
     nodes = walk(store, steps)
     shape = backbone_shape(config, store, nodes)
@@ -44,8 +45,10 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
     for node in nodes:
         estimate = estimator.add(node)
         lines.append(tables.Line(node, estimate, _hours(config, store, node, estimate, where)))
-    trains = any(line.node.step.name == "train" for line in lines)
-    sizes = training_sizes(config, shape) if trains and shape.parameters else {}
+    trainings = [line.estimate.work for line in lines if line.node.step.name == "train"]
+    sizes = training_sizes(config, shape) if trainings and shape.parameters else {}
+    longest_training = max(trainings, key=lambda work: work.trained, default=Work())
+    layouts = {machine: layout(config, shape, longest_training, machine) for machine in where} if sizes else {}
     contexts = (line.estimate.work.context for line in lines if line.estimate.work.generated)
     longest = max(contexts, default=0.0) + config.scale.max_new_tokens
     generation = generation_memory(shape, config.generator.batch_size, longest)
@@ -56,12 +59,15 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
     tables.steps(console, config, lines, where)
     tables.sources(console, found)
     if sizes:
-        tables.memory(console, config, shape, sizes, generation)
+        tables.memory(console, config, shape, sizes, layouts, generation)
+        for machine, found_layout in layouts.items():
+            console.print(f"{machine.name}: {_described(found_layout, config, shape, machine)}")
     tables.total(console, shape, total, where, gpu)
     return {
         "steps": {line.node.step.key: line.figures(where) for line in lines},
         "sources": found,
         "memory": sizes,
+        "layouts": {machine.name: found_layout for machine, found_layout in layouts.items()},
         "total": total,
     }
 
@@ -75,19 +81,41 @@ def backbone_shape(config: Config, store: Store, nodes: Sequence[Node]) -> Shape
     return next(filter(None, map(shape_in, places)), config.backbone.shape)
 
 
+def layout(config: Config, shape: ShapeConfig, work: Work, machine: Machine) -> Layout | InputError:
+    """The layout that a training would take, or why there is none.
+
+    Args:
+        work: the training's; one that is not to be done has the tokens of its longest examples.
+    """
+    longest, batch = config.scale.max_length_tokens, config.train.batch_size
+    batch_tokens = work.trained / work.steps if work.steps else batch * longest
+    try:
+        return choose(config.engine, config.train, shape, longest, batch_tokens, work.trained, machine.hardware)
+    except InputError as refusal:
+        return refusal
+
+
 def training_sizes(config: Config, shape: ShapeConfig) -> dict[tuple[int, bool, int], tuple[Memory, Memory]]:
     """(without, with activation checkpointing) by (stage, offload, ranks)."""
-    sizes = {}
+    engine, limit = config.engine, config.scale.max_length_tokens
+    tokens = engine.micro_batch_tokens or max(limit, GPU_TOKENS)
+
+    def size(stage: int, offload: bool, ranks: int, checkpointing: bool) -> Memory:
+        of = Layout(stage, offload, engine.precision, tokens, checkpointing)
+        return training_memory(shape, config.train, of, limit, ranks)
+
+    return {
+        (stage, offload, ranks): (size(stage, offload, ranks, False), size(stage, offload, ranks, True))
+        for stage, offload in STAGES
+        for ranks in sorted({*RANKS, world_size()})
+    }
+
+
+def _described(found: Layout | InputError, config: Config, shape: ShapeConfig, machine: Machine) -> str:
+    if isinstance(found, InputError):
+        return str(found)
     limit = config.scale.max_length_tokens
-    for stage, offload in STAGES:
-        for ranks in sorted({*RANKS, world_size()}):
-            engine = replace(config.engine, zero_stage=stage, offload_optimizer=offload)
-            plain, checkpointed = (
-                training_memory(shape, config.train, replace(engine, activation_checkpointing=chosen), limit, ranks)
-                for chosen in (False, True)
-            )
-            sizes[stage, offload, ranks] = plain, checkpointed
-    return sizes
+    return describe(found, config.engine, config.train, shape, limit, machine.hardware)
 
 
 def _hours(
@@ -100,8 +128,13 @@ def _hours(
         return (0.0,) * len(where)
     units = estimate.units or estimate.rows
     rest = max(0.0, 1 - node.done / units) if units else 1.0
-    took = (seconds(estimate.work, machine, config.train, config.engine) for machine in where)
+    took = (_seconds(config, estimate.work, machine) for machine in where)
     return tuple(None if second is None else rest * second / 3600 for second in took)
+
+
+def _seconds(config: Config, work: Work, machine: Machine) -> float | None:
+    found = layout(config, work.shape, work, machine) if work.shape and work.shape.parameters and work.trained else None
+    return seconds(work, machine, config.train, found if isinstance(found, Layout) else None)
 
 
 def _total(lines: Sequence[tables.Line], where: Sequence[Machine]) -> dict[str, Any]:

@@ -8,14 +8,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sdx.config import Config, ShapeConfig
+from sdx.config import Config, InputError, ShapeConfig
 from sdx.languages import language
 from sdx.planning.estimate import Estimate
 from sdx.planning.graph import Node, State
 from sdx.planning.hardware import Machine
-from sdx.planning.memory import GIB, GPU_GIB, USABLE, Memory, fits, trained_parameters
 from sdx.planning.sources import Source
 from sdx.reporting.describe import spoken, subject
+from sdx.training.layout import GPU_TOKENS, Layout
+from sdx.training.memory import GIB, GPU_GIB, USABLE, Memory, fits, trained_parameters
 
 LOG_WIDTH = 118
 KEY_DIGITS = 8
@@ -29,7 +30,7 @@ TOKENS_NOTE = (
 )
 MEMORY_NOTE = (
     "GiB of each rank, an estimate (ours): weights, gradients and optimizer state as the engine keeps them; +act: with "
-    "activations and logits of a full micro-batch (upper bound); +ckpt: with activation checkpointing; (24): the "
+    "activations and loss of a full micro-batch (upper bound); +ckpt: with activation checkpointing; (24): the "
     f"smallest GPU of {', '.join(map(str, GPU_GIB))} GiB whose {USABLE:.0%} is enough; (-): none."
 )
 
@@ -106,21 +107,26 @@ def memory(
     config: Config,
     shape: ShapeConfig,
     sizes: Mapping[tuple[int, bool, int], tuple[Memory, Memory]],
+    layouts: Mapping[Machine, Layout | InputError],
     generation_bytes: float,
 ) -> None:
-    """GPU memory for training by ZeRO stage and ranks."""
+    """GPU memory for training by ZeRO stage and ranks, those marked that a machine would take."""
     engine, scale = config.engine, config.scale
     table = _table("GPU memory of a rank in training", ("engine",), (), ("ranks", "weights", "gradients", "optimizer"))
-    for name in ("activations", "logits", "total +act", "total +ckpt", "host"):
+    for name in ("activations", "loss", "total +act", "total +ckpt", "host"):
         table.add_column(name, justify="right", no_wrap=True)
-    chosen = (engine.zero_stage, engine.offload_optimizer)
+    chosen = [
+        (layout.zero_stage, layout.offload_optimizer, machine.ranks)
+        for machine, layout in layouts.items()
+        if isinstance(layout, Layout)
+    ]
     same = sizes[0, False, 1] == sizes[1, False, 1] and sizes[0, False, 8] == sizes[1, False, 8]
     for (stage, offload, ranks), (plain, checkpointed) in sizes.items():
         if same and stage == 1:
             continue
         name = "ZeRO 0, 1" if same and stage == 0 else f"ZeRO {stage}" + (" + offload" if offload else "")
-        marked = (stage, offload) == chosen or (same and stage == 0 and chosen == (1, False))
-        parts = (plain.weights, plain.gradients, plain.optimizer, plain.activations, plain.logits)
+        marked = (stage, offload, ranks) in chosen or (same and stage == 0 and (1, False, ranks) in chosen)
+        parts = (plain.weights, plain.gradients, plain.optimizer, plain.activations, plain.loss)
         table.add_row(
             ("-> " if marked else "   ") + name,
             str(ranks),
@@ -133,12 +139,12 @@ def memory(
     console.print(table)
     console.print(MEMORY_NOTE, style="dim")
     trained = trained_parameters(shape, config.train)
-    checkpointing = "on" if engine.activation_checkpointing else "off"
+    tokens = engine.micro_batch_tokens or max(scale.max_length_tokens, GPU_TOKENS)
     console.print(
         f"-> engine={engine.name}: {shape.parameters / 1e9:.3g}B parameters, {trained / 1e9:.3g}B trained "
-        f"({config.train.adapter.value}), {engine.precision.value}, micro-batches of {engine.micro_batch_size} x "
-        f"{scale.max_length_tokens} tokens, activation checkpointing {checkpointing}. Generation: about "
-        f"{generation_bytes / GIB:.1f} GiB on one GPU with generator.batch_size={config.generator.batch_size}."
+        f"({config.train.adapter.value}, {config.train.optimizer.value}), {engine.precision.value}, micro-batches of "
+        f"{tokens} tokens in the table. Generation: about {generation_bytes / GIB:.1f} GiB on one GPU with "
+        f"generator.batch_size={config.generator.batch_size}."
     )
 
 

@@ -3,15 +3,16 @@
 N parameters, L layers, h hidden size, k width of keys, c mean number of tokens attended to. The forward pass of a token
 takes 2N + 4Lhc FLOP; training on it takes three times that, or two with LoRA, and once more with activation
 checkpointing. A decode step moves all weights and the key-value cache and cannot be faster than its kernels are
-launched; the longest of arithmetic, traffic and launching counts. Left out: downloads, waiting for other ranks, the
-optimizer's step and its traffic when it is on the host.
+launched; the longest of arithmetic, traffic and launching counts. An optimizer step has one micro-batch at least. Left
+out: downloads, waiting for other ranks, the optimizer's step and its traffic when it is on the host.
 """
 
 from dataclasses import dataclass
 
-from sdx.config import Adapter, EngineConfig, ShapeConfig, TrainConfig
+from sdx.config import Adapter, ShapeConfig, TrainConfig
 from sdx.planning.hardware import Device, Machine
-from sdx.planning.memory import cache_bytes
+from sdx.training.layout import Layout
+from sdx.training.memory import cache_bytes
 
 CACHE_TRIPS = 3
 """The cache is read and written when it grows, and read by attention."""
@@ -30,7 +31,8 @@ class Work:
         decode_steps: forward passes that give each row of a batch a token.
         batch: rows in one of them.
         trained: tokens over all epochs.
-        passes: forward passes over given text; training's are spread over the ranks.
+        steps: of the optimizer.
+        passes: forward passes over given text.
         context: mean tokens attended to.
         loads: times that the model is loaded.
         seconds: of work that no GPU speeds up, on this machine.
@@ -42,14 +44,15 @@ class Work:
     decode_steps: float = 0.0
     batch: float = 1.0
     trained: float = 0.0
+    steps: float = 0.0
     passes: float = 0.0
     context: float = 0.0
     loads: int = 0
     seconds: float = 0.0
 
 
-def seconds(work: Work, machine: Machine, train: TrainConfig, engine: EngineConfig) -> float | None:
-    """Estimated seconds; none for a model whose size is not known."""
+def seconds(work: Work, machine: Machine, train: TrainConfig, layout: Layout | None) -> float | None:
+    """Estimated seconds; none for a model whose size is not known, and for a training that has no layout that fits."""
     if work.shape is None:
         return work.seconds
     if not work.shape.parameters:
@@ -59,16 +62,19 @@ def seconds(work: Work, machine: Machine, train: TrainConfig, engine: EngineConf
     forward = 2.0 * work.shape.parameters + 4.0 * work.shape.layers * work.shape.hidden_size * work.context
     total = work.seconds + work.loads * 2.0 * work.shape.parameters / device.load_bytes_per_s
     if work.trained:
-        factor = forward_passes(train, engine)
+        if layout is None:
+            return None
+        factor = forward_passes(train, layout)
         arithmetic = factor * forward * work.trained / (device.train_flops * machine.ranks)
-        return total + max(arithmetic, work.passes / machine.ranks * launch * (1 + BACKWARD_LAUNCHES))
+        micro_batches = max(work.steps, work.trained / (machine.ranks * layout.micro_batch_tokens))
+        return total + max(arithmetic, micro_batches * launch * (1 + BACKWARD_LAUNCHES))
     total += max(work.read * forward / device.read_flops, work.passes * launch)
     return total + _decoding(work, work.shape, device, forward, launch)
 
 
-def forward_passes(train: TrainConfig, engine: EngineConfig) -> int:
+def forward_passes(train: TrainConfig, layout: Layout) -> int:
     """FLOP of training on a token, in forward passes: 3 is the 6N of full training, 2 the 4N of LoRA."""
-    return (3 if train.adapter is Adapter.full else 2) + engine.activation_checkpointing
+    return (3 if train.adapter is Adapter.full else 2) + layout.activation_checkpointing
 
 
 def _decoding(work: Work, shape: ShapeConfig, device: Device, forward: float, launch: float) -> float:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from sdx.artifacts import Step, Store
 from sdx.config import Config, ShapeConfig
+from sdx.models.shape import shape_in
 from sdx.planning.lengths import SENTENCE_TOKENS
-from sdx.planning.shape import shape_in
 from sdx.planning.times import Work
 
 NLLB = {

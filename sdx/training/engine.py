@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,18 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import AutoModelForCausalLM
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from sdx.config import Adapter, EngineConfig, Precision, TrainConfig
+from sdx.config import Adapter, Precision, TrainConfig
+from sdx.ranks import is_main
+from sdx.training import kernels, probe
+from sdx.training.agree import agree
+from sdx.training.layout import Layout
 from sdx.training.objectives import Objective
+from sdx.training.optimizers import optimizer
 from sdx.training.quiet import deepspeed, silence
+
+log = getLogger("sdx")
 
 DTYPES = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}
 BUCKET_ELEMENTS = 50_000_000
@@ -29,39 +38,60 @@ class Trained(nn.Module):
         super().__init__()
         self.model = model
         self.objective = objective
+        self.packed = False
+        """Whether the model takes packs; else padded rows."""
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         return self.objective.loss(self.model, batch)
 
 
 @contextmanager
 def build(
-    model_dir: Path, objective: Objective[Any], train: TrainConfig, engine: EngineConfig, seed: int
+    model_dir: Path, objective: Objective[Any], train: TrainConfig, layout: Layout, seed: int
 ) -> Iterator[deepspeed.DeepSpeedEngine]:
     """The causal LM in `model_dir`, loaded and laid out for training. Needs the process group.
 
     Called with a batch it gives the objective's sum and count. All ranks need one seed, for the adapters.
     """
-    config = deepspeed_config(train, engine)
+    config = deepspeed_config(train, layout)
     linear = functional.linear
     torch.manual_seed(seed)
-    with silence(), _sharded_loading(config):
-        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=DTYPES[engine.precision])
-        if train.adapter is Adapter.lora:
-            model = with_adapters(model, train)
-        if engine.activation_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        weights = [weight for weight in model.parameters() if weight.requires_grad]
-        # PyTorch's fused AdamW is as fast as DeepSpeed's own on GPU and CPU and needs no compiler.
-        optimizer = torch.optim.AdamW(weights, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
-        built, *_ = deepspeed.initialize(model=Trained(model, objective), optimizer=optimizer, config=config)
-    built.train()
+    compiles = layout.compile and _can_compile()
+    with kernels.compiling(compiles):
+        with silence(), _sharded_loading(config):
+            model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=DTYPES[layout.precision])
+            if train.adapter is Adapter.lora:
+                model = with_adapters(model, train)
+            if layout.activation_checkpointing:
+                model.gradient_checkpointing_enable({"use_reentrant": False})
+            if compiles:
+                for layer in [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]:
+                    layer.compile(dynamic=True)
+            weights = [weight for weight in model.parameters() if weight.requires_grad]
+            trained = Trained(model, objective)
+            built, *_ = deepspeed.initialize(model=trained, optimizer=optimizer(weights, train), config=config)
+        built.module.packed = probe.takes_packs(built)
+        built.train()
+        try:
+            yield built
+        finally:
+            functional.linear = linear  # stage 3 leaves its own in place
+            with silence():
+                built.destroy()
+
+
+def _can_compile() -> bool:
+    """Whether a kernel can really be built, on every rank; says so if not. A compiler that is there may yet fail."""
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    reason = ""
     try:
-        yield built
-    finally:
-        functional.linear = linear  # stage 3 leaves its own in place
-        with silence():
-            built.destroy()
+        torch.compile(lambda x: x.sin() + 1, dynamic=True)(torch.zeros(8, device=device))
+    except Exception as error:  # of the compiler, of Inductor, of Triton
+        reason = str(error).strip().splitlines()[0]
+    built = agree(not reason, device)
+    if not built and is_main():
+        log.warning("%-12s not compiled, for no kernel can be built: %s", "engine", reason or "on another rank")
+    return built
 
 
 def update(engine: deepspeed.DeepSpeedEngine, rate: float, train: TrainConfig) -> Tensor | float:
@@ -94,20 +124,20 @@ def with_adapters(model: nn.Module, train: TrainConfig) -> nn.Module:
     return adapted
 
 
-def deepspeed_config(train: TrainConfig, engine: EngineConfig) -> dict[str, Any]:
+def deepspeed_config(train: TrainConfig, layout: Layout) -> dict[str, Any]:
     """DeepSpeed's JSON. Gradients are accumulated and reduced in fp32 at every stage."""
-    bf16 = engine.precision is Precision.bf16
+    bf16 = layout.precision is Precision.bf16
     zero: dict[str, Any] = {
         # At stage 0 DeepSpeed accumulates bf16 gradients in bf16. Its stage 1 does it in fp32 and is the same
         # otherwise on one rank; on several it needs less memory and gathers the weights after each step.
-        "stage": max(engine.zero_stage, 1) if bf16 else engine.zero_stage,
+        "stage": max(layout.zero_stage, 1) if bf16 else layout.zero_stage,
         "reduce_bucket_size": BUCKET_ELEMENTS,
         "allgather_bucket_size": BUCKET_ELEMENTS,
     }
-    if engine.offload_optimizer:
+    if layout.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
-        "train_micro_batch_size_per_gpu": engine.micro_batch_size,
+        "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,  # the loop itself says where a step ends
         "bf16": {"enabled": bf16, "immediate_grad_update": True},
         "data_types": {"grad_accum_dtype": "fp32"},

@@ -1,57 +1,247 @@
-"""From the engine's weights to a directory that `from_pretrained` loads."""
+"""From the live engine to a directory that `from_pretrained` loads; no rank ever holds the whole model."""
 
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import AutoModelForCausalLM
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch import distributed as dist
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from sdx.config import Adapter, TrainConfig
-from sdx.ranks import is_main
-from sdx.training.engine import with_adapters
+from sdx.artifacts import write_json
+from sdx.disk import sync
+from sdx.ranks import is_main, rank, world_size
 from sdx.training.quiet import deepspeed, silence
 
+SHARD_BYTES = 2 * 10**9
+DTYPE = torch.bfloat16
 
-def gather(engine: deepspeed.DeepSpeedEngine) -> dict[str, Tensor]:
-    """The trained weights by their names in the model, on rank 0's CPU; nothing on the other ranks.
 
-    Sharded weights are gathered one module at a time: no device ever holds the whole model.
+@torch.no_grad()
+def export(engine: deepspeed.DeepSpeedEngine, tokenizer: Any, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Writes the trained model to `out` in bf16, adapters merged; all of it or nothing. Called on every rank.
+
+    Each rank takes every n-th shard and all write at once, for writing takes longest. So a rank holds one shard in
+    the CPU's memory and, on the device, the weights of one module beside what it trains with.
+
+    Args:
+        out: the same directory for all ranks; what was there is replaced at the end.
+        shard_bytes: size of a shard at most. Only a layer that is larger makes a larger one.
+
+    Raises:
+        RuntimeError: another rank failed, with its message; that rank raises its own error.
     """
-    weights: dict[str, Tensor] = {}
-    seen: set[Tensor] = set()
-    for prefix, module in engine.module.model.named_modules():
-        own = {name: weight for name, weight in module.named_parameters(recurse=False) if weight.requires_grad}
-        own = {name: weight for name, weight in own.items() if weight not in seen}
-        seen.update(own.values())
-        sharded = engine.zero_optimization_partition_weights()
-        with deepspeed.zero.GatheredParameters(list(own.values()), enabled=sharded):
-            if is_main():
-                for name, weight in own.items():
-                    weights[f"{prefix}.{name}" if prefix else name] = weight.detach().to("cpu", copy=True)
-    return weights
-
-
-def export(weights: dict[str, Tensor], model_dir: Path, tokenizer: Any, out: Path, train: TrainConfig) -> None:
-    """Writes `model_dir` with the trained weights to `out`, in bf16, adapters merged; all of it or nothing.
-
-    The model is loaded afresh, so nothing of the engine is left in it.
-    """
-    lora = train.adapter is Adapter.lora
+    model = _plain(engine.module.model)
+    layers = _layers(model)
+    sizes = {layer: torch.empty(_bytes(parts), dtype=torch.uint8, device="meta") for layer, parts in layers.items()}
+    plan = split_torch_state_dict_into_shards(sizes, max_shard_size=shard_bytes)
+    files = list(plan.filename_to_tensors.items())
+    weight_map: dict[str, str] = {}
     partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    agreement = _Agreement()
+
+    with agreement.attempt():
+        if is_main():
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+    agreement.reach()
+    for first in range(0, len(files), world_size()):
+        together = files[first : first + world_size()]
+        shard: dict[str, Tensor] = {}
+        for writer, (_, names) in enumerate(together):
+            for name in names:
+                shard |= _collect(model, layers[name], engine, writer, agreement)
+        with agreement.attempt():
+            if shard:
+                save_file(shard, partial / together[rank()][0], metadata={"format": "pt"})
+        for (file, _), written in zip(together, agreement.reach(list(shard)), strict=False):
+            weight_map |= dict.fromkeys(written, file)
+    with agreement.attempt():
+        if is_main():
+            if plan.is_sharded:
+                write_json(partial / SAFE_WEIGHTS_INDEX_NAME, {"metadata": plan.metadata, "weight_map": weight_map})
+            _describe(model, tokenizer, partial)
+            for path in (*partial.iterdir(), partial):
+                sync(path)
+            shutil.rmtree(out, ignore_errors=True)
+            os.replace(partial, out)
+            sync(out.parent)
+    agreement.reach()
+
+
+class _Agreement:
+    """Ranks fail together: one that stopped alone would leave the others waiting for it in a collective."""
+
+    def __init__(self) -> None:
+        self._error: Exception | None = None
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """What is done inside may fail on this rank; holds no collective."""
+        try:
+            yield
+        except Exception as error:
+            self._error = self._error or error
+
+    def reach(self, value: Any = None) -> list[Any]:
+        """Waits for all ranks and returns the value of each; raises if an attempt of one has failed."""
+        said: list[Any] = [None] * world_size()
+        dist.all_gather_object(said, (value, self._error and f"{type(self._error).__name__}: {self._error}"))
+        if self._error is not None:
+            raise self._error
+        for other, (_, error) in enumerate(said):
+            if error is not None:
+                raise RuntimeError(f"rank {other} could not export the model: {error}")
+        return [value for value, _ in said]
+
+
+@dataclass
+class _Part:
+    """A module and what it alone adds to the exported model."""
+
+    module: nn.Module
+    weights: dict[str, Tensor]
+    """Parameters and persistent buffers by their names in the plain model; perhaps sharded."""
+
+
+def _plain(model: Any) -> Any:
+    """The model of transformers inside of torch.compile and PEFT."""
+    model = getattr(model, "_orig_mod", model)
+    model = model.get_base_model() if hasattr(model, "peft_config") else model
+    # At stage 3 transformers notes conversions that it has not made; undone, they would change names.
+    if (conversions := getattr(model, "_weight_conversions", None)) is not None:
+        model._weight_conversions = [conversion for conversion in conversions if conversion.was_used()]
+    return model
+
+
+def _layers(model: Any) -> dict[str, list[_Part]]:
+    """The model's parts by the layer they are in, such as `model.layers.0`; outside of layers each by itself.
+
+    Where transformers makes one weight of several or several of one, they are of one layer.
+    """
+    tied = model.all_tied_weights_keys
+    parts = {name: _Part(module, dict(_own(module, name))) for name, module in _modules(model)}
+    names: dict[Tensor, str] = {}  # one for each weight: of tied ones, transformers reads the source
+    for part in parts.values():
+        for name, weight in part.weights.items():
+            if names.setdefault(weight, name) in tied:
+                names[weight] = name
+    layers: dict[str, list[_Part]] = {}
+    for path, part in parts.items():
+        part.weights = {name: weight for name, weight in part.weights.items() if names[weight] == name}
+        if part.weights:
+            layer = re.match(r".*?\.\d+(?=\.|$)", path)
+            layers.setdefault(layer[0] if layer else path, []).append(part)
+    return layers
+
+
+def _modules(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """All modules by their names in the plain model; adapters come with the module that they wrap."""
+    module = getattr(module, "_orig_mod", module)
+    yield name, module
+    for key, child in _unwrapped(module).named_children():
+        yield from _modules(child, f"{name}.{key}" if name else key)
+
+
+def _own(module: nn.Module, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and persistent buffers of the module itself."""
+    module = _unwrapped(module)
+    yield from module.named_parameters(name, recurse=False)
+    for key, buffer in module.named_buffers(name, recurse=False):
+        if key.rpartition(".")[2] not in module._non_persistent_buffers_set:
+            yield key, buffer
+
+
+def _adapted(module: nn.Module) -> bool:
+    """Whether it is a module with LoRA."""
+    return hasattr(module, "get_delta_weight")
+
+
+def _unwrapped(module: Any) -> Any:
+    return module.get_base_layer() if _adapted(module) else module
+
+
+def _bytes(parts: list[_Part]) -> int:
+    """As they will be written; sharded weights know their size."""
+    weights = [weight for part in parts for weight in part.weights.values()]
+    return sum(getattr(weight, "ds_numel", weight.numel()) * _dtype(weight).itemsize for weight in weights)
+
+
+def _dtype(weight: Tensor) -> torch.dtype:
+    return DTYPE if weight.is_floating_point() else weight.dtype
+
+
+def _collect(
+    model: Any, parts: list[_Part], engine: deepspeed.DeepSpeedEngine, writer: int, agreement: _Agreement
+) -> dict[str, Tensor]:
+    """On the writing rank a layer as it is written, on the CPU; nothing on the others, which give their shares."""
+    layer: dict[str, Tensor] = {}
+    for part in parts:
+        needed = [*part.module.parameters()] if _adapted(part.module) else [*part.weights.values()]
+        sharded = engine.zero_optimization_partition_weights()
+        with deepspeed.zero.GatheredParameters(needed, enabled=sharded), agreement.attempt():
+            if writer == rank():
+                layer |= _copied(part)
+    with agreement.attempt():
+        # Loading may have fused weights, such as a layer's experts.
+        layer = {name: weight.contiguous() for name, weight in revert_weight_conversion(model, layer).items()}
+    return layer
+
+
+def _copied(part: _Part) -> dict[str, Tensor]:
+    """The whole weights, rounded, on the CPU, adapters merged."""
+    copied = {}
+    changes = _changes(part.module) if _adapted(part.module) else {}
+    for name, weight in part.weights.items():
+        if (change := changes.get(name.rpartition(".")[2])) is not None:
+            weight = weight.float() + change
+        copied[name] = weight.detach().to("cpu", _dtype(weight), copy=True)
+    return copied
+
+
+def _changes(adapted: Any) -> dict[str, Tensor]:
+    """alpha / r B A of each parameter with an adapter, in fp32: bf16 would round away most of a small change."""
+    changes: dict[str, Tensor] = {}
+    with _in_fp32(adapted):
+        while _adapted(adapted):  # the fused experts of a layer have a wrapper for each parameter
+            parameter = getattr(adapted, "parameter_name", "weight")
+            changes[parameter] = sum(adapted.get_delta_weight(adapter) for adapter in adapted.active_adapters)
+            adapted = adapted.base_layer
+    return changes
+
+
+@contextmanager
+def _in_fp32(adapted: nn.Module) -> Iterator[None]:
+    """PEFT multiplies in the dtype of the weights."""
+    kept = [(weight, weight.data) for weight in adapted.parameters()]
+    try:
+        for weight, data in kept:
+            weight.data = data.float()
+        yield
+    finally:
+        for weight, data in kept:
+            weight.data = data
+
+
+def _describe(model: Any, tokenizer: Any, out: Path) -> None:
+    """Everything but the weights. The config is the base model's but for the dtype."""
+    config = deepcopy(model.config)
+    for part in [config, *(getattr(config, name, None) for name in config.sub_configs)]:
+        if part is not None:
+            part.dtype = DTYPE
+    config.architectures = [type(model).__name__]
     with silence():
-        # bf16 would round away most of an adapter's small change: merge in fp32.
-        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32 if lora else torch.bfloat16)
-        if lora:
-            model = with_adapters(model, train)
-        unknown = model.load_state_dict(weights, strict=False).unexpected_keys
-        assert not unknown, unknown
-        if lora:
-            model = model.merge_and_unload()
-        model.to(torch.bfloat16).save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(partial, out)
+        config.save_pretrained(out)
+        if model.can_generate():
+            model.generation_config.save_pretrained(out)
+        tokenizer.save_pretrained(out)

@@ -9,29 +9,34 @@ number of ranks change the speed and not the result.
 
 import json
 import math
-import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from torch import Tensor
+from accelerate.utils import send_to_device
 from torch import distributed as dist
 
-from sdx.config import EngineConfig, InputError, TrainConfig
+from sdx.artifacts import read_json, write_json, write_rows
+from sdx.config import InputError, TrainConfig
 from sdx.progress import Progress
 from sdx.ranks import is_main, rank, world_size
 from sdx.training import checkpoints
 from sdx.training.engine import build, update
-from sdx.training.export import export, gather
+from sdx.training.export import export
 from sdx.training.launch import process_group
-from sdx.training.limits import check
+from sdx.training.layout import Layout
 from sdx.training.objectives import Objective
-from sdx.training.plan import Order, count_steps, dropout_seed, learning_rate, micro_batches
+from sdx.training.optimizers import check_device
+from sdx.training.plan import Order, computed_tokens, count_steps, dropout_seed, learning_rate, micro_batches
+from sdx.training.preemption import Preemption
+from sdx.training.probe import try_out
+from sdx.training.throughput import Cost, Meter, Reading, peak_memory_bytes
 
+SUMMARY = "summary.json"
+"""Written once the model is there: what comes after may be killed, and nothing is trained again."""
 NOTHING_DONE = {"step": 0, "loss": math.nan, "useful_tokens": 0, "seconds": 0.0}
 
 
@@ -42,7 +47,7 @@ def train(
     examples: Sequence[Any],
     out: Path,
     train: TrainConfig,
-    engine: EngineConfig,
+    layout: Layout,
     epochs: int,
     max_steps: int,
     seed: int,
@@ -64,31 +69,39 @@ def train(
     Raises:
         InputError: a config or examples that cannot work, before anything is loaded; a loss that diverged.
     """
-    check(train, engine)
     lengths, targets = _measure(examples, objective, epochs)
     steps = count_steps(len(examples), train.batch_size, epochs, max_steps)
     epoch_steps = count_steps(len(examples), train.batch_size, epochs=1, max_steps=0)
     groups = [example.group for example in examples] if train.keep_groups else range(len(examples))
     order = Order(groups, train.batch_size, seed)
 
-    with process_group() as device:
-        with build(model_dir, objective, train, engine, seed) as model:
+    if (out / SUMMARY).exists():
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        trained: dict[str, Any] = read_json(out / SUMMARY)
+        return trained
+    with process_group() as device, Preemption() as preemption:
+        check_device(train, device)
+        with build(model_dir, objective, train, layout, seed) as model:
             done = checkpoints.restore(model, out / "checkpoints") or dict(NOTHING_DONE)
             began = time.monotonic() - done["seconds"]
-            meter = _Meter(device)
-            with _Log(out / "log.jsonl", done["step"], steps, on_log) as log:
+            packed = model.module.packed
+            try_out(model, objective.collate(examples[:1], packed))
+            meter = Meter(device, Cost.of(model.module.model, train.adapter))
+            with _Log(out / "log.jsonl", done, steps, train, on_log) as log:
                 for step in range(done["step"], steps):
                     # Dropout is a function of seed, step and rank: a resumed run draws what the first drew.
                     torch.manual_seed(dropout_seed(seed, step, rank()))
                     batch = order.batch(step)
-                    batch_targets = sum(targets[i] for i in batch)
-                    shares = micro_batches(batch, lengths, engine.micro_batch_size, rank(), world_size())
-                    for share in shares:
+                    batch_tokens, batch_targets = (sum(sizes[i] for i in batch) for sizes in (lengths, targets))
+                    micro_steps = micro_batches(batch, lengths, layout.micro_batch_tokens, world_size(), packed)
+                    for shares in micro_steps:
                         # A rank with none left runs an example with weight 0: the others wait for gradients.
+                        share = shares[rank()]
                         weight = 1.0 if share else 0.0
-                        inputs = objective.collate([examples[i] for i in share or batch[:1]])
-                        inputs = {key: value.to(device, non_blocking=True) for key, value in inputs.items()}
-                        model.set_gradient_accumulation_boundary(share is shares[-1])
+                        with meter.waiting():
+                            inputs = objective.collate([examples[i] for i in share or batch[:1]], packed)
+                            inputs = send_to_device(inputs, device, non_blocking=True)
+                        model.set_gradient_accumulation_boundary(shares is micro_steps[-1])
                         loss, count = model(inputs)
                         # DeepSpeed averages over the ranks; the sum is what we want.
                         model.backward(loss * (weight * world_size() / batch_targets))
@@ -96,43 +109,41 @@ def train(
                     rate = learning_rate(step, steps, train)
                     grad_norm = update(model, rate, train)
 
-                    batch_tokens = sum(lengths[i] for i in batch)
-                    meter.count(batch_tokens, batch_targets)
+                    computed = sum(computed_tokens(shares, lengths, packed) for shares in micro_steps)
+                    meter.count(batch_tokens, batch_targets, computed)
                     done["step"] += 1
                     done["useful_tokens"] += batch_tokens
                     done["seconds"] = round(time.monotonic() - began, 3)
                     if done["step"] % train.log_every_steps == 0 or done["step"] == steps:
-                        done["loss"], useful_tokens_per_s = meter.read()
-                        row = {
-                            "step": done["step"],
-                            "epoch": round(done["step"] / epoch_steps, 4),
-                            "loss": done["loss"],
-                            "learning_rate": rate,
-                            "grad_norm": float(grad_norm),
-                            "useful_tokens_per_s": useful_tokens_per_s,
-                            "seconds": done["seconds"],
-                        }
-                        _refuse_divergence(row, train)
-                        log.write(row)
+                        known = {"step": done["step"], "epoch": round(done["step"] / epoch_steps, 4)}
+                        known |= {"learning_rate": rate, "seconds": done["seconds"]}
+                        log.add(known, meter.read(grad_norm))
                     log.bar.update()
-                    if done["step"] % train.save_every_steps == 0 and done["step"] < steps:
+                    due = done["step"] % train.save_every_steps == 0 and done["step"] < steps
+                    if due or preemption.requested():
                         with meter.pause():
+                            log.flush()
                             checkpoints.save(model, out / "checkpoints", done)
-            weights = gather(model)
+                        if preemption.requested():  # it may have come while the checkpoint was written
+                            raise preemption.leave(f"step {checkpoints.latest(out / 'checkpoints')} of {steps}")
+            export(model, tokenizer, out / "model")
         del model  # the engine is destroyed; now its memory can go
+        peak = torch.tensor(peak_memory_bytes(device), device=device)
+        dist.all_reduce(peak, op=dist.ReduceOp.MAX)
+        summary = {
+            "steps": done["step"],
+            "loss": done["loss"],
+            "useful_tokens": done["useful_tokens"],
+            "seconds": done["seconds"],
+            "useful_tokens_per_s": round(done["useful_tokens"] / done["seconds"], 1),
+            "peak_memory_bytes": int(peak),
+        }
         if is_main():
-            export(weights, model_dir, tokenizer, out / "model", train)
+            write_json(out / SUMMARY, summary)
             shutil.rmtree(out / "checkpoints", ignore_errors=True)
-        peak = torch.tensor(_peak_memory_bytes(device), device=device)
-        dist.all_reduce(peak, op=dist.ReduceOp.MAX)  # and no rank leaves before the model is written
-    return {
-        "steps": done["step"],
-        "loss": done["loss"],
-        "useful_tokens": done["useful_tokens"],
-        "seconds": done["seconds"],
-        "useful_tokens_per_s": round(done["useful_tokens"] / done["seconds"], 1),
-        "peak_memory_bytes": int(peak),
-    }
+        if preemption.requested():  # and no rank leaves before the model is written
+            raise preemption.leave("the trained model")
+    return summary
 
 
 def _measure(examples: Sequence[Any], objective: Objective[Any], epochs: int) -> tuple[list[int], list[int]]:
@@ -151,68 +162,56 @@ def _measure(examples: Sequence[Any], objective: Objective[Any], epochs: int) ->
     return [objective.tokens(example) for example in examples], targets
 
 
-class _Meter:
-    """What happened since the last log line. The sums stay on the device, for reading them waits for it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
-        self._restart()
-
-    def _restart(self) -> None:
-        self.sums.zero_()
-        self.tokens = self.targets = 0
-        self.began = time.monotonic()
-
-    def add(self, loss: Tensor, count: Tensor) -> None:
-        """One micro-batch of this rank."""
-        self.sums += torch.stack([loss, count])
-
-    def count(self, tokens: int, targets: int) -> None:
-        """One global batch."""
-        self.tokens += tokens
-        self.targets += targets
-
-    @contextmanager
-    def pause(self) -> Iterator[None]:
-        """Leaves what is done inside out of the speed."""
-        paused = time.monotonic()
-        yield
-        self.began += time.monotonic() - paused
-
-    def read(self) -> tuple[float, float]:
-        """Loss per target over all ranks, and useful tokens per second; starts anew."""
-        dist.all_reduce(self.sums)
-        loss, count = self.sums.tolist()
-        assert count == self.targets, f"the objective counted {count} targets of {self.targets}"
-        tokens_per_s = self.tokens / (time.monotonic() - self.began)
-        self._restart()
-        return loss / count, round(tokens_per_s, 1)
-
-
 class _Log:
     """Log file, progress bar and `on_log`; nothing of it on ranks > 0.
 
+    On a GPU a line is written when the next one is due, or before a checkpoint: so the loop waits for what the device
+    did a line ago and not for what it has just been told to do.
+
     Args:
-        step: the step that a resumed training goes on from; rows after it are dropped, for they come again.
+        done: what a resumed training goes on from; rows after its step are dropped, for they come again.
         steps: of the whole training.
     """
 
-    def __init__(self, path: Path, step: int, steps: int, on_log: Callable[[dict[str, Any]], None] | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        done: dict[str, Any],
+        steps: int,
+        train: TrainConfig,
+        on_log: Callable[[dict[str, Any]], None] | None,
+    ) -> None:
+        self.done = done
+        self.train = train
         self.on_log = on_log
-        self.bar = Progress("train", steps, "steps", done=step)
+        self.bar = Progress("train", steps, "steps", done=done["step"])
+        self.open_row: tuple[dict[str, Any], Reading] | None = None
         self.file: TextIO | None = None
         if is_main():
-            rows = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+            rows = [json.loads(line) for line in lines if line.endswith("\n")]
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = path.open("w", encoding="utf-8")
-            self.file.writelines(row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step)
+            write_rows(path, [row for row in rows if row["step"] <= done["step"]])
+            self.file = path.open("a", encoding="utf-8")
 
-    def write(self, row: dict[str, Any]) -> None:
-        shown = {
-            "loss": ("loss", ".3f"),
-            "lr": ("learning_rate", ".1e"),
-            "tok/s": ("useful_tokens_per_s", ".0f"),
-        }
+    def add(self, known: dict[str, Any], reading: Reading) -> None:
+        self.flush()
+        self.open_row = known, reading
+        if reading.arrived:
+            self.flush()
+
+    def flush(self) -> None:
+        """Raises InputError for a loss that diverged, on every rank."""
+        if self.open_row is None:
+            return
+        known, reading = self.open_row
+        self.open_row = None
+        row = known | reading.row()
+        self.done["loss"] = row["loss"]
+        _refuse_divergence(row, self.train)
+        shown = {"loss": ("loss", ".3f"), "lr": ("learning_rate", ".1e"), "tok/s": ("useful_tokens_per_s", ".0f")}
+        if "mfu" in row:
+            shown["MFU"] = ("mfu", ".0%")
         self.bar.set_postfix({name: format(row[key], spec) for name, (key, spec) in shown.items()}, refresh=False)
         if self.file:
             self.file.write(json.dumps(row) + "\n")
@@ -223,10 +222,14 @@ class _Log:
     def __enter__(self) -> "_Log":
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        self.bar.close()
-        if self.file:
-            self.file.close()
+    def __exit__(self, error: object, *_rest: object) -> None:
+        try:
+            if error is None:
+                self.flush()
+        finally:
+            self.bar.close()
+            if self.file:
+                self.file.close()
 
 
 def _refuse_divergence(row: dict[str, Any], train: TrainConfig) -> None:
@@ -235,9 +238,3 @@ def _refuse_divergence(row: dict[str, Any], train: TrainConfig) -> None:
             f"train.learning_rate={train.learning_rate} is too high: at step {row['step']} the loss is "
             f"{row['loss']} and the gradient's norm {row['grad_norm']}; lower it or raise train.warmup_ratio"
         )
-
-
-def _peak_memory_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

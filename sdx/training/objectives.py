@@ -1,12 +1,17 @@
 """What is minimised. The loop knows this seam and no objective."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+from sdx.training import packing
+from sdx.training.loss import linear_cross_entropy
 
 Item = TypeVar("Item", contravariant=True)
 
@@ -14,12 +19,15 @@ Item = TypeVar("Item", contravariant=True)
 class Objective(Protocol[Item]):
     """A loss that is a sum over units. The loop divides it by the number of units in the global batch.
 
-    Examples have an `id` and a `group`, see `plan.Order`. All methods are pure functions; `collate` runs on the CPU,
-    `loss` on the device.
+    Examples have an `id` and a `group`, see `plan.Order`. `collate` runs on the CPU, `loss` on the device.
     """
 
-    def collate(self, examples: Sequence[Item]) -> dict[str, Tensor]:
-        """A micro-batch of one example or more, as CPU tensors."""
+    def collate(self, examples: Sequence[Item], packed: bool) -> dict[str, Any]:
+        """A micro-batch of one example or more, as CPU tensors and plain numbers.
+
+        Args:
+            packed: the model takes packs (`packing.join`); else padded rows (`packing.pad`).
+        """
 
     def targets(self, example: Item) -> int:
         """Units of the loss that the example adds: what `loss` counts."""
@@ -27,7 +35,7 @@ class Objective(Protocol[Item]):
     def tokens(self, example: Item) -> int:
         """Useful tokens of the example: its length without padding."""
 
-    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def loss(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """The sum over the batch's units, with a gradient, and their count; two scalars.
 
         Runs inside the engine's forward. Weights may be sharded: use them by calling the modules they are in.
@@ -50,26 +58,26 @@ class CausalLM:
 
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id
+        self._chunked = True
 
-    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """Pads on the right.
+    def collate(self, examples: Sequence[Example], packed: bool) -> dict[str, Any]:
+        """See `packing`.
 
         Returns:
-            `input_ids` and `attention_mask`, both `[batch, seq]`; `positions` `[targets]`, where in the
-            flattened `[batch * seq]` a target is predicted; `labels` `[targets]`.
+            The model's inputs; and `positions` `[targets]`, where in the flattened `[batch * seq]` a target is
+            predicted, with `labels` `[targets]`.
         """
-        seq = max(len(example.input_ids) for example in examples)
-        input_ids = torch.full((len(examples), seq), self.pad_id)
-        attention_mask = torch.zeros((len(examples), seq), dtype=torch.long)
-        positions = []
-        for row, example in enumerate(examples):
-            length = len(example.input_ids)
-            input_ids[row, :length] = torch.tensor(example.input_ids)
-            attention_mask[row, :length] = 1
-            positions.append(torch.arange(length - self.targets(example), length) + (row * seq - 1))
+        ids = [example.input_ids for example in examples]
+        inputs = packing.join(ids) if packed else packing.pad(ids, self.pad_id)
+        lengths = [len(row) for row in ids]
+        spans = lengths if packed else [max(lengths)] * len(lengths)
+        starts = accumulate(spans[:-1], initial=0)
+        positions = [
+            torch.arange(length - self.targets(example), length) + (start - 1)
+            for start, length, example in zip(starts, lengths, examples, strict=True)
+        ]
         at = torch.cat(positions)
-        labels = input_ids.flatten()[at + 1]
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "positions": at, "labels": labels}
+        return {"inputs": inputs, "positions": at, "labels": inputs["input_ids"].flatten()[at + 1]}
 
     def targets(self, example: Example) -> int:
         """Response tokens; the very first token of a text is predicted by nothing."""
@@ -78,20 +86,54 @@ class CausalLM:
     def tokens(self, example: Example) -> int:
         return len(example.input_ids)
 
-    def loss(self, model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits `[targets, vocabulary]` only where a target is predicted: the head costs the most memory."""
-        positions = batch["positions"]
-
-        def select(_head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-            """`[batch, seq, hidden]` -> `[targets, hidden]`"""
-            return (inputs[0].flatten(0, 1).index_select(0, positions),)
-
-        # On the way into the head rather than after the base model: what a model does to its logits, such as
-        # soft-capping, stays its own business.
-        hook = model.get_output_embeddings().register_forward_pre_hook(select)
-        try:
-            output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-        finally:
-            hook.remove()
-        loss = cross_entropy(output.logits.float(), batch["labels"], reduction="sum")
+    def loss(self, model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Without the full logits, unless the model does something to its logits, such as soft-capping them."""
+        inputs, positions, labels = batch["inputs"], batch["positions"], batch["labels"]
+        head = model.get_output_embeddings()
+        if self._chunked and getattr(head, "bias", None) is None:
+            with _loss_as_output(head, positions, labels) as losses:
+                output = model(**inputs, use_cache=False)
+            # ZeRO-3 hands the head's output on as another tensor, of the same memory.
+            if output.logits.data_ptr() == losses[0].data_ptr():
+                return output.logits, torch.full_like(losses[0], len(positions))
+            self._chunked = False
+        with _only_at(head, positions):
+            output = model(**inputs, use_cache=False)
+        loss = cross_entropy(output.logits[0].float(), labels, reduction="sum")
         return loss, torch.full_like(loss, len(positions))
+
+
+@contextmanager
+def _loss_as_output(head: nn.Module, positions: Tensor, labels: Tensor) -> Iterator[list[Tensor]]:
+    """While inside, calling the head gives the loss in place of logits, and puts it into the list.
+
+    In the head rather than after the base model, because sharded weights are there only while their module is called.
+    """
+    losses: list[Tensor] = []
+
+    def forward(hidden: Tensor) -> Tensor:
+        losses.append(linear_cross_entropy(_select(hidden, positions), head.weight, labels))  # type: ignore[arg-type]
+        return losses[-1]
+
+    before = vars(head).get("forward")
+    head.forward = forward
+    try:
+        yield losses
+    finally:
+        del head.forward
+        if before is not None:
+            head.forward = before
+
+
+@contextmanager
+def _only_at(head: nn.Module, positions: Tensor) -> Iterator[None]:
+    """While inside, the head sees the targets alone: `[batch, seq, hidden]` -> `[1, targets, hidden]`."""
+    hook = head.register_forward_pre_hook(lambda _head, inputs: (_select(inputs[0], positions)[None],))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _select(hidden: Tensor, positions: Tensor) -> Tensor:
+    return hidden.flatten(0, 1).index_select(0, positions)

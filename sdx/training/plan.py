@@ -9,6 +9,7 @@ from collections.abc import Hashable, Sequence
 from random import Random
 
 from sdx.config import TrainConfig
+from sdx.training import packing
 
 
 def count_steps(examples: int, batch_size: int, epochs: int, max_steps: int) -> int:
@@ -61,16 +62,28 @@ class Order:
 
 
 def micro_batches(
-    batch: Sequence[int], lengths: Sequence[int], micro_batch_size: int, rank: int, world_size: int
-) -> list[list[int]]:
-    """One rank's share of a global batch, micro-step by micro-step; the same number of them on every rank.
+    batch: Sequence[int], lengths: Sequence[int], budget: int, ranks: int, packed: bool
+) -> list[list[list[int]]]:
+    """A global batch, micro-step by micro-step: the examples of each rank in it, in packs or as padded rows.
 
-    Neighbours in length go together, so that there is little padding and the ranks finish a micro-step at the
-    same time. A rank for which the last micro-step has no example left gets an empty list.
+    A rank for which the last micro-step has none left gets an empty list.
+
+    Args:
+        lengths: tokens, of all examples.
+        budget: tokens in a pack; an example that is longer is alone in it.
     """
-    ordered = sorted(batch, key=lambda index: (lengths[index], index))
-    together = micro_batch_size * world_size
-    return [ordered[start + rank : start + together : world_size] for start in range(0, len(ordered), together)]
+    sizes = [lengths[index] for index in batch]
+    together = packing.balanced(sizes, budget, ranks) if packed else packing.rows(sizes, budget)
+    shares = [[batch[place] for place in places] for places in together]
+    shares += [[] for _ in range(-len(shares) % ranks)]
+    return [shares[start : start + ranks] for start in range(0, len(shares), ranks)]
+
+
+def computed_tokens(shares: Sequence[Sequence[int]], lengths: Sequence[int], packed: bool) -> int:
+    """Tokens of a micro-step's forward passes over all ranks, padding included."""
+    if packed:
+        return sum(lengths[index] for share in shares for index in share)
+    return sum(len(share) * max((lengths[index] for index in share), default=0) for share in shares)
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:

@@ -19,6 +19,8 @@ finally:
 __all__ = ["deepspeed", "silence"]
 
 deepspeed.utils.logger.setLevel(logging.ERROR)
+# peft imports it where it is installed, and it warns of kernels for inference.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # DeepSpeed calls collectives by their old names, at every micro-step.
 warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
 # A shared-memory all-reduce for inference, compiled with g++ at the first start on a CPU. Training uses gloo.

@@ -1,22 +1,28 @@
 """Training as a step: a mix of (prompt, response) rows and a backbone in, a model in Hugging Face format out."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from logging import getLogger
 from typing import Any
 
 from sdx.artifacts import Step, Workspace, read_rows
-from sdx.config import Config, InputError
+from sdx.config import Config, InputError, ShapeConfig
+from sdx.ranks import is_main
 from sdx.tracking import Tracker
+from sdx.training.hardware import read_hardware
+from sdx.training.layout import Layout, choose, describe
+
+log = getLogger("sdx")
 
 
 def train_step(mix: Step, backbone: Step, config: Config, tracker: Tracker) -> Step:
     """Publishes `model/` and `log.jsonl`, one line per optimizer step. Runs on all ranks."""
     scale = config.scale
-    engine = {k: v for k, v in asdict(config.engine).items() if k != "name"}
     decides = {
         "train": {k: v for k, v in asdict(config.train).items() if not k.endswith("every_steps")},
-        "engine": engine,
+        "precision": config.engine.precision.value,
         "template": config.backbone.template,
         "max_length_tokens": scale.max_length_tokens,
         "epochs": scale.epochs,
@@ -29,6 +35,7 @@ def train_step(mix: Step, backbone: Step, config: Config, tracker: Tracker) -> S
 
 def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
     from sdx.models.backbone import check_length, load_tokenizer
+    from sdx.models.shape import shape_in
     from sdx.models.template import encode_example
     from sdx.training.loop import train
     from sdx.training.objectives import CausalLM, Example
@@ -42,6 +49,10 @@ def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
     examples = [Example(row["id"], ids, prompt, row["source_id"]) for row, ids, prompt in encoded if len(ids) <= limit]
     if not examples:
         raise InputError(f"scale.max_length_tokens={limit} is shorter than every training example; raise it")
+    shape = shape_in(model_dir)
+    assert shape is not None, model_dir
+    lengths = [len(example.input_ids) for example in examples]
+    layout = _layout(config, shape, lengths)
     summary: dict[str, Any] = train(
         model_dir=model_dir,
         tokenizer=tokenizer,
@@ -49,7 +60,7 @@ def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
         examples=examples,
         out=workspace.dir,
         train=config.train,
-        engine=config.engine,
+        layout=layout,
         epochs=config.scale.epochs,
         max_steps=config.scale.max_steps,
         seed=config.seed,
@@ -61,3 +72,18 @@ def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
         subsets=dict(Counter(row["subset"] for row in rows)),
         **summary,
     )
+
+
+def _layout(config: Config, shape: ShapeConfig, lengths: Sequence[int]) -> Layout:
+    """For examples of these lengths, on what this launch has. Says what it is and what it takes."""
+    train, scale = config.train, config.scale
+    mean = sum(lengths) / len(lengths)
+    tokens = mean * scale.epochs * len(lengths)
+    if scale.max_steps:
+        tokens = min(tokens, mean * scale.max_steps * train.batch_size)
+    hardware = read_hardware()
+    batch_tokens = mean * min(train.batch_size, len(lengths))
+    layout = choose(config.engine, train, shape, max(lengths), batch_tokens, tokens, hardware)
+    if is_main():
+        log.info("%-12s %s", "engine", describe(layout, config.engine, train, shape, max(lengths), hardware))
+    return layout

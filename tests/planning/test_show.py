@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sdx.config import ShapeConfig
+from sdx.config import EngineConfig, ShapeConfig
 from sdx.planning.show import show
 from tests.planning.graph import backbone, corpus, generate, mix, step, train, translate
 
@@ -39,7 +39,12 @@ def test_a_plan_of_a_model_that_is_nowhere_says_what_it_takes(config, store, run
     assert 0 < total["hours"]["8 x H100"] < total["hours"]["1 x H100"]
     assert "hub meta-llama/Llama-2-7b-hf @ 00000000" in printed
     assert "13.5 GB" in printed
-    assert "-> ZeRO 3" in printed
+    assert printed.count("-> ZeRO 3") == 2
+    assert "-> ZeRO 3 + offload" in printed  # on one
+    assert "8 x H100: ZeRO-3 (given), " in printed
+    assert [layout.zero_stage for layout in found["layouts"].values()] == [3, 3]
+    assert found["layouts"]["1 x H100"].offload_optimizer
+    assert not found["layouts"]["8 x H100"].offload_optimizer
     assert "nothing was run" in printed
     assert not store.root.exists()
     assert max(map(len, printed.splitlines())) <= 118
@@ -75,6 +80,17 @@ def test_memory_is_given_for_every_stage_and_the_launched_ranks(config, store, r
     totals = [found[stage, False, 16][0].total for stage in range(4)]
     assert totals[0] == totals[1] > totals[2] > totals[3]
     assert "ZeRO 0, 1 " in capsys.readouterr().out
+
+
+def test_a_training_that_fits_nowhere_has_no_time_and_says_why(config, store, run, capsys):
+    config.engine = EngineConfig(name="zero1", zero_stage=1, offload_optimizer=False)
+    found = show(config, store, run)
+    printed = capsys.readouterr().out
+    trained = next(step for step in found["steps"].values() if step["name"] == "train")
+    assert trained["hours"]["1 x H100"] is found["total"]["hours"]["1 x H100"] is None
+    assert trained["hours"]["8 x H100"] > 0
+    assert "1 x H100: engine=zero1 does not fit: training 6.74B parameters" in printed
+    assert "no times" not in printed
 
 
 def test_a_model_of_unknown_size_gets_a_plan_without_times(config, store, run, capsys):

@@ -2,23 +2,32 @@
 
 import pytest
 
-from sdx.config import Adapter, EngineConfig, ShapeConfig, TrainConfig
+from sdx.config import Adapter, ShapeConfig, TrainConfig
 from sdx.planning import hardware
 from sdx.planning.hardware import GPUS, Device, Machine, machines, visible_gpu
 from sdx.planning.times import Work, seconds
+from sdx.training.layout import Layout
+from sdx.training.memory import GIB
 
 SMOLLM2 = ShapeConfig(134_515_008, 30, 576, 1536, 192, 49152)
 SHAPE = ShapeConfig(parameters=10**9, layers=10, hidden_size=1000, kv_width=500)
 DEVICE = Device(
-    "d", train_flops=1e12, read_flops=2e12, decode_flops=1e12, bytes_per_s=1e11, launch_s=0, load_bytes_per_s=1e9
+    "d",
+    train_flops=1e12,
+    read_flops=2e12,
+    decode_flops=1e12,
+    bytes_per_s=1e11,
+    launch_s=0,
+    load_bytes_per_s=1e9,
+    memory_bytes=16e9,
 )
 ONE = Machine(DEVICE, 1)
 TRAIN = TrainConfig(batch_size=16, learning_rate=3e-4)
-ENGINE = EngineConfig(name="e")
+LAYOUT = Layout(micro_batch_tokens=10)
 
 
-def took(work, machine=ONE, train=TRAIN, engine=ENGINE):
-    return seconds(work, machine, train, engine)
+def took(work, machine=ONE, train=TRAIN, layout=LAYOUT):
+    return seconds(work, machine, train, layout)
 
 
 def test_training_takes_6n_a_token_and_attention_and_all_ranks_share_it():
@@ -31,8 +40,8 @@ def test_training_takes_6n_a_token_and_attention_and_all_ranks_share_it():
 @pytest.mark.parametrize(("adapter", "again", "factor"), [("full", True, 4), ("lora", False, 2), ("lora", True, 3)])
 def test_checkpointing_costs_a_forward_pass_and_lora_spares_the_weights_gradients(adapter, again, factor):
     train = TrainConfig(batch_size=16, learning_rate=3e-4, adapter=Adapter(adapter))
-    engine = EngineConfig(name="e", activation_checkpointing=again)
-    assert took(Work(SHAPE, trained=1000), train=train, engine=engine) == pytest.approx(factor * 2e9 * 1000 / 1e12)
+    layout = Layout(activation_checkpointing=again)
+    assert took(Work(SHAPE, trained=1000), train=train, layout=layout) == pytest.approx(factor * 2e9 * 1000 / 1e12)
 
 
 def test_generation_waits_for_memory_in_small_batches_and_for_arithmetic_in_large_ones():
@@ -45,15 +54,18 @@ def test_generation_waits_for_memory_in_small_batches_and_for_arithmetic_in_larg
 
 
 def test_launching_is_the_least_time_of_a_step():
-    slow = Device("d", 1e15, 1e15, 1e15, 1e15, launch_s=1e-3, load_bytes_per_s=1e9)
+    slow = Device("d", 1e15, 1e15, 1e15, 1e15, launch_s=1e-3, load_bytes_per_s=1e9, memory_bytes=80e9)
     assert took(Work(SHAPE, generated=1, decode_steps=100), Machine(slow, 1)) == pytest.approx(100 * 10 * 1e-3)
-    assert took(Work(SHAPE, trained=1, passes=80), Machine(slow, 8)) == pytest.approx(10 * 3 * 10 * 1e-3)
+    a_micro_batch = 3 * 10 * 1e-3  # a backward pass launches as much as two forward passes
+    assert took(Work(SHAPE, trained=800, steps=2), Machine(slow, 8)) == pytest.approx(10 * a_micro_batch)
+    assert took(Work(SHAPE, trained=800, steps=20), Machine(slow, 8)) == pytest.approx(20 * a_micro_batch)
 
 
 def test_loading_and_what_needs_no_model_add_up_and_an_unknown_size_gives_no_time():
     assert took(Work(SHAPE, loads=2, seconds=5)) == pytest.approx(5 + 2 * 2)
     assert took(Work(seconds=5)) == 5
     assert took(Work(ShapeConfig(), generated=1)) is None
+    assert took(Work(SHAPE, trained=1), layout=None) is None
 
 
 @pytest.mark.parametrize(
@@ -77,6 +89,8 @@ def test_a_gpu_is_known_by_the_drivers_name_and_an_unknown_one_leaves_the_refere
         "8 x A100",
     ]
     assert machines(("NVIDIA GeForce RTX 4090", ""), 2, 1) == [Machine(GPUS["RTX 4090"], 2)]
+    [smaller] = machines(("NVIDIA A100-SXM4-40GB", "40960 MiB"), 2, 1)
+    assert (smaller.hardware.ranks, smaller.hardware.device_bytes, smaller.hardware.is_cuda) == (2, 40 * GIB, True)
     assert [machine.name for machine in machines(("Quadro", ""), 1, 1)] == ["1 x H100", "8 x H100"]
 
 

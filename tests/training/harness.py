@@ -12,10 +12,13 @@ from typing import Any
 
 import torch
 
-from sdx.config import Adapter, EngineConfig, Precision, TrainConfig
+from sdx.config import Adapter, Precision, TrainConfig
 from sdx.ranks import is_main
 from sdx.training import checkpoints, loop
+from sdx.training.layout import Layout
 from sdx.training.objectives import CausalLM, Example
+from sdx.training.quiet import deepspeed
+from sdx.training.state import WEIGHT, TrainedState
 
 PAD_ID = 3
 SEED = 5
@@ -24,10 +27,10 @@ Weights = dict[str, torch.Tensor]
 # On two ranks: of 11 examples in batches of 8 a batch of 3 is left, in which rank 1 has no example for its
 # second micro-step where the micro-batch is 1.
 CASES: dict[str, dict[str, Any]] = {
-    "zero0": {"zero_stage": 0, "micro_batch_size": 4},
-    "zero1": {"zero_stage": 1, "micro_batch_size": 1},
-    "zero2": {"zero_stage": 2, "micro_batch_size": 1},
-    "zero3": {"zero_stage": 3, "micro_batch_size": 1},
+    "zero0": {"zero_stage": 0, "micro_batch_tokens": 64},
+    "zero1": {"zero_stage": 1, "micro_batch_tokens": 1},
+    "zero2": {"zero_stage": 2, "micro_batch_tokens": 1},
+    "zero3": {"zero_stage": 3, "micro_batch_tokens": 1},
     "zero3_offload": {"zero_stage": 3, "offload_optimizer": True, "activation_checkpointing": True},
     "zero3_lora": {"zero_stage": 3, "adapter": Adapter.lora, "activation_checkpointing": True},
     "zero0_bf16": {"zero_stage": 0, "precision": Precision.bf16},
@@ -39,7 +42,7 @@ DEFAULTS = {
     "learning_rate": 2e-4,
     "lora_dropout": 0.0,
     "precision": Precision.fp32,
-    "micro_batch_size": 2,
+    "micro_batch_tokens": 40,
 }
 
 
@@ -67,16 +70,21 @@ def fit(
     """Trains with `DEFAULTS` unless `options`, fields of TrainConfig and EngineConfig, say otherwise.
 
     Returns:
-        The trained weights on rank 0, which the export rounds to bf16, and the summary.
+        The trained weights, which the export rounds to bf16 (none where the model was there already), and the summary.
     """
     from transformers import AutoTokenizer
 
     options = DEFAULTS | options
     train = TrainConfig(**{key: value for key, value in options.items() if hasattr(TrainConfig, key)})
-    engine = EngineConfig("test", **{key: value for key, value in options.items() if hasattr(EngineConfig, key)})
+    layout = Layout(**{key: value for key, value in options.items() if hasattr(Layout, key)})
     caught: list[Weights] = []
-    gather = loop.gather
-    loop.gather = lambda model: caught.append(gather(model)) or caught[-1]
+    export = loop.export
+
+    def note_and_export(model: Any, *rest: Any) -> None:
+        caught.append(trained_weights(model))
+        export(model, *rest)
+
+    loop.export = note_and_export
     try:
         summary = loop.train(
             model_dir=model_dir,
@@ -85,15 +93,32 @@ def fit(
             examples=examples() if rows is None else rows,
             out=out,
             train=train,
-            engine=engine,
+            layout=layout,
             epochs=epochs,
             max_steps=0,
             seed=SEED,
             on_log=on_log,
         )
     finally:
-        loop.gather = gather
-    return caught[0], summary
+        loop.export = export
+    return (caught[0] if caught else {}), summary
+
+
+def trained_weights(engine: Any) -> Weights:
+    """In fp32, as the optimizer has them."""
+    state = TrainedState(engine)
+    return {name: state.read(name, WEIGHT).to("cpu", copy=True) for name in state.shapes}
+
+
+def live_weights(engine: Any) -> Weights:
+    """As the forward pass has them."""
+    weights: Weights = {}
+    sharded = engine.zero_optimization_partition_weights()
+    for name, weight in engine.module.model.named_parameters():
+        if weight.requires_grad:
+            with deepspeed.zero.GatheredParameters([weight], enabled=sharded):
+                weights[name] = weight.detach().to("cpu", copy=True)
+    return weights
 
 
 def interrupt_after(step: int) -> Callable[[dict[str, Any]], None]:

@@ -7,6 +7,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
+from sdx.training import loss
+from sdx.training.attention import PACKED
 from sdx.training.objectives import CausalLM, Example
 from tests.training.harness import PAD_ID, examples
 
@@ -25,32 +27,41 @@ def expected(model: torch.nn.Module, rows: list[Example]) -> tuple[float, int]:
     return total, count
 
 
-def test_sum_and_count_are_those_of_the_response(model_dir: Path):
+@pytest.mark.parametrize("packed", [True, False])
+def test_sum_and_count_are_those_of_the_response(model_dir: Path, packed: bool):
     rows = [*examples(5), Example("whole", [9, 8, 7, 6], 0), Example("last", [9, 8, 7, 6], 3)]
     model = AutoModelForCausalLM.from_pretrained(model_dir)
-    loss, count = OBJECTIVE.loss(model, OBJECTIVE.collate(rows))
+    if packed:
+        model.set_attn_implementation(PACKED)
+    computed, count = OBJECTIVE.loss(model, OBJECTIVE.collate(rows, packed))
+    model.set_attn_implementation("sdpa")
     total, targets = expected(model, rows)
-    assert loss.item() == pytest.approx(total, rel=1e-6)
+    assert computed.item() == pytest.approx(total, rel=1e-6)
     assert count.item() == targets == sum(OBJECTIVE.targets(row) for row in rows)
 
 
 def test_prompt_tokens_are_never_labels():
-    row = Example("x", [5, 6, 7, 8, 9], 3)
-    batch = OBJECTIVE.collate([row, Example("long", list(range(10, 20)), 8)])
-    assert batch["labels"].tolist() == [8, 9, 18, 19]
-    assert batch["positions"].tolist() == [2, 3, 17, 18]
-    assert batch["input_ids"][0].tolist() == [5, 6, 7, 8, 9] + [PAD_ID] * 5
-    assert batch["attention_mask"].sum(dim=1).tolist() == [5, 10]
+    row, other = Example("x", [5, 6, 7, 8, 9], 3), Example("long", list(range(10, 20)), 8)
+    padded, packed = (OBJECTIVE.collate([row, other], packed) for packed in (False, True))
+    assert padded["labels"].tolist() == packed["labels"].tolist() == [8, 9, 18, 19]
+    assert padded["positions"].tolist() == [2, 3, 17, 18]
+    assert packed["positions"].tolist() == [2, 3, 12, 13]
+    assert padded["inputs"]["input_ids"][0].tolist() == [5, 6, 7, 8, 9] + [PAD_ID] * 5
+    assert padded["inputs"]["attention_mask"].sum(dim=1).tolist() == [5, 10]
     assert OBJECTIVE.tokens(row) == 5
 
 
-def test_logits_are_computed_at_targets_only(model_dir: Path):
+def test_the_head_never_sees_more_than_a_chunk_of_targets(model_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    rows = examples(5)
     model = AutoModelForCausalLM.from_pretrained(model_dir)
-    shapes = []
-    model.lm_head.register_forward_hook(lambda _module, _inputs, output: shapes.append(tuple(output.shape)))
-    OBJECTIVE.loss(model, OBJECTIVE.collate([Example("x", [5, 6, 7, 8, 9], 3)]))
-    assert shapes == [(2, model.config.vocab_size)]
-    assert not model.lm_head._forward_pre_hooks
+    sizes: list[int] = []
+    nll = loss._nll
+    monkeypatch.setattr(loss, "_nll", lambda logits, labels: sizes.append(logits.shape[0]) or nll(logits, labels))
+    monkeypatch.setattr(loss, "CHUNK_BYTES", 7 * 4 * model.config.vocab_size)
+    computed, count = OBJECTIVE.loss(model, OBJECTIVE.collate(rows, packed=False))
+    assert computed.item() == pytest.approx(expected(model, rows)[0], rel=1e-6)
+    assert sizes == [7] * (int(count) // 7) + [int(count) % 7] * bool(count % 7)
+    assert "forward" not in vars(model.lm_head)  # the model is as it was
 
 
 def test_what_a_model_does_to_its_logits_is_kept():
@@ -60,5 +71,14 @@ def test_what_a_model_does_to_its_logits_is_kept():
         num_key_value_heads=1, head_dim=16, final_logit_softcapping=0.5, initializer_range=0.5,
     )  # fmt: skip
     model = Gemma2ForCausalLM(config).eval()
-    loss, _ = OBJECTIVE.loss(model, OBJECTIVE.collate(examples(3)))
-    assert loss.item() == pytest.approx(expected(model, examples(3))[0], rel=1e-5)
+    objective = CausalLM(PAD_ID)
+    for _ in range(2):
+        computed, _ = objective.loss(model, objective.collate(examples(3), packed=False))
+        assert computed.item() == pytest.approx(expected(model, examples(3))[0], rel=1e-5)
+
+
+def test_a_head_with_a_bias_keeps_it(model_dir: Path):
+    model = AutoModelForCausalLM.from_pretrained(model_dir)
+    model.lm_head.bias = torch.nn.Parameter(torch.randn(model.config.vocab_size))
+    computed, _ = CausalLM(PAD_ID).loss(model, OBJECTIVE.collate(examples(3), packed=False))
+    assert computed.item() == pytest.approx(expected(model, examples(3))[0], rel=1e-5)

@@ -9,16 +9,19 @@ import pytest
 
 from sdx.config import EngineConfig, InputError, TrainConfig
 from sdx.training.limits import check
-from sdx.training.plan import Order, count_steps, learning_rate, micro_batches
+from sdx.training.plan import Order, computed_tokens, count_steps, learning_rate, micro_batches
 
 LENGTHS = [3, 9, 4, 8, 5, 7, 6, 2, 11, 10, 1]
 
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"batch_size": 0}, "train.batch_size=0 is too small; set it to 1 or more"),
-    ({"micro_batch_size": 0}, "engine.micro_batch_size=0 is too small; set it to 1 or more"),
+    ({"micro_batch_tokens": 0}, "engine.micro_batch_tokens=0 is too small; set it to 1 or more"),
     ({"zero_stage": 4}, "engine.zero_stage=4 does not exist; set it to 0, 1, 2 or 3"),
-    ({"offload_optimizer": True}, "engine.offload_optimizer=true needs engine.zero_stage 1, 2 or 3; set one"),
+    (
+        {"offload_optimizer": True, "zero_stage": 0},
+        "engine.offload_optimizer=true needs engine.zero_stage 1, 2 or 3; set one",
+    ),
     ({"learning_rate": 0.0}, "train.learning_rate=0.0 is too small; set it above 0"),
     ({"warmup_ratio": 5.0}, "train.warmup_ratio=5.0 is no share; set it between 0 and 1"),
     ({"save_every_steps": 0}, "train.save_every_steps=0 is too small; set it to 1 or more"),
@@ -78,14 +81,18 @@ def test_the_versions_of_a_question_meet_in_a_batch_and_are_shuffled():
     assert first != sorted(first) or batches[1][:4] != sorted(batches[1][:4])
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-@pytest.mark.parametrize("micro_batch_size", [1, 2, 4, 16])
-def test_layout_gives_every_example_to_one_rank(world_size: int, micro_batch_size: int):
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("budget", [1, 12, 30, 1000])
+def test_a_layout_gives_every_example_to_one_rank(ranks: int, budget: int, packed: bool):
     batch = [10, 2, 7, 5, 0, 8, 3]
-    shares = [micro_batches(batch, LENGTHS, micro_batch_size, rank, world_size) for rank in range(world_size)]
-    assert len({len(steps) for steps in shares}) == 1
-    assert sorted(chain(*chain(*shares))) == sorted(batch)
-    assert all(len(share) <= micro_batch_size for steps in shares for share in steps)
-    together = [list(chain(*step)) for step in zip(*shares, strict=True)]
-    for earlier, later in pairwise(together):
-        assert max(LENGTHS[i] for i in earlier) <= min(LENGTHS[i] for i in later)
+    rounds = micro_batches(batch, LENGTHS, budget, ranks, packed)
+    assert {len(shares) for shares in rounds} == {ranks}
+    assert sorted(chain(*chain(*rounds))) == sorted(batch)
+    for share in chain(*rounds):
+        longest = max((LENGTHS[i] for i in share), default=0)
+        size = sum(LENGTHS[i] for i in share) if packed else len(share) * longest
+        assert size <= budget or len(share) == 1
+    useful = sum(LENGTHS[i] for i in batch)
+    computed = sum(computed_tokens(shares, LENGTHS, packed) for shares in rounds)
+    assert computed == useful if packed or budget == 1 else computed > useful

@@ -1,12 +1,13 @@
 """Shapes from a model's files, and those in conf/ against the architectures' own arithmetic."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from sdx.config import ShapeConfig
-from sdx.planning.shape import shape_in
+from sdx.models.shape import shape_in
 from tests.tiny import tiny_model
 
 CONF = Path(__file__).parents[2] / "conf" / "backbone"
@@ -23,6 +24,13 @@ def test_a_directory_tells_its_shape(tmp_path):
     vocabulary = shape_in(model).vocab_size
     parameters = 2 * vocabulary * 64 + 2 * layer + 64
     assert shape_in(model) == ShapeConfig(parameters, 2, 64, 128, 32, vocabulary)
+
+
+def test_a_directory_with_pytorchs_weights_alone_has_the_architectures_parameters_without_norms(tmp_path):
+    model = tiny_model(tmp_path / "model")
+    counted = shape_in(model)
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    assert shape_in(model) == replace(counted, parameters=counted.parameters - 5 * 64)
 
 
 def test_a_directory_without_weights_tells_nothing(tmp_path):

@@ -1,0 +1,160 @@
+"""Attention over packs: examples laid end to end in one row, none of which sees another.
+
+Three ways, all of them exact:
+
+    varlen        CUDA in bf16: PyTorch's variable-length attention, with FlashAttention 3 where it is installed
+    kernels       CPU with `engine.compile`: `sdx.training.kernels`
+    by example    everything else: PyTorch's attention on one example after the other
+
+A dense mask over the pack would be a fourth; it computes and throws away what one example would see of another.
+"""
+
+import inspect
+from contextlib import suppress
+from importlib.util import find_spec
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import attention as torch_attention
+from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from sdx.training import kernels
+
+PACKED = "sdx_packed"
+"""The name under which transformers finds `packed_attention`."""
+WIDEST = 256
+"""Head dimension up to which the CUDA kernels go, in steps of `STEP`."""
+STEP = 8
+AMPERE, HOPPER = (8, 0), (9, 0)
+HALF = (torch.bfloat16, torch.float16)
+FLASH_3 = "flash_attn_interface"
+"""FlashAttention 3's module."""
+TAKES_GROUPS = "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""Whether keys may have fewer heads than queries, as from torch 2.12 on."""
+
+_varlen_runs = _flash_3 = False
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    cu_seq_lens_q: Tensor,
+    max_length_q: int,
+    attention_pairs: int,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_ignored: Any,
+) -> tuple[Tensor, None]:
+    """What a transformers model calls in every layer; what `packing.join` makes comes through its forward.
+
+    Args:
+        query: `[1, heads, tokens, head_dim]`; `key` and `value` may have fewer heads, shared by groups of query heads.
+        cu_seq_lens_q: `[examples + 1]`, int32: where an example begins and the one before it ends.
+        max_length_q: tokens of the longest example.
+        attention_pairs: see `kernels.kept_pairs`.
+
+    Returns:
+        `[1, tokens, heads, head_dim]`
+
+    Raises:
+        NotImplementedError: the model wants what cannot be done here; `sdx.training.probe` finds out in time.
+    """
+    if attention_mask is not None or softcap is not None or s_aux is not None:
+        raise NotImplementedError("masks, soft-capped scores and attention sinks")
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    window = sliding_window or 0
+    width = query.shape[-1]
+    fits = query.is_cuda and query.dtype in HALF and width <= WIDEST and width % STEP == 0
+    if _varlen_runs and fits and not dropout:
+        out = _varlen(query, key, value, cu_seq_lens_q, max_length_q, scale, causal, window)
+    elif kernels.available(query) and not dropout:
+        out = kernels.attention(query, key, value, cu_seq_lens_q, attention_pairs, scale, causal, window)
+    else:
+        out = _by_example(query, key, value, cu_seq_lens_q, scale, causal, window, dropout)
+    return out, None
+
+
+AttentionInterface.register(PACKED, packed_attention)
+
+
+def prepare(device: torch.device) -> None:
+    """Finds out what the device has: on every rank, before the first pack.
+
+    Makes PyTorch call FlashAttention 3 where its package is installed on a Hopper GPU.
+    """
+    global _varlen_runs, _flash_3
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+    _varlen_runs = capability >= AMPERE
+    if capability == HOPPER and not _flash_3 and find_spec(FLASH_3):
+        with suppress(AttributeError, ImportError, RuntimeError, ValueError):  # of another version
+            torch_attention.activate_flash_attention_impl("FA3")
+            _flash_3 = True
+
+
+def describe(device: torch.device, dtype: torch.dtype) -> str:
+    """The way that is taken, for the log."""
+    if _varlen_runs and dtype in HALF:
+        return f"variable-length attention{' by FlashAttention 3' if _flash_3 else ''}"
+    return "attention by example" + (", compiled" if kernels.available(torch.empty(0, device=device)) else "")
+
+
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, longest: int, scale: float, causal: bool, window: int
+) -> Tensor:
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    options: dict[str, Any] = {}
+    if q.shape[1] != k.shape[1]:
+        if TAKES_GROUPS:
+            options["enable_gqa"] = True
+        else:
+            k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], 1) for tensor in (k, v))
+    reach = window - 1 if window else -1
+    out: Any = varlen_attn(
+        q,
+        k,
+        v,
+        boundaries,
+        boundaries,
+        longest,
+        longest,
+        scale=scale,
+        window_size=(reach, 0 if causal else reach),
+        **options,
+    )
+    result: Tensor = out[None]
+    return result
+
+
+def _by_example(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    boundaries: Tensor,
+    scale: float,
+    causal: bool,
+    window: int,
+    dropout: float,
+) -> Tensor:
+    lengths = [end - start for start, end in pairwise(boundaries.tolist())]
+    outs, grouped = [], query.shape[1] != key.shape[1]
+    for q, k, v in zip(*(torch.split(tensor, lengths, 2) for tensor in (query, key, value)), strict=True):
+        length = q.shape[2]
+        mask = kernels.visible(length, causal, window, q.device) if window and window < length else None
+        outs.append(
+            scaled_dot_product_attention(
+                q, k, v, mask, dropout, is_causal=causal and mask is None, scale=scale, enable_gqa=grouped
+            )
+        )
+    return torch.cat(outs, 2).transpose(1, 2)

@@ -1,0 +1,79 @@
+"""What a training has to run on: how many ranks, how much memory, whether layers can be compiled."""
+
+import os
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from sdx.ranks import world_size
+
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+PEAK_FLOPS = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "A10G": 70e12,
+    "RTX 4090": 165e12,
+}
+"""Dense bf16 with fp32 accumulation, the vendor's figure, by a part of the name that the driver gives."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """One rank's share of a launch; the machines of a launch are taken to be alike.
+
+    Args:
+        ranks: of the launch.
+        device_bytes: memory of the rank's GPU; without one its share of the machine's memory, which is then the host's.
+        host_bytes: its share of the machine's memory; infinite where that is not known.
+        is_cuda: whether it has a GPU.
+        can_compile: whether torch.compile finds what it needs.
+    """
+
+    ranks: int
+    device_bytes: float
+    host_bytes: float
+    is_cuda: bool
+    can_compile: bool
+
+
+def read_hardware() -> Hardware:
+    """What this launch has. Equal on all ranks of a machine."""
+    import torch
+
+    host = host_bytes() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cuda = torch.cuda.is_available()
+    gpus = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
+    return Hardware(world_size(), min(gpus) if cuda else host, host, cuda, can_compile(cuda))
+
+
+def host_bytes() -> float:
+    """This machine's memory, or what a container or a SLURM job leaves of it."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    groups = [CGROUPS / "memory" / "memory.limit_in_bytes"]
+    if MEMBERSHIP.is_file():  # version 2: `0::/path`, whose parents may be stricter
+        path = MEMBERSHIP.read_text().strip().rpartition("::/")[2]
+        groups += [folder / "memory.max" for folder in (CGROUPS / path, *(CGROUPS / path).parents)]
+    for limit in groups:
+        if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
+            limits.append(int(text))
+    return float(min(limits))
+
+
+def can_compile(cuda: bool) -> bool:
+    """Whether torch.compile's generated code can be built: Python's headers and a compiler; Triton for CUDA."""
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        return False
+    if cuda:
+        compilers = [os.environ.get("CC"), "clang", "gcc"]
+        return find_spec("triton") is not None and any(name and shutil.which(name) for name in compilers)
+    # The one name that Inductor tries: a clang++ beside it has to be named in CXX.
+    return shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")) is not None

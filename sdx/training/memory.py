@@ -1,0 +1,183 @@
+"""Memory that training and generation take. All of it is our estimate, in bytes, by the formulas given here.
+
+N: parameters; T: trained parameters (N, or those of the adapters); R: ranks; L layers, h hidden size, f intermediate
+size, k width of keys, V vocabulary. What the engine keeps (see `sdx.training.engine`), measured with PyTorch's
+profiler on a small Llama:
+
+    bf16, stage 0 and 1   weights 2N      gradients 4T      optimizer 12T/R   (fp32 copy and Adam's two moments)
+    stage 2               weights 2N      gradients 4T/R    optimizer 12T/R
+    stage 3               weights 2N/R    gradients 4T/R    optimizer 12T/R   + gathered weights, 2 min(N, 1e9)
+    fp32, stage 0         weights 4N      gradients 4T      optimizer 8T      (the weights are the fp32 copy)
+
+In fp32 weights take twice that; stage 0 in bf16 runs as stage 1. 8-bit moments take 2 bytes instead of 8. With
+`offload_optimizer` the host has the optimizer's state, its gradients and a copy of the weights to send back, 18T/R, or
+20T/R at stage 3, where the GPU then has no gradients. When activations are gone the gradients are copied, 4T/R but for
+stage 1 in bf16, in pieces at stage 0 (5e8) and 3 (1e9); the larger of the two counts. bitsandbytes unpacks the moments
+where it steps on the CPU: 20T/R for that time. Not counted: the allocator's fragments, CUDA's context, loading, all
+logits of a model that caps them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sdx.config import Adapter, Optimizer, Precision, ShapeConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from sdx.training.layout import Layout
+
+GIB = 2**30
+GRADIENT_BYTES = 4
+MOMENT_BYTES = {Optimizer.adamw: 8, Optimizer.adamw_8bit: 2}
+MASTER_BYTES = 4
+UNPACKED_BYTES = 20
+"""Of a parameter, for as long as an 8-bit step on the CPU takes; measured."""
+BUCKET_BYTES = 200_000_000
+"""One reduction's gradients: `BUCKET_ELEMENTS` of `sdx.training.engine` in fp32."""
+COPIED_PARAMETERS = {0: 500_000_000, 3: 1_000_000_000}
+"""Whose gradients DeepSpeed copies at a time, by stage."""
+LIVE_PARAMETERS = 1_000_000_000
+"""DeepSpeed keeps as many gathered weights at stage 3."""
+LOSS_CHUNK_BYTES = 2**28
+"""Logits that exist at a time: `CHUNK_BYTES` of `sdx.training.loss`."""
+LOGIT_BYTES = {Precision.bf16: 10, Precision.fp32: 8}
+"""Of one of them: itself, beside it its log-probability in fp32, and in bf16 itself in fp32."""
+SAVED_BYTES = {
+    (Precision.bf16, Adapter.full): (24, 8),
+    (Precision.bf16, Adapter.lora): (40, 10),
+    (Precision.fp32, Adapter.full): (40, 16),
+    (Precision.fp32, Adapter.lora): (72, 20),
+}
+"""Bytes saved for the backward pass in a layer, for each token and unit of (h, f)."""
+USABLE = 0.92
+"""Share of a GPU's memory that is left for tensors. Ours."""
+HOST_USABLE = 0.8
+"""The same of a machine's memory: libraries, data and the system have the rest. Ours."""
+GPU_GIB = (24, 40, 80, 141)
+"""The sizes that GPUs come in."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one rank's device, and on its host beside a GPU.
+
+    Args:
+        loss: chunks of logits, the gradients of their inputs and, where the head is trained, of its weights.
+        copies: gradients once more, when activations and loss are gone.
+    """
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    loss: float
+    buckets: float = 0.0
+    copies: float = 0.0
+    host: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """The device's peak."""
+        passing = max(self.activations + self.loss, self.copies)
+        return self.weights + self.gradients + self.optimizer + self.buckets + passing
+
+
+def trained_parameters(shape: ShapeConfig, train: TrainConfig) -> float:
+    """T: all weights, or LoRA on all linear layers but the head: rank * (inputs + outputs) of each.
+
+    Query and output are taken to be h wide.
+    """
+    if train.adapter is Adapter.full:
+        return shape.parameters
+    h, f, k = shape.hidden_size, shape.intermediate_size, shape.kv_width
+    widths = 2 * (h + h) + 2 * (h + k) + 3 * (h + f)
+    return train.lora_rank * widths * shape.layers
+
+
+def activations(
+    shape: ShapeConfig, tokens: float, checkpointing: bool, precision: Precision, adapter: Adapter
+) -> float:
+    """Bytes that the backward pass needs of a micro-batch of `tokens`: L(24h + 8f) a token in bf16.
+
+    24h: two norms with fp32 inside, queries, keys, values and attention's output; 8f: the gated MLP. Attention keeps no
+    scores. LoRA's dropout keeps a copy of every linear layer's input. With checkpointing the layers' inputs, 2Lh, and
+    one layer recomputed. Counted with PyTorch's hooks on saved tensors for the Llama architecture.
+    """
+    a_h, an_f = SAVED_BYTES[precision, adapter]
+    layer = a_h * shape.hidden_size + an_f * shape.intermediate_size
+    inputs = _weight_bytes(precision) * shape.hidden_size
+    return tokens * (shape.layers * inputs + layer if checkpointing else shape.layers * layer)
+
+
+def loss(shape: ShapeConfig, tokens: float, precision: Precision, adapter: Adapter) -> float:
+    """Bytes of a chunked cross-entropy: a chunk of logits, the head's inputs and their gradient, both h wide, and the
+    gradient of a trained head's weights, Vh, in fp32 with a chunk's part of it beside.
+    """
+    weight, head = _weight_bytes(precision), shape.vocab_size * shape.hidden_size
+    logits = min(shape.vocab_size * tokens, LOSS_CHUNK_BYTES / weight) * LOGIT_BYTES[precision]
+    of_head = (GRADIENT_BYTES + weight) * head if adapter is Adapter.full else 0
+    return logits + 2 * weight * shape.hidden_size * tokens + of_head
+
+
+def training_memory(
+    shape: ShapeConfig, train: TrainConfig, layout: "Layout", max_length_tokens: int, ranks: int, is_cuda: bool = True
+) -> Memory:
+    """One rank's memory at the peak of a training step.
+
+    Activations and loss are upper bounds: a full micro-batch, or the longest example where that is longer, of which
+    every token is a target.
+    """
+    weight = _weight_bytes(layout.precision)
+    stage = max(layout.zero_stage, 1) if layout.precision is Precision.bf16 else layout.zero_stage
+    shards = ranks if stage else 1
+    trained = trained_parameters(shape, train)
+    weights: float = weight * shape.parameters
+    gradients = GRADIENT_BYTES * trained
+    optimizer = (MOMENT_BYTES[train.optimizer] + (MASTER_BYTES if stage else 0)) * trained / shards
+    buckets = min(BUCKET_BYTES, gradients) if stage else 0.0
+    copies = GRADIENT_BYTES * min(trained / shards, COPIED_PARAMETERS.get(stage, math.inf))
+    if stage == 1 and layout.precision is Precision.bf16 and not layout.offload_optimizer:
+        copies = 0.0
+    unpacked = UNPACKED_BYTES * trained / shards if train.optimizer is Optimizer.adamw_8bit and stage else 0.0
+    if stage >= 2:
+        gradients /= ranks
+    if stage == 3:
+        weights = weights / ranks + weight * min(shape.parameters, LIVE_PARAMETERS)
+    host = 0.0
+    if layout.offload_optimizer:
+        host = optimizer + unpacked + (GRADIENT_BYTES + (GRADIENT_BYTES if stage == 3 else weight)) * trained / ranks
+        optimizer = 0.0
+        gradients, copies = (0.0, 0.0) if stage == 3 else (gradients, copies)
+    elif not is_cuda:
+        copies += unpacked
+    tokens = max(layout.micro_batch_tokens, max_length_tokens)
+    return Memory(
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=activations(shape, tokens, layout.activation_checkpointing, layout.precision, train.adapter),
+        loss=loss(shape, tokens, layout.precision, train.adapter),
+        buckets=buckets,
+        copies=copies,
+        host=host,
+    )
+
+
+def generation_memory(shape: ShapeConfig, batch: int, tokens: float) -> float:
+    """Bytes of the weights in bf16 and of a key-value cache of `batch` rows of `tokens`."""
+    return 2 * shape.parameters + cache_bytes(shape) * batch * tokens
+
+
+def cache_bytes(shape: ShapeConfig) -> float:
+    """Bytes of one token's keys and values in bf16: 4Lk."""
+    return 4 * shape.layers * shape.kv_width
+
+
+def fits(total_bytes: float, sizes_gib: Sequence[int] = GPU_GIB) -> int | None:
+    """The smallest of the sizes that is enough; none when none is."""
+    return next((size for size in sizes_gib if total_bytes <= USABLE * size * GIB), None)
+
+
+def _weight_bytes(precision: Precision) -> int:
+    return 2 if precision is Precision.bf16 else 4

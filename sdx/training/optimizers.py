@@ -1,0 +1,62 @@
+"""The optimizer of every training, and whether it can run here."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from sdx.config import InputError, Optimizer, TrainConfig
+
+if TYPE_CHECKING:
+    import torch
+
+EXTRA = "pip install 'sdx[8bit]'"
+PROBE_WEIGHTS = 4096
+"""The smallest tensor whose moments bitsandbytes keeps in 8 bits."""
+
+
+def check(train: TrainConfig) -> None:
+    """Raises `InputError` for an optimizer whose package is missing. Imports nothing."""
+    if train.optimizer is Optimizer.adamw_8bit and find_spec("bitsandbytes") is None:
+        raise InputError(
+            f"train.optimizer={train.optimizer.value} needs bitsandbytes; install it with {EXTRA} or take "
+            f"train.optimizer={Optimizer.adamw.value}"
+        )
+
+
+def check_device(train: TrainConfig, device: "torch.device") -> None:
+    """Takes a step on a few weights: bitsandbytes says only then that it has no code for the device.
+
+    Raises:
+        InputError: the package is missing, or the device cannot do it.
+    """
+    import torch
+
+    check(train)
+    if train.optimizer is Optimizer.adamw:
+        return
+    probe = torch.nn.Parameter(torch.zeros(PROBE_WEIGHTS, device=device))
+    probe.grad = torch.ones_like(probe)
+    try:
+        optimizer([probe], train).step()
+    except (RuntimeError, NotImplementedError) as error:
+        raise InputError(
+            f"train.optimizer={train.optimizer.value} does not run on {device}: {str(error).strip().splitlines()[0]}; "
+            f"take train.optimizer={Optimizer.adamw.value}"
+        ) from error
+
+
+def optimizer(weights: Sequence["torch.nn.Parameter"], train: TrainConfig) -> "torch.optim.Optimizer":
+    """AdamW over `weights`; DeepSpeed hands it flat fp32 partitions instead at stage 1 and above.
+
+    The 8-bit one keeps `state1` and `state2` in blocks of 256 weights of whatever it is handed: another number of ranks
+    or another stage divides them otherwise. torchao's has fp32 moments for a partition that 256 does not divide.
+    """
+    import torch
+
+    if train.optimizer is Optimizer.adamw:
+        # PyTorch's fused AdamW is as fast as DeepSpeed's own on GPU and CPU and needs no compiler.
+        return torch.optim.AdamW(weights, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
+    from bitsandbytes.optim import AdamW8bit
+
+    eight_bit: torch.optim.Optimizer = AdamW8bit(weights, lr=train.learning_rate, weight_decay=train.weight_decay)
+    return eight_bit

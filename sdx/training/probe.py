@@ -1,0 +1,90 @@
+"""Whether a model can be trained on packs, found out by asking it: on a few tokens, before the training begins.
+
+Architectures differ in more than their configs say (state-space layers, position biases, soft-capped scores), and
+one example that sees another gives no error, only a worse model.
+"""
+
+from logging import getLogger
+from typing import Any
+
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor
+
+from sdx.ranks import is_main
+from sdx.training import attention, packing
+from sdx.training.quiet import deepspeed, silence
+
+log = getLogger("sdx")
+
+SAME, NEAR = 1e-3, 0.05
+"""Norm of a difference to the norm. Between two packs of one shape nothing differs but what an example sees of another;
+another shape is rounded otherwise, in bf16 through a deep model up to a few percent."""
+FIRST, OTHER, SECOND = [7, 9, 11, 13, 15], [8, 20, 12, 24, 16], [17, 6, 19, 10, 21, 14, 23]
+"""Token ids of three examples; the first two are of one length."""
+
+
+class _Outputs:
+    """An objective that gives the model's outputs in place of a loss: logits or hidden states."""
+
+    def loss(self, model: Any, batch: dict[str, Any]) -> Tensor:
+        outputs: Tensor = model(**batch, use_cache=False)[0]
+        return outputs
+
+
+def takes_packs(engine: deepspeed.DeepSpeedEngine) -> bool:
+    """Sets the model up for packs if it gives an example the same outputs in any pack as alone. Says what it found.
+
+    Called on every rank.
+    """
+    trained, model = engine.module, engine.module.model
+    objective, trained.objective = trained.objective, _Outputs()
+    ordinary = model.config._attn_implementation
+    engine.eval()
+    try:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"), silence():
+            [alone] = engine(send_to_device(packing.pad([SECOND], pad_id=0), engine.device))
+            attention.prepare(engine.device)
+            model.set_attn_implementation(attention.PACKED)
+            obstacle = _obstacle(engine, alone)
+            if obstacle:
+                model.set_attn_implementation(ordinary)
+    finally:
+        trained.objective = objective
+    if is_main():
+        way = f"padded rows, for {obstacle}" if obstacle else attention.describe(engine.device, model.dtype)
+        log.info("%-12s %s", "packing", way)
+    return not obstacle
+
+
+def try_out(engine: deepspeed.DeepSpeedEngine, batch: dict[str, Any]) -> None:
+    """A forward pass without dropout or gradients: what an objective has to find out about a model, it finds out here.
+
+    In the first step it would draw random numbers, and a resumed training would draw others.
+    """
+    engine.eval()
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        engine(send_to_device(batch, engine.device))
+    engine.train()
+
+
+def _obstacle(engine: deepspeed.DeepSpeedEngine, alone: Tensor) -> str:
+    """Why the model cannot take packs, as the end of a sentence; empty if it can."""
+    start = len(FIRST)
+    try:
+        packs = (send_to_device(packing.join([first, SECOND]), engine.device) for first in (FIRST, OTHER))
+        one, two = (engine(pack)[0, start:] for pack in packs)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:
+        return f"the model cannot do with packs: {' '.join(str(error).split())[:100]}"
+    if not _close(one, two, SAME):
+        return "the model's examples see each other in a pack"
+    if not _close(one, alone, NEAR if one.dtype is torch.bfloat16 else SAME):
+        return "the model gives other outputs in a pack than for an example alone"
+    return ""
+
+
+def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
+    ours, theirs = ours.float(), theirs.float()
+    return bool((ours - theirs).norm() <= tolerance * theirs.norm())

@@ -1,0 +1,194 @@
+"""Which layout is chosen for which model on which hardware, and how it is told."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from sdx.config import Adapter, EngineConfig, InputError, Optimizer, Precision, ShapeConfig, TrainConfig
+from sdx.training import hardware as module
+from sdx.training.hardware import Hardware, can_compile, host_bytes, read_hardware
+from sdx.training.layout import Layout, choose, describe
+from sdx.training.memory import GIB, HOST_USABLE, USABLE, training_memory
+
+LLAMA2 = ShapeConfig(6_738_415_616, 32, 4096, 11008, 4096, 32000)
+SMOLLM2 = ShapeConfig(134_515_008, 30, 576, 1536, 192, 49152)
+TRAIN = TrainConfig(batch_size=128, learning_rate=2e-5)
+LORA = replace(TRAIN, adapter=Adapter.lora)
+AUTO = EngineConfig(name="auto")
+LONGEST = 2048
+BATCH = 1e6
+"""Tokens of a batch: more than any rank takes at once."""
+LONG = 1e12
+"""Tokens of a training that repays compiling."""
+
+
+def gpus(ranks=8, gib=80.0, host_gib=200.0, can_compile=True):
+    return Hardware(ranks, gib * GIB, host_gib * GIB, True, can_compile)
+
+
+def cpu(ranks=1, gib=16.0, can_compile=True):
+    return Hardware(ranks, gib / ranks * GIB, gib / ranks * GIB, False, can_compile)
+
+
+def chosen(hardware, engine=AUTO, train=TRAIN, shape=LLAMA2, longest=LONGEST, batch=BATCH, tokens=LONG):
+    return choose(engine, train, shape, longest, batch, tokens, hardware)
+
+
+def laid_out(layout):
+    return layout.zero_stage, layout.offload_optimizer, layout.activation_checkpointing
+
+
+@pytest.mark.parametrize(
+    ("hardware", "train", "expected"),
+    [
+        (gpus(8, 141), TRAIN, (1, False, False)),
+        (gpus(8, 80), TRAIN, (1, False, False)),
+        (gpus(8, 64), TRAIN, (2, False, False)),
+        (gpus(8, 48), TRAIN, (3, False, False)),
+        (gpus(8, 40), TRAIN, (2, False, True)),
+        (gpus(8, 24), TRAIN, (3, False, True)),
+        (gpus(4, 24), TRAIN, (3, True, True)),
+        (gpus(1, 80), TRAIN, (2, True, True)),
+        (gpus(1, 40), TRAIN, (3, True, True)),
+        (gpus(1, 80), LORA, (0, False, False)),
+        (gpus(1, 24), LORA, (0, False, True)),
+        (gpus(1, 80, 300), replace(TRAIN, optimizer=Optimizer.adamw_8bit), (2, True, True)),
+        (gpus(1, 141), replace(TRAIN, optimizer=Optimizer.adamw_8bit), (0, False, False)),
+    ],
+)
+def test_llama2_takes_the_first_of_the_layouts_that_fits(hardware, train, expected):
+    layout = chosen(hardware, train=train)
+    assert laid_out(layout) == expected
+    memory = training_memory(LLAMA2, train, layout, LONGEST, hardware.ranks)
+    assert memory.total <= USABLE * hardware.device_bytes
+    assert memory.host <= HOST_USABLE * hardware.host_bytes
+
+
+def test_what_memory_is_left_goes_to_the_micro_batch():
+    wide, narrow = (chosen(gpus(8, gib)).micro_batch_tokens for gib in (180, 80))
+    assert wide == 16_384
+    assert 4096 <= narrow < wide
+    larger = Layout(1, micro_batch_tokens=narrow + 512)
+    assert training_memory(LLAMA2, TRAIN, larger, LONGEST, 8).total > USABLE * 80 * GIB
+
+
+def test_a_micro_batch_holds_the_longest_example_and_no_more_than_the_ranks_share():
+    assert chosen(gpus(8, 141), batch=8 * 3000).micro_batch_tokens == 3072
+    assert chosen(gpus(8, 141), batch=8 * 100).micro_batch_tokens == LONGEST
+    assert chosen(gpus(8, 141), longest=20_000).micro_batch_tokens == 20_000
+    assert chosen(cpu(), shape=SMOLLM2).micro_batch_tokens == 4096
+    assert chosen(cpu(), shape=SMOLLM2, longest=300, batch=700).micro_batch_tokens == 1024
+
+
+def test_the_cpu_shards_over_several_ranks_and_checkpoints_when_memory_is_short():
+    assert laid_out(chosen(cpu(), shape=SMOLLM2)) == (0, False, False)
+    assert laid_out(chosen(cpu(2), shape=SMOLLM2)) == (1, False, False)
+    assert laid_out(chosen(cpu(gib=6), shape=SMOLLM2)) == (0, False, True)
+
+
+@pytest.mark.parametrize("hardware", [gpus(), cpu()])
+def test_layers_are_compiled_where_it_pays_and_works(hardware):
+    short = 1e5 if hardware.is_cuda else 1e4
+    assert chosen(hardware, shape=SMOLLM2).compile
+    assert not chosen(hardware, shape=SMOLLM2, tokens=short).compile
+    assert not chosen(replace(hardware, can_compile=False), shape=SMOLLM2).compile
+    assert not chosen(hardware, EngineConfig(name="zero3", zero_stage=3), shape=SMOLLM2).compile
+    forced = EngineConfig(name="auto", compile=True)
+    assert chosen(hardware, forced, shape=SMOLLM2, tokens=short).compile
+    with pytest.raises(InputError, match=r"engine.compile=true needs"):
+        chosen(replace(hardware, can_compile=False), forced, shape=SMOLLM2)
+
+
+def test_compiling_and_stage_3_exclude_each_other():
+    with pytest.raises(InputError, match=r"engine.compile=true does not work with engine.zero_stage=3"):
+        chosen(gpus(), EngineConfig(name="zero3", zero_stage=3, compile=True))
+    assert laid_out(chosen(gpus(8, 48), EngineConfig(name="auto", compile=True))) == (2, False, True)
+
+
+def test_what_is_given_stays_and_the_rest_is_chosen():
+    assert laid_out(chosen(gpus(), EngineConfig(name="zero2", zero_stage=2))) == (2, False, False)
+    assert laid_out(chosen(gpus(8, 24), EngineConfig(name="zero2", zero_stage=2), LORA)) == (2, False, True)
+    assert laid_out(chosen(gpus(1), EngineConfig(name="auto", offload_optimizer=True), shape=SMOLLM2))[:2] == (1, True)
+    assert laid_out(chosen(gpus(), EngineConfig(name="auto", activation_checkpointing=True)))[2]
+    few = EngineConfig(name="auto", micro_batch_tokens=1000, precision=Precision.fp32)
+    assert chosen(gpus(8, 141), few) == Layout(1, False, Precision.fp32, 1000, False, True)
+
+
+def test_what_does_not_fit_is_refused_with_numbers_and_fixes():
+    with pytest.raises(InputError) as error:
+        chosen(gpus(2, 24, host_gib=32))
+    assert str(error.value) == (
+        "engine=auto does not fit: training 6.74B parameters (train.adapter=full) on 2 GPU ranks takes about 12 of 24 "
+        "GiB and 63 of 32 GiB of the host per GPU, of which 80% can be used; try train.adapter=lora, "
+        "train.optimizer=adamw_8bit, a shorter scale.max_length_tokens than 2048, more GPUs"
+    )
+    with pytest.raises(InputError, match=r"engine=zero1 does not fit.*try engine=auto, train.adapter=lora"):
+        chosen(gpus(8, 40), EngineConfig(name="zero1", zero_stage=1))
+    with pytest.raises(
+        InputError,
+        match=r"on 1 CPU ranks takes about .* of 16 GiB per process, of which 80% .*, a GPU",
+    ):
+        chosen(cpu())
+
+
+def test_a_config_that_leaves_nothing_open_is_taken_at_its_word():
+    given = EngineConfig(
+        name="zero1", zero_stage=1, offload_optimizer=False, activation_checkpointing=False, micro_batch_tokens=8192
+    )
+    assert chosen(gpus(8, 24), given) == Layout(1, False, Precision.bf16, 8192, False, True)
+
+
+def test_the_line_tells_what_was_given_and_adds_up():
+    engine = EngineConfig(name="zero2", zero_stage=2, activation_checkpointing=False)
+    layout = Layout(2, micro_batch_tokens=8192, compile=True)
+    line = describe(layout, engine, TRAIN, LLAMA2, LONGEST, gpus())
+    assert line == (
+        "ZeRO-2 (given), 8192-token packs, no checkpointing (given), compiled: about 73 of 80 GiB per GPU "
+        "(weights 13, gradients 3.1, optimizer 9.4, activations 46, loss 2.1)"
+    )
+    offloaded = describe(Layout(3, True, activation_checkpointing=True), AUTO, TRAIN, LLAMA2, LONGEST, gpus())
+    assert offloaded.startswith("ZeRO-3, optimizer on the host, 2048-token packs, checkpointing: about 5.8")
+    assert " of 80 GiB and 16 of 200 GiB of the host per GPU (weights 3.4, gradients 0.0," in offloaded
+
+
+def test_memory_is_what_the_container_leaves_and_shared_by_the_ranks_of_a_machine(tmp_path, monkeypatch):
+    whole = host_bytes()
+    assert whole > GIB / 2
+    groups, membership = tmp_path / "cgroup", tmp_path / "membership"
+    (groups / "slurm" / "job").mkdir(parents=True)
+    (groups / "slurm" / "memory.max").write_text(f"{GIB // 2}\n")
+    (groups / "slurm" / "job" / "memory.max").write_text("max\n")
+    membership.write_text("4:memory:/elsewhere\n0::/slurm/job\n")
+    monkeypatch.setattr(module, "CGROUPS", groups)
+    monkeypatch.setattr(module, "MEMBERSHIP", membership)
+    assert host_bytes() == GIB // 2
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    found = read_hardware()
+    assert (found.ranks, found.device_bytes, found.host_bytes, found.is_cuda) == (4, GIB // 4, GIB // 4, False)
+
+
+def test_compiling_needs_a_compiler(tmp_path, monkeypatch):
+    compiler = tmp_path / "mine++"
+    compiler.touch(mode=0o755)
+    monkeypatch.setattr(module.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(module, "find_spec", lambda _: True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("CC", "CXX"):
+        monkeypatch.setenv(name, str(compiler))
+    assert not can_compile(cuda=False)  # without Python's headers
+    (tmp_path / "Python.h").touch()
+    assert can_compile(cuda=False)
+    assert can_compile(cuda=True)
+    monkeypatch.setattr(module, "find_spec", lambda _: None)
+    assert not can_compile(cuda=True)  # without Triton
+    monkeypatch.delenv("CXX")
+    assert not can_compile(cuda=False)
+
+
+def test_choosing_imports_nothing_heavy():
+    code = "import sys, sdx.training.layout, sdx.models.shape; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -1,0 +1,49 @@
+"""Which models are given packs, and that the others train right without them."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
+    GPT2Config,
+    MambaConfig,
+    PreTrainedConfig,
+    Qwen3Config,
+)
+
+from tests.tiny import VOCABULARY, tiny_tokenizer
+from tests.training.harness import examples, fit
+
+SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.2}
+HEADS = {"intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+
+
+@pytest.mark.parametrize(("config", "words"), [
+    (Qwen3Config(**SHAPE, **HEADS), "attention by example"),
+    (GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=2), "attention by example"),
+    (Gemma2Config(**SHAPE, **HEADS), "padded rows, for the model cannot do with packs: masks, soft-capped"),
+    (BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=2, initializer_range=0.2), "padded rows"),
+    (MambaConfig(**SHAPE, state_size=4), "padded rows"),
+], ids=["qwen3", "gpt2", "gemma2", "bloom", "mamba"])  # fmt: skip
+def test_trains_as_with_one_example_at_a_time(
+    config: PreTrainedConfig, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    torch.manual_seed(0)
+    config.eos_token_id = config.bos_token_id = config.pad_token_id = 3
+    config.dtype = "float32"
+    for rate in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
+        if hasattr(config, rate):
+            setattr(config, rate, 0.0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    caplog.set_level(logging.INFO, "sdx")
+    together, _ = fit(tmp_path / "model", tmp_path / "together", micro_batch_tokens=80, epochs=1)
+    assert words in next(line for line in caplog.messages if line.startswith("packing"))
+    alone, _ = fit(tmp_path / "model", tmp_path / "alone", micro_batch_tokens=1, epochs=1)
+    assert len(examples()) > 8  # two steps
+    for name, weight in together.items():
+        torch.testing.assert_close(weight, alone[name], rtol=0, atol=5e-5, msg=lambda m, n=name: f"{n}: {m}")
