@@ -73,9 +73,9 @@ def packed_attention(
     if attention_mask is not None or softcap is not None or s_aux is not None:
         raise NotImplementedError("masks, soft-capped scores and attention sinks")
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    window = sliding_window or 0
     width = query.shape[-1]
+    scale = width**-0.5 if scaling is None else scaling
+    window = sliding_window or 0
     fits = query.is_cuda and query.dtype in HALF and width <= WIDEST and width % STEP == 0
     if _varlen_runs and fits and not dropout:
         out = _varlen(query, key, value, cu_seq_lens_q, max_length_q, scale, causal, window)

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from sdx.training import kernels
-
-CHUNK_BYTES = 2**28
-"""Logits held at a time: 2,730 targets of a vocabulary of 49k in bf16, 512 of one of 262k. Ours."""
+from sdx.training.memory import LOSS_CHUNK_BYTES as CHUNK_BYTES
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
