@@ -43,6 +43,7 @@ from sdx.training.launch import process_group
 from sdx.training.layout import Layout
 from sdx.training.quiet import deepspeed
 from tests.tiny import tiny_tokenizer
+from tests.training.harness import trained_weights
 
 Weights = dict[str, torch.Tensor]
 TRAIN = TrainConfig(batch_size=1, learning_rate=1e-2, lora_dropout=0.0)
@@ -96,20 +97,8 @@ def trained(model_dir: Path, train: TrainConfig = TRAIN, **layout: Any) -> Itera
 def exported(models: Path, name: str, out: Path, shard_bytes: int = SHARD_BYTES, **options: Any) -> Weights:
     """Trains and exports; returns the trained weights in fp32."""
     with trained(models / name, **options) as engine:
-        weights = full_weights(engine)
+        weights = trained_weights(engine)
         export(engine, AutoTokenizer.from_pretrained(models / name), out, shard_bytes)
-    return weights
-
-
-def full_weights(engine: deepspeed.DeepSpeedEngine) -> Weights:
-    """The trained weights in fp32, as the optimizer has them, by their names in the model; on every rank."""
-    weights = {}
-    for name, weight in engine.module.model.named_parameters():
-        if weight.requires_grad:
-            kept = deepspeed.utils.safe_get_full_fp32_param(
-                weight
-            )  # none where the weights are the optimizer's own: stage 0
-            weights[name] = (weight if kept is None else kept).detach().to("cpu", torch.float32, copy=True)
     return weights
 
 
