@@ -236,6 +236,9 @@ class FilterConfig:
         default_factory=lambda: ["empty", "copied", "repetition", "length_ratio", "wrong_language"]
     )
     """For machine-translated instructions and answers."""
+    tasks: list[str] = field(default_factory=lambda: ["final_number", "answer_span"])
+    """In addition to `translations`, for the fields of labelled tasks: a worked answer's number and the place of an
+    answer in its context have to survive."""
     min_letters: int = 1
     """`short`: fewer letters and digits than this."""
     max_letters: int = 8000
@@ -360,6 +363,9 @@ class Config:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     lang: LangConfig = field(default_factory=LangConfig)
     translator: TranslatorConfig = MISSING
+    mt: TranslatorConfig | None = None
+    """Machine translation of test items and of what self-translation is compared with, of the group `translator`:
+    `translator@mt=nllb_600m`. None is the translator itself."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)

@@ -29,9 +29,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import sdx.evaluation.hub
+import sdx.evaluation.labelled_config
 import sdx.methods
 import sdx.translation
 from sdx import config as schema
+from sdx import sweep
 from sdx.config import Config, InputError
 from sdx.disk import disk_full
 from sdx.languages import codes, language
@@ -72,7 +74,12 @@ def register() -> None:
     store.store(name="schema", node=Config)
     for group, node in GROUPS.items():
         store.store(group=group, name="schema", node=node)
-    for group, place in (("method", sdx.methods), ("translator", sdx.translation), ("task", sdx.evaluation.hub)):
+    for group, place in (
+        ("method", sdx.methods),
+        ("translator", sdx.translation),
+        ("task", sdx.evaluation.hub),
+        ("task", sdx.evaluation.labelled_config),
+    ):
         for module in _modules(place):
             for name, node in getattr(module, "SCHEMAS", {}).items():
                 store.store(group=group, name=f"schema_{name}", node=node)
@@ -135,7 +142,12 @@ def main() -> None:
         if any(a.startswith("hydra/launcher=") for a in arguments) and not {"-m", "--multirun"} & set(arguments):
             launcher = next(a for a in arguments if a.startswith("hydra/launcher="))
             raise InputError(f"{launcher} needs -m: without it the job would run here; write python -m sdx -m ...")
-        job()
+        try:
+            job()
+        except Exception:  # of a sweep: some cells failed, the others have finished
+            sweep.conclude()
+            raise
+        sweep.conclude()
     except (HydraException, OmegaConfBaseException, InputError) as error:
         logging.shutdown()
         sys.exit(fail(explain(error, arguments), 2))
@@ -230,6 +242,7 @@ def help_text() -> str:
   python -m sdx method=sdrrl lang=pt                     one cell: data, training, evaluation, report
   python -m sdx -m method=sdrrl,sft lang=pt seed=1,2     every combination
   torchrun --nproc-per-node 8 -m sdx ...                 several GPUs
+  python -m sdx.report runs/                             finished cells in one table
   python -m sdx --cfg job                                the whole configuration, nothing is run
 
 Groups (group=option):

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from sdx.artifacts import Step, Store
-from sdx.config import Config, InputError
+from sdx.config import Config, InputError, TranslatorConfig
 from sdx.data import filters
-from sdx.evaluation.suites import Suite, suites
+from sdx.evaluation.suites import suites
+from sdx.evaluation.tasks import Task
+from sdx.evaluation.translation_quality import Scored, translation_suites
 from sdx.methods.base import Cell, Method
 from sdx.models import backbone
 from sdx.planning.show import show
@@ -19,10 +21,11 @@ from sdx.ranks import is_main
 from sdx.reporting.report import conclude
 from sdx.tracking import Tracker
 from sdx.training import limits
+from sdx.translation.base import Translator
 
 log = getLogger("sdx")
 
-SOURCES = ("file", "asset", "corpus", "parallel", "dictionary", "backbone", "translator")
+SOURCES = ("file", "asset", "corpus", "training", "parallel", "dictionary", "backbone", "translator")
 """Steps that bring something from outside."""
 MODEL_LOADING = ("score", "train")
 """Steps that load a model of their own and need the memory for it."""
@@ -35,7 +38,7 @@ class Work:
     cell: Cell
     model: Step
     """The step that publishes the improved model; the backbone's own where nothing is trained."""
-    outcomes: Sequence[tuple[Suite, Step, Step | None]]
+    outcomes: Sequence[tuple[Scored, Step, Step | None]]
     """Each suite with its outcome before and, where something is trained, after."""
     skipped: Sequence[str]
     """A sentence for each benchmark and language that cannot be run."""
@@ -69,6 +72,7 @@ def run(config: Config, run_dir: Path) -> None:
             for needed in step.inputs.values():
                 store.realise(needed)
             work.cell.translator.unload()
+            work.cell.mt.unload()
             work.cell.generator.unload()
         store.realise(step)
     if is_main():
@@ -87,19 +91,21 @@ def prepare(config: Config, run_dir: Path, tracker: Tracker) -> Work:
         InputError: the configuration cannot work.
     """
     check(config)
-    translator = build(config.translator)
-    translator.name = config.translator.name  # which of an engine's models it is
-    cell = Cell(config, translator, build(config.generator), tracker, run_dir)
+    translator = build_translator(config.translator)
+    mt = build_translator(config.mt) if config.mt not in (None, config.translator) else translator
+    tasks: dict[str, Task] = {name: build(task) for name, task in config.task.items()}
+    cell = Cell(config, translator, mt, build(config.generator), tasks, tracker, run_dir)
     method: Method[Any] = target(config.method._target_)(config.method)
     method.check(cell)
-    tasks = {name: build(task) for name, task in config.task.items()}
-    evaluated, skipped = suites(config, tasks, cell.corpus, cell.translator, cell.generator, cell.source, cell.targets)
+    evaluated, skipped = suites(config, tasks, lambda: cell.corpus, cell.mt, cell.generator, cell.source, cell.targets)
     model = method.model(cell)
     trained = model is not cell.backbone
-    outcomes = [
+    outcomes: list[tuple[Scored, Step, Step | None]] = [
         (suite, suite.outcome(cell.backbone, "before"), suite.outcome(model, "after") if trained else None)
         for suite in evaluated
     ]
+    judged = translation_suites(config, tasks, cell.source, cell.targets, method.translators(cell))
+    outcomes += [(suite, suite.outcome(), None) for suite in judged]
     return Work(cell, model, outcomes, skipped)
 
 
@@ -130,6 +136,12 @@ def target(path: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
         raise InputError(f"_target_={path} does not exist; see the YAML files of that group in conf/") from None
+
+
+def build_translator(config: TranslatorConfig) -> Translator:
+    translator: Translator = build(config)
+    translator.name = config.name  # which of an engine's models it is
+    return translator
 
 
 def build(config: Any) -> Any:

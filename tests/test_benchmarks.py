@@ -10,10 +10,24 @@ from zipfile import ZipFile
 
 import pytest
 
-from benchmarks import ceiling, child, compare, contestants, data, losses, measure, peers, report, train
+from benchmarks import (
+    ceiling,
+    child,
+    compare,
+    contestants,
+    data,
+    losses,
+    measure,
+    peers,
+    report,
+    self_translation,
+    train,
+    translations,
+)
 from benchmarks.models import SHAPES, random_model
 from sdx.artifacts import Store, read_json, write_json
 from sdx.config import Adapter, ShapeConfig
+from tests.tiny import tiny_model
 
 VOCABULARY = SHAPES["tiny"]["vocab_size"]
 
@@ -28,7 +42,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting a process costs seconds; the matrices need no stretches."""
-    for module in (compare, train):
+    for module in (compare, self_translation, train):
         monkeypatch.setattr(module, "call", lambda function, _threads, **arguments: function(**arguments))
     monkeypatch.setattr(ceiling, "STRETCH_S", 1e-3)
 
@@ -247,3 +261,31 @@ def test_the_losses_agree(name: str):
     found = losses.measure(name, targets=64, hidden=16, vocabulary=512)
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-2)
     assert found["gradient"] == pytest.approx(expected["gradient"], rel=1e-2)
+
+
+def test_self_translation_is_measured_with_its_examples_once_and_with_each_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    rows = [{"source": f"The dog has {n} legs.", "target": f"O cão tem {n} patas."} for n in range(8)]
+    (tmp_path / "shots.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "texts.txt").write_text("The fox.\nHow many legs does a dog have?\nThe lazy cat.\nA gas.\nNot this.")
+    files = f"--model {tiny_model(tmp_path / 'tiny', chat=False)} --texts {tmp_path}/texts.txt"
+    files += f" --demonstrations {tmp_path}/shots.jsonl --json {tmp_path}/out.json"
+    assert self_translation.main([*files.split(), *"--rounds 2 --rows 4 --batch-size 2 --threads 1".split()]) == 0
+    shown = capsys.readouterr().out
+    assert "4 texts, 8 shots, batches of 2; 2 alternating rounds" in shown
+    measured = read_json(tmp_path / "out.json")
+    assert list(measured) == ["bf16", "fp32"]
+    assert measured["fp32"]["equal"] == 1
+    for result in measured.values():
+        assert result["repeatable"]
+        runs = result["runs"]
+        ways = [translations.REUSED, translations.PLAIN]
+        assert [(run["way"], run["round"]) for run in runs] == [(way, number) for number in (1, 2) for way in ways]
+        assert all(run["sentences"] >= 4 and run["written"] > 0 and run["seconds"] > 0 for run in runs)
+        assert runs[0]["prefill"] == runs[2]["prefill"]  # the examples are computed again in every round
+    reused, plain = measured["fp32"]["runs"][:2]
+    assert reused["sentences"] == plain["sentences"]
+    assert reused["prefill"] < 0.5 * plain["prefill"]
+    prefill = f"{plain['prefill'] / plain['sentences']:.0f}"
+    assert any(line.startswith("| fp32 ") and f"| {prefill} " in line for line in shown.splitlines())

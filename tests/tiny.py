@@ -77,6 +77,34 @@ def tiny_model(path: Path, chat: bool = True, seed: int = 0) -> Path:
     return path
 
 
+def tiny_gemma(path: Path) -> Path:
+    """Saves a Gemma 3 of 2 layers, hidden 32, fp32, and its tokenizer at `path`: one layer sees 8 tokens only."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        sliding_window=8,
+        layer_types=["sliding_attention", "full_attention"],
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        initializer_range=0.5,
+        tie_word_embeddings=False,  # tied, a random model repeats its last token
+    )
+    Gemma3ForCausalLM(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
 NLLB_CODES = ("eng_Latn", "tha_Thai", "hin_Deva", "por_Latn")
 
 

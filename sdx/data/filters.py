@@ -1,7 +1,8 @@
 """Which synthetic rows are kept. Each drop is counted by its reason, and the dropped rows stay readable.
 
 The reasons are named options: `filters.answers` for what the backbone wrote, `filters.translations` for what a
-translator did. They ask about one row at a time, so a kept row is kept in any company and any order.
+translator did, and in addition `filters.tasks` for the fields of tasks with labels. They ask about one row at a time,
+so a kept row is kept in any company and any order.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from sdx.artifacts import Step, Workspace, read_rows, write_rows
 from sdx.config import FilterConfig, InputError
-from sdx.data.identification import in_language, probability_of, repeats
+from sdx.data.final_number import final_number as final_number_of
+from sdx.data.identification import in_language, loops, probability_of
 from sdx.data.refusal import refuses
+from sdx.data.spans import marker
 from sdx.languages import Language
 
 if TYPE_CHECKING:
@@ -113,20 +116,34 @@ def wrong_language(row: Candidate, config: FilterConfig) -> bool:
     return probability is not None and probability < DOUBT
 
 
+def final_number(row: Candidate, config: FilterConfig) -> bool:
+    """A worked answer that comes to another number than its source does."""
+    return final_number_of(row.text) != final_number_of(row.source)
+
+
+def answer_span(row: Candidate, config: FilterConfig) -> bool:
+    """A context that does not have the marker of its source's answer exactly once."""
+    name = marker(row.source)
+    return name is not None and (row.text.count(name) != 1 or marker(row.text) != name)
+
+
 FILTERS: dict[str, Callable[[Candidate, FilterConfig], bool]] = {
     "empty": lambda row, config: not row.text.strip(),
     "truncated": lambda row, config: not row.finished,
     "copied": copied,
-    "repetition": lambda row, config: repeats(row.text),
+    "repetition": lambda row, config: loops(row.text),
     "short": short,
     "long": long,
     "length_ratio": length_ratio,
     "wrong_language": wrong_language,
     "refusal": lambda row, config: refuses(row.text),
+    "final_number": final_number,
+    "answer_span": answer_span,
 }
 """Reason -> whether a row is dropped for it."""
 ANSWER_FILTERS = ("empty", "truncated", "repetition", "short", "long", "wrong_language", "refusal")
 TRANSLATION_FILTERS = ("empty", "copied", "repetition", "short", "long", "length_ratio", "wrong_language")
+TASK_FILTERS = ("final_number", "answer_span")
 THRESHOLDS = {"short": "min_letters", "long": "max_letters", "length_ratio": "length_ratio"}
 """Reason -> the field of `FilterConfig` that it reads."""
 
@@ -136,6 +153,7 @@ def check(config: FilterConfig) -> None:
     for key, names, choices in (
         ("answers", config.answers, ANSWER_FILTERS),
         ("translations", config.translations, TRANSLATION_FILTERS),
+        ("tasks", config.tasks, TASK_FILTERS),
     ):
         for name in names:
             if name not in choices:
@@ -178,7 +196,7 @@ def filter_step(
     if "copied" in reasons:
         slice_["spaces"] = source_language.spaces
     run = partial(_run, reasons=reasons, language=language, source_language=source_language, config=config)
-    return Step("filter", run, config=slice_, inputs={"rows": rows}, version=2)
+    return Step("filter", run, config=slice_, inputs={"rows": rows}, version=3)
 
 
 def _run(
@@ -206,6 +224,7 @@ def check_some_left(directory: Path) -> None:
         counts = Counter(row["reason"] for row in dropped)
         why = ", ".join(f"{name} {count}" for name, count in counts.most_common())
         which = "translations" if "source" in dropped[0] else "answers"
+        which = "tasks" if counts.most_common(1)[0][0] in TASK_FILTERS else which
         raise InputError(
             f"filters.{which} drops all {len(dropped)} rows ({why}), see {directory / 'dropped.jsonl'}; a shorter "
             f"filters.{which}, a larger scale.max_new_tokens or another model helps"

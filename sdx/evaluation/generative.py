@@ -1,7 +1,8 @@
 """Benchmarks answered freely and compared with references: translation, summaries, answers to questions.
 
 A suite asks in one language and wants the answer in one language; for a translation benchmark they differ, and each
-target language has two suites. The answer is the first line of what the model writes, as references are one line.
+target language has two suites. The answer is the first line of what the model writes, as references are one line,
+unless the benchmark says otherwise.
 """
 
 from __future__ import annotations
@@ -12,20 +13,22 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from sdx.artifacts import Step, Workspace, read_json, read_rows, write_rows
 from sdx.config import Config, InputError, TemplateKind
-from sdx.evaluation.tasks import Kind, Task
+from sdx.evaluation.tasks import Kind, Pairable, Task
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import generate_step
 from sdx.languages import Language
+from sdx.translation.base import Translator
+from sdx.translation.rows import translate_step
 
 READ_VERSION = 1
 FIT_VERSION = 1
 
 
-class Row(TypedDict):
+class Row(Pairable):
     """A prompt with the answers that are right."""
 
     id: str
@@ -38,7 +41,7 @@ class GenerativeTask(Task):
 
     kind = Kind.free
     metrics: tuple[str, ...]
-    """Some of chrF++, ROUGE-L, F1 and exact match, see `sdx.evaluation.scores`."""
+    """Some of chrF++, ROUGE-L, F1, exact match and accuracy, see `sdx.evaluation.scores`."""
 
     def __init__(self, shots: int) -> None:
         super().__init__(shots)
@@ -55,6 +58,14 @@ class GenerativeTask(Task):
             source: the cell's L.
         """
         return [(language, language)]
+
+    def ask(self, fields: Mapping[str, str]) -> str:
+        """The prompt around the `fields` of a row, where a translator has to render them."""
+        raise NotImplementedError
+
+    def answer(self, completion: str) -> str:
+        """What of a completion is compared with the references."""
+        return answer_of(completion)
 
     @abstractmethod
     def origin(self, asked: Language, answered: Language) -> str:
@@ -109,16 +120,30 @@ class GenerativeSuite:
 
 
 def generative_suites(
-    config: Config, task: GenerativeTask, generator: HFGenerator, source: Language, language: Language
+    config: Config,
+    task: GenerativeTask,
+    translator: Translator,
+    generator: HFGenerator,
+    source: Language,
+    language: Language,
 ) -> list[GenerativeSuite]:
     """The suites that a language of the cell has in a benchmark."""
+    limit = config.scale.eval_items
+    if task.needs_translation(language, source):
+        original = task.original(source)
+        items = items_step(task, original, original, limit)
+        texts = translate_step(items, "rows.jsonl", "texts", translator, original, language)
+        inputs = {"items": items, "texts": texts}
+        translated = Step("items", partial(_translated, task=task), task.description, inputs, READ_VERSION)
+        origin = machine_translated(translator, original, language)
+        return [GenerativeSuite(task, language, language, origin, translated, generator, config)]
     return [
         GenerativeSuite(
             task,
             asked,
             answered,
             task.origin(asked, answered),
-            _read_step(task, asked, answered, config.scale.eval_items),
+            items_step(task, asked, answered, limit),
             generator,
             config,
         )
@@ -126,17 +151,27 @@ def generative_suites(
     ]
 
 
+def machine_translated(translator: Translator, original: Language, language: Language) -> str:
+    return f"machine-translated ({translator.for_pair(original.flores, language.flores).name})"
+
+
 def answer_of(completion: str) -> str:
     """The first line with a text; nothing where there is none."""
     return next((line.strip() for line in completion.splitlines() if line.strip()), "")
 
 
-def _read_step(task: GenerativeTask, asked: Language, answered: Language, limit: int) -> Step:
+def items_step(task: GenerativeTask, asked: Language, answered: Language, limit: int) -> Step:
     """Publishes the first `limit` rows, all for 0, in the order of a hash of their ids."""
     return Step(
         "items",
         partial(_read, task=task, asked=asked, answered=answered, limit=limit),
-        config={"task": task.name, "asked": asked.flores, "answered": answered.flores, "limit": limit},
+        config={
+            "task": task.name,
+            "asked": asked.flores,
+            "answered": answered.flores,
+            "limit": limit,
+            **task.description,
+        },
         inputs=task.inputs(asked, answered),
         version=READ_VERSION,
     )
@@ -149,8 +184,21 @@ def _read(workspace: Workspace, task: GenerativeTask, asked: Language, answered:
     if len({row["id"] for row in rows}) < len(rows):
         raise InputError(f"task={task.name}: the file of {asked.name} has an id twice; give the benchmark's own")
     rows.sort(key=lambda row: sha256(row["id"].encode()).digest())
-    write_rows(workspace.dir / "rows.jsonl", rows[: limit or None])
-    workspace.counts.update(items=len(rows[: limit or None]))
+    rows = rows[: limit or None]
+    # `texts` is what a translator has to translate
+    texts = [{"texts": list(row["fields"].values())} if "fields" in row else {} for row in rows]
+    write_rows(workspace.dir / "rows.jsonl", [{**row, **more} for row, more in zip(rows, texts, strict=True)])
+    workspace.counts.update(items=len(rows))
+
+
+def _translated(workspace: Workspace, task: GenerativeTask) -> None:
+    texts = {row["id"]: row["text"] for row in read_rows(workspace.inputs["texts"] / "rows.jsonl")}
+    rows: list[Row] = []
+    for item in read_rows(workspace.inputs["items"] / "rows.jsonl"):
+        fields = dict(zip(item["fields"], texts[item["id"]], strict=True))
+        rows.append({"id": item["id"], "prompt": task.ask(fields), "references": item["references"], "fields": fields})
+    write_rows(workspace.dir / "rows.jsonl", rows)
+    workspace.counts.update(items=len(rows))
 
 
 def _fit_step(model: Step, items: Step, template: TemplateKind, context_tokens: int, max_new_tokens: int) -> Step:

@@ -26,10 +26,9 @@ from sdx.progress import Progress
 
 log = logging.getLogger("sdx")
 
-# The wrapper is the same in every language: a translated one would be one more thing that differs between two
-# languages and that a translator can get wrong. "Q:" and "A:" say the least of the usual English wrappers.
 PROMPTS: Mapping[Kind, Mapping[str, Any]] = {
-    Kind.answers: {"doc_to_text": "Q: {{question.strip()}}\nA:", "doc_to_choice": "choices"},
+    # A column with the prompt of `Questions.wrapper`, in the words of training: one string for both.
+    Kind.answers: {"doc_to_text": "prompt", "doc_to_choice": "choices"},
     # The harness' own for MMLU, without its first sentence: that names the subject, in English.
     Kind.letters: {
         "doc_to_text": (
@@ -50,6 +49,8 @@ class Questions:
     kind: Kind
     shots: int
     """Solved examples before each question: the first other items of the file."""
+    wrapper: str | None = None
+    """What the model reads before an answer: a format string around `{question}`. For `answers`, which needs it."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,11 @@ def _write_task(
     data = pack / f"{name}.items.jsonl"
     # Only what the harness reads: its loader wants the same columns in all rows.
     columns = ("id", "question", "choices", "gold")
-    write_rows(data, [{column: item[column] for column in columns} for item in items])
+    rows = [{column: item[column] for column in columns} for item in items]
+    if suite.kind is Kind.answers:
+        assert suite.wrapper
+        rows = [{**row, "prompt": suite.wrapper.format(question=row["question"].strip())} for row in rows]
+    write_rows(data, rows)
     metrics = [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in ("acc", "acc_bytes")]
     task = {
         "task": name,

@@ -1,9 +1,11 @@
-"""chrF++ of free answers against a reference."""
+"""chrF++ and BLEU of free answers and translations against a reference."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from sdx.languages import Language
 
 if TYPE_CHECKING:
     import numpy as np
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
 CHRF_ORDERS = 8
 """Characters 1 to 6, words 1 and 2."""
 CHRF_BETA = 2
+BLEU_ORDERS = 4
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
@@ -47,3 +50,45 @@ def chrf_score(statistics: np.ndarray) -> np.ndarray:
     below = weight * precision + recall
     share = np.divide(precision * recall, below, out=np.zeros_like(below), where=below > 0)
     return np.asarray(100 * (1 + weight) * share)
+
+
+def bleu_tokenizer(language: Language) -> str:
+    """SacreBLEU's tokeniser for a language: `13a`, for Chinese `zh`, for others without spaces between words `char`.
+
+    SacreBLEU's own choices for Japanese and Korean (MeCab) and its `flores200` need packages or downloads, and this has
+    to work offline. So Korean is split at its spaces, and a figure for Japanese or Thai compares characters: it is
+    far higher than one of words, and the tables name the tokeniser.
+    """
+    if language.script in ("Hans", "Hant"):
+        return "zh"
+    return "13a" if language.spaces else "char"
+
+
+def bleu_statistics(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str) -> np.ndarray:
+    """[sentence, 10]: length of the hypothesis and of the reference, then n-grams in both and n-grams of the
+    hypothesis, for n from 1 to 4."""
+    import numpy as np
+    from sacrebleu.metrics import BLEU
+
+    if len(hypotheses) != len(references) or not references:
+        raise ValueError(f"{len(hypotheses)} hypotheses for {len(references)} references; BLEU pairs them")
+    # Internal, as for chrF++. `force`: no advice on texts that end in " .".
+    bleu = BLEU(tokenize=tokenizer, force=True)
+    return np.array(bleu._extract_corpus_statistics(list(hypotheses), [list(references)]))
+
+
+def bleu_score(statistics: np.ndarray) -> np.ndarray:
+    """BLEU, 0 to 100, of summed `bleu_statistics`; [..., 10] gives [...].
+
+    As sacreBLEU's default has it (`smooth:exp`, NIST's): the first order without a match counts half an n-gram, the
+    second a quarter, and so on; where no word matches, or no hypothesis has four words, the score is 0.
+    """
+    import numpy as np
+
+    length, reference, *orders = np.moveaxis(statistics.astype(float), -1, 0)
+    match, total = np.stack(orders[:BLEU_ORDERS], -1), np.stack(orders[BLEU_ORDERS:], -1)
+    usable = match.any(-1) & (total > 0).all(-1)
+    smoothed = np.where(match > 0, match, 0.5 ** np.cumsum(match == 0, -1))
+    precision = np.log(smoothed / np.maximum(total, 1)).mean(-1)
+    brevity = np.minimum(0, 1 - reference / np.maximum(length, 1))
+    return np.asarray(np.where(usable, 100 * np.exp(precision + brevity), 0.0))

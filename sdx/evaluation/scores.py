@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdx.artifacts import Store, read_rows
-from sdx.evaluation.generative import GenerativeSuite, answer_of
+from sdx.evaluation.generative import GenerativeSuite
 from sdx.evaluation.statistics import (
     Estimate,
     bootstrap_corpus,
@@ -17,7 +17,8 @@ from sdx.evaluation.statistics import (
     paired_difference,
     proportion,
 )
-from sdx.evaluation.suites import ChoiceSuite, InstructionSuite, Suite, Texts
+from sdx.evaluation.suites import ChoiceSuite, InstructionSuite, Texts
+from sdx.evaluation.translation_quality import Scored, TranslationSuite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """One metric of one suite, in percent (chrF++: points of 100). The difference is after minus before."""
+    """One metric of one suite, in percent (chrF++ and BLEU: points of 100). The difference is after minus before."""
 
     task: str
     language: str
     """The language's code; of a translation benchmark both, as `en-th`."""
     metric: str
     origin: str
-    """original, human-translated or by which engine the items (for chrF++: the references) are translated."""
+    """original, human-translated or by which engine the items (for chrF++ and BLEU: the references) are translated."""
     before: Estimate
     after: Estimate | None = None
     difference: Estimate | None = None
@@ -42,7 +43,7 @@ class Score:
 Rows = list[dict[str, Any]]
 
 
-def scores(suite: Suite, store: Store, before: Path, after: Path | None) -> list[Score]:
+def scores(suite: Scored, store: Store, before: Path, after: Path | None) -> list[Score]:
     """The scores of a suite.
 
     Args:
@@ -51,24 +52,52 @@ def scores(suite: Suite, store: Store, before: Path, after: Path | None) -> list
     outcomes = [read_rows(path / "rows.jsonl") for path in (before, after) if path]
     if isinstance(suite, ChoiceSuite):
         return [_proportions(suite, "accuracy", [[row["acc"] for row in rows] for rows in outcomes])]
+    if isinstance(suite, TranslationSuite):
+        return _translation(suite, store, outcomes)
     if isinstance(suite, GenerativeSuite):
         right = [row["references"] for row in read_rows(store.path(suite.items) / "rows.jsonl")]
-        lines = [[answer_of(row["text"]) for row in rows] for rows in outcomes]
-        overlaps = [_overlap(suite, metric, lines, right) for metric in suite.task.metrics]
+        answers = [[suite.task.answer(row["text"]) for row in rows] for rows in outcomes]
+        overlaps = [_overlap(suite, metric, answers, right) for metric in suite.task.metrics]
         return [*overlaps, *_language_rate(suite, outcomes)]
     references = list(_texts(store, suite.references).values())
     answers = [[row["text"] for row in rows] for rows in outcomes]
     return [*_language_rate(suite, outcomes), _chrf(suite, answers, references)]
 
 
-def _proportions(suite: Suite, metric: str, values: Sequence[list[bool]], note: str = "") -> Score:
+def named(suite: Scored) -> tuple[str, str]:
+    """Task and language of a suite, as its scores name them."""
+    if isinstance(suite, TranslationSuite):
+        return f"translation by {suite.engine}", suite.languages
+    return suite.task.name, suite.languages if isinstance(suite, GenerativeSuite) else suite.language.code
+
+
+def origin(suite: Scored) -> str:
+    """Whose items or references they are, as its scores say it."""
+    return f"{suite.origin} ({suite.benchmark})" if isinstance(suite, TranslationSuite) else suite.origin
+
+
+def _translation(suite: TranslationSuite, store: Store, outcomes: Sequence[Rows]) -> list[Score]:
+    """chrF++ and BLEU of an engine; nothing where the benchmark's languages share no text."""
+    from sdx.evaluation.metrics import bleu_score, bleu_statistics, bleu_tokenizer
+
+    references = [row["reference"] for row in read_rows(store.path(suite.pairs) / "rows.jsonl")]
+    if not references:
+        return []
+    answers = [[row["text"] for row in rows] for rows in outcomes]
+    tokenizer = bleu_tokenizer(suite.language)
+    statistics = [bleu_statistics(texts, references, tokenizer) for texts in answers]
+    name = "BLEU" if tokenizer == "13a" else f"BLEU ({tokenizer})"
+    return [_chrf(suite, answers, references), _resampled(suite, name, statistics, bleu_score)]
+
+
+def _proportions(suite: Scored, metric: str, values: Sequence[list[bool]], note: str = "") -> Score:
     estimates = [proportion(some) for some in values]
     difference = paired_difference(values[0], values[1]) if len(values) > 1 else None
     return _score(suite, metric, estimates, difference, note)
 
 
 def _resampled(
-    suite: Suite, metric: str, statistics: Sequence[np.ndarray], score: Callable[[np.ndarray], np.ndarray]
+    suite: Scored, metric: str, statistics: Sequence[np.ndarray], score: Callable[[np.ndarray], np.ndarray]
 ) -> Score:
     """A score of summed statistics, [item, k] of each outcome, with the bootstrap's intervals."""
     estimates = [bootstrap_corpus(some, score) for some in statistics]
@@ -77,11 +106,10 @@ def _resampled(
 
 
 def _score(
-    suite: Suite, metric: str, estimates: Sequence[Estimate], difference: Estimate | None, note: str = ""
+    suite: Scored, metric: str, estimates: Sequence[Estimate], difference: Estimate | None, note: str = ""
 ) -> Score:
-    language = suite.languages if isinstance(suite, GenerativeSuite) else suite.language.code
     after = estimates[1] if len(estimates) > 1 else None
-    return Score(suite.task.name, language, metric, suite.origin, estimates[0], after, difference, note)
+    return Score(*named(suite), metric, origin(suite), estimates[0], after, difference, note)
 
 
 def _overlap(suite: GenerativeSuite, metric: str, answers: Sequence[list[str]], references: list[list[str]]) -> Score:
@@ -92,6 +120,9 @@ def _overlap(suite: GenerativeSuite, metric: str, answers: Sequence[list[str]], 
 
     if metric == "chrF++":
         return _chrf(suite, answers, [first for first, *_ in references])
+    if metric == "accuracy":
+        same = [[text in right for text, right in zip(texts, references, strict=True)] for texts in answers]
+        return _proportions(suite, metric, same)
     measure = {"ROUGE-L": rouge_l, "F1": f1, "exact match": exact_match}[metric]
     values = [
         [measure(text, right, suite.language) for text, right in zip(texts, references, strict=True)]
@@ -115,7 +146,7 @@ def _language_rate(suite: InstructionSuite | GenerativeSuite, outcomes: Sequence
     return [_proportions(suite, "answer language", [list(values) for values in zip(*decided, strict=True)], note)]
 
 
-def _chrf(suite: Suite, answers: Sequence[list[str]], references: list[str]) -> Score:
+def _chrf(suite: Scored, answers: Sequence[list[str]], references: list[str]) -> Score:
     from sdx.evaluation.metrics import chrf_score, chrf_statistics
 
     return _resampled(suite, "chrF++", [chrf_statistics(texts, references) for texts in answers], chrf_score)

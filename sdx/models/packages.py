@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.util import find_spec
+from importlib.metadata import distributions
 from logging import getLogger
 from pathlib import Path
 from typing import IO, ClassVar
@@ -159,9 +159,15 @@ def _installed(tool: str, package: Package) -> str:
     raise InputError(f"{tool}, which {package} is taken with, is missing: install {tool}")
 
 
+def _has_pip() -> bool:
+    """Not by `find_spec`: setuptools takes that for a build by pip and steps back from distutils for the rest of the
+    process, in which torch then compiles nothing."""
+    return any(True for _ in distributions(name="pip"))
+
+
 def _pip() -> list[str]:
     """The command that runs pip. uv's environments lack it, but any pip fetches the same pure wheels."""
-    if find_spec("pip"):
+    if _has_pip():
         return [sys.executable, "-m", "pip"]
     if uv := shutil.which("uv"):
         return [uv, "tool", "run", "--quiet", "pip"]

@@ -91,6 +91,16 @@ def encode_example(tokenizer: Any, instruction: str, response: str) -> tuple[lis
     return whole, len(start)
 
 
+def encode_plain(tokenizer: Any, prompt: str, response: str) -> tuple[list[int], int]:
+    """As `encode_example`, without a template: prompt, a space, the response and EOS.
+
+    Up to EOS these are the tokens of which lm-evaluation-harness sums the log-probability.
+    """
+    start = tokenizer(prompt).input_ids
+    whole = tokenizer(f"{prompt} {response}").input_ids
+    return [*whole, tokenizer.eos_token_id], len(start)
+
+
 @lru_cache(maxsize=8)
 def _joints(tokenizer: Any, template: str) -> tuple[str, str]:
     """What stands between prompt and response (a space in LLaMA-2's template), and the end of turn.

@@ -44,9 +44,23 @@ BENCHMARKS = {
     "flores": (1012, 45.0),
     "xlsum": (11_535, 600.0),
     "mkqa": (6_758, 25.0),
+    "arc_easy_full": (2376, 43.0),
+    "xnli": (5010, 45.0),
+    "xquad": (1190, 190.0),
+    "mgsm": (250, 75.0),
+    "gsm8k": (614, 75.0),
 }
 """Items, and tokens of one in English. XL-Sum's are those of its English test set, which is the largest."""
 UNKNOWN_BENCHMARK = (1000, 100.0)
+LABELLED: dict[str, tuple[int, dict[str, float]]] = {
+    "arc_easy": (570, {"question": 26.0, "answer": 5.0}),
+    "arc_easy_full": (2251, {"question": 26.0, "answer": 5.0}),
+    "gsm8k": (705, {"question": 55.0, "answer": 58.0}),
+    "mgsm": (7473, {"question": 55.0, "answer": 58.0}),
+    "xnli": (392_702, {"premise": 27.0, "hypothesis": 13.0, "answer": 1.0}),
+    "xquad": (87_599, {"context": 160.0, "question": 14.0, "answer": 4.0}),
+}
+"""Rows of labelled training data, and tokens of each field in English; those of xnli and xquad are guessed."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,7 @@ class Estimator:
         known: dict[str, Callable[[Step], Estimate]] = {
             "backbone": self._backbone,
             "corpus": self._corpus,
+            "training": self._training,
             "parallel": self._parallel,
             "dictionary": lambda _: Estimate(),
             "generate": self._generate,
@@ -161,6 +176,14 @@ class Estimator:
         many = lengths.fertility(self.source, vocabulary)
         tokens = {"instruction": many * lengths.INSTRUCTION_TOKENS, "answer": many * lengths.ANSWER_TOKENS}
         return config.rows or UNKNOWN_ROWS, tokens, True
+
+    def _training(self, step: Step) -> Estimate:
+        """Labelled data of a task: another file than the benchmark's own is taken to be as large."""
+        rows, english = LABELLED.get(step.config["task"], (UNKNOWN_ROWS, {}))
+        rows = min(rows, step.config["rows"] or rows)
+        many = lengths.fertility(spoken(step, self.source) or self.source, self.shape.vocab_size)
+        tokens = {name: many * english.get(name, lengths.INSTRUCTION_TOKENS) for name in step.config["fields"]}
+        return Estimate(rows, rows * sum(tokens.values()), {"train.jsonl": Rows(rows, tokens)}, bound=True)
 
     def _parallel(self, step: Step) -> Estimate:
         there = PACKAGED_PAIRS.get(step.config.get("asset", ""), UNKNOWN_PAIRS)

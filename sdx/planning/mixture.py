@@ -1,6 +1,6 @@
 """What the parts of a training mix come to: the counterpart of the methods' `pairs`, on counts instead of rows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sdx.artifacts import Step
@@ -21,9 +21,11 @@ def parts_of(step: Step, read: Reader) -> list[Rows]:
     Known by the names of its inputs: `x_th` and `a_th` or `y_th` are instructions and answers in Thai, `p_th` sentence
     pairs, `words_th` a dictionary; by its options where it weighs subsets. Of an unknown method all inputs are taken.
     """
-    weights = step.config.get("options", {}).get("subsets")
-    if weights:
+    options = step.config.get("options", {})
+    if weights := options.get("subsets"):
         return _subsets(step, weights, read)
+    if "mixture" in options:
+        return _mixture(step, options["mixture"], read)
     inputs = step.inputs
     if "corpus" in inputs:
         rows = read(inputs["corpus"], TRAIN)
@@ -56,6 +58,32 @@ def _subsets(step: Step, weights: Mapping[str, float], read: Reader) -> list[Row
             ("complete", _pair(p, "source", p, "target")),
         ]
     return [_times(part, weights.get(name, 0.0)) for name, part in found]
+
+
+def _mixture(step: Step, subsets: Sequence[str], read: Reader) -> list[Rows]:
+    """Of labelled data: `d_L`, and `tgt/question/th` the questions that the backbone translated into Thai."""
+    d_l = read(step.inputs["d_L"], TRAIN)
+    found = {"src": [_labelled(d_l.count, d_l.tokens)], "parallel": list[Rows]()}
+    translated: dict[tuple[str, str], dict[str, Rows]] = {}
+    for name, inner in step.inputs.items():
+        kind, *rest = name.split("/")
+        if kind == "p":
+            p = read(inner, ROWS)
+            found["parallel"].append(_times(_pair(p, "source", p, "target"), DIRECTIONS))
+        elif rest:
+            field, code = rest
+            translated.setdefault((kind, code), {})[field] = read(inner, ROWS)
+    for (kind, _), fields in translated.items():
+        tokens = {**d_l.tokens, **{field: rows.of("text") for field, rows in fields.items()}}
+        part = _labelled(min(rows.count for rows in fields.values()), tokens)
+        for name in ("tgt", "cs") if kind == "tgt" else (kind,):
+            found.setdefault(name, []).append(part)
+    return [part for name in subsets for part in found[name]]
+
+
+def _labelled(count: float, tokens: Mapping[str, float]) -> Rows:
+    answer = tokens.get("answer", 0.0)
+    return Rows(count, {"prompt": sum(tokens.values()) - answer, "response": answer})
 
 
 def _ratio(options: Mapping[str, Any]) -> float:

@@ -36,10 +36,11 @@ def translating(
         target: mean tokens of its translation, as the backbone's tokenizer counts.
     """
     engine = str(step.config["translator"])
+    given = config.mt if config.mt and config.mt.name == engine else config.translator
     if rate := CORE_TOKENS_PER_S.get(engine):
         return Work(seconds=rows * english / (rate * (os.cpu_count() or 1)))
     sentences = rows * math.ceil(english / SENTENCE_TOKENS)
-    batch = config.generator.batch_size if engine == SELF else getattr(config.translator, "batch_size", BATCH)
+    batch = config.generator.batch_size if engine == SELF else getattr(given, "batch_size", BATCH)
     batches = math.ceil(sentences / batch)
     a_sentence = target * rows / max(sentences, 1.0)
     common = Work(
@@ -52,9 +53,10 @@ def translating(
         loads=1,
     )
     if engine == SELF:
-        shots = getattr(config.translator, "shots", SHOTS) * (SENTENCE_TOKENS + a_sentence)
-        return replace(common, shape=backbone, read=common.read + sentences * shots, context=common.context + shots)
-    beams = getattr(config.translator, "num_beams", BEAMS)
+        shots = getattr(given, "shots", SHOTS) * (SENTENCE_TOKENS + a_sentence)
+        # The examples are read once; each sentence's attention reaches over them.
+        return replace(common, shape=backbone, read=common.read + shots, context=common.context + shots)
+    beams = getattr(given, "num_beams", BEAMS)
     return replace(
         common,
         shape=_shape(step, store, engine),

@@ -8,7 +8,7 @@ from sdx.artifacts import Step
 from sdx.config import Config
 from sdx.languages import codes, language
 
-SPEECHLESS = ("backbone", "train", "mix", "translator", "asset", "file")
+SPEECHLESS = ("backbone", "train", "mix", "translator", "asset", "file", "pairs")
 """Steps that publish no texts, or texts in several languages."""
 
 
@@ -41,6 +41,10 @@ def subject(step: Step, config: Config) -> str:
         return f"{subject(inputs['items'], config)}, {_moment(inputs['model'])}"
     if step.name == "items":
         return str(given.get("task") or subject(inputs["items"], config))
+    if step.name == "training":
+        return str(given["task"])
+    if step.name == "pairs":
+        return subject(inputs["source"], config)
     if step.name == "filter":
         return next((_kept(inner, config) for inner in inputs.values()), "")
     named = {
@@ -60,6 +64,8 @@ def _texts(step: Step, config: Config, given: Mapping[str, Any]) -> str:
     if step.name == "corpus":
         part = {"train.jsonl": "train ", "heldout.jsonl": "held-out "}.get(given.get("file", ""), "")
         return f"{part}{given.get('field', 'row')}s"
+    if step.name == "training":
+        return f"{step.config['task']} {given['field']}" if "field" in given else str(step.config["task"])
     if step.name == "translate":
         return _texts(step.inputs["rows"], config, step.config)
     if step.name == "generate":

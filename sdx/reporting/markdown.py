@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from sdx.evaluation.scores import Score
+from sdx.reporting import synthetic
+from sdx.reporting.tables import table
 
 COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("benchmark", "left"),
@@ -17,8 +19,9 @@ COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("difference [95 %]", "right"),
 )
 LEGEND = (
-    "percent (chrF++: points of 100), 95 % intervals, differences paired over the same items; answer language: share "
-    "of answers in the language of the instruction, where a loop or a text in no identifiable language counts as none"
+    "percent (chrF++ and BLEU: points of 100), 95 % intervals, differences paired over the same items; answer "
+    "language: share of answers in the language of the instruction, where a loop or a text in no identifiable language "
+    "counts as none"
 )
 SHOWN_SAMPLES = 10
 
@@ -47,15 +50,6 @@ def cells(score: Score) -> list[str]:
     ]
 
 
-def table(rows: Sequence[Sequence[str]], columns: Sequence[tuple[str, str]]) -> str:
-    lines = [
-        "| " + " | ".join(name for name, _ in columns) + " |",
-        "|" + "|".join("---:" if justify == "right" else "---" for _, justify in columns) + "|",
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
-    return "\n".join(lines)
-
-
 def report(results: Mapping[str, Any], scores: Sequence[Score], samples: Sequence[Mapping[str, Any]]) -> str:
     config = results["config"]
     parts = [
@@ -73,6 +67,10 @@ def report(results: Mapping[str, Any], scores: Sequence[Score], samples: Sequenc
     if results["training"]:
         parts += ["## Training", _facts(results["training"])]
     parts += ["## Data and time", _steps(results["steps"])]
+    if results["filters"]:
+        parts += ["## What the filters dropped", synthetic.filter_table(results["filters"])]
+    if results["translations"]:
+        parts += ["## Translations", *synthetic.translation_tables(results["translations"])]
     parts += [
         f"This run took {results['seconds']:.0f} s, steps from the cache not counted; peak memory "
         f"{results['peak_memory_bytes'] / 2**30:.1f} GiB."
@@ -101,7 +99,7 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
         [s["name"], s["what"], s["language"] or "", f"`{s['key']}`", f"{s['seconds']:.1f}", _value(s["counts"])]
         for s in steps
     ]
-    return f"{table(rows, columns)}\n\nWhat a filter dropped, with the reason, is in `dropped.jsonl` of its step."
+    return table(rows, columns)
 
 
 def _sample(sample: Mapping[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""What a run leaves: results.json, report.md, samples.jsonl, a link to the model, and a table in the terminal."""
+"""What a run leaves: results.json, report.md, samples.jsonl, translations.jsonl, a link to the model, and a table in
+the terminal."""
 
 import os
 import resource
@@ -14,14 +15,17 @@ from rich.table import Table
 
 from sdx.artifacts import Step, Store, provenance, write_json, write_rows
 from sdx.config import Config
-from sdx.evaluation.scores import Score, samples, scores
-from sdx.evaluation.suites import InstructionSuite, Suite
+from sdx.evaluation.scores import Score, named, origin, samples, scores
+from sdx.evaluation.suites import InstructionSuite
+from sdx.evaluation.translation_quality import Scored
 from sdx.languages import language
-from sdx.reporting import markdown
+from sdx.reporting import markdown, synthetic
 from sdx.reporting.describe import spoken, subject
 from sdx.tracking import Tracker
 
 LOG_WIDTH = 118
+DEFAULT_BACKBONE = "smollm2_135m"
+"""Of conf/config.yaml."""
 
 
 def conclude(
@@ -29,7 +33,7 @@ def conclude(
     config: Config,
     store: Store,
     model: Step,
-    outcomes: Sequence[tuple[Suite, Step, Step | None]],
+    outcomes: Sequence[tuple[Scored, Step, Step | None]],
     skipped: Sequence[str],
     tracker: Tracker,
     began: float,
@@ -51,13 +55,17 @@ def conclude(
             answers += samples(suite, store, *paths)
     answers.sort(key=lambda sample: sample["language"] == config.lang.source)
 
-    results = {
+    behind = ancestry(store, [model])
+    results: dict[str, Any] = {
         "cell": run_dir.name,
         "config": asdict(config),
         "scores": [asdict(score) for score in found],
+        "outcomes": [_outcome(store, *outcome) for outcome in outcomes],
         "skipped": list(skipped),
         "training": store.manifest(model)["counts"] if model.name == "train" else None,
         "steps": [_step(store, step, config) for step in ancestry(store, [model, *_steps(outcomes)])],
+        "filters": synthetic.filters(store, behind, config),
+        "translations": synthetic.translations(store, behind, config),
         "seconds": round(time.monotonic() - began, 1),
         "peak_memory_bytes": peak_memory_bytes(),
         "provenance": provenance(),
@@ -65,6 +73,7 @@ def conclude(
     link(run_dir / "model", store.path(model) / "model")
     write_json(run_dir / "results.json", results)
     write_rows(run_dir / "samples.jsonl", answers)
+    write_rows(run_dir / "translations.jsonl", results["translations"])
     (run_dir / "report.md").write_text(markdown.report(results, found, answers), encoding="utf-8")
     tracker.finish(summary(found), run_dir / "report.md")
     _print(run_dir, results, found)
@@ -81,7 +90,7 @@ def summary(found: Sequence[Score]) -> dict[str, float]:
     return values
 
 
-def _steps(outcomes: Sequence[tuple[Suite, Step, Step | None]]) -> list[Step]:
+def _steps(outcomes: Sequence[tuple[Scored, Step, Step | None]]) -> list[Step]:
     return [step for _, before, after in outcomes for step in (before, after) if step]
 
 
@@ -108,6 +117,14 @@ def _step(store: Store, step: Step, config: Config) -> dict[str, Any]:
     return {**shown, **about, "path": str(store.path(step))}
 
 
+def _outcome(store: Store, suite: Scored, before: Step, after: Step | None) -> dict[str, Any]:
+    """Where the rows behind a suite's scores lie: directories of the cache with a `rows.jsonl`."""
+    paths = {"before": store.path(before), "after": store.path(after) if after else None}
+    task, code = named(suite)
+    where = {moment: str(path.absolute()) if path else None for moment, path in paths.items()}
+    return {"task": task, "language": code, "origin": origin(suite), **where}
+
+
 def peak_memory_bytes() -> int:
     """Largest resident set of this process so far."""
     unit = 1 if sys.platform == "darwin" else 1024
@@ -129,19 +146,34 @@ def _print(run_dir: Path, results: dict[str, Any], found: Sequence[Score]) -> No
         table.add_row(*markdown.cells(score), style={1: "green", -1: "red"}.get(markdown.direction(score)))
     console.print(table)
     console.print(markdown.LEGEND, style="dim")
+    for line in synthetic.lines(results["filters"]):
+        console.print(line, soft_wrap=True)
     for reason in results["skipped"]:
         console.print(f"not run: {reason}", style="yellow")
     memory, minutes = results["peak_memory_bytes"] / 2**30, results["seconds"] / 60
-    method = results["config"]["method"]["name"]
-    other = "translate_sft" if method != "translate_sft" else "sdrrl"
-    targets = ",".join(results["config"]["lang"]["targets"])
-    langs = f"'[{targets}]'" if "," in targets else targets
     lines = {
         "time": f"{minutes:.1f} min, peak memory {memory:.1f} GiB",
         "model": f"{run_dir / 'model'}  (from_pretrained loads it)",
         "report": f"{run_dir / 'report.md'}",
-        "samples": f"{run_dir / 'samples.jsonl'}",
-        "next": f"python -m sdx method={other} lang={langs}  uses the same cache; python -m sdx --help shows more",
+        **{
+            file: f"{run_dir / file}.jsonl"
+            for file in ("samples", "translations")
+            if (run_dir / f"{file}.jsonl").stat().st_size
+        },
+        "next": f"python -m sdx {_next(results['config'])}  uses the same cache; python -m sdx --help shows more",
     }
     for name, text in lines.items():
         console.print(f"{name:<8} {text}", soft_wrap=True)
+
+
+def _next(config: dict[str, Any]) -> str:
+    """The overrides of a cell to compare this one with."""
+    method, backbone = config["method"], config["backbone"]["name"]
+    other = {"sdrrl": "translate_sft", "self_translate_train": "self_translate_train"}.get(method["name"], "sdrrl")
+    overrides = [f"method={other}"]
+    if "mixture" in method:
+        overrides.append(f"method.mixture={'src+tgt' if method['mixture'] == 'src' else 'src'}")
+    if backbone != DEFAULT_BACKBONE:
+        overrides.append(f"backbone={backbone}")
+    targets = ",".join(config["lang"]["targets"])
+    return " ".join([*overrides, f"lang='[{targets}]'" if "," in targets else f"lang={targets}"])

@@ -36,7 +36,7 @@ def train_step(mix: Step, backbone: Step, config: Config, tracker: Tracker) -> S
 def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
     from sdx.models.backbone import check_length, load_tokenizer
     from sdx.models.shape import shape_in
-    from sdx.models.template import encode_example
+    from sdx.models.template import encode_example, encode_plain
     from sdx.training.loop import train
     from sdx.training.objectives import CausalLM, Example
 
@@ -44,8 +44,12 @@ def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
     check_length(model_dir, config.scale.max_length_tokens)
     tokenizer = load_tokenizer(model_dir, config.backbone.template)
     rows = read_rows(workspace.inputs["mix"] / "rows.jsonl")
-    encoded = [(row, *encode_example(tokenizer, row["prompt"], row["response"])) for row in rows]
+    encoded = []
+    for row in rows:
+        encode = encode_plain if row.get("plain") else encode_example
+        encoded.append((row, *encode(tokenizer, row["prompt"], row["response"])))
     limit = config.scale.max_length_tokens
+    kept = [row["subset"] for row, ids, _ in encoded if len(ids) <= limit]
     examples = [Example(row["id"], ids, prompt, row["source_id"]) for row, ids, prompt in encoded if len(ids) <= limit]
     if not examples:
         raise InputError(f"scale.max_length_tokens={limit} is shorter than every training example; raise it")
@@ -69,7 +73,7 @@ def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
     workspace.counts.update(
         examples=len(examples),
         too_long=len(rows) - len(examples),
-        subsets=dict(Counter(row["subset"] for row in rows)),
+        subsets=dict(Counter(kept)),
         **summary,
     )
 

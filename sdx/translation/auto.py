@@ -42,7 +42,7 @@ class Auto(Translator):
         offline: list[Translator] = [FastTranslate(), Apertium()]
         self._nllb = NLLB(**nllb)
         self._nllb.name = NLLB_NAME
-        self._backbone = SelfTranslation(SelfTranslationConfig.shots, None)
+        self._backbone = SelfTranslation(SelfTranslationConfig.shots, None, SelfTranslationConfig.delimiter)
         self._offline = offline
         self._online = nllb["hub_id"], nllb["revision"]
         self._chosen: dict[str, Translator] = {}
@@ -120,9 +120,9 @@ class Auto(Translator):
         log.info("%-12s auto: %s by %s", "translator", names, engine.name)
         if engine is self._backbone:
             log.warning(
-                "%-12s no offline engine knows %s, NLLB is not in the cache and the hub does not answer: the backbone "
-                "translates its own data, no better than it knows the language. translator=path translator.path=... "
-                "takes NLLB from a directory",
+                "%-12s no offline engine knows %s, NLLB is not in the cache and the hub does not answer: that leaves "
+                "the backbone itself, which knows the language no better and does not write its own questions. "
+                "translator=path translator.path=... takes NLLB from a directory",
                 "translator",
                 names,
             )

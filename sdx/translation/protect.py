@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import regex
 
@@ -27,6 +27,7 @@ _SPAN = regex.compile(
     | \$\$[^\n]{1,400}?\$\$ | \\\([^\n]{1,400}?\\\) | \\\[[^\n]{1,400}?\\\]   # formulas
     | (?<![\\$\dA-Z])\$(?![\s$]|\d[\d.,]*\s+\p{L}{2})[^$\n]{1,200}(?<![\s\\])\$(?!\d)
     | \\[A-Za-z]+(?:\{[^{}\n]{0,80}\}){0,3}
+    | <<[\d\s.,$%+*/=()-]{1,200}>>(?:\d+(?:[.,]\d+)*)?                     # GSM8K: <<16-3-4=9>>9
     | <!--[^\n]{0,300}?--> | </?[A-Za-z][^<>\n]{0,300}> | &(?:\#\w{1,8}|[A-Za-z]\w{1,30});   # tags
     | (?<=\])\([^()\s]{1,500}\)                                           # target of a link
     | \b(?:(?:https?|ftp)://|www\.)[^\s<>"'`]{0,500}[^\s<>"'`.,;:!?)\]}*_]
@@ -55,8 +56,21 @@ _PLACEHOLDER = regex.compile(_alone(r"X\d+"))
 _NUMBER = regex.compile(r"(?:R\$\s?)?\d+(?:[.,:/]?\w+)*+")
 # "3rd", "20th", "1990s" may rightly become words or other numbers: terceiro, século XX, anos 90.
 _ORDINAL = regex.compile(r"(?<!\w)\d+(?:st|nd|rd|th|s|º|ª)(?!\w)")
-_QUANTITY = regex.compile(r"\d+(?:[.,'\u00a0\u202f]\d+)*+")
-_GROUPED = regex.compile(r"(\d{1,3}([.,'\u00a0\u202f])\d{3}(?:\2\d{3})*)(?:(?!\2)[.,](\d+))?")
+_SPACES = "\u00a0\u2009\u202f"
+# With a common space between groups of three only: 2 000, but not 2 2000.
+_QUANTITY = regex.compile(
+    rf"(?<![\w.,])\.\d+|(?<!\d)\d{{1,3}}(?: \d{{3}})++(?![ ]?\d)(?:[.,٫]\d+)?|\d+(?:[.,'’٫٬{_SPACES}]\d+)*+"
+)
+_GROUPED = regex.compile(
+    rf"""(?!0)  # not of 0.125
+    (\d{{1,3}}(?P<by>[.,'’ {_SPACES}])\d{{3}}(?:(?P=by)\d{{3}})* | \d{{1,2}}(?P<by>,)(?:\d\d,)+\d{{3}})  # India's
+    (?:(?!(?P=by))[.,](\d+))?""",
+    regex.VERBOSE,
+)
+_TERM = r"[-(]{0,3}[$€£]?\d++(?:[.,]\d++)*+[%)]{0,3}"
+_EQUATION = regex.compile(rf"(?<![\d.,]){_TERM}(?:\s?[-+*/^=]\s?{_TERM}){{1,40}}+")
+_OPERATORS = str.maketrans("−–×÷", "--*/")
+_TIMES = regex.compile(r"(?<=\d\s?)x(?=\s?\d)")
 _SIGNS = (*"*+=_[]|", "R$")
 _EMPHASIS = regex.compile(r"(?<!\w)(\*{1,3}|__)(?=[^\s*_])([^*]+)(?<=[^\s*_])\1(?!\w)")
 _LETTER = regex.compile(r"\p{L}")
@@ -125,13 +139,14 @@ class _Masked:
         self.text = "".join(parts) + sentence[position:]
 
     def intact(self, output: str) -> bool:
-        """Whether each placeholder is in `output` once, and each number and sign as often."""
+        """Whether each placeholder is in `output` once, and each number, equation and sign as often."""
         names = Counter(_PLACEHOLDER.findall(output))
         if any(names[name] != 1 for name in self._hidden):
             return False
         source, output = (_PLACEHOLDER.sub(" ", text) for text in (self.text, output))
         return (
-            not _numbers(_ORDINAL.sub("", source)) - _numbers(output)
+            not numbers(_ORDINAL.sub("", source)) - numbers(output)
+            and not _equations(source) - _equations(output)
             and all(source.count(sign) == output.count(sign) for sign in _SIGNS)
             and len(_EMPHASIS.findall(source)) == len(_EMPHASIS.findall(output))
         )
@@ -166,8 +181,8 @@ def _parts(text: str, spans: Spans) -> list[tuple[str, bool]]:
 def _spans(sentence: str, keep: regex.Pattern | None, numbers_too: bool) -> Spans:
     spans = find_spans(sentence, keep)
     if numbers_too:
-        numbers = (m.span() for m in _NUMBER.finditer(sentence))
-        spans = _merge(spans + [n for n in numbers if not _ORDINAL.fullmatch(sentence, *n)])
+        found = (m.span() for m in _NUMBER.finditer(sentence))
+        spans = _merge(spans + [n for n in found if not _ORDINAL.fullmatch(sentence, *n)])
     return spans
 
 
@@ -184,18 +199,30 @@ def _cut(sentence: str, spans: Spans) -> list[tuple[str, bool]]:
     return cut
 
 
-def _numbers(text: str) -> Counter[str]:
-    """Its numbers with ASCII digits: 1,000 and 1.000 as 1000, 1.234,5 as 1234.5, 3,5 as 3.5."""
-    numbers: Counter[str] = Counter()
+def numbers(text: str) -> Counter[str]:
+    """Its numbers with ASCII digits: 1,000, 1.000, 1 000 and ١٬٠٠٠ as 1000, 1.234,5 as 1234.5, 3,5 and ๓.๕ as 3.5."""
+    return Counter(number for _, number in each_number(text))
+
+
+def each_number(text: str) -> Iterator[tuple[int, str]]:
+    """(place in the text, number as in `numbers`) of each number, in order."""
     for match in _QUANTITY.finditer(text):
         number = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in match[0])
+        number = number.replace("٫", ".").replace("٬", ",")
+        number = f"0{number}" if number.startswith(".") else number
         if grouped := _GROUPED.fullmatch(number):
             whole, decimals = regex.sub(r"\D", "", grouped[1]), grouped[3]
             number = f"{whole}.{decimals}" if decimals else whole
         elif number.count(",") + number.count(".") == 1:
             number = number.replace(",", ".")
-        numbers[number] += 1
-    return numbers
+        yield match.start(), number
+
+
+def _equations(text: str) -> Counter[str]:
+    """Its equations, with ASCII digits and signs alone: 16 - 3 = 13 and $16−$3=$13 as 16-3=13."""
+    text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text) if "=" in text else ""
+    matches = _EQUATION.findall(_TIMES.sub("*", text.translate(_OPERATORS)))
+    return Counter(regex.sub(r"[^\d+*/^=-]", "", match) for match in matches if "=" in match)
 
 
 def _call(engine: Engine, texts: Iterable[str]) -> dict[str, str]:

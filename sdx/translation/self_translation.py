@@ -2,25 +2,32 @@
 
 The prompt is a list of sentence pairs from a parallel corpus, a base model's way; a model with a chat template gets the
 same list inside an instruction. What must not change (code, markup, numbers) is hidden as for every other engine.
-Self-Translate-Train (arXiv 2407.00454) translates its task data like this with 8 shots.
+Self-Translate-Train (arXiv 2407.00454) translates its task data like this with 8 shots. The list is the same for all
+sentences, so its states are computed once and kept (`sdx.generation.prefix`); the translations are the same.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+
+import regex
 
 from sdx.artifacts import Step, read_rows
 from sdx.config import InputError, TranslatorConfig
 from sdx.data.files import file_step, published, read_records
 from sdx.languages import language
 from sdx.translation import segment
+from sdx.translation.answer_line import answer_line
 from sdx.translation.base import Surroundings, Translator
 
-PROMPT_VERSION = 1
+PROMPT_VERSION = 3
 KEPT_ASIDE = "demonstrations.jsonl"
 ROOM_FACTOR, ROOM_TOKENS = 3, 24
-"""A translation may have three times the tokens of its source, for scripts that the vocabulary spells out, and 24."""
+"""A translation may have three times the tokens of its source, and 24."""
+MARGIN = 2
+"""Or this many times the tokens that the examples let expect: a vocabulary may spell out a script."""
 FRAME_TOKENS = 64
 """For the names of the languages, the instruction and the template around it."""
 
@@ -32,6 +39,9 @@ class SelfTranslationConfig(TranslatorConfig):
     demonstrations: str | None = None
     """JSONL file with `source` and `target` in each row, `{target}` in its name standing for the language's code; none
     takes sentences that the parallel corpus keeps aside for it."""
+    delimiter: str = "\n\n"
+    """What stands between two examples. One without a line feed ends the translation too, and stays as it is in a
+    sentence that has it. Ours."""
 
 
 class SelfTranslation(Translator):
@@ -40,24 +50,29 @@ class SelfTranslation(Translator):
     name = "self"
     independent = False
 
-    def __init__(self, shots: int, demonstrations: str | None) -> None:
+    def __init__(self, shots: int, demonstrations: str | None, delimiter: str) -> None:
         if shots < 1:
             raise InputError(f"translator.shots={shots} is too small; the backbone needs 1 example or more")
+        _check(delimiter)
         self.shots = shots
         self.demonstrations = demonstrations
+        self.delimiter = delimiter
+        self._keep = None if "\n" in delimiter else regex.compile(regex.escape(delimiter))
 
     def place(self, surroundings: Surroundings) -> None:
         self._around = surroundings
 
     @property
     def batch_rows(self) -> int:  # type: ignore[override]
-        """A row has about four sentences."""
-        return max(1, self._around.generator.batch_size // 4)
+        """A batch of the model's even where a row is one sentence, as the fields of questions are; their sentences are
+        sorted by length and cut into batches again, so that rows of many sentences fill several."""
+        return self._around.generator.batch_size
 
     @property
     def version(self) -> str:
         precision, template = self._around.generator.precision.value, self._around.template.value
-        return f"{self.shots} shots, prompt {PROMPT_VERSION}, {precision}, {template}, segments {segment.VERSION}"
+        prompt = f"{self.shots} shots, prompt {PROMPT_VERSION}, delimiter {self.delimiter!r}"
+        return f"{prompt}, {precision}, {template}, segments {segment.VERSION}"
 
     def supports(self, source: str, target: str) -> bool:
         return self._shots(source, target) is not None
@@ -74,10 +89,16 @@ class SelfTranslation(Translator):
 
     def prepare(self, inputs: Mapping[str, Path]) -> None:
         self._model_dir = inputs["translator"] / "model"
-        self._rows = _demonstrations(inputs["demonstrations"])[: self.shots]
+        rows = _demonstrations(inputs["demonstrations"])
+        self._rows = [row for row in rows if not any(self.delimiter in row[side] for side in ("source", "target"))]
+        if not self._rows:
+            raise InputError(
+                f"translator.delimiter={self.delimiter!r} is in every demonstration; give one that no sentence has"
+            )
+        self._rows = self._rows[: self.shots]
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        return segment.translate_texts(texts, lambda sentences: self._sentences(sentences, source, target))
+        return segment.translate_texts(texts, lambda some: self._sentences(some, source, target), self._keep)
 
     def unload(self) -> None:
         self._around.generator.unload()
@@ -95,10 +116,11 @@ class SelfTranslation(Translator):
         names = language(source).name, language(target).name
         head = f"Translate from {names[0]} into {names[1]}. Write the translation of the last line only.\n\n"
         head = head if generator.chats() else ""
-        shots = [f"{names[0]}: {row['source']}\n{names[1]}: {row['target']}\n\n" for row in self._rows]
+        shots = [f"{names[0]}: {row['source']}\n{names[1]}: {row['target']}{self.delimiter}" for row in self._rows]
+        shared = f"{head}{''.join(shots)}{names[0]}:"  # by all prompts but those with fewer shots, which share less
         lengths = generator.count_tokens(shots)
         sizes = generator.count_tokens(sentences)
-        room = [ROOM_FACTOR * tokens + ROOM_TOKENS for tokens in sizes]
+        room = [math.ceil(self._factor() * tokens) + ROOM_TOKENS for tokens in sizes]
         order = sorted(range(len(sentences)), key=lambda index: -room[index])
         translated = [""] * len(sentences)
         for start in range(0, len(order), generator.batch_size):
@@ -110,12 +132,27 @@ class SelfTranslation(Translator):
                 prompts.append(f"{head}{''.join(shots[:taken])}{names[0]}: {sentences[index]}\n{names[1]}:")
             limits = [room[index] for index in batch]
             if head:
-                texts = [_first_line(answer.text, names[1]) for answer in generator.complete(prompts, limits)]
+                answers = generator.complete(prompts, limits, shared)
             else:
-                texts = [answer.text for answer in generator.complete_lines(prompts, limits)]
-            for index, text in zip(batch, texts, strict=True):
-                translated[index] = text
+                answers = generator.complete_lines(prompts, limits, shared, self.delimiter)
+            for index, answer in zip(batch, answers, strict=True):
+                translated[index] = answer_line(answer.text, sentences[index], names, self.delimiter)
         return translated
+
+    def _factor(self) -> float:
+        """Tokens that a translation may have for each token of its source."""
+        count = self._around.generator.count_tokens
+        source, target = (sum(count([row[side] for row in self._rows])) for side in ("source", "target"))
+        return max(ROOM_FACTOR, MARGIN * target / max(source, 1))
+
+
+def _check(delimiter: str) -> None:
+    """Raises InputError for a delimiter that sentences are full of, or that the prompt's own labels have."""
+    fix = "give one with a line feed, as translator.delimiter=$'\"\\n\\n\"' in a shell, or with a sign, as ' ### '"
+    if r"\n" in delimiter:
+        raise InputError(f"translator.delimiter={delimiter} has a backslash and an n, which is no line feed; {fix}")
+    if "\n" not in delimiter and regex.fullmatch(r"[\p{L}\p{M}\p{N}\s:]*", delimiter):
+        raise InputError(f"translator.delimiter={delimiter!r} cannot be told from the text of an example; {fix}")
 
 
 def _demonstrations(directory: Path) -> list[dict[str, str]]:
@@ -130,12 +167,6 @@ def _demonstrations(directory: Path) -> list[dict[str, str]]:
                 raise InputError(f"{place} has no text in `{column}`; a row is {{'source': ..., 'target': ...}}")
         rows.append({column: " ".join(record[column].split()) for column in ("source", "target")})
     return rows
-
-
-def _first_line(answer: str, label: str) -> str:
-    """The first line of a chat's answer that says something, less the label that some repeat."""
-    line = next(filter(None, map(str.strip, answer.splitlines())), "")
-    return line.removeprefix(f"{label}:").strip()
 
 
 SCHEMAS = {"self": SelfTranslationConfig}

@@ -15,6 +15,7 @@ from sdx.data.corpus import SEED_CORPUS, read_corpus
 from sdx.data.filters import (
     ANSWER_FILTERS,
     FILTERS,
+    TASK_FILTERS,
     THRESHOLDS,
     TRANSLATION_FILTERS,
     Candidate,
@@ -22,7 +23,7 @@ from sdx.data.filters import (
     english_letters,
     filter_step,
 )
-from sdx.data.identification import repeats
+from sdx.data.identification import loops, repeats
 from sdx.data.refusal import refuses
 from sdx.languages import language
 
@@ -54,7 +55,8 @@ def drops(reason: str, text: str, source: str = "", config: FilterConfig = CONFI
 
 def test_the_defaults_are_valid_and_every_reason_has_a_place() -> None:
     check(CONFIG)
-    assert set(ANSWER_FILTERS) | set(TRANSLATION_FILTERS) == set(FILTERS)
+    assert {*ANSWER_FILTERS, *TRANSLATION_FILTERS, *TASK_FILTERS} == set(FILTERS)
+    assert CONFIG.tasks == list(TASK_FILTERS)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,7 @@ def test_the_defaults_are_valid_and_every_reason_has_a_place() -> None:
     [
         ({"answers": ["emty"]}, "filters.answers: there is no 'emty'; did you mean empty? Choose from: empty, trunc"),
         ({"answers": ["copied"]}, "filters.answers: there is no 'copied'; Choose from"),
+        ({"tasks": ["final_numbers"]}, "filters.tasks: there is no 'final_numbers'; did you mean final_number? Choose"),
         ({"translations": ["empty", "refusal"]}, "filters.translations: there is no 'refusal'; Choose from: empty"),
         ({"min_letters": 0}, "filters.min_letters=0 must be 1 or more; leave short out"),
         ({"max_letters": -1}, "filters.max_letters=-1 must be 1 or more; leave long out"),
@@ -91,12 +94,60 @@ def test_empty_truncated_short_and_long() -> None:
     assert not drops("long", "(ab cd e)...........", config=five)
 
 
+@pytest.mark.parametrize(
+    ("source", "text", "dropped"),
+    [
+        ("3 and 2.\n#### 1,000", "3 und 2.\n#### 1.000", False),
+        ("3 and 2.\n#### 1,000", "3 และ 2\n#### ๑๐๐๐ บาท", False),
+        ("It is 2.5", "Es sind 2,5", False),
+        ("Half, 50%", "一半，50%", False),
+        ("#### 5", "#### 6", True),
+        ("#### 5", "####", True),
+        ("3\n#### 5", "3", True),
+        ("None at all", "Gar keine", False),
+        ("None at all", "Gar keine 3", True),
+    ],
+)
+def test_the_number_of_a_worked_answer_survives(source: str, text: str, dropped: bool) -> None:
+    assert drops("final_number", text, source) is dropped
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "dropped"),
+    [
+        ("In {{answer}} it rains.", "Es regnet in {{answer}}.", False),
+        ("In {{answer}} it rains.", "ฝนตกที่{{answer}}", False),
+        ("In {{answer}} it rains.", "Es regnet.", True),
+        ("In {{answer}} it rains.", "{{answer}} und {{answer}}", True),
+        ("In {{answer}} it rains.", "{{ answer }}", True),
+        ("{{answer}} is {{answer2}}", "{{answer2}} ist {{answer}}", False),
+        ("{{answer}} is {{answer2}}", "{{answer}}", True),
+        ("In {{answer}}", "In {{answer}} {{answer2}}", True),
+        ("no marker", "kein {{answer}}", False),
+    ],
+)
+def test_the_place_of_an_answer_survives(source: str, text: str, dropped: bool) -> None:
+    assert drops("answer_span", text, source) is dropped
+
+
 def test_loops_are_found_in_any_script_and_ordinary_texts_are_not() -> None:
     assert drops("repetition", "o que é o que é o que é o que é o que é")
     assert repeats("ประเทศไทยสวย" * 8)
     assert not repeats("- Buy milk.\n- Buy bread.\n- Buy butter and a little cheese.")
     assert not repeats("ok")
-    assert not any(repeats(row["answer"]) for row in read_corpus(SEED_CORPUS))
+    assert not any(loops(row["answer"]) for row in read_corpus(SEED_CORPUS))
+
+
+def test_a_loop_is_found_inside_a_long_text_and_a_table_is_none() -> None:
+    answers = [row["answer"] for row in read_corpus(SEED_CORPUS)][:8]
+    assert not loops(" ".join(answers))
+    looped = " ".join([*answers, "E a água que cai é " + "a água que cai e é " * 9, *answers[:2]])
+    assert not repeats(looped)
+    assert loops(looped)
+    assert drops("repetition", looped)
+    table = "| name   | height |\n|--------|--------|\n| Anna   | 170    |\n| Bernd  | 180    |\n| Claire | 175    |"
+    assert not loops(table)
+    assert not loops(f"{answers[0]}\n\n# {'-' * 100}\n\n{answers[1]} {answers[2]}")
 
 
 @pytest.mark.parametrize("code", ARTICLE)

@@ -89,7 +89,7 @@ def gemma_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def questions(path: Path, kind: Kind = Kind.answers, shots: int = 0) -> Questions:
     items = path / "items.jsonl"
     write_rows(items, ITEMS)
-    return Questions(items, kind, shots)
+    return Questions(items, kind, shots, "Q: {question}\nA:" if kind is Kind.answers else None)
 
 
 def directly(model_dir: Path, prompt: str, answer: str, bos: bool = False) -> float:
@@ -250,7 +250,7 @@ def test_too_few_items_for_the_shots(chat_model: Path, tmp_path: Path) -> None:
 
 def test_importing_is_instant() -> None:
     heavy = "{'torch', 'transformers', 'lm_eval', 'datasets', 'scipy', 'sacrebleu', 'py3langid'}"
-    modules = "generative, harness, hub_tasks, metrics, overlap, scores, statistics, suites, tasks"
+    modules = "forms, generative, harness, hub_tasks, metrics, overlap, scores, statistics, suites, tasks"
     program = f"import sys; from sdx.evaluation import {modules}; sys.exit(str({heavy} & set(sys.modules)))"
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
@@ -269,4 +269,4 @@ def test_translator_and_other_columns_are_left_out_of_the_pack(chat_model: Path,
     write_rows(suite.items, [{**item, "translator": "x"} for item in ITEMS])
     score(chat_model, {"a": suite}, work_dir=tmp_path, **OPTIONS)
     row = json.loads((tmp_path / "tasks" / "a.items.jsonl").read_text().splitlines()[0])
-    assert list(row) == ["id", "question", "choices", "gold"]
+    assert list(row) == ["id", "question", "choices", "gold", "prompt"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdx.config import TaskConfig
-from sdx.evaluation.hub import SCHEMAS
+from sdx.evaluation import hub, labelled_config
 
 CONF = Path(__file__).parents[2] / "conf" / "task"
 
@@ -25,7 +25,7 @@ def compose(tmp_path: Path, *overrides: str) -> dict[str, TaskConfig]:
     store = ConfigStore.instance()
     store.store(name="tasks_only", node=Root)
     store.store(group="task", name="schema", node=TaskConfig)
-    for name, node in SCHEMAS.items():
+    for name, node in {**hub.SCHEMAS, **labelled_config.SCHEMAS}.items():
         store.store(group="task", name=f"schema_{name}", node=node)
     (tmp_path / "task").symlink_to(CONF)
     (tmp_path / "config.yaml").write_text("defaults: [tasks_only, {task: offline}, _self_]\n")
@@ -35,6 +35,7 @@ def compose(tmp_path: Path, *overrides: str) -> dict[str, TaskConfig]:
 
 ALL = ["arc_easy", "mmlu_human", "instructions"]
 PAPER = ["belebele", "flores", "xlsum", "mkqa"]
+LABELLED = ["arc_easy_full", "gsm8k", "mgsm", "xnli", "xquad"]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,8 @@ PAPER = ["belebele", "flores", "xlsum", "mkqa"]
         (["task=[arc_easy,mmlu_human]"], ["arc_easy", "mmlu_human"], 0),
         (["task=sdrrl"], PAPER, 0),
         (["task=[offline,sdrrl]"], [*ALL, *PAPER], 0),
+        (["task=stt"], ["arc_easy", "mmlu_human"], 0),
+        (["task=[xnli,xquad,mgsm]"], ["xnli", "xquad", "mgsm"], 0),
         (["task.arc_easy.shots=3"], ALL, 3),
         (["task=arc_easy", "task.arc_easy.shots=3"], ["arc_easy"], 3),
         (["~task.arc_easy"], ["mmlu_human", "instructions"], 0),
@@ -64,6 +67,8 @@ def test_composition(overrides: list[str], names: list[str], shots: int, tmp_pat
         ["task.arc_easy.shot=3"],
         ["task.arc_easy.path=/x"],  # it is in no file
         ["task=belebele", "task.belebele.pat=/x"],
+        ["task=xnli", "task.xnli.train.pat=/x"],
+        ["task=xnli", "task.xnli.test.half=x"],
         ["task=nope"],
     ],
 )
@@ -77,8 +82,10 @@ def test_mistakes_are_refused(overrides: list[str], tmp_path: Path) -> None:
 def test_every_task_is_built_and_bears_the_name_of_its_file(tmp_path: Path) -> None:
     import importlib
 
-    composed = compose(tmp_path, "task=[offline,sdrrl]", "task.mkqa.path=/mkqa.jsonl.gz")
-    assert list(composed) == [*ALL, *PAPER]
+    names = [*ALL, *PAPER, *LABELLED]
+    assert sorted([*names, "offline", "sdrrl", "stt"]) == sorted(path.stem for path in CONF.glob("*.yaml"))
+    composed = compose(tmp_path, f"task=[{','.join(names)}]", "task.mkqa.path=/mkqa.jsonl.gz")
+    assert list(composed) == names
     for name, config in composed.items():
         options = vars(config).copy()
         module, _, cls = options.pop("_target_").rpartition(".")
@@ -86,7 +93,11 @@ def test_every_task_is_built_and_bears_the_name_of_its_file(tmp_path: Path) -> N
 
 
 def test_what_the_hub_has_is_pinned(tmp_path: Path) -> None:
-    configs = compose(tmp_path, "task=sdrrl")
-    revisions = {name: config.revision for name, config in configs.items() if config.hub_id}
-    assert list(revisions) == ["belebele", "flores", "xlsum"]
+    configs = compose(tmp_path, f"task=[sdrrl,{','.join(LABELLED)}]")
+    revisions = {name: configs[name].revision for name in PAPER if configs[name].hub_id}
+    for name in LABELLED:
+        splits = {f"{name}.train": configs[name].train, f"{name}.test": configs[name].test}
+        revisions |= {key: split.revision for key, split in splits.items() if split.hub_id}
+    hub = [f"{name}.{split}" for name in LABELLED if name != "gsm8k" for split in ("train", "test")]
+    assert list(revisions) == ["belebele", "flores", "xlsum", *hub]
     assert all(re.fullmatch("[0-9a-f]{40}", revision) for revision in revisions.values())

@@ -1,7 +1,5 @@
 """The benchmarks from small files in the asset's formats and from the installed harness."""
 
-import gzip
-import json
 from collections import Counter
 from hashlib import sha256
 from pathlib import Path
@@ -9,31 +7,10 @@ from pathlib import Path
 import pytest
 
 from sdx.config import InputError
-from sdx.evaluation.tasks import ArcEasy, Instructions, Kind, MMLUHuman
+from sdx.evaluation.tasks import Instructions, Kind, MMLUHuman
 from sdx.languages import language
 
 TRANSLATIONS = ("de", "es", "fr", "hi", "it", "pt", "th")
-
-
-def write_arc(root: Path, count: int) -> None:
-    """As in the asset: a request per answer, and again without the question under another `doc_id`."""
-    path = root / ArcEasy.requests
-    path.parent.mkdir(parents=True)
-    with gzip.open(path, "wt", encoding="utf-8") as lines:
-        for number in range(count):
-            query = f"Question: Which is number {number}?\nNot\nAnswer: 3?\nAnswer:"
-            doc = {"id": f"Q_{number}", "query": query, "choices": ["one", "é", "three"], "gold": number % 3}
-            for offset, context in ((0, query), (1_000_000, "Answer:")):
-                for index, choice in enumerate(doc["choices"]):
-                    row = {
-                        "doc": doc,
-                        "request": {"context": context, "continuation": f" {choice}"},
-                        "idx": index,
-                        "doc_id": number + offset,
-                        "native_id": doc["id"],
-                        "label": doc["gold"],
-                    }
-                    lines.write(json.dumps(row) + "\n")
 
 
 def write_english_mmlu(root: Path, golds: dict[str, list[int]]) -> None:
@@ -49,36 +26,6 @@ def write_english_mmlu(root: Path, golds: dict[str, list[int]]) -> None:
         table = pyarrow.Table.from_pylist(rows)
         with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as stream:
             stream.write_table(table)
-
-
-def test_arc_easy(tmp_path: Path) -> None:
-    write_arc(tmp_path, ArcEasy.count)
-    task = ArcEasy(shots=0)
-    items = task.read(tmp_path, language("en"))
-    assert len(items) == 2376
-    assert len({item["id"] for item in items}) == 2376
-    item = next(item for item in items if item["id"] == "Q_4")
-    assert item == {
-        "id": "Q_4",
-        "question": "Which is number 4?\nNot\nAnswer: 3?",
-        "choices": ["one", "é", "three"],
-        "gold": 1,
-    }
-    assert items == task.read(tmp_path, language("en"))
-    first = [int(item["id"][2:]) for item in items[:300]]
-    assert first != sorted(first)
-    assert 1000 < sum(first) / 300 < 1400  # a sample of all, not the beginning
-    assert task.kind is Kind.answers
-    assert not task.needs_translation(language("en"), language("fr"))
-    assert task.needs_translation(language("fr"), language("fr"))
-    assert task.original(language("fr")).code == "en"
-    assert task.obstacle(language("th")) is None
-
-
-def test_incomplete_arc_easy(tmp_path: Path) -> None:
-    write_arc(tmp_path, 7)
-    with pytest.raises(InputError, match="holds 7 questions instead of 2376"):
-        ArcEasy(shots=0).read(tmp_path, language("en"))
 
 
 @pytest.mark.parametrize("code", TRANSLATIONS)
@@ -127,8 +74,8 @@ def test_instructions_are_translated_from_the_source() -> None:
 
 
 def test_shots() -> None:
-    assert ArcEasy(shots=3).shots == 3
-    with pytest.raises(InputError, match=r"task\.arc_easy\.shots=-1"):
-        ArcEasy(shots=-1)
+    assert MMLUHuman(shots=3).shots == 3
+    with pytest.raises(InputError, match=r"task\.mmlu_human\.shots=-1"):
+        MMLUHuman(shots=-1)
     with pytest.raises(InputError, match=r"task\.instructions\.shots=2"):
         Instructions(shots=2)

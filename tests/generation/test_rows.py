@@ -8,11 +8,12 @@ import pytest
 
 from sdx.artifacts import read_rows
 from sdx.config import InputError, Precision, TemplateKind
-from sdx.generation.hf import Completion, HFGenerator, _greedy, _line_ends
+from sdx.generation.decode import greedy
+from sdx.generation.hf import Completion, HFGenerator, _line_ends
 from sdx.generation.rows import generate_rows
 from sdx.models.backbone import load_model, load_tokenizer
 from sdx.models.template import prompt_ids
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import tiny_gemma, tiny_model, tiny_tokenizer
 
 PROMPTS = [
     "How many legs does a dog have?",
@@ -140,34 +141,6 @@ def test_another_model_replaces_the_first(model_dir: Path, tmp_path: Path):
     assert generator.complete(PROMPTS[:2], 8) == before
 
 
-def tiny_gemma(path: Path) -> Path:
-    """Every second layer sees 8 tokens only."""
-    import torch
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
-
-    torch.manual_seed(0)
-    tokenizer = tiny_tokenizer()
-    config = Gemma3TextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        sliding_window=8,
-        layer_types=["sliding_attention", "full_attention"],
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        initializer_range=0.5,
-        tie_word_embeddings=False,  # tied, a random model repeats its last token
-    )
-    Gemma3ForCausalLM(config).save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
-
-
 @pytest.mark.parametrize("make", [tiny_model, tiny_gemma])
 def test_tokens_are_those_of_generate(make: Any, tmp_path: Path):
     """Rows end at different steps, so that the batch shrinks several times."""
@@ -177,9 +150,7 @@ def test_tokens_are_those_of_generate(make: Any, tmp_path: Path):
     tokenizer, model = load_tokenizer(path, TemplateKind.auto), load_model(path, Precision.fp32)
     prompts = [prompt_ids(tokenizer, prompt) for prompt in PROMPTS]
     limit, stops = 40, set(range(0, 400, 16))
-    answers = _greedy(
-        model, prompts, lambda answer: answer[-1] in stops, tokenizer.pad_token_id, [limit] * len(prompts)
-    )
+    answers = greedy(model, prompts, lambda answer: answer[-1] in stops, tokenizer.pad_token_id, [limit] * len(prompts))
     assert len({len(answer) for answer in answers}) > 3
     batch = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
     with torch.inference_mode():
@@ -204,7 +175,7 @@ def test_completion_says_whether_it_ended_by_itself(model_dir: Path, monkeypatch
         *tokenizer.convert_tokens_to_ids(["à"]),
     ]  # the first byte of a Thai letter
     assert in_a_character
-    monkeypatch.setattr("sdx.generation.hf._greedy", lambda *_: [ended, halves])
+    monkeypatch.setattr("sdx.generation.hf.greedy", lambda *_: [ended, halves])
     generator = HFGenerator(2, Precision.fp32)
     generator.load(model_dir, TemplateKind.auto)
     first, second = generator.complete(["a", "b"], 8)
@@ -218,10 +189,10 @@ def test_a_base_model_s_answer_ends_where_it_begins_another_turn(tmp_path: Path,
     tokenizer = generator._ready()[1]
     ids = tokenizer("A watershed.\n## Not this\n\n### Answer:\nA watershed.", add_special_tokens=False).input_ids
 
-    def written(model, prompts, ended, pad, limits):
+    def written(model, prompts, ended, *_):
         return [next(ids[:end] for end in range(1, len(ids)) if ended(ids[:end])) for _ in prompts]
 
-    monkeypatch.setattr("sdx.generation.hf._greedy", written)
+    monkeypatch.setattr("sdx.generation.hf.greedy", written)
     [answer] = generator.complete(["What is it?"], 100)
     assert (answer.text, answer.finished) == ("A watershed.\n## Not this", True)
 

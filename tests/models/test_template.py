@@ -1,5 +1,6 @@
 """Prompts and examples under several chat templates: the same tokens in training as in generation."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from sdx.config import InputError, TemplateKind
 from sdx.models.template import (
     encode_example,
+    encode_plain,
     end_of_turn,
     install_pad,
     install_template,
@@ -14,7 +16,7 @@ from sdx.models.template import (
     prompt_text,
     stop_ids,
 )
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_model, tiny_tokenizer
 
 LLAMA3 = (
     "{{ bos_token }}{% for message in messages %}"
@@ -186,3 +188,20 @@ def test_install_pad_falls_back_to_eos(monkeypatch: pytest.MonkeyPatch):
     tokenizer.pad_token = None
     install_pad(tokenizer)
     assert tokenizer.pad_token == tokenizer.eos_token
+
+
+@pytest.mark.parametrize("chat", [True, False])
+@pytest.mark.parametrize("response", ["four", "dióxido de carbono", "ประเทศไทย", "42"])
+def test_a_plain_example_is_what_the_harness_scores(chat: bool, response: str, tmp_path: Path):
+    """With BOS where the tokenizer puts one, and EOS, which is not scored, behind it."""
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tiny_model(tmp_path, chat)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    model = HFLM(AutoModelForCausalLM.from_pretrained(tmp_path), tokenizer=tokenizer)
+    prompt = "Q: How many legs does a dog have?\nA:"
+    context, scored = model._encode_pair(prompt, f" {response}")
+    ids, prompt_tokens = encode_plain(tokenizer, prompt, response)
+    assert ids == [*context, *scored, tokenizer.eos_token_id]
+    assert prompt_tokens == len(context)

@@ -126,6 +126,20 @@ def test_benchmarks_have_their_size_and_their_language_and_shots_are_read_too(co
     assert estimates(score)[score.key].tokens == 285 * 100
 
 
+def test_labelled_training_data_have_their_size_and_their_fields_are_translated(estimates):
+    given = {"task": "xnli", "language": "eng_Latn", "rows": 1000, "fields": ["premise", "hypothesis", "answer"]}
+    some, whole = (step("training", {**given, "rows": rows}) for rows in (1000, 0))
+    mine = step("training", {**given, "task": "mine", "fields": ["text", "answer"]})
+    premise = translate(some, "train.jsonl", "premise")
+    found = estimates(premise, whole, mine)
+    assert found[some.key].rows == found[premise.key].rows == found[mine.key].rows == 1000
+    assert found[some.key].tokens == pytest.approx(1000 * 41)
+    assert found[premise.key].tokens == pytest.approx(1000 * 27)
+    assert found[whole.key].rows == 392_702
+    assert found[mine.key].tokens > 0
+    assert found[some.key].bound
+
+
 def test_an_unknown_step_hands_on_what_its_first_input_with_rows_has(estimates):
     rows = corpus()
     unknown = step("shuffled", {}, {"model": backbone(), "rows": rows})
@@ -143,7 +157,7 @@ def test_an_engine_on_the_cpu_costs_seconds_and_the_backbone_reads_its_examples(
     assert found[fast.key].work.shape is None
     assert found[fast.key].work.seconds > 0
     assert found[own.key].work.shape == config.backbone.shape
-    assert found[own.key].work.read == 1000 * 25 + 1000 * 8 * (25 + 5.5 * 25)
+    assert found[own.key].work.read == 1000 * 25 + 8 * (25 + 5.5 * 25)
 
 
 def test_a_files_rows_are_counted_and_its_texts_measured_in_their_language(tmp_path):

@@ -21,13 +21,15 @@ class Watched(HFGenerator):
 
     prompts: list[str]
 
-    def _answers(self, prompts, stops, limits):
+    def _answers(self, prompts, *rest):
         tokenizer = self._ready()[1]
         self.prompts = getattr(self, "prompts", []) + [tokenizer.decode(prompt) for prompt in prompts]
-        return super()._answers(prompts, stops, limits)
+        return super()._answers(prompts, *rest)
 
 
-def placed(tmp_path: Path, chat: bool, shots: int = 2, file: str | None = None) -> tuple[SelfTranslation, Watched]:
+def placed(
+    tmp_path: Path, chat: bool, shots: int = 2, file: str | None = None, delimiter: str = "\n\n"
+) -> tuple[SelfTranslation, Watched]:
     model = tiny_model(tmp_path / "tiny", chat)
 
     def kept_aside(work) -> None:
@@ -36,7 +38,7 @@ def placed(tmp_path: Path, chat: bool, shots: int = 2, file: str | None = None) 
     backbone = Step("backbone", lambda work: (work.dir / "model").symlink_to(model, target_is_directory=True))
     pairs = Step("parallel", kept_aside)
     generator = Watched(batch_size=2, precision=Precision.fp32)
-    translator = SelfTranslation(shots, file)
+    translator = SelfTranslation(shots, file, delimiter)
     around = Surroundings(backbone, TemplateKind.auto, generator, lambda source, target: pairs, None)
     translator.place(around)
     store = Store(tmp_path / "cache")
@@ -86,10 +88,80 @@ def test_demonstrations_from_a_file(tmp_path: Path):
 
 
 def test_it_translates_no_test_items_and_needs_examples():
-    assert not SelfTranslation(8, None).independent
+    assert not SelfTranslation(8, None, "\n\n").independent
     with pytest.raises(InputError, match=r"translator\.shots=0"):
-        SelfTranslation(0, None)
-    translator = SelfTranslation(8, None)
+        SelfTranslation(0, None, "\n\n")
+    translator = SelfTranslation(8, None, "\n\n")
     generator = HFGenerator(1, Precision.fp32)
     translator.place(Surroundings(Step("x", print), TemplateKind.auto, generator, lambda *_: None, None))
     assert "parallel=" in (translator.obstacle(EN, TH) or "")
+
+
+class Forgetful(Watched):
+    """Computes the examples with every sentence, and remembers which it was told of."""
+
+    def _answers(self, prompts, ended, limits, beginning):
+        self.beginnings = [*getattr(self, "beginnings", []), tuple(beginning)]
+        return super()._answers(prompts, ended, limits, [])
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_the_examples_are_computed_once_and_the_translations_are_the_same(tmp_path: Path, chat: bool):
+    short = ["The fox.", "How many legs does a dog have?", "12 dogs.", "สวัสดีครับ"]
+    long = ["The fox and the dog " * 15, "The cat and the dog " * 14]  # with fewer examples, and not all of them many
+    translator, generator = placed(tmp_path, chat, shots=8)
+    plain, forgetful = placed(tmp_path, chat, shots=8)
+    forgetful.__class__ = Forgetful
+    computed: dict[str, list[int]] = {}
+    for name, engine, its in (("reused", translator, generator), ("plain", plain, forgetful)):
+        its.load(engine._model_dir, TemplateKind.auto)
+        computed[name] = fed = []
+
+        def note(_, __, named, fed=fed):
+            fed.append(named["input_ids"].numel())
+
+        its._ready()[0].register_forward_pre_hook(note, with_kwargs=True)
+    assert translator.translate(short, EN, TH) == plain.translate(short, EN, TH)
+    assert len(computed["reused"]) == len(computed["plain"]) + 1
+    assert sum(computed["reused"]) < 0.3 * sum(computed["plain"])
+    assert translator.translate(long + short, EN, TH) == plain.translate(long + short, EN, TH)
+    assert len(computed["reused"]) == len(computed["plain"]) + 1  # still of the first call
+    assert len(set(forgetful.beginnings)) == 1
+
+
+@pytest.mark.parametrize("delimiter", [" ### ", "\n---\n", "|"])
+def test_what_stands_between_examples(tmp_path: Path, delimiter: str):
+    file = tmp_path / "shots.jsonl"
+    rows = [*PAIRS[:2], {"source": f"A cat{delimiter}or|not ### this.", "target": "แมว"}, *PAIRS[2:4]]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    translator, generator = placed(tmp_path, chat=False, shots=3, file=str(file), delimiter=delimiter)
+    translator.translate(["The fox."], EN, TH)
+    there = [PAIRS[0], PAIRS[1], rows[2] if "\n" in delimiter else PAIRS[2]]  # a demonstration that has it is left out
+    there = [{side: " ".join(row[side].split()) for side in row} for row in there]
+    shots = "".join(f"English: {row['source']}\nThai: {row['target']}{delimiter}" for row in there)
+    assert generator.prompts[0] == f"<|begin|>{shots}English: The fox.\nThai:"
+
+
+def test_no_demonstration_is_left(tmp_path: Path):
+    with pytest.raises(InputError, match=r"translator\.delimiter='\.' is in every demonstration"):
+        placed(tmp_path, chat=False, delimiter=".")
+
+
+@pytest.mark.parametrize("delimiter", ["", " ", "abc", "๔๒", "12", ": ", r"\n\n"])
+def test_a_delimiter_that_cannot_work(delimiter: str):
+    with pytest.raises(InputError, match=r"translator\.delimiter=.*; give one with a line feed"):
+        SelfTranslation(8, None, delimiter)
+
+
+def test_the_version_says_what_decides_the_prompt(tmp_path: Path):
+    versions = {
+        placed(tmp_path / f"{number}", chat=False, shots=shots, delimiter=delimiter)[0].version
+        for number, (shots, delimiter) in enumerate([(2, "\n\n"), (3, "\n\n"), (2, "\n"), (2, " ### ")])
+    }
+    assert len(versions) == 4
+    assert all("prompt 3" in version for version in versions)
+
+
+def test_rows_of_one_sentence_fill_the_batches(tmp_path: Path):
+    translator, generator = placed(tmp_path, chat=False)
+    assert translator.batch_rows == generator.batch_size

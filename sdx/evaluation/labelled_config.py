@@ -1,0 +1,55 @@
+"""The options of a task with labels: its description in conf/task/, which is all that a dataset needs."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from sdx.config import TaskConfig
+
+
+@dataclass
+class LabelledFilesConfig:
+    """One split of a benchmark. A `path` is read instead of the asset's or the hub's file."""
+
+    path: str | None = None
+    """Local file with the same columns: .jsonl, .json, .tsv (each also with .gz) or .parquet. `{language}` stands for
+    the benchmark's code of a language, or for ours where it has none. Without it: training data in L, a test in
+    English."""
+    asset: str | None = None
+    """Packaged data, see `sdx.models.assets`; needs `file`."""
+    hub_id: str | None = None
+    """Dataset on the Hugging Face hub; needs `revision` and `file`."""
+    revision: str | None = None
+    """Commit of the dataset, 40 hexadecimal digits."""
+    file: str | None = None
+    """Path inside the asset or the dataset, with the placeholder of `path`. One without it is in English."""
+    codes: str | None = None
+    """Column of languages.csv with the benchmark's codes; none where it has one language."""
+    half: int = 0
+    """1 or 2: only this half of the rows of `file`, which a hash of their ids cuts; 0: all."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """What the prompt and the answer are made of -> column of the file. A dot goes into a nested object or list:
+    `answers.text.0`. Rows without a column `id` are numbered."""
+
+
+@dataclass
+class LabelledTaskConfig(TaskConfig):
+    """A benchmark of one of the forms in `sdx.evaluation.forms`."""
+
+    benchmark: str = MISSING
+    """Its name in tables and cache keys, the same as that of its YAML file."""
+    title: str = MISSING
+    """Its name in messages."""
+    prompt: str = MISSING
+    """What a model reads, in training and in evaluation: `{question}` stands for the column of that name."""
+    translated: list[str] = field(default_factory=list)
+    """The columns of texts that a translator renders, and `answer` where the answer is a text too."""
+    labels: list[str] = field(default_factory=list)
+    """Classification: the word of each label, from label 0 on. They are the answers in every language."""
+    train: LabelledFilesConfig = field(default_factory=LabelledFilesConfig)
+    """The labelled data to train on, in L."""
+    test: LabelledFilesConfig = field(default_factory=LabelledFilesConfig)
+    """The items of the benchmark."""
+
+
+SCHEMAS = {"labelled": LabelledTaskConfig}

@@ -1,0 +1,197 @@
+"""Self-Translate-Train (Ri, Kiyono and Takase, arXiv 2407.00454).
+
+The LLM theta translates the labelled training data of a task, D_L, into the target language T by few-shot prompting,
+and is fine-tuned on both versions: what it can already say in T becomes training data in T.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from sdx.artifacts import Step, read_rows
+from sdx.config import InputError, MethodConfig
+from sdx.data.mixture import draw, pair
+from sdx.data.translation_instructions import translate_rows
+from sdx.evaluation.labelled import LabelledTask
+from sdx.languages import Language
+from sdx.methods.base import Cell, Method, texts
+from sdx.translation.base import Translator
+
+SUBSETS = {
+    "src": "D_L",
+    "tgt": "D_T, translated by the backbone itself",
+    "cs": "rows in both languages, a field from D_L and a field from D_T",
+    "mt": "D_T, translated by another engine",
+    "parallel": "the parallel corpus, asked for as translations",
+}
+Fields = dict[str, str]
+
+
+@dataclass
+class SelfTranslateTrainConfig(MethodConfig):
+    mixture: str = "src+tgt"
+    """What is trained on: `src`, `tgt`, `cs`, `mt` and `parallel`, joined by +. The paper's are src (zero-shot
+    transfer), src+tgt and src+tgt+cs; src+mt is translate-train, and src+parallel asks whether it is the translating
+    that helps. Each subset is taken whole; of the code-switched versions of a row one is drawn. Ours."""
+
+    @property
+    def subsets(self) -> list[str]:
+        return self.mixture.split("+")
+
+
+class SelfTranslateTrain(Method[SelfTranslateTrainConfig]):
+    version = 1
+
+    def check(self, cell: Cell) -> None:
+        mixture = self.options.mixture
+        for name in self.options.subsets:
+            if name not in SUBSETS:
+                raise InputError(f"method.mixture={mixture}: there is no {name!r}; join some of {', '.join(SUBSETS)}")
+        if len(set(self.options.subsets)) < len(self.options.subsets):
+            raise InputError(f"method.mixture={mixture} names a subset twice; give each once")
+        if self._uses("parallel") and not cell.has_parallel:
+            raise InputError(f"method.mixture={mixture} needs a parallel corpus; give parallel=offline or another")
+        if self._uses("tgt", "cs"):
+            cell.check_translator()
+            for target in cell.targets:
+                if (engine := cell.translator.for_pair(cell.source.flores, target.flores)).independent:
+                    raise InputError(
+                        f"translator={engine.name} is not the backbone, which is to translate for itself; leave "
+                        f"translator=self, and compare with method.mixture=src+mt translator@mt={engine.name}"
+                    )
+        if self._uses("mt"):
+            cell.check_mt()
+        task = _task(cell)
+        if self._uses("tgt", "cs", "mt") and not task.translated:
+            raise InputError(f"task.{task.name}.translated=[] leaves nothing to translate; name its texts")
+        if self._uses("cs") and len(task.parts) < 2:
+            raise InputError(
+                f"method.mixture={mixture}: cs needs two texts of a row that can be in two languages, and "
+                f"task.{task.name}.translated has one; leave cs out"
+            )
+
+    def translators(self, cell: Cell) -> list[Translator]:
+        return list(self._translators(cell).values())
+
+    def model(self, cell: Cell) -> Step:
+        task = _task(cell)
+        d_l = task.training(cell.source, cell.config.scale.corpus_rows)
+        inputs = {"d_L": d_l}
+        for target in cell.targets:
+            for name, translator in self._translators(cell).items():
+                for field in task.translated:  # each on its own
+                    d_t = cell.translation(d_l, "train.jsonl", field, target, translator)
+                    reason = task.reasons.get(field, "")
+                    inputs[f"{name}/{field}/{target.code}"] = cell.good_translations(d_t, target, reason)
+            if self._uses("parallel"):
+                inputs[f"p/{target.code}"] = cell.parallel(cell.source, target)
+        options = {"mixture": self.options.subsets, "task": {"name": task.name, **task.template}}
+        if self.options.subsets != ["src"]:  # one source model for all targets
+            options["languages"] = [cell.source.flores, *(target.flores for target in cell.targets)]
+        return cell.training(cell.mix(partial(self.pairs, cell), inputs, options, self.version))
+
+    def pairs(self, cell: Cell, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
+        """The mixture in all target languages. A row of which a field was dropped is left out of what needs it."""
+        task, source = _task(cell), cell.source
+        d_l: dict[str, Fields] = {row.pop("id"): row for row in read_rows(inputs["d_L"] / "train.jsonl")}
+        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SUBSETS}
+        rows["src"] = [_whole(task, "src", id_, d_l[id_], source, source, "corpus") for id_ in d_l]
+        for target in cell.targets:
+            for name, translator in self._translators(cell).items():
+                engine = translator.for_pair(source.flores, target.flores).name
+                d_t = _translated(task, d_l, {f: inputs[f"{name}/{f}/{target.code}"] for f in task.translated})
+                rows[name] += [_whole(task, name, id_, d_t[id_], target, source, engine) for id_ in d_t]
+                if name == "tgt" and self._uses("cs"):
+                    rows["cs"] += _code_switched(task, d_l, d_t, source, target, engine, seed)
+            if self._uses("parallel"):
+                rows["parallel"] += translate_rows(read_rows(inputs[f"p/{target.code}"] / "rows.jsonl"), source, target)
+        for name in self.options.subsets:
+            if not rows[name]:
+                raise InputError(
+                    f"method.mixture={self.options.mixture}: nothing is left for {name}: no row kept all its fields; "
+                    "see dropped.jsonl of the filter steps, and relax filters.translations or filters.tasks"
+                )
+        return [row for name in self.options.subsets for row in rows[name]]
+
+    def _uses(self, *subsets: str) -> bool:
+        return any(name in self.options.subsets for name in subsets)
+
+    def _translators(self, cell: Cell) -> dict[str, Translator]:
+        """Who translates D_L for which subset; the code-switched rows are made of `tgt`."""
+        used = {"tgt": self._uses("tgt", "cs"), "mt": self._uses("mt")}
+        engines = {"tgt": cell.translator, "mt": cell.mt}
+        return {name: engine for name, engine in engines.items() if used[name]}
+
+
+def _task(cell: Cell) -> LabelledTask:
+    """The one task of the cell that has training data.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    found = [task for task in cell.tasks.values() if isinstance(task, LabelledTask)]
+    if len(found) != 1:
+        given = ",".join(cell.tasks) or "[]"
+        which = " and ".join(task.name for task in found) or "no task"
+        raise InputError(
+            f"task={given} has training data for {which}; Self-Translate-Train trains on one: give one of arc_easy, "
+            "arc_easy_full, gsm8k, xquad, xnli and mgsm, alone or with tasks that are only evaluated"
+        )
+    return found[0]
+
+
+def _translated(task: LabelledTask, d_l: Mapping[str, Fields], fields: Mapping[str, Path]) -> dict[str, Fields]:
+    """D_T by id: the rows of which every field was kept. What is not translated, such as a label, stays."""
+    found = {name: texts(directory) for name, directory in fields.items()}
+    whole = [id_ for id_ in d_l if all(id_ in some for some in found.values())]
+    return {id_: {**d_l[id_], **{name: some[id_] for name, some in found.items()}} for id_ in whole}
+
+
+def _whole(
+    task: LabelledTask, subset: str, id_: str, fields: Fields, language: Language, source: Language, origin: str
+) -> dict[str, Any]:
+    """A row in one language; a label is in the source language in all of them."""
+    answered = (language, origin) if "answer" in task.translated else (source, "corpus")
+    return _row(task, subset, id_, fields, (language, origin), answered)
+
+
+def _row(
+    task: LabelledTask,
+    subset: str,
+    id_: str,
+    fields: Fields,
+    asked: tuple[Language, str],
+    answered: tuple[Language, str],
+    variant: str = "",
+) -> dict[str, Any]:
+    prompt, response = task.prompt(fields), task.response(fields)
+    return {**pair(id_, subset, (prompt, *asked), (response, *answered), variant), "plain": task.plain}
+
+
+def _code_switched(
+    task: LabelledTask,
+    d_l: Mapping[str, Fields],
+    d_t: Mapping[str, Fields],
+    source: Language,
+    target: Language,
+    engine: str,
+    seed: int,
+) -> Iterator[dict[str, Any]]:
+    """For each row of D_T one version with some parts from D_L, drawn from all there are.
+
+    The answer of extractive question answering is of the language of its context, so the two are one part.
+    """
+    ways = [way for way in product((False, True), repeat=len(task.parts)) if any(way) and not all(way)]
+    for id_ in d_t:
+        way = ways[int(draw(f"{seed}/cs/{target.flores}/{id_}") * len(ways))]
+        translated = {name for part, taken in zip(task.parts, way, strict=True) if taken for name in part}
+        fields = {**d_l[id_], **{name: d_t[id_][name] for name in translated}}
+        asked = next(name for name in task.fields if name in task.translated)
+        languages = {name: (target, engine) if name in translated else (source, "corpus") for name in task.fields}
+        yield _row(task, "cs", id_, fields, languages[asked], languages["answer"], target.code)
+
+
+SCHEMAS = {"self_translate_train": SelfTranslateTrainConfig}

