@@ -60,13 +60,12 @@ def conclude() -> None:
 
         cells, warnings = find(sweep.finished)
         try:
-            found = entries(cells, sweep.baseline)
+            found, more = entries(cells, sweep.baseline)
         except InputError as error:  # the baseline's cell failed
-            found = entries(cells, None)
-            warnings.append(str(error))
+            found, more = entries(cells, None)[0], [str(error)]
         if found:
             publish(found, sweep.runs_dir)
-        for warning in warnings:
+        for warning in (*warnings, *more):
             _warn(warning)
     for directory in sweep.failed:
         _warn(f"{directory} failed and is not in the table")

@@ -48,18 +48,6 @@ def test_the_sweep_ends_with_the_comparison_of_its_cells(place: Workplace, print
     assert [row["after"] for row in rows if row["method"] == "none"] == [""] * 4
 
 
-def test_results_say_where_the_outcomes_lie(place: Workplace, printed: str):
-    [path] = (place.path / "runs").glob("sft-*-s1-*")
-    results = read_json(path / "results.json")
-    assert [(one["task"], one["language"]) for one in results["outcomes"]] == [
-        ("mmlu_human", "en"),
-        ("mmlu_human", "pt"),
-    ]
-    for outcome, score in zip(results["outcomes"], results["scores"], strict=True):
-        rows = read_rows(Path(outcome["after"]) / "rows.jsonl")
-        assert 100 * sum(row["acc"] for row in rows) / len(rows) == score["after"]["value"]
-
-
 def test_a_cell_shows_its_synthetic_data(place: Workplace):
     filters = "filters.translations=[empty,copied]"
     elsewhere = f"runs_dir={place.path}/alone/runs"

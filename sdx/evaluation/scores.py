@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sdx.artifacts import Store, read_rows
+from sdx.evaluation import values
 from sdx.evaluation.generative import GenerativeSuite
-from sdx.evaluation.statistics import (
-    Estimate,
-    bootstrap_corpus,
-    bootstrap_corpus_difference,
-    mean_score,
-    paired_difference,
-    proportion,
-)
+from sdx.evaluation.statistics import Estimate
 from sdx.evaluation.suites import ChoiceSuite, InstructionSuite, Texts
 from sdx.evaluation.translation_quality import Scored, TranslationSuite
-
-if TYPE_CHECKING:
-    import numpy as np
+from sdx.evaluation.values import Judged, Value
+from sdx.languages import Language
 
 
 @dataclass(frozen=True)
@@ -30,38 +23,54 @@ class Score:
 
     task: str
     language: str
-    """The language's code; of a translation benchmark both, as `en-th`."""
     metric: str
     origin: str
-    """original, human-translated or by which engine the items (for chrF++ and BLEU: the references) are translated."""
     before: Estimate
     after: Estimate | None = None
     difference: Estimate | None = None
     note: str = ""
+    benchmark: str = ""
+    """The task that the items are from, as in `Judged`."""
 
 
 Rows = list[dict[str, Any]]
+Judge = Callable[[Rows], Sequence[Value]]
+"""The values of the rows of an outcome."""
 
 
 def scores(suite: Scored, store: Store, before: Path, after: Path | None) -> list[Score]:
-    """The scores of a suite.
+    """The scores of a suite, see `judge`."""
+    return [score(one) for one in judge(suite, store, before, after)]
+
+
+def judge(suite: Scored, store: Store, before: Path, after: Path | None) -> list[Judged]:
+    """What each metric says of each item of a suite; nothing of a metric that can tell of none.
 
     Args:
         before, after: what the suite's outcomes published; no `after` where nothing was trained.
     """
     outcomes = [read_rows(path / "rows.jsonl") for path in (before, after) if path]
-    if isinstance(suite, ChoiceSuite):
-        return [_proportions(suite, "accuracy", [[row["acc"] for row in rows] for rows in outcomes])]
-    if isinstance(suite, TranslationSuite):
-        return _translation(suite, store, outcomes)
-    if isinstance(suite, GenerativeSuite):
-        right = [row["references"] for row in read_rows(store.path(suite.items) / "rows.jsonl")]
-        answers = [[suite.task.answer(row["text"]) for row in rows] for rows in outcomes]
-        overlaps = [_overlap(suite, metric, answers, right) for metric in suite.task.metrics]
-        return [*overlaps, *_language_rate(suite, outcomes)]
-    references = list(_texts(store, suite.references).values())
-    answers = [[row["text"] for row in rows] for rows in outcomes]
-    return [*_language_rate(suite, outcomes), _chrf(suite, answers, references)]
+    ids = [str(row["id"]) for row in outcomes[0]]
+    task, language = named(suite)
+    benchmark = suite.benchmark if isinstance(suite, TranslationSuite) else suite.task.name
+    found = []
+    for metric, judged in _judges(suite, store).items():
+        one, *more = (list(judged(rows)) for rows in outcomes)
+        if values.decided(one, *more):
+            other = more[0] if more else None
+            found.append(Judged(task, language, metric, origin(suite), ids, one, other, benchmark))
+    return found
+
+
+def score(judged: Judged) -> Score:
+    """The score; of both moments only items for which both have a value."""
+    counted = values.decided(judged.before, *([] if judged.after is None else [judged.after]))
+    before, *after = (values.estimate(judged.metric, some) for some in counted)
+    gap = values.difference(judged.metric, *counted) if after else None
+    left_out = len(judged.ids) - before.n
+    note = f"{left_out} answers too short to tell their language are left out" if left_out else ""
+    about = judged.task, judged.language, judged.metric, judged.origin
+    return Score(*about, before, after[0] if after else None, gap, note, judged.benchmark)
 
 
 def named(suite: Scored) -> tuple[str, str]:
@@ -76,80 +85,71 @@ def origin(suite: Scored) -> str:
     return f"{suite.origin} ({suite.benchmark})" if isinstance(suite, TranslationSuite) else suite.origin
 
 
-def _translation(suite: TranslationSuite, store: Store, outcomes: Sequence[Rows]) -> list[Score]:
-    """chrF++ and BLEU of an engine; nothing where the benchmark's languages share no text."""
-    from sdx.evaluation.metrics import bleu_score, bleu_statistics, bleu_tokenizer
-
-    references = [row["reference"] for row in read_rows(store.path(suite.pairs) / "rows.jsonl")]
-    if not references:
-        return []
-    answers = [[row["text"] for row in rows] for rows in outcomes]
-    tokenizer = bleu_tokenizer(suite.language)
-    statistics = [bleu_statistics(texts, references, tokenizer) for texts in answers]
-    name = "BLEU" if tokenizer == "13a" else f"BLEU ({tokenizer})"
-    return [_chrf(suite, answers, references), _resampled(suite, name, statistics, bleu_score)]
-
-
-def _proportions(suite: Scored, metric: str, values: Sequence[list[bool]], note: str = "") -> Score:
-    estimates = [proportion(some) for some in values]
-    difference = paired_difference(values[0], values[1]) if len(values) > 1 else None
-    return _score(suite, metric, estimates, difference, note)
+def _judges(suite: Scored, store: Store) -> dict[str, Judge]:
+    """The metrics of a suite by name, each with its references."""
+    if isinstance(suite, ChoiceSuite):
+        return {values.ACCURACY: lambda rows: [bool(row["acc"]) for row in rows]}
+    if isinstance(suite, TranslationSuite):
+        wanted = [row["reference"] for row in read_rows(store.path(suite.pairs) / "rows.jsonl")]
+        return {values.CHRF: _chrf(wanted, _text), **_bleu(wanted, suite.language)}
+    spoken: dict[str, Judge] = {values.ANSWER_LANGUAGE: _in_language(suite.language)}
+    if isinstance(suite, GenerativeSuite):
+        right = [row["references"] for row in read_rows(store.path(suite.items) / "rows.jsonl")]
+        return {metric: _overlap(suite, metric, right) for metric in suite.task.metrics} | spoken
+    return spoken | {values.CHRF: _chrf(list(_texts(store, suite.references).values()), _text)}
 
 
-def _resampled(
-    suite: Scored, metric: str, statistics: Sequence[np.ndarray], score: Callable[[np.ndarray], np.ndarray]
-) -> Score:
-    """A score of summed statistics, [item, k] of each outcome, with the bootstrap's intervals."""
-    estimates = [bootstrap_corpus(some, score) for some in statistics]
-    difference = bootstrap_corpus_difference(statistics[0], statistics[1], score) if len(statistics) > 1 else None
-    return _score(suite, metric, estimates, difference)
-
-
-def _score(
-    suite: Scored, metric: str, estimates: Sequence[Estimate], difference: Estimate | None, note: str = ""
-) -> Score:
-    after = estimates[1] if len(estimates) > 1 else None
-    return Score(*named(suite), metric, origin(suite), estimates[0], after, difference, note)
-
-
-def _overlap(suite: GenerativeSuite, metric: str, answers: Sequence[list[str]], references: list[list[str]]) -> Score:
+def _overlap(suite: GenerativeSuite, metric: str, references: list[list[str]]) -> Judge:
     """One of a generative benchmark's own metrics."""
-    import numpy as np
-
     from sdx.evaluation.overlap import exact_match, f1, rouge_l
 
-    if metric == "chrF++":
-        return _chrf(suite, answers, [first for first, *_ in references])
-    if metric == "accuracy":
-        same = [[text in right for text, right in zip(texts, references, strict=True)] for texts in answers]
-        return _proportions(suite, metric, same)
-    measure = {"ROUGE-L": rouge_l, "F1": f1, "exact match": exact_match}[metric]
-    values = [
-        [measure(text, right, suite.language) for text, right in zip(texts, references, strict=True)]
-        for texts in answers
+    def answer(row: dict[str, Any]) -> str:
+        return suite.task.answer(row["text"])
+
+    if metric == values.CHRF:
+        return _chrf([first for first, *_ in references], answer)
+    measures: dict[str, Callable[[str, list[str], Language], Value]] = {
+        values.ACCURACY: lambda text, right, _: text in right,
+        values.EXACT_MATCH: exact_match,
+        values.F1: f1,
+        values.ROUGE_L: rouge_l,
+    }
+    measure = measures[metric]
+    return lambda rows: [
+        measure(answer(row), right, suite.language) for row, right in zip(rows, references, strict=True)
     ]
-    if metric == "exact match":
-        return _proportions(suite, metric, [[bool(value) for value in some] for some in values])
-    return _resampled(suite, metric, [np.array([[value, 1.0] for value in some]) for some in values], mean_score)
 
 
-def _language_rate(suite: InstructionSuite | GenerativeSuite, outcomes: Sequence[Rows]) -> list[Score]:
-    """How many of the answers are in the language they should be; the undecidable are left out, in pairs."""
+def _in_language(expected: Language) -> Judge:
+    """Whether the answers are in the language they should be; None for the undecidable."""
     from sdx.data.identification import in_language
 
-    verdicts = [[in_language(row["text"], suite.language) for row in rows] for rows in outcomes]
-    decided = [pair for pair in zip(*verdicts, strict=True) if None not in pair]
-    if not decided:
-        return []
-    left_out = len(verdicts[0]) - len(decided)
-    note = f"{left_out} answers too short to tell their language are left out" if left_out else ""
-    return [_proportions(suite, "answer language", [list(values) for values in zip(*decided, strict=True)], note)]
+    return lambda rows: [in_language(row["text"], expected) for row in rows]
 
 
-def _chrf(suite: Scored, answers: Sequence[list[str]], references: list[str]) -> Score:
-    from sdx.evaluation.metrics import chrf_score, chrf_statistics
+def _chrf(references: list[str], answer: Callable[[dict[str, Any]], str]) -> Judge:
+    from sdx.evaluation.metrics import chrf_statistics
 
-    return _resampled(suite, "chrF++", [chrf_statistics(texts, references) for texts in answers], chrf_score)
+    def judged(rows: Rows) -> list[Value]:
+        return list(chrf_statistics([answer(row) for row in rows], references).tolist()) if rows else []
+
+    return judged
+
+
+def _bleu(references: list[str], language: Language) -> dict[str, Judge]:
+    """The metric's name and the metric."""
+    from sdx.evaluation.metrics import bleu_statistics, bleu_tokenizer
+
+    tokenizer = bleu_tokenizer(language)
+
+    def judged(rows: Rows) -> list[Value]:
+        return list(bleu_statistics([_text(row) for row in rows], references, tokenizer).tolist()) if rows else []
+
+    return {values.BLEU if tokenizer == "13a" else f"{values.BLEU} ({tokenizer})": judged}
+
+
+def _text(row: dict[str, Any]) -> str:
+    return str(row["text"])
 
 
 def samples(suite: InstructionSuite, store: Store, before: Path, after: Path | None) -> list[dict[str, Any]]:

@@ -1,11 +1,17 @@
 """Completions of one model for the prompts of one step, as a step of its own: shared and resumable."""
 
 from functools import partial
+from logging import getLogger
 
 from sdx.artifacts import Step, Workspace, read_rows
 from sdx.config import TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.generation.rows import generate_rows
+
+log = getLogger("sdx")
+
+MANY = 0.25
+"""Of the answers. Ours; a worked answer that is cut has no result."""
 
 
 def generate_step(
@@ -61,6 +67,14 @@ def _run(
     rows = read_rows(workspace.inputs["prompts"] / file)
     generator.load(workspace.inputs["model"] / "model", template)
     prompts = [{"id": row["id"], "prompt": row[field]} for row in rows]
-    workspace.counts.update(
-        generate_rows(generator, prompts, workspace.dir / "rows.jsonl", max_new_tokens, stage=label)
-    )
+    counts = generate_rows(generator, prompts, workspace.dir / "rows.jsonl", max_new_tokens, stage=label)
+    workspace.counts.update(counts)
+    if counts["cut"] > MANY * counts["rows"]:
+        log.warning(
+            "%-12s %s: %d of %d answers are cut off at scale.max_new_tokens=%d",
+            "generate",
+            label,
+            counts["cut"],
+            counts["rows"],
+            max_new_tokens,
+        )

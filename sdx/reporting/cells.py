@@ -22,6 +22,14 @@ INHERITED = {
 """Keys that take the value of another one where they are not given: they tell no more than that one."""
 
 
+Column = tuple[str, str, str, str]
+"""Task, language, metric, and whose items they are: scores of other items stand in another column."""
+
+
+def column_of(score: Mapping[str, Any]) -> Column:
+    return score["task"], score["language"], score["metric"], score["origin"]
+
+
 @dataclass(frozen=True)
 class Finished:
     """What a finished cell left."""
@@ -30,8 +38,6 @@ class Finished:
     config: Mapping[str, Any]
     scores: Sequence[Mapping[str, Any]]
     """As `sdx.evaluation.scores.Score`."""
-    outcomes: Sequence[Mapping[str, Any]]
-    """Where the rows behind the scores lie: `task`, `language`, `origin`, `before`, `after`."""
 
     @property
     def backbone(self) -> str:
@@ -80,7 +86,7 @@ def read(directory: Path) -> Finished:
             score[name]
         for name in ("value", "low", "high", "n"):
             score["before"][name]
-    cell = Finished(directory, results["config"], results["scores"], results.get("outcomes", []))
+    cell = Finished(directory, results["config"], results["scores"])
     leaves(cell.config)
     return cell
 

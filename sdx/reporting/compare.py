@@ -13,17 +13,15 @@ from rich.table import Table
 
 from sdx.config import InputError
 from sdx.evaluation.statistics import Estimate
-from sdx.reporting.cells import RESULTS, Finished, Part, distinct, find, label
-from sdx.reporting.paired import difference
+from sdx.reporting import paired
+from sdx.reporting.baselines import assign
+from sdx.reporting.cells import RESULTS, Column, Finished, Part, column_of, distinct, find, label
 from sdx.reporting.tables import plain, table
 
 LOG_WIDTH = 118
 LABEL_WIDTH = 44
 BORDERS = 3
 """Characters that a column has beside its text."""
-
-Column = tuple[str, str, str, str]
-"""Task, language, metric, and whose items they are: scores of other items stand in another column."""
 
 
 @dataclass
@@ -35,7 +33,7 @@ class Entry:
     scores: dict[Column, dict[str, Any]]
     baseline: "Entry | None" = None
     gaps: dict[Column, Estimate] = field(default_factory=dict)
-    """After training minus the baseline's, in percentage points, paired over the same items."""
+    """After training minus the baseline's, in points of 100, paired over the same items."""
 
     @property
     def label(self) -> str:
@@ -52,57 +50,56 @@ def compare(paths: Sequence[Path], baseline: str | None = None) -> None:
     The files go into the first path, or beside it where it is a cell itself.
 
     Args:
-        baseline: which cell the others are compared with, see `baselines`.
+        baseline: which cells the others are compared with, see `sdx.reporting.baselines`.
 
     Raises:
         InputError: there is no finished cell, or none is called like the baseline.
     """
     cells, warnings = find(paths)
-    for warning in warnings:
-        print(f"sdx: warning: {warning}", file=sys.stderr)
+    _warn(warnings)
     if not cells:
         given = " ".join(map(str, paths))
         raise InputError(f"no finished cell in {given}: no {RESULTS} there or below; give the runs_dir of your runs")
     first = paths[0]
-    publish(entries(cells, baseline), first if not (first / RESULTS).exists() else first.resolve().parent)
+    found, warnings = entries(cells, baseline)
+    _warn(warnings)
+    publish(found, first if not (first / RESULTS).exists() else first.resolve().parent)
 
 
-def entries(cells: Sequence[Finished], baseline: str | None) -> list[Entry]:
-    """The cells with their names and, where a baseline is given, their differences to it.
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        print(f"sdx: warning: {warning}", file=sys.stderr)
+
+
+def entries(cells: Sequence[Finished], baseline: str | None) -> tuple[list[Entry], list[str]]:
+    """The cells with their names and, where a baseline is given, their differences to it; and warnings.
 
     Raises:
         InputError: no cell is called like the baseline.
     """
     made = []
     for cell, parts in zip(cells, distinct(cells), strict=True):
-        columns = [(score["task"], score["language"], score["metric"], score["origin"]) for score in cell.scores]
-        made.append(Entry(cell, parts, dict(zip(columns, map(dict, cell.scores), strict=True))))
+        made.append(Entry(cell, parts, {column_of(score): dict(score) for score in cell.scores}))
     if baseline is None:
-        return made
-    hits = baselines(baseline, [entry.parts for entry in made])
-    if not hits:
+        return made, []
+    found = assign(baseline, [entry.parts for entry in made])
+    if not found.hits:
         names = "; ".join(entry.label for entry in made)
         raise InputError(f"baseline {baseline!r} is no cell; give a part of one of these names: {names}")
-    for number, entry in enumerate(made):
-        if number not in hits:
-            # Of several, such as one for each seed, the one with which the cell has most in common.
-            entry.baseline = min((made[hit] for hit in hits), key=lambda one: len({*one.parts} ^ {*entry.parts}))
-            for column in entry.scores:
-                if gap := difference(entry.baseline.cell, entry.cell, *column):
-                    entry.gaps[column] = gap
-    return made
-
-
-def baselines(text: str, names: Sequence[Sequence[Part]]) -> list[int]:
-    """Which cells a text means: those of that name, else those with that part (`src`, `mixture=src`,
-    `method.mixture=src`), else those with that text anywhere in their name."""
-
-    def has_part(parts: Sequence[Part]) -> bool:
-        return any(text in (value, f"{key}={value}", f"{key.rpartition('.')[2]}={value}") for key, value in parts)
-
-    whole = [number for number, parts in enumerate(names) if label(parts) == text]
-    exact = [number for number, parts in enumerate(names) if has_part(parts)]
-    return whole or exact or [number for number, parts in enumerate(names) if text in label(parts)]
+    warnings = [found.warning] if found.warning else []
+    items = {number: paired.read(made[number].cell.directory) for number in {*found.of, *found.of.values()}}
+    for number, hit in found.of.items():
+        entry = made[number]
+        entry.baseline = made[hit]
+        for where in items[number].keys() & items[hit].keys() & entry.scores.keys():
+            if gap := paired.difference(items[hit][where], items[number][where], where[2]):
+                entry.gaps[where] = gap
+    if torn := [made[number].label for number in sorted(items) if made[number].scores.keys() - items[number].keys()]:
+        warnings.append(
+            f"{paired.ITEMS} is not there, damaged or of another version, which leaves out differences of "
+            f"{', '.join(torn)}; run these cells again, from the cache"
+        )
+    return made, warnings
 
 
 def publish(found: Sequence[Entry], directory: Path) -> None:
@@ -186,10 +183,9 @@ def _legend(found: Sequence[Entry]) -> list[str]:
         "± is half of the 95 % interval over the items, of a mean the standard deviation over the seeds."
     ]
     if names := list(dict.fromkeys(entry.baseline.label for entry in found if entry.baseline)):
-        which = " or ".join(names) if len(names) < 3 else f"the nearest of {len(names)} baselines (see comparison.csv)"
+        which = " or ".join(names) if len(names) < 3 else f"its own of {len(names)} baselines (see comparison.csv)"
         lines.append(
-            f"In brackets the difference to {which}, paired over the same items, for accuracy and answer "
-            "language; * its 95 % interval excludes 0."
+            f"In brackets the difference to {which}, paired over the same items; * its 95 % interval excludes 0."
         )
     return lines
 

@@ -1,52 +1,60 @@
-"""The difference of two cells on the same items, from the outcomes that the cache still has."""
+"""The difference of two cells on the same items, from the values of the items that each cell wrote down."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import read_rows
-from sdx.evaluation.statistics import Estimate, paired_difference
-from sdx.languages import language as language_of
-from sdx.reporting.cells import Finished
+from sdx.artifacts import write_rows
+from sdx.evaluation.statistics import Estimate
+from sdx.evaluation.values import Judged, Value, are_values, decided
+from sdx.evaluation.values import difference as difference_of
+from sdx.reporting.cells import Column, column_of
+
+ITEMS = "items.jsonl"
+"""In the directory of a cell: a line for each score, the fields of `Judged`."""
 
 
-def difference(
-    baseline: Finished, cell: Finished, task: str, language: str, metric: str, origin: str
-) -> Estimate | None:
-    """The cell's score minus the baseline's, each after training, in percentage points.
+@dataclass(frozen=True)
+class Items:
+    """The values behind a score of the trained model, of the untouched one where nothing was trained."""
 
-    None where the metric is no share of right answers that the outcomes alone tell, or where the outcomes are gone from
-    the cache or are of other items.
+    ids: list[str]
+    values: list[Value]
+
+
+def write(directory: Path, found: Sequence[Judged]) -> None:
+    write_rows(directory / ITEMS, [vars(judged) for judged in found])
+
+
+def read(directory: Path) -> dict[Column, Items]:
+    """What `write` wrote; a line that is damaged or of another version is left out, as is a file that is not there."""
+    try:
+        lines = (directory / ITEMS).read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError):
+        return {}
+    return dict(items for line in lines if (items := _items(line)))
+
+
+def difference(baseline: Items, cell: Items, metric: str) -> Estimate | None:
+    """The cell's score minus the baseline's, in percentage points (chrF++ and BLEU: points of 100).
+
+    None where the two are of other items, or where no item has a value in both.
     """
-    verdict = _verdict(metric, language)
-    if verdict is None:
+    if baseline.ids != cell.ids:
         return None
-    one, other = (_rows(some, task, language, origin) for some in (baseline, cell))
-    if not one or not other or [row["id"] for row in one] != [row["id"] for row in other]:
+    counted = decided(baseline.values, cell.values)
+    return difference_of(metric, *counted) if counted else None
+
+
+def _items(line: str) -> tuple[Column, Items] | None:
+    try:
+        judged: dict[str, Any] = json.loads(line)
+        where = column_of(judged)
+        ids, values = judged["ids"], judged["before"] if judged["after"] is None else judged["after"]
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    pairs = [(verdict(a), verdict(b)) for a, b in zip(one, other, strict=True)]
-    decided = [(a, b) for a, b in pairs if a is not None and b is not None]
-    return paired_difference([a for a, _ in decided], [b for _, b in decided]) if decided else None
-
-
-def _verdict(metric: str, language: str) -> Callable[[dict[str, Any]], bool | None] | None:
-    """Whether a row of an outcome is right; None for a row that does not count."""
-    if metric == "accuracy":
-        return lambda row: bool(row["acc"])
-    if metric == "answer language":
-        from sdx.data.identification import in_language
-
-        answered = language_of(language.rpartition("-")[2])  # of a translation, the target's
-        return lambda row: in_language(row["text"], answered)
-    return None
-
-
-def _rows(cell: Finished, task: str, language: str, origin: str) -> list[dict[str, Any]]:
-    """The rows of the trained model's outcome, or of the untouched one's where nothing was trained; none if gone."""
-    for outcome in cell.outcomes:
-        if (outcome["task"], outcome["language"], outcome["origin"]) == (task, language, origin):
-            try:
-                return read_rows(Path(outcome["after"] or outcome["before"]) / "rows.jsonl")
-            except (OSError, ValueError):
-                return []
-    return []
+    if not all(isinstance(name, str) for name in where) or not isinstance(ids, list):
+        return None
+    return (where, Items(ids, values)) if are_values(where[2], values) and len(ids) == len(values) else None

@@ -1,5 +1,5 @@
-"""What a run leaves: results.json, report.md, samples.jsonl, translations.jsonl, a link to the model, and a table in
-the terminal."""
+"""What a run leaves: results.json, items.jsonl, report.md, samples.jsonl, translations.jsonl, a link to the model, and
+a table in the terminal."""
 
 import os
 import resource
@@ -15,11 +15,12 @@ from rich.table import Table
 
 from sdx.artifacts import Step, Store, provenance, write_json, write_rows
 from sdx.config import Config
-from sdx.evaluation.scores import Score, named, origin, samples, scores
+from sdx.evaluation.scores import Score, judge, samples, score
 from sdx.evaluation.suites import InstructionSuite
 from sdx.evaluation.translation_quality import Scored
+from sdx.evaluation.values import Judged
 from sdx.languages import language
-from sdx.reporting import markdown, synthetic
+from sdx.reporting import markdown, paired, synthetic
 from sdx.reporting.describe import spoken, subject
 from sdx.tracking import Tracker
 
@@ -46,21 +47,21 @@ def conclude(
         skipped: a sentence for each benchmark and language that could not be run.
         began: `time.monotonic()` at the start of the run.
     """
-    found: list[Score] = []
+    judged: list[Judged] = []
     answers: list[dict[str, Any]] = []
     for suite, before, after in outcomes:
         paths = store.path(before), store.path(after) if after else None
-        found += scores(suite, store, *paths)
+        judged += judge(suite, store, *paths)
         if isinstance(suite, InstructionSuite):
             answers += samples(suite, store, *paths)
     answers.sort(key=lambda sample: sample["language"] == config.lang.source)
+    found = [score(one) for one in judged]
 
     behind = ancestry(store, [model])
     results: dict[str, Any] = {
         "cell": run_dir.name,
         "config": asdict(config),
-        "scores": [asdict(score) for score in found],
-        "outcomes": [_outcome(store, *outcome) for outcome in outcomes],
+        "scores": [asdict(one) for one in found],
         "skipped": list(skipped),
         "training": store.manifest(model)["counts"] if model.name == "train" else None,
         "steps": [_step(store, step, config) for step in ancestry(store, [model, *_steps(outcomes)])],
@@ -71,6 +72,7 @@ def conclude(
         "provenance": provenance(),
     }
     link(run_dir / "model", store.path(model) / "model")
+    paired.write(run_dir, judged)
     write_json(run_dir / "results.json", results)
     write_rows(run_dir / "samples.jsonl", answers)
     write_rows(run_dir / "translations.jsonl", results["translations"])
@@ -80,12 +82,16 @@ def conclude(
 
 
 def summary(found: Sequence[Score]) -> dict[str, float]:
-    """The values for a dashboard: `score/<task>/<language>/<metric>/before` and so on, in percent."""
+    """The values for a dashboard: `score/<task>/<language>/<metric>/before` and so on, in percent.
+
+    Between the engine of a translation and the languages stands the benchmark that the texts are from.
+    """
     values = {}
-    for score in found:
-        name = f"score/{score.task}/{score.language}/{score.metric}"
+    for one in found:
+        task = one.task if one.benchmark in ("", one.task) else f"{one.task}/{one.benchmark}"
+        name = f"score/{task}/{one.language}/{one.metric}"
         for moment in ("before", "after", "difference"):
-            if (estimate := getattr(score, moment)) is not None:
+            if (estimate := getattr(one, moment)) is not None:
                 values[f"{name}/{moment}"] = round(estimate.value, 4)
     return values
 
@@ -117,14 +123,6 @@ def _step(store: Store, step: Step, config: Config) -> dict[str, Any]:
     return {**shown, **about, "path": str(store.path(step))}
 
 
-def _outcome(store: Store, suite: Scored, before: Step, after: Step | None) -> dict[str, Any]:
-    """Where the rows behind a suite's scores lie: directories of the cache with a `rows.jsonl`."""
-    paths = {"before": store.path(before), "after": store.path(after) if after else None}
-    task, code = named(suite)
-    where = {moment: str(path.absolute()) if path else None for moment, path in paths.items()}
-    return {"task": task, "language": code, "origin": origin(suite), **where}
-
-
 def peak_memory_bytes() -> int:
     """Largest resident set of this process so far."""
     unit = 1 if sys.platform == "darwin" else 1024
@@ -142,8 +140,8 @@ def _print(run_dir: Path, results: dict[str, Any], found: Sequence[Score]) -> No
     table = Table(title=f"\n{results['cell']}", title_justify="left", header_style="bold")
     for name, justify in markdown.COLUMNS:
         table.add_column(name, justify=justify, no_wrap=name != "items")
-    for score in found:
-        table.add_row(*markdown.cells(score), style={1: "green", -1: "red"}.get(markdown.direction(score)))
+    for one in found:
+        table.add_row(*markdown.cells(one), style={1: "green", -1: "red"}.get(markdown.direction(one)))
     console.print(table)
     console.print(markdown.LEGEND, style="dim")
     for line in synthetic.lines(results["filters"]):

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from sdx import sweep
 from sdx.artifacts import write_rows
 from sdx.config import InputError
+from sdx.report import main
 from sdx.reporting.cells import Finished, distinct, find, label
-from sdx.reporting.compare import baselines, compare
+from sdx.reporting.compare import compare
 
 BASE: dict[str, Any] = {
     "method": {"_target_": "sdx.methods.x.X", "name": "stt", "mixture": "src"},
@@ -55,23 +57,21 @@ def score(before: float, after: float | None, metric: str = "accuracy", **more: 
 def cell(
     root: Path, name: str, settings: dict[str, Any], scores: list[dict[str, Any]], right: int | None = None
 ) -> Path:
-    """A finished cell; `right` of its 40 answers are right, as rows in a cache."""
+    """A finished cell; `right` of its 40 answers are right in each of its accuracies."""
     directory = root / name
     directory.mkdir(parents=True)
-    outcomes = []
     if right is not None:
-        cache = root.parent / "cache" / name
-        cache.mkdir(parents=True)
-        write_rows(cache / "rows.jsonl", [{"id": str(n), "acc": n < right} for n in range(40)])
-        known = {"task": "quiz", "language": "pt", "origin": "original"}
-        outcomes = [{**known, "before": str(cache), "after": str(cache)}]
-    content = {"cell": name, "config": settings, "scores": scores, "outcomes": outcomes}
+        ids, values = [str(n) for n in range(40)], [n < right for n in range(40)]
+        known = [{key: one[key] for key in ("task", "language", "metric", "origin")} for one in scores]
+        lines = [{**one, "ids": ids, "before": values, "after": None} for one in known if one["metric"] == "accuracy"]
+        write_rows(directory / "items.jsonl", lines)
+    content = {"cell": name, "config": settings, "scores": scores}
     (directory / "results.json").write_text(json.dumps(content))
     return directory
 
 
 def names(*configs: dict[str, Any]) -> list[str]:
-    cells = [Finished(Path(f"runs/{number}"), one, [], []) for number, one in enumerate(configs)]
+    cells = [Finished(Path(f"runs/{number}"), one, []) for number, one in enumerate(configs)]
     return [label(parts) for parts in distinct(cells)]
 
 
@@ -114,20 +114,6 @@ def test_languages_benchmarks_and_paths_are_written_short():
         "stt filters.answers=[]",
     ]
     assert names(config(), config(task__quiz__shots=5)) == ["stt task.quiz.shots=0", "stt task.quiz.shots=5"]
-
-
-def test_a_baseline_is_a_name_a_part_of_it_or_some_text():
-    known = [
-        [("method", "stt"), ("method.mixture", mixture), ("seed", seed)]
-        for mixture in ("src", "src+tgt")
-        for seed in "12"
-    ]
-    assert baselines("stt method.mixture=src seed=2", known) == [1]
-    assert (
-        baselines("mixture=src", known) == baselines("src", known) == baselines("method.mixture=src", known) == [0, 1]
-    )
-    assert baselines("tgt", known) == [2, 3]
-    assert baselines("nothing", known) == []
 
 
 @pytest.fixture
@@ -174,13 +160,94 @@ def test_the_csv_is_long_and_precise(runs: Path):
     assert found["stt method.mixture=src seed=1", "accuracy"]["baseline"] == ""
 
 
-def test_outcomes_that_are_gone_give_no_difference(runs: Path, capsys: pytest.CaptureFixture[str]):
-    for path in (runs.parent / "cache").glob("*-2/rows.jsonl"):
-        path.unlink()
+DAMAGE = [
+    None,
+    b"",
+    b"[]\n3\nnull\n{}\n",
+    b'{"task": "quiz", "language": "pt", "metr',
+    b"\xff\xfe",
+    b'{"task": ["quiz"], "language": "pt", "metric": "accuracy", "origin": "original", "ids": [], "before": []}',
+    *(
+        b'{"task": "quiz", "language": "pt", "metric": "accuracy", "origin": "original", "after": null, ' + rest + b"}"
+        for rest in (b'"ids": ["0"], "before": ["yes"]', b'"ids": ["0", "1"], "before": [true]', b'"before": [true]')
+    ),
+]
+
+
+@pytest.mark.parametrize("left", DAMAGE)
+def test_items_that_are_gone_or_damaged_give_no_difference(
+    left: bytes | None, runs: Path, capsys: pytest.CaptureFixture[str]
+):
+    for path in runs.glob("*-2/items.jsonl"):
+        path.unlink() if left is None else path.write_bytes(left)
     compare([runs], "mixture=src")
     written = (runs / "comparison.md").read_text()
     assert "| 68.0 ±5.0 |" in written
     assert "64.0 ±5.0 (+35.0*)" in written
+    [warning] = capsys.readouterr().err.splitlines()
+    assert warning.startswith("sdx: warning: items.jsonl is not there, damaged or of another version")
+    assert "stt method.mixture=src+tgt seed=2" in warning
+
+
+LANGUAGES = {"de": "deu_Latn", "th": "tha_Thai", "zh": "zho_Hans"}
+
+
+def languages(root: Path, *without: str) -> Path:
+    """Cells as of a sweep over languages and mixtures, with scores in the cell's own language and in English."""
+    for place, (code, flores) in enumerate(LANGUAGES.items()):
+        for mixture, right in (("src", 5 + 5 * place), ("src+tgt", 30)):
+            if f"{code}-{mixture}" not in without:
+                scores = [score(20, 30, language=one, task="mgsm") for one in (code, "en")]
+                settings = config(method__mixture=mixture, lang__targets={code: flores})
+                cell(root, f"{code}-{mixture}", settings, scores, right)
+    return root
+
+
+def to_baseline(root: Path) -> dict[tuple[str, str], tuple[str, str]]:
+    """(cell, language) -> (baseline, difference to it)."""
+    with (root / "comparison.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        (row["cell"], row["language"]): (row["baseline"], row["to_baseline"] and f"{float(row['to_baseline']):.1f}")
+        for row in rows
+    }
+
+
+def test_each_language_has_its_own_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    languages(tmp_path)
+    monkeypatch.setattr("sys.argv", ["sdx.report", str(tmp_path), "--baseline", "src"])
+    main()
+    found = to_baseline(tmp_path)
+    for code, gap in (("de", "62.5"), ("th", "50.0"), ("zh", "37.5")):
+        for scored in (code, "en"):
+            assert found[f"stt method.mixture=src+tgt lang={code}", scored] == (
+                f"stt method.mixture=src lang={code}",
+                gap,
+            )
+            assert found[f"stt method.mixture=src lang={code}", scored] == ("", "")
+
+
+def test_the_baseline_of_another_language_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    compare([languages(tmp_path, "th-src")], "src")
+    found = to_baseline(tmp_path)
+    for scored in ("th", "en"):
+        assert found["stt method.mixture=src+tgt lang=th", scored] == ("", "")
+    assert found["stt method.mixture=src+tgt lang=zh", "en"] == ("stt method.mixture=src lang=zh", "37.5")
+    assert capsys.readouterr().err.splitlines() == [
+        "sdx: warning: baseline 'src': none with lang=th for stt method.mixture=src+tgt lang=th"
+    ]
+
+
+def test_the_end_of_a_sweep_says_where_a_baseline_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    over = sweep.Compare("src")
+    over.runs_dir = tmp_path
+    over.finished = [path.parent for path in languages(tmp_path, "th-src").glob("*/results.json")]
+    monkeypatch.setattr(sweep, "_current", over)
+    sweep.conclude()
+    assert to_baseline(tmp_path)["stt method.mixture=src+tgt lang=th", "en"] == ("", "")
+    assert "baseline 'src': none with lang=th for" in capsys.readouterr().err
 
 
 def test_scores_of_other_items_stand_in_another_column(tmp_path: Path):

@@ -1,0 +1,116 @@
+"""From what a metric says of each item to the score of a model, and to the difference of two on the same items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sdx.evaluation.metrics import BLEU_ORDERS, CHRF_ORDERS, bleu_score, chrf_score
+from sdx.evaluation.statistics import (
+    Estimate,
+    bootstrap_corpus,
+    bootstrap_corpus_difference,
+    mean_score,
+    paired_difference,
+    proportion,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ACCURACY = "accuracy"
+EXACT_MATCH = "exact match"
+ANSWER_LANGUAGE = "answer language"
+F1 = "F1"
+ROUGE_L = "ROUGE-L"
+CHRF = "chrF++"
+BLEU = "BLEU"
+"""The beginning: the tokeniser may follow, as in `BLEU (char)`."""
+
+SHARES = (ACCURACY, EXACT_MATCH, ANSWER_LANGUAGE)
+MEANS = (F1, ROUGE_L)
+LARGEST_COUNT = 2**31
+"""Of n-grams in a text, beyond any that there are."""
+
+Value = bool | float | list[int] | None
+"""Of one item, by the metric: right or wrong; from 0 to 1; the counts whose sum over all items gives the score of a
+corpus. None for an item that does not count."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one metric says of each item of a suite: a score is made of it, and a difference to another cell."""
+
+    task: str
+    language: str
+    """The language's code; of a translation benchmark both, as `en-th`."""
+    metric: str
+    origin: str
+    """original, human-translated or by which engine the items (for chrF++ and BLEU: the references) are translated."""
+    ids: list[str]
+    before: list[Value]
+    after: list[Value] | None
+    """None where nothing was trained."""
+    benchmark: str
+    """The task that the items are from: of an engine's translations not `task`."""
+
+
+def decided(*outcomes: Sequence[Value]) -> list[list[Value]]:
+    """The values without the items for which one of the outcomes has none; an empty list where nothing is left."""
+    rows = [row for row in zip(*outcomes, strict=True) if None not in row]
+    return [list(values) for values in zip(*rows, strict=True)]
+
+
+def estimate(metric: str, values: Sequence[Value]) -> Estimate:
+    """A model's score from the values of all items, none of them None."""
+    if metric in SHARES:
+        return proportion([bool(value) for value in values])
+    return bootstrap_corpus(_statistics(metric, values), _corpus_score(metric))
+
+
+def difference(metric: str, before: Sequence[Value], after: Sequence[Value]) -> Estimate:
+    """The score after minus the one before, over the same items in the same order, none of them None."""
+    if metric in SHARES:
+        return paired_difference([bool(value) for value in before], [bool(value) for value in after])
+    statistics = _statistics(metric, before), _statistics(metric, after)
+    return bootstrap_corpus_difference(*statistics, _corpus_score(metric))
+
+
+def are_values(metric: str, values: Any) -> bool:
+    """Whether something read from a file is a list of the metric's values."""
+    if not isinstance(values, list):
+        return False
+    if metric in SHARES:
+        return all(value is None or isinstance(value, bool) for value in values)
+    if metric in MEANS:
+        return all(isinstance(value, int | float) and 0 <= value <= 1 for value in values)
+    return _is_corpus(metric) and all(
+        isinstance(value, list)
+        and len(value) == _counts(metric)
+        and all(isinstance(count, int) and 0 <= count < LARGEST_COUNT for count in value)
+        for value in values
+    )
+
+
+def _is_corpus(metric: str) -> bool:
+    return metric == CHRF or metric.startswith(BLEU)
+
+
+def _counts(metric: str) -> int:
+    """Length of an item's counts, see `sdx.evaluation.metrics`."""
+    return 3 * CHRF_ORDERS if metric == CHRF else 2 + 2 * BLEU_ORDERS
+
+
+def _corpus_score(metric: str) -> Callable[[np.ndarray], np.ndarray]:
+    if metric in MEANS:
+        return mean_score
+    assert _is_corpus(metric), metric
+    return chrf_score if metric == CHRF else bleu_score
+
+
+def _statistics(metric: str, values: Sequence[Value]) -> np.ndarray:
+    """[item, k]: what `_corpus_score` takes the sum of."""
+    import numpy as np
+
+    return np.array([[value, 1.0] for value in values] if metric in MEANS else values)

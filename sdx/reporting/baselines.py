@@ -1,0 +1,96 @@
+"""Which cell another one is compared with: one that differs from it in the method, and in nothing else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sdx.reporting.cells import Part, label
+
+Names = Sequence[Sequence[Part]]
+Keys = set[str]
+UNTRAINED = ("method", "none")
+SEED = "seed"
+PLACE = "in"
+"""Two cells of the same configuration in two places are equally good."""
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """The baselines of cells, as numbers of cells."""
+
+    hits: dict[int, Keys]
+    """See `baselines`."""
+    of: dict[int, int]
+    """Cell -> its baseline."""
+    warning: str | None
+    """Which cells have none, and why."""
+
+
+def baselines(text: str, names: Names) -> dict[int, Keys]:
+    """The cells that a text means, each with the keys of its name that the text is about.
+
+    They are those of that name, else those with that part (`src`, `mixture=src`, `method.mixture=src`), else those with
+    that text anywhere in their name.
+    """
+    for meant in (_whole, _part, _anywhere):
+        if hits := {number: keys for number, parts in enumerate(names) if (keys := meant(text, parts))}:
+            return hits
+    return {}
+
+
+def assign(text: str, names: Names) -> Assigned:
+    """The baseline of each cell that is none itself.
+
+    It agrees with the cell in all that distinguishes the cells but the method, its options, and what the text is
+    about; the seed may differ, too, where the baseline is not trained. Of several it is the one with which the cell has
+    most in common.
+    """
+    hits = baselines(text, names)
+    of: dict[int, int] = {}
+    lonely: dict[str, list[str]] = {}
+    for number, parts in enumerate(names):
+        if number in hits or not hits:
+            continue
+        odds = {hit: _odds(names[hit], parts, keys) for hit, keys in hits.items()}
+        nearest = min(hits, key=lambda hit: (len(odds[hit]), len({*names[hit]} ^ {*parts})))
+        if odds[nearest]:
+            lonely.setdefault(_wanted(parts, odds[nearest]), []).append(label(parts))
+        else:
+            of[number] = nearest
+    whys = [f"none {wanted} for {', '.join(cells)}" for wanted, cells in lonely.items()]
+    return Assigned(hits, of, f"baseline {text!r}: {'; '.join(whys)}" if whys else None)
+
+
+def _whole(text: str, parts: Sequence[Part]) -> Keys:
+    """All keys: who names a cell in full wants it for all others."""
+    return {key for key, _ in parts} if text == label(parts) else set()
+
+
+def _part(text: str, parts: Sequence[Part]) -> Keys:
+    return {key for key, value in parts if text in (value, f"{key}={value}", f"{key.rpartition('.')[2]}={value}")}
+
+
+def _anywhere(text: str, parts: Sequence[Part]) -> Keys:
+    """The parts over which the text's first occurrence reaches."""
+    start = label(parts).find(text)
+    if start < 0:
+        return set()
+    found, position = set(), 0
+    for part in parts:
+        end = position + len(label([part]))
+        if position < start + len(text) and start < end:
+            found.add(part[0])
+        position = end + 1
+    return found
+
+
+def _wanted(cell: Sequence[Part], odds: Keys) -> str:
+    """`with lang=th, seed=2`; an older cell may lack a key altogether."""
+    having = [f"{key}={value}" for key, value in cell if key in odds]
+    lacking = sorted(odds - dict(cell).keys())
+    return " ".join(f"{word} {', '.join(some)}" for word, some in (("with", having), ("without", lacking)) if some)
+
+
+def _odds(baseline: Sequence[Part], cell: Sequence[Part], meant: Keys) -> Keys:
+    """The keys in which a baseline must agree with a cell and does not."""
+    free = {*meant, "method", PLACE, *([SEED] if UNTRAINED in baseline else [])}
+    return {key for key, _ in {*baseline} ^ {*cell} if not any(key == one or key.startswith(f"{one}.") for one in free)}

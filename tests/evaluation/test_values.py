@@ -1,0 +1,73 @@
+"""Values of items: their scores, their differences, and what counts as a value when read from a file."""
+
+from typing import Any
+
+import pytest
+
+from sdx.evaluation.metrics import bleu_statistics, chrf_statistics
+from sdx.evaluation.values import SHARES, Value, are_values, decided, difference, estimate
+
+REFERENCES = ["the cat sleeps on the mat", "a dog barks at the moon", "it rains all day long"]
+CLOSE = ["the cat sleeps on a mat", "a dog barks at the moon", "it rains"]
+FAR = ["a mat", "the moon and the dog", "it is dry"]
+
+
+@pytest.mark.parametrize("metric", SHARES)
+def test_shares(metric: str):
+    one: list[Value] = [True, False, False, False]
+    other: list[Value] = [True, True, True, False]
+    assert (estimate(metric, one).value, estimate(metric, other).value) == (25, 75)
+    assert difference(metric, one, other).value == 50
+
+
+@pytest.mark.parametrize("metric", ["F1", "ROUGE-L"])
+def test_means(metric: str):
+    one: list[Value] = [0.0, 0.5, 1, 0.1]
+    other: list[Value] = [0.5, 0.5, 1.0, 1.0]
+    found = estimate(metric, one)
+    assert (found.value, found.n) == (pytest.approx(40), 4)
+    assert found.low < found.value < found.high
+    assert difference(metric, one, other).value == pytest.approx(35)
+    assert difference(metric, one, one).value == 0
+
+
+def test_corpora():
+    values: dict[str, list[Any]] = {
+        "chrF++": [chrf_statistics(texts, REFERENCES).tolist() for texts in (FAR, CLOSE)],
+        "BLEU": [bleu_statistics(texts, REFERENCES, "13a").tolist() for texts in (FAR, CLOSE)],
+        "BLEU (char)": [bleu_statistics(texts, REFERENCES, "char").tolist() for texts in (FAR, CLOSE)],
+    }
+    for metric, (far, close) in values.items():
+        assert are_values(metric, far)
+        gap = difference(metric, far, close)
+        assert gap.value == pytest.approx(estimate(metric, close).value - estimate(metric, far).value)
+        assert gap.value > 0
+
+
+def test_the_undecided_are_left_out_of_all():
+    assert decided([True, None, False], [None, True, True]) == [[False], [True]]
+    assert decided([None, True]) == [[True]]
+    assert decided([None], [True]) == decided([]) == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "fits"),
+    [
+        ("accuracy", [True, False, None], True),
+        ("accuracy", [1, 0], False),
+        ("answer language", ["true"], False),
+        ("F1", [0, 0.5, 1.0], True),
+        ("F1", [1.5], False),
+        ("ROUGE-L", [float("nan")], False),
+        ("ROUGE-L", [None], False),
+        ("chrF++", [[0] * 24], True),
+        ("chrF++", [[0] * 10], False),
+        ("BLEU (zh)", [[0] * 10], True),
+        ("BLEU", [[0.5] * 10], False),
+        ("BLEU", [[10**30] * 10], False),
+        ("BLEU", 3, False),
+        ("another", [True], False),
+    ],
+)
+def test_what_is_read_is_checked(metric: str, values: Any, fits: bool):
+    assert are_values(metric, values) is fits
