@@ -102,6 +102,7 @@ AT_ONCE = {
         "nothing to translate",
     ],
     "method=self_translate_train task.arc_easy.prompt={question!q}": ["task.arc_easy.prompt", "question"],
+    "method=self_translate_train lang.source=fr": ["task.arc_easy has no training data in French", "train.path"],
     "method=self_translate_train translator.shots=0": ["translator.shots=0", "1 example or more"],
     "method=self_translate_train translator.delimiter=abc": ["translator.delimiter='abc'", "line feed"],
     "method.subsets.tl=-1": ["method.subsets.tl=-1", "0 or more"],

@@ -144,6 +144,13 @@ def test_the_translator_of_test_items_decides_no_training(tmp_path: Path):
     assert one["items"] != other["items"]
 
 
+def test_the_source_alone_is_one_training_for_all_languages(tmp_path: Path):
+    one, other = (steps(tmp_path, STT, "method.mixture=src", f"lang={code}") for code in ("pt", "es"))
+    assert one["train"] == other["train"]
+    one, other = (steps(tmp_path, STT, "method.mixture=src+tgt", f"lang={code}") for code in ("pt", "es"))
+    assert not one["train"] & other["train"]
+
+
 def test_labels_of_a_task_are_in_the_key_of_its_mix(tmp_path: Path):
     prompts = ("Q: {question}", "{question}?")
     one, other = (steps(tmp_path, STT, f"task.arc_easy.prompt='{prompt}'") for prompt in prompts)
