@@ -17,8 +17,10 @@ LONGEST = 512
 """Tokens up to which an example's attention probabilities are kept for the backward pass. Those of a longer one are
 computed again, for they grow with its square."""
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's `mallopt`."""
+LARGEST_KEPT_BYTES = 2**25
+"""The most that glibc takes for its threshold."""
 
 _enabled = False
 
@@ -37,10 +39,14 @@ def compiling(enabled: bool) -> Iterator[None]:
 
 
 def _keep_memory() -> None:
-    """Lets glibc keep what is freed: each step needs it again, and new pages cost a step on the CPU about 6 %."""
+    """Lets glibc keep what is freed: each step needs it again, and new pages cost a step on the CPU about 6 %.
+
+    Not the largest blocks: logits have another size in each batch, and between them the heap of a model with 262k tokens
+    grew by 200 MB a step.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
-        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
