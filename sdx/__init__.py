@@ -1,3 +1,9 @@
 """sdx: experiments that make LLMs good at languages they are bad at."""
 
 __version__ = "0.1.0"
+
+import os
+
+# PyTorch then asks for huge pages for large blocks on a CPU, and reads this at its first one: new pages for logits and
+# gradients otherwise cost a fifth of a training step.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -3,7 +3,6 @@
 They compute what the plain functions beside them in `attention` and `loss` compute, to the rounding of the dtype.
 """
 
-import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -17,11 +16,6 @@ LONGEST = 512
 """Tokens up to which an example's attention probabilities are kept for the backward pass. Those of a longer one are
 computed again, for they grow with its square."""
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's `mallopt`."""
-LARGEST_KEPT_BYTES = 2**25
-"""The most that glibc takes for its threshold."""
-
 _enabled = False
 
 
@@ -29,25 +23,11 @@ _enabled = False
 def compiling(enabled: bool) -> Iterator[None]:
     """While inside, `available` says so."""
     global _enabled
-    if enabled:
-        _keep_memory()
     before, _enabled = _enabled, enabled
     try:
         yield
     finally:
         _enabled = before
-
-
-def _keep_memory() -> None:
-    """Lets glibc keep what is freed: each step needs it again, and new pages cost a step on the CPU about 6 %.
-
-    Not the largest blocks: logits have another size in each batch, and between them the heap of a model with 262k tokens
-    grew by 200 MB a step.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def available(tensor: Tensor) -> bool:
