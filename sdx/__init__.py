@@ -1,8 +1,8 @@
 """sdx: experiments that make LLMs good at languages they are bad at."""
 
-__version__ = "0.1.0"
-
 import os
+
+__version__ = "0.1.0"
 
 # PyTorch then asks for huge pages for large blocks on a CPU, and reads this at its first one: new pages for logits and
 # gradients otherwise cost a fifth of a training step.

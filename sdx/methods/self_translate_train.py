@@ -20,13 +20,9 @@ from sdx.languages import Language
 from sdx.methods.base import Cell, Method, texts
 from sdx.translation.base import Translator
 
-SUBSETS = {
-    "src": "D_L",
-    "tgt": "D_T, translated by the backbone itself",
-    "cs": "rows in both languages, a field from D_L and a field from D_T",
-    "mt": "D_T, translated by another engine",
-    "parallel": "the parallel corpus, asked for as translations",
-}
+SUBSETS = ("src", "tgt", "cs", "mt", "parallel")
+"""D_L; D_T by the backbone itself; rows with a field from each; D_T by another engine; the parallel corpus, asked for
+as translations."""
 Fields = dict[str, str]
 
 

@@ -10,7 +10,7 @@ from sdx.artifacts import Step, Store, Workspace, read_json, read_rows
 from sdx.config import BackboneConfig, Config, EngineConfig, InputError, Precision, ScaleConfig, TemplateKind
 from sdx.evaluation.generative import GenerativeSuite, _fitted, answer_of
 from sdx.evaluation.hub_tasks import MKQA, Belebele, Flores, XLSum
-from sdx.evaluation.scores import scores
+from sdx.evaluation.scores import Score, scores
 from sdx.evaluation.suites import suites
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
@@ -66,20 +66,26 @@ def planned(
     root: Path, settings: Config, generator: HFGenerator, target: str = "th", **chosen: Any
 ) -> tuple[list[Any], list[str]]:
     corpus, languages = Step("corpus", lambda _: None), (language("en"), [language(target)])
-    return suites(settings, chosen or tasks(root), corpus, NoTranslator(), generator, *languages)  # type: ignore[arg-type]
+    return suites(settings, chosen or tasks(root), lambda: corpus, NoTranslator(), generator, *languages)  # type: ignore[arg-type]
+
+
+def scored(found: list[Any], store: Store, one: Path, two: Path) -> list[Score]:
+    """The scores of all suites, with one model before and another after."""
+    before, after = model_step(one), model_step(two)
+    rows: list[Score] = []
+    for suite in found:
+        outcomes = suite.outcome(before, "before"), suite.outcome(after, "after")
+        for step in (*suite.needs, *outcomes):
+            store.realise(step)
+        rows += scores(suite, store, *(store.path(step) for step in outcomes))
+    return rows
 
 
 def test_the_papers_benchmarks_before_and_after(place: Path, tmp_path: Path) -> None:
     generator, store = HFGenerator(4, Precision.fp32), Store(tmp_path)
     found, skipped = planned(place, config(), generator)
     assert skipped == []
-    before, after = model_step(place / "one"), model_step(place / "two")
-    rows = []
-    for suite in found:
-        outcomes = suite.outcome(before, "before"), suite.outcome(after, "after")
-        for step in (*suite.needs, *outcomes):
-            store.realise(step)
-        rows += scores(suite, store, *(store.path(step) for step in outcomes))
+    rows = scored(found, store, place / "one", place / "two")
     own = [(row.task, row.language, row.metric, row.origin, row.before.n) for row in rows if row.metric[:6] != "answer"]
     assert own == [
         ("belebele", "en", "accuracy", "original", 5),

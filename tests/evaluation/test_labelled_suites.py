@@ -13,7 +13,7 @@ from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.translation.base import Translator
 from tests.evaluation.labelled_data import LANGUAGES, hub_files, hub_task, task
-from tests.evaluation.test_generative import config, model_step
+from tests.evaluation.test_generative import config, scored
 from tests.evaluation.test_hub_tasks import jsonl
 from tests.tiny import tiny_model
 
@@ -44,20 +44,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def planned(tasks: dict[str, Any], targets: tuple[str, ...], **scale: int) -> tuple[list[Any], list[str]]:
     corpus, languages = Step("corpus", lambda _: None), [language(code) for code in targets]
     generator = HFGenerator(4, Precision.fp32)
-    return suites(config(**scale), tasks, corpus, Shouting(), generator, language("en"), languages)
+    return suites(config(**scale), tasks, lambda: corpus, Shouting(), generator, language("en"), languages)
 
 
 def test_four_forms_before_and_after(files: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "cache")
     found, skipped = planned({name: hub_task(tmp_path, files, name) for name in NAMES}, ("th", "de"))
     assert skipped == []
-    before, after = model_step(files / "one"), model_step(files / "two")
-    rows = []
-    for suite in found:
-        outcomes = suite.outcome(before, "before"), suite.outcome(after, "after")
-        for step in (*suite.needs, *outcomes):
-            store.realise(step)
-        rows += scores(suite, store, *(store.path(step) for step in outcomes))
+    rows = scored(found, store, files / "one", files / "two")
     own = [(row.task, row.language, row.metric, row.origin, row.before.n) for row in rows if row.metric[:6] != "answer"]
     people = (("en", "original"), ("th", "human-translated"), ("de", "human-translated"))
     machine = "machine-translated (shouting)"
