@@ -38,6 +38,7 @@ def sdx(job: dict[str, Any], engine: Mapping[str, Any]) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
     from sdx.training import loop
+    from sdx.training.causal_lm import CausalTrainee
     from sdx.training.engine import update
     from sdx.training.objectives import CausalLM, Example
 
@@ -91,8 +92,7 @@ def sdx(job: dict[str, Any], engine: Mapping[str, Any]) -> dict[str, Any]:
 
     with TemporaryDirectory() as out, mock.patch.object(loop, "update", timed), suppress(Measured):
         loop.train(
-            model_dir=Path(wanted.model_dir),
-            tokenizer=tokenizer,
+            trainee=CausalTrainee(Path(wanted.model_dir), tokenizer),
             objective=objective,
             examples=examples,
             out=Path(out),

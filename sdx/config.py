@@ -36,6 +36,13 @@ class Optimizer(str, Enum):
     adamw_8bit = "adamw_8bit"
 
 
+class Schedule(str, Enum):
+    """How the learning rate falls after the warm-up."""
+
+    cosine = "cosine"
+    linear = "linear"
+
+
 class TemplateKind(str, Enum):
     """How a prompt is written for the model: its own chat template, or the plain instruction template."""
 
@@ -103,6 +110,46 @@ class BackboneConfig:
     """The longest input the model is given, in tokens. An upper bound is the model's own."""
     shape: ShapeConfig = field(default_factory=ShapeConfig)
     """For `plan=true`."""
+
+
+@dataclass
+class EncoderConfig:
+    """Where the multilingual encoder of a stack comes from: exactly one of `asset`, `hub_id` and `path`."""
+
+    name: str = MISSING
+    """Short name in tables."""
+    asset: str | None = None
+    """Name of packaged weights, see `sdx.models.assets`."""
+    hub_id: str | None = None
+    """Repository on the Hugging Face hub; needs `revision`. Of an encoder-decoder, its encoder is taken."""
+    revision: str | None = None
+    """Commit of the hub repository, 40 hexadecimal digits."""
+    path: str | None = None
+    """Local directory in Hugging Face format."""
+    prefix: str = ""
+    """Put before every text, as in the encoder's own training."""
+    parameters: int = 0
+    """Weights, for `plan=true` before they are there; 0: read from its files."""
+
+
+@dataclass
+class TextConfig:
+    """English text to align a stack on. At most one of `asset`, `path` and `hub_id`."""
+
+    name: str = MISSING
+    """Short name in tables."""
+    asset: str | None = None
+    """Packaged texts, see `sdx.models.assets`."""
+    path: str | None = None
+    """File: .jsonl, .json or .parquet, the first two also with .gz."""
+    hub_id: str | None = None
+    """Dataset on the Hugging Face hub, read from its beginning as far as needed; needs `revision`."""
+    revision: str | None = None
+    """Commit of the dataset, 40 hexadecimal digits."""
+    subset: str | None = None
+    """Of the dataset on the hub, its configuration: `sample-10BT`."""
+    column: str = "text"
+    """Which column holds the text."""
 
 
 @dataclass
@@ -290,6 +337,8 @@ class ScaleConfig:
     """Instructions to train on; 0 takes all that the held-out rows leave."""
     parallel_rows: int = 0
     """Sentence pairs for each target language; 0 takes all."""
+    text_rows: int = 2000
+    """English texts to align a stack on."""
     heldout_rows: int = 48
     """Instructions kept out of training, for the answer-language rate and chrF++."""
     max_new_tokens: int = 128
@@ -326,8 +375,10 @@ class TrainConfig:
     """Peak learning rate of AdamW; the backbone's where it is not given. LoRA wants about ten times that. Ours."""
     warmup_ratio: float = 0.05
     """Share of the steps with a linear rise from 0. Ours."""
+    schedule: Schedule = Schedule.cosine
+    """How the learning rate falls from its peak to the end. Ours."""
     final_ratio: float = 0.1
-    """Learning rate at the end of the cosine decay, as a share of the peak. Ours."""
+    """Learning rate at the end of the decay, as a share of the peak. Ours."""
     keep_groups: bool = True
     """Keep the rows of a group, such as the versions of one question, neighbours in the shuffled order, so that they
     meet in a batch."""
@@ -339,6 +390,9 @@ class TrainConfig:
     """Optimizer steps between two checkpoints."""
     log_every_steps: int = 1
     """Optimizer steps between two log lines."""
+    validations: int = 4
+    """How often, evenly spread, a method that selects by validation data scores the model; the best one is kept.
+    Methods without validation data read it not. Ours."""
 
 
 @dataclass
@@ -361,6 +415,8 @@ class Config:
 
     method: MethodConfig = MISSING
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    text: TextConfig = field(default_factory=TextConfig)
     lang: LangConfig = field(default_factory=LangConfig)
     translator: TranslatorConfig = MISSING
     mt: TranslatorConfig | None = None

@@ -52,6 +52,12 @@ class Language:
     """One of 12."""
     mmlu: str
     """English and the seven human translations, `mmlu_<code>_llama` in lm-evaluation-harness."""
+    nusax: str
+    """Nine of 12, ISO 639-3. NusaX's Toba Batak, Madurese and Ngaju (`bbc`, `mad`, `nij`): no row."""
+    americas_nli: str
+    """Three of ten: Aymara, Guarani and Quechua. The others: no row."""
+    kardes_nlu: str
+    """One of five. Its Uyghur is in Cyrillic letters; it stands at the Arabic script, the table's only one."""
     aliases: tuple[str, ...]
     """More spellings: macrolanguages of ISO 639-3 (`ara`), `nb`, `zh-hant` and the like."""
 

@@ -45,6 +45,8 @@ PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 GROUPS = {
     "backbone": schema.BackboneConfig,
+    "encoder": schema.EncoderConfig,
+    "text": schema.TextConfig,
     "translator": schema.TranslatorConfig,
     "generator": schema.GeneratorConfig,
     "corpus": schema.CorpusConfig,
@@ -182,7 +184,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     if isinstance(cause, OmegaConfBaseException) and key:
         given = next((a for a in arguments if a.lstrip("+~").split("=")[0] == key), None)
         if type(cause).__name__ in ("ConfigAttributeError", "ConfigKeyError"):
-            return _unknown_key(key, given)
+            return _unknown_key(key, given, [a for a in arguments if a.startswith("method=")])
         reason = str(cause).splitlines()[0]
         return f"{given or key}: {reason}; see sdx/config.py for the type of {key}"
     return " ".join(str(error).split())
@@ -201,8 +203,8 @@ def _unknown_option(missing: str, options: Sequence[str]) -> str:
     return f"{group}={value} is unknown; {hint}Choose from: {', '.join(choices)}"
 
 
-def _unknown_key(key: str, given: str | None) -> str:
-    known = sorted(_leaves(_default_config()))
+def _unknown_key(key: str, given: str | None, method: list[str]) -> str:
+    known = sorted(_leaves(_default_config(method)))
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
     parent = key.rpartition(".")[0]
     siblings = [k for k in known if k.rpartition(".")[0] == parent] if parent else []
@@ -212,13 +214,13 @@ def _unknown_key(key: str, given: str | None) -> str:
     return f"{given or key}: there is no key {key}; {fix}"
 
 
-def _default_config() -> DictConfig:
+def _default_config(overrides: list[str]) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config")
+        return compose("config", overrides=overrides)
 
 
 def _leaves(node: Any, prefix: str = "") -> list[str]:

@@ -11,24 +11,29 @@ from typing import Any
 from sdx.artifacts import Step, Store
 from sdx.config import Config, InputError, TranslatorConfig
 from sdx.data import filters
-from sdx.evaluation.suites import suites
+from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.tasks import Task
-from sdx.evaluation.translation_quality import Scored, translation_suites
 from sdx.methods.base import Cell, Method
 from sdx.models import backbone
 from sdx.planning.show import show
 from sdx.ranks import is_main
 from sdx.reporting.report import conclude
+from sdx.stacking import reader
 from sdx.tracking import Tracker
 from sdx.training import limits
 from sdx.translation.base import Translator
 
 log = getLogger("sdx")
 
-SOURCES = ("file", "asset", "corpus", "training", "parallel", "dictionary", "backbone", "translator")
+SOURCES = (
+    *("file", "asset", "corpus", "training", "texts", "parallel", "dictionary"),
+    *("backbone", "encoder", "translator"),
+)
 """Steps that bring something from outside."""
-MODEL_LOADING = ("score", "train")
+MODEL_LOADING = ("score", "train", "stack", "vectors", "classify")
 """Steps that load a model of their own and need the memory for it."""
+READING = ("vectors", "classify")
+"""Those that may go on with the model of the step before."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +43,15 @@ class Work:
     cell: Cell
     model: Step
     """The step that publishes the improved model; the backbone's own where nothing is trained."""
-    outcomes: Sequence[tuple[Scored, Step, Step | None]]
-    """Each suite with its outcome before and, where something is trained, after."""
+    outcomes: Sequence[Outcome]
     skipped: Sequence[str]
     """A sentence for each benchmark and language that cannot be run."""
 
     @property
     def steps(self) -> list[Step]:
         """What is realised, in this order: what shows results early comes first."""
-        before = [step for suite, outcome, _ in self.outcomes for step in (*suite.needs, outcome)]
-        return [*before, self.model, *(after for _, _, after in self.outcomes if after)]
+        before = [step for outcome in self.outcomes for step in (*outcome.suite.needs, outcome.before)]
+        return [*before, self.model, *(outcome.after for outcome in self.outcomes if outcome.after)]
 
 
 def run(config: Config, run_dir: Path) -> None:
@@ -74,6 +78,8 @@ def run(config: Config, run_dir: Path) -> None:
             work.cell.translator.unload()
             work.cell.mt.unload()
             work.cell.generator.unload()
+            if step.name not in READING:
+                reader.release()
         store.realise(step)
     if is_main():
         conclude(run_dir, config, store, work.model, work.outcomes, work.skipped, tracker, began)
@@ -97,16 +103,8 @@ def prepare(config: Config, run_dir: Path, tracker: Tracker) -> Work:
     cell = Cell(config, translator, mt, build(config.generator), tasks, tracker, run_dir)
     method: Method[Any] = target(config.method._target_)(config.method)
     method.check(cell)
-    evaluated, skipped = suites(config, tasks, lambda: cell.corpus, cell.mt, cell.generator, cell.source, cell.targets)
     model = method.model(cell)
-    trained = model is not cell.backbone
-    outcomes: list[tuple[Scored, Step, Step | None]] = [
-        (suite, suite.outcome(cell.backbone, "before"), suite.outcome(model, "after") if trained else None)
-        for suite in evaluated
-    ]
-    judged = translation_suites(config, tasks, cell.source, cell.targets, method.translators(cell))
-    outcomes += [(suite, suite.outcome(), None) for suite in judged]
-    return Work(cell, model, outcomes, skipped)
+    return Work(cell, model, *method.outcomes(cell, model))
 
 
 def check(config: Config) -> None:

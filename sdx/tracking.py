@@ -35,10 +35,25 @@ class Tracker:
         self.state = run_dir / STATE
         self.enabled = is_main() and config.tracking.mode is not TrackingMode.off
         self._run: Any = None
+        self._axes: set[str] = set()
 
-    def log_training(self, row: dict[str, Any]) -> None:
-        """One line of the training log, on its own step axis."""
-        self._guarded(lambda: self._open().log({f"train/{name}": value for name, value in row.items()}))
+    def log_training(self, row: dict[str, Any], stage: str = "") -> None:
+        """One line of the training log, on its own step axis.
+
+        Args:
+            stage: which of a cell's trainings it is, where there are several.
+        """
+        where = f"train/{stage}" if stage else "train"
+        self._guarded(lambda: self._axis(where).log({f"{where}/{name}": value for name, value in row.items()}))
+
+    def _axis(self, where: str) -> Any:
+        """The run, in which the metrics there have their own steps."""
+        run = self._open()
+        if where not in self._axes:
+            run.define_metric(f"{where}/step")
+            run.define_metric(f"{where}/*", step_metric=f"{where}/step")
+            self._axes.add(where)
+        return run
 
     def finish(self, summary: dict[str, Any], report: Path) -> None:
         """The scores and the report; nothing where the same scores were logged before."""
@@ -85,8 +100,6 @@ class Tracker:
                 config=asdict(self.config),
                 settings=wandb.Settings(console="off", silent=True, init_timeout=INIT_TIMEOUT_S),
             )
-            self._run.define_metric("train/step")
-            self._run.define_metric("train/*", step_metric="train/step")
         return self._run
 
     def _mode(self) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import tiny_model, tiny_nllb
+from tests.tiny import tiny_encoder, tiny_model, tiny_nllb
 
 ROOT = Path(__file__).parents[1]
 NO_HUB = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_CACHE": "/nonexistent"}
@@ -105,6 +105,23 @@ AT_ONCE = {
     "method=self_translate_train lang.source=fr": ["task.arc_easy has no training data in French", "train.path"],
     "method=self_translate_train translator.shots=0": ["translator.shots=0", "1 example or more"],
     "method=self_translate_train translator.delimiter=abc": ["translator.delimiter='abc'", "line feed"],
+    "method=mt_stack encoder=path encoder.path=/nowhere": ["encoder.path=/nowhere", "config.json"],
+    "method=mt_stack encoder=nllb_600m encoder.revision=main": ["encoder.revision=main", "40 hexadecimal digits"],
+    "method=mt_stack encoder=nllb_600m lang=hin_Latn": ["encoder=nllb_600m", "Hindi (Romanized)", "e5_small"],
+    "method=mt_stack text=file text.path=/nowhere.jsonl": ["text.path=/nowhere.jsonl", "no such file"],
+    "method=mt_stack text=fineweb text.revision=main": ["text.revision=main", "40 hexadecimal digits"],
+    "method=mt_stack method.baselines=[llm,oracle]": ["method.baselines", "oracle", "translate_test"],
+    "method=mt_stack method.bridge_rat=2": ["method.bridge_rat", "method.bridge_rate"],
+    "method=mt_stack method.alignment.warmup_ratio=2": ["method.alignment.warmup_ratio=2", "0 to 1"],
+    "method=mt_stack method.alignment.max_length_tokens=600": ["method.alignment.max_length_tokens=600", "512"],
+    "method=mt_stack method.validation_rows=-1": ["method.validation_rows=-1", "above 0"],
+    "method=mt_stack scale.max_length_tokens=600": ["scale.max_length_tokens=600", "e5_small", "512"],
+    "method=mt_stack scale.text_rows=-1": ["scale.text_rows=-1", "1 or more"],
+    "method=mt_stack train.adapter=full": ["train.adapter=full", "train.adapter=lora"],
+    "method=mt_stack task=mmlu_human": ["task=mmlu_human", "none of them", "mmlu_subject"],
+    "method=mt_stack task=[mmlu_subject,xnli]": ["mmlu_subject,xnli", "mmlu_subject and xnli are several"],
+    "method=mt_stack task=belebele_mc": ["task.belebele_mc.train", "task.belebele_mc.train.path"],
+    "method=mt_stack lang.source=fr": ["task.mmlu_subject", "French", "lang.source=en"],
     "method.subsets.tl=-1": ["method.subsets.tl=-1", "0 or more"],
     "method.subsets.xx=1": ["method.subsets.xx=1", "method.subsets.tl"],
     "method.code_switching.word_ratio=2": ["method.code_switching.word_ratio=2", "between 0 and 1"],
@@ -304,6 +321,17 @@ def test_a_directory_that_cannot_be_written(place: Place, key: str):
     (place.path / "file").write_text("")
     result = sdx(*place.arguments, cwd=place.path, **{key: f"{place.path}/file/{key}"})
     assert_one_line(result, f"{place.path}/file", key)
+
+
+def test_an_encoder_on_disk_without_the_language_or_the_positions(tmp_path: Path):
+    nllb, xlmr = tiny_nllb(tmp_path / "nllb", ("eng_Latn", "tha_Thai")), tiny_encoder(tmp_path / "xlmr", "xlm-roberta")
+    for path, *parts in (
+        (nllb, "encoder=path", "Hindi (hin_Deva)", "e5_small"),
+        (xlmr, "scale.max_length_tokens=128", "context of encoder=path, 64"),
+    ):
+        result = sdx("method=mt_stack", "encoder=path", f"encoder.path={path}", "lang=[th,hi]", cwd=tmp_path)
+        assert_one_line(result, *parts)
+        assert not (tmp_path / "cache").exists()
 
 
 def test_an_nllb_directory_without_the_language(place: Place):

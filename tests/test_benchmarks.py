@@ -19,15 +19,17 @@ from benchmarks import (
     losses,
     measure,
     peers,
+    readings,
     report,
     self_translation,
+    stacking,
     train,
     translations,
 )
 from benchmarks.models import SHAPES, random_model
 from sdx.artifacts import Store, read_json, write_json
 from sdx.config import Adapter, ShapeConfig
-from tests.tiny import tiny_model
+from tests.tiny import tiny_encoder, tiny_model
 
 VOCABULARY = SHAPES["tiny"]["vocab_size"]
 
@@ -289,3 +291,26 @@ def test_self_translation_is_measured_with_its_examples_once_and_with_each_sente
     assert reused["prefill"] < 0.5 * plain["prefill"]
     prefill = f"{plain['prefill'] / plain['sentences']:.0f}"
     assert any(line.startswith("| fp32 ") and f"| {prefill} " in line for line in shown.splitlines())
+
+
+def test_a_stack_against_translating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sizes = {"vocab_size": 300, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32}
+    sizes |= {"decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    monkeypatch.setattr(readings, "NLLB_600M", {**readings.NLLB_600M, **sizes, "max_position_embeddings": 600})
+    tiny_model(tmp_path / "llm")
+    readings.write_shape(tmp_path / "encoder", tiny_encoder(tmp_path / "given", "bert"))
+    texts = ["the quick brown fox", "dogs", "a fox and a dog, and two plants"]
+    found = readings.measure(str(tmp_path), texts, "pt", stacking.NLLB, 2, 2)
+    ways = (readings.STACK, readings.TRANSLATED, readings.ALONE)
+    assert [(run["way"], run["round"]) for run in found["runs"]] == [(way, n) for n in (1, 2) for way in ways]
+    assert all(run["seconds"] > 0 for run in found["runs"])
+
+
+def test_the_stacks_table():
+    seconds = {readings.STACK: (2.0, 4.0), readings.TRANSLATED: (8.0, 8.0), readings.ALONE: (1.0, 1.0)}
+    runs = [{"way": way, "round": n, "seconds": its[n]} for n in (0, 1) for way, its in seconds.items()]
+    assert stacking._rows("x", 8, runs) == [
+        ["x", "stack", "3.00 (2.00 to 4.00)", ""],
+        ["x", "translate-test", "1.00 (1.00 to 1.00)", "3.00 x (2.00 to 4.00)"],
+        ["x", "LLM on the source text", "8.00 (8.00 to 8.00)", "0.38 x (0.25 to 0.50)"],
+    ]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 KILLS = {"generate": 5, "translate": 4, "filter": 1, "mix": 2, "train": 5, "score": 3}
 """Step at which a run is killed -> how many times. The held-out answers of the trained model are `generate`, too."""
 assert sum(KILLS.values()) == 20
-LONGEST_S = {"filter": 0.05, "mix": 0.05, "training": 0.05}
+LONGEST_S = {"filter": 0.05, "mix": 0.05, "tokens": 0.02, "training": 0.05}
 """A short step is over soon, and once it is published no kill can hit it any more."""
 SDRRL = (
     "method=sdrrl",
@@ -64,10 +64,10 @@ ARGUMENTS = (
 
 
 class Launcher:
-    """A process that starts runs, see `tests/launcher.py`."""
+    """A process that starts runs with these arguments, see `tests/launcher.py`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, arguments: Sequence[str]) -> None:
+        self.path, self.arguments = path, arguments
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "tests/launcher.py")],
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -84,7 +84,7 @@ class Launcher:
     def start(self, cache: Path, *overrides: str) -> int:
         environment = {"SDX_CACHE": str(cache), "JOURNAL": f"{cache}.journal"}
         here = (f"backbone.path={self.path / 'tiny'}", f"runs_dir={cache}-runs")
-        arguments = [*here, *ARGUMENTS, *overrides]
+        arguments = [*here, *self.arguments, *overrides]
         order = {"cwd": str(self.path), "log": f"{cache}.log", "environment": environment, "arguments": arguments}
         self.orders.write(json.dumps(order) + "\n")
         self.orders.flush()
@@ -97,6 +97,14 @@ class Launcher:
         word, _, status = self.answers.readline().split()
         assert word == "done"
         return int(status)
+
+
+@contextlib.contextmanager
+def launched(path: Path, arguments: Sequence[str]) -> Iterator[Launcher]:
+    started = Launcher(path, arguments)
+    yield started
+    started.orders.close()
+    started.process.wait(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -131,10 +139,8 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
         (path / f"{code}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     parquet(path / "squad.parquet", squad_rows(24))
     parquet(path / "xquad.parquet", squad_rows(4, train=False))
-    started = Launcher(path)
-    yield started
-    started.orders.close()
-    started.process.wait(timeout=60)
+    with launched(path, ARGUMENTS) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

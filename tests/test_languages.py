@@ -18,6 +18,9 @@ BENCHMARKS = {
     "mgsm": "bn de en es fr ja ru sw te th zh",
     "xquad": "ar de el en es hi ro ru th tr vi zh",
     "mmlu": "de en es fr hi it pt th",
+    "nusax": "ace ban bjn bug eng ind jav min sun",
+    "americas_nli": "aym gn quy",
+    "kardes_nlu": "az kk ky ug uz",
     "xlsum": (
         "amharic arabic azerbaijani bengali burmese chinese_simplified chinese_traditional english "
         "french gujarati hausa hindi igbo indonesian japanese kirundi korean kyrgyz marathi nepali "
@@ -130,6 +133,16 @@ def test_benchmark_codes_that_are_not_iso_stand_right():
         # "scottish_gaelic" is "Scottish Gaelic", "chinese_simplified" "Chinese (Simplified)".
         if entry.xlsum not in ("", "kirundi", "punjabi", "serbian_cyrillic"):
             assert entry.xlsum.replace("_", " ") in re.sub("[()]", "", entry.name.lower())
+
+
+def test_codes_of_nusax_americas_nli_and_kardes_nlu_stand_right():
+    assert language("ay").americas_nli == "aym"
+    assert language("qu").americas_nli == "quy"
+    for entry in languages():
+        assert entry.nusax in ("", entry.iso639_3), entry
+        assert not entry.nusax or entry.script == "Latn", entry
+        assert entry.kardes_nlu in ("", entry.iso639_1), entry
+        assert entry.americas_nli in ("", entry.iso639_1, entry.iso639_3, "aym"), entry
 
 
 def test_every_belebele_variant_has_a_row():

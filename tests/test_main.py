@@ -23,6 +23,7 @@ NEEDS = {
     "corpus=file": ["corpus.path=/data/mine.jsonl"],
     "parallel=file": ["parallel.path=/data/pairs.tsv"],
     "dictionary=muse": ["dictionary.path=/data/en-pt.txt"],
+    "text=file": ["text.path=/data/english.jsonl"],
 }
 """What an option leaves to the user."""
 
@@ -89,6 +90,8 @@ def test_help_answers_without_loading_anything(tmp_path: Path):
     result = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
-    assert "method      none, sdrrl, self_translate_train, sft, translate_sft" in result.stdout
+    assert "method      mt_stack, none, sdrrl, self_translate_train, sft, translate_sft" in result.stdout
+    assert "encoder     e5_small, nllb_1b, nllb_3b, nllb_600m, opus_mt, path" in result.stdout
+    assert "text        file, fineweb, offline" in result.stdout
     loaded = set(result.stdout.splitlines()[-1].split())
     assert not loaded & {"torch", "transformers", "deepspeed", "wandb", "lm_eval", "datasets"}

@@ -35,5 +35,16 @@ def test_an_installed_sdx_composes_in_any_directory(installed: Path):
     assert (installed / "site/sdx/data/seed_instructions.jsonl").stat().st_size > 100_000
 
 
+def test_a_wheel_has_every_module_option_and_experiment(installed: Path):
+    places = {"sdx": "sdx", "conf": "sdx/conf", "experiments": "sdx/conf/experiments"}
+    for source, place in places.items():
+        files = [path for path in (ROOT / source).rglob("*") if path.suffix in (".py", ".yaml", ".csv")]
+        assert files
+        missing = [
+            path for path in files if not (installed / "site" / place / path.relative_to(ROOT / source)).exists()
+        ]
+        assert not missing
+
+
 def test_an_installed_sdx_shows_its_options(installed: Path):
     assert "smollm2_135m" in sdx(installed, "--help").stdout

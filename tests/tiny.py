@@ -140,3 +140,70 @@ def tiny_nllb(path: Path, codes: tuple[str, ...] = NLLB_CODES, seed: int = 0) ->
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+def _words(pieces: tuple[str, ...], template: dict[str, str]):
+    """A tokenizer of single letters with `▁` for spaces; `pieces` have the first ids."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    blocks = (range(0x21, 0x180), range(0x900, 0x980), range(0xE00, 0xE60))
+    letters = [chr(point) for block in blocks for point in block if chr(point).isprintable()]
+    vocabulary = {token: id_ for id_, token in enumerate((*pieces, "▁", *letters))}
+    backend = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = [(piece, vocabulary[piece]) for piece in pieces]
+    backend.post_processor = processors.TemplateProcessing(**template, special_tokens=special)
+    return backend
+
+
+ENCODER_CODES = {"m2m_100": ("__en__", "__th__"), "mbart": ("en_XX", "th_TH")}
+ENCODER_TEMPLATES = {
+    "bert": {"single": "<s> $A </s>", "pair": "<s> $A </s> </s> $B </s>"},
+    "xlm-roberta": {"single": "<s> $A </s>", "pair": "<s> $A </s> </s> $B </s>"},
+    "mbart": {"single": "$A </s> en_XX", "pair": "$A $B </s> en_XX"},
+    "mbart50": {"single": "en_XX $A </s>", "pair": "en_XX $A $B </s>"},
+    "m2m_100": {"single": "__en__ $A </s>", "pair": "__en__ $A $B </s>"},
+    "marian": {"single": "$A </s>", "pair": "$A $B </s>"},
+    "mt5": {"single": "$A </s>", "pair": "$A </s> $B </s>"},
+}
+
+
+def tiny_encoder(path: Path, kind: str, seed: int = 0) -> Path:
+    """Saves a model of 2 (+ 2) layers, hidden 32, fp32, random, and a tokenizer of single characters at `path`.
+
+    Args:
+        kind: one of `ENCODER_TEMPLATES`, the type of the model; `mbart` has its code behind the text, `mbart50` in
+            front. M2M-100 and mBART know English and Thai.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
+
+    architecture = "mbart" if kind == "mbart50" else kind
+    codes = ENCODER_CODES.get(architecture, ())
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_words(("<s>", "<pad>", "</s>", "<unk>", *codes), ENCODER_TEMPLATES[kind]),
+        bos_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        extra_special_tokens=list(codes),
+    )
+    sizes = {"d_model": 32, "vocab_size": len(tokenizer), "pad_token_id": 1, "decoder_start_token_id": 1}
+    if architecture == "mt5":
+        sizes |= {"d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    elif architecture in ("bert", "xlm-roberta"):
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+        sizes |= {"vocab_size": len(tokenizer), "pad_token_id": 1, "initializer_range": 0.5}
+        sizes |= {"max_position_embeddings": 66 if architecture == "xlm-roberta" else 64}
+    else:
+        for side in ("encoder", "decoder"):
+            sizes |= {f"{side}_layers": 2, f"{side}_attention_heads": 2, f"{side}_ffn_dim": 64}
+        sizes |= {"init_std": 0.5, "max_position_embeddings": 64}
+    config = AutoConfig.for_model(architecture, **sizes, dtype="float32")
+    whole = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = whole.from_config(config)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path

@@ -13,25 +13,14 @@ from sdx.data.final_number import HEADING, final_number
 from sdx.data.spans import mark, unmark
 from sdx.evaluation.generative import GenerativeTask, Row
 from sdx.evaluation.labelled import ANSWER, Fields, LabelledTask
+from sdx.evaluation.labelled_choice import LabelledChoice
 from sdx.evaluation.labelled_files import Record
-from sdx.evaluation.tasks import ChoiceTask, Item, Kind, shuffled
+from sdx.evaluation.reading import Labelled
+from sdx.evaluation.tasks import Item, shuffled
 from sdx.languages import Language
 
 CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 """GSM8K's notes for a calculator: `48/2 = <<48/2=24>>24`."""
-
-
-class LabelledChoice(LabelledTask, ChoiceTask):
-    """The texts of the answers are ranked after the prompt, as it stands."""
-
-    kind = Kind.answers
-    plain = True
-
-    def source(self, language: Language) -> Step:
-        return self.test.step(language)
-
-    def origin(self, language: Language) -> str:
-        return self.written_by(language)
 
 
 class MultipleChoice(LabelledChoice):
@@ -42,29 +31,48 @@ class MultipleChoice(LabelledChoice):
     """
 
     translatable = True
-    texts = ("question",)
-    train_columns = test_columns = ("choices", "gold")
-    optional_columns = ("id", "letters")
+    texts: tuple[str, ...] = ("question",)
+    train_columns: tuple[str, ...] = ("choices", "gold")
+    test_columns = train_columns
+    optional_columns: tuple[str, ...] = ("id", "letters")
 
     @property
     def wrapper(self) -> str:
         return self._prompt
 
+    def question(self, fields: Fields) -> str:
+        """`question` of an item, which `wrapper` is put around."""
+        return fields["question"]
+
     def read(self, source_dir: Path | None, language: Language) -> list[Item]:
         assert source_dir
         items: list[Item] = []
         for id_, record, fields in self.tested(source_dir, language):
+            self.refuse_empty_choice(record)
             choices, gold = self._choices(record)
-            if not all(choices):
-                raise record.refused("choices", choices, "one of them is empty; mend it or name the column")
-            given = self.to_translate(fields)
-            items.append({"id": id_, "question": fields["question"], "choices": choices, "gold": gold, "fields": given})
+            question, given = self.question(fields), self.to_translate(fields)
+            items.append({"id": id_, "question": question, "choices": choices, "gold": gold, "fields": given})
         return shuffled(items)
 
     def example(self, record: Record) -> dict[str, str] | str:
         choices, gold = self._choices(record)
-        question = record.text("question")
-        return {"question": question, ANSWER: choices[gold]} if question and choices[gold] else "dropped"
+        texts = {name: record.text(name) for name in self.fields[:-1]}
+        return {**texts, ANSWER: choices[gold]} if all(texts.values()) and choices[gold] else "dropped"
+
+    def segments(self, fields: Mapping[str, Any]) -> list[str]:
+        return [*(fields[name] for name in self.fields[:-1]), *fields["choices"]]
+
+    def labelled(self, record: Record) -> Labelled | str:
+        choices, gold = self._choices(record)
+        fields = {**{name: record.text(name) for name in self.fields[:-1]}, "choices": choices}
+        segments = self.segments(fields)
+        row: Labelled = {"segments": segments, "choices": self.choice_count(fields), "label": gold}
+        return row if all(segments) else "dropped"
+
+    def refuse_empty_choice(self, record: Record) -> None:
+        choices, _ = self._choices(record)
+        if not all(choices):
+            raise record.refused("choices", choices, "one of them is empty; mend it or name the column")
 
     def _choices(self, record: Record) -> tuple[list[str], int]:
         choices = record.texts("choices")
@@ -79,10 +87,46 @@ class MultipleChoice(LabelledChoice):
         return choices, gold
 
 
+class ReadingComprehension(MultipleChoice):
+    """A question on a passage with four answers in columns of their own. As Belebele.
+
+    Columns: `passage`, `question`, `choice1` to `choice4` and `gold`, the right one's number from 1.
+    """
+
+    translatable = False
+    texts = ("passage", "question")
+    choice_columns = ("choice1", "choice2", "choice3", "choice4")
+    train_columns = test_columns = (*choice_columns, "gold")
+    optional_columns = ("id",)
+
+    @property
+    def wrapper(self) -> str:
+        return "{question}"  # the question of an item is the whole prompt
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        return {**super().description, "prompt": self._prompt}
+
+    def question(self, fields: Fields) -> str:
+        return self.ask(fields)
+
+    def refuse_empty_choice(self, record: Record) -> None:
+        for name in self.choice_columns:
+            if not record.text(name):
+                raise record.refused(name, "", "a test item needs all its answers; mend it or name the column")
+
+    def _choices(self, record: Record) -> tuple[list[str], int]:
+        gold = record.number("gold")
+        if gold is None or not 1 <= gold <= len(self.choice_columns):
+            raise record.refused("gold", gold, f"it is 1 to {len(self.choice_columns)}; mend it or name the column")
+        return [record.text(name) for name in self.choice_columns], gold - 1
+
+
 class Classification(LabelledChoice):
     """One text or more with a label, of which the word is learnt and ranked. As XNLI.
 
-    Columns: the texts, by any names, and `label`, its number from 0; -1 is a row without a label.
+    Columns: the texts, by any names, and `label`, its number from 0; -1 is a row without a label. Where the description
+    of a file has `labels`, they are its words instead.
     """
 
     translatable = False
@@ -120,8 +164,17 @@ class Classification(LabelledChoice):
             return "unlabelled"
         return {**texts, ANSWER: self.labels[label]} if all(texts.values()) else "dropped"
 
+    def segments(self, fields: Mapping[str, Any]) -> list[str]:
+        return [fields[name] for name in self.fields[:-1]]
+
+    def labelled(self, record: Record) -> Labelled | str:
+        fields = self.example(record)
+        if isinstance(fields, str):
+            return fields
+        return {"segments": self.segments(fields), "choices": 0, "label": self.labels.index(fields[ANSWER])}
+
     def _label(self, record: Record) -> int | None:
-        label = record.number("label")
+        label = record.label()
         if label is None or label == -1:
             return None
         if not 0 <= label < len(self.labels):

@@ -6,10 +6,8 @@ The forms are in `sdx.evaluation.forms`; a dataset of one of these forms is a YA
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from string import Formatter
 from typing import Any, ClassVar
@@ -18,6 +16,7 @@ from sdx.artifacts import Step, Workspace, write_rows
 from sdx.config import InputError
 from sdx.evaluation.labelled_config import LabelledFilesConfig
 from sdx.evaluation.labelled_files import Files, Record
+from sdx.evaluation.labelled_rows import digest, learnable
 from sdx.evaluation.tasks import ENGLISH, Task
 from sdx.languages import Language, language
 
@@ -57,6 +56,7 @@ class LabelledTask(Task):
         labels: list[str],
         train: LabelledFilesConfig,
         test: LabelledFilesConfig,
+        validation: LabelledFilesConfig | None = None,
     ) -> None:
         self.name, self.title, self.labels = benchmark, title, tuple(labels)
         super().__init__(shots)
@@ -66,6 +66,12 @@ class LabelledTask(Task):
         if set(texts) != set(others := self._columns(self.test, self.test_columns)):
             both = f"the texts {', '.join(others)}, train.columns {', '.join(texts)}"
             raise InputError(f"{key}.test.columns has {both}; give both the same")
+        self.validation = Files(f"{key}.validation", validation or LabelledFilesConfig())
+        if not self.validation.missing and set(others := self._columns(self.validation, self.train_columns)) != set(
+            texts
+        ):
+            both = f"the texts {', '.join(others)}, train.columns {', '.join(texts)}"
+            raise InputError(f"{key}.validation.columns has {both}; give both the same")
         self.fields = (*texts, ANSWER)
         self.translated = tuple(name for name in self.fields if name in translated)
         if unknown := set(translated) - set(self.fields):
@@ -195,11 +201,6 @@ class LabelledTask(Task):
         Raises:
             InputError: there are no training data in L.
         """
-        if not (self.train.missing or self.train.path or self.train.has(source)):
-            raise InputError(
-                f"task.{self.name} has no training data in {source.name}; give a file as {self.train.key}.path=..., or "
-                "take lang.source=en"
-            )
         return Step(
             "training",
             partial(_training, task=self, source=source, rows=rows),
@@ -213,9 +214,30 @@ class LabelledTask(Task):
                 "train": self.train.description,
                 "test": self.test.description,
             },
-            inputs={"train": self.train.step(source), "test": self.test.step(self.original(source))},
+            inputs=self.training_inputs(source),
             version=TRAINING_VERSION,
         )
+
+    def training_inputs(self, source: Language) -> dict[str, Step]:
+        """The files of labelled data in L: `train`, and `test` where the benchmark is there in L or in English.
+
+        Raises:
+            InputError: there are no training data in L.
+        """
+        if not (self.train.missing or self.train.path or self.train.has(source)):
+            raise InputError(
+                f"task.{self.name} has no training data in {source.name}; give a file as {self.train.key}.path=..., or "
+                "take lang.source=en"
+            )
+        inputs = {"train": self.train.step(source)}
+        if self.test.missing or self.test.has(self.original(source)):
+            inputs["test"] = self.test.step(self.original(source))
+        return inputs
+
+    def asked_in_test(self, directory: Path | None, source: Language) -> set[bytes]:
+        """`digest` of what the test asks in L, or in the language it is translated from; nothing without a file."""
+        items = self.tested(directory, self.original(source)) if directory else ()
+        return {digest(self.asked(fields)) for *_, fields in items}
 
 
 def _checked(key: str, prompt: str, texts: tuple[str, ...]) -> str:
@@ -241,45 +263,8 @@ def _checked(key: str, prompt: str, texts: tuple[str, ...]) -> str:
 
 
 def _training(workspace: Workspace, task: LabelledTask, source: Language, rows: int) -> None:
-    asked = {_digest(task.asked(fields)) for *_, fields in task.tested(workspace.inputs["test"], task.original(source))}
-    left_out = Counter(in_test=0, dropped=0, repeated=0)
-    count = 0
-    seen: set[bytes] = set()
-    ids: set[str] = set()
-    kept: list[dict[str, str]] = []
-    for id_, record in task.train.records(workspace.inputs["train"]):
-        count += 1
-        if id_ in ids:
-            raise InputError(
-                f"{record.place} has the id {id_} again; name another column as {task.train.key}.columns.id=..., or "
-                f"have the rows numbered with ~{task.train.key}.columns.id"
-            )
-        ids.add(id_)
-        fields = task.example(record)
-        if isinstance(fields, str):
-            left_out[fields] += 1
-        elif (texts := _digest(task.asked(fields))) in asked:
-            left_out["in_test"] += 1
-        elif texts in seen:
-            left_out["repeated"] += 1
-        else:
-            seen.add(texts)
-            kept.append({"id": id_, **fields})
-    reasons = ", ".join(f"{name} {number}" for name, number in left_out.items() if number)
-    if not count:
-        raise InputError(f"{task.train.where} has no rows; give the benchmark's training data")
-    unfit = count - len(kept) - left_out["in_test"] - left_out["repeated"]
-    if 2 * unfit > count or not kept:
-        raise InputError(
-            f"{task.train.where}: of {count} rows {len(kept)} are left ({reasons}); name the right columns as "
-            f"{task.train.key}.columns.NAME=..., or give another file"
-        )
-    kept.sort(key=lambda row: sha256(row["id"].encode()).digest())
+    taken = {"in_test": task.asked_in_test(workspace.inputs.get("test"), source)}
+    kept, left_out = learnable(task.train, workspace.inputs["train"], task.example, task.asked, taken)
     kept = kept[: rows or None]
     write_rows(workspace.dir / "train.jsonl", kept)
     workspace.counts.update(train=len(kept), **left_out)
-
-
-def _digest(texts: tuple[str, ...]) -> bytes:
-    """Of texts without their case and their spaces: half a million of them take little memory."""
-    return sha256("\n".join(" ".join(text.casefold().split()) for text in texts).encode()).digest()

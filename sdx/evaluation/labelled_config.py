@@ -29,7 +29,9 @@ class LabelledFilesConfig:
     """1 or 2: only this half of the rows of `file`, which a hash of their ids cuts; 0: all."""
     columns: dict[str, str] = field(default_factory=dict)
     """What the prompt and the answer are made of -> column of the file. A dot goes into a nested object or list:
-    `answers.text.0`. Rows without a column `id` are numbered."""
+    `answers.text.0`. Rows without a column `id` are numbered; one of several columns is `link/question_number`."""
+    labels: list[str] = field(default_factory=list)
+    """Classification: the words for the labels in the file, from label 0 on; without them they are numbers."""
 
 
 @dataclass
@@ -50,6 +52,8 @@ class LabelledTaskConfig(TaskConfig):
     """The labelled data to train on, in L."""
     test: LabelledFilesConfig = field(default_factory=LabelledFilesConfig)
     """The items of the benchmark."""
+    validation: LabelledFilesConfig = field(default_factory=LabelledFilesConfig)
+    """Labelled data in L to choose a model by, for methods that do; without it some of the training data are."""
 
 
 SCHEMAS = {"labelled": LabelledTaskConfig}

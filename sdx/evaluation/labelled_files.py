@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from sdx.evaluation.tasks import ENGLISH
 from sdx.languages import Language
 from sdx.models.assets import asset_step
 
-CODES = ("xnli", "xquad", "mgsm")
+CODES = ("xnli", "xquad", "mgsm", "nusax", "americas_nli", "kardes_nlu", "belebele")
 """The columns of languages.csv that can name the files of a language."""
 
 
@@ -40,6 +41,31 @@ class Record:
     place: str
     columns: Mapping[str, str]
     content: Mapping[str, Any]
+    labels: tuple[str, ...] = ()
+    """The words for the labels in the file; none where they are numbers."""
+
+    @property
+    def id(self) -> str:
+        """The text of the column `id`, or those of several with a slash between; empty where one is.
+
+        Raises:
+            InputError: there is no such column.
+        """
+        parts = [replace(self, columns={"id": name}).text("id") for name in self.columns["id"].split("/")]
+        return "/".join(parts) if all(parts) else ""
+
+    def label(self) -> int | None:
+        """The number in the column `label`, or that of the word in it; none for null.
+
+        Raises:
+            InputError: it is something else.
+        """
+        if not self.labels:
+            return self.number("label")
+        word = self.text("label")
+        if word and word not in self.labels:
+            raise self.refused("label", word, f"it is one of {', '.join(self.labels)}; mend the row or name it")
+        return self.labels.index(word) if word else None
 
     def value(self, name: str) -> Any:
         """What a column holds; none for null, and below an empty list.
@@ -116,7 +142,7 @@ class Files:
     """
 
     def __init__(self, key: str, given: LabelledFilesConfig) -> None:
-        self.key, self.columns, self.codes = key, given.columns, given.codes
+        self.key, self.columns, self.codes, self.labels = key, given.columns, given.codes, tuple(given.labels)
         local = given.path is not None
         self.path, self.half = given.path, 0 if local else given.half
         self.asset = None if local else given.asset
@@ -157,11 +183,11 @@ class Files:
     def has(self, language: Language) -> bool:
         """Whether a test is there in a language.
 
-        Only a path without the benchmark's codes is looked for on the disk: a translator makes what is not there.
+        A local file in a language that the benchmark itself does not have is looked for on the disk.
         """
         if not self.each:
             return language.flores == ENGLISH
-        if not self.codes and self.path:
+        if self.path and not self.official(language):
             return Path(fill(f"{self.key}.path", self.path, self._placeholders(language))).expanduser().is_file()
         return bool(self._code(language))
 
@@ -200,9 +226,13 @@ class Files:
             rows = read_requests(directory / self.file, self.where)
         else:
             rows = read_records(published(directory), self.where)
+        seen: Counter[str] = Counter()
         for number, (place, content) in enumerate(rows, 1):
-            record = Record(self.key, place, self.columns, content)
-            id_ = record.text("id") if "id" in self.columns else str(number)
+            record = Record(self.key, place, self.columns, content, self.labels)
+            id_ = record.id if "id" in self.columns else str(number)
+            if "/" in self.columns.get("id", ""):  # what several columns name may be there more than once
+                seen[id_] += 1
+                id_ += f"#{seen[id_]}" if seen[id_] > 1 else ""
             if not id_:
                 raise InputError(
                     f"{place} has no id in `{self.columns['id']}`; name another column as {self.key}.columns.id=..., "
@@ -214,4 +244,5 @@ class Files:
     @property
     def description(self) -> dict[str, Any]:
         """What decides the rows beside the file, as JSON."""
-        return {"columns": dict(self.columns), "half": self.half, "file": self.file if self.asset else None}
+        described = {"columns": dict(self.columns), "half": self.half, "file": self.file if self.asset else None}
+        return {**described, "labels": list(self.labels)} if self.labels else described

@@ -10,6 +10,7 @@ from typing import Any
 from sdx.artifacts import Store, read_rows
 from sdx.evaluation import values
 from sdx.evaluation.generative import GenerativeSuite
+from sdx.evaluation.reading import ReadingSuite
 from sdx.evaluation.statistics import Estimate
 from sdx.evaluation.suites import ChoiceSuite, InstructionSuite, Texts
 from sdx.evaluation.translation_quality import Scored, TranslationSuite
@@ -31,6 +32,8 @@ class Score:
     note: str = ""
     benchmark: str = ""
     """The task that the items are from, as in `Judged`."""
+    system: str = ""
+    """What `before` is of, as in `Judged`."""
 
 
 Rows = list[dict[str, Any]]
@@ -43,11 +46,12 @@ def scores(suite: Scored, store: Store, before: Path, after: Path | None) -> lis
     return [score(one) for one in judge(suite, store, before, after)]
 
 
-def judge(suite: Scored, store: Store, before: Path, after: Path | None) -> list[Judged]:
+def judge(suite: Scored, store: Store, before: Path, after: Path | None, system: str = "") -> list[Judged]:
     """What each metric says of each item of a suite; nothing of a metric that can tell of none.
 
     Args:
         before, after: what the suite's outcomes published; no `after` where nothing was trained.
+        system: what `before` is of, see `sdx.evaluation.outcome`.
     """
     outcomes = [read_rows(path / "rows.jsonl") for path in (before, after) if path]
     ids = [str(row["id"]) for row in outcomes[0]]
@@ -58,19 +62,24 @@ def judge(suite: Scored, store: Store, before: Path, after: Path | None) -> list
         one, *more = (list(judged(rows)) for rows in outcomes)
         if values.decided(one, *more):
             other = more[0] if more else None
-            found.append(Judged(task, language, metric, origin(suite), ids, one, other, benchmark))
+            found.append(Judged(task, language, metric, origin(suite), ids, one, other, benchmark, system))
     return found
 
 
 def score(judged: Judged) -> Score:
-    """The score; of both moments only items for which both have a value."""
-    counted = values.decided(judged.before, *([] if judged.after is None else [judged.after]))
+    """The score; of both moments only items for which both have a value.
+
+    A system's score and that of the model after are each over their own items: `after` is the same beside all systems.
+    """
+    each = [judged.before] if judged.after is None else [judged.before, judged.after]
+    both = values.decided(*each)
+    counted = [values.decided(one)[0] for one in each] if judged.system else both
     before, *after = (values.estimate(judged.metric, some) for some in counted)
-    gap = values.difference(judged.metric, *counted) if after else None
-    left_out = len(judged.ids) - before.n
+    gap = values.difference(judged.metric, *both) if after else None
+    left_out = len(judged.ids) - len(both[0])
     note = f"{left_out} answers too short to tell their language are left out" if left_out else ""
     about = judged.task, judged.language, judged.metric, judged.origin
-    return Score(*about, before, after[0] if after else None, gap, note, judged.benchmark)
+    return Score(*about, before, after[0] if after else None, gap, note, judged.benchmark, judged.system)
 
 
 def named(suite: Scored) -> tuple[str, str]:
@@ -87,7 +96,7 @@ def origin(suite: Scored) -> str:
 
 def _judges(suite: Scored, store: Store) -> dict[str, Judge]:
     """The metrics of a suite by name, each with its references."""
-    if isinstance(suite, ChoiceSuite):
+    if isinstance(suite, ChoiceSuite | ReadingSuite):
         return {values.ACCURACY: lambda rows: [bool(row["acc"]) for row in rows]}
     if isinstance(suite, TranslationSuite):
         wanted = [row["reference"] for row in read_rows(store.path(suite.pairs) / "rows.jsonl")]

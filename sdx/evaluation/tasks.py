@@ -11,7 +11,7 @@ from enum import Enum
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 from sdx.artifacts import Step
 from sdx.config import InputError
@@ -42,10 +42,18 @@ class Pairable(TypedDict, total=False):
     """Its texts in the language of the item, by name: a translation can be compared with that of a person."""
 
 
-class Item(Pairable):
-    """A multiple-choice question."""
+class Identified(Pairable):
+    """An item of a benchmark."""
 
     id: str
+
+
+AnyItem = TypeVar("AnyItem", bound=Identified)
+
+
+class Item(Identified):
+    """A multiple-choice question."""
+
     question: str
     choices: list[str]
     gold: int
@@ -145,9 +153,9 @@ class MMLUHuman(ChoiceTask):
     def read(self, source_dir: Path | None, language: Language) -> list[Item]:
         if language.flores == ENGLISH:
             assert source_dir
-            where, subjects = self.english, _english_subjects(source_dir / self.english)
+            where, subjects = self.english, english_subjects(source_dir / self.english)
         else:
-            where, subjects = f"mmlu_{language.mmlu} of lm-eval", _translated_subjects(language.mmlu)
+            where, subjects = f"mmlu_{language.mmlu} of lm-eval", translated_subjects(language.mmlu)
         items: dict[str, Item] = {}
         for subject, rows in subjects.items():
             for number, (question, choices, gold) in enumerate(rows):
@@ -160,18 +168,24 @@ class MMLUHuman(ChoiceTask):
 Row = tuple[str, list[str], int]
 
 
-def _english_subjects(root: Path) -> dict[str, list[Row]]:
+def english_subjects(root: Path, split: str = "dev") -> dict[str, list[Row]]:
+    """Subject -> its questions with their answers in English.
+
+    Args:
+        split: dev, validation or test.
+    """
     import pyarrow
 
     subjects = {}
-    for path in sorted(root.glob("*/dev/data-*.arrow")):
+    for path in sorted(root.glob(f"*/{split}/data-*.arrow")):
         with pyarrow.memory_map(str(path)) as file:
             rows = pyarrow.ipc.open_stream(file).read_all().to_pylist()
         subjects[path.parent.parent.name] = [(row["question"], row["choices"], row["answer"]) for row in rows]
     return subjects
 
 
-def _translated_subjects(code: str) -> dict[str, list[Row]]:
+def translated_subjects(code: str) -> dict[str, list[Row]]:
+    """Question, answers and the right one's index, by subject, in a language of MMLU."""
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -218,6 +232,6 @@ def _check_count(task: MMLUHuman, items: Mapping[str, Item], where: str) -> None
         )
 
 
-def shuffled(items: Iterable[Item]) -> list[Item]:
+def shuffled(items: Iterable[AnyItem]) -> list[AnyItem]:
     """Items in the order of a hash of their ids."""
     return sorted(items, key=lambda item: sha256(item["id"].encode()).digest())

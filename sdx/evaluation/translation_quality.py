@@ -14,6 +14,7 @@ from sdx.artifacts import Step, Workspace, read_rows, write_rows
 from sdx.config import Config
 from sdx.evaluation import generative, suites
 from sdx.evaluation.forms import LabelledGeneration
+from sdx.evaluation.reading import ReadingSuite
 from sdx.evaluation.suites import Suite
 from sdx.evaluation.tasks import ChoiceTask, Task
 from sdx.languages import Language
@@ -56,7 +57,7 @@ class TranslationSuite:
         return translate_step(self.pairs, "rows.jsonl", "source", self.translator, self.source, self.language)
 
 
-Scored = Suite | TranslationSuite
+Scored = Suite | ReadingSuite | TranslationSuite
 """What a cell has scores of."""
 
 

@@ -54,6 +54,8 @@ class Judged:
     """None where nothing was trained."""
     benchmark: str
     """The task that the items are from: of an engine's translations not `task`."""
+    system: str = ""
+    """What `before` is of, if not of the untrained backbone; see `sdx.evaluation.outcome`."""
 
 
 def decided(*outcomes: Sequence[Value]) -> list[list[Value]]:

@@ -11,7 +11,10 @@ from sdx.config import Config, DictionaryConfig, InputError, MethodConfig
 from sdx.data import dictionaries, parallel
 from sdx.data.corpus import corpus_step
 from sdx.data.filters import check_some_left, filter_step
+from sdx.evaluation.outcome import Outcome
+from sdx.evaluation.suites import suites
 from sdx.evaluation.tasks import Task
+from sdx.evaluation.translation_quality import translation_suites
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import generate_step
 from sdx.languages import Language, language
@@ -243,3 +246,25 @@ class Method(ABC, Generic[Options]):
     @abstractmethod
     def model(self, cell: Cell) -> Step:
         """The step that publishes `model/`, the improved LLM."""
+
+    def outcomes(self, cell: Cell, model: Step) -> tuple[list[Outcome], list[str]]:
+        """What is scored, and a sentence for each benchmark and language that cannot be run.
+
+        Here each suite before and, where something is trained, after; then the translations of `translators`. A method
+        that is compared with other systems of the same cell gives a suite once for each of them.
+
+        Args:
+            model: what `model` gave.
+
+        Raises:
+            InputError: nothing is left to evaluate.
+        """
+        config, tasks, languages = cell.config, cell.tasks, (cell.source, cell.targets)
+        evaluated, skipped = suites(config, tasks, lambda: cell.corpus, cell.mt, cell.generator, *languages)
+        trained = model is not cell.backbone
+        found = [
+            Outcome(suite, suite.outcome(cell.backbone, "before"), suite.outcome(model, "after") if trained else None)
+            for suite in evaluated
+        ]
+        judged = translation_suites(config, tasks, *languages, self.translators(cell))
+        return [*found, *(Outcome(suite, suite.outcome()) for suite in judged)], skipped

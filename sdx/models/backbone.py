@@ -88,7 +88,7 @@ def load_model(model_dir: Path, precision: Precision) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     check_link(model_dir)
-    _quiet()
+    quiet()
     dtype = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}[precision]
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype)
     device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
@@ -127,7 +127,7 @@ def _packaged(name: str) -> Step:
     return Step("backbone", run, {"asset": name, "dtype": "bfloat16"}, {"asset": asset_step(name)})
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """No bars of transformers between ours."""
     from transformers.utils.logging import disable_progress_bar
 
@@ -139,7 +139,7 @@ def convert(gguf: Path, out: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    _quiet()
+    quiet()
     tokenizer = gguf_tokenizer(gguf)
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent,

@@ -18,7 +18,7 @@ log = getLogger("sdx")
 
 SAFETENSORS = "*.safetensors"
 PYTORCH = "pytorch_model*.bin"
-FILES = ("*.json", "*.model", "*.jinja", "*.txt")
+FILES = ("*.json", "*.model", "*.spm", "*.jinja", "*.txt")
 """What belongs to a model beside its weights: configuration, tokenizer, template."""
 LFS_POINTER = b"version https://git-lfs"
 ANSWER_S = 3.0

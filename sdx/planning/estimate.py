@@ -6,7 +6,9 @@ A step is known by its name and its config. One that is not known hands on the r
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sdx.artifacts import Step, Store
 from sdx.config import Config, ShapeConfig
@@ -15,15 +17,17 @@ from sdx.data.files import published
 from sdx.evaluation.suites import QUESTIONS_PER_BATCH
 from sdx.languages import language
 from sdx.planning import history, lengths
+from sdx.planning.benchmarks import BENCHMARKS, LABELLED, UNKNOWN_BENCHMARK
 from sdx.planning.graph import Node
 from sdx.planning.lengths import Rows
 from sdx.planning.mixture import parts_of
+from sdx.planning.stacking import StackWork
 from sdx.planning.times import Work
 from sdx.planning.translators import translating
 from sdx.reporting.describe import spoken
 
 ROWS = "rows.jsonl"
-TEXTLESS = ("asset", "backbone", "file", "score", "train", "translator")
+TEXTLESS = ("asset", "backbone", "classify", "encoder", "file", "score", "tokens", "train", "translator", "vectors")
 """Steps whose files of rows, if they publish any, are not ours or no texts."""
 CONVERSION_S_PER_PARAMETER = 18 / 135e6
 """From packaged weights to a Hugging Face directory, on two cores; measured."""
@@ -37,30 +41,6 @@ READABLE_BYTES = 100_000_000
 """A larger corpus is not read for an estimate."""
 PROMPT_TOKENS = 8.0
 """What a benchmark's prompt has beside the texts."""
-BENCHMARKS = {
-    "arc_easy": (2376, 43.0),
-    "mmlu_human": (285, 85.0),
-    "belebele": (900, 190.0),
-    "flores": (1012, 45.0),
-    "xlsum": (11_535, 600.0),
-    "mkqa": (6_758, 25.0),
-    "arc_easy_full": (2376, 43.0),
-    "xnli": (5010, 45.0),
-    "xquad": (1190, 190.0),
-    "mgsm": (250, 75.0),
-    "gsm8k": (614, 75.0),
-}
-"""Items, and tokens of one in English. XL-Sum's are those of its English test set, which is the largest."""
-UNKNOWN_BENCHMARK = (1000, 100.0)
-LABELLED: dict[str, tuple[int, dict[str, float]]] = {
-    "arc_easy": (570, {"question": 26.0, "answer": 5.0}),
-    "arc_easy_full": (2251, {"question": 26.0, "answer": 5.0}),
-    "gsm8k": (705, {"question": 55.0, "answer": 58.0}),
-    "mgsm": (7473, {"question": 55.0, "answer": 58.0}),
-    "xnli": (392_702, {"premise": 27.0, "hypothesis": 13.0, "answer": 1.0}),
-    "xquad": (87_599, {"context": 160.0, "question": 14.0, "answer": 4.0}),
-}
-"""Rows of labelled training data, and tokens of each field in English; those of xnli and xquad are guessed."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +69,17 @@ class Estimator:
 
     Args:
         shape: of the backbone.
+        encoder: shape of a stack's encoder.
     """
 
-    def __init__(self, config: Config, store: Store, shape: ShapeConfig) -> None:
+    def __init__(self, config: Config, store: Store, shape: ShapeConfig, encoder: ShapeConfig | None = None) -> None:
         self.config = config
         self.store = store
         self.shape = shape
         self.source = language(config.lang.source).flores
         self.history = history.answers(store)
         self.found: dict[str, Estimate] = {}
+        self.stacking = StackWork(config, shape, encoder, self._rows)
 
     def add(self, node: Node) -> Estimate:
         """The estimate of a step whose inputs have theirs."""
@@ -112,9 +94,12 @@ class Estimator:
             "filter": self._filter,
             "translate": self._translate,
             "items": self._items,
+            "read": self._items,
+            "encoder": self._encoder,
             "score": self._score,
             "mix": self._mix,
             "train": self._train,
+            **{name: partial(self._stacked, estimate) for name, estimate in self.stacking.known().items()},
         }
         cached = self.store.cached(step)
         estimate = self._measured(step) if cached else known.get(step.name, self._handed_on)(step)
@@ -138,7 +123,7 @@ class Estimator:
         counts = self.store.manifest(step)["counts"]
         kept = files.get(ROWS)
         rows = kept.count if kept else sum(file.count for file in files.values())
-        named = (counts.get(name) for name in ("examples", "rows", "items") if not files)
+        named = (counts.get(name) for name in ("examples", "rows", "items", "texts") if not files)
         rows = rows or next((count for count in named if count), 0)
         tokens = counts.get("useful_tokens") or counts.get("tokens") or _text_tokens(step, files)
         return Estimate(rows, tokens, files)
@@ -150,6 +135,14 @@ class Estimator:
     def _backbone(self, step: Step) -> Estimate:
         seconds = CONVERSION_S_PER_PARAMETER * self.shape.parameters if "asset" in step.config else 0.0
         return Estimate(work=Work(seconds=seconds))
+
+    def _encoder(self, step: Step) -> Estimate:
+        seconds = CONVERSION_S_PER_PARAMETER * self.config.encoder.parameters if "asset" in step.config else 0.0
+        return Estimate(work=Work(seconds=seconds))
+
+    @staticmethod
+    def _stacked(fields: Callable[[Step], dict[str, Any]], step: Step) -> Estimate:
+        return Estimate(**fields(step))
 
     def _corpus(self, step: Step) -> Estimate:
         count, tokens, bound = self._source_corpus(step)
@@ -183,7 +176,10 @@ class Estimator:
         rows = min(rows, step.config["rows"] or rows)
         many = lengths.fertility(spoken(step, self.source) or self.source, self.shape.vocab_size)
         tokens = {name: many * english.get(name, lengths.INSTRUCTION_TOKENS) for name in step.config["fields"]}
-        return Estimate(rows, rows * sum(tokens.values()), {"train.jsonl": Rows(rows, tokens)}, bound=True)
+        files = {"train.jsonl": Rows(rows, tokens)}
+        if held_out := step.config.get("validation_rows"):
+            files["validation.jsonl"] = Rows(held_out, tokens)
+        return Estimate(rows, rows * sum(tokens.values()), files, bound=True)
 
     def _parallel(self, step: Step) -> Estimate:
         there = PACKAGED_PAIRS.get(step.config.get("asset", ""), UNKNOWN_PAIRS)
@@ -248,7 +244,7 @@ class Estimator:
             rows, text = BENCHMARKS.get(step.config.get("task", ""), UNKNOWN_BENCHMARK)
             rows = min(rows, step.config.get("limit") or rows)
             text *= lengths.fertility(spoken(step, self.source) or self.source, self.shape.vocab_size)
-        return Estimate(rows, rows * text, {ROWS: Rows(rows, {"texts": text})})
+        return Estimate(rows, rows * text, {ROWS: Rows(rows, {"segments" if step.name == "read" else "texts": text})})
 
     def _score(self, step: Step) -> Estimate:
         items = self._rows(step.inputs["items"])
@@ -268,6 +264,8 @@ class Estimator:
         return Estimate(rows, rows * sum(sides.values()), {ROWS: Rows(rows, sides)}, bound=bound)
 
     def _train(self, step: Step) -> Estimate:
+        if "goal" in step.config:
+            return self._stacked(self.stacking.train, step)
         mix = self._rows(step.inputs["mix"])
         scale, batch = self.config.scale, self.config.train.batch_size
         example = min(mix.of("prompt") + mix.of("response") + lengths.TEMPLATE_TOKENS, scale.max_length_tokens)

@@ -16,6 +16,7 @@ from sdx.planning.estimate import Estimate, Estimator
 from sdx.planning.graph import Node, State, walk
 from sdx.planning.hardware import Machine, machines, visible_gpu
 from sdx.planning.sources import sources
+from sdx.planning.stacking import encoder_shape, longest_tokens, stacked
 from sdx.planning.times import Work, seconds
 from sdx.ranks import world_size
 from sdx.training.layout import GPU_TOKENS, Layout, choose, describe
@@ -40,15 +41,17 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
     shape = backbone_shape(config, store, nodes)
     gpu = visible_gpu()
     where = machines(gpu, world_size(), shape.parameters)
-    estimator = Estimator(config, store, shape)
+    encoder = encoder_shape(config, store, nodes)
+    trained = stacked(shape, encoder)
+    estimator = Estimator(config, store, shape, encoder)
     lines = []
     for node in nodes:
         estimate = estimator.add(node)
-        lines.append(tables.Line(node, estimate, _hours(config, store, node, estimate, where)))
+        lines.append(tables.Line(node, estimate, _hours(config, store, node, estimate, trained, where)))
     trainings = [line.estimate.work for line in lines if line.node.step.name == "train"]
-    sizes = training_sizes(config, shape) if trainings and shape.parameters else {}
+    sizes = training_sizes(config, trained) if trainings and shape.parameters else {}
     longest_training = max(trainings, key=lambda work: work.trained, default=Work())
-    layouts = {machine: layout(config, shape, longest_training, machine) for machine in where} if sizes else {}
+    layouts = {machine: layout(config, trained, longest_training, machine) for machine in where} if sizes else {}
     contexts = (line.estimate.work.context for line in lines if line.estimate.work.generated)
     longest = max(contexts, default=0.0) + config.scale.max_new_tokens
     generation = generation_memory(shape, config.generator.batch_size, longest)
@@ -59,9 +62,9 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
     tables.steps(console, config, lines, where)
     tables.sources(console, found)
     if sizes:
-        tables.memory(console, config, shape, sizes, layouts, generation)
+        tables.memory(console, config, trained, sizes, layouts, generation)
         for machine, found_layout in layouts.items():
-            console.print(f"{machine.name}: {_described(found_layout, config, shape, machine)}")
+            console.print(f"{machine.name}: {_described(found_layout, config, trained, machine)}")
     tables.total(console, shape, total, where, gpu)
     return {
         "steps": {line.node.step.key: line.figures(where) for line in lines},
@@ -87,7 +90,7 @@ def layout(config: Config, shape: ShapeConfig, work: Work, machine: Machine) -> 
     Args:
         work: the training's; one that is not to be done has the tokens of its longest examples.
     """
-    longest, batch = config.scale.max_length_tokens, config.train.batch_size
+    longest, batch = longest_tokens(config), config.train.batch_size
     batch_tokens = work.trained / work.steps if work.steps else batch * longest
     try:
         return choose(config.engine, config.train, shape, longest, batch_tokens, work.trained, machine.hardware)
@@ -97,7 +100,7 @@ def layout(config: Config, shape: ShapeConfig, work: Work, machine: Machine) -> 
 
 def training_sizes(config: Config, shape: ShapeConfig) -> dict[tuple[int, bool, int], tuple[Memory, Memory]]:
     """(without, with activation checkpointing) by (stage, offload, ranks)."""
-    engine, limit = config.engine, config.scale.max_length_tokens
+    engine, limit = config.engine, longest_tokens(config)
     tokens = engine.micro_batch_tokens or max(limit, GPU_TOKENS)
 
     def size(stage: int, offload: bool, ranks: int, checkpointing: bool) -> Memory:
@@ -114,12 +117,12 @@ def training_sizes(config: Config, shape: ShapeConfig) -> dict[tuple[int, bool, 
 def _described(found: Layout | InputError, config: Config, shape: ShapeConfig, machine: Machine) -> str:
     if isinstance(found, InputError):
         return str(found)
-    limit = config.scale.max_length_tokens
+    limit = longest_tokens(config)
     return describe(found, config.engine, config.train, shape, limit, machine.hardware)
 
 
 def _hours(
-    config: Config, store: Store, node: Node, estimate: Estimate, where: Sequence[Machine]
+    config: Config, store: Store, node: Node, estimate: Estimate, trained: ShapeConfig, where: Sequence[Machine]
 ) -> tuple[float | None, ...]:
     """On each machine; of a cached step what it took when it was made, of one that is not needed nothing."""
     if node.state is State.cached:
@@ -128,12 +131,12 @@ def _hours(
         return (0.0,) * len(where)
     units = estimate.units or estimate.rows
     rest = max(0.0, 1 - node.done / units) if units else 1.0
-    took = (_seconds(config, estimate.work, machine) for machine in where)
+    took = (_seconds(config, trained, estimate.work, machine) for machine in where)
     return tuple(None if second is None else rest * second / 3600 for second in took)
 
 
-def _seconds(config: Config, work: Work, machine: Machine) -> float | None:
-    found = layout(config, work.shape, work, machine) if work.shape and work.shape.parameters and work.trained else None
+def _seconds(config: Config, trained: ShapeConfig, work: Work, machine: Machine) -> float | None:
+    found = layout(config, trained, work, machine) if trained.parameters and work.trained else None
     return seconds(work, machine, config.train, found if isinstance(found, Layout) else None)
 
 

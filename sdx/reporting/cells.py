@@ -86,6 +86,7 @@ def read(directory: Path) -> Finished:
             score[name]
         for name in ("value", "low", "high", "n"):
             score["before"][name]
+        score.setdefault("system", "")  # an older sdx knew none
     cell = Finished(directory, results["config"], results["scores"])
     leaves(cell.config)
     return cell

@@ -7,6 +7,7 @@ from typing import Any
 from sdx.artifacts import Step
 from sdx.config import Config
 from sdx.languages import codes, language
+from sdx.stacking.systems import TRANSLATE_TEST, is_translated, system
 
 SPEECHLESS = ("backbone", "train", "mix", "translator", "asset", "file", "pairs")
 """Steps that publish no texts, or texts in several languages."""
@@ -30,6 +31,16 @@ def spoken(step: Step, source: str) -> str | None:
     return next(filter(None, (spoken(inner, source) for inner in inputs.values())), None)
 
 
+def concerned(step: Step, source: str) -> str | None:
+    """FLORES code of the language that a step is there for: what `spoken` says, but of what is translated into L for
+    a test the language that it is tested in."""
+    if step.name in ("read", "classify") and "items" in step.inputs:
+        return concerned(step.inputs["items"], source)
+    if step.name == "translate" and step.config["target"] == source:
+        return concerned(step.inputs["rows"], source)
+    return spoken(step, source)
+
+
 def subject(step: Step, config: Config) -> str:
     """A few words; with the step's name and its language they tell the steps of a run apart."""
     inputs, given = step.inputs, step.config
@@ -39,6 +50,17 @@ def subject(step: Step, config: Config) -> str:
         return f"{_texts(inputs['prompts'], config, given)}, {_moment(inputs['model'])}"
     if step.name in ("score", "prompts"):
         return f"{subject(inputs['items'], config)}, {_moment(inputs['model'])}"
+    if step.name == "classify":
+        who = TRANSLATE_TEST if is_translated(inputs["items"]) else system(inputs["model"])
+        return f"{_task(inputs['items'])}, {who}"
+    if step.name == "vectors":
+        return f"{_task(inputs['training'])}, {system(inputs['model'])}"
+    if step.name == "train" and "goal" in given:
+        return f"{system(step)}, {given['goal']}"
+    if step.name == "read":
+        return f"{_task(step)}, translated" if is_translated(step) else _task(step)
+    if step.name == "stack":
+        return system(step)
     if step.name == "items":
         return str(given.get("task") or subject(inputs["items"], config))
     if step.name == "training":
@@ -49,6 +71,9 @@ def subject(step: Step, config: Config) -> str:
         return next((_kept(inner, config) for inner in inputs.values()), "")
     named = {
         "backbone": config.backbone.name,
+        "encoder": config.encoder.name,
+        "texts": config.text.name,
+        "tokens": config.text.name,
         "corpus": config.corpus.name,
         "parallel": config.parallel.name,
         "dictionary": config.dictionary.name,
@@ -70,9 +95,15 @@ def _texts(step: Step, config: Config, given: Mapping[str, Any]) -> str:
         return _texts(step.inputs["rows"], config, step.config)
     if step.name == "generate":
         return "own answers"
+    if step.name == "read":
+        return f"{_task(step)} items"
     if step.name == "filter":
         return next((_texts(inner, config, given) for inner in step.inputs.values()), "rows")
     return subject(step, config).partition(",")[0] or step.name
+
+
+def _task(items: Step) -> str:
+    return str(_task(items.inputs["items"]) if is_translated(items) else items.config["task"])
 
 
 def _kept(step: Step, config: Config) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from sdx.evaluation.scores import Score
-from sdx.reporting import synthetic
-from sdx.reporting.tables import table
+from sdx.reporting import matrix, synthetic
+from sdx.reporting.tables import plain, table
 
 COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("benchmark", "left"),
@@ -58,10 +58,9 @@ def report(results: Mapping[str, Any], scores: Sequence[Score], samples: Sequenc
         f"{config['lang']['source']} to {', '.join(config['lang']['targets'])}, "
         f"translator `{config['translator']['name']}`, scale `{config['scale']['name']}`, seed {config['seed']}.",
         "## Scores",
-        table([cells(score) for score in scores], COLUMNS),
-        f"{LEGEND[0].upper()}{LEGEND[1:]}.",
+        *_scores(scores, config["method"]["name"]),
     ]
-    notes = [f"{score.task}, {score.language}, {score.metric}: {score.note}" for score in scores if score.note]
+    notes = [f"{_about(score)}: {score.note}" for score in scores if score.note]
     if notes or results["skipped"]:
         parts += ["\n".join(f"- {line}" for line in [*notes, *results["skipped"]])]
     if results["training"]:
@@ -80,6 +79,32 @@ def report(results: Mapping[str, Any], scores: Sequence[Score], samples: Sequenc
     parts += ["## Configuration", "```json\n" + json.dumps(config, indent=1, ensure_ascii=False) + "\n```"]
     parts += ["## Provenance", "```json\n" + json.dumps(results["provenance"], indent=1) + "\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def _scores(scores: Sequence[Score], method: str) -> list[str]:
+    """A table of scores before and after, and where there are several systems, their matrices and differences."""
+    parts = []
+    if simple := [cells(score) for score in scores if not score.system]:
+        parts.append(table(simple, COLUMNS))
+    several = matrix.matrices(scores, method)
+    for one in several:
+        heads = [(f"{one.task}, {one.metric}", "left"), *((", ".join(head), "right") for head in one.heads)]
+        parts.append(table([[plain(text) for text in row] for row in one.rows], heads))
+    parts.append(_sentence(LEGEND))
+    if several:
+        parts.append(_sentence(matrix.legend(f"`{method}`")))
+    if gaps := matrix.differences(scores):
+        columns = [(name, "right" if name in ("n", "p") else "left") for name in matrix.DIFFERENCES]
+        parts += [f"`{method}` minus each system:", table([[plain(text) for text in row] for row in gaps], columns)]
+    return parts
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _about(score: Score) -> str:
+    return ", ".join(filter(None, (score.task, score.language, score.metric, score.system)))
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

@@ -18,7 +18,8 @@ ITEMS = "items.jsonl"
 
 @dataclass(frozen=True)
 class Items:
-    """The values behind a score of the trained model, of the untouched one where nothing was trained."""
+    """The values behind a score of the trained model, of the untouched one where nothing was trained; never those of
+    another system of the cell."""
 
     ids: list[str]
     values: list[Value]
@@ -52,7 +53,9 @@ def _items(line: str) -> tuple[Column, Items] | None:
     try:
         judged: dict[str, Any] = json.loads(line)
         where = column_of(judged)
-        ids, values = judged["ids"], judged["before"] if judged["after"] is None else judged["after"]
+        ids, values = judged["ids"], judged["after"]
+        if values is None and not judged.get("system"):
+            values = judged["before"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     if not all(isinstance(name, str) for name in where) or not isinstance(ids, list):

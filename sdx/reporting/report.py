@@ -15,18 +15,21 @@ from rich.table import Table
 
 from sdx.artifacts import Step, Store, provenance, write_json, write_rows
 from sdx.config import Config
+from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.scores import Score, judge, samples, score
 from sdx.evaluation.suites import InstructionSuite
-from sdx.evaluation.translation_quality import Scored
 from sdx.evaluation.values import Judged
 from sdx.languages import language
-from sdx.reporting import markdown, paired, synthetic
-from sdx.reporting.describe import spoken, subject
+from sdx.reporting import markdown, matrix, paired, synthetic
+from sdx.reporting.describe import concerned, subject
+from sdx.reporting.tables import wide
 from sdx.tracking import Tracker
 
 LOG_WIDTH = 118
-DEFAULT_BACKBONE = "smollm2_135m"
+DEFAULT_BACKBONE, DEFAULT_ENCODER = "smollm2_135m", "e5_small"
 """Of conf/config.yaml."""
+ITSELF = ("mt_stack", "self_translate_train")
+"""Methods that are compared with themselves, another of their options chosen."""
 
 
 def conclude(
@@ -34,7 +37,7 @@ def conclude(
     config: Config,
     store: Store,
     model: Step,
-    outcomes: Sequence[tuple[Scored, Step, Step | None]],
+    outcomes: Sequence[Outcome],
     skipped: Sequence[str],
     tracker: Tracker,
     began: float,
@@ -43,17 +46,17 @@ def conclude(
 
     Args:
         model: the step that published `model/`.
-        outcomes: each suite with its outcome before and, where something was trained, after.
+        outcomes: all of them in the store.
         skipped: a sentence for each benchmark and language that could not be run.
         began: `time.monotonic()` at the start of the run.
     """
     judged: list[Judged] = []
     answers: list[dict[str, Any]] = []
-    for suite, before, after in outcomes:
-        paths = store.path(before), store.path(after) if after else None
-        judged += judge(suite, store, *paths)
-        if isinstance(suite, InstructionSuite):
-            answers += samples(suite, store, *paths)
+    for one in outcomes:
+        paths = store.path(one.before), store.path(one.after) if one.after else None
+        judged += judge(one.suite, store, *paths, one.system)
+        if isinstance(one.suite, InstructionSuite) and not one.system:
+            answers += samples(one.suite, store, *paths)
     answers.sort(key=lambda sample: sample["language"] == config.lang.source)
     found = [score(one) for one in judged]
 
@@ -84,20 +87,22 @@ def conclude(
 def summary(found: Sequence[Score]) -> dict[str, float]:
     """The values for a dashboard: `score/<task>/<language>/<metric>/before` and so on, in percent.
 
-    Between the engine of a translation and the languages stands the benchmark that the texts are from.
+    Between the engine of a translation and the languages stands the benchmark that the texts are from. A system has
+    `<system>` and `difference to <system>` in place of `before` and `difference`.
     """
     values = {}
     for one in found:
         task = one.task if one.benchmark in ("", one.task) else f"{one.task}/{one.benchmark}"
         name = f"score/{task}/{one.language}/{one.metric}"
-        for moment in ("before", "after", "difference"):
-            if (estimate := getattr(one, moment)) is not None:
-                values[f"{name}/{moment}"] = round(estimate.value, 4)
+        gap = f"difference to {one.system}" if one.system else "difference"
+        for part, estimate in ((one.system or "before", one.before), ("after", one.after), (gap, one.difference)):
+            if estimate is not None:
+                values[f"{name}/{part}"] = round(estimate.value, 4)
     return values
 
 
-def _steps(outcomes: Sequence[tuple[Scored, Step, Step | None]]) -> list[Step]:
-    return [step for _, before, after in outcomes for step in (before, after) if step]
+def _steps(outcomes: Sequence[Outcome]) -> list[Step]:
+    return [step for one in outcomes for step in (one.before, one.after) if step]
 
 
 def ancestry(store: Store, steps: Sequence[Step]) -> list[Step]:
@@ -117,7 +122,7 @@ def ancestry(store: Store, steps: Sequence[Step]) -> list[Step]:
 
 def _step(store: Store, step: Step, config: Config) -> dict[str, Any]:
     manifest = store.manifest(step)
-    flores = spoken(step, language(config.lang.source).flores)
+    flores = concerned(step, language(config.lang.source).flores)
     about = {"what": subject(step, config), "language": language(flores).code if flores else None}
     shown = {name: manifest[name] for name in ("name", "key", "counts", "seconds", "created")}
     return {**shown, **about, "path": str(store.path(step))}
@@ -137,13 +142,7 @@ def link(path: Path, target: Path) -> None:
 
 def _print(run_dir: Path, results: dict[str, Any], found: Sequence[Score]) -> None:
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False, markup=False)
-    table = Table(title=f"\n{results['cell']}", title_justify="left", header_style="bold")
-    for name, justify in markdown.COLUMNS:
-        table.add_column(name, justify=justify, no_wrap=name != "items")
-    for one in found:
-        table.add_row(*markdown.cells(one), style={1: "green", -1: "red"}.get(markdown.direction(one)))
-    console.print(table)
-    console.print(markdown.LEGEND, style="dim")
+    _print_scores(console, results["cell"], found, results["config"]["method"]["name"])
     for line in synthetic.lines(results["filters"]):
         console.print(line, soft_wrap=True)
     for reason in results["skipped"]:
@@ -164,13 +163,37 @@ def _print(run_dir: Path, results: dict[str, Any], found: Sequence[Score]) -> No
         console.print(f"{name:<8} {text}", soft_wrap=True)
 
 
+def _print_scores(console: Console, cell: str, found: Sequence[Score], method: str) -> None:
+    console.print(f"\n{cell}", style="italic")
+    if simple := [one for one in found if not one.system]:
+        table = Table(header_style="bold")
+        for name, justify in markdown.COLUMNS:
+            table.add_column(name, justify=justify, no_wrap=name != "items")
+        for one in simple:
+            table.add_row(*markdown.cells(one), style={1: "green", -1: "red"}.get(markdown.direction(one)))
+        console.print(table)
+    several = matrix.matrices(found, method)
+    for shown in several:
+        # The engine of a machine translation stands in a line of its own.
+        heads = [(language, *origin.split(" ", 1), n) for language, origin, n in shown.heads]
+        wide(console, f"{shown.task}\n{shown.metric}", heads, shown.rows)
+    console.print(markdown.LEGEND, style="dim")
+    if several:
+        console.print(matrix.legend(method), style="dim")
+
+
 def _next(config: dict[str, Any]) -> str:
     """The overrides of a cell to compare this one with."""
     method, backbone = config["method"], config["backbone"]["name"]
-    other = {"sdrrl": "translate_sft", "self_translate_train": "self_translate_train"}.get(method["name"], "sdrrl")
+    other = method["name"] if method["name"] in ITSELF else {"sdrrl": "translate_sft"}.get(method["name"], "sdrrl")
     overrides = [f"method={other}"]
     if "mixture" in method:
         overrides.append(f"method.mixture={'src+tgt' if method['mixture'] == 'src' else 'src'}")
+    if "learning" in method:
+        overrides.append(f"method.learning={'direct' if method['learning'] == 'distillation' else 'distillation'}")
+        overrides += [f"task={name}" for name in config["task"] if name != "mmlu_subject"]
+        if (encoder := config["encoder"]["name"]) != DEFAULT_ENCODER:
+            overrides.append(f"encoder={encoder}")
     if backbone != DEFAULT_BACKBONE:
         overrides.append(f"backbone={backbone}")
     targets = ",".join(config["lang"]["targets"])

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import distributed as dist
 
 from sdx.disk import disk_full
+from sdx.ranks import world_size
 
 
 def agree(yes: bool, device: torch.device) -> bool:
@@ -38,3 +40,29 @@ class Disk:
         """Whether no rank has found it full so far. All ranks call it."""
         self.full = not agree(not self.full, self.device)
         return not self.full
+
+
+class Agreement:
+    """Ranks fail together: one that stopped alone would leave the others waiting for it in a collective."""
+
+    def __init__(self) -> None:
+        self._error: Exception | None = None
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """What is done inside may fail on this rank; holds no collective."""
+        try:
+            yield
+        except Exception as error:
+            self._error = self._error or error
+
+    def reach(self, value: Any = None) -> list[Any]:
+        """Waits for all ranks and returns the value of each; raises if an attempt of one has failed."""
+        said: list[Any] = [None] * world_size()
+        dist.all_gather_object(said, (value, self._error and f"{type(self._error).__name__}: {self._error}"))
+        if self._error is not None:
+            raise self._error
+        for other, (_, error) in enumerate(said):
+            if error is not None:
+                raise RuntimeError(f"rank {other} could not write the model: {error}")
+        return [value for value, _ in said]

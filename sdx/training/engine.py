@@ -1,28 +1,27 @@
-"""The DeepSpeed engine: a causal LM, its optimizer and how they are laid out on the hardware."""
+"""The DeepSpeed engine: a model, its optimizer and how they are laid out on the hardware."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import getLogger
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
-from transformers import AutoModelForCausalLM
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from sdx.config import Adapter, Precision, TrainConfig
+from sdx.config import Precision, TrainConfig
 from sdx.ranks import is_main
 from sdx.training import kernels, probe
 from sdx.training.agree import agree
 from sdx.training.layout import Layout
 from sdx.training.objectives import Objective
-from sdx.training.optimizers import optimizer
+from sdx.training.optimizers import MULTIPLIER, optimizer, parameter_groups
 from sdx.training.quiet import deepspeed, silence
+from sdx.training.trainee import Trainee
 
 log = getLogger("sdx")
 
@@ -47,9 +46,9 @@ class Trained(nn.Module):
 
 @contextmanager
 def build(
-    model_dir: Path, objective: Objective[Any], train: TrainConfig, layout: Layout, seed: int
+    trainee: Trainee, objective: Objective[Any], train: TrainConfig, layout: Layout, seed: int
 ) -> Iterator[deepspeed.DeepSpeedEngine]:
-    """The causal LM in `model_dir`, loaded and laid out for training. Needs the process group.
+    """What is trained, loaded and laid out for it. Needs the process group.
 
     Called with a batch it gives the objective's sum and count. All ranks need one seed, for the adapters.
     """
@@ -59,18 +58,17 @@ def build(
     compiles = layout.compile and _can_compile()
     with kernels.compiling(compiles):
         with silence(), _sharded_loading(config):
-            model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=DTYPES[layout.precision])
-            if train.adapter is Adapter.lora:
-                model = with_adapters(model, train)
-            if layout.activation_checkpointing:
-                model.gradient_checkpointing_enable({"use_reentrant": False})
-            if compiles:
-                for layer in [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]:
+            model = trainee.load(DTYPES[layout.precision], train)
+            llm = trainee.llm(model)
+            if layout.activation_checkpointing and llm is not None:
+                llm.gradient_checkpointing_enable({"use_reentrant": False})
+            if compiles and llm is not None:
+                for layer in [module for module in llm.modules() if isinstance(module, GradientCheckpointingLayer)]:
                     layer.compile(dynamic=True)
-            weights = [weight for weight in model.parameters() if weight.requires_grad]
+            weights = optimizer(parameter_groups(model, trainee.rate), train)
             trained = Trained(model, objective)
-            built, *_ = deepspeed.initialize(model=trained, optimizer=optimizer(weights, train), config=config)
-        built.module.packed = probe.takes_packs(built)
+            built, *_ = deepspeed.initialize(model=trained, optimizer=weights, config=config)
+        built.module.packed = llm is not None and probe.takes_packs(built, llm)
         built.train()
         try:
             yield built
@@ -95,10 +93,14 @@ def _can_compile() -> bool:
 
 
 def update(engine: deepspeed.DeepSpeedEngine, rate: float, train: TrainConfig) -> Tensor | float:
-    """Clips and takes the optimizer's step; returns the gradient's global norm before clipping."""
+    """Clips and takes the optimizer's step at the learning rate `rate`, times each group's multiplier.
+
+    Returns:
+        The gradient's global norm before clipping.
+    """
     norm: Tensor | float
     for group in engine.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group[MULTIPLIER]
     if engine.zero_optimization_stage() == 0:  # DeepSpeed would clip here too, but keep no norm
         norm = clip_grad_norm_(engine.module.parameters(), train.max_grad_norm)
         engine.step()
@@ -106,22 +108,6 @@ def update(engine: deepspeed.DeepSpeedEngine, rate: float, train: TrainConfig) -
         engine.step()
         norm = engine.get_global_grad_norm()
     return norm
-
-
-def with_adapters(model: nn.Module, train: TrainConfig) -> nn.Module:
-    """Freezes the model and puts LoRA on all its linear layers but the head, in the model's own dtype."""
-    from peft import LoraConfig, get_peft_model
-
-    lora = LoraConfig(
-        r=train.lora_rank,
-        lora_alpha=train.lora_alpha,
-        lora_dropout=train.lora_dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    # The optimizer keeps an fp32 copy anyway; ZeRO wants one dtype in all weights.
-    adapted: nn.Module = get_peft_model(model, lora, autocast_adapter_dtype=False)
-    return adapted
 
 
 def deepspeed_config(train: TrainConfig, layout: Layout) -> dict[str, Any]:

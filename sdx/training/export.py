@@ -14,13 +14,13 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch import distributed as dist
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from sdx.artifacts import write_json
 from sdx.disk import sync
 from sdx.ranks import is_main, rank, world_size
+from sdx.training.agree import Agreement
 from sdx.training.quiet import deepspeed, silence
 
 SHARD_BYTES = 2 * 10**9
@@ -48,7 +48,7 @@ def export(engine: deepspeed.DeepSpeedEngine, tokenizer: Any, out: Path, shard_b
     files = list(plan.filename_to_tensors.items())
     weight_map: dict[str, str] = {}
     partial = out.with_name(f"{out.name}.partial")
-    agreement = _Agreement()
+    agreement = Agreement()
 
     with agreement.attempt():
         if is_main():
@@ -77,32 +77,6 @@ def export(engine: deepspeed.DeepSpeedEngine, tokenizer: Any, out: Path, shard_b
             os.replace(partial, out)
             sync(out.parent)
     agreement.reach()
-
-
-class _Agreement:
-    """Ranks fail together: one that stopped alone would leave the others waiting for it in a collective."""
-
-    def __init__(self) -> None:
-        self._error: Exception | None = None
-
-    @contextmanager
-    def attempt(self) -> Iterator[None]:
-        """What is done inside may fail on this rank; holds no collective."""
-        try:
-            yield
-        except Exception as error:
-            self._error = self._error or error
-
-    def reach(self, value: Any = None) -> list[Any]:
-        """Waits for all ranks and returns the value of each; raises if an attempt of one has failed."""
-        said: list[Any] = [None] * world_size()
-        dist.all_gather_object(said, (value, self._error and f"{type(self._error).__name__}: {self._error}"))
-        if self._error is not None:
-            raise self._error
-        for other, (_, error) in enumerate(said):
-            if error is not None:
-                raise RuntimeError(f"rank {other} could not export the model: {error}")
-        return [value for value, _ in said]
 
 
 @dataclass
@@ -182,7 +156,7 @@ def _dtype(weight: Tensor) -> torch.dtype:
 
 
 def _collect(
-    model: Any, parts: list[_Part], engine: deepspeed.DeepSpeedEngine, writer: int, agreement: _Agreement
+    model: Any, parts: list[_Part], engine: deepspeed.DeepSpeedEngine, writer: int, agreement: Agreement
 ) -> dict[str, Tensor]:
     """On the writing rank a layer as it is written, on the CPU; nothing on the others, which give their shares."""
     layer: dict[str, Tensor] = {}

@@ -3,7 +3,7 @@
 from sdx.config import EngineConfig, InputError, TrainConfig
 from sdx.training import layout, optimizers
 
-AT_LEAST_ONE = ("lora_rank", "lora_alpha", "batch_size", "save_every_steps", "log_every_steps")
+AT_LEAST_ONE = ("lora_rank", "lora_alpha", "batch_size", "save_every_steps", "log_every_steps", "validations")
 ABOVE_ZERO = ("learning_rate", "max_grad_norm")
 SHARES = ("lora_dropout", "warmup_ratio", "final_ratio")
 

@@ -25,15 +25,24 @@ from sdx.progress import Progress
 from sdx.ranks import is_main, rank, world_size
 from sdx.training import checkpoints
 from sdx.training.engine import build, update
-from sdx.training.export import export
 from sdx.training.launch import process_group
 from sdx.training.layout import Layout
 from sdx.training.objectives import Objective
 from sdx.training.optimizers import check_device
-from sdx.training.plan import Order, computed_tokens, count_steps, dropout_seed, learning_rate, micro_batches
+from sdx.training.plan import (
+    Order,
+    computed_tokens,
+    count_steps,
+    dropout_seed,
+    learning_rate,
+    micro_batches,
+    validation_steps,
+)
 from sdx.training.preemption import Preemption
 from sdx.training.probe import try_out
-from sdx.training.throughput import Cost, Meter, Reading, peak_memory_bytes
+from sdx.training.throughput import Meter, Reading, peak_memory_bytes
+from sdx.training.trainee import Trainee
+from sdx.training.validation import BEST, BEST_STEP, validate
 
 SUMMARY = "summary.json"
 """Written once the model is there: what comes after may be killed, and nothing is trained again."""
@@ -41,8 +50,7 @@ NOTHING_DONE = {"step": 0, "loss": math.nan, "useful_tokens": 0, "seconds": 0.0}
 
 
 def train(
-    model_dir: Path,
-    tokenizer: Any,
+    trainee: Trainee,
     objective: Objective[Any],
     examples: Sequence[Any],
     out: Path,
@@ -52,28 +60,35 @@ def train(
     max_steps: int,
     seed: int,
     on_log: Callable[[dict[str, Any]], None] | None = None,
+    validation: Sequence[Any] = (),
 ) -> dict[str, Any]:
-    """Trains the causal LM in `model_dir` and writes it to `out/model`. Called on every rank of a launch.
+    """Trains `trainee` and writes it to `out/model`. Called on every rank of a launch.
 
     Goes on from `out/checkpoints` after an interruption and removes them once the model is written. Every
-    `train.log_every_steps` and at the end, rank 0 adds a row to `out/log.jsonl` and hands it to `on_log`.
+    `train.log_every_steps`, at the end and where it is validated, rank 0 adds a row to `out/log.jsonl` and hands it to
+    `on_log`.
 
     Args:
         epochs: passes over the examples.
         max_steps: optimizer steps at most; 0 sets no limit.
+        validation: examples on which the model is scored `train.validations` times; the best is written then, in place
+            of the last.
 
     Returns:
-        On every rank: steps, loss (of the last log line), useful_tokens, seconds, useful_tokens_per_s and
-        peak_memory_bytes (of the rank that needs most: allocated on CUDA, resident on the CPU).
+        On every rank: steps, loss (of the last log line), useful_tokens, seconds (without validation),
+        useful_tokens_per_s and peak_memory_bytes (of the rank that needs most: allocated on CUDA, resident on the CPU);
+        with validation data also validation, the best score, and best_step.
 
     Raises:
         InputError: a config or examples that cannot work, before anything is loaded; a loss that diverged.
     """
     lengths, targets = _measure(examples, objective, epochs)
+    _refuse_empty(validation, [objective.targets(example) for example in validation], "validation")
     steps = count_steps(len(examples), train.batch_size, epochs, max_steps)
     epoch_steps = count_steps(len(examples), train.batch_size, epochs=1, max_steps=0)
     groups = [example.group for example in examples] if train.keep_groups else range(len(examples))
     order = Order(groups, train.batch_size, seed)
+    validated = validation_steps(steps, train.validations) if validation else ()
 
     if (out / SUMMARY).exists():
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
@@ -81,12 +96,12 @@ def train(
         return trained
     with process_group() as device, Preemption() as preemption:
         check_device(train, device)
-        with build(model_dir, objective, train, layout, seed) as model:
+        with build(trainee, objective, train, layout, seed) as model:
             done = checkpoints.restore(model, out / "checkpoints") or dict(NOTHING_DONE)
             began = time.monotonic() - done["seconds"]
             packed = model.module.packed
             try_out(model, objective.collate(examples[:1], packed))
-            meter = Meter(device, Cost.of(model.module.model, train.adapter))
+            meter = Meter(device, trainee.cost(model.module.model))
             with _Log(out / "log.jsonl", done, steps, train, on_log) as log:
                 for step in range(done["step"], steps):
                     # Dropout is a function of seed, step and rank: a resumed run draws what the first drew.
@@ -114,9 +129,16 @@ def train(
                     done["step"] += 1
                     done["useful_tokens"] += batch_tokens
                     done["seconds"] = round(time.monotonic() - began, 3)
-                    if done["step"] % train.log_every_steps == 0 or done["step"] == steps:
-                        known = {"step": done["step"], "epoch": round(done["step"] / epoch_steps, 4)}
-                        known |= {"learning_rate": rate, "seconds": done["seconds"]}
+                    known = {"step": done["step"], "epoch": round(done["step"] / epoch_steps, 4)}
+                    known |= {"learning_rate": rate, "seconds": done["seconds"]}
+                    if done["step"] in validated:
+                        with meter.pause():
+                            paused = time.monotonic()
+                            known["validation"] = validate(
+                                model, trainee, objective, validation, layout.micro_batch_tokens, done, out / "model"
+                            )
+                            began += time.monotonic() - paused
+                    if done["step"] % train.log_every_steps == 0 or done["step"] == steps or "validation" in known:
                         log.add(known, meter.read(grad_norm))
                     log.bar.update()
                     due = done["step"] % train.save_every_steps == 0 and done["step"] < steps
@@ -126,7 +148,8 @@ def train(
                             checkpoints.save(model, out / "checkpoints", done)
                         if preemption.requested():  # it may have come while the checkpoint was written
                             raise preemption.leave(f"step {checkpoints.latest(out / 'checkpoints')} of {steps}")
-            export(model, tokenizer, out / "model")
+            if not validation:
+                trainee.export(model, out / "model")
         del model  # the engine is destroyed; now its memory can go
         peak = torch.tensor(peak_memory_bytes(device), device=device)
         dist.all_reduce(peak, op=dist.ReduceOp.MAX)
@@ -138,6 +161,8 @@ def train(
             "useful_tokens_per_s": round(done["useful_tokens"] / done["seconds"], 1),
             "peak_memory_bytes": int(peak),
         }
+        if validation:
+            summary |= {"validation": done[BEST], "best_step": done[BEST_STEP]}
         if is_main():
             write_json(out / SUMMARY, summary)
             shutil.rmtree(out / "checkpoints", ignore_errors=True)
@@ -157,9 +182,13 @@ def _measure(examples: Sequence[Any], objective: Objective[Any], epochs: int) ->
     if not examples:
         raise InputError("there are 0 training examples; raise scale.corpus_rows or scale.max_length_tokens")
     targets = [objective.targets(example) for example in examples]
-    if empty := [example.id for example, count in zip(examples, targets, strict=True) if count < 1]:
-        raise InputError(f"{len(empty)} training examples have no target token, {empty[0]} first; filter them out")
+    _refuse_empty(examples, targets, "training")
     return [objective.tokens(example) for example in examples], targets
+
+
+def _refuse_empty(examples: Sequence[Any], targets: Sequence[int], kind: str) -> None:
+    if empty := [example.id for example, count in zip(examples, targets, strict=True) if count < 1]:
+        raise InputError(f"{len(empty)} {kind} examples have no target token, {empty[0]} first; filter them out")
 
 
 class _Log:

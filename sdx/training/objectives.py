@@ -41,6 +41,9 @@ class Objective(Protocol[Item]):
         Runs inside the engine's forward. Weights may be sharded: use them by calling the modules they are in.
         """
 
+    def score(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """The same of what the model is selected by on validation data: higher is better. Runs without gradients."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -101,6 +104,11 @@ class CausalLM:
             output = model(**inputs, use_cache=False)
         loss = cross_entropy(output.logits[0].float(), labels, reduction="sum")
         return loss, torch.full_like(loss, len(positions))
+
+    def score(self, model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Minus the loss."""
+        loss, count = self.loss(model, batch)
+        return -loss, count
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The optimizer of every training, and whether it can run here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdx.config import InputError, Optimizer, TrainConfig
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 EXTRA = "pip install 'sdx[8bit]'"
 PROBE_WEIGHTS = 4096
 """The smallest tensor whose moments bitsandbytes keeps in 8 bits."""
+MULTIPLIER = "multiplier"
+"""Key of a parameter group: by what its learning rate is multiplied. DeepSpeed keeps it at every stage."""
 
 
 def check(train: TrainConfig) -> None:
@@ -45,8 +47,19 @@ def check_device(train: TrainConfig, device: "torch.device") -> None:
         ) from error
 
 
-def optimizer(weights: Sequence["torch.nn.Parameter"], train: TrainConfig) -> "torch.optim.Optimizer":
-    """AdamW over `weights`; DeepSpeed hands it flat fp32 partitions instead at stage 1 and above.
+def parameter_groups(model: "torch.nn.Module", rate: Callable[[str], float]) -> list[dict[str, Any]]:
+    """What is trained of `model`, one group for each multiplier that `rate` gives a parameter's name."""
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            groups.setdefault(rate(name), []).append(weight)
+    return [{"params": weights, MULTIPLIER: multiplier} for multiplier, weights in groups.items()]
+
+
+def optimizer(
+    weights: Sequence["torch.nn.Parameter"] | Sequence[dict[str, Any]], train: TrainConfig
+) -> "torch.optim.Optimizer":
+    """AdamW over weights, or groups of them; DeepSpeed hands it flat fp32 partitions instead at stage 1 and above.
 
     The 8-bit one keeps `state1` and `state2` in blocks of 256 weights of whatever it is handed: another number of ranks
     or another stage divides them otherwise. torchao's has fp32 moments for a partition that 256 does not divide.

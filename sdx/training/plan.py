@@ -8,7 +8,7 @@ import math
 from collections.abc import Hashable, Sequence
 from random import Random
 
-from sdx.config import TrainConfig
+from sdx.config import Schedule, TrainConfig
 from sdx.training import packing
 
 
@@ -19,7 +19,7 @@ def count_steps(examples: int, batch_size: int, epochs: int, max_steps: int) -> 
 
 
 def learning_rate(step: int, steps: int, train: TrainConfig) -> float:
-    """Rises linearly from 0, peaks once, and ends on the last step at `final_ratio` of the peak on a cosine.
+    """Rises linearly from 0, peaks once, and ends on the last step at `final_ratio` of the peak, on a cosine or a line.
 
     Args:
         step: counted from 0.
@@ -29,8 +29,16 @@ def learning_rate(step: int, steps: int, train: TrainConfig) -> float:
     if step < warmup:
         return train.learning_rate * (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(1, steps - 1 - warmup)
-    cosine = (1 + math.cos(math.pi * progress)) / 2
-    return train.learning_rate * (train.final_ratio + (1 - train.final_ratio) * cosine)
+    left = (1 + math.cos(math.pi * progress)) / 2 if train.schedule is Schedule.cosine else 1 - progress
+    return train.learning_rate * (train.final_ratio + (1 - train.final_ratio) * left)
+
+
+def validation_steps(steps: int, validations: int) -> frozenset[int]:
+    """After which of the steps, counted from 1, the model is validated: evenly spread, the last one included.
+
+    As many validations as epochs are at the ends of the epochs.
+    """
+    return frozenset(-(-steps * number // validations) for number in range(1, validations + 1))
 
 
 class Order:

@@ -4,6 +4,8 @@ Architectures differ in more than their configs say (state-space layers, positio
 one example that sees another gives no error, only a worse model.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from logging import getLogger
 from typing import Any
 
@@ -24,35 +26,55 @@ FIRST, OTHER, SECOND = [7, 9, 11, 13, 15], [8, 20, 12, 24, 16], [17, 6, 19, 10, 
 """Token ids of three examples; the first two are of one length."""
 
 
-class _Outputs:
-    """An objective that gives the model's outputs in place of a loss: logits or hidden states."""
+@contextmanager
+def asking(engine: deepspeed.DeepSpeedEngine, question: Callable[[Any, dict[str, Any]], Any]) -> Iterator[None]:
+    """While inside, the engine's forward gives `question(model, batch)` in place of the loss.
 
-    def loss(self, model: Any, batch: dict[str, Any]) -> Tensor:
-        outputs: Tensor = model(**batch, use_cache=False)[0]
-        return outputs
+    Without dropout, gradients and compiled kernels; in the forward, for there alone sharded weights are gathered.
+    """
+    trained = engine.module
+    objective, trained.objective = trained.objective, _Asked(question)
+    training = trained.training
+    engine.eval()
+    try:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        trained.objective = objective
+        engine.train(training)
 
 
-def takes_packs(engine: deepspeed.DeepSpeedEngine) -> bool:
+class _Asked:
+    """An objective with something else in place of the loss."""
+
+    def __init__(self, question: Callable[[Any, dict[str, Any]], Any]) -> None:
+        self.loss = question
+
+
+def takes_packs(engine: deepspeed.DeepSpeedEngine, llm: Any) -> bool:
     """Sets the model up for packs if it gives an example the same outputs in any pack as alone. Says what it found.
 
     Called on every rank.
+
+    Args:
+        llm: the part of the engine's model that takes ids.
     """
-    trained, model = engine.module, engine.module.model
-    objective, trained.objective = trained.objective, _Outputs()
-    ordinary = model.config._attn_implementation
-    engine.eval()
-    try:
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"), silence():
-            [alone] = engine(send_to_device(packing.pad([SECOND], pad_id=0), engine.device))
-            attention.prepare(engine.device)
-            model.set_attn_implementation(attention.PACKED)
-            obstacle = _obstacle(engine, alone)
-            if obstacle:
-                model.set_attn_implementation(ordinary)
-    finally:
-        trained.objective = objective
+
+    def outputs(_model: Any, batch: dict[str, Any]) -> Tensor:
+        """Logits or hidden states."""
+        first: Tensor = llm(**batch, use_cache=False)[0]
+        return first
+
+    ordinary = llm.config._attn_implementation
+    with asking(engine, outputs), silence():
+        [alone] = engine(send_to_device(packing.pad([SECOND], pad_id=0), engine.device))
+        attention.prepare(engine.device)
+        llm.set_attn_implementation(attention.PACKED)
+        obstacle = _obstacle(engine, alone)
+        if obstacle:
+            llm.set_attn_implementation(ordinary)
     if is_main():
-        way = f"padded rows, for {obstacle}" if obstacle else attention.describe(engine.device, model.dtype)
+        way = f"padded rows, for {obstacle}" if obstacle else attention.describe(engine.device, llm.dtype)
         log.info("%-12s %s", "packing", way)
     return not obstacle
 
@@ -62,10 +84,8 @@ def try_out(engine: deepspeed.DeepSpeedEngine, batch: dict[str, Any]) -> None:
 
     In the first step it would draw random numbers, and a resumed training would draw others.
     """
-    engine.eval()
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    with asking(engine, engine.module.objective.loss):
         engine(send_to_device(batch, engine.device))
-    engine.train()
 
 
 def _obstacle(engine: deepspeed.DeepSpeedEngine, alone: Tensor) -> str:

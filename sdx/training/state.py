@@ -128,8 +128,12 @@ class TrainedState:
         return list(self._optimizer.fp32_partitioned_groups_flat)
 
     def _link(self) -> None:
-        """Lets DeepSpeed find a parameter's moments in those of the flat buffer."""
+        """Lets DeepSpeed find a parameter's moments in those of the flat buffer.
+
+        In its first step it does so itself, but when only the first of several groups has taken it.
+        """
         if self._stage in (1, 2):
+            self._optimizer._hp_optimizer_states_linked = False
             self._optimizer._lazy_init_hp_params_optimizer_state()
 
 

@@ -8,7 +8,7 @@ from logging import getLogger
 from typing import Any
 
 from sdx.artifacts import Step, Workspace, read_rows
-from sdx.config import Config, InputError, ShapeConfig
+from sdx.config import Config, InputError, Schedule, ShapeConfig, TrainConfig
 from sdx.ranks import is_main
 from sdx.tracking import Tracker
 from sdx.training.hardware import read_hardware
@@ -21,7 +21,7 @@ def train_step(mix: Step, backbone: Step, config: Config, tracker: Tracker) -> S
     """Publishes `model/` and `log.jsonl`, one line per optimizer step. Runs on all ranks."""
     scale = config.scale
     decides = {
-        "train": {k: v for k, v in asdict(config.train).items() if not k.endswith("every_steps")},
+        "train": deciding(config.train),
         "precision": config.engine.precision.value,
         "template": config.backbone.template,
         "max_length_tokens": scale.max_length_tokens,
@@ -33,10 +33,25 @@ def train_step(mix: Step, backbone: Step, config: Config, tracker: Tracker) -> S
     return Step("train", run, config=decides, inputs={"mix": mix, "backbone": backbone}, collective=True)
 
 
+def deciding(train: TrainConfig, validated: bool = False) -> dict[str, Any]:
+    """What of `train` decides the trained model, for a step's key.
+
+    Args:
+        validated: it is selected by validation data.
+    """
+    values = {name: value for name, value in asdict(train).items() if not name.endswith("every_steps")}
+    if not validated:
+        del values["validations"]
+    if train.schedule is Schedule.cosine:  # the key is that of the time when there was no other
+        del values["schedule"]
+    return values
+
+
 def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
     from sdx.models.backbone import check_length, load_tokenizer
     from sdx.models.shape import shape_in
     from sdx.models.template import encode_example, encode_plain
+    from sdx.training.causal_lm import CausalTrainee
     from sdx.training.loop import train
     from sdx.training.objectives import CausalLM, Example
 
@@ -56,17 +71,17 @@ def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
     shape = shape_in(model_dir)
     assert shape is not None, model_dir
     lengths = [len(example.input_ids) for example in examples]
-    layout = _layout(config, shape, lengths)
+    scale = config.scale
+    layout = layout_for(config, config.train, shape, lengths, scale.epochs, scale.max_steps)
     summary: dict[str, Any] = train(
-        model_dir=model_dir,
-        tokenizer=tokenizer,
+        trainee=CausalTrainee(model_dir, tokenizer),
         objective=CausalLM(pad_id=tokenizer.pad_token_id),
         examples=examples,
         out=workspace.dir,
         train=config.train,
         layout=layout,
-        epochs=config.scale.epochs,
-        max_steps=config.scale.max_steps,
+        epochs=scale.epochs,
+        max_steps=scale.max_steps,
         seed=config.seed,
         on_log=tracker.log_training,
     )
@@ -78,13 +93,14 @@ def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
     )
 
 
-def _layout(config: Config, shape: ShapeConfig, lengths: Sequence[int]) -> Layout:
+def layout_for(
+    config: Config, train: TrainConfig, shape: ShapeConfig, lengths: Sequence[int], epochs: int, max_steps: int
+) -> Layout:
     """For examples of these lengths, on what this launch has. Says what it is and what it takes."""
-    train, scale = config.train, config.scale
     mean = sum(lengths) / len(lengths)
-    tokens = mean * scale.epochs * len(lengths)
-    if scale.max_steps:
-        tokens = min(tokens, mean * scale.max_steps * train.batch_size)
+    tokens = mean * epochs * len(lengths)
+    if max_steps:
+        tokens = min(tokens, mean * max_steps * train.batch_size)
     hardware = read_hardware()
     batch_tokens = mean * min(train.batch_size, len(lengths))
     layout = choose(config.engine, train, shape, max(lengths), batch_tokens, tokens, hardware)

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from sdx.config import Adapter
 from sdx.ranks import world_size
 from sdx.training.hardware import PEAK_FLOPS
 
@@ -34,9 +33,9 @@ class Cost:
     per_target: float
 
     @classmethod
-    def of(cls, model: Any, adapter: Adapter) -> "Cost":
-        """See the module's text. Sharded weights count whole."""
-        factor = 6.0 if adapter is Adapter.full else 4.0
+    def of(cls, model: Any) -> "Cost":
+        """Of a causal LM, see the module's text. Sharded weights count whole."""
+        factor = 6.0 if all(weight.requires_grad for weight in model.parameters()) else 4.0
         sizes = {weight: getattr(weight, "ds_numel", weight.numel()) for weight in model.parameters()}
         head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
         body = sum(size for weight, size in sizes.items() if weight is not head and weight is not embedding)
@@ -79,7 +78,9 @@ class Meter:
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Leaves what is done inside out of the speed."""
+        """Leaves what is done inside out of the speed. What the device still has to do is not inside."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         paused = time.monotonic()
         yield
         self.began += time.monotonic() - paused

@@ -122,6 +122,105 @@ def arc_docs(count: int, prefix: str = "Q") -> Rows:
     ]
 
 
+def nusax_rows(count: int, code: str, prefix: str) -> Rows:
+    """As indonlp/NusaX-senti: the ids are those of the Indonesian originals."""
+    return [{"id": str(7 * n), "text": f"{prefix} {n} {code} ", "lang": code, "label": n % 3} for n in range(count)]
+
+
+def kardes_rows(count: int, code: str) -> Rows:
+    """As the authors' files after pandas: the number of the row in XNLI, English beside the translation."""
+    words = ("entailment", "neutral", "contradiction")
+    return [
+        {
+            "Unnamed: 0": 5 + 2 * n,
+            "gold_label": words[n % 3],
+            "sentence1": f"premise {n}",
+            "sentence2": f"hypothesis {n}",
+            "s1_translation": f"{code} premise {n}",
+            "s2_translation": f"{code} hypothesis {n}",
+        }
+        for n in range(count)
+    ]
+
+
+def belebele_rows(count: int, code: str) -> Rows:
+    """As facebook/belebele: the right answer's number is a text; two passages of a page count their questions alike."""
+    return [
+        {
+            "link": f"https://en.wikibooks.org/{n // 3}",
+            "question_number": n % 3 % 2 + 1,
+            "flores_passage": f"{code} passage {n // 3}",
+            "question": f"{code} question {n}?",
+            **{f"mc_answer{k}": f"{code} answer {n} {k}" for k in range(1, 5)},
+            "correct_answer_num": str(n % 4 + 1),
+            "dialect": code,
+            "ds": "2023-05-03",
+        }
+        for n in range(count)
+    ]
+
+
+def assembled_rows(count: int) -> Rows:
+    """As the script for Belebele's training set makes them."""
+    return [
+        {
+            "dataset": "RACE",
+            "split": "train",
+            "passage_id": n,
+            "question_id": 1,
+            "passage": f"Passage {n}.\nIts end.",
+            "question": f"Question {n}?",
+            **{f"answer{k}": f"answer {n} {k}" for k in range(1, 5)},
+            "correct_answer": f"answer {n} {n % 4 + 1}",
+            "correct_answer_num": n % 4 + 1,
+        }
+        for n in range(count)
+    ]
+
+
+def jsonl(path: Path, rows: Rows) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read_files(root: Path) -> Path:
+    """What `READ` names: training data, validation where there is some, tests in a few languages."""
+    parquet(root / "mnli.parquet", nli_rows(40))
+    parquet(root / "xnli.valid.parquet", [{**row, "premise": f"v {row['premise']}"} for row in nli_rows(12)])
+    jsonl(root / "assembled.jsonl", assembled_rows(20))
+    parquet(root / "arc/train.parquet", arc_rows(12))
+    parquet(root / "arc/test.parquet", arc_rows(5, "T"))
+    for code in LANGUAGES:
+        parquet(root / f"xnli.{code}.parquet", nli_rows(9, code, train=False))
+    for code in ("eng", "ace", "sun"):
+        for split, count in (("train", 30), ("validation", 9), ("test", 8)):
+            parquet(root / f"nusax/{code}-{split}.parquet", nusax_rows(count, code, split))
+    for code in ("aym", "gn", "quy"):
+        parquet(root / f"americas/{code}.parquet", nli_rows(9, code, train=False))
+    for code in ("az", "kk", "ky", "ug", "uz"):
+        jsonl(root / f"kardes/{code}.jsonl", kardes_rows(6, code))
+    for code in ("eng_Latn", "tha_Thai", "swh_Latn"):
+        jsonl(root / f"belebele/{code}.jsonl", belebele_rows(12, code))
+    return root
+
+
+READ = {
+    "xnli": ("mnli.parquet", "xnli.{language}.parquet", "xnli.valid.parquet"),
+    "nusax": ("nusax/{language}-train.parquet", "nusax/{language}-test.parquet", "nusax/{language}-validation.parquet"),
+    "americas_nli": ("mnli.parquet", "americas/{language}.parquet", "xnli.valid.parquet"),
+    "kardes_nlu": ("mnli.parquet", "kardes/{language}.jsonl", "xnli.valid.parquet"),
+    "belebele_mc": ("assembled.jsonl", "belebele/{language}.jsonl", None),
+    "arc_easy_full": ("arc/train.parquet", "arc/test.parquet", None),
+}
+
+
+def read_task(tmp_path: Path, files: Path, name: str, *overrides: str) -> Any:
+    """A task over `read_files`."""
+    given = zip(("train", "test", "validation"), READ[name], strict=True)
+    return task(tmp_path, name, *overrides, **{split: files / path for split, path in given if path})
+
+
 def hub_files(root: Path) -> Path:
     """All four benchmarks, in five languages where they have them."""
     parquet(root / "arc/train.parquet", arc_rows(6))

@@ -179,7 +179,10 @@ def test_a_language_that_a_benchmark_lacks(tmp_path: Path, files: Path) -> None:
         assert all(made.obstacle(language(code)) is None for code in LANGUAGES)
         # A user's files may have more languages than the benchmark, by our codes.
         local = hub_task(tmp_path / name, files, name)
-        assert local.obstacle(language(lacking)) is None
+        assert local.obstacle(language(lacking)) == f"{made.title} does not have the language."
+        more = task(tmp_path / name, name, test=tmp_path / "more_{language}.tsv")
+        (tmp_path / f"more_{lacking}.tsv").touch()
+        assert more.obstacle(language(lacking)) is None
         assert local.written_by(language(lacking)) == "as given"
         with pytest.raises(InputError, match=rf"task\.{name}\.test\.path=.*{lacking}\..*there is no such file"):
             local.test.step(language(lacking))

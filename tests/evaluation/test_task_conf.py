@@ -35,7 +35,8 @@ def compose(tmp_path: Path, *overrides: str) -> dict[str, TaskConfig]:
 
 ALL = ["arc_easy", "mmlu_human", "instructions"]
 PAPER = ["belebele", "flores", "xlsum", "mkqa"]
-LABELLED = ["arc_easy_full", "gsm8k", "mgsm", "xnli", "xquad"]
+LABELLED = ["arc_easy_full", "gsm8k", "mgsm", "xnli", "xquad", "nusax", "americas_nli", "kardes_nlu", "belebele_mc"]
+READ = ["mmlu_subject"]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_mistakes_are_refused(overrides: list[str], tmp_path: Path) -> None:
 def test_every_task_is_built_and_bears_the_name_of_its_file(tmp_path: Path) -> None:
     import importlib
 
-    names = [*ALL, *PAPER, *LABELLED]
+    names = [*ALL, *PAPER, *LABELLED, *READ]
     assert sorted([*names, "offline", "sdrrl", "stt"]) == sorted(path.stem for path in CONF.glob("*.yaml"))
     composed = compose(tmp_path, f"task=[{','.join(names)}]", "task.mkqa.path=/mkqa.jsonl.gz")
     assert list(composed) == names
@@ -96,8 +97,11 @@ def test_what_the_hub_has_is_pinned(tmp_path: Path) -> None:
     configs = compose(tmp_path, f"task=[sdrrl,{','.join(LABELLED)}]")
     revisions = {name: configs[name].revision for name in PAPER if configs[name].hub_id}
     for name in LABELLED:
-        splits = {f"{name}.train": configs[name].train, f"{name}.test": configs[name].test}
+        splits = {f"{name}.{split}": getattr(configs[name], split) for split in ("train", "validation", "test")}
         revisions |= {key: split.revision for key, split in splits.items() if split.hub_id}
-    hub = [f"{name}.{split}" for name in LABELLED if name != "gsm8k" for split in ("train", "test")]
-    assert list(revisions) == ["belebele", "flores", "xlsum", *hub]
+    hub = {name: ["train", "test"] for name in LABELLED if name != "gsm8k"}
+    hub |= {"belebele_mc": ["test"], "kardes_nlu": ["train", "validation"]}
+    hub |= {name: ["train", "validation", "test"] for name in ("xnli", "nusax", "americas_nli")}
+    wanted = [f"{name}.{split}" for name, splits in hub.items() for split in splits]
+    assert sorted(revisions) == sorted(["belebele", "flores", "xlsum", *wanted])
     assert all(re.fullmatch("[0-9a-f]{40}", revision) for revision in revisions.values())

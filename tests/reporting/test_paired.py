@@ -10,8 +10,9 @@ import pytest
 
 from sdx.artifacts import Step, Store, Workspace, read_json, read_rows, write_rows
 from sdx.config import Config, LangConfig, Precision, TranslatorConfig
+from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.suites import suites
-from sdx.evaluation.translation_quality import Scored, TranslationSuite, translation_suites
+from sdx.evaluation.translation_quality import TranslationSuite, translation_suites
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.methods.self_translate_train import SelfTranslateTrainConfig
@@ -74,16 +75,16 @@ class Place:
         self.store.realise(step)
         return step
 
-    def cell(self, name: str, before: Answers, after: Answers, more: Sequence[Any] = ()) -> tuple[Path, Noting]:
+    def cell(self, name: str, before: Answers, after: Answers, more: Sequence[Outcome] = ()) -> tuple[Path, Noting]:
         """A finished cell of a mixture, and what its dashboard was sent."""
         directory = self.root / "runs" / name
         directory.mkdir(parents=True)
         model = published("model", name, [])
         self.store.realise(model)
-        outcomes: list[tuple[Scored, Step, Step | None]] = []
+        outcomes: list[Outcome] = []
         for suite in self.suites():
             where = suite.task.name, suite.languages
-            outcomes.append((suite, self.outcome(suite, before[where]), self.outcome(suite, after[where])))
+            outcomes.append(Outcome(suite, self.outcome(suite, before[where]), self.outcome(suite, after[where])))
         tracker = Noting()
         conclude(directory, self.config(name), self.store, model, [*outcomes, *more], [], tracker, 0)
         return directory, tracker
@@ -164,7 +165,7 @@ def test_translations_are_compared_and_a_dashboard_tells_their_benchmarks_apart(
         for suite in engines:
             rows = read_rows(place.store.realise(suite.pairs) / "rows.jsonl")
             texts = [row["reference"] if n < share else "?" for n, row in enumerate(rows)]
-            judged.append((suite, place.outcome(suite, texts), None))
+            judged.append(Outcome(suite, place.outcome(suite, texts)))
         run, dashboard = place.cell(mixture, unknown, unknown, judged)
     found = compared(place)
     for metric in ("chrF++", "BLEU (char)"):

@@ -4,7 +4,7 @@ Under torchrun, as `harness.py <model> <out>`: trains every case of `CASES`; ran
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -14,7 +14,8 @@ import torch
 
 from sdx.config import Adapter, Precision, TrainConfig
 from sdx.ranks import is_main
-from sdx.training import checkpoints, loop
+from sdx.training import causal_lm, checkpoints, loop
+from sdx.training.causal_lm import CausalTrainee
 from sdx.training.layout import Layout
 from sdx.training.objectives import CausalLM, Example
 from sdx.training.quiet import deepspeed
@@ -65,12 +66,16 @@ def fit(
     rows: list[Example] | None = None,
     epochs: int = 2,
     on_log: Callable[[dict[str, Any]], None] | None = None,
+    trainee: Any = None,
+    objective: Any = None,
+    validation: Sequence[Any] = (),
     **options: Any,
 ) -> tuple[Weights, dict[str, Any]]:
     """Trains with `DEFAULTS` unless `options`, fields of TrainConfig and EngineConfig, say otherwise.
 
     Returns:
-        The trained weights, which the export rounds to bf16 (none where the model was there already), and the summary.
+        The trained weights, which the last export rounds to bf16 (none where the model was there already, or is none of
+        `CausalTrainee`), and the summary.
     """
     from transformers import AutoTokenizer
 
@@ -78,18 +83,17 @@ def fit(
     train = TrainConfig(**{key: value for key, value in options.items() if hasattr(TrainConfig, key)})
     layout = Layout(**{key: value for key, value in options.items() if hasattr(Layout, key)})
     caught: list[Weights] = []
-    export = loop.export
+    export = causal_lm.export
 
     def note_and_export(model: Any, *rest: Any) -> None:
         caught.append(trained_weights(model))
         export(model, *rest)
 
-    loop.export = note_and_export
+    causal_lm.export = note_and_export
     try:
         summary = loop.train(
-            model_dir=model_dir,
-            tokenizer=AutoTokenizer.from_pretrained(model_dir),
-            objective=CausalLM(PAD_ID),
+            trainee=trainee or CausalTrainee(model_dir, AutoTokenizer.from_pretrained(model_dir)),
+            objective=objective or CausalLM(PAD_ID),
             examples=examples() if rows is None else rows,
             out=out,
             train=train,
@@ -98,10 +102,11 @@ def fit(
             max_steps=0,
             seed=SEED,
             on_log=on_log,
+            validation=validation,
         )
     finally:
-        loop.export = export
-    return (caught[0] if caught else {}), summary
+        causal_lm.export = export
+    return (caught[-1] if caught else {}), summary
 
 
 def trained_weights(engine: Any) -> Weights:

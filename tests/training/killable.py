@@ -20,7 +20,7 @@ import transformers.models.llama.modeling_llama  # noqa: F401
 from tqdm import tqdm
 
 from sdx.ranks import is_main
-from sdx.training import checkpoints, loop
+from sdx.training import causal_lm, checkpoints, loop
 from tests.training.harness import Weights, fit
 
 SLOW_S = 0.02
@@ -110,7 +110,7 @@ def train(model_dir: Path, out: Path, options: dict[str, Any], pause: str | None
             out.with_suffix(".note").replace(out.with_suffix(".busy"))
 
     note("training")
-    write, save, update, export = torch.save, checkpoints.save, loop.update, loop.export
+    write, save, update, export = torch.save, checkpoints.save, loop.update, causal_lm.export
     updates = count(1)
 
     def paused_update(*arguments: Any) -> Any:
@@ -134,11 +134,11 @@ def train(model_dir: Path, out: Path, options: dict[str, Any], pause: str | None
         note("training")
         return written
 
-    loop.update, loop.export, checkpoints.save = paused_update, paused_export, paused_save
+    loop.update, causal_lm.export, checkpoints.save = paused_update, paused_export, paused_save
     if slow:
         for name in ("_write", "_publish", "_prune", "sync"):
             setattr(checkpoints, name, _slowly(getattr(checkpoints, name)))
-        loop.export = _slowly(loop.export)
+        causal_lm.export = _slowly(causal_lm.export)
     fit(model_dir, out, **options)
 
 

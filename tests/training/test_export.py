@@ -37,7 +37,8 @@ from sdx.config import Adapter, Precision, TrainConfig
 from sdx.ranks import is_main, rank
 from sdx.training import engine as engines
 from sdx.training import export as exporting
-from sdx.training.engine import DTYPES, build, update, with_adapters
+from sdx.training.causal_lm import CausalTrainee, with_adapters
+from sdx.training.engine import DTYPES, build, update
 from sdx.training.export import export
 from sdx.training.launch import process_group
 from sdx.training.layout import Layout
@@ -84,7 +85,8 @@ class NextToken:
 @contextmanager
 def trained(model_dir: Path, train: TrainConfig = TRAIN, **layout: Any) -> Iterator[deepspeed.DeepSpeedEngine]:
     """An engine after two steps."""
-    with process_group() as device, build(model_dir, NextToken(), train, Layout(**layout), seed=1) as engine:
+    trainee = CausalTrainee(model_dir, tokenizer=None)
+    with process_group() as device, build(trainee, NextToken(), train, Layout(**layout), seed=1) as engine:
         exporting._plain(engine.module.model).set_attn_implementation("sdpa")  # the engine may want packs
         for _ in range(2):
             engine.set_gradient_accumulation_boundary(True)
@@ -314,7 +316,7 @@ def test_no_rank_holds_more_than_a_module_and_a_shard(launched: Path):
 
 def test_all_ranks_fail_together(launched: Path):
     errors = [json.loads((launched / f"failed{one}.json").read_text()) for one in (0, 1)]
-    assert errors[0] == f"RuntimeError: rank 1 could not export the model: {errors[1]}"
+    assert errors[0] == f"RuntimeError: rank 1 could not write the model: {errors[1]}"
     assert "No space left" in errors[1]
     assert not (launched / "failed").exists()
 

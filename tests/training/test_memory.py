@@ -10,7 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sdx.config import Adapter, Optimizer, Precision, ShapeConfig, TrainConfig
 from sdx.training import engine, loss, memory
-from sdx.training.engine import DTYPES, with_adapters
+from sdx.training.causal_lm import CausalTrainee, with_adapters
+from sdx.training.engine import DTYPES
 from sdx.training.launch import process_group
 from sdx.training.layout import Layout
 from sdx.training.memory import GIB, activations, fits, generation_memory, trained_parameters, training_memory
@@ -131,7 +132,8 @@ def test_the_engine_takes_what_is_estimated(monkeypatch, tmp_path, stage, offloa
     train = TrainConfig(batch_size=2, learning_rate=1e-4, optimizer=optimizer)
     layout = Layout(stage, offload, precision, micro_batch_tokens=8)
     objective = CausalLM(pad_id=0)
-    with process_group(), memory_profile() as taken, engine.build(tmp_path, objective, train, layout, 1) as model:
+    trainee = CausalTrainee(tmp_path, tokenizer=None)
+    with process_group(), memory_profile() as taken, engine.build(trainee, objective, train, layout, 1) as model:
         batch = objective.collate([Example("x", list(range(1, 9)), 1)], model.module.packed)
         parameters = sum(weight.numel() for weight in LlamaForCausalLM.from_pretrained(tmp_path).parameters())
         for micro_step in range(4):

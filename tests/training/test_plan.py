@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sdx.config import EngineConfig, InputError, TrainConfig
+from sdx.config import EngineConfig, InputError, Schedule, TrainConfig
 from sdx.training.limits import check
 from sdx.training.plan import Order, computed_tokens, count_steps, learning_rate, micro_batches
 
@@ -25,6 +25,7 @@ LENGTHS = [3, 9, 4, 8, 5, 7, 6, 2, 11, 10, 1]
     ({"learning_rate": 0.0}, "train.learning_rate=0.0 is too small; set it above 0"),
     ({"warmup_ratio": 5.0}, "train.warmup_ratio=5.0 is no share; set it between 0 and 1"),
     ({"save_every_steps": 0}, "train.save_every_steps=0 is too small; set it to 1 or more"),
+    ({"validations": 0}, "train.validations=0 is too small; set it to 1 or more"),
 ])  # fmt: skip
 def test_refuses_with_key_value_and_fix(options: dict[str, Any], message: str):
     given = {key: value for key, value in options.items() if hasattr(TrainConfig, key)}
@@ -49,6 +50,15 @@ def test_learning_rate_rises_peaks_once_and_ends_at_the_final_ratio():
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert all(earlier > later for earlier, later in pairwise(rates[4:]))
     assert rates[12] == pytest.approx(0.1 + 0.9 * (1 - 0.10453) / 2, abs=1e-4)  # cos(8/15 pi) = -0.10453
+    assert rates[-1] == pytest.approx(0.1)
+
+
+def test_a_linear_schedule_falls_on_a_line():
+    train = TrainConfig(learning_rate=1.0, warmup_ratio=0.2, final_ratio=0.1, schedule=Schedule.linear)
+    rates = [learning_rate(step, 20, train) for step in range(20)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    falls = [earlier - later for earlier, later in pairwise(rates[4:])]
+    assert falls == pytest.approx([0.9 / 15] * 15)
     assert rates[-1] == pytest.approx(0.1)
 
 

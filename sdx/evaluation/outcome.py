@@ -1,0 +1,19 @@
+"""What there is to score: a suite, put to the model of a cell and to what that model is compared with."""
+
+from dataclasses import dataclass
+
+from sdx.artifacts import Step
+from sdx.evaluation.translation_quality import Scored
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A suite with its answers before and after. Where a cell has several systems, the suite comes once for each."""
+
+    suite: Scored
+    before: Step
+    """Publishes what the untrained backbone, or `system`, makes of the suite, as `rows.jsonl`."""
+    after: Step | None = None
+    """The same of the improved model, one step for all systems; None where nothing is trained."""
+    system: str = ""
+    """What `before` is if not the untrained backbone: `LLM alone`."""

@@ -1,0 +1,215 @@
+"""Benchmarks read in one forward pass by a model with a head: training rows, test items, suites.
+
+A row is the texts to read in order, its segments: a premise and a hypothesis, or a passage, a question and its answers.
+The head names a class, or chooses among the last segments.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypedDict
+
+from sdx.artifacts import Step, Workspace, read_rows, write_rows
+from sdx.config import Config, InputError
+from sdx.evaluation.tasks import ChoiceTask, Identified, Task
+from sdx.languages import Language
+from sdx.translation.base import Translator
+from sdx.translation.rows import translate_step
+
+TRAINING_VERSION = 1
+READ_VERSION = 1
+KEPT = ("choices", "label")
+"""What of an item its translation keeps."""
+
+
+class Labelled(TypedDict):
+    """What is read, and what is right."""
+
+    segments: list[str]
+    choices: int
+    """How many of the last segments are answers to choose from; 0: classification."""
+    label: int
+    """Index of the right class or of the right answer, from 0."""
+
+
+class ReadRow(Identified, Labelled):
+    """A row of training data, or a test item; only that has `fields`."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows to learn from and rows to choose a model by, which have no texts in common."""
+
+    train: Sequence[ReadRow]
+    validation: Sequence[ReadRow]
+    left_out: Mapping[str, int]
+    """Reason -> training rows."""
+
+
+class ReadTask(ChoiceTask):
+    """A benchmark with items and labelled training data that a model with a head can read."""
+
+    labels: tuple[str, ...]
+    """The classes, from label 0 on; empty for multiple choice."""
+    fields: tuple[str, ...]
+    """Names of the texts that are read, and `answer`."""
+
+    @abstractmethod
+    def segments(self, fields: Mapping[str, Any]) -> list[str]:
+        """The texts in the order in which they are read, by name; for multiple choice `choices` is a list of them."""
+
+    def choice_count(self, fields: Mapping[str, Any]) -> int:
+        """How many of the last segments are answers to choose from; 0: classification."""
+        return len(fields.get("choices", ()))
+
+    @abstractmethod
+    def split_inputs(self, source: Language) -> dict[str, Step]:
+        """The steps that `splits` reads, by name.
+
+        Raises:
+            InputError: there are no training data in L; a file is not there.
+        """
+
+    @property
+    @abstractmethod
+    def split_description(self) -> Mapping[str, Any]:
+        """What decides `splits` beside its inputs, as JSON; part of cache keys."""
+
+    @abstractmethod
+    def splits(self, directories: Mapping[str, Path], source: Language, validation_rows: int) -> Splits:
+        """All training rows in L in their order, without what the test asks, and the first validation rows.
+
+        Args:
+            directories: the outputs of `split_inputs`.
+
+        Raises:
+            InputError: files that cannot be used.
+        """
+
+    @abstractmethod
+    def read_items(self, source_dir: Path | None, language: Language) -> list[ReadRow]:
+        """All test items in a language, shuffled once and for all.
+
+        Args:
+            source_dir: the output of `source`.
+        """
+
+
+def training_step(task: ReadTask, source: Language, rows: int, validation_rows: int) -> Step:
+    """Publishes `train.jsonl` and `validation.jsonl`, rows as `ReadRow`, and counts what was left out.
+
+    Args:
+        source: L.
+        rows: to train on; 0: all.
+        validation_rows: at most, 1 or more; without a split for it they are held out from the training data.
+
+    Raises:
+        InputError: there are no training data in L.
+    """
+    assert validation_rows > 0
+    return Step(
+        "training",
+        partial(_training, task=task, source=source, rows=rows, validation_rows=validation_rows),
+        config={
+            "task": task.name,
+            "language": source.flores,
+            "rows": rows,
+            "validation_rows": validation_rows,
+            "fields": list(task.fields),
+            "labels": list(task.labels),
+            **task.split_description,
+        },
+        inputs=task.split_inputs(source),
+        version=TRAINING_VERSION,
+    )
+
+
+def _training(workspace: Workspace, task: ReadTask, source: Language, rows: int, validation_rows: int) -> None:
+    splits = task.splits(workspace.inputs, source, validation_rows)
+    train = splits.train[: rows or None]
+    write_rows(workspace.dir / "train.jsonl", train)
+    write_rows(workspace.dir / "validation.jsonl", splits.validation)
+    workspace.counts.update(train=len(train), validation=len(splits.validation), **splits.left_out)
+
+
+def items_step(task: ReadTask, language: Language, limit: int) -> Step:
+    """Publishes the first `limit` items, all for 0, as `rows.jsonl`, a `ReadRow` each."""
+    source = task.source(language)
+    return Step(
+        "read",
+        partial(_read, task=task, language=language, limit=limit),
+        config={"task": task.name, "language": language.flores, "limit": limit, **task.description},
+        inputs={"asset": source} if source else {},
+        version=READ_VERSION,
+    )
+
+
+def _read(workspace: Workspace, task: ReadTask, language: Language, limit: int) -> None:
+    rows = task.read_items(workspace.inputs.get("asset"), language)[: limit or None]
+    write_rows(workspace.dir / "rows.jsonl", rows)
+    workspace.counts.update(items=len(rows))
+
+
+def translated_items_step(items: Step, translator: Translator, language: Language, english: Language) -> Step:
+    """Publishes the items of `items_step` in a language, each segment translated into English, for translate-test."""
+    texts = translate_step(items, "rows.jsonl", "segments", translator, language, english)
+    return Step("read", _translated, inputs={"items": items, "texts": texts}, version=READ_VERSION)
+
+
+def _translated(workspace: Workspace) -> None:
+    texts = {row["id"]: row["text"] for row in read_rows(workspace.inputs["texts"] / "rows.jsonl")}
+    items = read_rows(workspace.inputs["items"] / "rows.jsonl")
+    rows = [{"id": item["id"], "segments": texts[item["id"]], **{key: item[key] for key in KEPT}} for item in items]
+    write_rows(workspace.dir / "rows.jsonl", rows)
+    workspace.counts.update(items=len(rows))
+
+
+@dataclass(frozen=True)
+class ReadingSuite:
+    """One benchmark in one language; the method that trains the head makes the outcomes."""
+
+    task: ReadTask
+    language: Language
+    origin: str
+    """Who wrote the items: original, human-translated, or as given."""
+    items: Step
+    config: Config
+    needs: tuple[Step, ...] = ()
+    """What scoring reads beside the outcomes."""
+
+
+def reading_suites(
+    config: Config, tasks: Mapping[str, Task], source: Language, targets: Sequence[Language]
+) -> tuple[list[ReadingSuite], list[str]]:
+    """All suites of a cell, and a sentence for each benchmark and language that cannot be run.
+
+    Items are what the benchmark itself has: they are not machine-translated.
+
+    Raises:
+        InputError: nothing is left to evaluate.
+    """
+    made: list[ReadingSuite] = []
+    skipped: list[str] = []
+    for name, task in tasks.items():
+        if not isinstance(task, ReadTask):
+            skipped.append(f"{name}: it is not classification or multiple choice with training data.")
+            continue
+        for language in (source, *targets):
+            if reason := task.obstacle(language) or _absent(task, source, language):
+                skipped.append(f"{name} in {language.name}: {reason}")
+                continue
+            items = items_step(task, language, config.scale.eval_items)
+            made.append(ReadingSuite(task, language, task.origin(language), items, config))
+    if not made:
+        raise InputError(f"task={','.join(tasks) or '{}'}: nothing can be evaluated; {' '.join(skipped)}")
+    return made, skipped
+
+
+def _absent(task: ReadTask, source: Language, language: Language) -> str | None:
+    if not task.needs_translation(language, source):
+        return None
+    return "the benchmark does not have the language, and items that are read are not machine-translated."

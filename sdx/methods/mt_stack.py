@@ -1,0 +1,275 @@
+"""MT-encoder stacking, MT-LLM (Schmidt et al., arXiv 2406.12739).
+
+A frozen multilingual encoder is stacked under an LLM. First the stack learns to say of English text what the LLM itself
+says of it; then it learns a task in English; then it reads the task in every language that the encoder knows.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from sdx.artifacts import Step
+from sdx.config import Adapter, InputError, MethodConfig, Schedule, TrainConfig
+from sdx.evaluation.outcome import Outcome
+from sdx.evaluation.reading import ReadingSuite, ReadTask, reading_suites, training_step, translated_items_step
+from sdx.languages import Language
+from sdx.methods.base import Cell, Method
+from sdx.models import encoder
+from sdx.models.encoder_languages import check_languages
+from sdx.stacking import texts
+from sdx.stacking.answers import answers_step
+from sdx.stacking.bridge import BridgeConfig, stack_step
+from sdx.stacking.parts import Parts
+from sdx.stacking.systems import ENCODER, LLM, TRANSLATE_TEST, UNALIGNED
+from sdx.stacking.tokens import tokens_step
+from sdx.stacking.training import Goal, Recipe, alignment_step, task_step
+from sdx.stacking.vectors import vectors_step
+
+BASELINES = {"llm": LLM, "encoder": ENCODER, "unaligned": UNALIGNED, "translate_test": TRANSLATE_TEST}
+"""As options name them and as tables do. Without alignment: stage 2 of a stack that had no stage 1."""
+PROBE_EPOCHS, PROBE_RATE = 20, 1e-3
+"""Of the head on the encoder alone, whose vectors are there already. Ours."""
+LEAST_TEXTS = 10
+
+
+class Learning(str, Enum):
+    """How the stack learns the task."""
+
+    distillation = "distillation"
+    """To give the vectors of an LLM that was trained on it; no labels."""
+    direct = "direct"
+    """By the labels."""
+
+
+@dataclass
+class AlignmentConfig:
+    """Stage 1, general: one pass over `scale.text_rows` English texts. Where nothing else is said, the paper's."""
+
+    batch_size: int = 256
+    """Texts per optimizer step."""
+    learning_rate: float = 2e-4
+    """Peak of AdamW's."""
+    warmup_ratio: float = 0.01
+    """Share of the steps with a linear rise from 0; it falls linearly from there."""
+    max_length_tokens: int = 512
+    """Longest text, in either tokenizer; a longer one loses its end."""
+    words: bool = True
+    """A third of the loss is the error of sequences, the rest that of words (the authors' later recipe); or all of it
+    is that of sequences (the paper's)."""
+    validations: int = 4
+    """How often it is scored on the texts that are held out, evenly spread; the best is kept."""
+    seed: int | None = None
+    """Of the first stack and its alignment; none: the run's. Given, runs with different seeds share one alignment."""
+
+
+@dataclass
+class MTStackConfig(MethodConfig):
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    bridge: BridgeConfig = field(default_factory=BridgeConfig)
+    learning: Learning = Learning.distillation
+    """Stage 2."""
+    train_bridge: bool = False
+    """Train the bridge in stage 2, too. Without stage 1 it always is."""
+    bridge_rate: float = 1.0
+    """By what the learning rate is multiplied for bridge and head, which begin anew."""
+    bidirectional: bool = False
+    """The LLM's tokens see those after them, too, as in the paper's LLM2Vec models."""
+    validation_rows: int = 500
+    """English examples by which each trained model is selected."""
+    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    """What the stack is compared with: llm, encoder, unaligned, translate_test."""
+
+
+class MTStack(Method[MTStackConfig]):
+    def check(self, cell: Cell) -> None:
+        config, options = cell.config, self.options
+        if unknown := [name for name in options.baselines if name not in BASELINES]:
+            raise InputError(f"method.baselines has {unknown[0]}; choose from {', '.join(BASELINES)}")
+        if config.train.adapter is not Adapter.lora:
+            raise InputError(
+                f"train.adapter={config.train.adapter.value}: a stack trains adapters on a frozen LLM; leave "
+                "train.adapter=lora"
+            )
+        for key in ("batch_size", "learning_rate", "max_length_tokens"):
+            if (value := getattr(options.alignment, key)) <= 0:
+                raise InputError(f"method.alignment.{key}={value} is too small; set it above 0")
+        if not 0 <= options.alignment.warmup_ratio <= 1:
+            raise InputError(f"method.alignment.warmup_ratio={options.alignment.warmup_ratio} is no share; give 0 to 1")
+        if options.alignment.validations < 1:
+            raise InputError(
+                f"method.alignment.validations={options.alignment.validations} is too small; give 1 or more"
+            )
+        for key in ("bridge_rate", "validation_rows"):
+            if (value := getattr(options, key)) <= 0:
+                raise InputError(f"method.{key}={value} is too small; set it above 0")
+        if (rows := config.scale.text_rows) < LEAST_TEXTS:
+            raise InputError(
+                f"scale.text_rows={rows} is too few to align on and to select by; give {LEAST_TEXTS} or more"
+            )
+        encoder.check(config.encoder)
+        encoder.check_length(config.encoder, "scale.max_length_tokens", config.scale.max_length_tokens)
+        encoder.check_length(config.encoder, "method.alignment.max_length_tokens", options.alignment.max_length_tokens)
+        texts.check(config.text)
+        check_languages(config.encoder, None, [cell.source, *cell.targets])
+        _task(cell)
+
+    def model(self, cell: Cell) -> Step:
+        return self._learn(cell, self._aligned(cell))
+
+    def outcomes(self, cell: Cell, model: Step) -> tuple[list[Outcome], list[str]]:
+        suites, skipped = reading_suites(cell.config, cell.tasks, cell.source, cell.targets)
+        stacked = {id(suite): self._answers(cell, model, cell_parts(cell), suite, "stack") for suite in suites}
+        others = [(suite, dict(self._systems(cell, suite))) for suite in suites]
+        found = [  # system by system, so that a model is loaded once
+            Outcome(suite, answers[system], stacked[id(suite)], system)
+            for system in BASELINES.values()
+            for suite, answers in others
+            if system in answers
+        ]
+        found += [Outcome(suite, stacked[id(suite)]) for suite, answers in others if not answers]
+        if "translate_test" in self.options.baselines:
+            skipped += [reason for target in cell.targets if (reason := _untranslated(cell, target))]
+        return found, skipped
+
+    def _systems(self, cell: Cell, suite: ReadingSuite) -> Iterator[tuple[str, Step]]:
+        """The answers of each baseline."""
+        wanted = self.options.baselines
+        llm, reader = Parts(None, cell.backbone), replace(cell_parts(cell), backbone=None)
+        if "llm" in wanted:
+            yield BASELINES["llm"], self._answers(cell, self._teacher(cell), llm, suite, "LLM")
+        if "encoder" in wanted:
+            yield BASELINES["encoder"], self._answers(cell, self._probe(cell), reader, suite, "encoder")
+        if "unaligned" in wanted:
+            unaligned = self._learn(cell, self._first(cell))
+            yield BASELINES["unaligned"], self._answers(cell, unaligned, cell_parts(cell), suite, "unaligned")
+        if "translate_test" in wanted and suite.language != cell.source and not _untranslated(cell, suite.language):
+            items = translated_items_step(suite.items, cell.mt, suite.language, cell.source)
+            english, who = replace(suite, items=items, language=cell.source), f"from {suite.language.code}, LLM"
+            yield BASELINES["translate_test"], self._answers(cell, self._teacher(cell), llm, english, who)
+
+    def _first(self, cell: Cell) -> Step:
+        """The stack with its fitted bridge."""
+        return self._untrained(cell, cell_parts(cell))
+
+    def _aligned(self, cell: Cell) -> Step:
+        """Stage 1."""
+        given, parts = self.options.alignment, cell_parts(cell)
+        train = replace(
+            cell.config.train,
+            batch_size=given.batch_size,
+            learning_rate=given.learning_rate,
+            warmup_ratio=given.warmup_ratio,
+            schedule=Schedule.linear,
+            final_ratio=0.0,
+            keep_groups=False,
+            validations=given.validations,
+        )
+        tokens = tokens_step(parts, self._texts(cell), given.max_length_tokens)
+        recipe = self._recipe(train, 1, 0, given.max_length_tokens, True)
+        config = replace(cell.config, seed=self._first_seed(cell))
+        return alignment_step(self._first(cell), tokens, parts, recipe, given.words, config, cell.tracker)
+
+    def _untrained(self, cell: Cell, parts: Parts) -> Step:
+        """A stack or a part of one before any training."""
+        options, languages = self.options, [cell.source, *cell.targets]
+        limit, seed = options.alignment.max_length_tokens, self._first_seed(cell)
+        rows = self._texts(cell)
+        return stack_step(parts, rows, options.bridge, options.bidirectional, limit, seed, languages)
+
+    def _first_seed(self, cell: Cell) -> int:
+        given = self.options.alignment.seed
+        return cell.config.seed if given is None else given
+
+    def _learn(self, cell: Cell, stack: Step) -> Step:
+        """Stage 2, from a stack that is aligned or not."""
+        trains_bridge = self.options.train_bridge or stack.name == "stack"
+        recipe, parts = self._task_recipe(cell, trains_bridge), cell_parts(cell)
+        if self.options.learning is Learning.direct:
+            return self._task_step(cell, stack, parts, Goal.classification, recipe)
+        teacher = self._teacher(cell)
+        taught = self._vectors(cell, teacher, Parts(None, cell.backbone))
+        return self._task_step(cell, stack, parts, Goal.distillation, recipe, teacher, taught)
+
+    def _teacher(self, cell: Cell) -> Step:
+        """The LLM alone, which reads its own tokens, trained on the task: teacher, and zero-shot transfer."""
+        parts = Parts(None, cell.backbone)
+        plain = self._untrained(cell, parts)
+        return self._task_step(cell, plain, parts, Goal.classification, self._task_recipe(cell, False))
+
+    def _probe(self, cell: Cell) -> Step:
+        """A head on the encoder's own vectors."""
+        parts = replace(cell_parts(cell), backbone=None)
+        plain = self._untrained(cell, parts)
+        vectors = self._vectors(cell, plain, parts)
+        train = replace(cell.config.train, learning_rate=PROBE_RATE, validations=PROBE_EPOCHS)
+        scale = cell.config.scale
+        recipe = Recipe(train, PROBE_EPOCHS, scale.max_steps, scale.max_length_tokens, False)
+        return self._task_step(cell, plain, parts, Goal.probe, recipe, vectors=vectors)
+
+    def _task_step(
+        self,
+        cell: Cell,
+        start: Step,
+        parts: Parts,
+        goal: Goal,
+        recipe: Recipe,
+        teacher: Step | None = None,
+        vectors: Step | None = None,
+    ) -> Step:
+        training, labels = self._training(cell), _task(cell).labels
+        config, tracker = cell.config, cell.tracker
+        return task_step(start, training, parts, goal, labels, cell.source, recipe, config, tracker, teacher, vectors)
+
+    def _task_recipe(self, cell: Cell, trains_bridge: bool) -> Recipe:
+        scale = cell.config.scale
+        return self._recipe(cell.config.train, scale.epochs, scale.max_steps, scale.max_length_tokens, trains_bridge)
+
+    def _recipe(self, train: TrainConfig, epochs: int, steps: int, max_tokens: int, trains_bridge: bool) -> Recipe:
+        return Recipe(train, epochs, steps, max_tokens, trains_bridge, self.options.bridge_rate)
+
+    def _training(self, cell: Cell) -> Step:
+        return training_step(_task(cell), cell.source, cell.config.scale.corpus_rows, self.options.validation_rows)
+
+    def _texts(self, cell: Cell) -> Step:
+        return texts.texts_step(cell.config.text, cell.config.scale.text_rows)
+
+    def _vectors(self, cell: Cell, model: Step, parts: Parts) -> Step:
+        return vectors_step(model, parts, self._training(cell), cell.source, cell.config.scale.max_length_tokens)
+
+    def _answers(self, cell: Cell, model: Step, parts: Parts, suite: ReadingSuite, who: str) -> Step:
+        label = f"{suite.task.name} {suite.language.code} {who}"
+        return answers_step(model, parts, suite.items, suite.language, cell.config.scale.max_length_tokens, label)
+
+
+def cell_parts(cell: Cell) -> Parts:
+    """Both parts of the cell's stack."""
+    given = cell.config.encoder
+    return Parts(encoder.encoder_step(given), cell.backbone, given.prefix)
+
+
+def _task(cell: Cell) -> ReadTask:
+    """The one task that is learnt.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    found = [task for task in cell.tasks.values() if isinstance(task, ReadTask)]
+    if len(found) != 1:
+        which = f"{' and '.join(task.name for task in found)} are several" if found else "none of them is one"
+        raise InputError(
+            f"task={','.join(cell.tasks) or '[]'}: a stack learns one task of classification or multiple choice, and "
+            f"{which}; give mmlu_subject, xnli, nusax, americas_nli, kardes_nlu or belebele_mc"
+        )
+    return found[0]
+
+
+def _untranslated(cell: Cell, target: Language) -> str | None:
+    """Why there is no translate-test of a language."""
+    pair = target.flores, cell.source.flores
+    reason = cell.mt.obstacle(*pair)
+    if not reason and not cell.mt.for_pair(*pair).independent:
+        reason = "leaves the backbone itself to translate; translator@mt=nllb_600m is one that can"
+    return f"translate-test in {target.name}: {cell.mt.name} {reason}." if reason else None
+
+
+SCHEMAS = {"mt_stack": MTStackConfig}

@@ -1,0 +1,214 @@
+"""The multilingual encoder of a stack, as a directory in Hugging Face format: packaged, from the hub, or local.
+
+Of an encoder-decoder only the encoder is made and loaded: the classes of transformers take it out of the whole
+model's checkpoint when its weights are renamed on the way, also where ZeRO-3 shards them.
+"""
+
+import inspect
+import shutil
+from importlib import import_module
+from logging import getLogger
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdx.artifacts import Step, Workspace, read_json, write_json
+from sdx.config import EncoderConfig, InputError
+from sdx.models.assets import asset, asset_step
+from sdx.models.e5 import convert
+from sdx.models.hub import (
+    PYTORCH,
+    SAFETENSORS,
+    check_link,
+    check_source,
+    directory_step,
+    has_weights,
+    hub_step,
+    local,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+log = getLogger("sdx")
+
+PACKAGED = {"e5_small": 512}
+"""Packaged encoders, and the longest sequence that each takes."""
+WEIGHTS = (SAFETENSORS, PYTORCH)
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "*.model", "*.spm")
+OWN = "for an encoder of your own: encoder=path encoder.path=/its/directory"
+OFFLINE = f"offline, take the packaged encoder=e5_small; {OWN}"
+ENCODERS = {
+    "bart": "BartEncoder",
+    "m2m_100": "M2M100Encoder",
+    "marian": "MarianEncoder",
+    "mbart": "MBartEncoder",
+    "mt5": "MT5EncoderModel",
+    "t5": "T5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+}
+"""Of encoder-decoders, by type: the class of the encoder. NLLB-200 is an M2M-100."""
+PART = {r"^(?:model\.)?shared\.": "embed_tokens.", r"^(?:model\.)?encoder\.": ""}
+"""Names in a whole model's checkpoint -> names in its encoder alone."""
+MARIAN_POSITIONS = "embed_positions.weight"
+"""A table of sines, in old checkpoints only; under ZeRO-3 transformers fails on a checkpoint that has it."""
+POSITIONS_AFTER_PAD = ("camembert", "roberta", "xlm-roberta", "xlm-roberta-xl")
+"""Their first position is the one after the padding token's id."""
+
+
+def check(config: EncoderConfig) -> None:
+    """Raises InputError for a source that cannot work. Loads nothing and asks no network."""
+    given = {key: getattr(config, key) for key in ("asset", "hub_id", "path") if getattr(config, key)}
+    if len(given) != 1:
+        got = ", ".join(f"encoder.{key}={value}" for key, value in given.items()) or "none of them"
+        raise InputError(f"give exactly one of encoder.asset, encoder.hub_id and encoder.path, not {got}; {OWN}")
+    if config.asset and config.asset not in PACKAGED:
+        raise InputError(f"encoder.asset={config.asset} is unknown; choose one of {', '.join(PACKAGED)}; {OWN}")
+    check_source("encoder", config.hub_id, config.revision, config.path)
+    if not config.path:
+        return
+    directory = local(config.path)
+    if not any(has_weights(directory, pattern) for pattern in WEIGHTS):
+        raise InputError(
+            f"encoder.path={config.path} has no weights ({' or '.join(WEIGHTS)}), or not all that its index names; "
+            "copy them"
+        )
+    if not any(any(directory.glob(pattern)) for pattern in TOKENIZERS):
+        raise InputError(f"encoder.path={config.path} has no tokenizer ({', '.join(TOKENIZERS)}); save it there")
+    _check_kind(f"encoder.path={config.path}", read_json(directory / "config.json"))
+
+
+def encoder_step(config: EncoderConfig) -> Step:
+    """Publishes `model/` (config, weights, tokenizer) and `source.json`."""
+    check(config)
+    if config.asset:
+        return _packaged(config.asset)
+    if config.hub_id:
+        assert config.revision
+        return hub_step("encoder", config.hub_id, config.revision, WEIGHTS, OFFLINE)
+    assert config.path
+    return directory_step("encoder", local(config.path))
+
+
+def load_encoder(model_dir: Path, dtype: "torch.dtype") -> "PreTrainedModel":
+    """The encoder in eval mode, on the CPU, or sharded where ZeRO-3 is on.
+
+    Called with `input_ids` and `attention_mask` [batch, seq] it returns an object with `last_hidden_state`
+    [batch, seq, hidden]. NLLB and XLM-R number positions by which ids are not `config.pad_token_id`: pad with that, on
+    the right.
+
+    Raises:
+        InputError: weights are missing, or it is a kind of model that gives no encoder.
+    """
+    import transformers
+    from transformers.utils import logging
+
+    check_link(model_dir)
+    kind = _check_kind(str(model_dir), read_json(model_dir / "config.json"))
+    model_class, options = _class(model_dir, kind)
+    logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the decoder's weights would be a report of many lines
+    try:
+        model, report = model_class.from_pretrained(model_dir, dtype=dtype, output_loading_info=True, **options)
+    except OSError as error:
+        raise InputError(f"{model_dir} cannot be loaded ({str(error).splitlines()[0]}); get its files again") from error
+    finally:
+        logging.set_verbosity(verbosity)
+    missing = sorted(set(report["missing_keys"]) - ({MARIAN_POSITIONS} if kind == "marian" else set()))
+    if missing:
+        raise InputError(f"{model_dir} lacks {len(missing)} weights, such as {missing[0]}; get its files again")
+    assert isinstance(model, transformers.PreTrainedModel)
+    return model
+
+
+def load_tokenizer(model_dir: Path) -> Any:
+    """The encoder's tokenizer: its tokenizer.json as it is, where it has one, for what transformers builds from the
+    same file by the model's type depends on the version. A text with `</s>` in it means these four characters.
+
+    Raises:
+        InputError: it cannot be read, or needs a package that is not installed.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    check_link(model_dir)
+    fast = (model_dir / "tokenizer.json").is_file()
+    try:
+        kind: Any = PreTrainedTokenizerFast if fast else AutoTokenizer
+        return kind.from_pretrained(model_dir, split_special_tokens=True)
+    except (ImportError, ValueError, OSError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        raise InputError(
+            f"the tokenizer in {model_dir} cannot be loaded ({reason}); pip install sentencepiece, or save it there "
+            "with a tokenizer.json"
+        ) from error
+
+
+def hidden_size(model_dir: Path) -> int:
+    """Width of the encoder's last hidden states."""
+    config = read_json(model_dir / "config.json")
+    return int(config.get("hidden_size") or config.get("d_model") or config["dim"])
+
+
+def context_tokens(model_dir: Path) -> int | None:
+    """The longest sequence that the encoder's positions reach, special tokens included; none: no limit."""
+    config = read_json(model_dir / "config.json")
+    positions = config.get("max_position_embeddings")
+    if not positions:
+        return None
+    unused = config.get("pad_token_id", 1) + 1 if config.get("model_type") in POSITIONS_AFTER_PAD else 0
+    return int(positions) - unused
+
+
+def check_length(config: EncoderConfig, key: str, max_tokens: int) -> None:
+    """Raises InputError for texts that may be longer than what the encoder's positions reach. Loads nothing and asks
+    no network: of an encoder on the hub nothing is said.
+
+    Args:
+        key: of the limit.
+    """
+    context = context_tokens(local(config.path)) if config.path else PACKAGED.get(config.asset or "")
+    if context and max_tokens > context:
+        raise InputError(f"{key}={max_tokens} exceeds the context of encoder={config.name}, {context}; lower it")
+
+
+def _packaged(name: str) -> Step:
+    def run(work: Workspace) -> None:
+        shutil.rmtree(work.dir / "model", ignore_errors=True)
+        [binary] = work.inputs["asset"].rglob("*.bin")
+        log.info("converting   %s", binary.name)
+        convert(binary, work.dir / "model")
+        packaged = asset(name)
+        packages = [str(package) for package in packaged.packages]
+        write_json(work.dir / "source.json", {"asset": name, "packages": packages, "licence": packaged.licence})
+
+    return Step("encoder", run, {"asset": name, "dtype": "bfloat16"}, {"asset": asset_step(name)})
+
+
+def _check_kind(what: str, config: dict[str, Any]) -> str:
+    """The type of the model. Raises InputError for an encoder-decoder whose encoder cannot be taken out."""
+    kind = str(config.get("model_type"))
+    if config.get("is_encoder_decoder") and kind not in ENCODERS:
+        raise InputError(
+            f"{what} holds a model of type {kind}; of encoder-decoders those of type {', '.join(ENCODERS)} give an "
+            "encoder"
+        )
+    return kind
+
+
+def _class(model_dir: Path, kind: str) -> tuple[Any, dict[str, Any]]:
+    """What loads the encoder, and with which options."""
+    from transformers import MODEL_MAPPING, AutoConfig, AutoModel
+
+    if kind in ENCODERS:
+        module = import_module(f"transformers.models.{kind}.modeling_{kind}")
+        own = {r"^(?:model\.)?encoder\.embed_positions\.": "unused_positions."} if kind == "marian" else {}
+        mapping = {} if "t5" in kind else {"key_mapping": own | PART}  # T5's reads the whole checkpoint as it is
+        return getattr(module, ENCODERS[kind]), mapping
+    try:
+        config = AutoConfig.from_pretrained(model_dir)
+        model_class = MODEL_MAPPING[type(config)]
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(f"{model_dir} holds a model of type {kind}, which transformers cannot load") from error
+    pools = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    return AutoModel, {"add_pooling_layer": False} if pools else {}

@@ -1,0 +1,61 @@
+"""The models that a stack is made of: their names in its config, and where their files are."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sdx.artifacts import Store, read_json
+from sdx.config import BackboneConfig, EncoderConfig
+from sdx.models.backbone import backbone_step
+from sdx.models.encoder import encoder_step
+
+
+@dataclass(frozen=True)
+class Part:
+    """An encoder or an LLM: exactly one of `asset`, `hub_id` (with `revision`) and `path`."""
+
+    asset: str | None = None
+    hub_id: str | None = None
+    revision: str | None = None
+    path: str | None = None
+    prefix: str = ""
+    """Of an encoder: what is put before every text."""
+
+    @classmethod
+    def of(cls, step_dir: Path, prefix: str = "") -> "Part":
+        """What the step of a backbone or an encoder published."""
+        source = read_json(step_dir / "source.json")
+        named = {key: source.get(key) for key in ("asset", "hub_id", "revision", "path")}
+        return cls(**named, prefix=prefix)
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> "Part":
+        """From the config of a stack."""
+        return cls(**config)
+
+    def written(self) -> dict[str, Any]:
+        """For the config of a stack."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+
+def directory(kind: str, part: Part, given: Mapping[str, Path] | None) -> Path:
+    """The part's files, fetched into the artifact cache where they are not there.
+
+    Args:
+        kind: "encoder" or "llm".
+        given: directories by kind that are taken instead.
+
+    Raises:
+        InputError: they cannot be had.
+    """
+    if given and kind in given:
+        return given[kind]
+    asset, hub_id, revision, path = part.asset, part.hub_id, part.revision, part.path
+    if kind == "encoder":
+        step = encoder_step(EncoderConfig(kind, asset, hub_id, revision, path))
+    else:
+        step = backbone_step(BackboneConfig(kind, asset, hub_id, revision, path))
+    cache = os.environ.get("SDX_CACHE") or "~/.cache/sdx"
+    return Store(Path(cache).expanduser()).realise(step) / "model"

@@ -1,0 +1,49 @@
+"""Answers to test items by a model that reads them in one forward pass."""
+
+from sdx.artifacts import BatchLog, Step, Workspace, read_rows
+from sdx.languages import Language
+from sdx.stacking.parts import Parts, directories
+from sdx.stacking.reader import load_reader, read_batches
+
+VERSION = 1
+
+
+def answers_step(model: Step, parts: Parts, items: Step, language: Language, max_tokens: int, label: str) -> Step:
+    """Publishes `rows.jsonl`: of each item `id`, `gold`, `choice`, `acc` and `log_probs`.
+
+    Args:
+        model: with a head.
+        items: publishes the items as `rows.jsonl`, in `language`.
+        label: in front of the progress bar.
+    """
+
+    def run(work: Workspace) -> None:
+        _answer(work, language, max_tokens, label)
+
+    inputs = {"model": model, "items": items, **parts.inputs}
+    return Step("classify", run, {"language": language.flores, "max_tokens": max_tokens}, inputs, VERSION)
+
+
+def _answer(work: Workspace, language: Language, max_tokens: int, label: str) -> None:
+    items = read_rows(work.inputs["items"] / "rows.jsonl")
+    log = BatchLog(work.dir / f"rows{BatchLog.SUFFIX}")
+    if left := [item for item in items if item["id"] not in log.rows]:
+        model = load_reader(work.inputs["model"] / "model", directories(work))
+        for places, _, logits in read_batches(model, left, language, max_tokens, label):
+            log_probs = logits.float().log_softmax(-1).cpu()
+            log.append([_row(left[place], its) for place, its in zip(places, log_probs.tolist(), strict=True)])
+    log.publish(work.dir / "rows.jsonl", [item["id"] for item in items])
+    correct = sum(row["acc"] for row in log.rows.values())
+    work.counts.update(items=len(items), correct=correct)
+
+
+def _row(item: dict[str, object], log_probs: list[float]) -> dict[str, object]:
+    choice = max(range(len(log_probs)), key=log_probs.__getitem__)
+    rounded = [round(value, 4) for value in log_probs]
+    return {
+        "id": item["id"],
+        "gold": item["label"],
+        "choice": choice,
+        "acc": choice == item["label"],
+        "log_probs": rounded,
+    }

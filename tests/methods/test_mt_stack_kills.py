@@ -1,0 +1,60 @@
+"""kill -9 at random moments of MT-encoder stacking, then the same command: nothing is made twice, nothing differs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sdx.artifacts import read_json
+from tests.evaluation.labelled_data import jsonl, read_files
+from tests.test_interruption import Launcher, assert_nothing_twice, killed_often, launched, published
+from tests.tiny import tiny_model, tiny_nllb
+
+KILLS = {"stack": 1, "tokens": 1, "train": 2, "vectors": 1, "classify": 1}
+"""Step at which a run is killed -> how many times."""
+ARGUMENTS = (
+    "method=mt_stack",
+    "lang=th",
+    "backbone=path",
+    "encoder=path",
+    "encoder.path=nllb",
+    "text=file",
+    "text.path=texts.jsonl",
+    "task=xnli",
+    "task.xnli.train.path=hub/mnli.parquet",
+    "task.xnli.validation.path=hub/xnli.valid.parquet",
+    "task.xnli.test.path='hub/xnli.{language}.parquet'",
+    "method.baselines=[llm,encoder]",
+    "method.validation_rows=6",
+    "method.alignment.batch_size=8",
+    "scale.text_rows=32",
+    "scale.max_length_tokens=256",
+    "train.batch_size=16",
+    "train.save_every_steps=1",
+    "train.validations=2",
+    "engine.precision=fp32",
+    "engine.compile=false",
+    "tracking=none",
+)
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Iterator[Launcher]:
+    tiny_model(tmp_path / "tiny", chat=False)
+    tiny_nllb(tmp_path / "nllb")
+    read_files(tmp_path / "hub")
+    jsonl(tmp_path / "texts.jsonl", [{"text": f"Text {n} is about the number {n * n}."} for n in range(32)])
+    with launched(tmp_path, ARGUMENTS) as started:
+        yield started
+
+
+def test_six_kills_change_nothing(launcher: Launcher):
+    calm, rough = launcher.path / "calm", launcher.path / "rough"
+    launcher.start(calm)
+    assert launcher.end() == 0, Path(f"{calm}.log").read_text()
+    killed_often(launcher, rough, KILLS)
+    assert published(rough) == published(calm)
+    assert_nothing_twice(rough)
+    one, other = (read_json(next(Path(f"{cache}-runs").glob("*/results.json"))) for cache in (calm, rough))
+    assert one["scores"] == other["scores"]
+    assert {score["language"] for score in one["scores"]} == {"en", "th"}

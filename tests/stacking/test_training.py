@@ -1,0 +1,376 @@
+"""The trainings of a stack: what each of them changes, over any layout, through a preemption, and what is exported."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoModelForMultipleChoice, AutoModelForSequenceClassification
+
+from sdx.artifacts import Step, Store, read_json
+from sdx.config import Config, EngineConfig, MethodConfig, Precision, TrackingConfig, TrackingMode, TrainConfig
+from sdx.languages import language
+from sdx.models.encoder import load_encoder
+from sdx.models.stack import StackForSequenceClassification
+from sdx.ranks import is_main
+from sdx.stacking.bridge import BridgeConfig, stack_step
+from sdx.stacking.tokens import tokens_step
+from sdx.stacking.trainee import Head, Passes, StackTrainee
+from sdx.stacking.training import Goal, Recipe, alignment_step, task_step
+from sdx.stacking.vectors import vectors_step
+from sdx.tracking import Tracker
+from sdx.training.probe import asking
+from sdx.training.reading import Alignment, Classification, Reader, Text
+from tests.stacking.given import labelled, parts_of, rows_step, texts_step
+from tests.tiny_stack import tiny_stack
+from tests.training.harness import fit
+from tests.training.killable import Processes, train
+from tests.training.test_loop import assert_close, grad_norms, losses
+
+EN = language("en")
+STAGES = (0, 2, 3)
+LABELS = ("no", "perhaps", "yes")
+OPTIONS: dict[str, Any] = {"batch_size": 5, "learning_rate": 1e-3, "epochs": 2}
+SAVED = "model/model.safetensors"
+Weights = dict[str, torch.Tensor]
+
+
+# What changes
+
+
+class Study:
+    """The steps of MT-encoder stacking on eight sentences and eight questions, two optimizer steps in each."""
+
+    def __init__(self, folder: Path, encoder_dir: Path, llm_dir: Path, choices: int = 0) -> None:
+        self.store = Store(folder / "cache")
+        self.parts = parts_of(encoder_dir, llm_dir)
+        self.llm, self.reader = replace(self.parts, encoder=None), replace(self.parts, backbone=None)
+        engine = EngineConfig("given", 0, False, Precision.fp32, 64, False, False)
+        tracking = TrackingConfig(mode=TrackingMode.off)
+        self.train = TrainConfig(batch_size=4, learning_rate=1e-2, lora_rank=4, lora_dropout=0.0, validations=1)
+        self.config = Config(method=MethodConfig("x", "x"), engine=engine, tracking=tracking, train=self.train)
+        self.tracker = Tracker(self.config, folder)
+        rows = labelled(choices)
+        self.questions = rows_step(train=rows, validation=rows[:3])
+        self.labels = () if choices else LABELS
+        self.first = self.bare(self.parts)
+
+    def bare(self, parts: Any) -> Step:
+        return stack_step(parts, texts_step(), BridgeConfig(), False, 64, 0, [EN])
+
+    def aligned(self, words: bool = True) -> Step:
+        tokens = tokens_step(self.parts, texts_step(), 64)
+        return alignment_step(self.first, tokens, self.parts, self.recipe(), words, self.config, self.tracker)
+
+    def learnt(self, start: Step, parts: Any, goal: Goal, trains_bridge: bool = False, **more: Step) -> Step:
+        recipe = self.recipe(trains_bridge)
+        questions, labels = self.questions, self.labels
+        return task_step(start, questions, parts, goal, labels, EN, recipe, self.config, self.tracker, **more)
+
+    def teacher(self) -> Step:
+        return self.learnt(self.bare(self.llm), self.llm, Goal.classification)
+
+    def vectors(self, model: Step, parts: Any) -> Step:
+        return vectors_step(model, parts, self.questions, EN, 64)
+
+    def recipe(self, trains_bridge: bool = True) -> Recipe:
+        return Recipe(self.train, epochs=1, max_steps=0, max_tokens=64, trains_bridge=trains_bridge)
+
+    def weights(self, step: Step) -> Weights:
+        return load_file(self.store.realise(step) / SAVED)
+
+
+def kinds(names: set[str]) -> set[str]:
+    """`bridge.up_proj`, `classifier`, `lora_A`, `lora_B`."""
+    return {
+        next((part for part in name.split(".") if part.startswith("lora_")), name.removesuffix(".weight"))
+        for name in names
+    }
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch) -> dict[str, Weights]:
+    """All weights of the model that was trained last, before and after, and those that learn."""
+    found: dict[str, Weights] = {}
+    load, export = StackTrainee.load, StackTrainee.export
+
+    def copied(model: Any) -> Weights:
+        return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    def noted_load(trainee: StackTrainee, *arguments: Any) -> Any:
+        model = load(trainee, *arguments)
+        found["before"] = copied(model)
+        found["learning"] = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        return model
+
+    def noted_export(trainee: StackTrainee, engine: Any, out: Path) -> None:
+        found["after"] = copied(engine.module.model)
+        export(trainee, engine, out)
+
+    monkeypatch.setattr(StackTrainee, "load", noted_load)
+    monkeypatch.setattr(StackTrainee, "export", noted_export)
+    return found
+
+
+def changed(whole: Mapping[str, Weights]) -> set[str]:
+    before, after = whole["before"], whole["after"]
+    assert before.keys() == after.keys()
+    return {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+
+
+def assert_changed(study: Study, step: Step, whole: dict[str, Weights], expected: set[str], parts: Any) -> None:
+    """Of each adapter both matrices; the export has what the model has, and the bases are those on disk."""
+    study.store.realise(step)
+    found = changed(whole)
+    assert kinds(found) == expected
+    assert found == whole["learning"].keys()
+    adapters = {name for name in whole["after"] if ".lora_" in name}
+    assert found >= adapters if "lora_B" in expected else not found & adapters
+    stored, after = study.weights(step), whole["after"]
+    assert stored.keys() >= found
+    assert all(torch.equal(tensor, after[name]) for name, tensor in stored.items())
+    inputs = {name: study.store.realise(given) / "model" for name, given in parts.inputs.items()}
+    if parts.encoder:
+        for name, tensor in load_encoder(inputs["encoder"], torch.float32).state_dict().items():
+            assert torch.equal(after[f"encoder.{name}"], tensor)
+    if parts.backbone:
+        for name, tensor in AutoModel.from_pretrained(inputs["backbone"]).state_dict().items():
+            own = f"llm.{name}"
+            layer, _, kind = own.rpartition(".")
+            assert torch.equal(after[own if own in after else f"{layer}.base_layer.{kind}"], tensor)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, encoder_dir: Path, llm_dir: Path) -> Study:
+    return Study(tmp_path_factory.mktemp("study"), encoder_dir, llm_dir)
+
+
+@pytest.mark.parametrize("words", [True, False])
+def test_alignment_trains_bridge_and_adapters(study: Study, whole: dict[str, Weights], words: bool):
+    step = study.aligned(words)
+    assert_changed(study, step, whole, {"bridge.up_proj", "lora_A", "lora_B"}, study.parts)
+    config = read_json(study.store.realise(step) / "model/config.json")
+    assert config["architectures"] == ["StackModel"]
+    assert config["lora"] == {"rank": 4, "alpha": 32, "dropout": 0.0}
+
+
+def test_a_teacher_trains_head_and_adapters(study: Study, whole: dict[str, Weights]):
+    expected = {"classifier", "classifier.bias", "lora_A", "lora_B"}
+    assert_changed(study, study.teacher(), whole, expected, study.llm)
+
+
+@pytest.mark.parametrize("start", ["aligned", "first"])
+@pytest.mark.parametrize("trains_bridge", [True, False])
+def test_distillation_trains_adapters_under_the_teachers_head(
+    study: Study, whole: dict[str, Weights], trains_bridge: bool, start: str
+):
+    teacher = study.teacher()
+    first = study.aligned() if start == "aligned" else study.first
+    more = {"teacher": teacher, "vectors": study.vectors(teacher, study.llm)}
+    step = study.learnt(first, study.parts, Goal.distillation, trains_bridge, **more)
+    for needed in step.inputs.values():
+        study.store.realise(needed)
+    whole.clear()
+    expected = {"lora_A", "lora_B"} | ({"bridge.up_proj"} if trains_bridge else set())
+    assert_changed(study, step, whole, expected, study.parts)
+    ours, theirs, begun = (study.weights(its) for its in (step, teacher, first))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ("classifier.weight", "classifier.bias"))
+    assert all(torch.equal(whole["before"][name], tensor) for name, tensor in begun.items())
+    config = read_json(study.store.realise(step) / "model/config.json")
+    assert list(config["id2label"].values()) == list(LABELS)
+    assert config["architectures"] == ["StackForSequenceClassification"]
+
+
+@pytest.mark.parametrize("trains_bridge", [True, False])
+def test_direct_trains_the_head_too(study: Study, whole: dict[str, Weights], trains_bridge: bool):
+    step = study.learnt(study.first, study.parts, Goal.classification, trains_bridge)
+    expected = {"classifier", "classifier.bias", "lora_A", "lora_B"} | ({"bridge.up_proj"} if trains_bridge else set())
+    assert_changed(study, step, whole, expected, study.parts)
+
+
+@pytest.mark.parametrize("choices", [0, 3])
+def test_a_probe_trains_the_head_alone(
+    tmp_path: Path, encoder_dir: Path, llm_dir: Path, whole: dict[str, Weights], choices: int
+):
+    study = Study(tmp_path, encoder_dir, llm_dir, choices)
+    plain = study.bare(study.reader)
+    step = study.learnt(plain, study.reader, Goal.probe, vectors=study.vectors(plain, study.reader))
+    assert_changed(study, step, whole, {"classifier", "classifier.bias"}, study.reader)
+    assert study.weights(step).keys() == {"bridge.mean", "bridge.std", "classifier.weight", "classifier.bias"}
+
+
+def test_multiple_choice_is_distilled_by_choice(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
+    study = Study(tmp_path, encoder_dir, llm_dir, choices=3)
+    teacher = study.teacher()
+    more = {"teacher": teacher, "vectors": study.vectors(teacher, study.llm)}
+    step = study.learnt(study.first, study.parts, Goal.distillation, True, **more)
+    out = study.store.realise(step)
+    assert study.weights(step)["classifier.weight"].shape == (1, 64)
+    parts = {"encoder": encoder_dir, "llm": llm_dir}
+    model = AutoModelForMultipleChoice.from_pretrained(out / "model", parts=parts)
+    assert type(model).__name__ == "StackForMultipleChoice"
+    assert study.store.manifest(step)["counts"]["examples"] == 8
+
+
+def test_the_encoder_is_told_from_a_stack_by_its_rate(encoder_dir: Path, llm_dir: Path, tmp_path: Path):
+    tiny_stack(encoder_dir, llm_dir).save_pretrained(tmp_path)
+    trainee = StackTrainee(tmp_path, {"encoder": encoder_dir, "llm": llm_dir}, Head(LABELS), True, 4.0)
+    model = trainee.load(torch.float32, TrainConfig(lora_rank=4))
+    rates = {name: trainee.rate(name) for name, weight in model.named_parameters() if weight.requires_grad}
+    assert {name for name, rate in rates.items() if rate == 4.0} == {
+        "bridge.up_proj.weight", "classifier.weight", "classifier.bias"
+    }  # fmt: skip
+    assert {rate for name, rate in rates.items() if ".lora_" in name} == {1.0}
+
+
+# Ranks and stages
+
+
+def questions(count: int = 11) -> list[Text]:
+    """As many as leave a rank without one in the last micro-step; what the teacher reads, too."""
+    found = []
+    for number in range(count):
+        size, own = 5 + 2 * (number % 7), 4 + 3 * (number % 5)
+        ids = [6 + (7 * number + 3 * place) % 190 for place in range(max(size, own))]
+        words = [(0, size), (1, 3), (3, 4)], [(0, own), (0, 2), (2, 4)]
+        found.append(Text(f"x{number}", ids[:size], words[0], "", number % 3, ids[-own:], words[1]))
+    return found
+
+
+def classified(rows: list[Text]) -> list[Text]:
+    return [replace(row, spans=row.spans[:1]) for row in rows]
+
+
+@dataclass(frozen=True)
+class Noted(StackTrainee):
+    """Beside the export: the logits of the model as it is."""
+
+    def export(self, engine: Any, out: Path) -> None:
+        super().export(engine, out)
+        if self.head is None:
+            return
+        objective = engine.module.objective
+        batch = objective.collate(classified(questions()), engine.module.packed)
+        with asking(engine, lambda model, its: model.classify(objective.vectors(model, its))):
+            logits = engine(batch)
+        if is_main():
+            torch.save(logits, out.parent / "logits.pt")
+
+
+def case(start: Path, encoder_dir: Path, llm_dir: Path, goal: str) -> dict[str, Any]:
+    """What `fit` takes for a stack in `start`."""
+    parts = {"encoder": encoder_dir, "llm": llm_dir}
+    reader = Reader(True, True, 1, 3)
+    if goal == "alignment":
+        trainee = Noted(start, parts, None, True, 2.0, Passes.teacher)
+        return {"trainee": trainee, "objective": Alignment(reader, (0.5, 2.0), True), "rows": questions(), **OPTIONS}
+    trainee = Noted(start, parts, Head(LABELS), True, 2.0)
+    return {"trainee": trainee, "objective": Classification(reader), "rows": classified(questions()), **OPTIONS}
+
+
+GOALS = ("alignment", "classification")
+
+
+def on_two_ranks(start: Path, encoder_dir: Path, llm_dir: Path, out: Path) -> None:
+    for goal in GOALS:
+        for stage in STAGES:
+            options = case(start, encoder_dir, llm_dir, goal)
+            fit(llm_dir, out / f"{goal}{stage}", zero_stage=stage, **options | {"micro_batch_tokens": 1})
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory, encoder_dir: Path, llm_dir: Path) -> Path:
+    folder = tmp_path_factory.mktemp("start")
+    tiny_stack(encoder_dir, llm_dir).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_ranks(start: Path, encoder_dir: Path, llm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ranks")
+    processes = Processes(out / "log", on_two_ranks, start, encoder_dir, llm_dir, out, ranks=2)
+    assert processes.end(timeout_s=200) == [0, 0], processes.log.read_text()
+    return out
+
+
+@pytest.fixture(scope="module")
+def one_rank(start: Path, encoder_dir: Path, llm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("one")
+    for goal in GOALS:
+        fit(llm_dir, out / goal, zero_stage=0, **case(start, encoder_dir, llm_dir, goal))
+    return out
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("goal", GOALS)
+def test_two_ranks_at_every_stage_equal_one(two_ranks: Path, one_rank: Path, start: Path, goal: str, stage: int):
+    many, one = two_ranks / f"{goal}{stage}", one_rank / goal
+    assert losses(many) == pytest.approx(losses(one), rel=1e-5)
+    assert grad_norms(many) == pytest.approx(grad_norms(one), rel=1e-4)
+    ours, theirs, begun = (load_file(path) for path in (many / SAVED, one / SAVED, start / "model.safetensors"))
+    assert_close(ours, theirs, 2e-5)
+    assert {name for name in begun if torch.equal(ours[name], begun[name])} == {"bridge.mean", "bridge.std"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_export_gives_the_logits_of_the_model(two_ranks: Path, encoder_dir: Path, llm_dir: Path, stage: int):
+    out = two_ranks / f"classification{stage}"
+    parts = {"encoder": encoder_dir, "llm": llm_dir}
+    model = AutoModelForSequenceClassification.from_pretrained(out / "model", parts=parts, dtype=torch.float32)
+    assert type(model) is StackForSequenceClassification
+    assert list(model.config.id2label.values()) == list(LABELS)
+    objective, rows = Classification(Reader(True, True, 1, 3)), classified(questions())
+    with torch.no_grad():
+        logits = model.classify(objective.vectors(model, objective.collate(rows, packed=False)))
+    torch.testing.assert_close(logits, torch.load(out / "logits.pt"), atol=2e-5, rtol=1e-4)
+    assert sorted(path.name for path in (out / "model").iterdir()) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("goal", GOALS)
+def test_bf16_at_stage_2(one_rank: Path, start: Path, encoder_dir: Path, llm_dir: Path, tmp_path: Path, goal: str):
+    options = case(start, encoder_dir, llm_dir, goal)
+    fit(llm_dir, tmp_path, zero_stage=2, precision=Precision.bf16, activation_checkpointing=True, **options)
+    assert losses(tmp_path) == pytest.approx(losses(one_rank / goal), rel=0.05)
+    begun, ours = load_file(start / "model.safetensors"), load_file(tmp_path / SAVED)
+    assert {tensor.dtype for tensor in ours.values()} == {torch.float32}
+    assert all(tensor.isfinite().all() for tensor in ours.values())
+    assert {name for name in begun if torch.equal(ours[name], begun[name])} <= {"bridge.mean", "bridge.std"}
+
+
+def test_checkpointing_changes_nothing(one_rank: Path, start: Path, encoder_dir: Path, llm_dir: Path, tmp_path: Path):
+    options = case(start, encoder_dir, llm_dir, "alignment")
+    fit(llm_dir, tmp_path, zero_stage=0, activation_checkpointing=True, **options)
+    assert_close(load_file(tmp_path / SAVED), load_file(one_rank / "alignment" / SAVED), 1e-6)
+
+
+def test_preempted_and_resumed(start: Path, encoder_dir: Path, llm_dir: Path, tmp_path: Path, one_rank: Path):
+    """With dropout in the adapters; the state of a stage that shards."""
+    lora = read_json(start / "config.json")["lora"]
+    start_dropping = tmp_path / "start"
+    tiny_stack(encoder_dir, llm_dir, lora={**lora, "dropout": 0.2}).save_pretrained(start_dropping)
+    options = case(start_dropping, encoder_dir, llm_dir, "alignment") | {"zero_stage": 2}
+    outs = tmp_path / "calm", tmp_path / "rough"
+    calm = Processes(tmp_path / "calm.log", train, llm_dir, outs[0], options)
+    rough = Processes(tmp_path / "rough.log", train, llm_dir, outs[1], options, "step 2")
+    while not (outs[1] / "paused").exists():
+        assert rough.running(), rough.log.read_text()
+        time.sleep(0.005)
+    rough.signal(signal.SIGTERM)
+    (outs[1] / "go_on").touch()
+    assert rough.end() == [os.EX_TEMPFAIL], rough.log.read_text()
+    assert [path.name for path in (outs[1] / "checkpoints").iterdir()] == ["step_2"]
+    resumed = Processes(tmp_path / "resumed.log", train, llm_dir, outs[1], options)
+    assert resumed.end() == [0], resumed.log.read_text()
+    assert calm.end() == [0], calm.log.read_text()
+    for name in ("model.safetensors", "config.json"):
+        assert (outs[0] / "model" / name).read_bytes() == (outs[1] / "model" / name).read_bytes()
+    steps = [json.loads(line)["step"] for line in (outs[1] / "log.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 7))
+    assert losses(outs[1]) == losses(outs[0]) != losses(one_rank / "alignment")

@@ -1,0 +1,113 @@
+"""Stored vectors: by the texts' ids, and the same to the byte after a kill."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sdx.artifacts import Store
+from sdx.config import InputError
+from sdx.languages import language
+from sdx.models.stack import StackForMultipleChoice, StackForSequenceClassification
+from sdx.stacking import vectors
+from sdx.stacking.examples import key
+from sdx.stacking.vectors import FILES, Vectors, vectors_step
+from tests.stacking.given import labelled, model_step, parts_of, rows_step
+from tests.tiny_stack import tiny_stack
+
+EN = language("en")
+
+
+@pytest.fixture(autouse=True)
+def chunks_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "CHUNK", 3)
+
+
+def classes(llm_dir: Path) -> Any:
+    return tiny_stack(None, llm_dir, StackForSequenceClassification)
+
+
+def test_each_text_has_its_own(tmp_path: Path, llm_dir: Path):
+    model, rows = classes(llm_dir), labelled()
+    training = rows_step(train=rows[:6], validation=rows[6:])
+    out = Store(tmp_path).realise(vectors_step(model_step(model), parts_of(None, llm_dir), training, EN, 64))
+    expected = model.encode([row["segments"] for row in rows], "en")
+    for name, some in (("train", range(6)), ("validation", range(6, 8))):
+        found = Vectors(out)
+        assert [of for of in found if of.startswith(name)] == [key(name, rows[place]["id"]) for place in some]
+        assert len(found) == 8
+        for place in some:
+            torch.testing.assert_close(found[key(name, rows[place]["id"])], expected[place][None], atol=2e-5, rtol=1e-4)
+    stored = torch.stack([vectors[0] for of, vectors in Vectors(out).items() if of.startswith("train")])
+    assert Vectors(out).variance == pytest.approx(float(stored.var(0, correction=0).mean()), rel=1e-5)
+    with pytest.raises(KeyError):
+        Vectors(out)[key("train", "q7")]
+
+
+def test_one_for_each_choice(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
+    model, rows = tiny_stack(encoder_dir, llm_dir, StackForMultipleChoice), labelled(choices=3)
+    training = rows_step(train=rows[:6], validation=rows[6:])
+    step = vectors_step(model_step(model), parts_of(encoder_dir, llm_dir), training, EN, 64)
+    out = Store(tmp_path).realise(step)
+    assert np.load(out / "train.npy").shape == (6, 3, 64)
+    for row in rows[:6]:
+        [encoded] = model.segments("en").encode([row["segments"]], 64)
+        with torch.no_grad():
+            states = model.states(torch.tensor([encoded.ids]))[0]
+        expected = torch.stack([states[first:last].mean(0) for first, last in encoded.spans[1:]])
+        torch.testing.assert_close(Vectors(out)[key("train", row["id"])], expected, atol=2e-5, rtol=1e-4)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("batches", range(1, 5))
+def test_killed_and_resumed(tmp_path: Path, llm_dir: Path, monkeypatch: pytest.MonkeyPatch, batches: int):
+    rows = labelled()
+    model, training = model_step(classes(llm_dir)), rows_step(train=rows[:7], validation=rows[7:])
+    step = vectors_step(model, parts_of(None, llm_dir), training, EN, 64)
+    calm = Store(tmp_path / "calm").realise(step)
+    read = vectors.read_batches
+    left = batches
+
+    def dying(*arguments: Any) -> Iterator[Any]:
+        nonlocal left
+        for batch in read(*arguments):
+            left -= 1
+            if left < 0:
+                raise Killed
+            yield batch
+
+    store = Store(tmp_path / "rough")
+    with monkeypatch.context() as patch:
+        patch.setattr(vectors, "read_batches", dying)
+        if batches < 4:  # of 3, 3 and 1 rows, and of the one for validation
+            with pytest.raises(Killed):
+                store.realise(step)
+        else:
+            store.realise(step)
+    seen: list[str] = []
+
+    def noted(model: Any, rows: Any, *rest: Any) -> Iterator[Any]:
+        seen.extend(row["id"] for row in rows)
+        return read(model, rows, *rest)
+
+    monkeypatch.setattr(vectors, "read_batches", noted)
+    rough = store.realise(step)
+    assert seen == [f"q{number}" for number in range(min(3 * batches, 7) if batches < 4 else 8, 8)]
+    for name in (*(f"{name}.npy" for name in FILES), "ids.json"):
+        assert (rough / name).read_bytes() == (calm / name).read_bytes()
+    assert {path.name for path in rough.iterdir()} == {path.name for path in calm.iterdir()}
+
+
+def test_questions_with_unlike_numbers_of_answers(tmp_path: Path, llm_dir: Path):
+    """Their vectors would be taken for one another's."""
+    rows = [labelled(choices=2)[0], labelled(choices=4)[1]]
+    training = rows_step(train=rows, validation=rows[:1])
+    model = model_step(tiny_stack(None, llm_dir, StackForMultipleChoice))
+    with pytest.raises(InputError, match="2 and 4 answers"):
+        Store(tmp_path).realise(vectors_step(model, parts_of(None, llm_dir), training, EN, 64))
