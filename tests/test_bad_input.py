@@ -116,7 +116,7 @@ AT_ONCE = {
     "method=mt_stack method.alignment.max_length_tokens=600": ["method.alignment.max_length_tokens=600", "512"],
     "method=mt_stack method.validation_rows=-1": ["method.validation_rows=-1", "above 0"],
     "method=mt_stack scale.max_length_tokens=600": ["scale.max_length_tokens=600", "e5_small", "512"],
-    "method=mt_stack scale.text_rows=-1": ["scale.text_rows=-1", "1 or more"],
+    "method=mt_stack scale.text_rows=-1": ["scale.text_rows=-1", "10 or more"],
     "method=mt_stack train.adapter=full": ["train.adapter=full", "train.adapter=lora"],
     "method=mt_stack task=mmlu_human": ["task=mmlu_human", "none of them", "mmlu_subject"],
     "method=mt_stack task=[mmlu_subject,xnli]": ["mmlu_subject,xnli", "mmlu_subject and xnli are several"],
@@ -329,7 +329,8 @@ def test_an_encoder_on_disk_without_the_language_or_the_positions(tmp_path: Path
         (nllb, "encoder=path", "Hindi (hin_Deva)", "e5_small"),
         (xlmr, "scale.max_length_tokens=128", "context of encoder=path, 64"),
     ):
-        result = sdx("method=mt_stack", "encoder=path", f"encoder.path={path}", "lang=[th,hi]", cwd=tmp_path)
+        given = (f"encoder.path={path}", "lang=[th,hi]", "scale.max_length_tokens=128")
+        result = sdx("method=mt_stack", "encoder=path", *given, cwd=tmp_path)
         assert_one_line(result, *parts)
         assert not (tmp_path / "cache").exists()
 
