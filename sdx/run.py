@@ -73,13 +73,14 @@ def run(config: Config, run_dir: Path) -> None:
     log.info("%-12s %s, cache %s", "run", run_dir, store.root)
     for step in [*_sources(store, work.steps), *work.steps]:
         if step.name in MODEL_LOADING and not store.cached(step):
-            for needed in step.inputs.values():
+            inputs = step.inputs.values()
+            if step.name not in READING or not all(map(store.cached, inputs)):
+                reader.release()  # before an input that trains
+            for needed in inputs:
                 store.realise(needed)
             work.cell.translator.unload()
             work.cell.mt.unload()
             work.cell.generator.unload()
-            if step.name not in READING:
-                reader.release()
         store.realise(step)
     if is_main():
         conclude(run_dir, config, store, work.model, work.outcomes, work.skipped, tracker, began)

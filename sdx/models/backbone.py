@@ -5,24 +5,25 @@ reads both wrongly (SmolLM2's EOS becomes `<|im_start|>`, Gemma loses BOS and me
 reads SmolLM2 without its split of numbers into digits.
 """
 
-import shutil
 from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdx.artifacts import Step, Workspace, read_json, write_json
+from sdx.artifacts import Step, read_json
 from sdx.config import BackboneConfig, InputError, Precision, TemplateKind
-from sdx.models.assets import asset, asset_step
+from sdx.models.assets import packaged_step
 from sdx.models.hub import (
     PYTORCH,
     SAFETENSORS,
     check_link,
+    check_one_source,
     check_source,
     directory_step,
     has_weights,
     hub_step,
     local,
 )
+from sdx.models.loading import quiet
 from sdx.ranks import local_rank
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ log = getLogger("sdx")
 
 PACKAGED = ("smollm2_135m", "gemma3_270m")
 OFFLINE = f"offline, set backbone.path to a local copy or take a packaged backbone ({', '.join(PACKAGED)})"
+OWN = "for a model of your own: backbone=path backbone.path=/its/directory"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 CONTROL, USER_DEFINED = 3, 4
 """Token types of GGUF."""
@@ -39,13 +41,7 @@ CONTROL, USER_DEFINED = 3, 4
 
 def check(config: BackboneConfig) -> None:
     """Raises InputError for a source that cannot work. Loads nothing and asks no network."""
-    given = {key: getattr(config, key) for key in ("asset", "hub_id", "path") if getattr(config, key)}
-    if len(given) != 1:
-        got = ", ".join(f"backbone.{key}={value}" for key, value in given.items()) or "none of them"
-        raise InputError(
-            f"give exactly one of backbone.asset, backbone.hub_id and backbone.path, not {got}; "
-            "for a model of your own: backbone=path backbone.path=/its/directory"
-        )
+    check_one_source("backbone", config.asset, config.hub_id, config.path, OWN)
     if config.asset and config.asset not in PACKAGED:
         raise InputError(f"backbone.asset={config.asset} is unknown; choose one of {', '.join(PACKAGED)}")
     check_source("backbone", config.hub_id, config.revision, config.path)
@@ -64,7 +60,7 @@ def backbone_step(config: BackboneConfig) -> Step:
     """Publishes `model/` (config, weights in safetensors, tokenizer) and `source.json`."""
     check(config)
     if config.asset:
-        return _packaged(config.asset)
+        return packaged_step("backbone", config.asset, "*.gguf", convert)
     if config.hub_id:
         assert config.revision
         return hub_step("backbone", config.hub_id, config.revision, (SAFETENSORS,), OFFLINE)
@@ -112,26 +108,6 @@ def load_tokenizer(model_dir: Path, template: TemplateKind) -> Any:
     install_template(tokenizer, template)
     install_pad(tokenizer)
     return tokenizer
-
-
-def _packaged(name: str) -> Step:
-    def run(work: Workspace) -> None:
-        shutil.rmtree(work.dir / "model", ignore_errors=True)
-        [gguf] = work.inputs["asset"].rglob("*.gguf")
-        log.info("converting   %s", gguf.name)
-        convert(gguf, work.dir / "model")
-        packaged = asset(name)
-        packages = [str(package) for package in packaged.packages]
-        write_json(work.dir / "source.json", {"asset": name, "packages": packages, "licence": packaged.licence})
-
-    return Step("backbone", run, {"asset": name, "dtype": "bfloat16"}, {"asset": asset_step(name)})
-
-
-def quiet() -> None:
-    """No bars of transformers between ours."""
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
 
 
 def convert(gguf: Path, out: Path) -> None:

@@ -5,26 +5,28 @@ model's checkpoint when its weights are renamed on the way, also where ZeRO-3 sh
 """
 
 import inspect
-import shutil
+from functools import lru_cache
 from importlib import import_module
 from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdx.artifacts import Step, Workspace, read_json, write_json
+from sdx.artifacts import Step, read_json
 from sdx.config import EncoderConfig, InputError
-from sdx.models.assets import asset, asset_step
+from sdx.models.assets import packaged_step
 from sdx.models.e5 import convert
 from sdx.models.hub import (
     PYTORCH,
     SAFETENSORS,
     check_link,
+    check_one_source,
     check_source,
     directory_step,
     has_weights,
     hub_step,
     local,
 )
+from sdx.models.loading import unreported
 
 if TYPE_CHECKING:
     import torch
@@ -58,10 +60,7 @@ POSITIONS_AFTER_PAD = ("camembert", "roberta", "xlm-roberta", "xlm-roberta-xl")
 
 def check(config: EncoderConfig) -> None:
     """Raises InputError for a source that cannot work. Loads nothing and asks no network."""
-    given = {key: getattr(config, key) for key in ("asset", "hub_id", "path") if getattr(config, key)}
-    if len(given) != 1:
-        got = ", ".join(f"encoder.{key}={value}" for key, value in given.items()) or "none of them"
-        raise InputError(f"give exactly one of encoder.asset, encoder.hub_id and encoder.path, not {got}; {OWN}")
+    check_one_source("encoder", config.asset, config.hub_id, config.path, OWN)
     if config.asset and config.asset not in PACKAGED:
         raise InputError(f"encoder.asset={config.asset} is unknown; choose one of {', '.join(PACKAGED)}; {OWN}")
     check_source("encoder", config.hub_id, config.revision, config.path)
@@ -82,7 +81,7 @@ def encoder_step(config: EncoderConfig) -> Step:
     """Publishes `model/` (config, weights, tokenizer) and `source.json`."""
     check(config)
     if config.asset:
-        return _packaged(config.asset)
+        return packaged_step("encoder", config.asset, "*.bin", convert)
     if config.hub_id:
         assert config.revision
         return hub_step("encoder", config.hub_id, config.revision, WEIGHTS, OFFLINE)
@@ -101,20 +100,15 @@ def load_encoder(model_dir: Path, dtype: "torch.dtype") -> "PreTrainedModel":
         InputError: weights are missing, or it is a kind of model that gives no encoder.
     """
     import transformers
-    from transformers.utils import logging
 
     check_link(model_dir)
     kind = _check_kind(str(model_dir), read_json(model_dir / "config.json"))
     model_class, options = _class(model_dir, kind)
-    logging.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the decoder's weights would be a report of many lines
     try:
-        model, report = model_class.from_pretrained(model_dir, dtype=dtype, output_loading_info=True, **options)
+        with unreported():  # the decoder's weights are left over
+            model, report = model_class.from_pretrained(model_dir, dtype=dtype, output_loading_info=True, **options)
     except OSError as error:
         raise InputError(f"{model_dir} cannot be loaded ({str(error).splitlines()[0]}); get its files again") from error
-    finally:
-        logging.set_verbosity(verbosity)
     missing = sorted(set(report["missing_keys"]) - ({MARIAN_POSITIONS} if kind == "marian" else set()))
     if missing:
         raise InputError(f"{model_dir} lacks {len(missing)} weights, such as {missing[0]}; get its files again")
@@ -122,9 +116,11 @@ def load_encoder(model_dir: Path, dtype: "torch.dtype") -> "PreTrainedModel":
     return model
 
 
+@lru_cache(maxsize=1)
 def load_tokenizer(model_dir: Path) -> Any:
-    """The encoder's tokenizer: its tokenizer.json as it is, where it has one, for what transformers builds from the
-    same file by the model's type depends on the version. A text with `</s>` in it means these four characters.
+    """The encoder's tokenizer, kept for the next language: its tokenizer.json as it is, where it has one, for what
+    transformers builds from the same file by the model's type depends on the version. A text with `</s>` in it means
+    these four characters.
 
     Raises:
         InputError: it cannot be read, or needs a package that is not installed.
@@ -170,19 +166,6 @@ def check_length(config: EncoderConfig, key: str, max_tokens: int) -> None:
     context = context_tokens(local(config.path)) if config.path else PACKAGED.get(config.asset or "")
     if context and max_tokens > context:
         raise InputError(f"{key}={max_tokens} exceeds the context of encoder={config.name}, {context}; lower it")
-
-
-def _packaged(name: str) -> Step:
-    def run(work: Workspace) -> None:
-        shutil.rmtree(work.dir / "model", ignore_errors=True)
-        [binary] = work.inputs["asset"].rglob("*.bin")
-        log.info("converting   %s", binary.name)
-        convert(binary, work.dir / "model")
-        packaged = asset(name)
-        packages = [str(package) for package in packaged.packages]
-        write_json(work.dir / "source.json", {"asset": name, "packages": packages, "licence": packaged.licence})
-
-    return Step("encoder", run, {"asset": name, "dtype": "bfloat16"}, {"asset": asset_step(name)})
 
 
 def _check_kind(what: str, config: dict[str, Any]) -> str:

@@ -44,6 +44,14 @@ def check_source(group: str, hub_id: str | None, revision: str | None, path: str
         _check_directory(f"{group}.path={path}", local(path))
 
 
+def check_one_source(group: str, asset: str | None, hub_id: str | None, path: str | None, own: str) -> None:
+    """Raises InputError unless exactly one of them is given; `own` says how to take a model of one's own."""
+    given = {key: value for key, value in (("asset", asset), ("hub_id", hub_id), ("path", path)) if value}
+    if len(given) != 1:
+        got = ", ".join(f"{group}.{key}={value}" for key, value in given.items()) or "none of them"
+        raise InputError(f"give exactly one of {group}.asset, {group}.hub_id and {group}.path, not {got}; {own}")
+
+
 def _check_directory(where: str, path: Path) -> None:
     if not (path / "config.json").is_file():
         raise InputError(f"{where} has no config.json; give a directory in Hugging Face format")

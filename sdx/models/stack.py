@@ -30,13 +30,14 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput, logging
+from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput
 from transformers.utils.hub import cached_file
 
 from sdx.config import InputError
 from sdx.languages import Language, language
 from sdx.models.encoder import load_encoder
 from sdx.models.encoder_languages import encoder_segments
+from sdx.models.loading import padded, unreported
 from sdx.models.parts import Part, directory
 from sdx.models.segments import Segments, llm_segments
 
@@ -149,7 +150,8 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
         if config.encoder:
             self.encoder = load_encoder(self.directories["encoder"], dtype).requires_grad_(False).eval()
         if config.llm:
-            self.llm = _load_llm(self.directories["llm"], dtype).requires_grad_(False)
+            with unreported():  # an untied head is left over
+                self.llm = AutoModel.from_pretrained(self.directories["llm"], dtype=dtype).requires_grad_(False)
             if config.bidirectional:
                 _see_both_ways(self.llm)
         if config.encoder:
@@ -237,9 +239,8 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
         order = sorted(range(len(found)), key=lambda index: -len(found[index]))
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            ids, mask = padded([found[index] for index in batch], self.pad_id)
-            ids, mask = ids.to(self.device), mask.to(self.device)
-            vectors[batch] = masked_mean(self.states(ids, mask), mask).cpu()
+            inputs = {name: its.to(self.device) for name, its in padded([found[i] for i in batch], self.pad_id).items()}
+            vectors[batch] = masked_mean(self.states(**inputs), inputs["attention_mask"]).cpu()
         return vectors
 
     def segments(self, lang: str) -> Segments:
@@ -392,16 +393,6 @@ def segments_of(config: StackConfig, parts: Mapping[str, Path], spoken: Language
     return llm_segments(AutoTokenizer.from_pretrained(parts["llm"]))
 
 
-def _load_llm(model_dir: Path, dtype: torch.dtype) -> Any:
-    """Without its head; that an untied one is left over would be a report of many lines at each loading."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        return AutoModel.from_pretrained(model_dir, dtype=dtype)
-    finally:
-        logging.set_verbosity(verbosity)
-
-
 def is_trained(name: str) -> bool:
     """Whether a weight of the model is one that `save_pretrained` writes."""
     return name.startswith(TRAINED) or ADAPTER in name
@@ -413,13 +404,6 @@ def masked_mean(states: Tensor, attention_mask: Tensor | None) -> Tensor:
         return states.float().mean(1)
     weights = attention_mask.float() / attention_mask.sum(1, keepdim=True)
     return (weights[:, None] @ states.float()).squeeze(1)
-
-
-def padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Ids and mask, `[batch, seq]`, padded on the right."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([[*row, *[pad_id] * (longest - len(row))] for row in rows])
-    return ids, torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
 
 
 @contextmanager

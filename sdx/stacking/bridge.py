@@ -90,8 +90,8 @@ def stack_step(
 def _fit(work: Workspace, prefix: str, bridge: BridgeConfig, bidirectional: bool, max_tokens: int, seed: int) -> None:
     import torch
 
-    from sdx.models.backbone import quiet
     from sdx.models.encoder import hidden_size
+    from sdx.models.loading import quiet
     from sdx.models.parts import Part
     from sdx.models.stack import StackConfig, StackModel
 
@@ -148,17 +148,17 @@ class _Readings:
         self.sequences: list[Any] = []
 
     def read(self, texts: Sequence[str]) -> None:
-        from sdx.models.stack import padded
+        from sdx.models.loading import padded
 
         model, batch = self.model, [[text] for text in texts]
         ones = self.segments.encode(batch, self.max_tokens)
-        ids, mask = (part.to(model.device) for part in padded([one.ids for one in ones], model.pad_id))
+        ids, mask = (part.to(model.device) for part in padded([one.ids for one in ones], model.pad_id).values())
         states = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float().cpu()
         self.states.append(states[mask.bool().cpu()])
         if model.llm is None:
             return
         others = self.own.encode(batch, self.max_tokens)
-        ids, mask = (part.to(model.device) for part in padded([one.ids for one in others], 0))
+        ids, mask = (part.to(model.device) for part in padded([one.ids for one in others], 0).values())
         embedded = model.llm.get_input_embeddings()(ids).float().cpu()
         taught = model.states_of_llm(ids, mask).float().cpu()
         for number, (text, one, other) in enumerate(zip(texts, ones, others, strict=True)):

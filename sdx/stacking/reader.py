@@ -39,7 +39,7 @@ def _loaded(model_dir: Path, parts: Mapping[str, Path]) -> Any:
     import torch
 
     from sdx.models import stack
-    from sdx.models.backbone import quiet
+    from sdx.models.loading import quiet
     from sdx.ranks import local_rank
 
     quiet()

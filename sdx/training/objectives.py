@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from sdx.models.loading import padded
 from sdx.training import packing
 from sdx.training.loss import linear_cross_entropy
 
@@ -26,7 +27,7 @@ class Objective(Protocol[Item]):
         """A micro-batch of one example or more, as CPU tensors and plain numbers.
 
         Args:
-            packed: the model takes packs (`packing.join`); else padded rows (`packing.pad`).
+            packed: the model takes packs (`packing.join`); else padded rows (`models.loading.padded`).
         """
 
     def targets(self, example: Item) -> int:
@@ -71,7 +72,7 @@ class CausalLM:
             predicted, with `labels` `[targets]`.
         """
         ids = [example.input_ids for example in examples]
-        inputs = packing.join(ids) if packed else packing.pad(ids, self.pad_id)
+        inputs = packing.join(ids) if packed else padded(ids, self.pad_id)
         lengths = [len(row) for row in ids]
         spans = lengths if packed else [max(lengths)] * len(lengths)
         starts = accumulate(spans[:-1], initial=0)

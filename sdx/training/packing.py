@@ -75,12 +75,3 @@ def join(examples: Sequence[Sequence[int]]) -> dict[str, Any]:
         "max_length_k": max(lengths),
         "attention_pairs": kept_pairs(lengths),
     }
-
-
-def pad(examples: Sequence[Sequence[int]], pad_id: int) -> dict[str, Any]:
-    """The same as padded rows: `input_ids` and `attention_mask`, `[batch, seq]`, padded on the right."""
-    longest = max(map(len, examples))
-    return {
-        "input_ids": torch.tensor([[*example, *[pad_id] * (longest - len(example))] for example in examples]),
-        "attention_mask": torch.tensor([[1] * len(e) + [0] * (longest - len(e)) for e in examples]),
-    }

@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor
 
+from sdx.models.loading import padded
 from sdx.ranks import is_main
 from sdx.training import attention, packing
 from sdx.training.quiet import deepspeed, silence
@@ -67,7 +68,7 @@ def takes_packs(engine: deepspeed.DeepSpeedEngine, llm: Any) -> bool:
 
     ordinary = llm.config._attn_implementation
     with asking(engine, outputs), silence():
-        [alone] = engine(send_to_device(packing.pad([SECOND], pad_id=0), engine.device))
+        [alone] = engine(send_to_device(padded([SECOND], pad_id=0), engine.device))
         attention.prepare(engine.device)
         llm.set_attn_implementation(attention.PACKED)
         obstacle = _obstacle(engine, alone)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from sdx.models.stack import padded, without_adapters
+from sdx.models.loading import padded
+from sdx.models.stack import without_adapters
 from sdx.training import packing
 
 Span = tuple[int, int]
@@ -59,18 +60,17 @@ class Reader:
         packed = packed and self.llm
         if not self.stacked:
             return _own_tokens(rows, spans, packed, self.pad_id)
-        ids, mask = padded(rows, self.pad_id)
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        inputs: dict[str, Any] = padded(rows, self.pad_id)
         if packed:
             inputs |= {key: value for key, value in packing.join(rows).items() if key != "input_ids"}
-            inputs["places"] = mask.flatten().nonzero().squeeze(1)
+            inputs["places"] = inputs["attention_mask"].flatten().nonzero().squeeze(1)
         return {"inputs": inputs, **_pooling(rows, spans, packed)}
 
 
 def _own_tokens(
     rows: Sequence[list[int]], spans: Sequence[Sequence[Span]], packed: bool, pad_id: int
 ) -> dict[str, Any]:
-    inputs = packing.join(rows) if packed else packing.pad(rows, pad_id)
+    inputs = packing.join(rows) if packed else padded(rows, pad_id)
     return {"inputs": inputs, **_pooling(rows, spans, packed)}
 
 

@@ -28,6 +28,7 @@ from sdx.models.hub import (
     local,
 )
 from sdx.models.hub import available as available  # where `auto` looks for it
+from sdx.models.loading import unreported
 from sdx.ranks import local_rank
 from sdx.translation import segment
 from sdx.translation.base import Surroundings, Translator
@@ -221,17 +222,11 @@ def _load_model(model_dir: Path, precision: Precision) -> Any:
     """The encoder and decoder, for inference, on this process' GPU where there is one."""
     import torch
     from transformers import GenerationConfig, M2M100ForConditionalGeneration
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # old checkpoints carry position tables, and a report of many lines says so
-    try:
+    with unreported():  # old checkpoints carry position tables
         model, report = M2M100ForConditionalGeneration.from_pretrained(
             model_dir, dtype=getattr(torch, _DTYPES[precision]), output_loading_info=True
         )
-    finally:
-        logging.set_verbosity(verbosity)
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{model_dir} lacks {len(missing)} weights, such as {missing[0]}; get its files again")
     model.generation_config = GenerationConfig()  # its own limits a translation to 200 tokens

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForMultipleChoice, AutoModelForSequenceClassification
 
 from sdx.config import InputError
+from sdx.models.loading import padded
 from sdx.models.parts import Part
 from sdx.models.stack import (
     StackConfig,
@@ -20,7 +21,6 @@ from sdx.models.stack import (
     StackModel,
     is_trained,
     masked_mean,
-    padded,
     without_adapters,
 )
 from sdx.stacking.training import _pad_id
@@ -58,7 +58,7 @@ def stack(models: dict[str, Path], kind: type[Any] = StackModel, encoder: str = 
 def batch_of(model: Any, rows: list[tuple[str, ...]], lang: str = "en") -> dict[str, torch.Tensor]:
     """What a head reads: ids, mask and, of the last two texts of each row, the places."""
     encoded = model.segments(lang).encode(rows, 64)
-    ids, mask = padded([one.ids for one in encoded], model.pad_id)
+    ids, mask = padded([one.ids for one in encoded], model.pad_id).values()
     spans = torch.tensor([one.spans[-2:] for one in encoded])
     batch = {"input_ids": ids, "attention_mask": mask}
     return batch | ({"spans": spans} if isinstance(model, StackForMultipleChoice) else {})
@@ -171,7 +171,7 @@ def test_the_first_token_sees_the_last_only_both_ways(models: dict[str, Path], l
         (one, two), long = rows[0], rows[1][0]
         packed = model.states(**packing.join([long, one]))[0]
         model.llm.set_attn_implementation("sdpa")
-        padded_rows = packing.pad([long, one], 0)
+        padded_rows = padded([long, one], 0)
         alone = model.states(**padded_rows)
         torch.testing.assert_close(packed[: len(long)], alone[0], atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(packed[len(long) :], alone[1, :3], atol=2e-5, rtol=1e-4)

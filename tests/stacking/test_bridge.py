@@ -12,8 +12,9 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, LlamaM
 from sdx.artifacts import Step, Store, read_json
 from sdx.config import InputError
 from sdx.models import encoder_languages
+from sdx.models.loading import padded
 from sdx.models.segments import llm_segments
-from sdx.models.stack import StackModel, padded
+from sdx.models.stack import StackModel
 from sdx.stacking.bridge import BridgeConfig, Projection, fitted, stack_step
 from tests.stacking.given import SENTENCES, parts_of, texts_step
 from tests.tiny import tiny_encoder, tiny_model
@@ -34,7 +35,7 @@ def load(out: Path, encoder: Path | None, llm: Path | None) -> Any:
 def states_of(model: Any) -> torch.Tensor:
     """Every token's state from the encoder, `[tokens, d]`."""
     encoded = model.segments("en").encode([(text,) for text in SENTENCES], 64)
-    ids, mask = padded([one.ids for one in encoded], model.pad_id)
+    ids, mask = padded([one.ids for one in encoded], model.pad_id).values()
     with torch.no_grad():
         states = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
     return states[mask.bool()]

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModel
 
 from sdx.config import TrainConfig
+from sdx.models.loading import padded
 from sdx.ranks import is_main
 from sdx.training import packing
 from sdx.training.throughput import Cost
@@ -91,7 +92,7 @@ class Classes:
 
     def collate(self, examples: Sequence[Labelled], packed: bool) -> dict[str, Any]:
         ids = [example.input_ids for example in examples]
-        inputs = packing.join(ids) if packed else packing.pad(ids, pad_id=3)
+        inputs = packing.join(ids) if packed else padded(ids, pad_id=3)
         labels = torch.tensor([example.label for example in examples])
         return {"inputs": inputs, "lengths": [len(row) for row in ids], "labels": labels}
 

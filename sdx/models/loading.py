@@ -1,0 +1,40 @@
+"""What loading a model of transformers prints, and what its batches look like."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def quiet() -> None:
+    """No bars of transformers between ours."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+
+
+@contextmanager
+def unreported() -> Iterator[None]:
+    """While inside, no bars, and no report of many lines on weights that a checkpoint has and the model has not."""
+    from transformers.utils import logging
+
+    quiet()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def padded(rows: Sequence[Sequence[int]], pad_id: int) -> "dict[str, Tensor]":
+    """`input_ids` and `attention_mask`, `[batch, seq]`, padded on the right."""
+    import torch
+
+    longest = max(map(len, rows))
+    return {
+        "input_ids": torch.tensor([[*row, *[pad_id] * (longest - len(row))] for row in rows]),
+        "attention_mask": torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows]),
+    }
