@@ -23,7 +23,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from sdx import __version__
+from sdx import __version__, events
 from sdx.config import InputError
 from sdx.ranks import is_main
 
@@ -182,6 +182,7 @@ class Store:
     def _work(self, step: Step, workspace: Workspace) -> None:
         resumed = workspace.dir.exists()
         log.info("%-12s %s %s", step.name, "resumes" if resumed else "starts ", step.key)
+        events.step_began(step.name, step.key, resumed)
         workspace.dir.mkdir(exist_ok=True)
         if step.collective:
             (workspace.dir / LAUNCH).write_text(launch_id())
@@ -200,6 +201,7 @@ class Store:
         }
         write_json(workspace.dir / MANIFEST, manifest)
         self._seen.add(step.key)
+        events.step_done(step.name, step.key, manifest)
         counts = ", ".join(f"{name} {value}" for name, value in workspace.counts.items())
         log.info("%-12s done in %.1f s%s", step.name, seconds, f": {counts}" if counts else "")
 

@@ -1,13 +1,17 @@
 """One progress bar for every long stage: live on a terminal, a line every 15 s in a log file."""
 
+import math
 import sys
+import time
 from typing import Any
 
 from tqdm import tqdm
 
+from sdx.events import Reading, progressed
 from sdx.ranks import is_main
 
 LOG_INTERVAL_S = 15.0
+TELL_INTERVAL_S = 1.0
 
 
 class Progress(tqdm):  # type: ignore[misc]
@@ -34,6 +38,31 @@ class Progress(tqdm):  # type: ignore[misc]
             bar_format="{desc} {percentage:3.0f}% {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}{postfix}]",
             file=None if live else _Lines(),
         )
+        self._stage, self._unit, self._found, self._done = stage, unit, done, done
+        self._began, self._told = time.monotonic(), -TELL_INTERVAL_S
+        self._tell()
+
+    def update(self, n: float | None = 1) -> bool | None:
+        drawn: bool | None = super().update(n)
+        self._done += int(n or 0)
+        self._tell()
+        return drawn
+
+    def close(self) -> None:
+        self._tell(last=True)
+        self._told = math.inf  # tqdm closes a bar once more when it is thrown away
+        super().close()
+
+    def _tell(self, last: bool = False) -> None:
+        """What the bar shows, to whoever watches. The bar's own counts stand still where it is not shown."""
+        now = time.monotonic()
+        if not is_main() or (now - self._told < TELL_INTERVAL_S and not (last and self._told <= now)):
+            return
+        self._told = now
+        made = self._done - self._found
+        rate = made / (now - self._began) if made else None
+        eta_s = (self.total - self._done) / rate if rate else None
+        progressed(Reading(self._stage, self._done, int(self.total), self._unit, rate, eta_s))
 
 
 class _Lines:
