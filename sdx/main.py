@@ -32,12 +32,15 @@ import sdx.evaluation.hub
 import sdx.evaluation.labelled_config
 import sdx.methods
 import sdx.translation
+from sdx import composition, sweep
 from sdx import config as schema
-from sdx import sweep
 from sdx.config import Config, InputError
 from sdx.disk import disk_full
 from sdx.languages import codes, language
+from sdx.launching.config import SCHEMAS
+from sdx.preemption import Preempted
 from sdx.ranks import is_main
+from sdx.search.sweeper import OptunaConfig
 
 log = logging.getLogger("sdx")
 
@@ -57,7 +60,7 @@ GROUPS = {
     "scale": schema.ScaleConfig,
     "tracking": schema.TrackingConfig,
 }
-NOT_IN_CELL_NAME = ("cache_dir", "runs_dir", "tracking", "plan", "hydra")
+NOT_IN_CELL_NAME = ("cache_dir", "runs_dir", "tracking", "plan", "stages", "hydra")
 FREE = "free some or give another directory; what is finished stays, and the same command goes on from there"
 QUIET_RANK = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
 
@@ -85,9 +88,13 @@ def register() -> None:
         for module in _modules(place):
             for name, node in getattr(module, "SCHEMAS", {}).items():
                 store.store(group=group, name=f"schema_{name}", node=node)
+    for name, node in SCHEMAS.items():
+        store.store(group="hydra/launcher", name=f"schema_{name}", node=node)
     for code, entry in codes().items():
         store.store(group="lang", name=code, node={"targets": {code: entry.flores}})
+    store.store(group="hydra/sweeper", name="schema_optuna", node=OptunaConfig)
     if not OmegaConf.has_resolver("cell_name"):
+        composition.quicken()
         OmegaConf.register_new_resolver("cell_name", cell_name)
         Plugins.instance().register(ExperimentsPath)
 
@@ -112,21 +119,16 @@ def cell_name(*, _root_: DictConfig) -> str:
 def job(cfg: DictConfig) -> None:
     """One cell, in Hydra's run directory."""
     try:
-        if missing := sorted(OmegaConf.missing_keys(cfg)):
-            raise InputError(f"{missing[0]} has no value; give it as {missing[0]}=...")
-        config = OmegaConf.to_object(cfg)
-        assert isinstance(config, Config)
-        from sdx.run import run
+        from sdx.run import run, typed
 
-        run(config, Path(HydraConfig.get().runtime.output_dir))
+        run(typed(cfg), Path(HydraConfig.get().runtime.output_dir))
     except Exception as error:
         if disk_full(error):
             where = f"cache_dir={cfg.cache_dir} or runs_dir={cfg.runs_dir}"
             error = InputError(f"no space left on the disk of {where}; {FREE}")
         if not isinstance(error, InputError):
             raise
-        if HydraConfig.get().mode is RunMode.MULTIRUN:  # the other cells go on; Hydra raises it at the end
-            log.error("%-12s %s", "failed", error)
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise error from None
         sys.exit(fail(str(error), 2))  # here, for Hydra would print a line of its own before ours
 
@@ -141,15 +143,12 @@ def main() -> None:
     if not is_main():
         sys.argv += QUIET_RANK
     try:
-        if any(a.startswith("hydra/launcher=") for a in arguments) and not {"-m", "--multirun"} & set(arguments):
-            launcher = next(a for a in arguments if a.startswith("hydra/launcher="))
-            raise InputError(f"{launcher} needs -m: without it the job would run here; write python -m sdx -m ...")
-        try:
-            job()
-        except Exception:  # of a sweep: some cells failed, the others have finished
-            sweep.conclude()
-            raise
-        sweep.conclude()
+        sweeps = [a for a in arguments if a.startswith(("hydra/launcher=", "hydra/sweeper="))]
+        if sweeps and not {"-m", "--multirun"} & set(arguments):
+            raise InputError(f"{sweeps[0]} needs -m: without it one job would run here; write python -m sdx -m ...")
+        job()
+        if code := sweep.conclude():
+            sys.exit(code)
     except (HydraException, OmegaConfBaseException, InputError) as error:
         logging.shutdown()
         sys.exit(fail(explain(error, arguments), 2))
@@ -159,7 +158,7 @@ def main() -> None:
         what = f"{error.filename}: {error.strerror}"
         sys.exit(fail(f"{what}; see to its permissions or give another cache_dir or runs_dir", 2))
     except SystemExit as stop:
-        if stop.code == os.EX_TEMPFAIL:  # preempted: whoever launched this is to launch it again
+        if isinstance(stop, Preempted):  # whoever launched this is to launch it again
             fail(str(stop), os.EX_TEMPFAIL)
         raise
     except KeyboardInterrupt:

@@ -1,24 +1,30 @@
 """One cell: steps are planned, realised in an order that shows results early, and reported. What is done is skipped."""
 
-import importlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from sdx.artifacts import Step, Store
-from sdx.config import Config, InputError, TranslatorConfig
+from sdx.config import Config, InputError, Stages, TranslatorConfig
 from sdx.data import filters
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.tasks import Task
+from sdx.events import watched
 from sdx.methods.base import Cell, Method
 from sdx.models import backbone
 from sdx.planning.show import show
+from sdx.preemption import listening
 from sdx.ranks import is_main
 from sdx.reporting.report import conclude
 from sdx.stacking import reader
+from sdx.state import StateFile
+from sdx.targets import target
 from sdx.tracking import Tracker
 from sdx.training import limits
 from sdx.translation.base import Translator
@@ -48,6 +54,11 @@ class Work:
     """A sentence for each benchmark and language that cannot be run."""
 
     @property
+    def ends(self) -> list[Step]:
+        """What the report is made of."""
+        return [self.model, *(step for one in self.outcomes for step in (one.before, one.after) if step)]
+
+    @property
     def steps(self) -> list[Step]:
         """What is realised, in this order: what shows results early comes first."""
         before = [step for outcome in self.outcomes for step in (*outcome.suite.needs, outcome.before)]
@@ -60,35 +71,96 @@ def run(config: Config, run_dir: Path) -> None:
     Raises:
         InputError: the configuration cannot work; nothing was loaded or written to the cache.
     """
-    began = time.monotonic()
-    tracker = Tracker(config, run_dir)
-    work = prepare(config, run_dir, tracker)
-    store = Store(Path(config.cache_dir).expanduser())
-    for reason in work.skipped if is_main() else ():
-        log.warning("%-12s %s", "not run", reason)
     if config.plan:
+        work = prepare(config, run_dir, Tracker(config, run_dir))
         if is_main():
-            show(config, store, work.steps)
+            _say(work.skipped)
+            show(config, _store(config), work.steps)
         return
+    with listening(), StateFile(run_dir) as state, Tracker(config, run_dir) as tracker, watched(tracker):
+        _run(config, run_dir, state, tracker)
+
+
+def _run(config: Config, run_dir: Path, state: StateFile, tracker: Tracker) -> None:
+    began = time.monotonic()
+    work = prepare(config, run_dir, tracker)
+    store = _store(config)
+    _say(work.skipped)
     log.info("%-12s %s, cache %s", "run", run_dir, store.root)
-    for step in [*_sources(store, work.steps), *work.steps]:
-        if step.name in MODEL_LOADING and not store.cached(step):
-            inputs = step.inputs.values()
-            if step.name not in READING or not all(map(store.cached, inputs)):
-                reader.release()  # before an input that trains
-            for needed in inputs:
-                store.realise(needed)
-            work.cell.translator.unload()
-            work.cell.mt.unload()
-            work.cell.generator.unload()
-        store.realise(step)
-    if is_main():
+    preparing = config.stages is Stages.prepare
+    steps = _data(work.steps) if preparing else work.steps
+    steps = [*_sources(store, steps), *steps]
+    state.expect(len(steps))
+    for step in steps:
+        _realise(step, store, work.cell)
+        state.step_finished()
+    if preparing:
+        state.prepared()
+        log.info("%-12s %s; without stages=prepare the same command trains", "prepared", run_dir)
+    elif is_main():
         conclude(run_dir, config, store, work.model, work.outcomes, work.skipped, tracker, began)
+
+
+def _say(skipped: Sequence[str]) -> None:
+    for reason in skipped if is_main() else ():
+        log.warning("%-12s %s", "not run", reason)
+
+
+def _store(config: Config) -> Store:
+    return Store(Path(config.cache_dir).expanduser())
+
+
+def _realise(step: Step, store: Store, cell: Cell) -> None:
+    if step.name in MODEL_LOADING and not store.cached(step):
+        inputs = step.inputs.values()
+        if step.name not in READING or not all(map(store.cached, inputs)):
+            reader.release()  # before an input that trains
+        for needed in inputs:
+            store.realise(needed)
+        cell.translator.unload()
+        cell.mt.unload()
+        cell.generator.unload()
+    store.realise(step)
+
+
+def _data(steps: Sequence[Step]) -> list[Step]:
+    """Of these steps and all behind them, the last ones that nothing trains or scores for."""
+
+    @cache
+    def is_data(step: Step) -> bool:
+        return step.name not in MODEL_LOADING and all(map(is_data, step.inputs.values()))
+
+    found: dict[str, Step] = {}
+
+    def visit(step: Step) -> None:
+        if is_data(step):
+            found[step.key] = step
+        else:
+            for needed in step.inputs.values():
+                visit(needed)
+
+    for step in steps:
+        visit(step)
+    return list(found.values())
 
 
 def _sources(store: Store, steps: Sequence[Step]) -> list[Step]:
     """Files, packages, corpora and models that steps still to do are made from: what is wrong with them shows first."""
     return [step for step in store.needed(steps).values() if step.name in SOURCES and not store.cached(step)]
+
+
+def typed(cfg: DictConfig) -> Config:
+    """The configuration of a cell, as Hydra composed it, less hydra's own part.
+
+    Raises:
+        InputError: a value is missing.
+        omegaconf.errors.OmegaConfBaseException: one has another type.
+    """
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise InputError(f"{missing[0]} has no value; give it as {missing[0]}=...")
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, Config)
+    return config
 
 
 def prepare(config: Config, run_dir: Path, tracker: Tracker) -> Work:
@@ -116,25 +188,19 @@ def check(config: Config) -> None:
     scale = config.scale
     if config.backbone.path:
         backbone.check_length(Path(config.backbone.path).expanduser(), scale.max_length_tokens)
-    for key in ("corpus_rows", "parallel_rows", "heldout_rows", "max_steps", "eval_items"):
+    for key in ("corpus_rows", "parallel_rows", "heldout_rows", "validation_rows", "max_steps", "eval_items"):
         if (value := getattr(scale, key)) < 0:
             raise InputError(f"scale.{key}={value} is negative; give 0 or more")
+    if 0 < scale.corpus_rows <= scale.validation_rows:
+        raise InputError(
+            f"scale.validation_rows={scale.validation_rows} leaves nothing of scale.corpus_rows={scale.corpus_rows} to "
+            "train on; lower it"
+        )
     for key in ("max_new_tokens", "max_length_tokens", "epochs"):
         if (value := getattr(scale, key)) < 1:
             raise InputError(f"scale.{key}={value} is too small; give 1 or more")
     if "instructions" in config.task and scale.heldout_rows < 1:
         raise InputError("scale.heldout_rows=0 leaves nothing for task instructions; raise it or leave the task out")
-
-
-def target(path: str) -> Any:
-    """The class that a `_target_` names. Limited to sdx: a configuration is data, not a program."""
-    module, _, name = path.rpartition(".")
-    if not module.startswith("sdx."):
-        raise InputError(f"_target_={path} is not in sdx; name a class as sdx.module.Class")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise InputError(f"_target_={path} does not exist; see the YAML files of that group in conf/") from None
 
 
 def build_translator(config: TranslatorConfig) -> Translator:

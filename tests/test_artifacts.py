@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sdx.artifacts import BatchLog, Step, Store, Workspace, read_json, read_rows
+from sdx.artifacts import BatchLog, Step, Store, Workspace, read_json, read_rows, write_json
 
 
 def writes(text: str):
@@ -65,6 +65,25 @@ def test_a_failed_step_is_not_published_and_continues_where_it_stopped(tmp_path:
 
     store.realise(Step("a", continues))
     assert store.manifest(Step("a", continues))["resumed"] is True
+
+
+def test_what_a_kill_left_half_written_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = Store(tmp_path)
+
+    def run(workspace: Workspace) -> None:
+        write_json(workspace.dir / "out.json", {})
+
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.replace", cut)
+        with pytest.raises(KeyboardInterrupt):
+            store.realise(Step("a", run))
+    (partial,) = (tmp_path / "artifacts/a").glob("*.partial")
+    assert len(list(partial.iterdir())) == 1
+    path = store.realise(Step("a", run))
+    assert {file.name for file in path.iterdir()} == {"out.json", "manifest.json"}
 
 
 def test_inputs_of_a_cached_step_are_not_made_again(tmp_path: Path):

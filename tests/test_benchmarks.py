@@ -23,12 +23,15 @@ from benchmarks import (
     report,
     self_translation,
     stacking,
+    sweep,
     train,
     translations,
 )
 from benchmarks.models import SHAPES, random_model
 from sdx.artifacts import Store, read_json, write_json
 from sdx.config import Adapter, ShapeConfig
+from sdx.reporting.compare import compare as compare_cells
+from tests.reporting import test_compare as written
 from tests.tiny import tiny_encoder, tiny_model
 
 VOCABULARY = SHAPES["tiny"]["vocab_size"]
@@ -314,3 +317,17 @@ def test_the_stacks_table():
         ["x", "translate-test", "1.00 (1.00 to 1.00)", "3.00 x (2.00 to 4.00)"],
         ["x", "LLM on the source text", "8.00 (8.00 to 8.00)", "0.38 x (0.25 to 0.50)"],
     ]
+
+
+def test_a_finished_cell_is_compared_under_every_method_language_and_seed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    cell = written.cell(tmp_path, "one", written.config(), [written.score(50, 60)], right=20)
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    sweep.copies(cell, copies, seeds=2)
+    compare_cells([copies], "none")
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert len((copies / "comparison.csv").read_text().splitlines()) == 1 + 5 * 5 * 2
+    assert "sdrrl lang=de seed=2" in printed.out

@@ -1,28 +1,32 @@
 """kill -9 at random moments of every stage, then the same command: nothing is made twice, nothing differs."""
 
-import contextlib
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+from sdx import main, run
+from sdx.artifacts import Store
+from sdx.config import Config
+from sdx.tracking import Tracker
 from tests.evaluation.labelled_data import parquet, squad_rows
+from tests.forks import forks
 from tests.tiny import tiny_model
 
-ROOT = Path(__file__).parents[1]
 KILLS = {"generate": 5, "translate": 4, "filter": 1, "mix": 2, "train": 5, "score": 3}
 """Step at which a run is killed -> how many times. The held-out answers of the trained model are `generate`, too."""
 assert sum(KILLS.values()) == 20
-LONGEST_S = {"filter": 0.05, "mix": 0.05, "tokens": 0.02, "training": 0.05}
-"""A short step is over soon, and once it is published no kill can hit it any more."""
+LONGEST_S = 0.1
+"""How long at most after a seam the kill comes. It cannot come too late: the run waits for it at the next seam."""
 SDRRL = (
     "method=sdrrl",
     "task=[instructions,belebele]",
@@ -64,51 +68,31 @@ ARGUMENTS = (
 
 
 class Launcher:
-    """A process that starts runs with these arguments, see `tests/launcher.py`."""
+    """Starts runs with these arguments.
+
+    Args:
+        path: where they start; holds the model, `tiny`.
+    """
 
     def __init__(self, path: Path, arguments: Sequence[str]) -> None:
         self.path, self.arguments = path, arguments
-        self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests/launcher.py")],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(path / "launcher.log").open("w"),
-            text=True,
-        )
-        assert self.process.stdin
-        assert self.process.stdout
-        self.orders, self.answers = self.process.stdin, self.process.stdout
-        assert self.answers.readline() == "ready\n", (path / "launcher.log").read_text()
 
-    def start(self, cache: Path, *overrides: str) -> int:
-        environment = {"SDX_CACHE": str(cache), "JOURNAL": f"{cache}.journal"}
+    def start(self, cache: Path, *overrides: str, stop: tuple[str, int] | None = None) -> int:
+        """The process' number; it stops at that seam of a step, to be killed."""
+        environment = {"SDX_CACHE": str(cache), "JOURNAL": f"{cache}.journal", "SEAMS": f"{cache}.seams"}
         here = (f"backbone.path={self.path / 'tiny'}", f"runs_dir={cache}-runs")
-        arguments = [*here, *self.arguments, *overrides]
-        order = {"cwd": str(self.path), "log": f"{cache}.log", "environment": environment, "arguments": arguments}
-        self.orders.write(json.dumps(order) + "\n")
-        self.orders.flush()
-        word, number = self.answers.readline().split()
-        assert word == "started"
-        return int(number)
+        log = Path(f"{cache}.log")
+        return forks().start([*here, *self.arguments, *overrides], self.path, log, log, environment, stop)
+
+    def reach(self) -> None:
+        forks().reach()
 
     def end(self) -> int:
-        """Waits for the run; its exit status, negative for a signal."""
-        word, _, status = self.answers.readline().split()
-        assert word == "done"
-        return int(status)
-
-
-@contextlib.contextmanager
-def launched(path: Path, arguments: Sequence[str]) -> Iterator[Launcher]:
-    started = Launcher(path, arguments)
-    yield started
-    started.orders.close()
-    started.process.wait(timeout=60)
+        return forks().end()
 
 
 @pytest.fixture(scope="module")
-def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Launcher:
     path = tmp_path_factory.mktemp("interruption")
     tiny_model(path / "tiny")
     words = "sun moon river stone bread water child house street garden".split()
@@ -139,61 +123,72 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
         (path / f"{code}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     parquet(path / "squad.parquet", squad_rows(24))
     parquet(path / "xquad.parquet", squad_rows(4, train=False))
-    with launched(path, ARGUMENTS) as started:
-        yield started
+    return Launcher(path, ARGUMENTS)
+
+
+@dataclass(frozen=True)
+class Calm:
+    """An undisturbed run."""
+
+    cache: Path
+    seams: list[str]
+    """The step, as `<name>/<key>`, of each place where it could have been stopped."""
+
+
+def undisturbed(launcher: Launcher, cache: Path, *overrides: str) -> Calm:
+    launcher.start(cache, *overrides)
+    assert launcher.end() == 0, Path(f"{cache}.log").read_text()
+    return Calm(cache, Path(f"{cache}.seams").read_text().split())
 
 
 @pytest.fixture(scope="module")
-def calm(launcher: Launcher) -> Path:
-    """The cache of an undisturbed run."""
-    cache = launcher.path / "calm"
-    launcher.start(cache, *SDRRL)
-    assert launcher.end() == 0, Path(f"{cache}.log").read_text()
-    return cache
+def calm(launcher: Launcher) -> Calm:
+    return undisturbed(launcher, launcher.path / "calm", *SDRRL)
 
 
-def test_twenty_kills_change_nothing(launcher: Launcher, calm: Path):
+def test_twenty_kills_change_nothing(launcher: Launcher, calm: Calm):
     rough = launcher.path / "rough"
-    killed_often(launcher, rough, KILLS, *SDRRL)
-    assert published(rough) == published(calm)
+    killed_often(launcher, calm, rough, KILLS, *SDRRL)
+    assert published(rough) == published(calm.cache)
     assert_nothing_twice(rough)
 
 
 def test_kills_of_self_translation_change_nothing(launcher: Launcher):
     """What the model keeps of its examples is computed anew in each process, and the translations are the same."""
-    calm, rough = launcher.path / "calm-stt", launcher.path / "rough-stt"
-    launcher.start(calm, *STT)
-    assert launcher.end() == 0, Path(f"{calm}.log").read_text()
-    killed_often(launcher, rough, {"translate": 6, "training": 1}, *STT)
-    assert published(rough) == published(calm)
+    calm, rough = undisturbed(launcher, launcher.path / "calm-stt", *STT), launcher.path / "rough-stt"
+    killed_often(launcher, calm, rough, {"translate": 6, "training": 1}, *STT)
+    assert published(rough) == published(calm.cache)
     assert_nothing_twice(rough)
 
 
-def killed_often(launcher: Launcher, cache: Path, kills: Mapping[str, int], *overrides: str) -> None:
-    """Runs the same command again and again and kills it at these steps, as often as said; then lets it end."""
+def killed_often(launcher: Launcher, calm: Calm, cache: Path, kills: Mapping[str, int], *overrides: str) -> None:
+    """Runs the same command again and again and kills it in these steps, as often as said; then lets it end."""
     seed = int(os.environ.get("SDX_TEST_SEED", time.time_ns() % 10**6))
     print(f"SDX_TEST_SEED={seed}")
     dice = random.Random(seed)
-    left, hit = Counter(kills), Counter[str]()
-    for _ in range(3 * sum(kills.values())):
-        number = launcher.start(cache, *overrides)
-        step = wait_for(number, cache, {name for name, times in left.items() if times})
-        time.sleep(dice.uniform(0, LONGEST_S.get(step, 0.25)) if step else 0)
-        killed = {path.parent.name for path in partials(cache)}
-        kill(number)
-        status = launcher.end()
-        if status == -signal.SIGKILL:
-            hit.update(killed)
-            for name in killed:
-                left[name] -= 1
-        left = +left
-        if not left or status == 0:
-            break
-    print("killed in", dict(hit))
-    assert sum(hit.values()) >= sum(kills.values()) - sum(left.values())
+    for step, seams in moments(calm, kills, dice):
+        number = launcher.start(cache, *overrides, stop=(step, seams))
+        launcher.reach()
+        time.sleep(dice.uniform(0, LONGEST_S))
+        os.killpg(number, signal.SIGKILL)
+        assert launcher.end() == -signal.SIGKILL
+        assert (cache / "artifacts" / f"{step}.partial").is_dir()
+        print("killed in", step)
     launcher.start(cache, *overrides)
     assert launcher.end() == 0, Path(f"{cache}.log").read_text()
-    assert not left, f"no run was killed often enough in {dict(left)}"
+
+
+def moments(calm: Calm, kills: Mapping[str, int], dice: random.Random) -> list[tuple[str, int]]:
+    """When to kill, in this order: in a step, after as many more of its seams; each seam is as likely as another."""
+    at = {step: [n for n, found in enumerate(calm.seams) if found == step] for step in calm.seams}
+    chosen = []
+    for name, times in kills.items():
+        chosen += dice.sample([n for n, step in enumerate(calm.seams) if step.split("/")[0] == name], times)
+    found, before = [], Counter[str]()
+    for step, seam in ((calm.seams[n], at[calm.seams[n]].index(n)) for n in sorted(chosen)):
+        found.append((step, seam - before[step]))
+        before[step] = seam
+    return found
 
 
 def assert_nothing_twice(cache: Path) -> None:
@@ -217,45 +212,43 @@ ABLATIONS = (
 
 
 @pytest.mark.parametrize("override", ABLATIONS)
-def test_an_ablation_calls_neither_the_generator_nor_the_translator(launcher: Launcher, calm: Path, override: str):
-    journal = Path(f"{calm}.journal")
-    before, trained = journal.read_text(), partial_free(calm, "train")
-    given = (argument for argument in SDRRL if not argument.startswith(("task=", f"{override.partition('=')[0]}=")))
-    launcher.start(calm, *given, override, "scale.max_steps=1", "task=belebele")
-    assert launcher.end() == 0, Path(f"{calm}.log").read_text()
+def test_an_ablation_needs_neither_the_generator_nor_the_translator(
+    launcher: Launcher, calm: Calm, override: str, monkeypatch: pytest.MonkeyPatch
+):
+    """What it would make is another mixture and training; generated and translated rows are there already."""
+    main.register()
+    given = [*launcher.arguments, *without(SDRRL, "task", override.partition("=")[0]), override, "task=belebele"]
+    with initialize_config_dir(str(main.CONF), version_base="1.3"):
+        composed = compose("config", overrides=[f"backbone.path={launcher.path / 'tiny'}", *given])
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    monkeypatch.chdir(launcher.path)
+    work = run.prepare(config, launcher.path, Tracker(config, launcher.path))
+    store = Store(calm.cache)
+    made = {step.name for step in store.needed(work.steps).values() if not store.cached(step)}
+    assert work.model.name == "train"
+    assert "train" in made
+    assert not made & {"generate", "translate", "parallel", "dictionary"}
+
+
+def test_an_ablation_calls_neither_the_generator_nor_the_translator(launcher: Launcher, calm: Calm):
+    cache = calm.cache
+    journal = Path(f"{cache}.journal")
+    before, trained = journal.read_text(), partial_free(cache, "train")
+    for override in ("method.subsets.tl=0", "filters.answers=[]"):
+        given = without(SDRRL, "task", override.partition("=")[0])
+        launcher.start(cache, *given, override, "scale.max_steps=1", "task=belebele")
+        assert launcher.end() == 0, Path(f"{cache}.log").read_text()
     assert journal.read_text() == before
-    assert len(partial_free(calm, "train") - trained) == 1  # and yet it was another training
+    assert len(partial_free(cache, "train") - trained) == 2  # and yet they were other trainings
+
+
+def without(arguments: Sequence[str], *keys: str) -> list[str]:
+    return [argument for argument in arguments if argument.partition("=")[0] not in keys]
 
 
 def partial_free(cache: Path, name: str) -> set[str]:
     return {path.name for path in (cache / "artifacts" / name).iterdir() if path.is_dir() and not path.suffix}
-
-
-def wait_for(number: int, cache: Path, names: set[str]) -> str | None:
-    """Until the run works on one of the steps; none if it ended before."""
-    while running(number):
-        for path in partials(cache):
-            if path.parent.name in names:
-                return path.parent.name
-        time.sleep(0.002)
-    return None
-
-
-def partials(cache: Path) -> list[Path]:
-    return list((cache / "artifacts").glob("*/*.partial"))
-
-
-def running(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def kill(number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(number, signal.SIGKILL)
 
 
 def published(cache: Path) -> dict[str, bytes]:

@@ -56,9 +56,9 @@ def test_the_paper_s_settings_win_over_the_laptop_s_in_an_ablation():
     assert (config.translator.name, config.backbone.name) == ("nllb_3b", "llama2_7b")
 
 
-@pytest.mark.parametrize("language", languages(), ids=lambda language: language.flores)
-def test_every_language_is_an_option_without_a_file(language):
-    assert composed(f"lang={language.code}").lang.targets == {language.code: language.flores}
+def test_every_language_is_an_option_without_a_file():
+    table = {language.code: language.flores for language in languages()}
+    assert composed(f"lang=[{','.join(table)}]").lang.targets == table
 
 
 def test_lists_and_sets_of_languages():
@@ -85,6 +85,22 @@ def test_the_run_directory_is_a_function_of_the_configuration():
     assert name("lang=[th,sw]").startswith("sdrrl-smollm2_135m-th+sw-s1-")
 
 
+def test_a_run_that_is_refused_has_loaded_nothing(tmp_path: Path):
+    """All that is imported to check it stays light, or each start of each cell costs seconds."""
+    program = (
+        "import sys; sys.argv = ['sdx', 'method=mt_stack', 'scale.epochs=0', 'plan=true']; import sdx.main\n"
+        "try: sdx.main.main()\nexcept SystemExit as stop: print(stop.code, *sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert "scale.epochs=0" in result.stderr
+    loaded = result.stdout.split()
+    assert loaded[0] == "2"
+    assert not {*loaded} & {"torch", "transformers", "deepspeed", "wandb", "lm_eval", "datasets", "numpy", "scipy"}
+
+
 def test_help_answers_without_loading_anything(tmp_path: Path):
     program = "import sys; sys.argv = ['sdx', '--help']; import sdx.main; sdx.main.main(); print(*sys.modules)"
     result = subprocess.run(
@@ -93,5 +109,20 @@ def test_help_answers_without_loading_anything(tmp_path: Path):
     assert "method      mt_stack, none, sdrrl, self_translate_train, sft, translate_sft" in result.stdout
     assert "encoder     e5_small, nllb_1b, nllb_3b, nllb_600m, opus_mt, path" in result.stdout
     assert "text        file, fineweb, offline" in result.stdout
+    assert not heavy(result)
+
+
+def test_a_config_error_answers_without_loading_anything(tmp_path: Path):
+    program = "import sys; sys.argv = ['sdx', 'method=nonsense']; import sdx.main\n"
+    program += "try: sdx.main.main()\nexcept SystemExit: print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert "method=nonsense is unknown" in result.stderr
+    assert not heavy(result)
+
+
+def heavy(result: subprocess.CompletedProcess[str]) -> set[str]:
+    """What takes long to load, of the modules printed last."""
     loaded = set(result.stdout.splitlines()[-1].split())
-    assert not loaded & {"torch", "transformers", "deepspeed", "wandb", "lm_eval", "datasets"}
+    return loaded & {"torch", "transformers", "deepspeed", "wandb", "lm_eval", "datasets", "optuna", "submitit"}

@@ -3,13 +3,17 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from sdx.artifacts import read_json, read_rows
+from tests import forks
 from tests.tiny import tiny_model, tiny_nllb
 
 ROOT = Path(__file__).parents[1]
@@ -54,15 +58,20 @@ class Workplace:
 
     def sdx(self, *arguments: str, ranks: int = 1, lang: str = "pt") -> tuple[Path, str]:
         """Runs a cell; its directory and what it printed."""
-        launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"] if ranks > 1 else []
-        done = subprocess.run(
-            [sys.executable, "-m", *launch, "sdx", f"lang={lang}", f"backbone.path={self.model}", *SMALL, *arguments],
-            cwd=self.path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(self.path / "cache"), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        given = (f"lang={lang}", f"backbone.path={self.model}", *SMALL, *arguments)
+        environment = {"SDX_CACHE": str(self.path / "cache")}
+        if ranks == 1:
+            done = forks.sdx(*given, cwd=self.path, environment=environment)
+        else:
+            launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", "sdx"]
+            done = subprocess.run(
+                [sys.executable, "-m", *launch, *given],
+                cwd=self.path,
+                env={**os.environ, **forks.ENVIRONMENT, **environment},
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
         printed = done.stdout + done.stderr
         assert done.returncode == 0, printed
         run = re.search(r"run +(runs/\S+|/\S+/runs/[^,\s]+)", printed)
@@ -199,14 +208,16 @@ def test_a_dead_run_goes_on_where_it_stopped(place: Workplace, cell: Path):
     """Killed while it trains: no step before is made again, and the weights are those of an undisturbed run."""
     arguments = [*SDRRL, "seed=7", "train.save_every_steps=1"]
     trained = place.artifacts("train")
-    command = [sys.executable, "-m", "sdx", "lang=pt", f"backbone.path={place.model}", *SMALL, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(place.path / "cache")}
-    process = subprocess.Popen(command, cwd=place.path, env=environment, stderr=subprocess.PIPE, text=True)
-    root = place.path / "cache/artifacts/train"
-    while process.poll() is None and not list(root.glob("*.partial/checkpoints/step_*")):
-        pass
-    process.kill()
-    process.communicate()
+    given = ["lang=pt", f"backbone.path={place.model}", *SMALL, *arguments]
+    root, log = place.path / "cache/artifacts/train", place.path / "killed.log"
+    server = forks.forks()
+    number = server.start(given, place.path, log, log, {"SDX_CACHE": str(place.path / "cache")})
+    with suppress(ProcessLookupError):  # it ended before
+        while not list(root.glob("*.partial/checkpoints/step_*")):
+            os.kill(number, 0)
+            time.sleep(0.01)
+        os.killpg(number, signal.SIGKILL)
+    server.end()
     partial = list(root.glob("*.partial"))
     run, printed = place.sdx(*arguments)
     if partial:  # the kill came before the end

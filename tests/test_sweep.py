@@ -2,8 +2,10 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,21 @@ def printed(place: Workplace) -> str:
     return place.sdx(*arguments)[1]
 
 
+def command(place: Workplace, *arguments: str) -> list[str]:
+    given = ("lang=pt", f"backbone.path={place.model}", *SMALL, *CELLS)
+    return [sys.executable, "-m", "sdx", *given, *arguments, "-m"]
+
+
+def environment(place: Workplace) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(place.path / "cache"), "OMP_NUM_THREADS": "1"}
+
+
+def sweep(place: Workplace, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(place, *arguments), cwd=place.path, env=environment(place), capture_output=True, text=True
+    )
+
+
 def report(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sdx.report", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -32,7 +49,7 @@ def report(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_sweep_ends_with_the_comparison_of_its_cells(place: Workplace, printed: str):
-    last = printed[printed.rindex("next     python") :]
+    last = printed[printed.rindex("from_pretrained loads it") :]
     for name in ("before", "none seed=1", "sft seed=2", "sft, mean of 2 seeds"):
         assert name in last
     assert "none, mean" not in last
@@ -73,21 +90,64 @@ def test_the_report_prints_the_same_table(place: Workplace, printed: str):
 
 
 def test_a_failed_cell_is_named_and_the_others_are_compared(place: Workplace):
-    arguments = ["method=none", "scale.epochs=1,0", "runs_dir=failing", *CELLS, "-m"]
-    done = subprocess.run(
-        [sys.executable, "-m", "sdx", "lang=pt", f"backbone.path={place.model}", *SMALL, *arguments],
-        cwd=place.path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(place.path / "cache"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
+    """It is run again by the same command, which skips the others."""
+    rates = (
+        "method=sft",
+        "train.learning_rate=1e-5,1e30",
+        "runs_dir=failing",
+        "train.warmup_ratio=0",
+        "train.batch_size=2",
     )
-    assert done.returncode == 2
-    assert (place.path / "failing/comparison.md").exists()
-    assert "failed and is not in the table" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("sdx: scale.epochs=0 is too small")
+    for others in ("1 done", "1 skipped"):
+        done = sweep(place, *rates)
+        assert done.returncode == 1
+        assert (place.path / "failing/comparison.md").exists()
+        assert f"sweep    2 cells: {others}, 1 failed" in done.stdout
+        [command] = [line for line in done.stdout.splitlines() if line.startswith("failed   python -m sdx ")]
+        assert "train.learning_rate=1e+30" in command
+        assert "         train.learning_rate=1e+30 is too high" in done.stdout
+        assert "again    python -m sdx lang=pt" in done.stdout
+    [cell] = {path.parent for path in (place.path / "failing").glob("*/error.txt")}
+    assert "InputError: train.learning_rate" in (cell / "error.txt").read_text()
+    assert "is too high" not in (cell / "sdx.log").read_text()  # what it said itself is in the table
     again = report(place.path, "failing")
     assert again.returncode == 0
     assert "has no results.json: that cell has not finished" in again.stderr
+
+
+def test_a_cell_that_cannot_work_stops_the_sweep_before_it_starts(place: Workplace):
+    done = sweep(place, "method=none", "scale.epochs=1,0", "runs_dir=refused")
+    assert done.returncode == 2
+    [said] = [line for line in done.stderr.splitlines() if line.startswith("sdx:")]
+    assert said.startswith("sdx: scale.epochs=0 is too small")
+    assert said.endswith("(the cell scale.epochs=0, one of 2; none was started)")
+    assert not list((place.path / "refused").glob("*/"))
+
+
+def test_cells_at_once_write_into_their_own_logs(place: Workplace):
+    done = sweep(place, "method=none", "seed=3,4", "runs_dir=apart", "hydra.launcher.jobs=2")
+    assert done.returncode == 0, done.stderr
+    assert "sweep    2 cells: 2 done" in done.stdout
+    assert "mmlu_human pt" not in done.stderr
+    for seed in (3, 4):
+        [log] = (place.path / "apart").glob(f"none-*-s{seed}-*/output.log")
+        assert "report " in log.read_text()
+
+
+def test_asked_to_leave_it_stops_its_cells_and_goes_on_later(place: Workplace):
+    arguments = ("method=none", "seed=5,6", "runs_dir=left")
+    process = subprocess.Popen(command(place, *arguments), cwd=place.path, env=environment(place), text=True)
+    deadline = time.monotonic() + 60
+    while not list((place.path / "left").glob("none-*/state.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == os.EX_TEMPFAIL
+    [cell] = (place.path / "left").glob("none-*/state.json")
+    assert read_json(cell)["state"] == "interrupted"
+    done = sweep(place, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "sweep    2 cells: 2 done" in done.stdout
 
 
 def test_nothing_to_compare_is_one_line(tmp_path: Path):

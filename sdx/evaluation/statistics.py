@@ -7,8 +7,9 @@ None of this covers what another training seed would change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import sqrt
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ Z = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
 RESAMPLES = 2000
 SEED = 20240217
+KEPT_SENTENCES = 4000
+"""So many at most, draws are kept in memory: 16 MB."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,25 @@ def _resampled(statistics: np.ndarray) -> np.ndarray:
     """[resample, k]: statistics summed over as many sentences as there are, drawn with replacement."""
     import numpy as np
 
-    random = np.random.default_rng(SEED)
     n = len(statistics)
-    # Ten resamples at a time: [10, n] counts stay small for any n.
-    draws = (random.multinomial(n, np.full(n, 1 / n), size=10) @ statistics for _ in range(RESAMPLES // 10))
-    return np.concatenate(list(draws))
+    draws = _kept_draws(n) if n <= KEPT_SENTENCES else _draws(n)
+    summed = statistics.astype(np.float64)  # as exact for counts, and many times faster than integers
+    return np.concatenate([draw.astype(np.float64) @ summed for draw in draws])
+
+
+def _draws(n: int) -> Iterator[np.ndarray]:
+    """How often each of n sentences is drawn: for ten resamples at a time, [10, n] counts stay small for any n."""
+    import numpy as np
+
+    random = np.random.default_rng(SEED)
+    for _ in range(RESAMPLES // 10):
+        yield random.multinomial(n, np.full(n, 1 / n), size=10).astype(np.uint16)
+
+
+@lru_cache(maxsize=4)
+def _kept_draws(n: int) -> list[np.ndarray]:
+    """They are the same for all scores of as many sentences, and drawing them takes longest."""
+    return list(_draws(n))
 
 
 def _estimate(value: np.ndarray, resamples: np.ndarray, n: int, p: float | None = None) -> Estimate:

@@ -239,6 +239,10 @@ class Method(ABC, Generic[Options]):
     def check(self, cell: Cell) -> None:
         """Raises `InputError` for options that cannot work, before anything is loaded."""
 
+    def validates(self, config: Config) -> bool:
+        """Whether the trained model is selected on validation data: `training` of results.json has `validation`."""
+        return config.scale.validation_rows > 0
+
     def translators(self, cell: Cell) -> Sequence[Translator]:
         """Whose translations are measured where there are references, because the method studies them."""
         return ()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdx.artifacts import Step, read_rows
-from sdx.config import MethodConfig
+from sdx.config import Config, MethodConfig
 from sdx.data.mixture import pair
 from sdx.methods.base import Cell, Method, texts
 
@@ -29,6 +29,9 @@ class TranslateSFTConfig(MethodConfig):
 
 class Untouched(Method[UntouchedConfig]):
     """`none`: the backbone as it is."""
+
+    def validates(self, config: Config) -> bool:
+        return False
 
     def model(self, cell: Cell) -> Step:
         return cell.backbone

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from sdx.artifacts import Step
-from sdx.config import Adapter, InputError, MethodConfig, Schedule, TrainConfig
+from sdx.config import Adapter, Config, InputError, MethodConfig, Schedule, TrainConfig
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.reading import ReadingSuite, ReadTask, reading_suites, training_step, translated_items_step
 from sdx.languages import Language
@@ -90,6 +90,10 @@ class MTStack(Method[MTStackConfig]):
                 f"train.adapter={config.train.adapter.value}: a stack trains adapters on a frozen LLM; leave "
                 "train.adapter=lora"
             )
+        if rows := config.scale.validation_rows:
+            raise InputError(
+                f"scale.validation_rows={rows} is of methods that train on pairs; a stack has method.validation_rows"
+            )
         for key in ("batch_size", "learning_rate", "max_length_tokens"):
             if (value := getattr(options.alignment, key)) <= 0:
                 raise InputError(f"method.alignment.{key}={value} is too small; set it above 0")
@@ -112,6 +116,9 @@ class MTStack(Method[MTStackConfig]):
         texts.check(config.text)
         check_languages(config.encoder, None, [cell.source, *cell.targets])
         _task(cell)
+
+    def validates(self, config: Config) -> bool:
+        return True
 
     def model(self, cell: Cell) -> Step:
         return self._learn(cell, self._aligned(cell))

@@ -37,17 +37,9 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
         What was printed, as numbers: `steps` by key, `sources`, `memory` by (stage, offload, ranks), `layouts` by
         machine, `total`.
     """
-    nodes = walk(store, steps)
-    shape = backbone_shape(config, store, nodes)
     gpu = visible_gpu()
-    where = machines(gpu, world_size(), shape.parameters)
-    encoder = encoder_shape(config, store, nodes)
-    trained = stacked(shape, encoder)
-    estimator = Estimator(config, store, shape, encoder)
-    lines = []
-    for node in nodes:
-        estimate = estimator.add(node)
-        lines.append(tables.Line(node, estimate, _hours(config, store, node, estimate, trained, where)))
+    lines, shape, trained, where = estimated(config, store, steps, gpu)
+    nodes = [line.node for line in lines]
     trainings = [line.estimate.work for line in lines if line.node.step.name == "train"]
     sizes = training_sizes(config, trained) if trainings and shape.parameters else {}
     longest_training = max(trainings, key=lambda work: work.trained, default=Work())
@@ -55,7 +47,7 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
     contexts = (line.estimate.work.context for line in lines if line.estimate.work.generated)
     longest = max(contexts, default=0.0) + config.scale.max_new_tokens
     generation = generation_memory(shape, config.generator.batch_size, longest)
-    total = _total(lines, where)
+    total = sum_up(lines, where)
     found = sources(config, store, shape, nodes)
 
     console = tables.console()
@@ -73,6 +65,27 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
         "layouts": {machine.name: found_layout for machine, found_layout in layouts.items()},
         "total": total,
     }
+
+
+def estimated(
+    config: Config, store: Store, steps: Sequence[Step], gpu: tuple[str, str] | None
+) -> tuple[list[tables.Line], ShapeConfig, ShapeConfig, Sequence[Machine]]:
+    """What the steps take, the shapes of the backbone and of what is trained, and the machines it is reckoned for.
+
+    Args:
+        gpu: what `visible_gpu` found.
+    """
+    nodes = walk(store, steps)
+    shape = backbone_shape(config, store, nodes)
+    where = machines(gpu, world_size(), shape.parameters)
+    encoder = encoder_shape(config, store, nodes)
+    trained = stacked(shape, encoder)
+    estimator = Estimator(config, store, shape, encoder)
+    lines = []
+    for node in nodes:
+        estimate = estimator.add(node)
+        lines.append(tables.Line(node, estimate, _hours(config, store, node, estimate, trained, where)))
+    return lines, shape, trained, where
 
 
 def backbone_shape(config: Config, store: Store, nodes: Sequence[Node]) -> ShapeConfig:
@@ -140,7 +153,7 @@ def _seconds(config: Config, trained: ShapeConfig, work: Work, machine: Machine)
     return seconds(work, machine, config.train, found if isinstance(found, Layout) else None)
 
 
-def _total(lines: Sequence[tables.Line], where: Sequence[Machine]) -> dict[str, Any]:
+def sum_up(lines: Sequence[tables.Line], where: Sequence[Machine]) -> dict[str, Any]:
     """Of what is still to do; hours by machine, none where the size of a model is not known."""
     runs = [line for line in lines if line.node.state.runs]
     columns = [[line.hours[place] for line in runs] for place in range(len(where))]

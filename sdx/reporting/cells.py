@@ -10,7 +10,7 @@ from sdx.artifacts import read_json
 from sdx.config import TrainConfig
 
 RESULTS = "results.json"
-UNSEEN = ("cache_dir", "runs_dir", "tracking", "plan")
+UNSEEN = ("cache_dir", "runs_dir", "tracking", "plan", "stages")
 """Parts of a configuration that decide no result."""
 VALUE_LETTERS = 36
 """Of a value in a name."""

@@ -80,25 +80,8 @@ def conclude(
     write_rows(run_dir / "samples.jsonl", answers)
     write_rows(run_dir / "translations.jsonl", results["translations"])
     (run_dir / "report.md").write_text(markdown.report(results, found, answers), encoding="utf-8")
-    tracker.finish(summary(found), run_dir / "report.md")
+    tracker.finish(results)
     _print(run_dir, results, found)
-
-
-def summary(found: Sequence[Score]) -> dict[str, float]:
-    """The values for a dashboard: `score/<task>/<language>/<metric>/before` and so on, in percent.
-
-    Between the engine of a translation and the languages stands the benchmark that the texts are from. A system has
-    `<system>` and `difference to <system>` in place of `before` and `difference`.
-    """
-    values = {}
-    for one in found:
-        task = one.task if one.benchmark in ("", one.task) else f"{one.task}/{one.benchmark}"
-        name = f"score/{task}/{one.language}/{one.metric}"
-        gap = f"difference to {one.system}" if one.system else "difference"
-        for part, estimate in ((one.system or "before", one.before), ("after", one.after), (gap, one.difference)):
-            if estimate is not None:
-                values[f"{name}/{part}"] = round(estimate.value, 4)
-    return values
 
 
 def _steps(outcomes: Sequence[Outcome]) -> list[Step]:

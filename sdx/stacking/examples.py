@@ -1,14 +1,16 @@
 """Rows of a task as the examples of a reader."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdx.config import InputError
 from sdx.models.segments import Segments
-from sdx.training.reading import Text
+
+if TYPE_CHECKING:
+    from sdx.training.reading import Text
 
 
-def examples(rows: Sequence[Mapping[str, Any]], segments: Segments, max_tokens: int, split: str = "") -> list[Text]:
+def examples(rows: Sequence[Mapping[str, Any]], segments: Segments, max_tokens: int, split: str = "") -> "list[Text]":
     """Each row's segments as one sequence, cut at `max_tokens`; one vector of it all, or one of each choice.
 
     Args:
@@ -17,6 +19,8 @@ def examples(rows: Sequence[Mapping[str, Any]], segments: Segments, max_tokens: 
     Raises:
         InputError: questions have unlike numbers of answers: a batch's vectors are one array.
     """
+    from sdx.training.reading import Text
+
     if len(counts := sorted({row["choices"] for row in rows})) > 1:
         raise InputError(
             f"task: there are questions with {' and '.join(map(str, counts))} answers, and a stack chooses among one "

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sdx.languages import Language
+from sdx.preemption import finishing
 from sdx.progress import Progress
 
 BATCH_TOKENS = {True: 16_384, False: 2048}
@@ -70,13 +71,14 @@ def read_batches(
         batch = [texts[place] for place in places]
         collated = reader.collate([one.input_ids for one in batch], [one.spans for one in batch], packed=False)
         moved = {name: _moved(value, model.device) for name, value in collated.items()}
-        with torch.inference_mode():
-            vectors = pooled(model.states(**moved["inputs"]), moved).view(len(batch), -1, model.config.hidden_size)
-            logits = None
-            if hasattr(model, "classify"):
-                logits = model.classify(vectors if rows[0]["choices"] else vectors.squeeze(1))
-        yield places, vectors, logits
-        progress.update(len(batch))
+        with finishing():
+            with torch.inference_mode():
+                vectors = pooled(model.states(**moved["inputs"]), moved).view(len(batch), -1, model.config.hidden_size)
+                logits = None
+                if hasattr(model, "classify"):
+                    logits = model.classify(vectors if rows[0]["choices"] else vectors.squeeze(1))
+            yield places, vectors, logits
+            progress.update(len(batch))
     progress.close()
 
 

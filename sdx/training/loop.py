@@ -21,6 +21,7 @@ from torch import distributed as dist
 
 from sdx.artifacts import read_json, write_json, write_rows
 from sdx.config import InputError, TrainConfig
+from sdx.preemption import Preemption
 from sdx.progress import Progress
 from sdx.ranks import is_main, rank, world_size
 from sdx.training import checkpoints
@@ -38,7 +39,6 @@ from sdx.training.plan import (
     micro_batches,
     validation_steps,
 )
-from sdx.training.preemption import Preemption
 from sdx.training.probe import try_out
 from sdx.training.throughput import Meter, Reading, peak_memory_bytes
 from sdx.training.trainee import Trainee
@@ -198,7 +198,8 @@ class _Log:
     did a line ago and not for what it has just been told to do.
 
     Args:
-        done: what a resumed training goes on from; rows after its step are dropped, for they come again.
+        done: what a resumed training goes on from; rows after its step are dropped, for they come again. Those before
+            it are handed to `on_log` once more: a kill may have taken them from whoever was told.
         steps: of the whole training.
     """
 
@@ -220,8 +221,12 @@ class _Log:
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
             rows = [json.loads(line) for line in lines if line.endswith("\n")]
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_rows(path, [row for row in rows if row["step"] <= done["step"]])
+            kept = [row for row in rows if row["step"] <= done["step"]]
+            write_rows(path, kept)
             self.file = path.open("a", encoding="utf-8")
+            if on_log:
+                for row in kept:
+                    on_log(row)
 
     def add(self, known: dict[str, Any], reading: Reading) -> None:
         self.flush()

@@ -5,7 +5,7 @@ run needs the step's number and nothing else, and another number of ranks trains
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from random import Random
 
 from sdx.config import Schedule, TrainConfig
@@ -39,6 +39,11 @@ def validation_steps(steps: int, validations: int) -> frozenset[int]:
     As many validations as epochs are at the ends of the epochs.
     """
     return frozenset(-(-steps * number // validations) for number in range(1, validations + 1))
+
+
+def held_out(groups: Iterable[str], count: int) -> frozenset[str]:
+    """The groups to validate on; the same whatever the seed, and of a larger mix many of the same."""
+    return frozenset(sorted(set(groups), key=lambda group: Random(f"validation {group}").random())[:count])
 
 
 class Order:

@@ -21,7 +21,7 @@ def train_step(mix: Step, backbone: Step, config: Config, tracker: Tracker) -> S
     """Publishes `model/` and `log.jsonl`, one line per optimizer step. Runs on all ranks."""
     scale = config.scale
     decides = {
-        "train": deciding(config.train),
+        "train": deciding(config.train, validated=scale.validation_rows > 0),
         "precision": config.engine.precision.value,
         "template": config.backbone.template,
         "max_length_tokens": scale.max_length_tokens,
@@ -29,6 +29,8 @@ def train_step(mix: Step, backbone: Step, config: Config, tracker: Tracker) -> S
         "max_steps": scale.max_steps,
         "seed": config.seed,
     }
+    if scale.validation_rows:  # the key is that of the time when there were none
+        decides["validation_rows"] = scale.validation_rows
     run = partial(_run, config=config, tracker=tracker)
     return Step("train", run, config=decides, inputs={"mix": mix, "backbone": backbone}, collective=True)
 
@@ -54,6 +56,7 @@ def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
     from sdx.training.causal_lm import CausalTrainee
     from sdx.training.loop import train
     from sdx.training.objectives import CausalLM, Example
+    from sdx.training.plan import held_out
 
     model_dir = workspace.inputs["backbone"] / "model"
     check_length(model_dir, config.scale.max_length_tokens)
@@ -64,10 +67,21 @@ def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
         encode = encode_plain if row.get("plain") else encode_example
         encoded.append((row, *encode(tokenizer, row["prompt"], row["response"])))
     limit = config.scale.max_length_tokens
-    kept = [row["subset"] for row, ids, _ in encoded if len(ids) <= limit]
-    examples = [Example(row["id"], ids, prompt, row["source_id"]) for row, ids, prompt in encoded if len(ids) <= limit]
-    if not examples:
+    kept = [
+        (Example(row["id"], ids, prompt, row["source_id"]), row["subset"])
+        for row, ids, prompt in encoded
+        if len(ids) <= limit
+    ]
+    if not kept:
         raise InputError(f"scale.max_length_tokens={limit} is shorter than every training example; raise it")
+    held = held_out((example.group for example, _ in kept), config.scale.validation_rows)
+    examples = [example for example, _ in kept if example.group not in held]
+    validation = [example for example, _ in kept if example.group in held]
+    if not examples:
+        raise InputError(
+            f"scale.validation_rows={config.scale.validation_rows} leaves nothing to train on: the mix has {len(held)} "
+            "questions and sentence pairs; lower it or raise scale.corpus_rows"
+        )
     shape = shape_in(model_dir)
     assert shape is not None, model_dir
     lengths = [len(example.input_ids) for example in examples]
@@ -84,11 +98,13 @@ def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
         max_steps=scale.max_steps,
         seed=config.seed,
         on_log=tracker.log_training,
+        validation=validation,
     )
     workspace.counts.update(
         examples=len(examples),
-        too_long=len(rows) - len(examples),
-        subsets=dict(Counter(kept)),
+        **({"validation_examples": len(validation)} if validation else {}),
+        too_long=len(rows) - len(kept),
+        subsets=dict(Counter(subset for example, subset in kept if example.group not in held)),
         **summary,
     )
 

@@ -3,7 +3,9 @@ import pytest
 
 from sdx.evaluation.metrics import chrf_score, chrf_statistics
 from sdx.evaluation.statistics import (
+    SEED,
     Estimate,
+    _resampled,
     bootstrap_corpus,
     bootstrap_corpus_difference,
     paired_difference,
@@ -139,3 +141,13 @@ def test_estimates_are_plain_numbers() -> None:
     )
     assert all(type(value) in (float, int) for value in vars(estimate).values())
     assert isinstance(estimate, Estimate)
+
+
+def test_draws_that_are_kept_are_those_made_anew(monkeypatch: pytest.MonkeyPatch):
+    counts = np.random.default_rng(0).integers(0, 50, size=(60, 3))
+    summed = np.array([np.random.default_rng(SEED).multinomial(60, np.full(60, 1 / 60), size=10)[0] @ counts])
+    kept = _resampled(counts)
+    assert kept[0].tolist() == summed[0].tolist()
+    monkeypatch.setattr("sdx.evaluation.statistics.KEPT_SENTENCES", 0)
+    assert _resampled(counts).tolist() == kept.tolist()
+    assert bootstrap_corpus(counts, lambda sums: sums[..., 0]) == bootstrap_corpus(counts, lambda sums: sums[..., 0])

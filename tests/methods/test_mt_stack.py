@@ -1,9 +1,6 @@
 """MT-encoder stacking: the paper's tasks through the real entry point, on a tiny NLLB and a tiny Llama from disk."""
 
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from sdx.artifacts import Store, read_json, read_rows
 from sdx.planning.show import show
 from sdx.run import prepare
 from sdx.tracking import Tracker
+from tests import forks
 from tests.evaluation.labelled_data import jsonl, read_files
 from tests.methods.test_sdrrl import steps
 from tests.test_main import composed
@@ -71,24 +69,8 @@ class Place:
         given = zip(("train", "test", "validation"), FILES[task], strict=True)
         files = [f"task.{task}.{split}.path='hub/{file}'" for split, file in given if file]
         models = ("backbone.path=llama", "encoder.path=nllb", "translator.path=nllb")
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "sdx",
-                f"+experiments={EXPERIMENTS[task]}",
-                *models,
-                *files,
-                *SMALL,
-                *overrides,
-                *flags,
-            ],
-            cwd=self.path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(self.path / "cache"), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        given = (f"+experiments={EXPERIMENTS[task]}", *models, *files, *SMALL, *overrides, *flags)
+        done = forks.sdx(*given, cwd=self.path, environment={"SDX_CACHE": str(self.path / "cache")})
         printed = done.stdout + done.stderr
         assert done.returncode == 0, printed
         assert "LOAD REPORT" not in printed

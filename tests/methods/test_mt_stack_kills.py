@@ -1,13 +1,12 @@
 """kill -9 at random moments of MT-encoder stacking, then the same command: nothing is made twice, nothing differs."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sdx.artifacts import read_json
 from tests.evaluation.labelled_data import jsonl, read_files
-from tests.test_interruption import Launcher, assert_nothing_twice, killed_often, launched, published
+from tests.test_interruption import Launcher, assert_nothing_twice, killed_often, published, undisturbed
 from tests.tiny import tiny_model, tiny_nllb
 
 KILLS = {"stack": 1, "tokens": 1, "train": 2, "vectors": 1, "classify": 1}
@@ -39,22 +38,19 @@ ARGUMENTS = (
 
 
 @pytest.fixture
-def launcher(tmp_path: Path) -> Iterator[Launcher]:
+def launcher(tmp_path: Path) -> Launcher:
     tiny_model(tmp_path / "tiny", chat=False)
     tiny_nllb(tmp_path / "nllb")
     read_files(tmp_path / "hub")
     jsonl(tmp_path / "texts.jsonl", [{"text": f"Text {n} is about the number {n * n}."} for n in range(32)])
-    with launched(tmp_path, ARGUMENTS) as started:
-        yield started
+    return Launcher(tmp_path, ARGUMENTS)
 
 
 def test_six_kills_change_nothing(launcher: Launcher):
-    calm, rough = launcher.path / "calm", launcher.path / "rough"
-    launcher.start(calm)
-    assert launcher.end() == 0, Path(f"{calm}.log").read_text()
-    killed_often(launcher, rough, KILLS)
-    assert published(rough) == published(calm)
+    calm, rough = undisturbed(launcher, launcher.path / "calm"), launcher.path / "rough"
+    killed_often(launcher, calm, rough, KILLS)
+    assert published(rough) == published(calm.cache)
     assert_nothing_twice(rough)
-    one, other = (read_json(next(Path(f"{cache}-runs").glob("*/results.json"))) for cache in (calm, rough))
+    one, other = (read_json(next(Path(f"{cache}-runs").glob("*/results.json"))) for cache in (calm.cache, rough))
     assert one["scores"] == other["scores"]
     assert {score["language"] for score in one["scores"]} == {"en", "th"}

@@ -19,6 +19,7 @@ from sdx.methods.self_translate_train import SelfTranslateTrainConfig
 from sdx.reporting.compare import compare
 from sdx.reporting.report import conclude
 from sdx.tracking import Tracker
+from sdx.tracking.content import score_values
 from tests.evaluation.labelled_data import hub_files, hub_task
 from tests.evaluation.test_generative import config
 from tests.evaluation.test_labelled_suites import Shouting
@@ -43,8 +44,8 @@ class Noting(Tracker):
     def __init__(self) -> None:
         self.summary: dict[str, float] = {}
 
-    def finish(self, summary: dict[str, float], report: Path) -> None:
-        self.summary = summary
+    def finish(self, results: Mapping[str, Any]) -> None:
+        self.summary = score_values(results["scores"])
 
 
 @dataclass

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForMultipleChoice, AutoModelForSequenceClassification
 
 from sdx.artifacts import Step, Store, read_json
-from sdx.config import Config, EngineConfig, MethodConfig, Precision, TrackingConfig, TrackingMode, TrainConfig
+from sdx.config import Config, EngineConfig, MethodConfig, Precision, TrackingConfig, TrainConfig
 from sdx.languages import language
 from sdx.models.encoder import load_encoder
 from sdx.models.stack import StackForSequenceClassification
@@ -53,7 +53,7 @@ class Study:
         self.parts = parts_of(encoder_dir, llm_dir)
         self.llm, self.reader = replace(self.parts, encoder=None), replace(self.parts, backbone=None)
         engine = EngineConfig("given", 0, False, Precision.fp32, 64, False, False)
-        tracking = TrackingConfig(mode=TrackingMode.off)
+        tracking = TrackingConfig()
         self.train = TrainConfig(batch_size=4, learning_rate=1e-2, lora_rank=4, lora_dropout=0.0, validations=1)
         self.config = Config(method=MethodConfig("x", "x"), engine=engine, tracking=tracking, train=self.train)
         self.tracker = Tracker(self.config, folder)

@@ -1,4 +1,4 @@
-"""Leaving in time when the scheduler asks for the machine, without losing a step.
+"""Leaving in time when the scheduler asks for the machine, without losing anything that is done.
 
 SLURM sends SIGUSR2 some time before a job's end (`--signal=USR2@300`) and SIGTERM when it takes the machine away.
 """
@@ -6,19 +6,21 @@ SLURM sends SIGUSR2 some time before a job's end (`--signal=USR2@300`) and SIGTE
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
-
-import torch
-from torch import distributed as dist
+from typing import TYPE_CHECKING, Any
 
 from sdx.ranks import world_size
+
+if TYPE_CHECKING:
+    from torch import distributed as dist
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 
 
 class Preempted(SystemExit):
-    """Training was asked to leave and has left nothing undone. The process exits with `EX_TEMPFAIL`: start me again.
+    """The cell was asked to leave and has left nothing undone. The process exits with `EX_TEMPFAIL`: start me again.
 
     No `Exception`: a sweep must not take it for the failure of one cell and go on with the next.
 
@@ -29,14 +31,68 @@ class Preempted(SystemExit):
 
     def __init__(self, signal_number: int, kept: str) -> None:
         super().__init__(os.EX_TEMPFAIL)
-        self.message = f"stopped by {signal.Signals(signal_number).name}; the same command goes on from {kept}"
+        self.signal = signal.Signals(signal_number)
+        self.message = f"stopped by {self.signal.name}; the same command goes on from {kept}"
 
     def __str__(self) -> str:
         return self.message
 
 
+class _Listener:
+    """What `listening` and `finishing` share in this process."""
+
+    def __init__(self) -> None:
+        self.noted = 0
+        self.finishing = 0
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        self.noted = self.noted or number
+        self.leave_if_asked()
+
+    def leave_if_asked(self) -> None:
+        if self.noted and not self.finishing:
+            raise Preempted(self.noted, "what is done")
+
+
+_listener = _Listener()
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """While inside, SIGUSR2 and SIGTERM raise `Preempted` wherever the main thread is, but for what is `finishing`.
+
+    Outside of the main thread nothing is heard.
+    """
+    global _listener
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _listener = _Listener()
+    previous = {number: signal.signal(number, _listener.hear) for number in SIGNALS}
+    try:
+        yield
+        _listener.leave_if_asked()  # where it was heard, somebody swallowed it
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def finishing() -> Iterator[None]:
+    """A piece of work that is brought to its end first, such as a batch and its line on the disk."""
+    listener = _listener
+    listener.leave_if_asked()
+    listener.finishing += 1
+    try:
+        yield
+    finally:
+        listener.finishing -= 1
+    listener.leave_if_asked()
+
+
 class Preemption:
-    """Notes SIGUSR2 and SIGTERM instead of dying of them, on whichever rank they come.
+    """Notes SIGUSR2 and SIGTERM instead of leaving at once, on whichever rank they come: ranks that work together
+    leave together.
 
         with Preemption() as preemption:
             for step in ...:
@@ -58,6 +114,8 @@ class Preemption:
         self._group: dist.ProcessGroup | None = None
 
     def __enter__(self) -> "Preemption":
+        from torch import distributed as dist
+
         if world_size() > 1 and dist.get_backend() == "nccl":
             self._group = dist.new_group(backend="gloo")
         if threading.current_thread() is threading.main_thread():
@@ -67,6 +125,8 @@ class Preemption:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        from torch import distributed as dist
+
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         if self._group is not None:
@@ -82,6 +142,9 @@ class Preemption:
 
         They agree on the CPU: on CUDA the ranks wait for each other here, but none for its device.
         """
+        import torch
+        from torch import distributed as dist
+
         noted = torch.tensor(self._noted)
         if world_size() > 1:
             dist.all_reduce(noted, op=dist.ReduceOp.MAX, group=self._group)

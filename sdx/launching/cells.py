@@ -1,0 +1,156 @@
+"""The cells of a sweep: composed, checked before the first of them starts, and judged by what each left behind."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from sdx.config import Config, InputError
+from sdx.state import ERROR, STATE, State, read_state
+
+if TYPE_CHECKING:
+    from sdx.run import Work
+
+SWEEP_ALONE = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.mode")
+"""Overrides that say how to launch the cells, and not what a cell is."""
+
+
+class Ending(str, Enum):
+    """How a cell of the sweep ended."""
+
+    done = "done"
+    skipped = "skipped"
+    """It was done before."""
+    failed = "failed"
+    interrupted = "interrupted"
+    """It left when it was asked to, and nothing starts it again."""
+
+
+@dataclass
+class SweepCell:
+    """One cell of a sweep."""
+
+    number: int
+    overrides: list[str]
+    """What follows `python -m sdx` when it is run alone."""
+    given: list[str]
+    """Those of them that the sweep chose."""
+    config: DictConfig
+    """Without hydra's own part."""
+    run_dir: Path
+    ending: Ending | None = None
+    """None until it has ended."""
+    error: str = ""
+    log: Path | None = None
+    """What it prints, where that is not this terminal."""
+
+    @property
+    def name(self) -> str:
+        return self.run_dir.name
+
+
+class CellReturn(JobReturn):
+    """What Hydra hears of a cell. A failed one has no value, and the sweep goes on."""
+
+    @property
+    def return_value(self) -> Any:
+        return None
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        """There is none."""
+
+
+def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int) -> SweepCell:
+    """The cell that these overrides of the sweep's configuration describe."""
+    composed = context.config_loader.load_sweep_config(config, list(overrides))
+    with open_dict(composed):
+        composed.hydra.job.id = composed.hydra.job.num = number
+    run_dir = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir).absolute()
+    own = [one for one in config.hydra.overrides.hydra if not one.lstrip("+~").startswith(SWEEP_ALONE)]
+    with open_dict(composed):
+        del composed["hydra"]
+    return SweepCell(number, [*own, *overrides], list(overrides), composed, run_dir)
+
+
+def named(cells: Sequence[SweepCell]) -> list[str]:
+    """What each of them has that not all have."""
+    shared = set.intersection(*(set(cell.given) for cell in cells)) if len(cells) > 1 else set()
+    return [" ".join(one for one in cell.given if one not in shared) for cell in cells]
+
+
+def check(cells: Sequence[SweepCell]) -> "list[tuple[Config, Work]]":
+    """The typed configuration and the steps of each cell; notes which of them are done.
+
+    Raises:
+        InputError: one of them cannot work.
+    """
+    from sdx.run import prepare, typed
+    from sdx.tracking import Tracker
+
+    found = []
+    for cell, name in zip(cells, named(cells), strict=True):
+        try:
+            config = typed(cell.config)
+            work = prepare(config, cell.run_dir, Tracker(config, cell.run_dir))
+        except InputError as error:
+            which = f" (the cell {name}, one of {len(cells)}; none was started)" if name and len(cells) > 1 else ""
+            raise InputError(f"{error}{which}") from None
+        if is_done(cell.run_dir, {step.key for step in work.ends}):
+            cell.ending = Ending.skipped
+        found.append((config, work))
+    return found
+
+
+def is_done(run_dir: Path, keys: set[str]) -> bool:
+    """Whether a report on these steps is there: one by an sdx with other steps does not count."""
+    from sdx.artifacts import read_json
+
+    try:
+        steps = read_json(run_dir / "results.json")["steps"]
+        return keys <= {step["key"] for step in steps}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def forget(run_dir: Path) -> None:
+    """What an earlier attempt said of itself."""
+    for name in (STATE, ERROR):
+        (run_dir / name).unlink(missing_ok=True)
+
+
+def judge(cell: SweepCell, exit_code: int | None = None) -> None:
+    """Says how a cell ended that runs no more, by the files it left.
+
+    Args:
+        exit_code: of its process, negative for a signal; none where it is not known.
+    """
+    left = read_state(cell.run_dir) or {}
+    state, error = left.get("state"), left.get("error") or ""
+    if state in (State.done, State.prepared) and not exit_code:
+        cell.ending = Ending.done
+    elif state == State.interrupted or exit_code == os.EX_TEMPFAIL:
+        cell.ending, cell.error = Ending.interrupted, error
+    else:
+        ended = "was killed: out of memory, or by somebody" if exit_code is None or exit_code < 0 else "ended"
+        code = "" if exit_code is None else f" (exit code {exit_code})"
+        cell.ending = Ending.failed
+        cell.error = error if state == State.failed else f"{ended} without a word{code}"
+
+
+def returns(cells: Sequence[SweepCell]) -> list[JobReturn]:
+    """For Hydra's sweepers."""
+    return [_return(cell) for cell in cells]
+
+
+def _return(cell: SweepCell) -> JobReturn:
+    done = cell.ending in (Ending.done, Ending.skipped)
+    its = OmegaConf.create({"hydra": {"runtime": {"output_dir": str(cell.run_dir)}}})
+    status = JobStatus.COMPLETED if done else JobStatus.FAILED
+    return CellReturn(overrides=cell.given, hydra_cfg=its, task_name="sdx", status=status)

@@ -1,0 +1,54 @@
+"""Options of the launchers, `hydra.launcher.*`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class LocalConfig:
+    """Processes on this machine, each on a GPU of its own."""
+
+    _target_: str = "hydra_plugins.sdx.LocalLauncher"
+    jobs: int | None = None
+    """Cells at once; none is one for each GPU, or one."""
+
+
+@dataclass
+class SlurmConfig:
+    """Jobs of SLURM. What is none is left to the cluster's defaults."""
+
+    _target_: str = "hydra_plugins.sdx.SlurmLauncher"
+    nodes: int = 1
+    """Of each cell."""
+    gpus_per_node: int = 1
+    """0 for none."""
+    tasks_per_node: int | None = None
+    """Ranks on a node; none is one for each GPU, or one."""
+    cpus_per_task: int | None = None
+    """Cores of a rank."""
+    mem_gb: int | None = None
+    """Memory of a node, in GB."""
+    time_min: int = 1440
+    """Limit of a job. A cell that takes longer is put back into the queue and goes on."""
+    signal_delay_s: int = 300
+    """How long before the limit a job is asked to save and leave."""
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    array_parallelism: int = 256
+    """Cells at once."""
+    setup: list[str] = field(default_factory=list)
+    """Lines of shell before the cell: `module load cuda`, `source .venv/bin/activate`."""
+    python: str | None = None
+    """How to start Python; none is the one that launches. `apptainer exec --nv sdx.sif python` for a container."""
+    sbatch: dict[str, Any] = field(default_factory=dict)
+    """Any other option of sbatch: `{nodelist: n1, exclusive: true}`."""
+    prepare: dict[str, Any] | None = None
+    """Options of a job before each cell that makes its data, `stages=prepare`: `{gpus_per_node: 0, partition: cpu}`.
+    None makes the data in the cell's own job."""
+    poll_s: float = 20.0
+    """Seconds between two looks at the queue."""
+
+
+SCHEMAS = {"local": LocalConfig, "slurm": SlurmConfig}

@@ -1,0 +1,106 @@
+"""`hydra/launcher=local`: each cell of a sweep in a process of its own, on a GPU of its own where there are GPUs."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from signal import SIGTERM
+
+from sdx.config import InputError
+from sdx.launching.base import CellLauncher, end, start
+from sdx.launching.cells import Ending, SweepCell, judge
+from sdx.preemption import listening
+
+LOG = "output.log"
+LOOK_S = 0.2
+
+
+class LocalLauncher(CellLauncher):
+    """Runs cells on this machine.
+
+    Args:
+        jobs: cells at once; none is one for each GPU, or one.
+    """
+
+    def __init__(self, jobs: int | None) -> None:
+        if jobs is not None and jobs < 1:
+            raise InputError(f"hydra.launcher.jobs={jobs} is too small; give 1 or more")
+        self.jobs = jobs
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._leaving = threading.Event()
+
+    def run(self, cells: Sequence[SweepCell]) -> None:
+        if not cells:
+            return
+        gpus = _gpus()
+        if gpus and self.jobs and self.jobs > len(gpus):
+            raise InputError(f"hydra.launcher.jobs={self.jobs} exceeds the {len(gpus)} GPUs here; lower it")
+        jobs = min(self.jobs or len(gpus) or 1, len(cells))
+        places: SimpleQueue[str | None] = SimpleQueue()
+        for number in range(jobs):
+            places.put(gpus[number] if gpus else None)
+
+        def run(cell: SweepCell) -> None:
+            gpu = places.get()
+            try:
+                self._run(cell, gpu, alone=jobs == 1)
+            finally:
+                places.put(gpu)
+
+        pool = ThreadPoolExecutor(jobs)
+        try:
+            with listening():
+                running = [pool.submit(run, cell) for cell in cells]
+                while wait(running, LOOK_S).not_done:  # a signal is heard between two waits
+                    pass
+        except BaseException:
+            self._leaving.set()
+            for process in self._processes:
+                with suppress(ProcessLookupError):
+                    process.send_signal(SIGTERM)
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+        for one in running:
+            one.result()
+
+    def _run(self, cell: SweepCell, gpu: str | None, alone: bool) -> None:
+        """One cell; its output goes to the terminal where it is alone there."""
+        if self._leaving.is_set():
+            return
+        cell.run_dir.mkdir(parents=True, exist_ok=True)
+        cell.log = None if alone else cell.run_dir / LOG
+        start(cell, f"on GPU {gpu}" if gpu else "")
+        environment = dict(os.environ)
+        if gpu:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        elif not alone:
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (self.jobs or 1))))
+        code = self._wait([sys.executable, "-m", "sdx", *cell.overrides], environment, cell.log)
+        judge(cell, code)
+        if cell.ending is not Ending.done or not alone:
+            end(cell)
+
+    def _wait(self, command: Sequence[str], environment: dict[str, str], log: Path | None) -> int:
+        output = log.open("ab") if log else None
+        try:
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        finally:
+            if output:
+                output.close()
+        self._processes.append(process)
+        return process.wait()
+
+
+def _gpus() -> list[str]:
+    """Names of the GPUs that this process may use, for CUDA_VISIBLE_DEVICES."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return visible.split(",")[:count] if visible else [str(number) for number in range(count)]

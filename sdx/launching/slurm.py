@@ -1,0 +1,160 @@
+"""`hydra/launcher=slurm`: each cell of a sweep as a job of SLURM, a rank for each GPU.
+
+The command that launches waits for the jobs and can be stopped and given again: what is done is skipped, and what is
+in the queue is waited for and not submitted twice.
+"""
+
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+from sdx.artifacts import write_json
+from sdx.config import InputError
+from sdx.launching.base import CellLauncher, end, start
+from sdx.launching.cells import SweepCell, judge
+from sdx.launching.job import CellJob
+from sdx.watch import JOB, Queue, launched, squeue
+
+log = getLogger("sdx")
+
+FOLDER = "slurm"
+"""In runs_dir: the scripts and the logs of the jobs."""
+REQUEUES = 10_000
+"""That submitit allows."""
+DEAF = 'trap "" USR2; exec "$0" "$@"'
+"""A signal that comes before Python listens would kill the job."""
+
+
+class SlurmLauncher(CellLauncher):
+    """Submits cells as one job array and waits for them.
+
+    Args:
+        options: `SlurmConfig`.
+    """
+
+    def __init__(self, prepare: Mapping[str, Any] | None, poll_s: float, **options: Any) -> None:
+        self.options = options
+        self.prepare = prepare
+        self.poll_s = poll_s
+        if not shutil.which("sbatch"):
+            raise InputError("hydra/launcher=slurm finds no sbatch here; run it where jobs are submitted or take local")
+        if (time_min := options["time_min"]) * 60 <= options["signal_delay_s"]:
+            raise InputError(
+                f"hydra.launcher.time_min={time_min} leaves no time before the signal that comes "
+                f"hydra.launcher.signal_delay_s={options['signal_delay_s']} before the end; raise it"
+            )
+
+    def run(self, cells: Sequence[SweepCell]) -> None:
+        before = {cell.run_dir: launched(cell.run_dir).get("job", "") for cell in cells}
+        queue = _queue(before.values())
+        if queue is None:
+            raise InputError("squeue does not answer, so nobody knows which cells are in the queue; try again later")
+        jobs = {run_dir: job for run_dir, job in before.items() if job in queue}
+        new = [cell for cell in cells if cell.run_dir not in jobs]
+        for cell in cells:
+            if cell.run_dir in jobs:
+                log.info("%-12s %s  is in the queue as job %s", "slurm", cell.name, jobs[cell.run_dir])
+        if new:
+            jobs |= self._submit(new)
+        for cell in cells:
+            cell.log = Path(launched(cell.run_dir)["log"])
+        try:
+            self._wait(cells, jobs)
+        except KeyboardInterrupt:
+            left = " ".join(jobs[cell.run_dir] for cell in cells if cell.ending is None)
+            log.warning("%-12s the jobs go on; the same command waits for them, scancel %s ends them", "slurm", left)
+            raise
+
+    def _submit(self, cells: Sequence[SweepCell]) -> dict[Path, str]:
+        after = None
+        if self.prepare is not None:
+            jobs = self._array(cells, {**self.options, **self.prepare}, ["stages=prepare"], None)
+            after = f"{'aftercorr' if len(cells) > 1 else 'afterok'}:{jobs[0].job_id.split('_')[0]}"
+        jobs = self._array(cells, self.options, [], after)
+        for cell, job in zip(cells, jobs, strict=True):
+            cell.run_dir.mkdir(parents=True, exist_ok=True)
+            write_json(cell.run_dir / JOB, {"job": job.job_id, "log": str(job.paths.stdout)})
+            start(cell, f"as job {job.job_id}")
+        return {cell.run_dir: job.job_id for cell, job in zip(cells, jobs, strict=True)}
+
+    def _array(
+        self, cells: Sequence[SweepCell], options: Mapping[str, Any], more: list[str], after: str | None
+    ) -> list[Any]:
+        from submitit import SlurmExecutor
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        python = options["python"] or shlex.quote(sys.executable)
+        folder = cells[0].run_dir.parent / FOLDER
+        executor = SlurmExecutor(folder, max_num_timeout=REQUEUES, python=f"bash -c {shlex.quote(DEAF)} {python}")
+        try:
+            executor.update_parameters(**_parameters(options, after))
+            with executor.batch():
+                jobs = [executor.submit(CellJob([*cell.overrides, *more])) for cell in cells]
+            [job.job_id for job in jobs]
+        except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
+            reason = " ".join(str(getattr(error, "stderr", None) or error).split())
+            raise InputError(f"sbatch refused the job: {reason}; see the options under hydra.launcher") from None
+        return jobs
+
+    def _wait(self, cells: Sequence[SweepCell], jobs: Mapping[Path, str]) -> None:
+        """Until no job is in the queue any more."""
+        shown: dict[str, tuple[str, str]] = {}
+        absent: set[Path] = set()
+        while waiting := [cell for cell in cells if cell.ending is None]:
+            queue = _queue([jobs[cell.run_dir] for cell in waiting])
+            if queue is None:
+                log.warning("%-12s squeue does not answer; the jobs go on", "slurm")
+            for cell in waiting if queue is not None else ():
+                assert queue is not None
+                job = jobs[cell.run_dir]
+                if job in queue:
+                    absent.discard(cell.run_dir)
+                    if shown.get(job) != queue[job]:
+                        shown[job] = queue[job]
+                        log.info("%-12s job %s %s  %s", "slurm", job, " ".join(queue[job]), cell.name)
+                elif cell.run_dir in absent:  # a look later: its last words may take their time to get here
+                    judge(cell)
+                    end(cell)
+                else:
+                    absent.add(cell.run_dir)
+            if any(cell.ending is None for cell in cells):
+                time.sleep(self.poll_s)
+
+
+def _queue(jobs: Iterable[str]) -> dict[str, tuple[str, str]] | None:
+    """What jobs do that are not over, and why they wait; none where SLURM does not answer."""
+    asked = [job for job in jobs if job]
+    found = squeue(asked) if asked else {}
+    if found is None:
+        return None
+    return {job: (where.value, why) for job, (where, why) in found.items() if where is not Queue.gone}
+
+
+def _parameters(options: Mapping[str, Any], after: str | None) -> dict[str, Any]:
+    """For submitit, which names them as sbatch does, more or less."""
+    gpus = options["gpus_per_node"]
+    more = {"requeue": True, **options["sbatch"]}
+    if after:
+        more |= {"dependency": after, "kill-on-invalid-dep": "yes"}
+    named = {name: options[name] for name in ("partition", "account", "qos", "constraint", "cpus_per_task", "nodes")}
+    return {
+        **named,
+        "job_name": "sdx",
+        "time": options["time_min"],
+        "gpus_per_node": gpus or None,
+        "ntasks_per_node": options["tasks_per_node"] or gpus or 1,
+        "mem": f"{options['mem_gb']}G" if options["mem_gb"] else None,
+        "setup": list(options["setup"]) or None,
+        "signal_delay_s": options["signal_delay_s"],
+        "array_parallelism": options["array_parallelism"],
+        "stderr_to_stdout": True,
+        "wckey": None,  # submitit would name itself
+        "srun_args": ["--kill-on-bad-exit=1"],
+        "additional_parameters": more,
+    }

@@ -1,0 +1,39 @@
+"""`plan=true` of a sweep: a line for each cell, and what all of them come to where they share steps."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from sdx.artifacts import Store
+from sdx.config import Config
+from sdx.planning import tables
+from sdx.planning.hardware import visible_gpu
+from sdx.planning.show import estimated, sum_up
+from sdx.run import Work
+
+
+def show_sweep(cells: Sequence[tuple[str, Config, Work]], store: Store) -> None:
+    """Prints it.
+
+    Args:
+        cells: name, configuration and steps of each.
+    """
+    gpu = visible_gpu()
+    console = tables.console()
+    table = Table(title="plan of the sweep", title_justify="left", header_style="bold")
+    together: dict[str, tables.Line] = {}
+    for name, config, work in cells:
+        lines, shape, _, where = estimated(config, store, work.steps, gpu)
+        if not table.columns:
+            for head in ("cell", "to do", "cached", "generated", "translated", "trained"):
+                table.add_column(head, justify="left" if head == "cell" else "right", overflow="fold")
+            for machine in where:
+                table.add_column(machine.name, justify="right")
+        figures = sum_up(lines, where)
+        tokens = [tables.short(figures[f"{done}_tokens"]) for done in ("generated", "translated", "trained")]
+        hours = map(tables.duration, figures["hours"].values())
+        table.add_row(name, str(figures["to_do"]), str(figures["cached"]), *tokens, *hours)
+        together.update({line.node.step.key: line for line in lines if line.node.state.runs})
+    console.print(table)
+    console.print(f"{len(cells)} cells, one after the other, each step made once:")
+    tables.total(console, shape, sum_up(list(together.values()), where), where, gpu)

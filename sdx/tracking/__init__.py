@@ -1,0 +1,5 @@
+"""What a cell measures, sent to a dashboard: wandb, TensorBoard or none. Importing this loads neither."""
+
+from sdx.tracking.tracker import Tracker
+
+__all__ = ["Tracker"]

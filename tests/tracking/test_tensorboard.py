@@ -1,0 +1,83 @@
+"""TensorBoard files of trackers, read back."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdx import main
+from sdx.config import InputError
+from sdx.events import Reading
+from sdx.tracking import Tracker
+from tests.tracking.given import config, results, row
+
+GIVEN = "tracking=tensorboard"
+
+
+def read(directory: Path) -> Any:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(directory), size_guidance={"tensors": 0})
+    found.Reload()
+    return found
+
+
+def test_a_requeued_cell_shows_every_step_once(tmp_path: Path):
+    for first, last in ((1, 5), (1, 7), (8, 9)):  # the loop tells kept lines once more
+        with Tracker(config(tmp_path, GIVEN), tmp_path) as tracker:
+            for step in range(first, last + 1):
+                tracker.log_training(row(step))
+            tracker.progressed(Reading("answers", last, 10, "rows", 2.5, None))
+            tracker.step_done("mix", "k", {"seconds": last, "counts": {}, "config": {}})
+    training = read(tmp_path / "tensorboard/train")
+    assert set(training.Tags()["scalars"]) == {"train/loss", "train/useful_tokens_per_s"}
+    losses = training.Scalars("train/loss")
+    assert [point.step for point in losses] == list(range(1, 10))
+    assert losses[4].value == 5.0
+    rates = read(tmp_path / "tensorboard/progress/answers").Scalars("progress/answers/rows_per_s")
+    assert [point.step for point in rates] == [5, 7, 9]
+    steps = read(tmp_path / "tensorboard/steps").Scalars("steps/mix_seconds")
+    assert [(point.step, point.value) for point in steps] == [(0, 5.0), (1, 7.0), (2, 9.0)]
+
+
+def test_results_and_tables(tmp_path: Path):
+    for score in (40.0, 41.0):
+        with Tracker(config(tmp_path, GIVEN), tmp_path) as tracker:
+            tracker.finish(results(tmp_path, score=score))
+    found = read(tmp_path / "tensorboard/results")
+    [point] = found.Scalars("score/t/pt/accuracy/before")
+    assert point.value == 41.0
+    texts = {tag: found.Tensors(tag)[-1].tensor_proto.string_val[0].decode() for tag in found.Tags()["tensors"]}
+    assert {"tables/evaluation/text_summary", "report.md/text_summary", "config/text_summary"} <= set(texts)
+    assert "| t |" in texts["tables/evaluation/text_summary"]
+
+
+def test_a_missing_package_shows_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sdx.tracking.tensorboard.find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"tracking=tensorboard .* pip install 'sdx\[tensorboard\]'"):
+        Tracker(config(tmp_path, GIVEN), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_tracker_loads_wandb_or_torch_before_it_has_to():
+    check = "import sys, sdx.tracking, sdx.dashboard; assert not {'wandb', 'torch', 'tensorboard'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True, cwd=main.PACKAGE.parent, timeout=60)
+
+
+def test_none_shows_nothing_and_plans_are_not_shown(tmp_path: Path):
+    for given in (["tracking=none"], [GIVEN, "plan=true"]):
+        with Tracker(config(tmp_path, *given), tmp_path) as tracker:
+            tracker.log_training(row(1))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    with Tracker(config(tmp_path, GIVEN), tmp_path) as tracker:
+        (tmp_path / "tensorboard").write_text("in the way")
+        for step in (1, 2):
+            tracker.log_training(row(step))
+    [warning] = caplog.messages
+    assert "tensorboard  off for this run" in warning
+    assert "the run goes on" in warning

@@ -1,0 +1,336 @@
+"""wandb runs of trackers, read back from the disk: one run through requeues and kills, and no secret in it."""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+
+from sdx.artifacts import read_json
+from sdx.events import Reading
+from sdx.tracking import Tracker, wandb_log
+from tests.tracking.given import beginning, config, history, results, row, summary, whole_history
+from tests.tracking.server import KEY, Server, serving
+
+ROOT = Path(__file__).parents[2]
+OFFLINE = ("tracking=wandb", "tracking.mode=offline")
+CHILD = """
+import os, signal, sys, time
+from pathlib import Path
+from sdx.tracking import Tracker
+from tests.tracking.given import config, row
+tmp_path, first, last, sign, wait_s = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), 1.5
+tracker = Tracker(config(tmp_path, "tracking=wandb", "tracking.mode=offline"), tmp_path)
+for step in range(first, last + 1):
+    tracker.log_training(row(step))
+time.sleep(wait_s)
+os.killpg(0, sign)
+time.sleep(30)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_wandb(monkeypatch: pytest.MonkeyPatch):
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    wandb.teardown()  # it reads the environment once
+    yield
+    with contextlib.suppress(ConnectionError):  # of a process that was killed
+        wandb.teardown()
+
+
+def steps(run_dir: Path) -> list[int]:
+    """Training steps, in the order of wandb's own steps, which rise."""
+    rows = whole_history(run_dir)
+    own = [one["_step"] for one in rows]
+    assert own == sorted(set(own))
+    return [one["train/step"] for one in rows if "train/step" in one]
+
+
+def work(tmp_path: Path, first: int, last: int, *overrides: str, error: BaseException | None = None) -> None:
+    """A process that trains these steps."""
+    given = overrides or OFFLINE
+    try:
+        with Tracker(config(tmp_path, *given), tmp_path) as tracker:
+            for step in range(first, last + 1):
+                tracker.log_training(row(step))
+            if error:
+                raise error
+            tracker.finish(results(tmp_path))
+    except (SystemExit, ValueError):
+        assert error
+
+
+def test_a_requeued_cell_is_one_run_and_every_step_is_there_once(tmp_path: Path):
+    work(tmp_path, 1, 5, error=SystemExit(os.EX_TEMPFAIL))
+    work(tmp_path, 4, 8, error=ValueError())  # its checkpoint was that of step 3
+    work(tmp_path, 8, 9)
+    paths = wandb_log.files(tmp_path)
+    assert len(paths) == 3
+    runs = [beginning(path) for path in paths]
+    assert {run.run_id for run in runs} == {read_json(tmp_path / "tracking.json")["id"]}
+    assert {(run.project, run.run_group, run.job_type) for run in runs} == {("sdx", "sft-pt+sw", "cell")}
+    assert list(runs[0].tags) == ["sft", "smollm2_135m", "pt", "sw", "seed-3", "auto"]
+    assert steps(tmp_path) == list(range(1, 10))
+    exits = [next(record.exit for _, record in wandb_log.records(path) if record.HasField("exit")) for path in paths]
+    assert [exit_.exit_code for exit_ in exits] == [1, 1, 0]
+    assert summary(paths[-1])["score/t/pt/accuracy/before"] == 40.0
+    assert summary(paths[-1])["filter/all/kept_rows"] == 6
+    options = {update.key: json.loads(update.value_json) for update in runs[0].config.update}
+    assert options["seed"] == 3
+    assert options["lang"]["targets"] == {"pt": "por_Latn", "sw": "swh_Latn"}
+
+
+def test_sync_makes_one_run_of_all_directories(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    work(tmp_path, 1, 5, error=SystemExit(os.EX_TEMPFAIL))
+    with caplog.at_level(logging.INFO, "sdx"):
+        work(tmp_path, 5, 7)
+    [said] = [record.message for record in caplog.records if "wandb sync" in record.message]
+    command = said.partition("offline; ")[2].partition(" uploads")[0].split()
+    assert command == ["wandb", "sync", str(tmp_path / "wandb")]
+    with serving() as server:
+        sync(server, *command[2:])
+        [(run, rows)] = server.runs.items()
+    assert run == read_json(tmp_path / "tracking.json")["id"]
+    assert [one["_step"] for one in rows] == list(range(len(rows)))
+    assert [one["train/step"] for one in rows if "train/step" in one] == list(range(1, 8))
+    assert server.began[run]["groupName"] == "sft-pt+sw"
+
+
+def sync(server: Server, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "wandb", "sync", *arguments],
+        env={**os.environ, **server.environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
+def test_a_kill_costs_no_row_and_blocks_no_upload(tmp_path: Path, sign: signal.Signals):
+    """The whole process group dies, wandb's own process with it; what tore is cut off and the rest is told again."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", CHILD, str(tmp_path), "1", "6", str(int(sign))]
+    assert subprocess.run(command, env=environment, start_new_session=True, timeout=60).returncode == -sign
+    [path] = wandb_log.files(tmp_path)
+    assert [one["train/step"] for one in history(path)] == [1, 2, 3, 4, 5, 6]
+    os.truncate(path, path.stat().st_size - 5)  # as if the disk had got only a part
+    work(tmp_path, 1, 8)  # the loop hands over its kept rows first
+    assert steps(tmp_path) == list(range(1, 9))
+    with serving() as server:
+        said = sync(server, str(tmp_path / "wandb"))
+        [rows] = server.runs.values()
+    assert "Failed" not in said
+    assert [one["train/step"] for one in rows if "train/step" in one] == list(range(1, 9))
+
+
+def test_the_same_results_are_logged_once(tmp_path: Path):
+    work(tmp_path, 1, 2)
+    before = wandb_log.files(tmp_path)
+    with Tracker(config(tmp_path, *OFFLINE), tmp_path) as tracker:
+        tracker.finish(results(tmp_path))
+    assert wandb_log.files(tmp_path) == before
+    with Tracker(config(tmp_path, *OFFLINE), tmp_path) as tracker:
+        tracker.finish(results(tmp_path, score=41.0))
+    assert len(wandb_log.files(tmp_path)) == len(before) + 1
+
+
+class Clock:
+    """The module `time` with a clock of its own."""
+
+    def __init__(self, ahead_s: float) -> None:
+        self.ahead_s = ahead_s
+
+    def time(self) -> float:
+        return time.time() + self.ahead_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+def test_a_clock_that_was_set_back_does_not_turn_the_processes_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    for module in ("wandb_init", "wandb_run"):
+        monkeypatch.setattr(f"wandb.sdk.{module}.time", Clock(86_400))
+    work(tmp_path, 1, 3, error=ValueError())
+    monkeypatch.undo()
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "sdx"):
+        work(tmp_path, 4, 6)
+    [said] = [record.message for record in caplog.records if "wandb sync" in record.message]
+    commands = said.partition("offline; ")[2].partition(" uploads")[0].split(" && ")
+    assert len(commands) == 2
+    with serving() as server:
+        for command in commands:
+            sync(server, *command.split()[2:])
+        [rows] = server.runs.values()
+    assert [one["_step"] for one in rows] == list(range(len(rows)))
+    assert [one["train/step"] for one in rows if "train/step" in one] == list(range(1, 7))
+
+
+def test_steps_and_rates_have_axes_of_their_own(tmp_path: Path):
+    with Tracker(config(tmp_path, *OFFLINE), tmp_path) as tracker:
+        for done in (0, 5, 10, 10):
+            tracker.progressed(Reading("answers", done, 10, "rows", 2.5 if done else None, None))
+        tracker.progressed(Reading("train", 3, 3, "steps", 2.5, None))
+        tracker.step_done("mix", "k", {"seconds": 1.5, "counts": {"rows": 3}, "config": {}})
+        counts = {"kept": 4, "empty": 1, "long": 0}
+        manifest = {"seconds": 0.5, "counts": counts, "config": {"language": "por_Latn"}}
+        tracker.step_done("filter", "k", manifest)
+        tracker.log_training(row(1), "stack")
+    [path] = wandb_log.files(tmp_path)
+    shown = [{name: value for name, value in one.items() if name[0] != "_"} for one in history(path)]
+    assert shown == [
+        {"progress/answers/rows": 5, "progress/answers/rows_per_s": 2.5},
+        {"progress/answers/rows": 10, "progress/answers/rows_per_s": 2.5},
+        {"steps/number": 0, "steps/mix_seconds": 1.5},
+        {"steps/number": 1, "steps/filter_seconds": 0.5},
+        {"filter/pt/number": 1, "filter/pt/rows": 5, "filter/pt/kept_rows": 4}
+        | {"filter/pt/empty_rows": 1, "filter/pt/long_rows": 0},
+        {"train/stack/step": 1, "train/stack/loss": 9.0, "train/stack/useful_tokens_per_s": 100.0},
+    ]
+    metrics = {
+        (record.metric.glob_name or record.metric.name): record.metric.step_metric
+        for _, record in wandb_log.records(path)
+        if record.HasField("metric")
+    }
+    assert metrics["train/stack/*"] == "train/stack/step"
+    assert metrics["progress/answers/*"] == "progress/answers/rows"
+    assert metrics["filter/pt/*"] == "filter/pt/number"
+
+
+def test_tables_are_short_and_the_report_is_an_artifact(tmp_path: Path):
+    work(tmp_path, 1, 1)
+    [path] = wandb_log.files(tmp_path)
+    tables = {table.name.split("_")[0]: read_json(table) for table in path.parent.glob("files/media/table/tables/*")}
+    assert set(tables) == {"evaluation", "filters", "samples", "steps"}
+    assert len(tables["samples"]["data"]) == 200
+    [score] = tables["evaluation"]["data"]
+    assert score[tables["evaluation"]["columns"].index("before")] == 40.0
+    [artifact] = [
+        record.artifact
+        for _, record in wandb_log.records(path)
+        if record.HasField("artifact") and record.artifact.type == "report"
+    ]
+    [report] = artifact.manifest.contents
+    assert (report.path, Path(report.local_path).read_text()) == ("report.md", "# x\n")
+    assert Path(report.local_path).is_relative_to(tmp_path)
+
+
+def test_no_secret_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    secrets = {"WANDB_API_KEY": KEY, "HF_TOKEN": "hf_abcdefghijklmnop", "MY_PASSWORD": "correct horse battery"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    given = config(tmp_path, *OFFLINE, "corpus.path='https://u:hf_abcdefghijklmnop@host/x'")
+    found = results(tmp_path, "correct horse battery")
+    with Tracker(given, tmp_path) as tracker:
+        tracker.log_training(row(1))
+        tracker.finish(found)
+    files = [path for path in (tmp_path / "wandb").rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for path in files:
+        content = path.read_bytes()
+        assert not [value for value in secrets.values() if value.encode() in content], path
+    [path] = wandb_log.files(tmp_path)
+    decoded = "".join(str(record) for _, record in wandb_log.records(path))
+    assert "https://u:[removed]@host/x" in decoded
+    assert not [value for value in secrets.values() if value in decoded]
+
+
+@pytest.mark.parametrize("trouble", ["silent", "refused"])
+def test_a_server_that_does_not_answer_makes_the_run_an_offline_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: str
+):
+    with serving() as server:
+        server.silent = True
+        for name, value in {**server.environment, "WANDB_INIT_TIMEOUT": "3"}.items():
+            monkeypatch.setenv(name, value)
+        if trouble == "refused":
+            server.shutdown()
+            server.server_close()
+        began = time.monotonic()
+        with caplog.at_level(logging.INFO, "sdx"):
+            work(tmp_path, 1, 3, "tracking=wandb", "tracking.mode=online")
+        assert time.monotonic() - began < 30
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    [said] = warnings
+    assert "offline for this run, as the server cannot be used" in said
+    assert "wandb sync" in caplog.text
+    assert steps(tmp_path) == [1, 2, 3]
+
+
+def test_a_server_that_falls_silent_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    with serving() as server:
+        for name, value in {**server.environment, "WANDB_FINISH_TIMEOUT": "3"}.items():
+            monkeypatch.setenv(name, value)
+        with (
+            caplog.at_level(logging.INFO, "sdx"),
+            Tracker(config(tmp_path, "tracking=wandb", "tracking.mode=online"), tmp_path) as tracker,
+        ):
+            tracker.log_training(row(1))
+            server.silent = True
+            tracker.log_training(row(2))
+            began = time.monotonic()
+            tracker.finish(results(tmp_path))
+        assert time.monotonic() - began < 30
+    assert "wandb sync --include-online" in caplog.text
+    assert steps(tmp_path) == [1, 2]
+
+
+def test_wandb_dying_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    with Tracker(config(tmp_path, *OFFLINE), tmp_path) as tracker:
+        tracker.log_training(row(1))
+        service: Any = wandb.setup().ensure_service()
+        children = subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], capture_output=True, text=True)
+        assert service
+        for child in children.stdout.split():
+            os.kill(int(child), signal.SIGKILL)
+        for step in range(2, 50):
+            tracker.log_training(row(step))
+            time.sleep(0.02)
+        tracker.finish(results(tmp_path))
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert ["the run goes on" in said for said in warnings] == [True, False]
+    assert "uploads what is on the disk" in warnings[1]
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from sdx.tracking import Tracker
+from tests.tracking.given import config, results, row
+tmp_path = Path(sys.argv[1])
+given, found = config(tmp_path, "tracking=wandb", "tracking.mode=offline"), results(tmp_path)
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+with Tracker(given, tmp_path) as tracker:
+    for step in range(1, 400):
+        tracker.log_training(row(step))
+    tracker.finish(found)
+print("went on")
+"""
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on(tmp_path: Path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", FULL, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "went on\n"
+    said = [line for line in done.stderr.splitlines() if line.startswith("wandb        ")]
+    assert said, done.stderr
+    assert "disk" in said[0]
+    assert "results" not in read_json(tmp_path / "tracking.json")  # the same command logs it again

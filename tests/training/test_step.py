@@ -1,0 +1,98 @@
+"""Training as a step: what is held out to validate on, and what of the configuration makes another model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdx.artifacts import Step, Workspace, write_rows
+from sdx.config import InputError
+from sdx.run import check
+from sdx.tracking import Tracker
+from sdx.training.plan import held_out
+from sdx.training.step import train_step
+from tests.test_main import composed
+
+QUESTIONS = 8
+
+
+def trained(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> dict[str, Any]:
+    """What the loop is given and the step counts, of questions with two versions each."""
+    seen: dict[str, Any] = {}
+
+    def train(**given: Any) -> dict[str, Any]:
+        seen.update(given)
+        return {"steps": 1}
+
+    monkeypatch.setattr("sdx.training.loop.train", train)
+    config = composed("method=sft", *overrides)
+    inputs = {name: tmp_path / name for name in ("mix", "backbone")}
+    inputs["mix"].mkdir(exist_ok=True)
+    inputs["backbone"].mkdir(exist_ok=True)
+    if not (inputs["backbone"] / "model").exists():
+        (inputs["backbone"] / "model").symlink_to(model_dir)
+    rows = [
+        {"id": f"{n}/{name}", "source_id": str(n), "subset": name, "prompt": f"What is {n}?", "response": "A number."}
+        for name in ("ll", "tt")
+        for n in range(QUESTIONS)
+    ]
+    write_rows(inputs["mix"] / "rows.jsonl", rows)
+    work = Workspace(tmp_path, inputs)
+    step = train_step(Step("mix", lambda _: None), Step("backbone", lambda _: None), config, Tracker(config, tmp_path))
+    step.run(work)
+    return {**seen, "counts": work.counts}
+
+
+def test_a_question_is_validated_on_with_all_its_versions_or_trained_on(
+    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen = trained(tmp_path, model_dir, monkeypatch, "scale.validation_rows=3")
+    learnt, held = ([one.group for one in seen[part]] for part in ("examples", "validation"))
+    assert not set(learnt) & set(held)
+    assert (len(learnt), len(held), len(set(held))) == (2 * (QUESTIONS - 3), 2 * 3, 3)
+    counts = seen["counts"]
+    assert (counts["examples"], counts["validation_examples"], counts["too_long"]) == (10, 6, 0)
+    assert counts["subsets"] == {"ll": 5, "tt": 5}
+    other = trained(tmp_path, model_dir, monkeypatch, "scale.validation_rows=3", "seed=2")
+    assert [one.id for one in other["validation"]] == [one.id for one in seen["validation"]]
+
+
+def test_without_validation_rows_all_is_trained_on(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    seen = trained(tmp_path, model_dir, monkeypatch)
+    assert (len(seen["examples"]), seen["validation"]) == (2 * QUESTIONS, [])
+    assert "validation_examples" not in seen["counts"]
+
+
+def test_validation_rows_that_leave_nothing_to_train_on(
+    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with pytest.raises(InputError, match=f"scale.validation_rows={QUESTIONS} leaves nothing .* has {QUESTIONS} quest"):
+        trained(tmp_path, model_dir, monkeypatch, f"scale.validation_rows={QUESTIONS}")
+    for rows, words in (("240", "scale.corpus_rows=240"), ("-1", "negative")):
+        with pytest.raises(InputError, match=words):
+            check(composed("method=sft", f"scale.validation_rows={rows}"))
+
+
+def test_the_key_of_a_training_without_validation_rows_knows_nothing_of_them():
+    """So that what was trained before there were any is still found."""
+
+    def step(*overrides: str) -> Step:
+        config = composed("method=sft", *overrides)
+        made = Step("mix", lambda _: None), Step("backbone", lambda _: None)
+        return train_step(*made, config, Tracker(config, Path("nowhere")))
+
+    plain = step()
+    assert "validation_rows" not in plain.config
+    assert "validations" not in plain.config["train"]
+    assert step("train.validations=9").key == plain.key
+    keys = [step("scale.validation_rows=5", *more).key for more in ([], ["train.validations=9"])]
+    assert len({plain.key, *keys, step("scale.validation_rows=6").key}) == 4
+
+
+def test_held_out_groups_depend_on_their_names_alone():
+    names = [str(number) for number in range(100)]
+    few, many = held_out(names, 10), held_out(reversed(names * 2), 30)
+    assert len(few) == 10
+    assert few < many
+    assert held_out(names[:50], 5) <= held_out(names, 10) | set(names[:50])
+    assert held_out(names, 0) == frozenset()
