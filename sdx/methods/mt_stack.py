@@ -39,6 +39,8 @@ class Learning(str, Enum):
     """To give the vectors of an LLM that was trained on it; no labels."""
     direct = "direct"
     """By the labels."""
+    generation = "generation"
+    """To write the labels' words after what the encoder read; so does what the stack is compared with. Ours."""
 
 
 @dataclass
@@ -115,7 +117,17 @@ class MTStack(Method[MTStackConfig]):
         encoder.check_length(config.encoder, "method.alignment.max_length_tokens", options.alignment.max_length_tokens)
         texts.check(config.text)
         check_languages(config.encoder, None, [cell.source, *cell.targets])
-        _task(cell)
+        task = _task(cell)
+        if options.learning is Learning.generation:
+            if options.bidirectional:
+                raise InputError(
+                    "method.learning=generation writes from left to right; leave method.bidirectional=false"
+                )
+            if not task.labels:
+                raise InputError(
+                    f"method.learning=generation writes the words of labels, and task={task.name} has none; give "
+                    "method.learning=direct"
+                )
 
     def validates(self, config: Config) -> bool:
         return True
@@ -191,8 +203,8 @@ class MTStack(Method[MTStackConfig]):
         """Stage 2, from a stack that is aligned or not."""
         trains_bridge = self.options.train_bridge or stack.name == "stack"
         recipe, parts = self._task_recipe(cell, trains_bridge), cell_parts(cell)
-        if self.options.learning is Learning.direct:
-            return self._task_step(cell, stack, parts, Goal.classification, recipe)
+        if self.options.learning is not Learning.distillation:
+            return self._task_step(cell, stack, parts, self._goal, recipe)
         teacher = self._teacher(cell)
         taught = self._vectors(cell, teacher, Parts(None, cell.backbone))
         return self._task_step(cell, stack, parts, Goal.distillation, recipe, teacher, taught)
@@ -201,7 +213,12 @@ class MTStack(Method[MTStackConfig]):
         """The LLM alone, which reads its own tokens, trained on the task: teacher, and zero-shot transfer."""
         parts = Parts(None, cell.backbone)
         plain = self._untrained(cell, parts)
-        return self._task_step(cell, plain, parts, Goal.classification, self._task_recipe(cell, False))
+        return self._task_step(cell, plain, parts, self._goal, self._task_recipe(cell, False))
+
+    @property
+    def _goal(self) -> Goal:
+        """Of what learns the task from its data."""
+        return Goal.generation if self.options.learning is Learning.generation else Goal.classification
 
     def _probe(self, cell: Cell) -> Step:
         """A head on the encoder's own vectors."""

@@ -151,13 +151,17 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
             self.encoder = load_encoder(self.directories["encoder"], dtype).requires_grad_(False).eval()
         if config.llm:
             with unreported():  # an untied head is left over
-                self.llm = AutoModel.from_pretrained(self.directories["llm"], dtype=dtype).requires_grad_(False)
+                self.llm = self.load_llm(dtype).requires_grad_(False)
             if config.bidirectional:
                 _see_both_ways(self.llm)
         if config.encoder:
             self.bridge = Bridge(config.encoder_size, config.llm_size, config.bias).to(dtype)
         if config.lora:
             self.add_lora()
+
+    def load_llm(self, dtype: torch.dtype) -> Any:
+        """The LLM without its head."""
+        return AutoModel.from_pretrained(self.directories["llm"], dtype=dtype)
 
     def add_lora(self) -> None:
         """Puts adapters on all linear layers of the LLM, in its own dtype; they change nothing yet."""

@@ -1,4 +1,4 @@
-"""Rows of a task as the examples of a reader."""
+"""Rows of a task as the examples of a reader, or of a writer."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,9 @@ from sdx.config import InputError
 from sdx.models.segments import Segments
 
 if TYPE_CHECKING:
+    from sdx.training.objectives import Example
     from sdx.training.reading import Text
+    from sdx.training.soft_prompt import Prompted
 
 
 def examples(rows: Sequence[Mapping[str, Any]], segments: Segments, max_tokens: int, split: str = "") -> "list[Text]":
@@ -36,6 +38,35 @@ def examples(rows: Sequence[Mapping[str, Any]], segments: Segments, max_tokens: 
         )
         for row, one in zip(rows, encoded, strict=True)
     ]
+
+
+def written(
+    rows: Sequence[Mapping[str, Any]],
+    segments: Segments,
+    answers: Sequence[Sequence[int]],
+    cue: Sequence[int],
+    stacked: bool,
+    max_tokens: int,
+    split: str,
+) -> "list[Prompted] | list[Example]":
+    """Each row's segments as one sequence, cut at `max_tokens`, and the answer to be written after it.
+
+    Args:
+        answers: of each label, in the LLM's tokens, the end among them.
+        cue: the LLM's tokens in between.
+        stacked: an encoder reads the text; else the LLM, in its own tokens.
+        split: the rows' file, see `key`.
+    """
+    from sdx.training.objectives import Example
+    from sdx.training.soft_prompt import Prompted
+
+    encoded = segments.encode([row["segments"] for row in rows], max_tokens, offsets=False)
+    both = [
+        (key(split, row["id"]), one.ids, [*cue, *answers[row["label"]]]) for row, one in zip(rows, encoded, strict=True)
+    ]
+    if stacked:
+        return [Prompted(id_, read, after, len(cue)) for id_, read, after in both]
+    return [Example(id_, [*read, *after], len(read) + len(cue)) for id_, read, after in both]
 
 
 def key(split: str, id_: str) -> str:

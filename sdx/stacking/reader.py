@@ -39,13 +39,14 @@ def release() -> None:
 def _loaded(model_dir: Path, parts: Mapping[str, Path]) -> Any:
     import torch
 
-    from sdx.models import stack
+    from sdx.models import stack, stack_generation
     from sdx.models.loading import quiet
     from sdx.ranks import local_rank
 
     quiet()
     config = stack.StackConfig.from_pretrained(model_dir)
-    kind = getattr(stack, config.architectures[0])
+    name = config.architectures[0]
+    kind = getattr(stack_generation if hasattr(stack_generation, name) else stack, name)
     model = kind.from_pretrained(model_dir, config=config, parts=parts)
     device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
     return model.to(device).eval()
@@ -79,6 +80,20 @@ def read_batches(
                     logits = model.classify(vectors if rows[0]["choices"] else vectors.squeeze(1))
             yield places, vectors, logits
             progress.update(len(batch))
+    progress.close()
+
+
+def written_batches(
+    model: Any, rows: Sequence[Mapping[str, Any]], language: Language, max_tokens: int, max_new_tokens: int, label: str
+) -> Iterator[tuple[list[int], list[str]]]:
+    """Places of the rows of a batch, and what a model that writes makes of them."""
+    segments = model.segments(language.flores)
+    read = [one.ids for one in segments.encode([row["segments"] for row in rows], max_tokens, offsets=False)]
+    progress = Progress(label, len(rows), "texts")
+    for places in _batches([len(ids) + max_new_tokens for ids in read], BATCH_TOKENS[model.device.type == "cuda"]):
+        with finishing():
+            yield places, model.write([read[place] for place in places], max_new_tokens)
+            progress.update(len(places))
     progress.close()
 
 

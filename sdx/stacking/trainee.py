@@ -16,6 +16,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from sdx.config import TrainConfig
 from sdx.disk import sync
 from sdx.models.stack import StackConfig, StackForMultipleChoice, StackForSequenceClassification, StackModel, is_trained
+from sdx.models.stack_generation import StackForCausalLM
 from sdx.ranks import is_main
 from sdx.training.agree import Agreement
 from sdx.training.state import WEIGHT, TrainedState
@@ -31,13 +32,17 @@ class Head:
     Args:
         labels: of classification; none for multiple choice.
         copied: the directory of a model whose head is taken and stays as it is; none for a new one, which is trained.
+        writes: the labels are written by the LLM's own head, which stays as it is.
     """
 
     labels: tuple[str, ...] = ()
     copied: Path | None = None
+    writes: bool = False
 
     @property
     def model(self) -> type[StackModel]:
+        if self.writes:
+            return StackForCausalLM
         return StackForSequenceClassification if self.labels else StackForMultipleChoice
 
 

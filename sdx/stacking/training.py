@@ -29,6 +29,8 @@ class Goal(str, Enum):
     distillation = "distillation"
     probe = "probe"
     """The head alone, on vectors that are there already."""
+    generation = "generation"
+    """The loss of the label's words, see `sdx.training.soft_prompt`."""
 
 
 @dataclass(frozen=True)
@@ -143,12 +145,16 @@ def _learn(
     from sdx.stacking.vectors import FILES, Vectors
     from sdx.training.reading import Classification, Distillation, Probe
 
-    head = Head(labels, work.inputs["teacher"] / "model" if "teacher" in work.inputs else None)
+    taught = work.inputs["teacher"] / "model" if "teacher" in work.inputs else None
+    head = Head(labels, taught, writes=goal is Goal.generation)
     start = work.inputs["stack"] / "model"
     passes = Passes.head if goal is Goal.probe else Passes.student
     trainee = StackTrainee(start, directories(work), head, recipe.trains_bridge, recipe.new_rate, passes)
     segments = segments_of(StackConfig.from_pretrained(start), directories(work), source)
     rows = {name: read_rows(work.inputs["training"] / f"{name}.jsonl") for name in FILES}
+    if goal is Goal.generation:
+        _train(work, trainee, *_written(work, segments, rows, labels, recipe), recipe, config, tracker)
+        return
     learnt, held = (examples(rows[name], segments, recipe.max_tokens, name) for name in FILES)
     reader = _reader(work)
     objective: Any = Classification(reader)
@@ -158,6 +164,26 @@ def _learn(
             Distillation(reader, stored, stored.variance) if goal is Goal.distillation else Probe(reader, stored)
         )
     _train(work, trainee, objective, learnt, held, recipe, config, tracker)
+
+
+def _written(
+    work: Workspace, segments: Any, rows: dict[str, Any], labels: Sequence[str], recipe: Recipe
+) -> tuple[Any, Any, Any]:
+    """Objective, training data and validation data of generation."""
+    from transformers import AutoTokenizer
+
+    from sdx.models.stack_generation import answer, cue
+    from sdx.stacking.examples import written
+    from sdx.stacking.vectors import FILES
+    from sdx.training.objectives import CausalLM
+    from sdx.training.soft_prompt import SoftPromptedLM
+
+    tokenizer = AutoTokenizer.from_pretrained(directories(work)["llm"])
+    answers = [answer(tokenizer, label) for label in labels]
+    reader = _reader(work)
+    given = (segments, answers, cue(tokenizer), reader.stacked, recipe.max_tokens)
+    learnt, held = (written(rows[name], *given, name) for name in FILES)
+    return (SoftPromptedLM if reader.stacked else CausalLM)(reader.pad_id), learnt, held
 
 
 def _train(

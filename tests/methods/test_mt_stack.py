@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sdx.artifacts import Store, read_json, read_rows
+from sdx.config import InputError
 from sdx.planning.show import show
 from sdx.run import prepare
 from sdx.tracking import Tracker
@@ -163,6 +164,36 @@ def test_a_saved_stack_loads_as_a_classifier_and_reads_any_language(sweep: tuple
     assert not torch.equal(one, other)
 
 
+def test_labels_are_written_behind_what_the_encoder_read(place: Place):
+    from transformers import AutoModelForCausalLM
+
+    import sdx.models.stack_generation
+
+    [cell], _ = place.sdx("xnli", *XNLI, "method.learning=generation")
+    results = read_json(cell / "results.json")
+    found = {(score["system"], score["language"]) for score in results["scores"]}
+    assert found == {(system, code) for system in SYSTEMS for code in ("en", "de", "th")} - {("translate-test", "en")}
+    assert {step["what"] for step in results["steps"] if step["name"] == "train"} == {
+        "stack, alignment",
+        "stack, generation",
+        "without alignment, generation",
+        "LLM alone, generation",
+        "encoder alone, probe",
+    }
+    model = AutoModelForCausalLM.from_pretrained(cell / "model")
+    assert isinstance(model, sdx.models.stack_generation.StackForCausalLM)
+    answers = [step for step in results["steps"] if step["name"] == "classify" and step["language"] == "th"]
+    rows = {step["what"]: read_rows(Path(step["path"]) / "rows.jsonl") for step in answers}
+    assert {tuple(row) for row in rows.pop("xnli, encoder alone")} == {("id", "gold", "choice", "acc", "log_probs")}
+    assert len(rows) == len(SYSTEMS)
+    labels = ["True", "Neither", "False"]
+    for its in rows.values():
+        assert [row["acc"] for row in its] == [row["text"] == labels[row["gold"]] for row in its]
+    pair = ("test premise 0 th", "hypothesis 0 th")
+    one, other = (model.generate([pair], lang=code, max_new_tokens=8) for code in ("th", "de"))
+    assert one != other
+
+
 def test_choices_of_an_answer(place: Place):
     from transformers import AutoModelForMultipleChoice
 
@@ -212,6 +243,14 @@ def test_the_papers_sizes_are_planned(task: str, hours: tuple[int, int], tmp_pat
     # 6N of the LLM a token of the student and the teacher, at about 350 TFLOP/s
     assert alignment["hours"]["1 x H100"] == pytest.approx(alignment["tokens"] * 6 * 8.0e9 / 3.46e14 / 3600, rel=0.1)
     assert "8.44B parameters, 0.0419B trained" in capsys.readouterr().out
+
+
+def test_choices_are_not_written(tmp_path: Path):
+    read_files(tmp_path)
+    own = f"task.belebele_mc.train.path={tmp_path / 'assembled.jsonl'}"
+    config = composed("+experiments=mt_llm_belebele", own, "method.learning=generation")
+    with pytest.raises(InputError, match=r"task=belebele_mc has none; give method\.learning=direct"):
+        prepare(config, tmp_path / "run", Tracker(config, tmp_path))
 
 
 def test_cells_with_other_seeds_share_the_papers_alignment(tmp_path: Path):

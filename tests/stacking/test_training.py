@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForMultipleChoice, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMultipleChoice, AutoModelForSequenceClassification
 
-from sdx.artifacts import Step, Store, read_json
+from sdx.artifacts import Step, Store, read_json, read_rows
 from sdx.config import Config, EngineConfig, MethodConfig, Precision, TrackingConfig, TrainConfig
 from sdx.languages import language
 from sdx.models.encoder import load_encoder
 from sdx.models.stack import StackForSequenceClassification
+from sdx.models.stack_generation import answer
 from sdx.ranks import is_main
+from sdx.stacking.answers import answers_step
 from sdx.stacking.bridge import BridgeConfig, stack_step
 from sdx.stacking.tokens import tokens_step
 from sdx.stacking.trainee import Head, Passes, StackTrainee
@@ -193,6 +195,26 @@ def test_direct_trains_the_head_too(study: Study, whole: dict[str, Weights], tra
     step = study.learnt(study.first, study.parts, Goal.classification, trains_bridge)
     expected = {"classifier", "classifier.bias", "lora_A", "lora_B"} | ({"bridge.up_proj"} if trains_bridge else set())
     assert_changed(study, step, whole, expected, study.parts)
+
+
+@pytest.mark.parametrize("who", ["stack", "llm"])
+def test_generation_trains_adapters_under_the_llms_own_head(study: Study, whole: dict[str, Weights], who: str):
+    stacked = who == "stack"
+    start, parts = (study.aligned(), study.parts) if stacked else (study.bare(study.llm), study.llm)
+    step = study.learnt(start, parts, Goal.generation, trains_bridge=stacked)
+    for needed in step.inputs.values():
+        study.store.realise(needed)
+    whole.clear()
+    expected = {"lora_A", "lora_B"} | ({"bridge.up_proj"} if stacked else set())
+    assert_changed(study, step, whole, expected, parts)
+    model = AutoModelForCausalLM.from_pretrained(study.store.realise(step) / "model")
+    assert list(model.config.id2label.values()) == list(LABELS)
+    answers = answers_step(step, parts, rows_step(rows=labelled()), EN, 64, "label")
+    rows = read_rows(study.store.realise(answers) / "rows.jsonl")
+    assert [row["id"] for row in rows] == [item["id"] for item in labelled()]
+    assert [row["acc"] for row in rows] == [row["text"] == LABELS[row["gold"]] for row in rows]
+    longest = max(len(answer(model.tokenizer, label)) for label in LABELS)
+    assert [row["text"] for row in rows] == model.generate([item["segments"] for item in labelled()], "en", longest)
 
 
 @pytest.mark.parametrize("choices", [0, 3])
