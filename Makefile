@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint clean
+.PHONY: help setup demo test test-slurm test-slow lint clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ demo: setup ## The main job for real: SDRRL on a 135M model, English to Portugue
 
 test: setup ## The tests that need no GPU, no SLURM and no large weights (under 15 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not slurm"
+
+test-slurm: setup ## Sweeps on a real SLURM of this machine (root, slurm-wlm and munge; 10 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm
 
 test-slow: setup ## The tests with real weights
 	$(BIN)/python -m pytest -m slow

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
             f"runs_dir={place}/runs",
         ]
         found = {
-            "planned": _seconds("sdx", "-m", *sweep, "plan=true", f"runs_dir={place}/runs"),
+            "planned": _seconds("sdx", "-m", *sweep, "plan=true"),
             "reported": _seconds("sdx.report", place),
             "compared": _seconds("sdx.report", place, "--baseline", "none"),
         }

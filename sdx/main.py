@@ -35,7 +35,6 @@ import sdx.translation
 from sdx import composition, sweep
 from sdx import config as schema
 from sdx.config import Config, InputError
-from sdx.disk import disk_full
 from sdx.languages import codes, language
 from sdx.launching.config import SCHEMAS
 from sdx.preemption import Preempted
@@ -61,7 +60,6 @@ GROUPS = {
     "tracking": schema.TrackingConfig,
 }
 NOT_IN_CELL_NAME = ("cache_dir", "runs_dir", "tracking", "plan", "stages", "hydra")
-FREE = "free some or give another directory; what is finished stays, and the same command goes on from there"
 QUIET_RANK = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
 
 
@@ -123,9 +121,6 @@ def job(cfg: DictConfig) -> None:
 
         run(typed(cfg), Path(HydraConfig.get().runtime.output_dir))
     except Exception as error:
-        if disk_full(error):
-            where = f"cache_dir={cfg.cache_dir} or runs_dir={cfg.runs_dir}"
-            error = InputError(f"no space left on the disk of {where}; {FREE}")
         if not isinstance(error, InputError):
             raise
         if HydraConfig.get().mode is RunMode.MULTIRUN:
@@ -153,10 +148,10 @@ def main() -> None:
         logging.shutdown()
         sys.exit(fail(explain(error, arguments), 2))
     except OSError as error:  # Hydra makes the run directory
-        if error.errno not in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno not in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT):
             raise
         what = f"{error.filename}: {error.strerror}"
-        sys.exit(fail(f"{what}; see to its permissions or give another cache_dir or runs_dir", 2))
+        sys.exit(fail(f"{what}; see to its permissions and space, or give another cache_dir or runs_dir", 2))
     except SystemExit as stop:
         if isinstance(stop, Preempted):  # whoever launched this is to launch it again
             fail(str(stop), os.EX_TEMPFAIL)
@@ -178,6 +173,11 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     if isinstance(error, OverrideParseException):
         first = str(error).splitlines()[0]
         return f"{error.override}: {first}; quote brackets, braces and commas twice: \"key='a{{b}}'\""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, InputError):  # Hydra wraps what a launcher or a sweeper says
+            return str(inner)
+        inner = inner.__cause__
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
     key = getattr(cause, "full_key", None)
     if isinstance(cause, OmegaConfBaseException) and key:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from sdx.artifacts import Step, Store
 from sdx.config import Config, InputError, Stages, TranslatorConfig
 from sdx.data import filters
+from sdx.disk import disk_full
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.tasks import Task
 from sdx.events import watched
@@ -30,6 +31,8 @@ from sdx.training import limits
 from sdx.translation.base import Translator
 
 log = getLogger("sdx")
+
+FREE = "free some or give another directory; what is finished stays, and the same command goes on from there"
 
 SOURCES = (
     *("file", "asset", "corpus", "training", "texts", "parallel", "dictionary"),
@@ -78,7 +81,13 @@ def run(config: Config, run_dir: Path) -> None:
             show(config, _store(config), work.steps)
         return
     with listening(), StateFile(run_dir) as state, Tracker(config, run_dir) as tracker, watched(tracker):
-        _run(config, run_dir, state, tracker)
+        try:
+            _run(config, run_dir, state, tracker)
+        except Exception as error:
+            if not disk_full(error):
+                raise
+            where = f"cache_dir={config.cache_dir} or runs_dir={config.runs_dir}"
+            raise InputError(f"no space left on the disk of {where}; {FREE}") from error
 
 
 def _run(config: Config, run_dir: Path, state: StateFile, tracker: Tracker) -> None:

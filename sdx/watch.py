@@ -117,7 +117,9 @@ class Watch:
                 status, note = _unbegun(later, places)
         elif state["state"] is State.done:
             pass
-        elif waits is not None:
+        elif waits is not None and not (
+            state["state"] is State.running and own != later and places.get(own, (None,))[0] is Queue.running
+        ):
             status, note = Status.queued, waits
         elif later and later != own and places[later][0] is Queue.running:
             status, note, state = Status.running, "starts", None  # what the file tells is of an earlier job

@@ -229,3 +229,19 @@ def test_a_dead_run_goes_on_where_it_stopped(place: Workplace, cell: Path):
     again, _ = fresh.sdx(*arguments, f"backbone.path={place.model}")
     assert (again / "model/model.safetensors").read_bytes() == resumed
     assert [row["step"] for row in training_log(run)] == list(range(1, len(training_log(run)) + 1))
+
+
+def test_data_first_and_the_rest_later(place: Workplace, tmp_path: Path):
+    cell = ("method=translate_sft", "filters.translations=[]", "task=mmlu_human", "tracking=none")
+    cache = f"cache_dir={tmp_path}/cache"
+    run, _ = place.sdx(*cell, cache, "stages=prepare")
+    assert read_json(run / "state.json")["state"] == "prepared"
+    assert not (run / "results.json").exists()
+    made = {path.name for path in (tmp_path / "cache/artifacts").iterdir()}
+    assert {"mix", "translate", "items"} <= made
+    assert not made & {"train", "score"}
+    again, printed = place.sdx(*cell, cache)
+    assert again == run
+    assert read_json(run / "state.json")["state"] == "done"
+    assert re.search(r"train +starts", printed)
+    assert not re.search(r"(translate|mix|items) +starts", printed)

@@ -289,6 +289,7 @@ class Terminal:
         self.shown = ""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell has its background jobs ignore it
             os.environ.update(PYTHONPATH=str(ROOT), TERM="xterm", COLUMNS="120", LINES="20")
             os.execv(sys.executable, [sys.executable, "-m", "sdx.status", *arguments])
 
@@ -300,8 +301,9 @@ class Terminal:
 
     def leave(self) -> int:
         os.write(self.fd, b"\x03")
+        end = time.monotonic() + 30
         while self._read():
-            pass
+            assert time.monotonic() < end, self.shown
         os.close(self.fd)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from sdx import sweep
 from sdx.artifacts import Store
 from sdx.config import Config
-from sdx.launching.cells import Ending, SweepCell, check, compose, forget, named, returns
+from sdx.launching.cells import Ending, SweepCell, check, compose, named, returns
 
 if TYPE_CHECKING:
     from sdx.run import Work
@@ -67,8 +67,7 @@ def plan(cells: Sequence[SweepCell], works: "Sequence[tuple[Config, Work]]") -> 
 
 
 def start(cell: SweepCell, where: str) -> None:
-    """Says so, and forgets what an earlier attempt said of itself."""
-    forget(cell.run_dir)
+    """Says so."""
     log.info("%-12s %s  %s", "start", cell.name, where)
 
 

@@ -11,12 +11,14 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from sdx.config import Config, InputError
+from sdx.config import Config, InputError, Stages
 from sdx.state import ERROR, STATE, State, read_state
 
 if TYPE_CHECKING:
     from sdx.run import Work
 
+CANCELLED = "JobState=CANCELLED"
+"""By `scancel`, as SLURM says it: a rank that waits for another cannot say so itself."""
 SWEEP_ALONE = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.mode")
 """Overrides that say how to launch the cells, and not what a cell is."""
 
@@ -73,6 +75,8 @@ def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str],
     with open_dict(composed):
         composed.hydra.job.id = composed.hydra.job.num = number
     run_dir = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir).absolute()
+    if moved := [one for one in config.hydra.overrides.hydra if one.lstrip("+~").startswith("hydra.sweep.")]:
+        raise InputError(f"{moved[0]}: a cell's directory is named by what it is; set runs_dir=... for all of them")
     own = [one for one in config.hydra.overrides.hydra if not one.lstrip("+~").startswith(SWEEP_ALONE)]
     with open_dict(composed):
         del composed["hydra"]
@@ -125,23 +129,33 @@ def forget(run_dir: Path) -> None:
         (run_dir / name).unlink(missing_ok=True)
 
 
-def judge(cell: SweepCell, exit_code: int | None = None) -> None:
+def judge(cell: SweepCell, exit_code: int | None = None, known: str = "") -> None:
     """Says how a cell ended that runs no more, by the files it left.
 
     Args:
         exit_code: of its process, negative for a signal; none where it is not known.
+        known: what else is known of its end.
     """
     left = read_state(cell.run_dir) or {}
     state, error = left.get("state"), left.get("error") or ""
-    if state in (State.done, State.prepared) and not exit_code:
+    wanted = State.prepared if cell.config.stages is Stages.prepare else State.done
+    if state == wanted and not exit_code:
         cell.ending = Ending.done
-    elif state == State.interrupted or exit_code == os.EX_TEMPFAIL:
-        cell.ending, cell.error = Ending.interrupted, error
+    elif state == State.interrupted or exit_code == os.EX_TEMPFAIL or CANCELLED in known:
+        cell.ending, cell.error = Ending.interrupted, error or known
     else:
-        ended = "was killed: out of memory, or by somebody" if exit_code is None or exit_code < 0 else "ended"
-        code = "" if exit_code is None else f" (exit code {exit_code})"
         cell.ending = Ending.failed
-        cell.error = error if state == State.failed else f"{ended} without a word{code}"
+        cell.error = error if state == State.failed else _last_words(cell, state == State.prepared, exit_code, known)
+
+
+def _last_words(cell: SweepCell, prepared: bool, exit_code: int | None, known: str) -> str:
+    try:
+        return (cell.run_dir / ERROR).read_text(encoding="utf-8").splitlines()[-1]  # of another rank
+    except (OSError, IndexError):
+        pass
+    what = "its data are there, but the training left the queue before it began" if prepared else "ended without a word"
+    known = known or ("" if exit_code is None else f"exit code {exit_code}")
+    return f"{what} ({known or 'killed: out of memory, or by somebody'})"
 
 
 def returns(cells: Sequence[SweepCell]) -> list[JobReturn]:

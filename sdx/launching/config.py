@@ -42,9 +42,9 @@ class SlurmConfig:
     """Lines of shell before the cell: `module load cuda`, `source .venv/bin/activate`."""
     python: str | None = None
     """How to start Python; none is the one that launches. `apptainer exec --nv sdx.sif python` for a container."""
-    sbatch: dict[str, Any] = field(default_factory=dict)
+    sbatch: Any = None  # Hydra lets nobody add keys to a dict that has a type
     """Any other option of sbatch: `{nodelist: n1, exclusive: true}`."""
-    prepare: dict[str, Any] | None = None
+    prepare: Any = None
     """Options of a job before each cell that makes its data, `stages=prepare`: `{gpus_per_node: 0, partition: cpu}`.
     None makes the data in the cell's own job."""
     poll_s: float = 20.0

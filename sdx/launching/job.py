@@ -1,18 +1,24 @@
 """A cell as a job of SLURM: one process for each rank, started by srun through submitit."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
+import traceback
+from contextlib import suppress
 from logging import getLogger
+from pathlib import Path
 from typing import Any
+
+from sdx.state import ERROR
 
 log = getLogger("sdx")
 
 TRIES = 30
 RETRY_S = 10
-GONE_S = 600
+GONE_S = 3600
 
 
 class CellFailed(Exception):
@@ -26,49 +32,84 @@ class CellJob:
 
     Args:
         overrides: what follows `python -m sdx`.
+        run_dir: the cell's.
+        grace_s: how long rank 0 may take to finish its batch after SIGUSR2.
     """
 
-    def __init__(self, overrides: list[str]) -> None:
-        self.overrides = overrides
+    def __init__(self, overrides: list[str], run_dir: Path, grace_s: float) -> None:
+        self.overrides, self.run_dir, self.grace_s = overrides, run_dir, grace_s
 
     def __call__(self) -> None:
         from submitit.helpers import TorchDistributedEnvironment
 
         os.environ.pop("MASTER_PORT", None)  # of the job from which this one was submitted
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-        os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("SLURM_CPUS_PER_TASK", "1"))
+        cores = min(int(os.environ.get("SLURM_CPUS_PER_TASK", "1")), len(os.sched_getaffinity(0)))
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
         sys.argv = ["sdx", *self.overrides]
         from sdx.main import main
         from sdx.preemption import Preempted
 
+        first = os.environ["RANK"] == "0"
         try:
             main()
         except Preempted as left:
-            if left.signal is signal.SIGUSR2:
-                requeue()
+            if not first:
+                self._wait_for_rank_0(left.signal)
+            if left.signal is signal.SIGUSR2 or _runs_on():
+                requeue(first)
             raise
         except SystemExit as stop:
             if stop.code:
                 raise CellFailed(f"exit code {stop.code}") from None
+        except Exception:
+            if not first:
+                self._tell()
+            raise
 
     def checkpoint(self) -> Any:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
+    def _wait_for_rank_0(self, number: signal.Signals) -> None:
+        """Were this rank to end first, srun would end rank 0 in the middle of its batch. SLURM ends this one then."""
+        asked = number is signal.SIGUSR2
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if asked else signal.SIG_IGN)  # after SIGUSR2: rank 0 is done
+        time.sleep(self.grace_s if asked else GONE_S)
 
-def requeue() -> None:
-    """Has SLURM put this job back into the queue. Only rank 0 asks for it; another rank tells all to leave.
+    def _tell(self) -> None:
+        """The state file is rank 0's, which srun is about to kill."""
+        rank, host = os.environ["RANK"], platform.node()
+        said = traceback.format_exc().rstrip()
+        with suppress(OSError):
+            last = said.splitlines()[-1]
+            (self.run_dir / ERROR).write_text(f"{said}\nrank {rank} on {host}: {last}\n", encoding="utf-8")
 
-    SLURM ends the processes of the job then. SIGTERM needs no requeue: SLURM has decided already.
+
+def requeue(first: bool) -> None:
+    """Has SLURM put this job back into the queue, which ends all ranks.
+
+    Rank 0 does it when its batch is finished. Another rank does it in the end: rank 0 may not have been signalled, or
+    waits for this rank.
     """
-    if os.environ["RANK"] != "0":
-        subprocess.run(["scancel", "--signal=USR2", os.environ["SLURM_JOB_ID"]], check=False)
-        time.sleep(GONE_S)
-        return
+    from submitit import JobEnvironment
+
     for _ in range(TRIES):  # the controller may be down for a moment
         try:
-            signal.raise_signal(signal.SIGUSR2)  # submitit's handler, which exits
+            if first:
+                signal.raise_signal(signal.SIGUSR2)  # submitit's handler, which exits
+            subprocess.run(["scontrol", "requeue", JobEnvironment().job_id], check=True, timeout=RETRY_S)
+            time.sleep(GONE_S)
         except (OSError, subprocess.SubprocessError) as error:
             log.warning("%-12s cannot requeue the job, trying again in %d s: %s", "slurm", RETRY_S, error)
             time.sleep(RETRY_S)
+
+
+def _runs_on() -> bool:
+    """Whether SLURM has not ended the job: SIGTERM at the beginning of a grace time, and not of `scancel`."""
+    command = ["squeue", "--noheader", "--format=%T", f"--jobs={os.environ['SLURM_JOB_ID']}"]
+    with suppress(OSError, subprocess.SubprocessError):
+        said = subprocess.run(command, capture_output=True, text=True, timeout=RETRY_S)
+        return said.stdout.split() == ["RUNNING"]
+    return False

@@ -13,7 +13,7 @@ from signal import SIGTERM
 
 from sdx.config import InputError
 from sdx.launching.base import CellLauncher, end, start
-from sdx.launching.cells import Ending, SweepCell, judge
+from sdx.launching.cells import Ending, SweepCell, forget, judge
 from sdx.preemption import listening
 
 LOG = "output.log"
@@ -75,6 +75,7 @@ class LocalLauncher(CellLauncher):
             return
         cell.run_dir.mkdir(parents=True, exist_ok=True)
         cell.log = None if alone else cell.run_dir / LOG
+        forget(cell.run_dir)
         start(cell, f"on GPU {gpu}" if gpu else "")
         environment = dict(os.environ)
         if gpu:
@@ -82,7 +83,7 @@ class LocalLauncher(CellLauncher):
         elif not alone:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (self.jobs or 1))))
         code = self._wait([sys.executable, "-m", "sdx", *cell.overrides], environment, cell.log)
-        judge(cell, code)
+        judge(cell, os.EX_TEMPFAIL if self._leaving.is_set() and code == -SIGTERM else code)  # it did not listen yet
         if cell.ending is not Ending.done or not alone:
             end(cell)
 
@@ -94,6 +95,8 @@ class LocalLauncher(CellLauncher):
             if output:
                 output.close()
         self._processes.append(process)
+        if self._leaving.is_set():  # since the last look
+            process.send_signal(SIGTERM)
         return process.wait()
 
 

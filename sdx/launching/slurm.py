@@ -17,12 +17,13 @@ from typing import Any
 from sdx.artifacts import write_json
 from sdx.config import InputError
 from sdx.launching.base import CellLauncher, end, start
-from sdx.launching.cells import SweepCell, judge
+from sdx.launching.cells import SweepCell, forget, judge
 from sdx.launching.job import CellJob
 from sdx.watch import JOB, Queue, launched, squeue
 
 log = getLogger("sdx")
 
+SCANCEL_S = 20
 FOLDER = "slurm"
 """In runs_dir: the scripts and the logs of the jobs."""
 REQUEUES = 10_000
@@ -38,17 +39,22 @@ class SlurmLauncher(CellLauncher):
         options: `SlurmConfig`.
     """
 
-    def __init__(self, prepare: Mapping[str, Any] | None, poll_s: float, **options: Any) -> None:
-        self.options = options
-        self.prepare = prepare
+    def __init__(self, prepare: Any, poll_s: float, **options: Any) -> None:
+        self.options = {**options, "sbatch": _mapping("sbatch", options["sbatch"])}
+        self.prepare = _mapping("prepare", prepare)
+        if unknown := sorted(set(self.prepare) - set(options)):
+            known = ", ".join(sorted(options))
+            raise InputError(f"hydra.launcher.prepare.{unknown[0]} is no option; options there: {known}")
+        self.prepare = {"nodes": 1, "tasks_per_node": 1, **self.prepare} if self.prepare else {}
         self.poll_s = poll_s
         if not shutil.which("sbatch"):
             raise InputError("hydra/launcher=slurm finds no sbatch here; run it where jobs are submitted or take local")
-        if (time_min := options["time_min"]) * 60 <= options["signal_delay_s"]:
-            raise InputError(
-                f"hydra.launcher.time_min={time_min} leaves no time before the signal that comes "
-                f"hydra.launcher.signal_delay_s={options['signal_delay_s']} before the end; raise it"
-            )
+        for where, given in (("", options), ("prepare.", {**options, **self.prepare})):
+            if (time_min := given["time_min"]) * 60 <= given["signal_delay_s"]:
+                raise InputError(
+                    f"hydra.launcher.{where}time_min={time_min} leaves no time before the signal that comes "
+                    f"hydra.launcher.{where}signal_delay_s={given['signal_delay_s']} before the end; raise it"
+                )
 
     def run(self, cells: Sequence[SweepCell]) -> None:
         before = {cell.run_dir: launched(cell.run_dir).get("job", "") for cell in cells}
@@ -72,14 +78,24 @@ class SlurmLauncher(CellLauncher):
             raise
 
     def _submit(self, cells: Sequence[SweepCell]) -> dict[Path, str]:
-        after = None
-        if self.prepare is not None:
-            jobs = self._array(cells, {**self.options, **self.prepare}, ["stages=prepare"], None)
-            after = f"{'aftercorr' if len(cells) > 1 else 'afterok'}:{jobs[0].job_id.split('_')[0]}"
-        jobs = self._array(cells, self.options, [], after)
-        for cell, job in zip(cells, jobs, strict=True):
+        for cell in cells:  # before one of them can have said anything
             cell.run_dir.mkdir(parents=True, exist_ok=True)
-            write_json(cell.run_dir / JOB, {"job": job.job_id, "log": str(job.paths.stdout)})
+            forget(cell.run_dir)
+        arrays: list[list[Any]] = []
+        try:
+            after = None
+            if self.prepare:
+                arrays.append(self._array(cells, {**self.options, **self.prepare}, ["stages=prepare"], None))
+                after = f"{'aftercorr' if len(cells) > 1 else 'afterok'}:{_array_id(arrays[0])}"
+            arrays.append(self._array(cells, self.options, [], after))
+            jobs = arrays[-1]
+            for cell, job in zip(cells, jobs, strict=True):
+                write_json(cell.run_dir / JOB, {"job": job.job_id, "log": str(job.paths.stdout)})
+        except BaseException:  # what nobody would find again
+            for array in arrays:
+                subprocess.run(["scancel", _array_id(array)], check=False, timeout=SCANCEL_S)
+            raise
+        for cell, job in zip(cells, jobs, strict=True):
             start(cell, f"as job {job.job_id}")
         return {cell.run_dir: job.job_id for cell, job in zip(cells, jobs, strict=True)}
 
@@ -95,7 +111,10 @@ class SlurmLauncher(CellLauncher):
         try:
             executor.update_parameters(**_parameters(options, after))
             with executor.batch():
-                jobs = [executor.submit(CellJob([*cell.overrides, *more])) for cell in cells]
+                jobs = [
+                    executor.submit(CellJob([*cell.overrides, *more], cell.run_dir, options["signal_delay_s"] / 2))
+                    for cell in cells
+                ]
             [job.job_id for job in jobs]
         except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
             reason = " ".join(str(getattr(error, "stderr", None) or error).split())
@@ -119,12 +138,35 @@ class SlurmLauncher(CellLauncher):
                         shown[job] = queue[job]
                         log.info("%-12s job %s %s  %s", "slurm", job, " ".join(queue[job]), cell.name)
                 elif cell.run_dir in absent:  # a look later: its last words may take their time to get here
-                    judge(cell)
+                    judge(cell, known=_known(job))
                     end(cell)
                 else:
                     absent.add(cell.run_dir)
             if any(cell.ending is None for cell in cells):
                 time.sleep(self.poll_s)
+
+
+def _array_id(jobs: Sequence[Any]) -> str:
+    return str(jobs[0].job_id.split("_")[0])
+
+
+def _known(job: str) -> str:
+    """What SLURM says of the end of a job, as long as it knows."""
+    try:
+        command = ["scontrol", "--oneliner", "show", "job", job]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=SCANCEL_S).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    wanted = ("JobState=", "Reason=", "ExitCode=")
+    return " ".join(word for word in said if word.startswith(wanted))
+
+
+def _mapping(key: str, value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InputError(f"hydra.launcher.{key}={value} is no mapping; write 'hydra.launcher.{key}={{name: value}}'")
+    return dict(value)
 
 
 def _queue(jobs: Iterable[str]) -> dict[str, tuple[str, str]] | None:
@@ -138,7 +180,7 @@ def _queue(jobs: Iterable[str]) -> dict[str, tuple[str, str]] | None:
 
 def _parameters(options: Mapping[str, Any], after: str | None) -> dict[str, Any]:
     """For submitit, which names them as sbatch does, more or less."""
-    gpus = options["gpus_per_node"]
+    gpus, cpus = options["gpus_per_node"], options["cpus_per_task"]
     more = {"requeue": True, **options["sbatch"]}
     if after:
         more |= {"dependency": after, "kill-on-invalid-dep": "yes"}
@@ -155,6 +197,6 @@ def _parameters(options: Mapping[str, Any], after: str | None) -> dict[str, Any]
         "array_parallelism": options["array_parallelism"],
         "stderr_to_stdout": True,
         "wckey": None,  # submitit would name itself
-        "srun_args": ["--kill-on-bad-exit=1"],
+        "srun_args": ["--kill-on-bad-exit=1", *([f"--cpus-per-task={cpus}"] if cpus else [])],  # srun inherits it not
         "additional_parameters": more,
     }

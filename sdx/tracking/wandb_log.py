@@ -98,6 +98,7 @@ def records(path: Path) -> Iterator[tuple[int, Any]]:
     Returns:
         Pairs of that byte's number and a `wandb.proto.wandb_internal_pb2.Record`.
     """
+    from google.protobuf.message import DecodeError
     from wandb.proto.wandb_internal_pb2 import Record
 
     content = path.read_bytes()
@@ -117,6 +118,9 @@ def records(path: Path) -> Iterator[tuple[int, Any]]:
         at += size
         if kind in (WHOLE, LAST):
             record = Record()
-            record.ParseFromString(pieces)
+            try:
+                record.ParseFromString(pieces)
+            except DecodeError:  # damaged; `repair` cuts it off
+                return
             pieces = b""
             yield at, record

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from sdx import sweep
 from sdx.artifacts import write_rows
 from sdx.config import InputError
+from sdx.launching.cells import Ending, SweepCell
 from sdx.report import main
 from sdx.reporting.cells import Finished, distinct, find, label
 from sdx.reporting.compare import compare
@@ -243,9 +245,10 @@ def test_the_end_of_a_sweep_says_where_a_baseline_is_missing(
 ):
     over = sweep.Compare("src")
     over.runs_dir = tmp_path
-    over.finished = [path.parent for path in languages(tmp_path, "th-src").glob("*/results.json")]
+    found = sorted(path.parent for path in languages(tmp_path, "th-src").glob("*/results.json"))
+    over.cells = [SweepCell(n, [], [], OmegaConf.create(), run, Ending.done) for n, run in enumerate(found)]
     monkeypatch.setattr(sweep, "_current", over)
-    sweep.conclude()
+    assert sweep.conclude() == 0
     assert to_baseline(tmp_path)["stt method.mixture=src+tgt lang=th", "en"] == ("", "")
     assert "baseline 'src': none with lang=th for" in capsys.readouterr().err
 

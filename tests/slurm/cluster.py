@@ -67,6 +67,11 @@ class Cluster:
         assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
+    def signal(self, job: str, name: str) -> None:
+        """To all ranks of a job. scancel tries again for long, and would hit the job's next start."""
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(["scancel", f"--signal={name}", job], env=self.environment, check=True, timeout=3)
+
     def start_node(self, name: str) -> None:
         self.start(name, "slurmd", "-D", "-N", name)
 
@@ -136,7 +141,7 @@ class Cluster:
             "SlurmUser=root",
             "SlurmdUser=root",
             "AuthType=auth/munge",
-            f"AuthInfo=socket={self.path}/munge/socket,cred_expire=3",  # and so long a requeued job waits
+            f"AuthInfo=socket={self.path}/munge/socket,cred_expire=5",  # and so long a requeued job waits
             "CryptoType=crypto/munge",
             "ProctrackType=proctrack/linuxproc",
             "TaskPlugin=task/none",
@@ -148,7 +153,7 @@ class Cluster:
             "JobRequeue=1",
             "KillWait=15",
             "SlurmdTimeout=10",
-            "MinJobAge=10",
+            "MinJobAge=300",
             "MpiDefault=none",
             "SwitchType=switch/none",
             "AccountingStorageType=accounting_storage/none",

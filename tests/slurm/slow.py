@@ -1,6 +1,8 @@
-"""Python for jobs of tests: `python slow.py -u -m MODULE ...` runs the module, slowed at the seams so that a signal can
-hit each stage, and notes in JOURNAL what it finished, see `tests/launcher.py`."""
+"""Python for jobs of tests: `python slow.py -u -m MODULE ...` runs the module, slowed so that a signal can hit each
+stage, and notes in JOURNAL which rows it has put on disk: `logged <path> <ids>`."""
 
+import json
+import os
 import runpy
 import sys
 import time
@@ -8,25 +10,31 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-STEP_S = 0.3
+BATCH_S = 0.3
 
 
 def slow_down() -> None:
+    from sdx.artifacts import BatchLog
     from sdx.evaluation import harness
     from sdx.training import loop
-    from tests.launcher import slow_down_and_note
 
-    slow_down_and_note()
-    update, answers = loop.update, harness._answer_log_probs
+    journal = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    append, update, answers = BatchLog.append, loop.update, harness._answer_log_probs
+
+    def noted_append(self, rows):
+        time.sleep(BATCH_S)
+        append(self, rows)
+        os.write(journal, f"logged {self.path} {json.dumps([row['id'] for row in rows])}\n".encode())
 
     def slow_update(*arguments):
-        time.sleep(STEP_S)
+        time.sleep(BATCH_S)
         return update(*arguments)
 
     def slow_answers(*arguments):
-        time.sleep(STEP_S)
+        time.sleep(BATCH_S)
         return answers(*arguments)
 
+    BatchLog.append = noted_append
     loop.update = slow_update
     harness._answer_log_probs = slow_answers
 

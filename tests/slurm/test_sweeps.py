@@ -175,8 +175,9 @@ def test_preempted_in_every_stage_and_the_same_in_the_end(site: Site, calm: str)
         if way == "requeue":
             site.cluster.run("scontrol", "requeue", site.job(cell))
         else:
-            site.cluster.run("scancel", "--signal=USR2", site.job(cell))
+            site.cluster.signal(site.job(cell), "USR2")
         left.remove((stage, way))
+        print(way, "in", stage, "of", site.job(cell), cell.name)
         disturbed[cell.name] = restarts
     assert process.wait(timeout=300) == 0, site.explain("rough")
     restarts = sum((read_state(cell) or {})["restarts"] for cell in site.cells("rough"))
@@ -259,7 +260,8 @@ def test_data_on_other_nodes_first(site: Site):
 def test_a_full_disk_is_named_and_freed(site: Site, calm: str):
     disk = site.place.path / "full-cache"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], check=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("needs the right to mount a small disk")
     try:
         printed = site.sweep("full", "method=translate_sft", "seed=1", code=1)
         assert "no space left on the disk of cache_dir=" in printed

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdx.training.packing import balanced, best_fit, join, pad, rows
+from sdx.models.loading import padded
+from sdx.training.packing import balanced, best_fit, join, rows
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=80)
 
@@ -65,6 +66,6 @@ def test_join_starts_positions_again_and_says_where_examples_begin():
 
 @pytest.mark.parametrize("pad_id", [0, 3])
 def test_pad_pads_on_the_right(pad_id: int):
-    batch = pad([[5, 6, 7], [8]], pad_id)
+    batch = padded([[5, 6, 7], [8]], pad_id)
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, pad_id, pad_id]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]

@@ -1,0 +1,18 @@
+"""What every test leaves as it found it."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """Hydra sets up logging to the streams of the test that runs it, which the next one has no more."""
+    loggers = [logging.getLogger(), logging.getLogger("sdx")]
+    before = [(logger, logger.handlers[:], logger.level, logger.disabled, logger.propagate) for logger in loggers]
+    yield
+    for logger, handlers, level, disabled, propagate in before:
+        logger.handlers[:] = handlers
+        logger.disabled, logger.propagate = disabled, propagate
+        logger.setLevel(level)
