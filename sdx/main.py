@@ -120,9 +120,7 @@ def job(cfg: DictConfig) -> None:
         from sdx.run import run, typed
 
         run(typed(cfg), Path(HydraConfig.get().runtime.output_dir))
-    except Exception as error:
-        if not isinstance(error, InputError):
-            raise
+    except InputError as error:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise error from None
         sys.exit(fail(str(error), 2))  # here, for Hydra would print a line of its own before ours

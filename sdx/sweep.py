@@ -6,7 +6,6 @@ Nothing heavy is imported here, as Hydra makes the callback before it runs anyth
 import os
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,11 +62,11 @@ def conclude() -> int:
     found: dict[str, list[SweepCell]] = {}
     for cell in cells:
         found.setdefault(cell.ending.value if cell.ending else "not started", []).append(cell)
+    counts = ", ".join(f"{len(its)} {ending}" for ending, its in found.items())
     done = [cell.run_dir for ending in ("done", "skipped") for cell in found.pop(ending, [])]
     if done:
         _compare(done, sweep)
-    counts = Counter(cell.ending.value if cell.ending else "not started" for cell in cells)
-    print(f"sweep    {len(cells)} cells: {', '.join(f'{count} {ending}' for ending, count in counts.items())}")
+    print(f"sweep    {len(cells)} cells: {counts}")
     for ending, its in found.items():
         for cell in its:
             print(f"{ending:<8} python -m sdx {shlex.join(cell.overrides)}")

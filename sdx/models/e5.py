@@ -43,9 +43,10 @@ def convert(binary: Path, out: Path) -> None:
     """
     import torch
     from transformers import BertConfig, BertModel
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
+    from sdx.models.loading import quiet
+
+    quiet()
     try:
         reader = Reader(binary.read_bytes())
         tokenizer = reader.tokenizer()
