@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -67,18 +68,28 @@ class Forks:
 
     def close(self) -> None:
         assert self.process.stdin
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait(timeout=60)
 
     def _hear(self, word: str, timeout_s: float = RUN_S) -> list[str]:
         answers: Any = self.process.stdout
-        if not select.select([answers], [], [], timeout_s)[0]:
-            if self.number:
+        found, *rest = [f"nothing after {timeout_s} s"]
+        if select.select([answers], [], [], timeout_s)[0]:
+            found, *rest = answers.readline().decode().split() or ["nothing"]
+        if found != word:
+            self._give_up()
+            raise AssertionError(f"{found} instead of {word}; {self.log.read_text()}")
+        return rest
+
+    def _give_up(self) -> None:
+        """The next test shall not hear what this one did not wait for."""
+        if self.number:
+            with suppress(ProcessLookupError):
                 os.killpg(self.number, signal.SIGKILL)
-            raise TimeoutError(f"not {word} after {timeout_s} s")
-        found, *rest = answers.readline().decode().split() or ["nothing"]
-        assert found == word, f"{found} instead of {word}; {self.log.read_text()}"
-        return list(rest)
+        self.process.kill()
+        self.process.wait()
+        forks.cache_clear()
 
 
 @cache

@@ -16,6 +16,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 
@@ -24,7 +25,10 @@ HELD_S = 300
 
 
 class Seams:
-    """Where a run can be stopped: where a step begins and ends, where a batch does, where a file is put on disk."""
+    """Where a run can be stopped: where a step begins and ends, where a batch does, where a file is put on disk.
+
+    The main thread alone comes by; the one that keeps the cell's state writes files when it likes.
+    """
 
     def __init__(self, stop: tuple[str, int] | None, answers: int) -> None:
         self.step: str | None = None
@@ -35,7 +39,7 @@ class Seams:
         self.notes = os.open(os.environ["SEAMS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def reach(self, last: bool = False) -> None:
-        if self.step is None:
+        if self.step is None or threading.current_thread() is not threading.main_thread():
             return
         os.write(self.notes, f"{self.step}\n".encode())
         if self.reached:
