@@ -16,8 +16,9 @@ from sdx.artifacts import read_json
 from sdx.reporting.cells import RESULTS
 from sdx.state import STATE, State, read_state
 
-JOB = "job.json"
-"""`{"job": "17_3", "log": path}`, written by the launcher when it hands the cell to SLURM."""
+JOB, LOGS = "job.json", ("log", "prepare_log")
+"""`{"job": "17_3", "log": path}`, written by the launcher when it hands the cell to SLURM; another log if another job
+makes its data."""
 SILENT_S = 60.0
 """So long watched without a beat, a cell is dead; it beats every 10 s."""
 STALE_S = 120.0
@@ -180,10 +181,10 @@ def _cells(path: Path) -> list[Path]:
 
 
 def launched(directory: Path) -> dict[str, str]:
-    """The `job` and the `log` of a cell's last job; empty if there is none."""
+    """The `job` of a cell and its `LOGS`; empty if there is none."""
     try:
         found = read_json(directory / JOB)
-        return {name: found[name] for name in ("job", "log") if isinstance(found.get(name), str)}
+        return {name: found[name] for name in ("job", *LOGS) if isinstance(found.get(name), str)}
     except (OSError, ValueError, AttributeError):
         return {}
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CANCELLED = "JobState=CANCELLED"
 """By `scancel`, as SLURM says it: a rank that waits for another cannot say so itself."""
+UNPREPARED = "Reason=DependencyNeverSatisfied"
+"""Cancelled by SLURM, since the job that makes its data failed."""
 SWEEP_ALONE = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.mode")
 """Overrides that say how to launch the cells, and not what a cell is."""
 
@@ -141,7 +143,7 @@ def judge(cell: SweepCell, exit_code: int | None = None, known: str = "") -> Non
     wanted = State.prepared if cell.config.stages is Stages.prepare else State.done
     if state == wanted and not exit_code:
         cell.ending = Ending.done
-    elif state == State.interrupted or exit_code == os.EX_TEMPFAIL or CANCELLED in known:
+    elif state == State.interrupted or exit_code == os.EX_TEMPFAIL or (CANCELLED in known and UNPREPARED not in known):
         cell.ending, cell.error = Ending.interrupted, error or known
     else:
         cell.ending = Ending.failed
@@ -153,7 +155,11 @@ def _last_words(cell: SweepCell, prepared: bool, exit_code: int | None, known: s
         return (cell.run_dir / ERROR).read_text(encoding="utf-8").splitlines()[-1]  # of another rank
     except (OSError, IndexError):
         pass
-    what = "its data are there, but the training left the queue before it began" if prepared else "ended without a word"
+    what = "ended without a word"
+    if prepared:
+        what = "its data are there, but the training left the queue before it began"
+    elif UNPREPARED in known:
+        what = "the job that makes its data ended without a word"
     known = known or ("" if exit_code is None else f"exit code {exit_code}")
     return f"{what} ({known or 'killed: out of memory, or by somebody'})"
 

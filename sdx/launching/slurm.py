@@ -19,7 +19,7 @@ from sdx.config import InputError
 from sdx.launching.base import CellLauncher, end, start
 from sdx.launching.cells import SweepCell, forget, judge
 from sdx.launching.job import CellJob
-from sdx.watch import JOB, Queue, launched, squeue
+from sdx.watch import JOB, LOGS, Queue, launched, squeue
 
 log = getLogger("sdx")
 
@@ -68,8 +68,6 @@ class SlurmLauncher(CellLauncher):
                 log.info("%-12s %s  is in the queue as job %s", "slurm", cell.name, jobs[cell.run_dir])
         if new:
             jobs |= self._submit(new)
-        for cell in cells:
-            cell.log = Path(launched(cell.run_dir)["log"])
         try:
             self._wait(cells, jobs)
         except KeyboardInterrupt:
@@ -89,8 +87,9 @@ class SlurmLauncher(CellLauncher):
                 after = f"{'aftercorr' if len(cells) > 1 else 'afterok'}:{_array_id(arrays[0])}"
             arrays.append(self._array(cells, self.options, [], after))
             jobs = arrays[-1]
-            for cell, job in zip(cells, jobs, strict=True):
-                write_json(cell.run_dir / JOB, {"job": job.job_id, "log": str(job.paths.stdout)})
+            for cell, job, *prepares in zip(cells, jobs, *arrays[:-1], strict=True):
+                logs = {name: str(one.paths.stdout) for name, one in zip(LOGS, (job, *prepares), strict=False)}
+                write_json(cell.run_dir / JOB, {"job": job.job_id, **logs})
         except BaseException:  # what nobody would find again
             for array in arrays:
                 subprocess.run(["scancel", _array_id(array)], check=False, timeout=SCANCEL_S)
@@ -139,6 +138,7 @@ class SlurmLauncher(CellLauncher):
                         log.info("%-12s job %s %s  %s", "slurm", job, " ".join(queue[job]), cell.name)
                 elif cell.run_dir in absent:  # a look later: its last words may take their time to get here
                     judge(cell, known=_known(job))
+                    cell.log = _log(cell.run_dir)
                     end(cell)
                 else:
                     absent.add(cell.run_dir)
@@ -148,6 +148,13 @@ class SlurmLauncher(CellLauncher):
 
 def _array_id(jobs: Sequence[Any]) -> str:
     return str(jobs[0].job_id.split("_")[0])
+
+
+def _log(run_dir: Path) -> Path:
+    """Of the cell's job; of the one that made its data where that failed, and the other never began."""
+    found = launched(run_dir)
+    paths = [Path(found[name]) for name in LOGS if name in found]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def _known(job: str) -> str:

@@ -49,6 +49,9 @@ def test_the_error_is_the_cell_s_own_or_another_rank_s_or_what_slurm_knows(tmp_p
     assert its.error == "ended without a word (JobState=TIMEOUT)"
     judge(its, known="JobState=CANCELLED Reason=None")
     assert its.ending is Ending.interrupted
+    judge(its, known="JobState=CANCELLED Reason=DependencyNeverSatisfied")
+    assert its.ending is Ending.failed
+    assert its.error.startswith("the job that makes its data ended without a word")
     judge(its, -9)
     assert its.error == "ended without a word (exit code -9)"
     (tmp_path / ERROR).write_text("Traceback\nrank 3 on n17: OutOfMemoryError: CUDA\n")

@@ -257,6 +257,15 @@ def test_data_on_other_nodes_first(site: Site):
     assert twice(site, "prepared") == []
 
 
+def test_what_cannot_be_prepared_shows_the_log_of_that_job(site: Site):
+    options = {"prepare": "{tasks_per_node:1}", "setup": "['[ $SLURM_NTASKS = 2 ] || exit 3']"}
+    printed = site.sweep("unprepared", "method=translate_sft", "seed=1", code=1, **options)
+    [cell] = site.cells("unprepared")
+    found = read_json(cell / "job.json")
+    assert f"log: {found['prepare_log']}" in printed
+    assert not Path(found["log"]).exists()
+
+
 def test_a_full_disk_is_named_and_freed(site: Site, calm: str):
     disk = site.place.path / "full-cache"
     disk.mkdir()
