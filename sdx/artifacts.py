@@ -130,6 +130,7 @@ class Store:
         lock = FileLock(f"{path}.lock")
         if lock_is_taken(lock):
             log.info("%-12s waiting for another process that makes %s", step.name, step.key)
+            events.step_awaited(step.name, step.key)
         with lock:
             if not self.cached(step):
                 self._publish(step, inputs)

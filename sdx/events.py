@@ -25,6 +25,9 @@ class Reading:
 class Watcher:
     """Overrides what it wants to hear. It must not raise: nobody fails because of what watches."""
 
+    def step_awaited(self, name: str, key: str) -> None:
+        """Another cell makes a step of the store that this one needs."""
+
     def step_began(self, name: str, key: str, resumed: bool) -> None:
         """A step of the store is being made."""
 
@@ -47,6 +50,11 @@ def watched(*watchers: Watcher) -> Iterator[None]:
     finally:
         for watcher in watchers:
             _watchers.remove(watcher)
+
+
+def step_awaited(name: str, key: str) -> None:
+    for watcher in _watchers:
+        watcher.step_awaited(name, key)
 
 
 def step_began(name: str, key: str, resumed: bool) -> None:

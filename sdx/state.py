@@ -164,6 +164,10 @@ class StateFile(events.Watcher):
         self._idle(steps_done=self._record.steps_done + 1)
         self._tell(urgent=True)
 
+    def step_awaited(self, name: str, key: str) -> None:
+        self._idle(stage=f"{name}: another cell makes it", key=key)
+        self._tell(urgent=True)
+
     def step_began(self, name: str, key: str, resumed: bool) -> None:
         self._step = name
         self._idle(stage=name, key=key)

@@ -130,7 +130,7 @@ class Watch:
         else:
             status, note = Status(state["state"].value), state["error"] or ""
         log = (state and state["log"]) or launched.get("log")
-        job = (later or own) if waits is not None or state is None else (own or later)
+        job = (later or own) if status is Status.queued or state is None else (own or later)
         return Seen(directory, status, note, state, job, log, age_s)
 
     def _age(self, directory: Path) -> float | None:

@@ -1,5 +1,6 @@
 """What bars and steps tell to whoever watches."""
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ class Ear(Watcher):
     def __init__(self) -> None:
         self.heard: list[tuple] = []
         self.readings: list[Reading] = []
+
+    def step_awaited(self, name, key):
+        self.heard.append(("awaited", name, key))
 
     def step_began(self, name, key, resumed):
         self.heard.append(("began", name, key, resumed))
@@ -86,6 +90,23 @@ def test_a_step_tells_that_it_is_made_and_a_cached_one_nothing(ear: Ear, tmp_pat
     Store(tmp_path).realise(step)
     Store(tmp_path).realise(step)
     assert ear.heard == [("began", "generate", step.key, False), ("done", "generate", step.key, {"rows": 3})]
+
+
+def test_a_step_that_another_cell_makes_is_awaited(ear: Ear, tmp_path: Path):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(workspace: Workspace) -> None:
+        begun.set()
+        go_on.wait(20)
+
+    step = Step("mix", slow)
+    other = threading.Thread(target=Store(tmp_path).realise, args=(step,))
+    other.start()
+    begun.wait(20)
+    threading.Timer(0.2, go_on.set).start()
+    Store(tmp_path).realise(step)
+    other.join()
+    assert [words[0] for words in ear.heard] == ["began", "awaited", "done"]
 
 
 def test_a_step_that_fails_is_not_told_done_and_comes_again_as_resumed(ear: Ear, tmp_path: Path):

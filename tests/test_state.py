@@ -51,6 +51,8 @@ def test_a_cell_tells_its_step_and_its_progress(tmp_path: Path, fast: None):
         assert (began["state"], began["steps_done"], began["steps_total"]) == (State.running, 0, 3)
         assert (began["pid"], began["job"], began["restarts"], began["error"]) == (os.getpid(), None, 0, None)
         cell.step_finished()  # found in the cache
+        events.step_awaited("translate", "0123")
+        until(tmp_path, lambda found: found["stage"] == "translate: another cell makes it" and found["key"] == "0123")
         events.step_began("translate", "0123", False)
         found = until(tmp_path, lambda found: found["stage"] == "translate")
         assert (found["key"], found["steps_done"], found["done"]) == ("0123", 1, None)

@@ -216,7 +216,9 @@ def test_the_queue_tells_waiting_from_dead(tmp_path: Path, no_slurm: Path):
     launched(tmp_path / "again", "17_7")
     cell(tmp_path / "failed", State.failed, job="17_8", error="ValueError: bad")
     launched(cell(tmp_path / "done", State.done, job="16_1"), "17_9")
-    rows = ["17_0|PENDING|Resources", "17_1|CONFIGURING|None", "17_3|RUNNING|None", "17_5|PENDING|BeginTime"]
+    launched(cell(tmp_path / "prepares", State.running, job="17_10"), "18_0")
+    rows = ["17_10|RUNNING|None", "18_0|PENDING|Dependency"]
+    rows += ["17_0|PENDING|Resources", "17_1|CONFIGURING|None", "17_3|RUNNING|None", "17_5|PENDING|BeginTime"]
     rows += ["17_6|PENDING|None", "17_7|RUNNING|None", "17_8|COMPLETING|None", "17_9|PENDING|None"]
     answers(no_slurm, "\n".join(["a line of another kind", *rows]) + "\n")
     assert seen(tmp_path / ".") == {
@@ -230,10 +232,12 @@ def test_the_queue_tells_waiting_from_dead(tmp_path: Path, no_slurm: Path):
         "again": (Status.running, "starts"),
         "failed": (Status.failed, "ValueError: bad"),
         "done": (Status.done, ""),
+        "prepares": (Status.running, ""),
     }
     jobs = {one.directory.name: (one.job, one.log) for one in Watch(tmp_path).look()}
     assert jobs["again"] == ("17_7", "/logs/17_7.out")
     assert jobs["cancelled"] == ("17_2", "/logs/17_2.out")
+    assert jobs["prepares"][0] == "17_10"
 
 
 def test_without_an_answer_from_slurm_the_files_alone_speak(tmp_path: Path, no_slurm: Path, monkeypatch):

@@ -116,7 +116,7 @@ class SlurmLauncher(CellLauncher):
                 ]
             [job.job_id for job in jobs]
         except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
-            reason = " ".join(str(getattr(error, "stderr", None) or error).split())
+            reason = " ".join(str(getattr(error, "stderr", None) or error).replace("sbatch: error: ", "").split())
             raise InputError(f"sbatch refused the job: {reason}; see the options under hydra.launcher") from None
         return jobs
 

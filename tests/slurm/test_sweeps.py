@@ -110,8 +110,8 @@ class Site:
                 found = read_state(cell)
                 if not found or found["state"] != "running" or found["restarts"] <= since.get(cell.name, -1):
                     continue
-                stage = (found["stage"] or "").split(":")[0]
-                if stage in stages:
+                stage, _, what = (found["stage"] or "").partition(": ")
+                if stage in stages and what != "another cell makes it":
                     return cell, stage, found["restarts"]
             time.sleep(0.05)
         raise AssertionError(f"no cell came to {stages}\n{self.explain(name)}")
