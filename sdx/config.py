@@ -137,6 +137,8 @@ class EncoderConfig:
     """Local directory in Hugging Face format."""
     prefix: str = ""
     """Put before every text, as in the encoder's own training."""
+    characters: bool = True
+    """Whether its tokenizer tells which characters a token is made of; of a `path` the files say it."""
     parameters: int = 0
     """Weights, for `plan=true` before they are there; 0: read from its files."""
 

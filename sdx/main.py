@@ -24,7 +24,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -73,6 +72,7 @@ class ExperimentsPath(SearchPathPlugin):
 
 def register() -> None:
     """Tells Hydra the schemas, a `lang` option per language and spelling, and where experiments/ lies."""
+    Plugins.instance()  # which brings Hydra's own options
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for group, node in GROUPS.items():
@@ -88,6 +88,8 @@ def register() -> None:
                 store.store(group=group, name=f"schema_{name}", node=node)
     for name, node in SCHEMAS.items():
         store.store(group="hydra/launcher", name=f"schema_{name}", node=node)
+    # What Hydra takes where none is named; named in conf/config.yaml, an experiment could not choose another.
+    store.store(group="hydra/launcher", name="basic", node=SCHEMAS["local"])
     for code, entry in codes().items():
         store.store(group="lang", name=code, node={"targets": {code: entry.flores}})
     store.store(group="hydra/sweeper", name="schema_optuna", node=OptunaConfig)
@@ -121,8 +123,6 @@ def job(cfg: DictConfig) -> None:
 
         run(typed(cfg), Path(HydraConfig.get().runtime.output_dir))
     except InputError as error:
-        if HydraConfig.get().mode is RunMode.MULTIRUN:
-            raise error from None
         sys.exit(fail(str(error), 2))  # here, for Hydra would print a line of its own before ours
 
 
@@ -152,9 +152,11 @@ def main() -> None:
         sys.exit(fail(f"{what}; see to its permissions and space, or give another cache_dir or runs_dir", 2))
     except SystemExit as stop:
         if isinstance(stop, Preempted):  # whoever launched this is to launch it again
+            sweep.conclude()
             fail(str(stop), os.EX_TEMPFAIL)
         raise
     except KeyboardInterrupt:
+        sweep.conclude()
         sys.exit(fail("interrupted; the same command goes on where this one stopped", 130))
 
 

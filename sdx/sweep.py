@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from sdx.config import InputError
 from sdx.ranks import is_main
+from sdx.reporting.cells import RESULTS
 
 if TYPE_CHECKING:
     from sdx.launching.cells import SweepCell
@@ -61,11 +62,11 @@ def conclude() -> int:
     cells = list({cell.run_dir: cell for cell in sweep.cells}.values())
     found: dict[str, list[SweepCell]] = {}
     for cell in cells:
-        found.setdefault(cell.ending.value if cell.ending else "not started", []).append(cell)
+        found.setdefault(cell.ending.value if cell.ending else "not ended", []).append(cell)
     counts = ", ".join(f"{len(its)} {ending}" for ending, its in found.items())
     done = [cell.run_dir for ending in ("done", "skipped") for cell in found.pop(ending, [])]
-    if done:
-        _compare(done, sweep)
+    if finished := [run_dir for run_dir in done if (run_dir / RESULTS).exists()]:  # with stages=prepare it does not
+        _compare(finished, sweep)
     print(f"sweep    {len(cells)} cells: {counts}")
     for ending, its in found.items():
         for cell in its:

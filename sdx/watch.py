@@ -16,9 +16,10 @@ from sdx.artifacts import read_json
 from sdx.reporting.cells import RESULTS
 from sdx.state import STATE, State, read_state
 
-JOB, LOGS = "job.json", ("log", "prepare_log")
-"""`{"job": "17_3", "log": path}`, written by the launcher when it hands the cell to SLURM; another log if another job
-makes its data."""
+JOB = "job.json"
+LAUNCHED = ("job", "log", "stages", "prepare", "prepare_log")
+"""What is in it, `{"job": "17_3", "log": path, "stages": "all"}`, written by the launcher when it hands the cell to
+SLURM; the last two where another job makes its data."""
 SILENT_S = 60.0
 """So long watched without a beat, a cell is dead; it beats every 10 s."""
 STALE_S = 120.0
@@ -181,10 +182,10 @@ def _cells(path: Path) -> list[Path]:
 
 
 def launched(directory: Path) -> dict[str, str]:
-    """The `job` of a cell and its `LOGS`; empty if there is none."""
+    """What a cell was handed to SLURM as, see `LAUNCHED`; empty if it was not."""
     try:
         found = read_json(directory / JOB)
-        return {name: found[name] for name in ("job", *LOGS) if isinstance(found.get(name), str)}
+        return {name: found[name] for name in LAUNCHED if isinstance(found.get(name), str)}
     except (OSError, ValueError, AttributeError):
         return {}
 

@@ -40,6 +40,8 @@ WORDS = {
 }
 # A random model never ends its answers and writes no language, so the filters would drop them all.
 SDRRL = ("method=sdrrl", "filters.answers=[empty]", "filters.translations=[]")
+UNSEEN = "tracking=none"
+"""No dashboard, for it takes seconds."""
 
 
 class Workplace:
@@ -142,7 +144,7 @@ def test_thai_and_hindi_with_an_nllb_checkpoint_from_disk(place: Workplace):
     codes = ("eng_Latn", "tha_Thai", "hin_Deva")
     path = tiny_nllb(place.path / "nllb", codes=codes)
     translator = ("translator=path", f"translator.path={path}", "translator.precision=fp32", "translator.num_beams=1")
-    run, _ = place.sdx(*SDRRL, *translator, "task=[instructions,mmlu_human]", lang="[th,hi]")
+    run, _ = place.sdx(*SDRRL, *translator, "task=[instructions,mmlu_human]", UNSEEN, lang="[th,hi]")
     results = read_json(run / "results.json")
     assert 0 < results["training"]["subsets"]["tt"] < 12  # some are too long for a vocabulary that spells them out
     assert {(score["task"], score["language"]) for score in results["scores"]} >= {
@@ -153,7 +155,7 @@ def test_thai_and_hindi_with_an_nllb_checkpoint_from_disk(place: Workplace):
 
 
 def test_the_backbone_translates_into_thai_itself(place: Workplace):
-    run, _ = place.sdx(*SDRRL, "translator=self", "task=[instructions,arc_easy]", lang="th")
+    run, _ = place.sdx(*SDRRL, "translator=self", "task=[instructions,arc_easy]", UNSEEN, lang="th")
     results = read_json(run / "results.json")
     origins = {score["origin"] for score in results["scores"] if score["language"] == "th"}
     assert origins == {"machine-translated (self)"}
@@ -173,7 +175,7 @@ def test_the_same_command_again_is_all_cache(place: Workplace, cell: Path):
 def test_an_ablation_mixes_and_trains_but_generates_and_translates_nothing(place: Workplace, cell: Path):
     made = {name: place.artifacts(name) for name in ("translate", "filter", "generate", "parallel", "dictionary")}
     whole = read_json(cell / "results.json")["training"]["subsets"]
-    run, _ = place.sdx(*SDRRL, "method.subsets.tl=0")
+    run, _ = place.sdx(*SDRRL, "method.subsets.tl=0", UNSEEN)
     assert read_json(run / "results.json")["training"]["subsets"] == {n: c for n, c in whole.items() if n != "tl"}
     for name in ("translate", "filter", "parallel", "dictionary"):
         assert place.artifacts(name) == made[name]
@@ -182,20 +184,20 @@ def test_an_ablation_mixes_and_trains_but_generates_and_translates_nothing(place
 
 def test_baselines_come_from_the_same_cache(place: Workplace, cell: Path):
     translated = place.artifacts("translate")
-    none, _ = place.sdx("method=none")
+    none, _ = place.sdx("method=none", UNSEEN)
     results = read_json(none / "results.json")
     assert results["training"] is None
     assert all(score["after"] is None for score in results["scores"])
-    sft, _ = place.sdx("method=sft")
+    sft, _ = place.sdx("method=sft", UNSEEN)
     assert read_json(sft / "results.json")["training"]["subsets"] == {"gold": 6}
     assert place.artifacts("translate") == translated
-    t_sft, _ = place.sdx("method=translate_sft")
+    t_sft, _ = place.sdx("method=translate_sft", UNSEEN)
     assert read_json(t_sft / "results.json")["training"]["subsets"] == {"gold": 6}
     assert len(place.artifacts("translate") - translated) == 1  # the gold answers; the instructions were there
 
 
 def test_two_ranks_under_zero3_give_the_loss_curve_of_one_process(place: Workplace, cell: Path):
-    run, printed = place.sdx(*SDRRL, "engine=zero3", "engine.precision=fp32", ranks=2)
+    run, printed = place.sdx(*SDRRL, "engine=zero3", "engine.precision=fp32", UNSEEN, ranks=2)
     alone, together = training_log(cell), training_log(run)
     assert [row["loss"] for row in together] == pytest.approx([row["loss"] for row in alone], rel=1e-4)
     assert printed.count("starts") == len(set(re.findall(r"starts  (\w+)", printed)))  # rank 1 repeats nothing
@@ -206,7 +208,7 @@ def test_two_ranks_under_zero3_give_the_loss_curve_of_one_process(place: Workpla
 
 def test_a_dead_run_goes_on_where_it_stopped(place: Workplace, cell: Path):
     """Killed while it trains: no step before is made again, and the weights are those of an undisturbed run."""
-    arguments = [*SDRRL, "seed=7", "train.save_every_steps=1"]
+    arguments = [*SDRRL, "seed=7", "train.save_every_steps=1", UNSEEN]
     trained = place.artifacts("train")
     given = ["lang=pt", f"backbone.path={place.model}", *SMALL, *arguments]
     root, log = place.path / "cache/artifacts/train", place.path / "killed.log"
@@ -232,7 +234,7 @@ def test_a_dead_run_goes_on_where_it_stopped(place: Workplace, cell: Path):
 
 
 def test_data_first_and_the_rest_later(place: Workplace, tmp_path: Path):
-    cell = ("method=translate_sft", "filters.translations=[]", "task=mmlu_human", "tracking=none")
+    cell = ("method=translate_sft", "filters.translations=[]", "task=mmlu_human", UNSEEN)
     cache = f"cache_dir={tmp_path}/cache"
     run, _ = place.sdx(*cell, cache, "stages=prepare")
     assert read_json(run / "state.json")["state"] == "prepared"

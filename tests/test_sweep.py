@@ -1,6 +1,7 @@
 """A sweep ends with its cells in one table, and `python -m sdx.report` prints it again."""
 
 import csv
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sdx.artifacts import read_json, read_rows
+from tests import forks
 from tests.test_run import ROOT, SMALL, Workplace
 
 CELLS = ("task=mmlu_human", "tracking=none")
@@ -125,6 +127,34 @@ def test_a_cell_that_cannot_work_stops_the_sweep_before_it_starts(place: Workpla
     assert not list((place.path / "refused").glob("*/"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environment", "says"),
+    [
+        (("hydra.run.dir=out",), {}, "sdx: hydra.run.dir and hydra.sweep.dir: a cell's directory is named by what"),
+        ((), {"RANK": "0", "WORLD_SIZE": "2"}, "sdx: -m starts a process for each cell; start it without torchrun"),
+    ],
+)
+def test_what_a_sweep_cannot_be_given(
+    place: Workplace, arguments: tuple[str, ...], environment: dict[str, str], says: str
+):
+    given = ("-m", "method=none,sft", "plan=true", f"runs_dir={place.path}/unplanned", *arguments)
+    done = forks.sdx(*given, cwd=place.path, environment=environment)
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+def test_a_study_of_ones_own_and_data_alone(place: Workplace):
+    """Its directory is told the cells, and a sweep that only makes data has nothing to compare."""
+    (place.path / "own/experiments").mkdir(parents=True)
+    grid = {"hydra": {"sweeper": {"params": {"method": "none", "seed": "7,8"}}}}
+    (place.path / "own/experiments/mine.yaml").write_text(f"# @package _global_\n{json.dumps(grid)}\n")
+    done = sweep(place, "+experiments=mine", "runs_dir=prepared", "stages=prepare", "--config-dir", "own")
+    assert done.returncode == 0, done.stderr
+    assert "sweep    2 cells: 2 done" in done.stdout
+    assert "warning" not in done.stderr
+    assert {read_json(path)["state"] for path in (place.path / "prepared").glob("*/state.json")} == {"prepared"}
+
+
 def test_cells_at_once_write_into_their_own_logs(place: Workplace):
     """What translates is chosen before they start."""
     done = sweep(place, "method=translate_sft", "seed=3,4", "runs_dir=apart", "hydra.launcher.jobs=2")
@@ -139,13 +169,18 @@ def test_cells_at_once_write_into_their_own_logs(place: Workplace):
 
 def test_asked_to_leave_it_stops_its_cells_and_goes_on_later(place: Workplace):
     arguments = ("method=none", "seed=5,6", "runs_dir=left")
-    process = subprocess.Popen(command(place, *arguments), cwd=place.path, env=environment(place), text=True)
+    process = subprocess.Popen(
+        command(place, *arguments), cwd=place.path, env=environment(place), stdout=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 60
     while not list((place.path / "left").glob("none-*/state.json")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == os.EX_TEMPFAIL
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == os.EX_TEMPFAIL
+    assert "sweep    2 cells: " in printed
+    assert "again    python -m sdx" in printed
     assert len(list((place.path / "left").glob("none-*/results.json"))) < 2
     done = sweep(place, *arguments)
     assert done.returncode == 0, done.stderr

@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 
 from sdx import sweep
 from sdx.artifacts import Store
-from sdx.config import Config
-from sdx.launching.cells import Ending, SweepCell, check, compose, named, returns
+from sdx.config import Config, InputError
+from sdx.launching.cells import Ending, SweepCell, check, check_alone, compose, named, returns
+from sdx.ranks import world_size
 
 if TYPE_CHECKING:
     from sdx.run import Work
@@ -33,12 +34,18 @@ class CellLauncher(Launcher):
         Raises:
             InputError: a cell cannot work; none was started.
         """
+        if world_size() > 1:
+            raise InputError(
+                "-m starts a process for each cell; start it without torchrun, and let hydra/launcher=slurm give a "
+                "cell several GPUs"
+            )
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         cells = [
             compose(self.hydra_context, self.config, overrides, number)
             for number, overrides in enumerate(job_overrides, initial_job_idx)
         ]
+        check_alone(self.hydra_context, cells[0])
         works = check(cells)
         if cells[0].config.plan:
             plan(cells, works)
@@ -60,7 +67,7 @@ class CellLauncher(Launcher):
 
 
 def plan(cells: Sequence[SweepCell], works: "Sequence[tuple[Config, Work]]") -> None:
-    """Prints it. A plan needs no machine of its own, and leaves no directory."""
+    """Prints it. A plan needs no machine of its own, and a cell's directory is not made for it."""
     from sdx.planning.sweep import show_sweep
 
     store = Store(Path(cells[0].config.cache_dir).expanduser())

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.types import HydraContext
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from sdx.config import Config, InputError, Stages
 from sdx.state import ERROR, STATE, State, read_state
@@ -62,6 +64,8 @@ class SweepCell:
 class CellReturn(JobReturn):
     """What Hydra hears of a cell. A failed one has no value, and the sweep goes on."""
 
+    ending: Ending | None = None
+
     @property
     def return_value(self) -> Any:
         return None
@@ -77,12 +81,37 @@ def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str],
     with open_dict(composed):
         composed.hydra.job.id = composed.hydra.job.num = number
     run_dir = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir).absolute()
-    if moved := [one for one in config.hydra.overrides.hydra if one.lstrip("+~").startswith("hydra.sweep.")]:
-        raise InputError(f"{moved[0]}: a cell's directory is named by what it is; set runs_dir=... for all of them")
+    if Path(composed.hydra.run.dir).absolute() != run_dir:  # where the cell's own process works
+        raise InputError(
+            "hydra.run.dir and hydra.sweep.dir: a cell's directory is named by what it is; set runs_dir=... for all of "
+            "them"
+        )
     own = [one for one in config.hydra.overrides.hydra if not one.lstrip("+~").startswith(SWEEP_ALONE)]
+    own += _searched(config, own)
     with open_dict(composed):
         del composed["hydra"]
     return SweepCell(number, [*own, *overrides], list(overrides), composed, run_dir)
+
+
+def _searched(config: DictConfig, own: Sequence[str]) -> list[str]:
+    """The directory given as --config-dir, as an override for the cells' processes."""
+    sources = config.hydra.runtime.config_sources
+    found = [source.path for source in sources if source.provider == "command-line"]
+    if not found or any("hydra.searchpath" in one for one in own):
+        return []
+    return [f"hydra.searchpath=[file://{','.join(found)}]"]
+
+
+def check_alone(context: HydraContext, cell: SweepCell) -> None:
+    """Raises InputError for a cell whose own process could not compose what the sweep did."""
+    try:
+        context.config_loader.load_configuration("config", list(cell.overrides), RunMode.RUN)
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"a cell of the sweep cannot be composed by itself ({reason}); an experiment with options of "
+            "hydra.launcher or hydra.sweeper has to choose it, too: `override /hydra/launcher: slurm` in its defaults"
+        ) from None
 
 
 def named(cells: Sequence[SweepCell]) -> list[str]:
@@ -173,4 +202,6 @@ def _return(cell: SweepCell) -> JobReturn:
     done = cell.ending in (Ending.done, Ending.skipped)
     its = OmegaConf.create({"hydra": {"runtime": {"output_dir": str(cell.run_dir)}}})
     status = JobStatus.COMPLETED if done else JobStatus.FAILED
-    return CellReturn(overrides=cell.given, hydra_cfg=its, task_name="sdx", status=status)
+    returned = CellReturn(overrides=cell.given, hydra_cfg=its, task_name="sdx", status=status)
+    returned.ending = cell.ending
+    return returned

@@ -4,6 +4,7 @@ The command that launches waits for the jobs and can be stopped and given again:
 in the queue is waited for and not submitted twice.
 """
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,13 +20,15 @@ from sdx.config import InputError
 from sdx.launching.base import CellLauncher, end, start
 from sdx.launching.cells import SweepCell, forget, judge
 from sdx.launching.job import CellJob
-from sdx.watch import JOB, LOGS, Queue, launched, squeue
+from sdx.watch import JOB, Queue, launched, squeue
 
 log = getLogger("sdx")
 
 SCANCEL_S = 20
 FOLDER = "slurm"
 """In runs_dir: the scripts and the logs of the jobs."""
+ARRAY = 1000
+"""Jobs in an array where the cluster does not say how many it takes."""
 REQUEUES = 10_000
 """That submitit allows."""
 DEAF = 'trap "" USR2; exec "$0" "$@"'
@@ -57,21 +60,23 @@ class SlurmLauncher(CellLauncher):
                 )
 
     def run(self, cells: Sequence[SweepCell]) -> None:
-        before = {cell.run_dir: launched(cell.run_dir).get("job", "") for cell in cells}
-        queue = _queue(before.values())
+        queue = _queue(job for cell in cells for job in _jobs(cell))
         if queue is None:
             raise InputError("squeue does not answer, so nobody knows which cells are in the queue; try again later")
-        jobs = {run_dir: job for run_dir, job in before.items() if job in queue}
+        jobs = {}
+        for cell in cells:
+            if job := _waited_for(cell, queue):
+                jobs[cell.run_dir] = job
         new = [cell for cell in cells if cell.run_dir not in jobs]
         for cell in cells:
             if cell.run_dir in jobs:
                 log.info("%-12s %s  is in the queue as job %s", "slurm", cell.name, jobs[cell.run_dir])
-        if new:
-            jobs |= self._submit(new)
+        for first in range(0, len(new), most := _most_in_an_array()):
+            jobs |= self._submit(new[first : first + most])
         try:
             self._wait(cells, jobs)
         except KeyboardInterrupt:
-            left = " ".join(jobs[cell.run_dir] for cell in cells if cell.ending is None)
+            left = " ".join(job for cell in cells if cell.ending is None for job in _jobs(cell))
             log.warning("%-12s the jobs go on; the same command waits for them, scancel %s ends them", "slurm", left)
             raise
 
@@ -88,8 +93,10 @@ class SlurmLauncher(CellLauncher):
             arrays.append(self._array(cells, self.options, [], after))
             jobs = arrays[-1]
             for cell, job, *prepares in zip(cells, jobs, *arrays[:-1], strict=True):
-                logs = {name: str(one.paths.stdout) for name, one in zip(LOGS, (job, *prepares), strict=False)}
-                write_json(cell.run_dir / JOB, {"job": job.job_id, **logs})
+                told = {"job": job.job_id, "log": str(job.paths.stdout), "stages": cell.config.stages.value}
+                for one in prepares:
+                    told |= {"prepare": one.job_id, "prepare_log": str(one.paths.stdout)}
+                write_json(cell.run_dir / JOB, told)
         except BaseException:  # what nobody would find again
             for array in arrays:
                 subprocess.run(["scancel", _array_id(array)], check=False, timeout=SCANCEL_S)
@@ -146,6 +153,45 @@ class SlurmLauncher(CellLauncher):
                 time.sleep(self.poll_s)
 
 
+def _jobs(cell: SweepCell) -> list[str]:
+    """The cell's job, and the one that makes its data."""
+    found = launched(cell.run_dir)
+    return [found[name] for name in ("job", "prepare") if name in found]
+
+
+def _waited_for(cell: SweepCell, queue: Mapping[str, tuple[str, str]]) -> str | None:
+    """The cell's job, if it is in the queue.
+
+    Raises:
+        InputError: another job is there, which would be in the way of a new one.
+    """
+    found = launched(cell.run_dir)
+    job, prepare = found.get("job"), found.get("prepare")
+    if job in queue:
+        if (stages := found.get("stages", cell.config.stages.value)) != cell.config.stages.value:
+            raise InputError(
+                f"{cell.name} is in the queue with stages={stages} as job {job}; wait for it or scancel it"
+            )
+        return job
+    if prepare in queue:
+        raise InputError(
+            f"{cell.name}: job {prepare} makes its data, and the job that would train is gone; wait for it or "
+            "scancel it"
+        )
+    return None
+
+
+def _most_in_an_array() -> int:
+    """Jobs, by the cluster's configuration."""
+    try:
+        command = ["scontrol", "show", "config"]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=SCANCEL_S).stdout
+    except (OSError, subprocess.SubprocessError):
+        said = ""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", said)
+    return max(1, int(found[1])) if found else ARRAY
+
+
 def _array_id(jobs: Sequence[Any]) -> str:
     return str(jobs[0].job_id.split("_")[0])
 
@@ -153,7 +199,7 @@ def _array_id(jobs: Sequence[Any]) -> str:
 def _log(run_dir: Path) -> Path:
     """Of the cell's job; of the one that made its data where that failed, and the other never began."""
     found = launched(run_dir)
-    paths = [Path(found[name]) for name in LOGS if name in found]
+    paths = [Path(found[name]) for name in ("log", "prepare_log") if name in found]
     return next((path for path in paths if path.exists()), paths[0])
 
 

@@ -135,11 +135,12 @@ class Cell:
         return config
 
     def _sentence_pairs(self, source: Language, target: Language) -> Step | None:
-        """For demonstrations, which do not depend on how many pairs are trained on."""
+        """For demonstrations, which depend neither on how many pairs are trained on nor on the cell's other targets."""
         config = self.config.parallel
         if not self.has_parallel or parallel.lacks(config, source) or parallel.lacks(config, target):
             return None
-        return self.parallel(source, target, SOME_PAIRS)
+        parallel.check(config, source, [target], self.config.task)
+        return parallel.parallel_step(config, source, target, SOME_PAIRS)
 
     def answers(self) -> Step:
         """theta(x_L): the backbone's own answers to the training instructions, all of them.

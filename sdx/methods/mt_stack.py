@@ -18,7 +18,7 @@ from sdx.models import encoder
 from sdx.models.encoder_languages import check_languages
 from sdx.stacking import texts
 from sdx.stacking.answers import answers_step
-from sdx.stacking.bridge import BridgeConfig, stack_step
+from sdx.stacking.bridge import BridgeConfig, Projection, stack_step
 from sdx.stacking.parts import Parts
 from sdx.stacking.systems import ENCODER, LLM, TRANSLATE_TEST, UNALIGNED
 from sdx.stacking.tokens import tokens_step
@@ -115,6 +115,8 @@ class MTStack(Method[MTStackConfig]):
         encoder.check(config.encoder)
         encoder.check_length(config.encoder, "scale.max_length_tokens", config.scale.max_length_tokens)
         encoder.check_length(config.encoder, "method.alignment.max_length_tokens", options.alignment.max_length_tokens)
+        if not encoder.tells_characters(config.encoder):
+            _check_wordless(config.encoder.name, options)
         texts.check(config.text)
         check_languages(config.encoder, None, [cell.source, *cell.targets])
         task = _task(cell)
@@ -263,6 +265,16 @@ class MTStack(Method[MTStackConfig]):
     def _answers(self, cell: Cell, model: Step, parts: Parts, suite: ReadingSuite, who: str) -> Step:
         label = f"{suite.task.name} {suite.language.code} {who}"
         return answers_step(model, parts, suite.items, suite.language, cell.config.scale.max_length_tokens, label)
+
+
+def _check_wordless(name: str, options: MTStackConfig) -> None:
+    """Raises InputError for options that need the words of an encoder's tokens."""
+    least_squares = options.bridge.projection is Projection.least_squares
+    wrong = {"bridge.projection=random": least_squares, "alignment.words=false": options.alignment.words}
+    if fixes := " ".join(f"method.{fix}" for fix, needed in wrong.items() if needed):
+        raise InputError(
+            f"encoder={name} has a tokenizer that does not tell which words its tokens belong to; give {fixes}"
+        )
 
 
 def cell_parts(cell: Cell) -> Parts:

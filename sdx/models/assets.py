@@ -214,12 +214,17 @@ def asset_step(name: str) -> Step:
 
     config = {
         "name": name,
-        "packages": [str(package) for package in wanted.packages],
+        "packages": packages(name),
         "sha256": [package.sha256 for package in wanted.packages],
         "members": list(wanted.members),
         "joined": wanted.joined,
     }
     return Step("asset", run, config)
+
+
+def packages(name: str) -> list[str]:
+    """What an asset is made of, with versions."""
+    return [str(package) for package in asset(name).packages]
 
 
 def packaged_step(group: str, name: str, pattern: str, convert: Callable[[Path, Path], None]) -> Step:
@@ -234,9 +239,8 @@ def packaged_step(group: str, name: str, pattern: str, convert: Callable[[Path, 
         [packed] = work.inputs["asset"].rglob(pattern)
         log.info("converting   %s", packed.name)
         convert(packed, work.dir / "model")
-        wanted = asset(name)
-        packages = [str(package) for package in wanted.packages]
-        write_json(work.dir / "source.json", {"asset": name, "packages": packages, "licence": wanted.licence})
+        source = {"asset": name, "packages": packages(name), "licence": asset(name).licence}
+        write_json(work.dir / "source.json", source)
 
     return Step(group, run, {"asset": name, "dtype": "bfloat16"}, {"asset": asset_step(name)})
 

@@ -54,6 +54,10 @@ PART = {r"^(?:model\.)?shared\.": "embed_tokens.", r"^(?:model\.)?encoder\.": ""
 """Names in a whole model's checkpoint -> names in its encoder alone."""
 MARIAN_POSITIONS = "embed_positions.weight"
 """A table of sines, in old checkpoints only; under ZeRO-3 transformers fails on a checkpoint that has it."""
+WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
+"""What configs call the width of the states."""
+SLOW_TOKENIZERS = ("M2M100Tokenizer", "MarianTokenizer")
+"""Of transformers: they do not tell which characters a token is made of. One with a tokenizer.json does."""
 POSITIONS_AFTER_PAD = ("camembert", "roberta", "xlm-roberta", "xlm-roberta-xl")
 """Their first position is the one after the padding token's id."""
 
@@ -141,9 +145,17 @@ def load_tokenizer(model_dir: Path) -> Any:
 
 
 def hidden_size(model_dir: Path) -> int:
-    """Width of the encoder's last hidden states."""
+    """Width of the last hidden states of an encoder, or of an LLM.
+
+    Raises:
+        InputError: its config does not say.
+    """
     config = read_json(model_dir / "config.json")
-    return int(config.get("hidden_size") or config.get("d_model") or config["dim"])
+    config = config.get("text_config") or config
+    for name in WIDTHS:
+        if name in config:
+            return int(config[name])
+    raise InputError(f"{model_dir}/config.json has none of {', '.join(WIDTHS)}; a stack needs the width of its states")
 
 
 def context_tokens(model_dir: Path) -> int | None:
@@ -166,6 +178,18 @@ def check_length(config: EncoderConfig, key: str, max_tokens: int) -> None:
     context = context_tokens(local(config.path)) if config.path else PACKAGED.get(config.asset or "")
     if context and max_tokens > context:
         raise InputError(f"{key}={max_tokens} exceeds the context of encoder={config.name}, {context}; lower it")
+
+
+def tells_characters(config: EncoderConfig) -> bool:
+    """Whether the encoder's tokenizer tells which characters a token is made of, as far as is known before it is
+    there."""
+    if not config.path:
+        return config.characters
+    directory = local(config.path)
+    named = directory / "tokenizer_config.json"
+    if (directory / "tokenizer.json").is_file() or not named.is_file():
+        return True
+    return read_json(named).get("tokenizer_class") not in SLOW_TOKENIZERS
 
 
 def _check_kind(what: str, config: dict[str, Any]) -> str:

@@ -19,6 +19,8 @@ class Encoded:
     offsets: list[list[tuple[int, int]]]
     """Of each text, the characters of each of its tokens, first and one after the last; empty where the tokenizer
     cannot say."""
+    cut: bool = False
+    """Whether texts lost their ends."""
 
 
 class Segments:
@@ -72,7 +74,7 @@ class Segments:
             spans.append((len(ids), len(ids) + size))
             ids += tokens[:size]
             offsets.append([(int(start), int(end)) for start, end in places[:size]])
-        return Encoded([*ids, *self.after], spans, offsets)
+        return Encoded([*ids, *self.after], spans, offsets, cut=sum(sizes) < sum(len(ids) for ids, _ in texts))
 
 
 def fitted(sizes: Sequence[int], room: int) -> list[int]:

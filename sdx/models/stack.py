@@ -48,6 +48,11 @@ ADAPTER = ".lora_"
 LONGEST_TOKENS = 512
 ONE_FILE = "1TB"
 """As large as a file of weights may be: adapters are never so large."""
+LOADING = {
+    *("attn_implementation", "load_in_4bit", "load_in_8bit", "max_memory", "offload_folder", "output_loading_info"),
+    *("quantization_config", "tp_plan"),
+}
+"""Options of transformers' `from_pretrained` that do not reach a stack's parts."""
 HUB = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download")
 """Options of `from_pretrained` that say where files are."""
 
@@ -287,11 +292,19 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
 
         Args:
             parts: directories of the parts, by "encoder" and "llm", in place of where the config says they are.
+            options: of transformers. `device_map` is one device, or "auto" for the GPU if there is one.
 
         Raises:
-            InputError: a part cannot be had; the directory has no weights, or not those of this model.
+            InputError: a part cannot be had; an option cannot be of a stack; the directory has no weights, or not
+                those of this model.
         """
         options.pop("adapter_kwargs", None)
+        if unknown := sorted(LOADING & options.keys()):
+            raise InputError(
+                f"from_pretrained({unknown[0]}=...) does not reach the parts of a stack; load it without, and change "
+                "model.llm"
+            )
+        device = options.pop("device_map", None)
         where = {key: options.pop(key) for key in HUB if key in options}
         config = config or StackConfig.from_pretrained(pretrained_model_name_or_path, **where, **options)
         given = config.dtype if dtype in (None, "auto") else dtype
@@ -302,7 +315,9 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
         )  # of a part alone nothing was trained at first
         model.load_trained(load_file(file) if file else {}, str(pretrained_model_name_or_path))
         model.eval()
-        return model
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return model.to(device) if device is not None else model
 
     def load_trained(self, weights: Mapping[str, Tensor], where: str) -> None:
         """Sets the stored weights. A head that is not stored stays as it is, one that is not asked for is passed over.

@@ -13,7 +13,7 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -27,9 +27,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import II, DictConfig, OmegaConf, open_dict
 
-from sdx.artifacts import read_json
 from sdx.config import InputError
 from sdx.disk import disk_full
+from sdx.launching.cells import CellReturn, Ending
 from sdx.ranks import world_size
 from sdx.search import objective as objectives
 from sdx.search import space as spaces
@@ -59,18 +59,30 @@ class OptunaConfig:
     """Directory of the studies' stores and tables."""
     seed: int = 1
     """Of the draws (TPE, Bergstra et al. 2011)."""
+    params: dict[str, str] | None = None
+    """What is searched or fixed beside the command line, which goes before it; an experiment's grid."""
 
 
 class OptunaSweeper(Sweeper):
     """Searches with Optuna. The arguments are those of `OptunaConfig`."""
 
-    def __init__(self, objective: str, trials: int, jobs: int, study: str | None, storage: str, seed: int) -> None:
+    def __init__(
+        self,
+        objective: str,
+        trials: int,
+        jobs: int,
+        study: str | None,
+        storage: str,
+        seed: int,
+        params: Mapping[str, str] | None,
+    ) -> None:
         self.objective = objective
         self.trials = trials
         self.jobs = jobs
         self.study = study
         self.storage = Path(storage)
         self.seed = seed
+        self.params = params or {}
         self.config: DictConfig | None = None
         self.launcher: Launcher | None = None
         self.hydra_context: HydraContext | None = None
@@ -92,6 +104,9 @@ class OptunaSweeper(Sweeper):
         assert self.hydra_context
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides(arguments)
+        named = {override.get_key_element() for override in overrides}
+        more = parser.parse_overrides([f"{key}={value}" for key, value in self.params.items()])
+        overrides += [override for override in more if override.get_key_element() not in named]
         self.fixed, self.space = spaces.split(overrides)
         search = Search(self.objective, spaces.written(self.space), spaces.deciding(overrides))
         prefix = self._cell(spaces.corner(self.space)).rpartition("-")[0]
@@ -219,12 +234,7 @@ def _directory(returned: JobReturn) -> Path:
 
 def _interrupted(returned: JobReturn) -> bool:
     """Whether the cell was asked to leave: it goes on when the search is started again."""
-    if returned.status is JobStatus.COMPLETED:
-        return False
-    try:
-        return bool(read_json(_directory(returned) / "state.json")["state"] == "interrupted")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    return isinstance(returned, CellReturn) and returned.ending is Ending.interrupted
 
 
 def _warn(text: str) -> None:

@@ -94,8 +94,10 @@ def _fit(work: Workspace, prefix: str, bridge: BridgeConfig, bidirectional: bool
     from sdx.models.loading import quiet
     from sdx.models.parts import Part
     from sdx.models.stack import StackConfig, StackModel
+    from sdx.stacking import reader
 
     quiet()
+    reader.release()
     found = directories(work)
     config = StackConfig(
         encoder=Part.of(work.inputs["encoder"], prefix).written() if "encoder" in found else None,

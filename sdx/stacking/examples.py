@@ -1,15 +1,21 @@
 """Rows of a task as the examples of a reader, or of a writer."""
 
 from collections.abc import Mapping, Sequence
+from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
 from sdx.config import InputError
-from sdx.models.segments import Segments
+from sdx.models.segments import Encoded, Segments
 
 if TYPE_CHECKING:
     from sdx.training.objectives import Example
     from sdx.training.reading import Text
     from sdx.training.soft_prompt import Prompted
+
+log = getLogger("sdx")
+
+MOST_CUT = 0.05
+"""Share of texts that may lose their ends without a word. Ours."""
 
 
 def examples(rows: Sequence[Mapping[str, Any]], segments: Segments, max_tokens: int, split: str = "") -> "list[Text]":
@@ -28,7 +34,7 @@ def examples(rows: Sequence[Mapping[str, Any]], segments: Segments, max_tokens: 
             f"task: there are questions with {' and '.join(map(str, counts))} answers, and a stack chooses among one "
             "number of them; leave the others out of the task's files, or give another task"
         )
-    encoded = segments.encode([row["segments"] for row in rows], max_tokens, offsets=False)
+    encoded = read(rows, segments, max_tokens)
     return [
         Text(
             id=key(split, row["id"]),
@@ -60,13 +66,25 @@ def written(
     from sdx.training.objectives import Example
     from sdx.training.soft_prompt import Prompted
 
-    encoded = segments.encode([row["segments"] for row in rows], max_tokens, offsets=False)
+    encoded = read(rows, segments, max_tokens)
     both = [
         (key(split, row["id"]), one.ids, [*cue, *answers[row["label"]]]) for row, one in zip(rows, encoded, strict=True)
     ]
     if stacked:
         return [Prompted(id_, read, after, len(cue)) for id_, read, after in both]
     return [Example(id_, [*read, *after], len(read) + len(cue)) for id_, read, after in both]
+
+
+def read(rows: Sequence[Mapping[str, Any]], segments: Segments, max_tokens: int) -> list[Encoded]:
+    """Each row's segments as one sequence, with a warning where many lose their ends."""
+    encoded = segments.encode([row["segments"] for row in rows], max_tokens, offsets=False)
+    cut = sum(one.cut for one in encoded)
+    if cut > MOST_CUT * len(rows):
+        log.warning(
+            "%-12s %d of %d are longer than scale.max_length_tokens=%d and lose their ends; raise it",
+            "texts", cut, len(rows), max_tokens,
+        )  # fmt: skip
+    return encoded
 
 
 def key(split: str, id_: str) -> str:

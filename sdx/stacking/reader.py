@@ -87,12 +87,14 @@ def written_batches(
     model: Any, rows: Sequence[Mapping[str, Any]], language: Language, max_tokens: int, max_new_tokens: int, label: str
 ) -> Iterator[tuple[list[int], list[str]]]:
     """Places of the rows of a batch, and what a model that writes makes of them."""
+    from sdx.stacking.examples import read
+
     segments = model.segments(language.flores)
-    read = [one.ids for one in segments.encode([row["segments"] for row in rows], max_tokens, offsets=False)]
+    texts = [one.ids for one in read(rows, segments, max_tokens)]
     progress = Progress(label, len(rows), "texts")
-    for places in _batches([len(ids) + max_new_tokens for ids in read], BATCH_TOKENS[model.device.type == "cuda"]):
+    for places in _batches([len(ids) + max_new_tokens for ids in texts], BATCH_TOKENS[model.device.type == "cuda"]):
         with finishing():
-            yield places, model.write([read[place] for place in places], max_new_tokens)
+            yield places, model.write([texts[place] for place in places], max_new_tokens)
             progress.update(len(places))
     progress.close()
 

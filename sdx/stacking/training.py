@@ -196,9 +196,11 @@ def _train(
     config: Config,
     tracker: Tracker,
 ) -> None:
+    from sdx.stacking import reader
     from sdx.training.loop import train
     from sdx.training.step import layout_for
 
+    reader.release()  # such as the teacher, whose vectors were the last thing to be made
     _check_lengths(work, recipe.max_tokens)
     lengths = [objective.tokens(example) for example in examples]
     layout = layout_for(config, recipe.train, _shape(work), lengths, recipe.epochs, recipe.max_steps)

@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from sdx.config import InputError
+from sdx.artifacts import write_json
+from sdx.config import Config, InputError, Stages
+from sdx.launching.cells import SweepCell
 from sdx.launching.config import SlurmConfig
-from sdx.launching.slurm import SlurmLauncher, _parameters
+from sdx.launching.slurm import SlurmLauncher, _jobs, _most_in_an_array, _parameters, _waited_for
+from sdx.watch import JOB
 from tests.forks import sdx
 
 
@@ -45,6 +49,41 @@ def test_the_error_of_a_launcher_is_one_line(tmp_path: Path, sbatch: None):
         "sdx: hydra.launcher.time_min=5 leaves no time before the signal that comes hydra.launcher.signal_delay_s=300 "
         "before the end; raise it"
     ]
+
+
+@pytest.mark.parametrize(("defaults", "code"), [("[]", 2), ("[{override /hydra/launcher: slurm}]", 0)])
+def test_options_in_an_experiment_need_its_launcher(tmp_path: Path, sbatch: None, defaults: str, code: int):
+    """Else a cell, which is not launched once more, would have them without their meaning."""
+    (tmp_path / "experiments").mkdir()
+    options = "hydra: {launcher: {gpus_per_node: 8}}"
+    (tmp_path / "experiments/mine.yaml").write_text(f"# @package _global_\ndefaults: {defaults}\n{options}\n")
+    given = ("-m", "--config-dir", str(tmp_path), "+experiments=mine", "hydra/launcher=slurm", "method=none")
+    done = sdx(*given, "plan=true", cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert ("override /hydra/launcher: slurm` in its defaults" in done.stderr) == bool(code)
+
+
+def test_jobs_in_the_queue(tmp_path: Path):
+    config = OmegaConf.structured(Config)
+    cell = SweepCell(0, [], [], config, tmp_path)
+    assert _waited_for(cell, {}) is None
+    write_json(cell.run_dir / JOB, {"job": "8_0", "log": "l", "stages": "all", "prepare": "7_0", "prepare_log": "p"})
+    assert _jobs(cell) == ["8_0", "7_0"]
+    assert _waited_for(cell, {"8_0": ("running", ""), "7_0": ("running", "")}) == "8_0"
+    assert _waited_for(cell, {}) is None
+    with pytest.raises(InputError, match="job 7_0 makes its data, and the job that would train is gone"):
+        _waited_for(cell, {"7_0": ("running", "")})
+    config.stages = Stages.prepare
+    with pytest.raises(InputError, match="in the queue with stages=all as job 8_0; wait for it or scancel it"):
+        _waited_for(cell, {"8_0": ("waiting", "")})
+
+
+@pytest.mark.parametrize(("said", "most"), [("MaxArraySize            = 1001\n", 1001), ("", 1000)])
+def test_arrays_are_as_long_as_the_cluster_takes(tmp_path: Path, sbatch: None, said: str, most: int):
+    program = tmp_path / "bin/scontrol"
+    program.write_text(f"#!/bin/sh\nprintf '%s' '{said}'\n")
+    program.chmod(0o755)
+    assert _most_in_an_array() == most
 
 
 def test_without_slurm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

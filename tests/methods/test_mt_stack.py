@@ -262,3 +262,26 @@ def test_cells_with_other_seeds_share_the_papers_alignment(tmp_path: Path):
     assert len(one["train"] & other_task["train"]) == 1
     own = (steps(tmp_path, "method=mt_stack", f"seed={seed}", "lang=th") for seed in (1, 2))
     assert not set.intersection(*(found["train"] for found in own))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fixes"),
+    [
+        ((), "method.bridge.projection=random method.alignment.words=false"),
+        (("method.bridge.projection=random",), "method.alignment.words=false"),
+    ],
+)
+def test_an_encoder_that_knows_no_words(tmp_path: Path, overrides: tuple[str, ...], fixes: str):
+    config = composed("method=mt_stack", "encoder=opus_mt", *overrides)
+    with pytest.raises(InputError, match=rf"^encoder=opus_mt has a tokenizer .*; give {fixes}$"):
+        prepare(config, tmp_path / "run", Tracker(config, tmp_path))
+    config = composed("method=mt_stack", "encoder=opus_mt", *fixes.split(), *overrides)
+    assert prepare(config, tmp_path / "run", Tracker(config, tmp_path)).steps
+
+
+def test_a_language_without_sentence_pairs_is_none_for_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without NLLB the backbone would translate into English, by examples that there are for Indonesian alone."""
+    monkeypatch.setattr("sdx.translation.auto.available", lambda *_: False)  # whatever this machine has
+    config = composed("method=mt_stack", "task=nusax", "lang=[id,jv]", "plan=true")
+    work = prepare(config, tmp_path / "run", Tracker(config, tmp_path))
+    assert sum(reason.startswith("translate-test in ") for reason in work.skipped) == 2

@@ -9,9 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from sdx.artifacts import Store, read_json
+from sdx.artifacts import Store, read_json, write_json
 from sdx.config import EncoderConfig, InputError
-from sdx.models.encoder import check, context_tokens, encoder_step, hidden_size, load_encoder, load_tokenizer
+from sdx.models.encoder import (
+    check,
+    context_tokens,
+    encoder_step,
+    hidden_size,
+    load_encoder,
+    load_tokenizer,
+    tells_characters,
+)
 from tests.tiny import ENCODER_TEMPLATES, tiny_encoder, tiny_nllb
 
 REVISION = "0123456789abcdef" * 2 + "01234567"
@@ -241,6 +249,29 @@ def test_context(models: dict[str, Path]):
     found = {kind: context_tokens(path) for kind, path in models.items()}
     assert found["xlm-roberta"] == 64  # of 66 positions
     assert (found["bert"], found["marian"], found["mt5"], found["nllb"]) == (64, 64, None, 1024)
+
+
+@pytest.mark.parametrize(
+    ("config", "width"), [({"n_embd": 96}, 96), ({"hidden_size": 8, "text_config": {"hidden_size": 640}}, 640)]
+)
+def test_widths_by_other_names(tmp_path: Path, config: dict[str, object], width: int):
+    """GPT-2's, and of a model that sees as well as reads."""
+    write_json(tmp_path / "config.json", config)
+    assert hidden_size(tmp_path) == width
+
+
+def test_an_unknown_width_is_one_line(tmp_path: Path):
+    write_json(tmp_path / "config.json", {"model_type": "strange"})
+    with pytest.raises(InputError, match="none of hidden_size, d_model, n_embd, dim"):
+        hidden_size(tmp_path)
+
+
+def test_which_tokenizers_tell_characters(models: dict[str, Path], tmp_path: Path):
+    assert tells_characters(HUB)
+    assert not tells_characters(replace(HUB, characters=False))
+    assert all(tells_characters(EncoderConfig(name="path", path=str(path))) for path in models.values())
+    write_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": "MarianTokenizer"})
+    assert not tells_characters(EncoderConfig(name="path", path=str(tmp_path)))
 
 
 @pytest.mark.parametrize(("kind", "tokenizer"), [("marian", "MarianTokenizer"), ("mt5", "T5Tokenizer")])

@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForMultipleChoice, AutoModelForSequenceClassification
 
+from sdx.artifacts import write_json
 from sdx.config import InputError
+from sdx.models.assets import packages
 from sdx.models.loading import padded
-from sdx.models.parts import Part
+from sdx.models.parts import Part, directory
 from sdx.models.stack import (
     StackConfig,
     StackForMultipleChoice,
@@ -340,6 +342,17 @@ def test_the_config_names_bases_and_revisions_and_no_cache(models: dict[str, Pat
     assert asdict(Part.read(found.llm)) == asdict(llm)
 
 
+def test_a_packaged_part_is_named_with_its_packages(models: dict[str, Path], tmp_path: Path):
+    source = {"asset": "e5_small", "packages": packages("e5_small"), "licence": "MIT"}
+    write_json(tmp_path / "source.json", source)
+    part = Part.of(tmp_path, "query: ")
+    assert part.written()["packages"] == source["packages"]
+    older = Part(asset="e5_small", packages=["e5==0"])
+    with pytest.raises(InputError, match=r"e5_small of e5==0, and this sdx has .*; take the sdx that trained it"):
+        directory("encoder", older, None)
+    assert directory("encoder", older, {"encoder": tmp_path}) == tmp_path
+
+
 def test_parts_that_are_directories_are_found_again(models: dict[str, Path], tmp_path: Path, cache: Path):
     model = stack(models)
     model.save_pretrained(tmp_path / "saved")
@@ -363,6 +376,10 @@ def test_options_of_transformers(models: dict[str, Path], tmp_path: Path):
         tmp_path / "saved", local_files_only=True, trust_remote_code=False
     )
     assert torch.equal(loaded.classifier.weight, model.classifier.weight)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved", device_map="cpu")
+    assert loaded.device.type == "cpu"
+    with pytest.raises(InputError, match=r"quantization_config=\.\.\.\) does not reach the parts"):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved", quantization_config={})
     with pytest.raises(InputError, match=r"classifier\.\w+ is of another model"):
         StackForSequenceClassification.from_pretrained(tmp_path / "saved", num_labels=5)
     (tmp_path / "other").mkdir()

@@ -25,6 +25,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from sdx import main
 from sdx.artifacts import read_json, read_rows, write_json
 from sdx.config import InputError
+from sdx.launching.cells import CellReturn, Ending
 from sdx.search import objective as objectives
 from sdx.search import space as spaces
 from sdx.search.study import Search, opened
@@ -76,10 +77,11 @@ class FakeLauncher:
         its = OmegaConf.create({"hydra": {"runtime": {"output_dir": str(directory)}}})
         value = self.judge(cell)
         if value is None or self.interrupts & set(overrides):
-            state = "interrupted" if self.interrupts & set(overrides) else "failed"
-            write_json(directory / "state.json", {"state": state})
+            if self.interrupts & set(overrides):
+                left = CellReturn(hydra_cfg=its, status=JobStatus.FAILED)
+                left.ending = Ending.interrupted
+                return left
             return JobReturn(hydra_cfg=its, status=JobStatus.FAILED, _return_value=RuntimeError("boom"))
-        write_json(directory / "state.json", {"state": "done"})
         write_json(directory / "results.json", {"training": {"validation": value}, "scores": []})
         return JobReturn(hydra_cfg=its, status=JobStatus.COMPLETED)
 
@@ -417,3 +419,11 @@ def test_a_search_that_is_killed_goes_on(tmp_path: Path):
         assert results["training"]["examples"] == 4
     assert f"best     trial {table['best']['number']}" in printed
     assert json.dumps(table["best"]["overrides"][-1])[1:-1] in printed
+
+
+def test_an_experiments_grid_is_searched_too(tmp_path: Path):
+    launcher = FakeLauncher(tmp_path)
+    search(launcher, RATE, "scale.epochs=2", trials=2, params={"scale.epochs": "1,3", "seed": "4,5"})
+    for point in launcher.points:
+        assert "scale.epochs=2" in point  # the command line goes before
+        assert {"seed=4", "seed=5"} & set(point)

@@ -148,6 +148,7 @@ def test_a_sweep_ends_with_its_table_and_is_not_run_again(site: Site, calm: str)
     assert "sweep    4 cells: 4 done" in printed
     assert "sdrrl, mean of 2 seeds" in printed
     assert len(site.cells(calm)) == 4
+    assert len({site.job(cell).partition("_")[0] for cell in site.cells(calm)}) == 2
     for cell in site.cells(calm):
         found = read_state(cell)
         assert found

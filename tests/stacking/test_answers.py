@@ -47,6 +47,17 @@ def test_what_is_written_of_an_item(tmp_path: Path, encoder_dir: Path, llm_dir: 
     assert len({tuple(row["log_probs"]) for row in rows}) == 8
 
 
+def test_texts_that_lose_their_ends_are_told(
+    tmp_path: Path, encoder_dir: Path, llm_dir: Path, caplog: pytest.LogCaptureFixture
+):
+    model = tiny_stack(encoder_dir, llm_dir, HEADS[0])
+    for limit, told in ((64, False), (8, True)):
+        caplog.clear()
+        items, parts = rows_step(rows=labelled()), parts_of(encoder_dir, llm_dir)
+        Store(tmp_path / str(limit)).realise(answers_step(model_step(model), parts, items, TH, limit, "label"))
+        assert ("8 of 8 are longer than scale.max_length_tokens=8 and lose their ends" in caplog.text) is told
+
+
 @pytest.mark.parametrize("tokens", [1, 64, 150])
 def test_batches_change_nothing(
     tmp_path: Path, encoder_dir: Path, llm_dir: Path, tokens: int, monkeypatch: pytest.MonkeyPatch

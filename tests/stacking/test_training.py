@@ -21,6 +21,7 @@ from sdx.models.encoder import load_encoder
 from sdx.models.stack import StackForSequenceClassification
 from sdx.models.stack_generation import answer
 from sdx.ranks import is_main
+from sdx.stacking import reader
 from sdx.stacking.answers import answers_step
 from sdx.stacking.bridge import BridgeConfig, stack_step
 from sdx.stacking.tokens import tokens_step
@@ -51,7 +52,7 @@ class Study:
     """The steps of MT-encoder stacking on eight sentences and eight questions, two optimizer steps in each."""
 
     def __init__(self, folder: Path, encoder_dir: Path, llm_dir: Path, choices: int = 0) -> None:
-        self.store = Store(folder / "cache")
+        self.store, self.llm_dir = Store(folder / "cache"), llm_dir
         self.parts = parts_of(encoder_dir, llm_dir)
         self.llm, self.reader = replace(self.parts, encoder=None), replace(self.parts, backbone=None)
         engine = EngineConfig("given", 0, False, Precision.fp32, 64, False, False)
@@ -181,7 +182,9 @@ def test_distillation_trains_adapters_under_the_teachers_head(
         study.store.realise(needed)
     whole.clear()
     expected = {"lora_A", "lora_B"} | ({"bridge.up_proj"} if trains_bridge else set())
+    reader.load_reader(study.store.realise(teacher) / "model", {"llm": study.llm_dir})
     assert_changed(study, step, whole, expected, study.parts)
+    assert not reader._held  # the teacher needs no memory while the stack trains
     ours, theirs, begun = (study.weights(its) for its in (step, teacher, first))
     assert all(torch.equal(ours[name], theirs[name]) for name in ("classifier.weight", "classifier.bias"))
     assert all(torch.equal(whole["before"][name], tensor) for name, tensor in begun.items())
