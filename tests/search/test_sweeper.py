@@ -383,7 +383,7 @@ def test_a_search_that_is_killed_goes_on(tmp_path: Path):
     place = Workplace(tmp_path)
     given = ("method=sft", "task=mmlu_human", "tracking=none", "scale.validation_rows=2", "train.save_every_steps=1")
     options = ("hydra/sweeper=optuna", "hydra.sweeper.trials=3", "hydra.sweeper.study=mine", "-m")
-    searched = (RATE, "scale.epochs=choice(8,12)")
+    searched = (RATE, "scale.epochs=choice(4,6)")
     command = [sys.executable, "-m", "sdx", "lang=pt", f"backbone.path={place.model}", *SMALL, *given, *searched]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
