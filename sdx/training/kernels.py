@@ -5,7 +5,8 @@ They compute what the plain functions beside them in `attention` and `loss` comp
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -13,8 +14,10 @@ import torch
 from torch import Tensor
 
 LONGEST = 512
-"""Tokens up to which an example's attention probabilities are kept for the backward pass. Those of a longer one are
-computed again, for they grow with its square."""
+"""Tokens up to which attention probabilities are kept for the backward pass. Those of longer examples are computed
+again, for they grow with the square."""
+ROUND = 64**2
+"""Pairs of tokens whose attention takes as long as the calls of one more group. Measured on two cores."""
 
 _enabled = False
 
@@ -77,32 +80,48 @@ def attention(
     return out
 
 
+def together(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of the examples that are padded and computed together, the longest of each group first.
+
+    An example joins the one before it in length where its padding costs less than another round of calls.
+    """
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if groups and lengths[groups[-1][0]] ** 2 - lengths[index] ** 2 <= ROUND:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
 def kept_pairs(lengths: Sequence[int]) -> int:
     """Attention probabilities that a head keeps for the backward pass."""
-    return sum(length * length for length in lengths if length <= LONGEST)
+    sizes = ((len(group), lengths[group[0]]) for group in together(lengths))
+    return sum(examples * width**2 for examples, width in sizes if width <= LONGEST)
 
 
-@torch.library.custom_op("sdx::attention", mutates_args=())
+# A compiled graph that is cached on disk calls these by their names: another signature needs another name.
+@torch.library.custom_op("sdx::packed_attention", mutates_args=())
 def _attention(
     query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, pairs: int, scale: float, causal: bool, window: int
 ) -> tuple[Tensor, Tensor]:
-    """The output, and the probabilities of all short examples, one after the other: `[heads * pairs]`."""
+    """The output, and the probabilities of all short examples, group by group: `[heads * pairs]`."""
     _, heads, tokens, width = query.shape
     out = query.new_empty(1, tokens, heads, width)
     kept = query.new_empty(heads * pairs)
-    for q, k, v, place, room in _examples(query, key, value, boundaries, kept):
-        probabilities = _probabilities(q, k, room, scale, causal, window)
-        out[0, place] = (probabilities @ v).view(heads, -1, width).transpose(0, 1)
+    for group, room in _groups(boundaries, kept, heads, key.shape[1]):
+        q, k, v = (_rows(tensor, group, key.shape[1]) for tensor in (query, key, value))
+        probabilities = _probabilities(q, k, group, room, scale, causal, window)
+        out[0, group.tokens] = _tokens(probabilities @ v, group)
     return out, kept
 
 
-@torch.library.custom_op("sdx::attention_backward", mutates_args=())
+@torch.library.custom_op("sdx::packed_attention_backward", mutates_args=())
 def _attention_backward(
     gradient: Tensor,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    out: Tensor,
     kept: Tensor,
     boundaries: Tensor,
     scale: float,
@@ -111,46 +130,82 @@ def _attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value."""
     gradients = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-    by_head, out_by_head = gradient.transpose(1, 2), out.transpose(1, 2)
-    for q, k, v, place, probabilities in _examples(query, key, value, boundaries, kept):
-        if probabilities is None:
-            probabilities = _probabilities(q, k, None, scale, causal, window)
-        o, g = (tensor[0, :, place].reshape(q.shape) for tensor in (out_by_head, by_head))
-        scores = _compiled(_softmax_backward)(probabilities, g @ v.transpose(1, 2), o, g, scale)
+    tensors = gradient.transpose(1, 2), query, key, value
+    for group, room in _groups(boundaries, kept, query.shape[1], key.shape[1]):
+        g, q, k, v = (_rows(tensor, group, key.shape[1]) for tensor in tensors)
+        probabilities = room if room is not None else _probabilities(q, k, group, None, scale, causal, window)
+        scores = _compiled(_softmax_backward)(probabilities, g @ v.transpose(1, 2), scale)
         parts = scores @ k, scores.transpose(1, 2) @ q, probabilities.transpose(1, 2) @ g
         for whole, part in zip(gradients, parts, strict=True):
-            whole[0, :, place] = part.view(whole.shape[1], -1, whole.shape[-1])
+            whole[0].transpose(0, 1)[group.tokens] = _tokens(part, group)
     return gradients
 
 
-Parts = tuple[Tensor, Tensor, Tensor, slice, Tensor | None]
+@dataclass(frozen=True)
+class _Group:
+    """Examples of a pack as rows of one width.
+
+    Args:
+        lengths: `[examples]`
+        slots: `[examples, width]`, the token of the pack that stands there; padding repeats an example's last.
+        tokens: `[tokens]`, those that are no padding.
+        places: `[tokens]`, where they stand, counted through the rows.
+    """
+
+    lengths: Tensor
+    slots: Tensor
+    tokens: Tensor
+    places: Tensor
 
 
-def _examples(query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, kept: Tensor) -> Iterator[Parts]:
-    """For each example: queries `[key_heads, group * length, head_dim]`, keys and values `[key_heads, length,
-    head_dim]`, its tokens, and the place of its probabilities `[key_heads, group * length, length]` if they are kept.
+@lru_cache(maxsize=4)  # every layer asks for the same
+def _laid_out(boundaries: tuple[int, ...]) -> list[_Group]:
+    every = [end - start for start, end in pairwise(boundaries)]
+    found = []
+    for group in together(every):
+        starts, lengths = (torch.tensor([its[index] for index in group])[:, None] for its in (boundaries, every))
+        place = torch.arange(every[group[0]])
+        slots, real = starts + torch.minimum(place, lengths - 1), place < lengths
+        found.append(_Group(lengths.squeeze(1), slots, slots[real], real.flatten().nonzero().squeeze(1)))
+    return found
+
+
+def _groups(boundaries: Tensor, kept: Tensor, heads: int, key_heads: int) -> Iterator[tuple[_Group, Tensor | None]]:
+    """Each group, and the place of its probabilities if they are kept, of the shape that `_probabilities` has."""
+    at = 0
+    for group in _laid_out(tuple(boundaries.tolist())):
+        examples, width = group.slots.shape
+        size = heads * examples * width**2 if width <= LONGEST else 0
+        yield group, kept[at : at + size].view(examples * key_heads, -1, width) if size else None
+        at += size
+
+
+def _rows(tensor: Tensor, group: _Group, key_heads: int) -> Tensor:
+    """`[1, heads, tokens, head_dim]` -> `[examples * key_heads, heads_per_key * width, head_dim]`.
 
     The query heads that share a key head are one long matrix, so that nothing is repeated.
     """
-    heads, key_heads, width = query.shape[1], key.shape[1], query.shape[-1]
-    at = 0
-    for start, end in pairwise(boundaries.tolist()):
-        place, length = slice(start, end), end - start
-        q = query[0, :, place].reshape(key_heads, -1, width)
-        room = None
-        if length <= LONGEST:
-            size = heads * length * length
-            room = kept[at : at + size].view(key_heads, -1, length)
-            at += size
-        yield q, key[0, :, place].contiguous(), value[0, :, place].contiguous(), place, room
+    examples, width = group.slots.shape
+    taken = tensor[0].transpose(0, 1)[group.slots]
+    apart = taken.view(examples, width, key_heads, -1, tensor.shape[-1])
+    return apart.permute(0, 2, 3, 1, 4).reshape(examples * key_heads, -1, tensor.shape[-1])
 
 
-def _probabilities(q: Tensor, k: Tensor, room: Tensor | None, scale: float, causal: bool, window: int) -> Tensor:
-    """On the shapes of `_examples`; into `room` where there is some."""
+def _tokens(rows: Tensor, group: _Group) -> Tensor:
+    """The way back, `[tokens, heads, head_dim]`, without padding."""
+    examples, width = group.slots.shape
+    apart = rows.view(examples, -1, width, rows.shape[-1])
+    return apart.transpose(1, 2).reshape(examples * width, -1, rows.shape[-1])[group.places]
+
+
+def _probabilities(
+    q: Tensor, k: Tensor, group: _Group, room: Tensor | None, scale: float, causal: bool, window: int
+) -> Tensor:
+    """`[examples * key_heads, heads_per_key * width, width]`, in `room` where there is some."""
     scores = q @ k.transpose(1, 2)
     if room is None:
-        room = scores.new_empty(scores.numel()).view_as(scores)  # a view like the others, or it is compiled once more
-    _compiled(_softmax)(scores, room, scale, causal, window)
+        room = scores.new_empty(scores.numel()).view(scores.shape)  # a view like the others: compiled but once
+    _compiled(_softmax)(scores, group.lengths, room, scale, causal, window)
     return room
 
 
@@ -162,21 +217,23 @@ def visible(length: int, causal: bool, window: int, device: torch.device) -> Ten
     return seen & (before.abs() < window) if window else seen
 
 
-def _softmax(scores: Tensor, probabilities: Tensor, scale: float, causal: bool, window: int) -> None:
-    """Of `[key_heads, group * length, length]`, into `probabilities`."""
-    length = scores.shape[-1]
-    scaled = scores.float().view(len(scores), -1, length, length) * scale
+def _softmax(scores: Tensor, lengths: Tensor, probabilities: Tensor, scale: float, causal: bool, window: int) -> None:
+    """Of `[examples * key_heads, heads_per_key * width, width]`. Padding sees padding, so that no row is empty, and
+    then has probability 0, so that nothing comes from it in the backward pass."""
+    width = scores.shape[-1]
+    real = torch.arange(width, device=scores.device) < lengths[:, None]
+    seen = real[:, None, :] | ~real[:, :, None]
     if causal or window:
-        scaled = torch.where(visible(length, causal, window, scores.device), scaled, -torch.inf)
-    probabilities.copy_(torch.softmax(scaled, -1).flatten(1, 2))
+        seen = seen & visible(width, causal, window, scores.device)
+    scaled = torch.where(seen[:, None], scores.float().view(len(lengths), -1, width, width) * scale, -torch.inf)
+    shares = torch.where(real[:, None, :, None], torch.softmax(scaled, -1), 0.0)
+    probabilities.copy_(shares.view(scores.shape))
 
 
-def _softmax_backward(
-    probabilities: Tensor, gradient: Tensor, out: Tensor, out_gradient: Tensor, scale: float
-) -> Tensor:
-    """The gradient of the scores, from that of the probabilities and of the attention's output."""
-    mean = (out_gradient.float() * out.float()).sum(-1, keepdim=True)
-    return (probabilities.float() * (gradient.float() - mean) * scale).to(probabilities.dtype)
+def _softmax_backward(probabilities: Tensor, gradient: Tensor, scale: float) -> Tensor:
+    """The gradient of the scores, from that of the probabilities."""
+    parts = probabilities.float() * gradient.float()
+    return ((parts - probabilities.float() * parts.sum(-1, keepdim=True)) * scale).to(probabilities.dtype)
 
 
 @_attention.register_fake
@@ -194,11 +251,11 @@ def _(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_rest: Any) 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     query, key, value, boundaries, _, *ctx.options = inputs
-    ctx.save_for_backward(query, key, value, *output, boundaries)
+    ctx.save_for_backward(query, key, value, output[1], boundaries)
 
 
-def _backward(ctx: Any, gradient: Tensor, _kept: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, gradient: Tensor, _kept: Tensor) -> tuple[Tensor | None, ...]:
     return *_attention_backward(gradient, *ctx.saved_tensors, *ctx.options), None, None, None, None, None
 
 
-_attention.register_autograd(_backward, setup_context=_remember)
+_attention.register_autograd(_differentiate, setup_context=_remember)

@@ -48,7 +48,7 @@ def roberta() -> nn.Module:
 MODELS = pytest.mark.parametrize("make", [llama, windowed, encoder, roberta])
 
 
-@pytest.fixture(params=["by example", "kernels", "kernels, long examples", "varlen"])
+@pytest.fixture(params=["by example", "kernels", "kernels, two groups", "varlen"])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Turns a way on; where it runs."""
     if request.param == "varlen":
@@ -57,10 +57,13 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         attention.prepare(torch.device("cuda"))
         yield "cuda"
         return
-    if "long" in request.param:
+    if "groups" in request.param:  # the two longest examples, whose probabilities are not kept, and the two others
+        monkeypatch.setattr(kernels, "ROUND", 80)
         monkeypatch.setattr(kernels, "LONGEST", 5)
+    kernels._laid_out.cache_clear()
     with kernels.compiling("kernels" in request.param):
         yield "cpu"
+    kernels._laid_out.cache_clear()
 
 
 def outputs(model: nn.Module, examples: list[list[int]], dtype: torch.dtype, device: str) -> Tensor:
@@ -138,6 +141,14 @@ def test_a_window_ends_where_it_should():
         [0, 0, 1, 1],
     ]
     assert kernels.visible(3, False, 2, torch.device("cpu")).int().tolist() == [[1, 1, 0], [1, 1, 1], [0, 1, 1]]
+
+
+def test_examples_are_computed_together_where_padding_costs_less_than_another_round(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kernels, "ROUND", 80)
+    monkeypatch.setattr(kernels, "LONGEST", 10)
+    assert kernels.together([7, 3, 11, 2]) == [[2, 0], [1, 3]]
+    assert kernels.kept_pairs([7, 3, 11, 2]) == 2 * 3**2  # the group of 11 is computed again
+    assert kernels.together([]) == []
 
 
 def test_bf16_kernels_are_as_exact_as_bf16_allows():

@@ -61,7 +61,7 @@ def test_join_starts_positions_again_and_says_where_examples_begin():
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 0, 1]]
     assert batch["cu_seq_lens_q"].tolist() == [0, 3, 4, 6]
     assert batch["cu_seq_lens_q"].dtype == torch.int32
-    assert (batch["max_length_q"], batch["attention_pairs"]) == (3, 14)
+    assert (batch["max_length_q"], batch["attention_pairs"]) == (3, 3 * 3**2)
 
 
 @pytest.mark.parametrize("pad_id", [0, 3])
