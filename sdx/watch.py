@@ -2,11 +2,8 @@
 
 import os
 import platform
-import re
-import shutil
-import subprocess
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 
 from sdx.artifacts import read_json
 from sdx.reporting.cells import RESULTS
+from sdx.scheduler import JOB_ID, Queue, squeue
 from sdx.state import STATE, State, read_state
 
 JOB = "job.json"
@@ -24,13 +22,6 @@ SILENT_S = 60.0
 """So long watched without a beat, a cell is dead; it beats every 10 s."""
 STALE_S = 120.0
 """A file of another age, old or in the future, is no sign of life."""
-SQUEUE_S = 20.0
-JOB_ID = re.compile(r"\d+(_\d+)?")
-WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
-OVER = (
-    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
-    *("REVOKED", "TIMEOUT"),
-)
 
 
 class Status(str, Enum):
@@ -44,15 +35,6 @@ class Status(str, Enum):
     interrupted = "interrupted"
     prepared = "prepared"
     done = "done"
-
-
-class Queue(str, Enum):
-    """What SLURM knows of a job."""
-
-    waiting = "waiting"
-    running = "running"
-    gone = "gone"
-    unknown = "unknown"
 
 
 @dataclass(frozen=True)
@@ -188,25 +170,6 @@ def launched(directory: Path) -> dict[str, str]:
         return {name: found[name] for name in LAUNCHED if isinstance(found.get(name), str)}
     except (OSError, ValueError, AttributeError):
         return {}
-
-
-def squeue(jobs: Collection[str]) -> dict[str, tuple[Queue, str]] | None:
-    """Where jobs are, those in the queue at all, and why they wait; none where SLURM does not tell."""
-    asked = sorted(job for job in jobs if JOB_ID.fullmatch(job))
-    if not asked or shutil.which("squeue") is None:
-        return None
-    command = ["squeue", "--noheader", "--array", "--format=%i|%T|%r", f"--jobs={','.join(asked)}"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=SQUEUE_S, stdin=subprocess.DEVNULL)
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
-    if answer.returncode:  # a single job that it has forgotten is an error to it
-        return {} if "Invalid job id" in answer.stderr else None
-    found = {}
-    for job, word, why in (line.split("|", 2) for line in answer.stdout.splitlines() if line.count("|") >= 2):
-        where = Queue.waiting if word in WAITING else Queue.gone if word in OVER else Queue.running
-        found[job.strip()] = where, "" if why == "None" else why
-    return found
 
 
 def _place(job: str, queue: Mapping[str, tuple[Queue, str]] | None) -> tuple[Queue, str]:

@@ -9,8 +9,10 @@ from typing import Any
 from zipfile import ZipFile
 
 import pytest
+import torch
 
 from benchmarks import (
+    attention,
     ceiling,
     child,
     compare,
@@ -331,3 +333,12 @@ def test_a_finished_cell_is_compared_under_every_method_language_and_seed(
     assert printed.err == ""
     assert len((copies / "comparison.csv").read_text().splitlines()) == 1 + 5 * 5 * 2
     assert "sdrrl lang=de seed=2" in printed.out
+
+
+def test_ways_of_attention_compute_the_same(capsys: pytest.CaptureFixture[str]):
+    tensors = [torch.randn(1, heads, 12, 8) for heads in (4, 2, 2)]
+    ours, *others = [way(*tensors, [3, 7, 2]) for way in attention.WAYS.values()]
+    for other in others:
+        torch.testing.assert_close(other, ours, rtol=1e-4, atol=1e-5)
+    assert attention.main(["--rounds", "1", "--width", "8", "--heads", "2", "--key-heads", "1"]) == 0
+    assert "worked answers" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """`python -m sdx.status`: what it makes of the files of cells, of the queue, and of a run that was killed."""
 
+import codecs
 import json
 import os
 import platform
@@ -16,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from sdx import watch
+from sdx import scheduler, watch
 from sdx.artifacts import read_json, write_json
+from sdx.scheduler import Queue, squeue
 from sdx.state import ERROR, STATE, Record, State, StateFile, read_state
-from sdx.watch import Queue, Status, Watch, squeue
+from sdx.watch import Status, Watch
 from tests.test_run import ROOT, SMALL, Workplace
 
 HOUR_S = 3600
@@ -246,7 +248,7 @@ def test_without_an_answer_from_slurm_the_files_alone_speak(tmp_path: Path, no_s
     cell(tmp_path / "runs", State.running, HOUR_S, job="17_3")
     expected = {"waits": Status.queued, "failed": Status.failed, "runs": Status.running}
     assert {name: one for name, (one, _) in seen(tmp_path).items()} == expected
-    monkeypatch.setattr(watch, "SQUEUE_S", 0.2)
+    monkeypatch.setattr(scheduler, "ANSWER_S", 0.2)
     answers(no_slurm, "17_3|PENDING|None", sleep_s=3)
     assert {name: one for name, (one, _) in seen(tmp_path).items()} == expected
 
@@ -291,6 +293,7 @@ class Terminal:
 
     def __init__(self, *arguments: str) -> None:
         self.shown = ""
+        self.decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end inside a character
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell has its background jobs ignore it
@@ -318,7 +321,7 @@ class Terminal:
             read = os.read(self.fd, 65536)
         except OSError:  # the other end is closed
             return False
-        self.shown += read.decode()
+        self.shown += self.decoder.decode(read)
         return bool(read)
 
 

@@ -12,6 +12,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from sdx.scheduler import runs
 from sdx.state import ERROR
 
 log = getLogger("sdx")
@@ -56,7 +57,8 @@ class CellJob:
         except Preempted as left:
             if not first:
                 self._wait_for_rank_0(left.signal)
-            if left.signal is signal.SIGUSR2 or _runs_on():
+            # After SIGTERM: a job that runs on is being preempted, with a time of grace; scancel would have ended it.
+            if left.signal is signal.SIGUSR2 or runs(os.environ["SLURM_JOB_ID"]):
                 requeue(first)
             raise
         except SystemExit as stop:
@@ -104,12 +106,3 @@ def requeue(first: bool) -> None:
         except (OSError, subprocess.SubprocessError) as error:
             log.warning("%-12s cannot requeue the job, trying again in %d s: %s", "slurm", RETRY_S, error)
             time.sleep(RETRY_S)
-
-
-def _runs_on() -> bool:
-    """Whether SLURM has not ended the job: SIGTERM at the beginning of a grace time, and not of `scancel`."""
-    command = ["squeue", "--noheader", "--format=%T", f"--jobs={os.environ['SLURM_JOB_ID']}"]
-    with suppress(OSError, subprocess.SubprocessError):
-        said = subprocess.run(command, capture_output=True, text=True, timeout=RETRY_S)
-        return said.stdout.split() == ["RUNNING"]
-    return False

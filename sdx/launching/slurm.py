@@ -4,7 +4,6 @@ The command that launches waits for the jobs and can be stopped and given again:
 in the queue is waited for and not submitted twice.
 """
 
-import re
 import shlex
 import shutil
 import subprocess
@@ -20,15 +19,14 @@ from sdx.config import InputError
 from sdx.launching.base import CellLauncher, end, start
 from sdx.launching.cells import SweepCell, forget, judge
 from sdx.launching.job import CellJob
-from sdx.watch import JOB, Queue, launched, squeue
+from sdx.scheduler import Queue, end_of, most_in_an_array, squeue
+from sdx.watch import JOB, launched
 
 log = getLogger("sdx")
 
 SCANCEL_S = 20
 FOLDER = "slurm"
 """In runs_dir: the scripts and the logs of the jobs."""
-ARRAY = 1000
-"""Jobs in an array where the cluster does not say how many it takes."""
 REQUEUES = 10_000
 """That submitit allows."""
 DEAF = 'trap "" USR2; exec "$0" "$@"'
@@ -71,7 +69,7 @@ class SlurmLauncher(CellLauncher):
         for cell in cells:
             if cell.run_dir in jobs:
                 log.info("%-12s %s  is in the queue as job %s", "slurm", cell.name, jobs[cell.run_dir])
-        for first in range(0, len(new), most := _most_in_an_array()):
+        for first in range(0, len(new), most := most_in_an_array()):
             jobs |= self._submit(new[first : first + most])
         try:
             self._wait(cells, jobs)
@@ -144,7 +142,7 @@ class SlurmLauncher(CellLauncher):
                         shown[job] = queue[job]
                         log.info("%-12s job %s %s  %s", "slurm", job, " ".join(queue[job]), cell.name)
                 elif cell.run_dir in absent:  # a look later: its last words may take their time to get here
-                    judge(cell, known=_known(job))
+                    judge(cell, known=end_of(job))
                     cell.log = _log(cell.run_dir)
                     end(cell)
                 else:
@@ -181,17 +179,6 @@ def _waited_for(cell: SweepCell, queue: Mapping[str, tuple[str, str]]) -> str | 
     return None
 
 
-def _most_in_an_array() -> int:
-    """Jobs, by the cluster's configuration."""
-    try:
-        command = ["scontrol", "show", "config"]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=SCANCEL_S).stdout
-    except (OSError, subprocess.SubprocessError):
-        said = ""
-    found = re.search(r"MaxArraySize\s*=\s*(\d+)", said)
-    return max(1, int(found[1])) if found else ARRAY
-
-
 def _array_id(jobs: Sequence[Any]) -> str:
     return str(jobs[0].job_id.split("_")[0])
 
@@ -201,17 +188,6 @@ def _log(run_dir: Path) -> Path:
     found = launched(run_dir)
     paths = [Path(found[name]) for name in ("log", "prepare_log") if name in found]
     return next((path for path in paths if path.exists()), paths[0])
-
-
-def _known(job: str) -> str:
-    """What SLURM says of the end of a job, as long as it knows."""
-    try:
-        command = ["scontrol", "--oneliner", "show", "job", job]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=SCANCEL_S).stdout.split()
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    wanted = ("JobState=", "Reason=", "ExitCode=")
-    return " ".join(word for word in said if word.startswith(wanted))
 
 
 def _mapping(key: str, value: Any) -> dict[str, Any]:

@@ -241,16 +241,22 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
             ValueError: no language is called so.
         """
         self.eval()
-        segments = self.segments(lang)
-        rows = [[text] if isinstance(text, str) else list(text) for text in texts]
-        found = [encoded.ids for encoded in segments.encode(rows, LONGEST_TOKENS)]
-        vectors = torch.empty(len(rows), self.config.hidden_size)
-        order = sorted(range(len(found)), key=lambda index: -len(found[index]))
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            inputs = {name: its.to(self.device) for name, its in padded([found[i] for i in batch], self.pad_id).items()}
-            vectors[batch] = masked_mean(self.states(**inputs), inputs["attention_mask"]).cpu()
+        vectors = torch.empty(len(texts), self.config.hidden_size)
+        for places, ids in self._batches(texts, lang, batch_size):
+            inputs = {name: its.to(self.device) for name, its in padded(ids, self.pad_id).items()}
+            vectors[places] = masked_mean(self.states(**inputs), inputs["attention_mask"]).cpu()
         return vectors
+
+    def _batches(
+        self, texts: Sequence[str | Sequence[str]], lang: str, batch_size: int, max_tokens: int = LONGEST_TOKENS
+    ) -> Iterator[tuple[list[int], list[list[int]]]]:
+        """Places of texts and their ids, the longest first, so that those of a batch are of like length."""
+        rows = [[text] if isinstance(text, str) else list(text) for text in texts]
+        found = [one.ids for one in self.segments(lang).encode(rows, max_tokens, offsets=False)]
+        order = sorted(range(len(found)), key=lambda place: -len(found[place]))
+        for start in range(0, len(order), batch_size):
+            places = order[start : start + batch_size]
+            yield places, [found[place] for place in places]
 
     def segments(self, lang: str) -> Segments:
         """The tokenizer of what reads the text, set up for a language.

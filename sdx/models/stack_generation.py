@@ -94,14 +94,9 @@ class StackForCausalLM(StackModel):
             ValueError: no language is called so.
         """
         self.eval()
-        segments = self.segments(lang)
-        rows = [[text] if isinstance(text, str) else list(text) for text in texts]
-        read = [one.ids for one in segments.encode(rows, max_tokens, offsets=False)]
-        order = sorted(range(len(read)), key=lambda place: -len(read[place]))
-        answers = [""] * len(read)
-        for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            for place, text in zip(places, self.write([read[place] for place in places], max_new_tokens), strict=True):
+        answers = [""] * len(texts)
+        for places, read in self._batches(texts, lang, batch_size, max_tokens):
+            for place, text in zip(places, self.write(read, max_new_tokens), strict=True):
                 answers[place] = text
         return answers
 

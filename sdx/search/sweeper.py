@@ -112,7 +112,6 @@ class OptunaSweeper(Sweeper):
         prefix = self._cell(spaces.corner(self.space)).rpartition("-")[0]
         self.name = self.study or f"{prefix}-{sha256(repr(search).encode()).hexdigest()[:8]}"
         self.launched = 0
-        self.failure: Exception | None = None
         if self.objective != objectives.VALIDATION:
             _warn(f"{objectives.KEY}={self.objective} is of a test set: what it chooses is fitted to that test")
         try:
@@ -200,8 +199,6 @@ class OptunaSweeper(Sweeper):
     def _value(self, returned: JobReturn) -> float | None:
         """The objective; none where the cell failed."""
         if returned.status is not JobStatus.COMPLETED:
-            if isinstance(returned._return_value, Exception):  # where the launcher runs cells in this process
-                self.failure = returned._return_value
             return None
         found = objectives.value(_directory(returned), self.objective)
         return found if math.isfinite(found) else None
@@ -218,8 +215,6 @@ class OptunaSweeper(Sweeper):
         found = best(study.trials())
         if not found:
             print(f"best     none: no trial of {self.name} has a value", flush=True)
-            if self.failure:
-                raise self.failure
             return
         command = shlex.join(["python", "-m", "sdx", *self.fixed, *self._point(found)])
         print(f"best     trial {found.number}: {self.objective} {found.value:.6g}, cell {found.cell}")

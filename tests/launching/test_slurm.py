@@ -9,7 +9,8 @@ from sdx.artifacts import write_json
 from sdx.config import Config, InputError, Stages
 from sdx.launching.cells import SweepCell
 from sdx.launching.config import SlurmConfig
-from sdx.launching.slurm import SlurmLauncher, _jobs, _most_in_an_array, _parameters, _waited_for
+from sdx.launching.slurm import SlurmLauncher, _jobs, _parameters, _waited_for
+from sdx.scheduler import most_in_an_array
 from sdx.watch import JOB
 from tests.forks import sdx
 
@@ -83,7 +84,7 @@ def test_arrays_are_as_long_as_the_cluster_takes(tmp_path: Path, sbatch: None, s
     program = tmp_path / "bin/scontrol"
     program.write_text(f"#!/bin/sh\nprintf '%s' '{said}'\n")
     program.chmod(0o755)
-    assert _most_in_an_array() == most
+    assert most_in_an_array() == most
 
 
 def test_without_slurm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
