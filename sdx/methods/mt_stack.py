@@ -73,7 +73,8 @@ class MTStackConfig(MethodConfig):
     train_bridge: bool = False
     """Train the bridge in stage 2, too. Without stage 1 it always is."""
     bridge_rate: float = 1.0
-    """By what the learning rate is multiplied for bridge and head, which begin anew."""
+    """By what the learning rate is multiplied for the bridge. Fitted weights are small: AdamW at the rate of adapters
+    changes them by a tenth in each step."""
     bidirectional: bool = False
     """The LLM's tokens see those after them, too, as in the paper's LLM2Vec models."""
     validation_rows: int = 500

@@ -66,7 +66,7 @@ class StackTrainee:
         parts: directories of its parts.
         head: none in the alignment.
         trains_bridge: whether `up_proj` is trained.
-        new_rate: by what the learning rate of bridge and head, which begin anew, is multiplied.
+        bridge_rate: by what the learning rate of the bridge is multiplied.
         passes: what runs for an example.
     """
 
@@ -74,7 +74,7 @@ class StackTrainee:
     parts: Mapping[str, Path]
     head: Head | None
     trains_bridge: bool
-    new_rate: float
+    bridge_rate: float
     passes: Passes = Passes.student
 
     def load(self, dtype: torch.dtype, train: TrainConfig) -> StackModel:
@@ -104,7 +104,7 @@ class StackTrainee:
         return found
 
     def rate(self, name: str) -> float:
-        return self.new_rate if name.startswith((HEAD, BRIDGE)) else 1.0
+        return self.bridge_rate if name.startswith(BRIDGE) else 1.0
 
     def cost(self, model: Any) -> Cost:
         """Of a token: 4 FLOPs a weight of the LLM, which has gradients but its frozen weights none, 2 of what only

@@ -40,7 +40,7 @@ class Recipe:
     Args:
         max_tokens: longest text; a longer one loses its end.
         trains_bridge: whether the bridge's projection is trained.
-        new_rate: by what the learning rate is multiplied for bridge and head, which begin anew.
+        bridge_rate: by what the learning rate is multiplied for the bridge.
     """
 
     train: TrainConfig
@@ -48,7 +48,7 @@ class Recipe:
     max_steps: int
     max_tokens: int
     trains_bridge: bool = True
-    new_rate: float = 1.0
+    bridge_rate: float = 1.0
 
     @property
     def decides(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _align(work: Workspace, recipe: Recipe, words: bool, config: Config, tracker
     texts = len(AlignmentTexts(work.inputs["tokens"]))
     held_out = min(VALIDATION_TEXTS, texts // 10)
     trainee = StackTrainee(
-        work.inputs["stack"] / "model", directories(work), None, recipe.trains_bridge, recipe.new_rate, Passes.teacher
+        work.inputs["stack"] / "model", directories(work), None, recipe.trains_bridge, recipe.bridge_rate, Passes.teacher
     )
     objective = Alignment(_reader(work), (figures["variance_sequences"], figures["variance_words"]), words)
     learnt, held = (
@@ -149,7 +149,7 @@ def _learn(
     head = Head(labels, taught, writes=goal is Goal.generation)
     start = work.inputs["stack"] / "model"
     passes = Passes.head if goal is Goal.probe else Passes.student
-    trainee = StackTrainee(start, directories(work), head, recipe.trains_bridge, recipe.new_rate, passes)
+    trainee = StackTrainee(start, directories(work), head, recipe.trains_bridge, recipe.bridge_rate, passes)
     segments = segments_of(StackConfig.from_pretrained(start), directories(work), source)
     rows = {name: read_rows(work.inputs["training"] / f"{name}.jsonl") for name in FILES}
     if goal is Goal.generation:
