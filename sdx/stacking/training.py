@@ -116,7 +116,12 @@ def _align(work: Workspace, recipe: Recipe, words: bool, config: Config, tracker
     texts = len(AlignmentTexts(work.inputs["tokens"]))
     held_out = min(VALIDATION_TEXTS, texts // 10)
     trainee = StackTrainee(
-        work.inputs["stack"] / "model", directories(work), None, recipe.trains_bridge, recipe.bridge_rate, Passes.teacher
+        work.inputs["stack"] / "model",
+        directories(work),
+        None,
+        recipe.trains_bridge,
+        recipe.bridge_rate,
+        Passes.teacher,
     )
     objective = Alignment(_reader(work), (figures["variance_sequences"], figures["variance_words"]), words)
     learnt, held = (
