@@ -1,7 +1,6 @@
 """What SLURM says when it is asked. It may be busy, or not there: then nobody knows."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Collection
 from enum import Enum
@@ -29,7 +28,7 @@ class Queue(str, Enum):
 def squeue(jobs: Collection[str]) -> dict[str, tuple[Queue, str]] | None:
     """Where jobs are, those in the queue at all, and why they wait; none where SLURM does not tell."""
     asked = sorted(job for job in jobs if JOB_ID.fullmatch(job))
-    if not asked or shutil.which("squeue") is None:
+    if not asked:
         return None
     answer = _ask("squeue", "--noheader", "--array", "--format=%i|%T|%r", f"--jobs={','.join(asked)}")
     if answer is None:
