@@ -47,5 +47,5 @@ def tiny_stack(
         for name, tensor in model.state_dict().items():
             if is_trained(name):
                 drawn = torch.randn(tensor.shape, generator=random) * 0.2
-                tensor.copy_(drawn.abs() + 0.5 if name == "bridge.std" else drawn)
+                tensor.copy_(drawn.abs() + 0.5 if name in ("bridge.std", "bridge.gain") else drawn)
     return model

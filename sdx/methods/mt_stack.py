@@ -73,8 +73,7 @@ class MTStackConfig(MethodConfig):
     train_bridge: bool = False
     """Train the bridge in stage 2, too. Without stage 1 it always is."""
     bridge_rate: float = 1.0
-    """By what the learning rate is multiplied for the bridge, but not in the stack without alignment. Fitted weights
-    are small: AdamW at the rate of adapters changes them by a tenth in each step."""
+    """By what the learning rate is multiplied for the bridge."""
     bidirectional: bool = False
     """The LLM's tokens see those after them, too, as in the paper's LLM2Vec models."""
     validation_rows: int = 500
@@ -204,10 +203,8 @@ class MTStack(Method[MTStackConfig]):
 
     def _learn(self, cell: Cell, stack: Step) -> Step:
         """Stage 2, from a stack that is aligned or not."""
-        aligned = stack.name != "stack"
-        recipe, parts = self._task_recipe(cell, self.options.train_bridge or not aligned), cell_parts(cell)
-        if not aligned:  # a bridge that has been taught nothing has more to learn
-            recipe = replace(recipe, bridge_rate=1.0)
+        unaligned = stack.name == "stack"  # whose bridge has been taught nothing
+        recipe, parts = self._task_recipe(cell, self.options.train_bridge or unaligned), cell_parts(cell)
         if self.options.learning is not Learning.distillation:
             return self._task_step(cell, stack, parts, self._goal, recipe)
         teacher = self._teacher(cell)

@@ -1,7 +1,9 @@
 """A multilingual encoder stacked under an LLM (MT-LLM, arXiv 2406.12739), as models of transformers.
 
-    hidden = LLM(inputs_embeds=bridge(encoder(ids)))      the encoder's mask, no tokens of the LLM's own
+    hidden = LLM(inputs_embeds=bridge(encoder(ids)))      the encoder's mask
     vector = mean of the hidden states of a text
+
+The LLM reads no tokens of its own, as in the paper, or its start token alone, in place of the encoder's (ours).
 
 The encoder is frozen, the LLM has LoRA adapters. Either part may be left out: without the encoder the LLM reads its own
 tokens, without the LLM the encoder's states are pooled. So the baselines are the same model, less a part.
@@ -66,6 +68,8 @@ class StackConfig(PretrainedConfig):  # type: ignore[misc]
         lora: rank, alpha and dropout of the adapters on all linear layers of the LLM; none before any training.
         bidirectional: the LLM's tokens see those after them, too (LLM2Vec).
         bias: of the bridge's projection.
+        start_token: of the LLM, whose embedding it reads in place of a text's first state, that of the encoder's own
+            start; none: it reads every state.
     """
 
     model_type = "sdx_stack"
@@ -79,12 +83,13 @@ class StackConfig(PretrainedConfig):  # type: ignore[misc]
         lora: Mapping[str, Any] | None = None,
         bidirectional: bool = False,
         bias: bool = False,
+        start_token: int | None = None,
         **others: Any,
     ) -> None:
         self.encoder, self.llm = encoder and dict(encoder), llm and dict(llm)
         self.encoder_size, self.llm_size = encoder_size, llm_size
         self.lora = lora and dict(lora)
-        self.bidirectional, self.bias = bidirectional, bias
+        self.bidirectional, self.bias, self.start_token = bidirectional, bias, start_token
         super().__init__(**others)
 
     @property
@@ -105,27 +110,32 @@ class Classified(ModelOutput):  # type: ignore[misc]
 
 
 class Bridge(nn.Module):
-    """From the encoder's states to the LLM's input embeddings: each dimension standardised, then projected.
+    """From the encoder's states to the LLM's input embeddings: each dimension standardised, projected, and scaled.
 
     Without an LLM they are not projected.
 
     Raw states of some encoders all lie in one direction, and what tells tokens apart would be lost in it. `mean` and
-    `std` are measured on English text by `sdx.stacking.bridge`; of states that need it not, 0 and 1. Ours.
+    `std` are measured on English text by `sdx.stacking.bridge`, and `gain` is the standard deviation of the LLM's input
+    embeddings; as in the paper they are 0, 1 and 1. With the gain among the weights of `up_proj` these were so small
+    that their gradient was 99 % of the norm to which all gradients are clipped, and spikes of it hid the adapters'.
+    Ours.
     """
 
     mean: Tensor
     std: Tensor
+    gain: Tensor | None
 
     def __init__(self, encoder_size: int, llm_size: int, bias: bool) -> None:
         super().__init__()
         self.up_proj = nn.Linear(encoder_size, llm_size, bias=bias) if llm_size else nn.Identity()
         self.register_buffer("mean", torch.zeros(encoder_size))
         self.register_buffer("std", torch.ones(encoder_size))
+        self.register_buffer("gain", torch.ones(1) if llm_size else None)
 
     def forward(self, states: Tensor) -> Tensor:
         """`[..., encoder_size]` -> `[..., llm_size]`."""
         projected: Tensor = self.up_proj((states - self.mean) / self.std)
-        return projected
+        return projected if self.gain is None else projected * self.gain
 
 
 class StackModel(PreTrainedModel):  # type: ignore[misc]
@@ -200,15 +210,25 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
         """
         if self.encoder is None:
             return self.states_of_llm(input_ids, attention_mask, **pack)
-        with torch.no_grad():
-            states: Tensor = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        soft = self.soft(input_ids, attention_mask)
         if self.llm is None:
-            bridged: Tensor = self.bridge(states)
-            return bridged
+            return soft
         if places is not None:
-            states = states.flatten(0, 1).index_select(0, places)[None]
-            attention_mask = None
-        return self._read(attention_mask, pack, inputs_embeds=self.bridge(states))
+            soft, attention_mask = soft.flatten(0, 1).index_select(0, places)[None], None
+        return self._read(attention_mask, pack, inputs_embeds=soft)
+
+    def soft(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """What the LLM reads in place of its input embeddings, `[batch, seq, hidden]`; of an encoder alone its states.
+
+        Args: as of `states`.
+        """
+        with torch.no_grad():
+            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        bridged: Tensor = self.bridge(states)
+        if self.config.start_token is None:
+            return bridged
+        firsts = torch.full_like(input_ids[:, :1], self.config.start_token)
+        return torch.cat([self.llm.get_input_embeddings()(firsts).to(bridged.dtype), bridged[:, 1:]], 1)
 
     def states_of_llm(self, input_ids: Tensor, attention_mask: Tensor | None = None, **pack: Any) -> Tensor:
         """Those of the LLM that reads its own tokens, as `states`."""

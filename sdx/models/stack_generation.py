@@ -66,13 +66,6 @@ class StackForCausalLM(StackModel):
         embeds = rows.index_select(0, order.flatten()).view(*order.shape, -1)
         return CausalLMOutput(logits=self.lm_head(self._read(mask, pack, inputs_embeds=embeds)))
 
-    def soft(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """The soft prompt of texts, `[batch, read, hidden]`: the encoder's states in place of input embeddings."""
-        with torch.no_grad():
-            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        found: Tensor = self.bridge(states)
-        return found
-
     @torch.no_grad()
     def generate(
         self,

@@ -1,12 +1,12 @@
 """The first stack: an encoder and an LLM with a bridge between them that is fitted, not trained.
 
 The encoder's states are standardised per dimension. `up_proj` is drawn at random, or fitted by least squares from the
-states of words to the LLM's input embeddings of the same words; either is scaled so that its output has the standard
-deviation of these embeddings. The same texts give the variance of what the LLM says of sequences and of words, by which
-the loss of the alignment is divided.
+states of words to the LLM's input embeddings of the same words; either is scaled so that the bridge's output has the
+standard deviation of these embeddings. The same texts give the variance of what the LLM says of sequences and of words,
+by which the loss of the alignment is divided.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
@@ -15,10 +15,11 @@ from typing import Any
 
 from sdx.artifacts import Step, Workspace, read_json, write_json
 from sdx.config import InputError
-from sdx.languages import Language
+from sdx.languages import Language, language
 from sdx.models.encoder_languages import encoder_segments
 from sdx.stacking.parts import Parts, directories
 from sdx.stacking.texts import read_texts
+from sdx.stacking.tokens import ENGLISH
 from sdx.stacking.words import aligned
 
 FIT = "fit.json"
@@ -29,7 +30,7 @@ RIDGE = 1e-2
 BATCH_TEXTS = 16
 MOST_WORDS = 32_768
 """Of long texts not all: each is a row of the least squares."""
-VERSION = 2
+VERSION = 3
 
 
 class Projection(str, Enum):
@@ -46,10 +47,16 @@ class BridgeConfig:
     projection: Projection = Projection.least_squares
     """At random, or fitted to the LLM's input embeddings of the same words."""
     standardise: bool = True
-    """Standardise the encoder's states per dimension. The paper does not; states that all lie in one direction, as
-    those of e5, teach nothing otherwise. Ours."""
+    """Standardise the encoder's states per dimension, and let the projection give values around 1 that are scaled to
+    the LLM's embeddings after it. The paper does not; states that all lie in one direction, as those of e5, teach
+    nothing otherwise, and weights that make small embeddings have large gradients. Ours."""
     bias: bool = False
     """Of the projection."""
+    start_token: bool = True
+    """The LLM reads its own start token in place of the encoder's. Most LLMs let their attention rest on the first
+    token, whose state is a hundred times as large as others; what a bridge makes of an encoder's start is now one and
+    now none while it learns, and so is what stands next to it. Of encoders that put nothing in front of a text (Marian,
+    mT5) every state is read. The paper's stack has none. Ours."""
     scale: float = 1.0
     """Standard deviation of what the LLM is given at first, over that of its input embeddings. The larger, the more of
     the encoder's states reaches the top through the LLM's residual stream unchanged. Ours."""
@@ -76,6 +83,7 @@ def stack_step(
         options |= {"standardise": bridge.standardise, "prefix": parts.prefix, "max_tokens": max_tokens}
     if parts.encoder and parts.backbone:
         options |= {"projection": bridge.projection.value, "bias": bridge.bias, "scale": bridge.scale, "seed": seed}
+        options |= {"start_token": bridge.start_token}
 
     def run(work: Workspace) -> None:
         if parts.encoder:
@@ -106,6 +114,7 @@ def _fit(work: Workspace, prefix: str, bridge: BridgeConfig, bidirectional: bool
         llm_size=hidden_size(found["llm"]) if "llm" in found else 0,
         bidirectional=bidirectional,
         bias=bridge.bias,
+        start_token=_start_token(found, prefix) if bridge.start_token and len(found) == 2 else None,
         dtype="bfloat16",
     )
     torch.manual_seed(seed)
@@ -113,6 +122,15 @@ def _fit(work: Workspace, prefix: str, bridge: BridgeConfig, bidirectional: bool
     if model.encoder is not None:
         _fit_bridge(work, model, bridge, max_tokens)
     model.save_pretrained(work.dir / "model")
+
+
+def _start_token(parts: Mapping[str, Path], prefix: str) -> int | None:
+    """The LLM's BOS, or its EOS where it has none; none where the encoder puts nothing in front of a text."""
+    from transformers import AutoTokenizer
+
+    own = AutoTokenizer.from_pretrained(parts["llm"])
+    found: int | None = own.eos_token_id if own.bos_token_id is None else own.bos_token_id
+    return found if encoder_segments(parts["encoder"], prefix, language(ENGLISH)).before else None
 
 
 def _fit_bridge(work: Workspace, model: Any, options: BridgeConfig, max_tokens: int) -> None:
@@ -140,7 +158,6 @@ class _Readings:
         from transformers import AutoTokenizer
 
         from sdx.models.segments import llm_segments
-        from sdx.models.stack import ENGLISH
 
         self.model, self.max_tokens = model, max_tokens
         self.segments = model.segments(ENGLISH)
@@ -198,9 +215,12 @@ def _projected(bridge: Any, found: _Readings, mean: Any, std: Any, options: Brid
     else:
         weight = torch.randn(bridge.up_proj.weight.shape)
     outputs = ((torch.cat(found.states) - mean) / std) @ weight.T
-    bridge.up_proj.weight.copy_(weight * (options.scale * embeddings.std() / outputs.std()))
+    deviation = options.scale * embeddings.std()
+    if options.standardise:
+        bridge.gain.fill_(deviation)
+    bridge.up_proj.weight.copy_(weight * (deviation / (outputs.std() * bridge.gain.cpu())))
     if bridge.up_proj.bias is not None:
-        bridge.up_proj.bias.copy_(embeddings.mean(0))
+        bridge.up_proj.bias.copy_(embeddings.mean(0) / bridge.gain.cpu())
     return {
         "variance_sequences": float(sequences.var(0).mean()),
         "variance_words": float(taught.var(0).mean()),

@@ -90,7 +90,7 @@ def test_a_text_alone_and_among_others(models: dict[str, Path], encoder: str, bi
 @pytest.mark.parametrize("encoder", KINDS)
 @pytest.mark.parametrize("kind", HEADS)
 def test_logits_alone_and_among_others(models: dict[str, Path], kind: type[Any], encoder: str, bidirectional: bool):
-    model = stack(models, kind, encoder, bidirectional=bidirectional)
+    model = stack(models, kind, encoder, bidirectional=bidirectional, start_token=1 if bidirectional else None)
     with torch.no_grad():
         together = model(**batch_of(model, ROWS))
         alone = [model(**batch_of(model, [row])) for row in ROWS]
@@ -189,6 +189,22 @@ def test_both_ways_is_stored(models: dict[str, Path], tmp_path: Path):
     assert not torch.allclose(causal.encode(ENGLISH, "en"), model.encode(ENGLISH, "en"), atol=1e-2)
 
 
+@pytest.mark.parametrize("encoder", KINDS)
+def test_the_llm_begins_with_its_own_start_token(models: dict[str, Path], encoder: str):
+    """In place of the encoder's; the rest is read as without it."""
+    plain, model = stack(models, encoder=encoder), stack(models, encoder=encoder, start_token=7)
+    batch = batch_of(model, [("ab", "c"), ("How many", "legs does a dog have?")])
+    with torch.no_grad():
+        ours, theirs = model.soft(**batch), plain.soft(**batch)
+        start = model.llm(torch.tensor([[7]])).last_hidden_state[0, 0]
+        states = model.states(**batch)
+    assert torch.equal(ours[:, 1:], theirs[:, 1:])
+    assert torch.equal(ours[:, 0], model.llm.get_input_embeddings().weight[7].expand(2, -1))
+    assert not torch.allclose(ours[:, 0], theirs[:, 0], atol=1e-2)
+    torch.testing.assert_close(states[:, 0], start.expand(2, -1), atol=2e-5, rtol=1e-4)  # it sees nothing else
+    assert not torch.allclose(states[:, 1:], plain.states(**batch)[:, 1:], atol=1e-2)  # and is seen
+
+
 def test_the_frozen_encoder_has_no_dropout_in_training(models: dict[str, Path]):
     model = stack(models, lora={**RANK, "dropout": 0.0})
     assert model.encoder.config.hidden_dropout_prob == 0.1
@@ -274,7 +290,7 @@ def test_the_prefix_is_in_front_of_every_text(models: dict[str, Path]):
     ],
 )
 def test_a_round_trip(models: dict[str, Path], tmp_path: Path, kind: type[Any], auto: Any, dtype: torch.dtype):
-    model = stack(models, kind, dtype=dtype, bias=True)
+    model = stack(models, kind, dtype=dtype, bias=True, start_token=1)
     model.save_pretrained(tmp_path / "saved")
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["config.json", "model.safetensors"]
     stored = load_file(tmp_path / "saved/model.safetensors")
@@ -282,7 +298,8 @@ def test_a_round_trip(models: dict[str, Path], tmp_path: Path, kind: type[Any], 
     adapters = {name for name in stored if ".lora_A." in name or ".lora_B." in name}
     assert len(adapters) == 2 * 7 * 2
     assert (
-        stored.keys() - adapters == {"bridge.mean", "bridge.std", "bridge.up_proj.weight", "bridge.up_proj.bias"} | head
+        stored.keys() - adapters
+        == {"bridge.mean", "bridge.std", "bridge.gain", "bridge.up_proj.weight", "bridge.up_proj.bias"} | head
     )
     assert {tensor.dtype for tensor in stored.values()} == {dtype}
     config = json.loads((tmp_path / "saved/config.json").read_text())
@@ -413,7 +430,7 @@ def test_a_push_uploads_what_is_saved(models: dict[str, Path], tmp_path: Path, m
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("gone", r"saved does not fit its config: bridge\.mean is missing; copy the directory again"),
+        ("gone", r"saved does not fit its config: bridge\.gain is missing; copy the directory again"),
         ("fewer", r"bridge\.up_proj\.weight is missing"),
         ("more", r"bridge\.up_proj\.bias is of another model"),
         ("wider", r"bridge\.up_proj\.weight is of another model"),

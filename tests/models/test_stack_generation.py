@@ -28,7 +28,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def stack(models: dict[str, Path], who: str = "stack", llm: str = "llama") -> Any:
     """Args: who: `stack`, or `llm` for the LLM alone."""
-    return tiny_stack(models.get(who), models[llm], StackForCausalLM, llm_size=SIZES[llm])
+    start = 5 if who == "stack" else None
+    return tiny_stack(models.get(who), models[llm], StackForCausalLM, llm_size=SIZES[llm], start_token=start)
 
 
 @pytest.mark.parametrize("llm", ["llama", "gemma"])
@@ -75,7 +76,8 @@ def test_a_round_trip(models: dict[str, Path], tmp_path: Path, llm: str):
     model = stack(models, llm=llm)
     model.save_pretrained(tmp_path / "saved")
     names = load_file(tmp_path / "saved/model.safetensors").keys()
-    assert {name for name in names if ".lora_" not in name} == {"bridge.mean", "bridge.std", "bridge.up_proj.weight"}
+    bridge = {"bridge.mean", "bridge.std", "bridge.gain", "bridge.up_proj.weight"}
+    assert {name for name in names if ".lora_" not in name} == bridge
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     assert type(loaded) is StackForCausalLM
     assert loaded.generate(TEXTS, "en", NEW) == model.generate(TEXTS, "en", NEW)

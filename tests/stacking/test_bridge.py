@@ -1,5 +1,6 @@
 """The first stack: what its bridge is fitted to, and what cannot be fitted."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,10 @@ def test_the_bridge_speaks_in_the_llms_range(
         outputs = model.bridge(states)
     embeddings = AutoModel.from_pretrained(llm_dir).get_input_embeddings().weight.detach()
     read = embeddings[torch.tensor([id_ for row in own_rows(llm_dir) for id_ in row])]
-    shift = model.bridge.up_proj.bias if bias else 0.0
+    shift = model.bridge.up_proj.bias * model.bridge.gain if bias else 0.0
     assert float((outputs - shift).std()) == pytest.approx(float(read.std()), rel=0.5)
     assert (model.bridge.up_proj.bias is not None) is bias
+    assert float(((outputs - shift) / model.bridge.gain).std()) == pytest.approx(1, rel=0.05)
     figures = fitted(out)
     assert (figures["r2"] > 0) is (projection is Projection.least_squares)
     assert model.trained().keys() == load_file(out / "model/model.safetensors").keys()
@@ -111,6 +113,24 @@ def test_states_as_they_are(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
         outputs = model.bridge(states_of(model))
     read = AutoModel.from_pretrained(llm_dir).get_input_embeddings().weight.std()
     assert float(outputs.std()) == pytest.approx(float(read), rel=0.3)
+
+
+def test_the_start_token(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
+    """The LLM's own, where the encoder has one whose place it can take."""
+    own = AutoTokenizer.from_pretrained(llm_dir)
+    assert own.bos_token_id is None
+    for encoder, bridge, expected in (
+        (encoder_dir, RANDOM, own.eos_token_id),
+        (encoder_dir, BridgeConfig(Projection.random, start_token=False), None),
+        (tiny_encoder(tmp_path / "mt5", "mt5"), RANDOM, None),
+    ):
+        assert load(made(tmp_path, encoder, llm_dir, bridge), encoder, llm_dir).config.start_token == expected
+    other = shutil.copytree(llm_dir, tmp_path / "other")
+    settings = json.loads((other / "tokenizer_config.json").read_text())
+    (other / "tokenizer_config.json").write_text(json.dumps({**settings, "bos_token": "<s>"}))
+    bos = AutoTokenizer.from_pretrained(other).bos_token_id
+    assert load(made(tmp_path, encoder_dir, other, RANDOM), encoder_dir, other).config.start_token == bos
+    assert bos not in (None, own.eos_token_id)
 
 
 def test_the_seed_decides_a_random_bridge(tmp_path: Path, encoder_dir: Path, llm_dir: Path):

@@ -36,7 +36,7 @@ def models(encoder_dir: Path, model_dir: Path) -> Mapping[tuple[str, str, bool],
             kind["distillation"] = kind["choice"]
             encoder = encoder_dir if who == "stack" else None
             head = kind.get(goal, StackModel)
-            self[key] = tiny_stack(encoder, model_dir, head, bidirectional=bidirectional)
+            self[key] = tiny_stack(encoder, model_dir, head, bidirectional=bidirectional, start_token=encoder and 5)
             return self[key]
 
     return Made()
@@ -247,7 +247,7 @@ def test_a_student_that_reads_what_the_teacher_reads_has_no_loss(encoder_dir: Pa
     model = tiny_stack(encoder_dir, model_dir)
     model.encoder = Echo(model.llm.get_input_embeddings())
     model.bridge.up_proj = torch.nn.Identity()
-    model.bridge.mean, model.bridge.std = torch.zeros(64), torch.ones(64)
+    model.bridge.mean, model.bridge.std, model.bridge.gain = torch.zeros(64), torch.ones(64), torch.ones(1)
     for name, weight in model.named_parameters():
         if ".lora_B." in name:
             weight.data.zero_()

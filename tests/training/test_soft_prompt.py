@@ -21,7 +21,7 @@ PAD, CUE = 1, 2
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Any:
     encoder = tiny_encoder(tmp_path_factory.mktemp("encoder"), "xlm-roberta")
-    return tiny_stack(encoder, model_dir, StackForCausalLM)
+    return tiny_stack(encoder, model_dir, StackForCausalLM, start_token=5)
 
 
 def rows(count: int = 7) -> list[Prompted]:
