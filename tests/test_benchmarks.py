@@ -24,6 +24,7 @@ from benchmarks import (
     readings,
     report,
     self_translation,
+    sinks,
     stacking,
     sweep,
     train,
@@ -35,6 +36,7 @@ from sdx.config import Adapter, ShapeConfig
 from sdx.reporting.compare import compare as compare_cells
 from tests.reporting import test_compare as written
 from tests.tiny import tiny_encoder, tiny_model
+from tests.tiny_stack import tiny_stack
 
 VOCABULARY = SHAPES["tiny"]["vocab_size"]
 
@@ -319,6 +321,21 @@ def test_the_stacks_table():
         ["x", "translate-test", "1.00 (1.00 to 1.00)", "3.00 x (2.00 to 4.00)"],
         ["x", "LLM on the source text", "8.00 (8.00 to 8.00)", "0.38 x (0.25 to 0.50)"],
     ]
+
+
+def test_where_attention_rests(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    tiny_stack(tiny_encoder(tmp_path / "encoder", "bert"), tiny_model(tmp_path / "llm")).save_pretrained(
+        tmp_path / "aligned/model"
+    )
+    (tmp_path / "texts").write_text("the quick brown fox\ndogs\na fox and a dog\n")
+    assert sinks.main([str(tmp_path / "aligned/model"), "--texts", str(tmp_path / "texts"), "--rows", "2"]) == 0
+    head, _, own, stack = (line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if "|" in line)
+    assert len(head) == len(own) == len(stack) == 6
+    assert (own[0].strip(), stack[0].strip()) == ("the LLM alone", "aligned")
+    assert own[2].strip() == stack[2].strip() == "0 of 2"  # at random nothing is a sink
+    assert 0 < float(stack[5].strip().removesuffix("%")) < 100
+    usual, one, between = torch.ones(7), torch.tensor([100.0] + [1.0] * 6), torch.tensor([100.0, 20, 4] + [1.0] * 4)
+    assert sinks._sinks([usual, one, between]) == ["100", "1 of 3", "2 of 21"]
 
 
 def test_a_finished_cell_is_compared_under_every_method_language_and_seed(
