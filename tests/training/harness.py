@@ -79,6 +79,7 @@ def fit(
     """
     from transformers import AutoTokenizer
 
+    torch.compiler.reset()  # a process compiles a function only so often, and is to be as new as that of a user
     options = DEFAULTS | options
     train = TrainConfig(**{key: value for key, value in options.items() if hasattr(TrainConfig, key)})
     layout = Layout(**{key: value for key, value in options.items() if hasattr(Layout, key)})
