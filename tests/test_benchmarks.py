@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks import (
+    alignment,
     attention,
     ceiling,
     child,
@@ -336,6 +337,27 @@ def test_where_attention_rests(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert 0 < float(stack[5].strip().removesuffix("%")) < 100
     usual, one, between = torch.ones(7), torch.tensor([100.0] + [1.0] * 6), torch.tensor([100.0, 20, 4] + [1.0] * 4)
     assert sinks._sinks([usual, one, between]) == ["100", "1 of 3", "2 of 21"]
+
+
+def test_what_a_stack_carries_over(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    stack = tiny_stack(tiny_encoder(tmp_path / "encoder", "bert"), tiny_model(tmp_path / "llm"))
+    stack.save_pretrained(tmp_path / "aligned/model")
+    texts = ["the quick brown fox", "dogs", "a fox and a dog", "two plants"]
+    monkeypatch.setattr(alignment, "_read", lambda code: {text: text for text in (*texts, "a fox " * 40)})
+    assert alignment.main([str(tmp_path / "aligned/model"), "--lang", "pt,hi", "--rows", "4"]) == 0
+    head, _, own, ours = (line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if "|" in line)
+    assert [name.strip() for name in head] == ["stack", "en", "pt", "hi"]
+    assert [cell.strip() for cell in own] == ["the LLM alone", *["0.00, 100%"] * 3]  # it reads the same texts
+    assert ours[0].strip() == "aligned"
+    assert ours[1].strip() != "0.00, 100%"
+    wanted = torch.tensor([[0.0, 2], [2, 0], [0, 0]])
+    assert alignment._cell(wanted.mean(0).expand(3, 2), wanted).startswith("1.00, ")
+    assert alignment._cell(wanted[[1, 0, 2]], wanted) == "3.00, 33%"
+
+
+def test_questions_of_an_untranslated_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert alignment.main([str(tmp_path), "--lang", "sw"]) == 2
+    assert "--lang=sw: human translations exist for" in capsys.readouterr().err
 
 
 def test_a_finished_cell_is_compared_under_every_method_language_and_seed(
