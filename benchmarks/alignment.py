@@ -9,7 +9,6 @@ what RESULTS.md records.
 """
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -54,7 +53,7 @@ def _read(code: str) -> dict[str, str]:
     if obstacle := task.obstacle(its):
         raise InputError(f"--lang={code}: {obstacle}")
     source = task.source(its)
-    store = Store(Path(os.environ.get("SDX_CACHE") or Path.home() / ".cache" / "sdx"))
+    store = Store.shared()
     items = task.read(store.realise(source) if source else None, its)
     return {item["id"]: item["question"] for item in items}
 
@@ -77,10 +76,10 @@ def _rows(path: Path, questions: dict[str, list[str]], first: bool) -> list[list
     wanted = alone(questions["en"])
     found = []
     if first:
-        read = {code: alone(texts) for code, texts in questions.items()}
-        found.append(["the LLM alone", *(_cell(vectors, wanted) for vectors in read.values())])
-    read = {code: model.encode(texts, code) for code, texts in questions.items()}
-    return [*found, [path.parent.name, *(_cell(vectors, wanted) for vectors in read.values())]]
+        others = (alone(texts) for code, texts in questions.items() if code != "en")
+        found.append(["the LLM alone", *(_cell(vectors, wanted) for vectors in (wanted, *others))])
+    read = (model.encode(texts, code) for code, texts in questions.items())
+    return [*found, [path.parent.name, *(_cell(vectors, wanted) for vectors in read)]]
 
 
 def _cell(vectors: Any, wanted: Any) -> str:

@@ -8,7 +8,6 @@ examples, once a run. Prints what RESULTS.md records.
 """
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -79,7 +78,7 @@ def _prepare(options: argparse.Namespace, folder: Path) -> list[str]:
     from sdx.models.assets import asset_step
     from sdx.models.backbone import backbone_step
 
-    store = Store(Path(os.environ.get("SDX_CACHE") or Path.home() / ".cache" / "sdx"))
+    store = Store.shared()
     english, target = language("en"), language(options.lang)
     model = options.model
     if model == GEMMA:

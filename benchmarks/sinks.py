@@ -9,7 +9,6 @@ RESULTS.md records.
 """
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # a script's own folder is a
 from benchmarks.report import table
 from sdx.artifacts import Store
 from sdx.config import InputError, TextConfig
+from sdx.languages import ENGLISH
 from sdx.stacking.texts import read_texts, texts_step
 
 SINK, HALFWAY = 10, 3
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _texts(options: argparse.Namespace) -> list[str]:
     if options.texts:
         return options.texts.read_text(encoding="utf-8").splitlines()[: options.rows]
-    store = Store(Path(os.environ.get("SDX_CACHE") or Path.home() / ".cache" / "sdx"))
+    store = Store.shared()
     return list(read_texts(store.realise(texts_step(TextConfig("offline", asset="english"), options.rows))))
 
 
@@ -60,7 +60,7 @@ def _rows(path: Path, texts: Sequence[str], first: bool) -> list[list[str]]:
     from transformers import AutoTokenizer
 
     from sdx.models.segments import llm_segments
-    from sdx.models.stack import ENGLISH, StackModel, is_trained, without_adapters
+    from sdx.models.stack import StackModel, is_trained, without_adapters
 
     model = StackModel.from_pretrained(path, dtype=torch.float32)
     for name, weight in model.named_parameters():

@@ -9,7 +9,6 @@ turns, for --rounds. Prints what RESULTS.md records.
 """
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -68,7 +67,7 @@ def _prepare(options: argparse.Namespace, folder: Path) -> list[str]:
     from sdx.models.backbone import backbone_step
     from sdx.models.encoder import encoder_step
 
-    store = Store(Path(os.environ.get("SDX_CACHE") or Path.home() / ".cache" / "sdx"))
+    store = Store.shared()
     encoder = store.realise(encoder_step(EncoderConfig(E5, E5))) / "model"
     model = options.model
     if model == SMOLLM2:

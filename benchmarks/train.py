@@ -9,7 +9,6 @@ take turns, for --rounds. Prints what RESULTS.md records.
 
 import argparse
 import json
-import os
 import shlex
 import signal
 import sys
@@ -59,7 +58,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         Failed: a process that all runs depend on.
     """
     names = _contestants(options)
-    store = Store(Path(os.environ.get("SDX_CACHE") or Path.home() / ".cache" / "sdx"))
+    store = Store.shared()
     if options.model in REAL:
         model_dir = smollm2(store)
     else:

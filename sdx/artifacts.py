@@ -100,6 +100,11 @@ class Store:
                 "cache_dir, or run the sdx that wrote it"
             )
 
+    @classmethod
+    def shared(cls) -> "Store":
+        """That of runs which give no `cache_dir`: in the environment's SDX_CACHE, or in the home directory."""
+        return cls(Path(os.environ.get("SDX_CACHE") or "~/.cache/sdx").expanduser())
+
     def path(self, step: Step) -> Path:
         return self.root / step.name / step.key
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+ENGLISH = "eng_Latn"
+
 
 @dataclass(frozen=True)
 class Language:

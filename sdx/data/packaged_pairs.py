@@ -13,9 +13,8 @@ from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
-from sdx.languages import Language
+from sdx.languages import ENGLISH, Language
 
-ENGLISH = "eng_Latn"
 Key = tuple[str, str]
 PROGRAMS = ("django", "wagtail", "kolibri")
 """Folders of the `interface` asset: a web framework, a content management system, a learning platform."""

@@ -14,8 +14,8 @@ from sdx.artifacts import Step
 from sdx.config import InputError
 from sdx.evaluation.generative import GenerativeTask, Row
 from sdx.evaluation.hub import Source, text_of
-from sdx.evaluation.tasks import ENGLISH, ChoiceTask, Item, Kind, shuffled
-from sdx.languages import Language
+from sdx.evaluation.tasks import ChoiceTask, Item, Kind, shuffled
+from sdx.languages import ENGLISH, Language
 
 ROMANISED = frozenset(("ben_Latn", "hin_Latn", "npi_Latn", "sin_Latn", "urd_Latn"))
 """Belebele's variants that FLORES does not have."""

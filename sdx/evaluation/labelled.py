@@ -17,8 +17,8 @@ from sdx.config import InputError
 from sdx.evaluation.labelled_config import LabelledFilesConfig
 from sdx.evaluation.labelled_files import Files, Record
 from sdx.evaluation.labelled_rows import digest, learnable
-from sdx.evaluation.tasks import ENGLISH, Task
-from sdx.languages import Language, language
+from sdx.evaluation.tasks import Task
+from sdx.languages import ENGLISH, Language, language
 
 ANSWER = "answer"
 TRAINING_VERSION = 1

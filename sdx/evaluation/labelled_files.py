@@ -24,8 +24,7 @@ from sdx.data.files import (
 )
 from sdx.evaluation.labelled_config import LabelledFilesConfig
 from sdx.evaluation.packaged_tasks import COUNTS, read_requests
-from sdx.evaluation.tasks import ENGLISH
-from sdx.languages import Language
+from sdx.languages import ENGLISH, Language
 from sdx.models.assets import asset_step
 
 CODES = ("xnli", "xquad", "mgsm", "nusax", "americas_nli", "kardes_nlu", "belebele")

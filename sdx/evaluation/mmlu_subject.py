@@ -11,8 +11,8 @@ from sdx.artifacts import Step
 from sdx.config import InputError
 from sdx.evaluation.labelled_rows import digest
 from sdx.evaluation.reading import ReadRow, ReadTask, Splits
-from sdx.evaluation.tasks import ENGLISH, Item, Kind, MMLUHuman, english_subjects, shuffled
-from sdx.languages import Language, language
+from sdx.evaluation.tasks import Item, Kind, MMLUHuman, english_subjects, shuffled
+from sdx.languages import ENGLISH, Language, language
 
 SUBJECTS = tuple(
     """abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 
 import regex
 
-from sdx.languages import Language
+from sdx.languages import ENGLISH, Language
 
-ENGLISH = "eng_Latn"
 ARTICLES = frozenset(("a", "an", "the"))
 WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 MARK = regex.compile(r"[\p{P}\p{S}]+")

@@ -15,10 +15,9 @@ from typing import Any, TypedDict, TypeVar
 
 from sdx.artifacts import Step
 from sdx.config import InputError
-from sdx.languages import Language, languages
+from sdx.languages import ENGLISH, Language, languages
 from sdx.models.assets import asset_step
 
-ENGLISH = "eng_Latn"
 LETTERS = "ABCD"
 
 

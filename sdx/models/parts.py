@@ -1,6 +1,5 @@
 """The models that a stack is made of: their names in its config, and where their files are."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,5 +64,4 @@ def directory(kind: str, part: Part, given: Mapping[str, Path] | None) -> Path:
         step = encoder_step(EncoderConfig(kind, asset, hub_id, revision, path))
     else:
         step = backbone_step(BackboneConfig(kind, asset, hub_id, revision, path))
-    cache = os.environ.get("SDX_CACHE") or "~/.cache/sdx"
-    return Store(Path(cache).expanduser()).realise(step) / "model"
+    return Store.shared().realise(step) / "model"

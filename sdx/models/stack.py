@@ -43,7 +43,6 @@ from sdx.models.loading import padded, unreported
 from sdx.models.parts import Part, directory
 from sdx.models.segments import Segments, llm_segments
 
-ENGLISH = "eng_Latn"
 TRAINED = ("bridge.", "classifier.")
 """Beginnings of the names of weights that are stored, beside those of the adapters."""
 ADAPTER = ".lora_"

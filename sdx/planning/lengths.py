@@ -12,9 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sdx.languages import language
+from sdx.languages import ENGLISH, language
 
-ENGLISH = "eng_Latn"
 LATIN = "_Latn"
 MULTILINGUAL_VOCABULARY = 100_000
 """A vocabulary from this size on is taken to know all languages."""

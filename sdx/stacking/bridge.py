@@ -15,11 +15,10 @@ from typing import Any
 
 from sdx.artifacts import Step, Workspace, read_json, write_json
 from sdx.config import InputError
-from sdx.languages import Language, language
+from sdx.languages import ENGLISH, Language, language
 from sdx.models.encoder_languages import encoder_segments
 from sdx.stacking.parts import Parts, directories
 from sdx.stacking.texts import read_texts
-from sdx.stacking.tokens import ENGLISH
 from sdx.stacking.words import aligned
 
 FIT = "fit.json"

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sdx.artifacts import Step, Workspace
+from sdx.languages import ENGLISH, language
 from sdx.stacking.parts import Parts
 from sdx.stacking.texts import read_texts
 
 CHUNK = 1000
-ENGLISH = "eng_Latn"
 END = "<i8"
 ARRAYS = {"encoder.ids": "<i4", "llm.ids": "<i4", "words": "<i4"}
 VERSION = 1
@@ -38,7 +38,6 @@ def _encode(work: Workspace, prefix: str, max_tokens: int) -> None:
     import numpy as np
     from transformers import AutoTokenizer
 
-    from sdx.languages import language
     from sdx.models.encoder_languages import encoder_segments
     from sdx.models.segments import llm_segments
     from sdx.stacking.words import aligned
