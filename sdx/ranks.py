@@ -1,6 +1,12 @@
-"""Which process of a distributed launch this is, read from the environment that torchrun sets."""
+"""Which process of a distributed launch this is, read from the environment that torchrun sets, and its device."""
 
 import os
+from typing import TYPE_CHECKING
+
+from sdx.config import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def rank() -> int:
@@ -17,3 +23,27 @@ def local_rank() -> int:
 
 def is_main() -> bool:
     return rank() == 0
+
+
+def device() -> "torch.device":
+    """This rank's GPU, or the CPU where no GPU is visible.
+
+    Under torchrun all ranks of a node see the same GPUs, and each takes the one with its local rank. SLURM may show
+    each task a single GPU (`--gpus-per-task=1`), which is number 0 in every task.
+
+    Raises:
+        InputError: more ranks than GPUs.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    visible, number = torch.cuda.device_count(), local_rank()
+    if visible == 1 and "SLURM_LOCALID" in os.environ:
+        number = 0
+    if number >= visible:
+        raise InputError(
+            f"local rank {number} finds {visible} GPUs on this node; start one rank for each GPU, as in "
+            f"torchrun --nproc-per-node={visible}"
+        )
+    return torch.device("cuda", number)

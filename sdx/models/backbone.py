@@ -24,7 +24,7 @@ from sdx.models.hub import (
     local,
 )
 from sdx.models.loading import quiet
-from sdx.ranks import local_rank
+from sdx.ranks import device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -87,8 +87,7 @@ def load_model(model_dir: Path, precision: Precision) -> "PreTrainedModel":
     quiet()
     dtype = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}[precision]
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype)
-    device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
-    return model.to(device).eval()
+    return model.to(device()).eval()
 
 
 def load_tokenizer(model_dir: Path, template: TemplateKind) -> Any:

@@ -37,19 +37,16 @@ def release() -> None:
 
 
 def _loaded(model_dir: Path, parts: Mapping[str, Path]) -> Any:
-    import torch
-
     from sdx.models import stack, stack_generation
     from sdx.models.loading import quiet
-    from sdx.ranks import local_rank
+    from sdx.ranks import device
 
     quiet()
     config = stack.StackConfig.from_pretrained(model_dir)
     name = config.architectures[0]
     kind = getattr(stack_generation if hasattr(stack_generation, name) else stack, name)
     model = kind.from_pretrained(model_dir, config=config, parts=parts)
-    device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
-    return model.to(device).eval()
+    return model.to(device()).eval()
 
 
 def read_batches(

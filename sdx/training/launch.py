@@ -12,7 +12,7 @@ from torch import distributed as dist
 from torch.distributed import distributed_c10d as c10d
 from torch.distributed.rendezvous import rendezvous
 
-from sdx.ranks import local_rank, rank, world_size
+from sdx.ranks import device, rank, world_size
 from sdx.training.quiet import deepspeed
 
 _groups = count()
@@ -25,13 +25,13 @@ def process_group() -> Iterator[torch.device]:
     Joins nccl on CUDA and gloo on the CPU, and leaves again, so that the process can evaluate afterwards and
     train once more. A group that was there before is used and left alone.
     """
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local_rank()) if cuda else torch.device("cpu")
+    here = device()
+    cuda = here.type == "cuda"
     if cuda:
-        torch.cuda.set_device(device)
-        torch.cuda.reset_peak_memory_stats(device)
+        torch.cuda.set_device(here)
+        torch.cuda.reset_peak_memory_stats(here)
     joined = not dist.is_initialized()
-    with _local_rank_in_environment():
+    with _local_rank_in_environment(here.index or 0):
         if joined:
             # Each group has its own corner of the store, or it would find what an earlier one left there.
             dist.init_process_group(
@@ -39,11 +39,11 @@ def process_group() -> Iterator[torch.device]:
                 store=c10d.PrefixStore(f"sdx/{next(_groups)}", _store()),
                 rank=rank(),
                 world_size=world_size(),
-                device_id=device if cuda and world_size() > 1 else None,
+                device_id=here if cuda and world_size() > 1 else None,
             )
         deepspeed.init_distributed()
         try:
-            yield device
+            yield here
         finally:
             if joined:
                 deepspeed.comm.destroy_process_group()
@@ -64,12 +64,16 @@ def _store() -> c10d.Store:
 
 
 @contextmanager
-def _local_rank_in_environment() -> Iterator[None]:
-    """DeepSpeed insists on LOCAL_RANK; accelerate takes it for a distributed launch, so it must not stay."""
-    added = "LOCAL_RANK" not in os.environ
-    os.environ.setdefault("LOCAL_RANK", "0")
+def _local_rank_in_environment(number: int) -> Iterator[None]:
+    """DeepSpeed takes its GPU's number from LOCAL_RANK and insists on it; accelerate takes the variable for a
+    distributed launch, so it must not stay.
+    """
+    before = os.environ.get("LOCAL_RANK")
+    os.environ["LOCAL_RANK"] = str(number)
     try:
         yield
     finally:
-        if added:
+        if before is None:
             del os.environ["LOCAL_RANK"]
+        else:
+            os.environ["LOCAL_RANK"] = before

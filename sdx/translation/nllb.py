@@ -29,7 +29,7 @@ from sdx.models.hub import (
 )
 from sdx.models.hub import available as available  # where `auto` looks for it
 from sdx.models.loading import unreported
-from sdx.ranks import local_rank
+from sdx.ranks import device
 from sdx.translation import segment
 from sdx.translation.base import Surroundings, Translator
 
@@ -230,8 +230,7 @@ def _load_model(model_dir: Path, precision: Precision) -> Any:
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{model_dir} lacks {len(missing)} weights, such as {missing[0]}; get its files again")
     model.generation_config = GenerationConfig()  # its own limits a translation to 200 tokens
-    device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
-    return model.to(device).eval()
+    return model.to(device()).eval()
 
 
 _DTYPES = {Precision.bf16: "bfloat16", Precision.fp32: "float32"}

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sdx import ranks
+from sdx.config import InputError
 from tests.training import harness
 from tests.training.harness import CASES, fit
 from tests.training.test_loop import assert_close, grad_norms, losses
@@ -46,3 +48,26 @@ def test_only_rank_0_prints(launched: Path):
     assert printed[("1", "stdout.log")] == printed[("1", "stderr.log")] == ""
     assert printed[("0", "stdout.log")] == ""
     assert "100%" in printed[("0", "stderr.log")]
+
+
+@pytest.mark.parametrize(
+    ("visible", "local", "slurm", "number"), [(8, 3, False, 3), (8, 3, True, 3), (1, 3, True, 0), (1, 0, False, 0)]
+)
+def test_a_rank_takes_its_own_gpu_also_where_slurm_shows_it_only_one(monkeypatch, visible, local, slurm, number):
+    see_gpus(monkeypatch, visible, local)
+    if slurm:
+        monkeypatch.setenv("SLURM_LOCALID", str(local))
+    assert ranks.device() == torch.device("cuda", number)
+
+
+def test_more_ranks_than_gpus_are_refused(monkeypatch):
+    see_gpus(monkeypatch, 2, 2)
+    with pytest.raises(InputError, match="local rank 2 finds 2 GPUs"):
+        ranks.device()
+
+
+def see_gpus(monkeypatch, count: int, local: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setenv("LOCAL_RANK", str(local))
+    monkeypatch.delenv("SLURM_LOCALID", raising=False)
