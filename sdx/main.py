@@ -31,13 +31,13 @@ import sdx.evaluation.hub
 import sdx.evaluation.labelled_config
 import sdx.methods
 import sdx.translation
-from sdx import composition, sweep
+from sdx import composition, failure, sweep, threads
 from sdx import config as schema
 from sdx.config import Config, InputError
 from sdx.languages import codes, language
 from sdx.launching.config import SCHEMAS
 from sdx.preemption import Preempted
-from sdx.ranks import is_main
+from sdx.ranks import is_main, world_size
 from sdx.search.sweeper import OptunaConfig
 
 log = logging.getLogger("sdx")
@@ -118,12 +118,21 @@ def cell_name(*, _root_: DictConfig) -> str:
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def job(cfg: DictConfig) -> None:
     """One cell, in Hydra's run directory."""
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
     try:
         from sdx.run import run, typed
 
-        run(typed(cfg), Path(HydraConfig.get().runtime.output_dir))
+        run(typed(cfg), run_dir)
     except InputError as error:
-        sys.exit(fail(str(error), 2))  # here, for Hydra would print a line of its own before ours
+        code = fail(str(error), 2)  # here, for Hydra would print a line of its own before ours
+        if world_size() > 1:
+            failure.abort(code)
+        sys.exit(code)
+    except BaseException as error:
+        preempted = isinstance(error, Preempted) and failure.last_line(run_dir) is None
+        if world_size() > 1 and not preempted:
+            failure.leave(run_dir, error, 1)
+        raise
 
 
 def main() -> None:
@@ -132,6 +141,9 @@ def main() -> None:
         print(help_text())
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us; the message is ours
+    threads.limit()
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # batches of all lengths leave no gaps between each other then
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     register()
     if not is_main():
         sys.argv += QUIET_RANK

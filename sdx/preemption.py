@@ -125,11 +125,11 @@ class Preemption:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        from torch import distributed as dist
-
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        if self._group is not None:
+        if self._group is not None and (error is None or isinstance(error, Preempted)):
+            from torch import distributed as dist
+
             dist.destroy_process_group(self._group)
         if self._noted and not isinstance(error, Preempted):
             signal.raise_signal(self._noted)
@@ -138,18 +138,23 @@ class Preemption:
         self._noted = self._noted or number
 
     def requested(self) -> bool:
-        """Whether a rank has been asked to leave; the same on all ranks, which all call it.
+        """Whether a rank has been asked to leave; the same on all ranks, which all call it."""
+        self._agreed = self.most(self._noted)
+        return self._agreed > 0
+
+    def most(self, number: int) -> int:
+        """The largest of what the ranks give, all of which call it.
 
         They agree on the CPU: on CUDA the ranks wait for each other here, but none for its device.
         """
+        if world_size() == 1:
+            return number
         import torch
         from torch import distributed as dist
 
-        noted = torch.tensor(self._noted)
-        if world_size() > 1:
-            dist.all_reduce(noted, op=dist.ReduceOp.MAX, group=self._group)
-        self._agreed = int(noted)
-        return self._agreed > 0
+        given = torch.tensor(number)
+        dist.all_reduce(given, op=dist.ReduceOp.MAX, group=self._group)
+        return int(given)
 
     def leave(self, kept: str) -> Preempted:
         """What to raise once `requested`."""

@@ -31,6 +31,8 @@ def device() -> "torch.device":
     Under torchrun all ranks of a node see the same GPUs, and each takes the one with its local rank. SLURM may show
     each task a single GPU (`--gpus-per-task=1`), which is number 0 in every task.
 
+    Attention by cuDNN is switched off: on Hopper, torch 2.11 to 2.13 get NaN from it for padded rows (pytorch#196678).
+
     Raises:
         InputError: more ranks than GPUs.
     """
@@ -46,4 +48,5 @@ def device() -> "torch.device":
             f"local rank {number} finds {visible} GPUs on this node; start one rank for each GPU, as in "
             f"torchrun --nproc-per-node={visible}"
         )
+    torch.backends.cuda.enable_cudnn_sdp(False)
     return torch.device("cuda", number)

@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import threading
-import traceback
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -23,14 +22,13 @@ from sdx import events
 from sdx.artifacts import read_json, write_json
 from sdx.config import InputError
 from sdx.disk import disk_full
+from sdx.failure import Failure, Watchdog
 from sdx.planning.tables import duration
 from sdx.ranks import is_main
 
 log = getLogger("sdx")
 
 STATE = "state.json"
-ERROR = "error.txt"
-"""Traceback of the error that ended the cell."""
 BEAT_S = 10.0
 PROGRESS_S = 2.0
 LEAVE_S = 10.0
@@ -85,7 +83,7 @@ class Record:
 
 
 class StateFile(events.Watcher):
-    """Keeps the state of a cell on disk while it runs; on ranks > 0 it does nothing.
+    """Keeps the state of a cell on disk while it runs; ranks > 0 only tell their errors.
 
         with StateFile(run_dir) as state:
             state.expect(len(steps))
@@ -94,7 +92,8 @@ class StateFile(events.Watcher):
                 state.step_finished()
 
     It watches `sdx.events` by itself. The end of the block is `done`; SystemExit with `EX_TEMPFAIL` and Ctrl-C are
-    `interrupted`; any other exception is `failed`, with its traceback in `error.txt`. A thread of its own writes, so
+    `interrupted`; any other exception is `failed`, with its traceback in `error.txt`, and so is every end of a cell of
+    which another rank has failed. A thread of its own writes, so
     that neither a silent stage nor a slow disk says anything wrong, and a disk that takes nothing stops nobody.
 
     Args:
@@ -102,7 +101,9 @@ class StateFile(events.Watcher):
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._path, self._error_path = run_dir / STATE, run_dir / ERROR
+        self._path = run_dir / STATE
+        self._failure = Failure(run_dir)
+        self._watchdog = Watchdog(self._failure, self._other_failed)
         self._record = Record(
             State.running,
             started=_now(),
@@ -122,9 +123,10 @@ class StateFile(events.Watcher):
         self._watching: AbstractContextManager[None] = events.watched(self)
 
     def __enter__(self) -> "StateFile":
+        self._watchdog.start()
         if is_main():
+            self._failure.forget()
             with suppress(OSError):
-                self._error_path.unlink(missing_ok=True)
                 for torn in self._path.parent.glob(f".{STATE}.*"):  # by a kill
                     torn.unlink(missing_ok=True)
             self._write()
@@ -136,19 +138,28 @@ class StateFile(events.Watcher):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._watchdog.stop()
+        other = self._failure.told() if error else None
+        if error and not _asked_to_leave(error):
+            self._failure.tell(error)
         if self._thread is None:
             return
         self._watching.__exit__(None, None, None)
         if error is None:
             self._idle(state=self._end)
+        elif other:
+            self._record = replace(self._record, state=State.failed, error=other)
         else:
             state = State.interrupted if _asked_to_leave(error) else State.failed
             self._record = replace(self._record, state=state, error=_line(error))
-            if state is State.failed:
-                self._explain("".join(traceback.format_exception(kind, error, trace)))
         self._left = True
         self._tell(urgent=True)
         self._thread.join(LEAVE_S)
+
+    def _other_failed(self, line: str) -> None:
+        if self._thread is not None:
+            self._record = replace(self._record, state=State.failed, error=line)
+            self._write(last=True)
 
     def expect(self, steps: int) -> None:
         """How often `step_finished` will be told."""
@@ -189,13 +200,6 @@ class StateFile(events.Watcher):
             eta_s=reading.eta_s,
         )
         self._tell()
-
-    def _explain(self, text: str) -> None:
-        try:
-            self._error_path.write_text(text, encoding="utf-8", errors="backslashreplace")
-        except OSError:
-            with suppress(OSError):
-                self._error_path.unlink()  # empty, on a full disk
 
     def _idle(self, **changes: Any) -> None:
         nothing = dict.fromkeys(("stage", "key", "done", "total", "unit", "rate", "eta_s"))

@@ -138,7 +138,7 @@ def counts(cells: Sequence["Seen"]) -> str:
 
 def files(directory: Path, cells: Sequence["Seen"], most: int | None = None) -> list[str]:
     """A line for each cell that ended badly: where more is written about it."""
-    from sdx.state import ERROR
+    from sdx.failure import ERROR
 
     lines = []
     for cell in cells:

@@ -16,9 +16,10 @@ import pytest
 from sdx import events, state
 from sdx.artifacts import Step, Store
 from sdx.config import InputError
+from sdx.failure import ERROR
 from sdx.preemption import Preempted
 from sdx.progress import Progress
-from sdx.state import ERROR, STATE, Record, State, StateFile, describe, read_state
+from sdx.state import STATE, Record, State, StateFile, describe, read_state
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,9 @@ import pytest
 
 from sdx import scheduler, watch
 from sdx.artifacts import read_json, write_json
+from sdx.failure import ERROR
 from sdx.scheduler import Queue, squeue
-from sdx.state import ERROR, STATE, Record, State, StateFile, read_state
+from sdx.state import STATE, Record, State, StateFile, read_state
 from sdx.watch import Status, Watch
 from tests.test_run import ROOT, SMALL, Workplace
 

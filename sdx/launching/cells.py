@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sdx.config import Config, InputError, Stages
-from sdx.state import ERROR, STATE, State, read_state
+from sdx.failure import ERROR
+from sdx.state import STATE, State, read_state
 
 if TYPE_CHECKING:
     from sdx.run import Work

@@ -12,8 +12,8 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from sdx.failure import ERROR
 from sdx.scheduler import runs
-from sdx.state import ERROR
 
 log = getLogger("sdx")
 

@@ -4,6 +4,7 @@ All times and sizes are estimates of ours; the formulas stand in `times` and `me
 `lengths`, `history` and `estimate`.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,14 @@ from sdx.planning.sources import sources
 from sdx.planning.stacking import encoder_shape, longest_tokens, stacked
 from sdx.planning.times import Work, seconds
 from sdx.ranks import world_size
-from sdx.training.layout import GPU_TOKENS, Layout, choose, describe
-from sdx.training.memory import Memory, generation_memory, training_memory
+from sdx.training import disk
+from sdx.training.hardware import Hardware
+from sdx.training.layout import GPU_TOKENS, Layout, choose, describe, shortage
+from sdx.training.memory import GIB, SHOWN, Memory, generation_memory, training_memory
 
 RANKS = (1, 4, 8)
+NODES = ((8, 80), (4, 80), (8, 40))
+"""GPUs, and GB of each, for which a layout is named wherever the plan is made."""
 STAGES = ((0, False), (1, False), (2, False), (3, False), (2, True), (3, True))
 """(ZeRO stage, optimizer on the host)."""
 
@@ -43,7 +48,9 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
     trainings = [line.estimate.work for line in lines if line.node.step.name == "train"]
     sizes = training_sizes(config, trained) if trainings and shape.parameters else {}
     longest_training = max(trainings, key=lambda work: work.trained, default=Work())
-    layouts = {machine: layout(config, trained, longest_training, machine) for machine in where} if sizes else {}
+    layouts = (
+        {machine: layout(config, trained, longest_training, machine.hardware) for machine in where} if sizes else {}
+    )
     contexts = (line.estimate.work.context for line in lines if line.estimate.work.generated)
     longest = max(contexts, default=0.0) + config.scale.max_new_tokens
     generation = generation_memory(shape, config.generator.batch_size, longest)
@@ -56,7 +63,13 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
     if sizes:
         tables.memory(console, config, trained, sizes, layouts, generation)
         for machine, found_layout in layouts.items():
-            console.print(f"{machine.name}: {_described(found_layout, config, trained, machine)}")
+            console.print(f"{machine.name}: {_described(found_layout, config, trained, machine.hardware)}")
+        for ranks, gigabytes in NODES:
+            node = Hardware(ranks, SHOWN * gigabytes * GIB, math.inf, is_cuda=True, can_compile=True)
+            found_layout = layout(config, trained, longest_training, node)
+            console.print(f"{ranks} x {gigabytes} GB: {_described(found_layout, config, trained, node)}")
+        written, free = disk.space(trained, config.train), disk.free_bytes(store.root)
+        console.print(f"disk: the training writes {written} to cache_dir, where {disk.gigabytes(free)} are free")
     tables.total(console, shape, total, where, gpu)
     return {
         "steps": {line.node.step.key: line.figures(where) for line in lines},
@@ -97,7 +110,7 @@ def backbone_shape(config: Config, store: Store, nodes: Sequence[Node]) -> Shape
     return next(filter(None, map(shape_in, places)), config.backbone.shape)
 
 
-def layout(config: Config, shape: ShapeConfig, work: Work, machine: Machine) -> Layout | InputError:
+def layout(config: Config, shape: ShapeConfig, work: Work, hardware: Hardware) -> Layout | InputError:
     """The layout that a training would take, or why there is none.
 
     Args:
@@ -106,7 +119,7 @@ def layout(config: Config, shape: ShapeConfig, work: Work, machine: Machine) -> 
     longest, batch = longest_tokens(config), config.train.batch_size
     batch_tokens = work.trained / work.steps if work.steps else batch * longest
     try:
-        return choose(config.engine, config.train, shape, longest, batch_tokens, work.trained, machine.hardware)
+        return choose(config.engine, config.train, shape, longest, batch_tokens, work.trained, hardware)
     except InputError as refusal:
         return refusal
 
@@ -127,11 +140,11 @@ def training_sizes(config: Config, shape: ShapeConfig) -> dict[tuple[int, bool, 
     }
 
 
-def _described(found: Layout | InputError, config: Config, shape: ShapeConfig, machine: Machine) -> str:
+def _described(found: Layout | InputError, config: Config, shape: ShapeConfig, hardware: Hardware) -> str:
     if isinstance(found, InputError):
         return str(found)
-    limit = longest_tokens(config)
-    return describe(found, config.engine, config.train, shape, limit, machine.hardware)
+    about = found, config.engine, config.train, shape, longest_tokens(config), hardware
+    return shortage(*about) or describe(*about)
 
 
 def _hours(
@@ -149,8 +162,13 @@ def _hours(
 
 
 def _seconds(config: Config, trained: ShapeConfig, work: Work, machine: Machine) -> float | None:
-    found = layout(config, trained, work, machine) if trained.parameters and work.trained else None
-    return seconds(work, machine, config.train, found if isinstance(found, Layout) else None)
+    if not (trained.parameters and work.trained):
+        return seconds(work, machine, config.train, None)
+    found = layout(config, trained, work, machine.hardware)
+    if isinstance(found, InputError):
+        return None
+    short = shortage(found, config.engine, config.train, trained, longest_tokens(config), machine.hardware)
+    return None if short else seconds(work, machine, config.train, found)
 
 
 def sum_up(lines: Sequence[tables.Line], where: Sequence[Machine]) -> dict[str, Any]:

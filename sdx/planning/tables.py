@@ -16,7 +16,7 @@ from sdx.planning.hardware import Machine
 from sdx.planning.sources import Source
 from sdx.reporting.describe import concerned, subject
 from sdx.training.layout import GPU_TOKENS, Layout
-from sdx.training.memory import GIB, GPU_GIB, USABLE, Memory, fits, trained_parameters
+from sdx.training.memory import GIB, GPU_GIB, RESERVE_BYTES, USABLE, Memory, fits, trained_parameters
 
 LOG_WIDTH = 118
 KEY_DIGITS = 8
@@ -32,7 +32,8 @@ TOKENS_NOTE = (
 MEMORY_NOTE = (
     "GiB of each rank, an estimate (ours): weights, gradients and optimizer state as the engine keeps them; +act: with "
     "activations and loss of a full micro-batch (upper bound); +ckpt: with activation checkpointing; (24): the "
-    f"smallest GPU of {', '.join(map(str, GPU_GIB))} GiB whose {USABLE:.0%} is enough; (-): none."
+    f"smallest GPU of {', '.join(map(str, GPU_GIB))} GB that is enough, with {RESERVE_BYTES[False] / GIB:.1f} GiB "
+    f"(several ranks: {RESERVE_BYTES[True] / GIB:.1f}) and {1 - USABLE:.0%} left for what is no tensor; (-): none."
 )
 
 
@@ -132,7 +133,7 @@ def memory(
             ("-> " if marked else "   ") + name,
             str(ranks),
             *(f"{part / GIB:.1f}" for part in parts),
-            *(f"{size.total / GIB:.1f} ({fits(size.total) or '-'})" for size in (plain, checkpointed)),
+            *(f"{size.total / GIB:.1f} ({fits(size.total, ranks) or '-'})" for size in (plain, checkpointed)),
             f"{plain.host / GIB:.1f}" if plain.host else "",
             style="bold" if marked else None,
             end_section=ranks == max(key[2] for key in sizes),

@@ -89,18 +89,25 @@ def packed_attention(
 AttentionInterface.register(PACKED, packed_attention)
 
 
-def prepare(device: torch.device) -> None:
-    """Finds out what the device has: on every rank, before the first pack.
+def prepare(device: torch.device, varlen: bool = True) -> bool:
+    """Chooses the way that is taken from now on: on every rank, before the first pack.
 
     Makes PyTorch call FlashAttention 3 where its package is installed on a Hopper GPU.
+
+    Args:
+        varlen: whether variable-length attention may be used where the device has it.
+
+    Returns:
+        Whether it is.
     """
     global _varlen_runs, _flash_3
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
-    _varlen_runs = capability >= AMPERE
+    _varlen_runs = varlen and capability >= AMPERE
     if capability == HOPPER and not _flash_3 and find_spec(FLASH_3):
         with suppress(AttributeError, ImportError, RuntimeError, ValueError):  # of another version
             torch_attention.activate_flash_attention_impl("FA3")
             _flash_3 = True
+    return _varlen_runs
 
 
 def describe(device: torch.device, dtype: torch.dtype) -> str:

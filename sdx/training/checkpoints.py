@@ -12,6 +12,7 @@ the step and need no state.
 
 import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from logging import getLogger
@@ -28,12 +29,12 @@ from sdx.config import InputError
 from sdx.disk import sync, whole_zip
 from sdx.ranks import is_main, rank, world_size
 from sdx.training.agree import Disk, agree
+from sdx.training.disk import KEPT
 from sdx.training.quiet import deepspeed
 from sdx.training.state import KINDS, TrainedState
 
 log = getLogger("sdx")
 
-KEPT = 2
 STATE = "state"
 INDEX = f"{STATE}/index.json"
 PROGRESS = "progress.json"
@@ -45,15 +46,16 @@ Files = dict[tuple[str, str], str]
 """The file of each tensor, by parameter and kind."""
 
 
-def save(engine: deepspeed.DeepSpeedEngine, folder: Path, progress: Mapping[str, Any]) -> bool:
+def save(engine: deepspeed.DeepSpeedEngine, folder: Path, progress: Mapping[str, Any]) -> int:
     """Writes `step_N` with all that `restore` needs; `progress` holds `step` and what the loop has counted.
 
     Called on every rank. A full disk is no reason to stop training: it is warned of, and what was written of this
     checkpoint is removed.
 
     Returns:
-        Whether it was written; the same on all ranks.
+        Its bytes on the disk; 0 where it was not written.
     """
+    began = time.monotonic()
     path = folder / f"step_{progress['step']}"
     partial = path.with_name(f"{path.name}.partial")
     disk = Disk(engine.device)
@@ -74,17 +76,18 @@ def save(engine: deepspeed.DeepSpeedEngine, folder: Path, progress: Mapping[str,
         with disk.may_be_full():
             if is_main():
                 _publish(partial, path)
-    written = disk.has_room()
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if disk.has_room() else 0
     if is_main():
-        if written:
+        if size:
             _prune(folder, int(progress["step"]))
+            log.info("%-12s %s, %.1f GB in %.0f s", "checkpoint", path.name, size / 1e9, time.monotonic() - began)
         else:
             shutil.rmtree(partial, ignore_errors=True)
             log.warning(
                 "%-12s no space left for the checkpoint %s; training goes on without it (%s)", "train", path, disk.why
             )
     dist.barrier()
-    return written
+    return size
 
 
 def restore(engine: deepspeed.DeepSpeedEngine, folder: Path) -> dict[str, Any] | None:

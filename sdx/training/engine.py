@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import getclosurevars
 from logging import getLogger
 from typing import Any
 
@@ -14,9 +15,10 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sdx.config import Precision, TrainConfig
-from sdx.ranks import is_main
+from sdx.ranks import is_main, world_size
 from sdx.training import kernels, probe
 from sdx.training.agree import agree
+from sdx.training.launch import leaving
 from sdx.training.layout import Layout
 from sdx.training.objectives import Objective
 from sdx.training.optimizers import MULTIPLIER, optimizer, parameter_groups
@@ -70,12 +72,25 @@ def build(
             built, *_ = deepspeed.initialize(model=trained, optimizer=weights, config=config)
         built.module.packed = llm is not None and probe.takes_packs(built, llm)
         built.train()
-        try:
-            yield built
-        finally:
+
+        def leave() -> None:
             functional.linear = linear  # stage 3 leaves its own in place
             with silence():
                 built.destroy()
+            _forget()
+
+        with leaving(leave):
+            yield built
+
+
+def _forget() -> None:
+    """DeepSpeed remembers modules that it trained at stage 3, for ever: in a list of the forward pass and in the cache
+    of a method, which is found in the wrapper around it."""
+    zero = deepspeed.runtime.zero
+    zero.parameter_offload.FWD_MODULE_STACK.clear()
+    coordinator = zero.partitioned_param_coordinator.PartitionedParameterCoordinator
+    wrapper = vars(coordinator)["_PartitionedParameterCoordinator__params_to_release"]
+    getclosurevars(wrapper).nonlocals["func"].cache_clear()
 
 
 def _can_compile() -> bool:
@@ -119,6 +134,7 @@ def deepspeed_config(train: TrainConfig, layout: Layout) -> dict[str, Any]:
         "stage": max(layout.zero_stage, 1) if bf16 else layout.zero_stage,
         "reduce_bucket_size": BUCKET_ELEMENTS,
         "allgather_bucket_size": BUCKET_ELEMENTS,
+        "overlap_comm": world_size() > 1,  # with the rest of the backward pass, from a second bucket
     }
     if layout.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}

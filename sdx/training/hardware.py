@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from sdx import cgroups
 from sdx.ranks import world_size
-
-CGROUPS = Path("/sys/fs/cgroup")
-MEMBERSHIP = Path("/proc/self/cgroup")
-
 
 PEAK_FLOPS = {
     "B200": 2250e12,
@@ -58,11 +55,8 @@ def read_hardware() -> Hardware:
 def host_bytes() -> float:
     """This machine's memory, or what a container or a SLURM job leaves of it."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    groups = [CGROUPS / "memory" / "memory.limit_in_bytes"]
-    if MEMBERSHIP.is_file():  # version 2: `0::/path`, whose parents may be stricter
-        path = MEMBERSHIP.read_text().strip().rpartition("::/")[2]
-        groups += [folder / "memory.max" for folder in (CGROUPS / path, *(CGROUPS / path).parents)]
-    for limit in groups:
+    for folder, version in cgroups.folders("memory"):
+        limit = folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")
         if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
             limits.append(int(text))
     return float(min(limits))

@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import count
@@ -12,10 +12,31 @@ from torch import distributed as dist
 from torch.distributed import distributed_c10d as c10d
 from torch.distributed.rendezvous import rendezvous
 
+from sdx.preemption import Preempted
 from sdx.ranks import device, rank, world_size
 from sdx.training.quiet import deepspeed
 
 _groups = count()
+
+
+class AgreedError(Exception):
+    """Raised on all ranks at the same place: none of them waits for another in a collective."""
+
+
+@contextmanager
+def leaving(leave: Callable[[], None]) -> Iterator[None]:
+    """Calls `leave`, which may wait for the device or for other ranks, at the end of the block.
+
+    An error of one rank alone skips `leave` where there are several ranks: the others are still in a collective, so
+    that waiting for them would take until the collective's timeout, and nobody would see the error before.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if world_size() == 1 or isinstance(error, AgreedError | Preempted):
+            leave()
+        raise
+    leave()
 
 
 @contextmanager
@@ -42,14 +63,16 @@ def process_group() -> Iterator[torch.device]:
                 device_id=here if cuda and world_size() > 1 else None,
             )
         deepspeed.init_distributed()
-        try:
+        with leaving(deepspeed.comm.destroy_process_group if joined else lambda: None):
             yield here
-        finally:
-            if joined:
-                deepspeed.comm.destroy_process_group()
-            gc.collect()
-            if cuda:
-                torch.cuda.empty_cache()
+
+
+def collect() -> None:
+    """Frees the memory of what is no longer used. Engines are in reference cycles, which go in two rounds."""
+    for _ in range(2):
+        gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @cache

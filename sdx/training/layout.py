@@ -10,7 +10,7 @@ from itertools import product
 
 from sdx.config import Adapter, EngineConfig, InputError, Optimizer, Precision, ShapeConfig, TrainConfig
 from sdx.training.hardware import Hardware
-from sdx.training.memory import GIB, HOST_USABLE, USABLE, Memory, training_memory
+from sdx.training.memory import GIB, GROWN, HOST_USABLE, RESERVE_BYTES, Memory, room, training_memory
 
 GPU_TOKENS = 4096
 """A GPU is busy with as many tokens of a model worth training on one."""
@@ -57,16 +57,17 @@ def choose(
     training_tokens: float,
     hardware: Hardware,
 ) -> Layout:
-    """What the config says, and the first of these that fits the memory where it says nothing. The order is ours:
+    """What the config says, and where it says nothing the first of these that fits the memory. The order is ours:
 
     1. stage 0 with one rank; with several 1, 2, 3: the less is sharded, the less is sent
     2. the same with activation checkpointing, which costs a third of the time
-    3. on GPUs, with checkpointing, the optimizer on the host: stage 2 and then 3 with one rank, 3 with several
+    3. on GPUs, with checkpointing, the optimizer on the host at stage 2, then at 3
 
     A micro-batch must hold the longest example and `GPU_TOKENS`, or the rank's share of a batch where that is less;
     what memory is left lets it grow to `MOST_GPU_TOKENS`. On the CPU it has `CPU_TOKENS`. Layers are compiled where
     they can be and the training is long enough to repay it, but not at stage 3, whose hooks break the graphs. A config
-    that fixes all of `DECIDES_MEMORY` is taken at its word.
+    that fixes all of `DECIDES_MEMORY` is taken at its word. Where nothing fits, the layout that comes nearest is taken:
+    sizes are estimates, and `shortage` says what may happen.
 
     Args:
         max_length_tokens: of the longest example.
@@ -74,7 +75,7 @@ def choose(
         training_tokens: useful tokens of the whole training.
 
     Raises:
-        InputError: nothing fits, or the config contradicts itself or the hardware.
+        InputError: the config contradicts itself or the hardware.
     """
     check(engine)
     if engine.compile and not hardware.can_compile:
@@ -92,13 +93,11 @@ def choose(
         return training_memory(shape, train, layout, max_length_tokens, hardware.ranks, hardware.is_cuda)
 
     given = all(getattr(engine, name) is not None for name in DECIDES_MEMORY)
-    chosen = next((layout for layout in layouts if given or _filled(memory(layout), hardware) <= 1), None)
-    if chosen is None:
-        nearest = min(map(memory, layouts), key=lambda size: _filled(size, hardware))
-        raise InputError(_refusal(nearest, engine, train, shape, max_length_tokens, hardware))
+    fitting = (layout for layout in layouts if given or _filled(memory(layout), hardware) <= 1)
+    chosen = next(fitting, None) or min(layouts, key=lambda layout: _shares(memory(layout), hardware))
     sizes = [*range(least, most, TOKENS_STEP), most]
     grown = (replace(chosen, micro_batch_tokens=size) for size in reversed(sizes))
-    chosen = next((layout for layout in grown if _filled(memory(layout), hardware) <= 1), chosen)
+    chosen = next((layout for layout in grown if _may_grow(memory(layout), hardware)), chosen)
     compiles = chosen.zero_stage < 3 and worthwhile if engine.compile is None else engine.compile
     return replace(chosen, compile=compiles)
 
@@ -137,7 +136,7 @@ def _candidates(engine: EngineConfig, hardware: Hardware) -> Iterator[Layout]:
     stages = (1, 2, 3) if several else (1 if engine.offload_optimizer else 0,)
     order = [(stage, False, checkpointing) for checkpointing, stage in product((False, True), stages)]
     if hardware.is_cuda:
-        order += [(stage, True, True) for stage in ((3,) if several else (2, 3))]
+        order += [(stage, True, True) for stage in (2, 3)]
     for stage, offload, checkpointing in order:
         layout = Layout(
             zero_stage=stage if engine.zero_stage is None else engine.zero_stage,
@@ -159,22 +158,18 @@ def _tokens(max_length_tokens: int, share: float, is_cuda: bool) -> tuple[int, i
     return max(max_length_tokens, min(least, enough)), max(max_length_tokens, min(most, enough))
 
 
-def _filled(memory: Memory, hardware: Hardware) -> float:
-    """Share of the usable memory that is needed, the host's or the device's, whichever is scarcer."""
-    if not hardware.is_cuda:
-        return (memory.total + memory.host) / (HOST_USABLE * hardware.device_bytes)
-    return max(memory.total / (USABLE * hardware.device_bytes), memory.host / (HOST_USABLE * hardware.host_bytes))
-
-
-def _refusal(
-    memory: Memory,
+def shortage(
+    layout: Layout,
     engine: EngineConfig,
     train: TrainConfig,
     shape: ShapeConfig,
     max_length_tokens: int,
     hardware: Hardware,
 ) -> str:
-    share = USABLE if hardware.is_cuda and memory.host <= HOST_USABLE * hardware.host_bytes else HOST_USABLE
+    """What to do where the layout does not fit by its estimate; empty where it does."""
+    memory = training_memory(shape, train, layout, max_length_tokens, hardware.ranks, hardware.is_cuda)
+    if _filled(memory, hardware) <= 1:
+        return ""
     fixes = [] if engine.name == "auto" else ["engine=auto"]
     if train.adapter is Adapter.full:
         fixes.append("train.adapter=lora")
@@ -185,17 +180,37 @@ def _refusal(
     fixes.append(f"a shorter scale.max_length_tokens than {max_length_tokens}")
     fixes.append("more GPUs" if hardware.is_cuda else "a GPU")
     return (
-        f"engine={engine.name} does not fit: training {shape.parameters / 1e9:.3g}B parameters "
+        f"engine={engine.name} may not fit: by its estimate, training {shape.parameters / 1e9:.3g}B parameters "
         f"(train.adapter={train.adapter.value}) on {hardware.ranks} {'GPU' if hardware.is_cuda else 'CPU'} ranks takes "
-        f"{_about(memory, hardware)}, of which {share:.0%} can be used; try {', '.join(fixes)}"
+        f"{_about(memory, hardware)}; if it runs out of memory, try {', '.join(fixes)}"
     )
+
+
+def _filled(memory: Memory, hardware: Hardware) -> float:
+    """Share of the usable memory that is needed, the host's or the device's, whichever is scarcer."""
+    return max(_shares(memory, hardware))
+
+
+def _shares(memory: Memory, hardware: Hardware) -> tuple[float, float]:
+    """Of the device's usable memory, 1 at least, and of the host's, which is the same without a GPU."""
+    if not hardware.is_cuda:
+        return 0.0, (memory.total + memory.host) / (HOST_USABLE * hardware.device_bytes)
+    device = memory.total / max(room(hardware.device_bytes, hardware.ranks), 1.0)
+    return max(1.0, device), memory.host / (HOST_USABLE * hardware.host_bytes)
+
+
+def _may_grow(memory: Memory, hardware: Hardware) -> bool:
+    """Whether a micro-batch may be as large although less would do."""
+    small = not hardware.is_cuda or memory.total <= GROWN * hardware.device_bytes
+    return small and _filled(memory, hardware) <= 1
 
 
 def _about(memory: Memory, hardware: Hardware) -> str:
     each = "per GPU" if hardware.is_cuda else "per process"
     limit = f" of {_gib(hardware.host_bytes)}" if math.isfinite(hardware.host_bytes) else ""
     host = f" and {_gib(memory.host)}{limit} GiB of the host" if memory.host else ""
-    return f"about {_gib(memory.total)} of {_gib(hardware.device_bytes)} GiB{host} {each}"
+    reserve = f" + {RESERVE_BYTES[hardware.ranks > 1] / GIB:.1f}" if hardware.is_cuda else ""
+    return f"about {_gib(memory.total)}{reserve} of {_gib(hardware.device_bytes)} GiB{host} {each}"
 
 
 def _gib(size: float) -> str:

@@ -3,7 +3,8 @@
 from sdx.config import EngineConfig, InputError, TrainConfig
 from sdx.training import layout, optimizers
 
-AT_LEAST_ONE = ("lora_rank", "lora_alpha", "batch_size", "save_every_steps", "log_every_steps", "validations")
+AT_LEAST_ONE = ("lora_rank", "lora_alpha", "batch_size", "log_every_steps", "validations")
+AT_LEAST_ZERO = ("weight_decay", "save_every_minutes", "save_every_steps")
 ABOVE_ZERO = ("learning_rate", "max_grad_norm")
 SHARES = ("lora_dropout", "warmup_ratio", "final_ratio")
 
@@ -19,8 +20,9 @@ def check(train: TrainConfig, engine: EngineConfig) -> None:
     for key in SHARES:
         if not 0 <= (value := getattr(train, key)) <= 1:
             raise InputError(f"train.{key}={value} is no share; set it between 0 and 1")
-    if train.weight_decay < 0:
-        raise InputError(f"train.weight_decay={train.weight_decay} is negative; set it to 0 or more")
+    for key in AT_LEAST_ZERO:
+        if (value := getattr(train, key)) < 0:
+            raise InputError(f"train.{key}={value} is negative; set it to 0 or more")
     if engine.micro_batch_tokens is not None and engine.micro_batch_tokens < 1:
         raise InputError(f"engine.micro_batch_tokens={engine.micro_batch_tokens} is too small; set it to 1 or more")
     if engine.zero_stage not in (None, 0, 1, 2, 3):

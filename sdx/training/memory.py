@@ -13,8 +13,11 @@ In fp32 weights take twice that; stage 0 in bf16 runs as stage 1. 8-bit moments 
 `offload_optimizer` the host has the optimizer's state, its gradients and a copy of the weights to send back, 18T/R, or
 20T/R at stage 3, where the GPU then has no gradients. When activations are gone the gradients are copied, 4T/R but for
 stage 1 in bf16, in pieces at stage 0 (5e8) and 3 (1e9); the larger of the two counts. bitsandbytes unpacks the moments
-where it steps on the CPU: 20T/R for that time. Not counted: the allocator's fragments, CUDA's context, loading, all
-logits of a model that caps them.
+where it steps on the CPU: 20T/R for that time. Where several ranks reduce gradients while the backward pass goes on, at
+stage 1 and 2, there are two buckets. Not counted: loading, all logits of a model that caps them.
+
+A card is not for tensors alone: CUDA's context and its libraries take about 1 GiB, with several ranks NCCL's buffers
+take 1.5 GiB more, and 5 % are gaps between tensors, see `room`.
 """
 
 import math
@@ -50,12 +53,18 @@ SAVED_BYTES = {
     (Precision.fp32, Adapter.lora): (72, 20),
 }
 """Bytes saved for the backward pass in a layer, for each token and unit of (h, f)."""
-USABLE = 0.92
-"""Share of a GPU's memory that is left for tensors. Ours."""
+RESERVE_BYTES = {False: 1.0 * 2**30, True: 2.5 * 2**30}
+"""Of a GPU, with one rank and with several: CUDA's context, its libraries, NCCL's buffers. Ours."""
+USABLE = 0.95
+"""Share of a GPU's memory without fragments. Ours."""
+GROWN = 0.8
+"""Share of a GPU's memory up to which a micro-batch grows beyond what is needed. Ours."""
 HOST_USABLE = 0.8
 """The same of a machine's memory: libraries, data and the system have the rest. Ours."""
 GPU_GIB = (24, 40, 80, 141)
-"""The sizes that GPUs come in."""
+"""The sizes that GPUs come in, by their names."""
+SHOWN = 0.985
+"""Share of the size in its name that a GPU has: 39.4 GiB of an A100 40 GB, 79.1 of an H100 80 GB."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,19 @@ def training_memory(
 
     Activations and loss are upper bounds: a full micro-batch, or the longest example where that is longer, of which
     every token is a target.
+
+    By hand, LLaMA-2-7B (N = 6.74e9, L = 32, h = 4096, f = 11008, V = 32000), all weights, bf16, stage 3, in GB:
+
+        on                8 x 80 GB          4 x 80 GB          8 x 40 GB, checkpointing
+        tokens t          7680               5120               16,384
+        weights           2N/8 + 2 = 3.7     2N/4 + 2 = 5.4     3.7
+        gradients         4N/8     = 3.4     4N/4     = 6.7     3.4
+        optimizer         12N/8    = 10.1    12N/4    = 20.2    10.1
+        bucket            0.2                0.2                0.2
+        activations       tL(24h + 8f) = 45.8           30.5    t(2Lh + 24h + 8f) = 7.3
+        loss              1.3 + 4ht + 6Vh = 2.3          2.2    2.4
+        together          65.4 = 60.9 GiB    65.3 = 60.8 GiB    27.1 = 25.2 GiB
+        with the reserve  63.4 of 78.8 GiB   63.3 of 78.8 GiB   27.7 of 39.4 GiB
     """
     weight = _weight_bytes(layout.precision)
     stage = max(layout.zero_stage, 1) if layout.precision is Precision.bf16 else layout.zero_stage
@@ -136,6 +158,8 @@ def training_memory(
     gradients = GRADIENT_BYTES * trained
     optimizer = (MOMENT_BYTES[train.optimizer] + (MASTER_BYTES if stage else 0)) * trained / shards
     buckets = min(BUCKET_BYTES, gradients) if stage else 0.0
+    if stage in (1, 2) and ranks > 1:
+        buckets *= 2
     copies = GRADIENT_BYTES * min(trained / shards, COPIED_PARAMETERS.get(stage, math.inf))
     if stage == 1 and layout.precision is Precision.bf16 and not layout.offload_optimizer:
         copies = 0.0
@@ -174,9 +198,14 @@ def cache_bytes(shape: ShapeConfig) -> float:
     return 4 * shape.layers * shape.kv_width
 
 
-def fits(total_bytes: float, sizes_gib: Sequence[int] = GPU_GIB) -> int | None:
-    """The smallest of the sizes that is enough; none when none is."""
-    return next((size for size in sizes_gib if total_bytes <= USABLE * size * GIB), None)
+def room(device_bytes: float, ranks: int) -> float:
+    """Bytes of a GPU that tensors may take."""
+    return USABLE * device_bytes - RESERVE_BYTES[ranks > 1]
+
+
+def fits(total_bytes: float, ranks: int, sizes_gib: Sequence[int] = GPU_GIB) -> int | None:
+    """The smallest of the sizes that is enough for a rank of so many; none when none is."""
+    return next((size for size in sizes_gib if total_bytes <= room(SHOWN * size * GIB, ranks)), None)
 
 
 def _weight_bytes(precision: Precision) -> int:

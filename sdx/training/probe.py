@@ -16,6 +16,7 @@ from torch import Tensor
 from sdx.models.loading import padded
 from sdx.ranks import is_main
 from sdx.training import attention, packing
+from sdx.training.agree import agree
 from sdx.training.quiet import deepspeed, silence
 
 log = getLogger("sdx")
@@ -55,7 +56,8 @@ class _Asked:
 def takes_packs(engine: deepspeed.DeepSpeedEngine, llm: Any) -> bool:
     """Sets the model up for packs if it gives an example the same outputs in any pack as alone. Says what it found.
 
-    Called on every rank.
+    Where variable-length attention does not do it, packs are computed example by example. Called on every rank, and all
+    ranks come to the same answer.
 
     Args:
         llm: the part of the engine's model that takes ids.
@@ -69,9 +71,14 @@ def takes_packs(engine: deepspeed.DeepSpeedEngine, llm: Any) -> bool:
     ordinary = llm.config._attn_implementation
     with asking(engine, outputs), silence():
         [alone] = engine(send_to_device(padded([SECOND], pad_id=0), engine.device))
-        attention.prepare(engine.device)
         llm.set_attn_implementation(attention.PACKED)
-        obstacle = _obstacle(engine, alone)
+        varlen = attention.prepare(engine.device)
+        obstacle = _agreed(_obstacle(engine, alone), engine.device)
+        if obstacle and varlen:
+            if is_main():
+                log.warning("%-12s no variable-length attention, for %s", "packing", obstacle)
+            attention.prepare(engine.device, varlen=False)
+            obstacle = _agreed(_obstacle(engine, alone), engine.device)
         if obstacle:
             llm.set_attn_implementation(ordinary)
     if is_main():
@@ -104,6 +111,11 @@ def _obstacle(engine: deepspeed.DeepSpeedEngine, alone: Tensor) -> str:
     if not _close(one, alone, NEAR if one.dtype is torch.bfloat16 else SAME):
         return "the model gives other outputs in a pack than for an example alone"
     return ""
+
+
+def _agreed(obstacle: str, device: torch.device) -> str:
+    """This rank's obstacle, or that another rank has one."""
+    return "" if agree(not obstacle, device) else obstacle or "another rank cannot take packs"
 
 
 def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:

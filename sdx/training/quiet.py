@@ -13,6 +13,10 @@ _disabled = logging.root.manager.disable
 logging.disable(logging.WARNING)  # the import makes its own logger and warns, on stdout, that there is no GPU
 try:
     import deepspeed
+
+    with redirect_stdout(io.StringIO()):  # without CUDA's toolkit it warns of each kernel that it cannot compile
+        # A shared-memory all-reduce for inference, compiled with g++ at the first start on a CPU. Training uses gloo.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 finally:
     logging.disable(_disabled)
 
@@ -23,8 +27,6 @@ deepspeed.utils.logger.setLevel(logging.ERROR)
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # DeepSpeed calls collectives by their old names, at every micro-step.
 warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
-# A shared-memory all-reduce for inference, compiled with g++ at the first start on a CPU. Training uses gloo.
-deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 @contextmanager

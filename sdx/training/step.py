@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from logging import getLogger
+from pathlib import Path
 from typing import Any
 
 from sdx.artifacts import Step, Workspace, read_rows
 from sdx.config import Config, InputError, Schedule, ShapeConfig, TrainConfig
 from sdx.ranks import is_main
 from sdx.tracking import Tracker
+from sdx.training import disk
 from sdx.training.hardware import read_hardware
-from sdx.training.layout import Layout, choose, describe
+from sdx.training.layout import Layout, choose, describe, shortage
 
 log = getLogger("sdx")
 
@@ -41,7 +43,9 @@ def deciding(train: TrainConfig, validated: bool = False) -> dict[str, Any]:
     Args:
         validated: it is selected by validation data.
     """
-    values = {name: value for name, value in asdict(train).items() if not name.endswith("every_steps")}
+    values = {
+        name: value for name, value in asdict(train).items() if not name.endswith(("every_steps", "every_minutes"))
+    }
     if not validated:
         del values["validations"]
     if train.schedule is Schedule.cosine:  # the key is that of the time when there was no other
@@ -112,7 +116,9 @@ def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
 def layout_for(
     config: Config, train: TrainConfig, shape: ShapeConfig, lengths: Sequence[int], epochs: int, max_steps: int
 ) -> Layout:
-    """For examples of these lengths, on what this launch has. Says what it is and what it takes."""
+    """For examples of these lengths, on what this launch has. Says what it is and what it takes, and warns where memory
+    or disk may not suffice.
+    """
     mean = sum(lengths) / len(lengths)
     tokens = mean * epochs * len(lengths)
     if max_steps:
@@ -121,5 +127,10 @@ def layout_for(
     batch_tokens = mean * min(train.batch_size, len(lengths))
     layout = choose(config.engine, train, shape, max(lengths), batch_tokens, tokens, hardware)
     if is_main():
-        log.info("%-12s %s", "engine", describe(layout, config.engine, train, shape, max(lengths), hardware))
+        about = layout, config.engine, train, shape, max(lengths), hardware
+        log.info("%-12s %s", "engine", describe(*about))
+        for reason in filter(
+            None, (shortage(*about), disk.shortage(disk.space(shape, train), Path(config.cache_dir).expanduser()))
+        ):
+            log.warning("%-12s %s", "engine", reason)
     return layout

@@ -7,6 +7,8 @@ model FLOP/s        (6 body tokens + 6 head targets) / s; 4 in place of 6 with L
                     checkpointing computes again.
 MFU                 model FLOP/s over the devices' peak
 data wait           share of the time in which the loop makes batches and does nothing else
+checkpoint seconds  of the time in which checkpoints were written, where there were any; they make a training slower,
+                    and so they count in the figures above, unlike validation
 padding             share of the computed tokens that are not of an example
 """
 
@@ -42,6 +44,14 @@ class Cost:
         return cls(factor * body, factor * sizes[head])
 
 
+@dataclass
+class Span:
+    """A piece of work: how long it took and, of a checkpoint, how much was written."""
+
+    seconds: float = 0.0
+    bytes: int = 0
+
+
 class Meter:
     """What happened since the last log line. The sums stay on the device, for reading them waits for it."""
 
@@ -57,6 +67,7 @@ class Meter:
         self.sums = torch.zeros_like(self.sums)
         self.tokens = self.targets = self.computed = 0
         self.waited = 0.0
+        self.saved: list[Span] = []
         self.began = time.monotonic()
 
     def add(self, loss: Tensor, count: Tensor) -> None:
@@ -77,13 +88,26 @@ class Meter:
         self.waited += time.monotonic() - began
 
     @contextmanager
-    def pause(self) -> Iterator[None]:
+    def pause(self) -> Iterator["Span"]:
         """Leaves what is done inside out of the speed. What the device still has to do is not inside."""
+        with self._span() as span:
+            yield span
+        self.began += span.seconds
+
+    @contextmanager
+    def saving(self) -> Iterator["Span"]:
+        """Around the writing of a checkpoint, which counts as training."""
+        with self._span() as span:
+            yield span
+        self.saved.append(span)
+
+    @contextmanager
+    def _span(self) -> Iterator["Span"]:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        paused = time.monotonic()
-        yield
-        self.began += time.monotonic() - paused
+        span, began = Span(), time.monotonic()
+        yield span
+        span.seconds = time.monotonic() - began
 
     def read(self, grad_norm: Tensor | float) -> "Reading":
         """What happened, and starts anew. On every rank."""
@@ -97,6 +121,9 @@ class Meter:
             "data_wait_share": round(self.waited / seconds, 4),
             "peak_memory_bytes": peak_memory_bytes(self.device),
         }
+        if self.saved:
+            row["checkpoint_seconds"] = round(sum(span.seconds for span in self.saved), 3)
+            row["checkpoint_bytes"] = sum(span.bytes for span in self.saved)
         if self.peak:
             row["mfu"] = round(flops / seconds / world_size() / self.peak, 4)
         norm = torch.as_tensor(grad_norm, dtype=torch.float64, device=self.device)

@@ -8,8 +8,9 @@ from omegaconf import OmegaConf
 
 from sdx.artifacts import write_json
 from sdx.config import Config, Stages
+from sdx.failure import ERROR
 from sdx.launching.cells import Ending, SweepCell, judge, named
-from sdx.state import ERROR, STATE
+from sdx.state import STATE
 
 
 def cell(path: Path, state: str | None = None, stages: Stages = Stages.all, **fields: object) -> SweepCell:

@@ -123,7 +123,7 @@ def train(model_dir: Path, out: Path, options: dict[str, Any], pause: str | None
         wait_at("export")
         export(*arguments)
 
-    def paused_save(engine: Any, folder: Path, progress: dict[str, Any]) -> bool:
+    def paused_save(engine: Any, folder: Path, progress: dict[str, Any]) -> int:
         def paused_write(*arguments: Any) -> None:
             wait_at(f"save {progress['step']}")
             write(*arguments)

@@ -6,6 +6,7 @@ import logging
 import os
 import resource
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from math import prod
@@ -20,8 +21,9 @@ from sdx.ranks import is_main, rank
 from sdx.training import checkpoints
 from sdx.training.checkpoints import FILE_BYTES, _share
 from sdx.training.state import KINDS, _piece
-from tests.training.harness import Interrupted, Weights, fit, interrupt_after, interrupted, live_weights
+from tests.training.harness import Interrupted, Weights, examples, fit, interrupt_after, interrupted, live_weights
 from tests.training.killable import Processes, assert_equal
+from tests.training.test_loop import rows_of
 
 LORA = {"adapter": Adapter.lora, "lora_dropout": 0.3}
 BF16 = {"precision": Precision.bf16}
@@ -241,7 +243,7 @@ def test_a_full_disk_costs_a_checkpoint_and_nothing_else(
     def full(*_arguments: Any, **_options: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def save_and_see(engine: Any, folder: Path, progress: dict[str, Any]) -> bool:
+    def save_and_see(engine: Any, folder: Path, progress: dict[str, Any]) -> int:
         place = FULL_AT.get(progress["step"])
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         with replaced(*place, full) if place else nullcontext():
@@ -258,7 +260,7 @@ def test_a_full_disk_costs_a_checkpoint_and_nothing_else(
     out = tmp_path / "rough"
     with replaced(checkpoints, "save", save_and_see), caplog.at_level(logging.WARNING, logger="sdx"):
         weights, _ = fit(model_dir, out, epochs=4, save_every_steps=1)
-    assert written == [True, *[False] * len(FULL_AT), True]
+    assert [size > 0 for size in written] == [True, *[False] * len(FULL_AT), True]
     assert left == [*[["step_1"]] * (1 + len(FULL_AT)), ["step_1", "step_7"]]
     said = [record.getMessage().split("checkpoint ")[1].partition(" (")[0] for record in caplog.records]
     assert said == [f"{out}/checkpoints/step_{step}; training goes on without it" for step in FULL_AT]
@@ -354,3 +356,31 @@ def test_8_bit_moments_go_on_with_the_layout_they_had(model_dir: Path, tmp_path:
     assert (tmp_path / "checkpoints/step_2/state/moments_zero1_0_of_1.pt").is_file()
     with pytest.raises(InputError, match=r"moments_zero1_0_of_1\.pt"):
         fit(model_dir, tmp_path, zero_stage=2, **EIGHT_BIT)
+
+
+def test_checkpoints_are_written_by_the_clock_and_count_as_training(model_dir, tmp_path, monkeypatch):
+    publish = checkpoints._publish
+    monkeypatch.setattr(checkpoints, "_publish", lambda *paths: (time.sleep(0.2), publish(*paths)))
+    _, summary = fit(model_dir, tmp_path / "often", save_every_minutes=1e-9)
+    rows = rows_of(tmp_path / "often")
+    assert ["checkpoint_seconds" in row for row in rows] == [False, True, True, True]  # of the step before
+    assert all(row["checkpoint_bytes"] > 10**5 for row in rows[1:])
+    assert summary["checkpoint_seconds"] == pytest.approx(
+        sum(row.get("checkpoint_seconds", 0) for row in rows), abs=0.01
+    )
+    batch_tokens = sum(len(one.input_ids) for one in examples())  # at most
+    assert all(row["checkpoint_seconds"] >= 0.2 and row["useful_tokens_per_s"] < batch_tokens / 0.2 for row in rows[1:])
+    _, summary = fit(model_dir, tmp_path / "never", save_every_minutes=0)
+    assert summary["checkpoint_seconds"] == 0.0
+    assert not any("checkpoint_seconds" in row for row in rows_of(tmp_path / "never"))
+
+
+def by_the_clock_of_rank_0(model_dir, out):
+    """Rank 1 would never save."""
+    fit(model_dir, out, zero_stage=2, save_every_minutes=1e-9 if rank() == 0 else 1e9)
+
+
+def test_all_ranks_save_by_the_clock_of_the_first(model_dir, tmp_path):
+    processes = Processes(tmp_path / "log", by_the_clock_of_rank_0, model_dir, tmp_path / "run", ranks=2)
+    assert processes.end() == [0, 0], processes.log.read_text()
+    assert [row["step"] for row in rows_of(tmp_path / "run") if "checkpoint_bytes" in row] == [2, 3, 4]

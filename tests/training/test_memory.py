@@ -182,10 +182,31 @@ def test_activations_are_what_pytorch_saves_for_a_llama(precision, adapter):
 
 
 def test_the_smallest_gpu_that_fits():
-    assert fits(20 * GIB) == 24
-    assert fits(23 * GIB) == 40  # something is left for CUDA
-    assert fits(100 * GIB) == 141
-    assert fits(140 * GIB) is None
+    # 0.95 of the 23.64 GiB that a card of 24 GB has are 22.46, less 1 GiB or, with several ranks, 2.5.
+    assert fits(21.4 * GIB, ranks=1) == 24
+    assert fits(21.4 * GIB, ranks=2) == fits(21.5 * GIB, ranks=1) == 40
+    assert fits(19.9 * GIB, ranks=2) == 24
+    assert fits(100 * GIB, ranks=8) == 141
+    assert fits(131 * GIB, ranks=1) is None
+
+
+@pytest.mark.parametrize(
+    ("ranks", "size", "tokens", "checkpointing", "gib"),
+    [(8, 80, 7680, False, 60.9), (4, 80, 5120, False, 60.8), (8, 40, 16_384, True, 25.2)],
+)
+def test_llama2_as_it_is_worked_by_hand(ranks, size, tokens, checkpointing, gib):
+    layout = Layout(3, micro_batch_tokens=tokens, activation_checkpointing=checkpointing)
+    found = training_memory(LLAMA2, FULL, layout, 1024, ranks)
+    assert found.total / GIB == pytest.approx(gib, abs=0.05)
+    assert fits(found.total, ranks) <= size
+    assert f"{gib} GiB" in training_memory.__doc__
+
+
+def test_gradients_are_reduced_from_two_buckets_where_the_backward_pass_goes_on():
+    buckets = [
+        training_memory(LLAMA2, FULL, Layout(stage), 1024, ranks).buckets for stage in range(4) for ranks in (1, 8)
+    ]
+    assert buckets == [2e8, 4e8, 2e8, 4e8, 2e8, 4e8, 2e8, 2e8]  # stage 0 in bf16 runs as stage 1
 
 
 def test_generation_needs_half_a_mebibyte_of_cache_for_each_token_of_llama2():

@@ -24,7 +24,7 @@ LENGTHS = [3, 9, 4, 8, 5, 7, 6, 2, 11, 10, 1]
     ),
     ({"learning_rate": 0.0}, "train.learning_rate=0.0 is too small; set it above 0"),
     ({"warmup_ratio": 5.0}, "train.warmup_ratio=5.0 is no share; set it between 0 and 1"),
-    ({"save_every_steps": 0}, "train.save_every_steps=0 is too small; set it to 1 or more"),
+    ({"save_every_steps": -1}, "train.save_every_steps=-1 is negative; set it to 0 or more"),
     ({"validations": 0}, "train.validations=0 is too small; set it to 1 or more"),
 ])  # fmt: skip
 def test_refuses_with_key_value_and_fix(options: dict[str, Any], message: str):

@@ -2,10 +2,12 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import (
+    AttentionInterface,
     AutoModelForCausalLM,
     BloomConfig,
     Gemma2Config,
@@ -15,8 +17,13 @@ from transformers import (
     Qwen3Config,
 )
 
+from sdx.ranks import rank
+from sdx.training import attention, probe
+from sdx.training.attention import packed_attention
 from tests.tiny import VOCABULARY, tiny_tokenizer
 from tests.training.harness import examples, fit
+from tests.training.killable import Processes
+from tests.training.test_loop import losses, rows_of
 
 SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.2}
 HEADS = {"intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
@@ -47,3 +54,51 @@ def test_trains_as_with_one_example_at_a_time(
     assert len(examples()) > 8  # two steps
     for name, weight in together.items():
         torch.testing.assert_close(weight, alone[name], rtol=0, atol=5e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+class FailsOnce:
+    """Variable-length attention that the device has, and that does not run."""
+
+    def __init__(self) -> None:
+        self.ways: list[bool] = []
+
+    def prepare(self, device: torch.device, varlen: bool = True) -> bool:
+        self.ways.append(varlen)
+        return varlen
+
+    def packed_attention(self, *given: Any, **more: Any) -> Any:
+        if self.ways[-1]:
+            raise RuntimeError("no kernel image is available")
+        return packed_attention(*given, **more)
+
+
+def test_where_variable_length_attention_does_not_run_packs_go_example_by_example(
+    model_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    device = FailsOnce()
+    monkeypatch.setattr(attention, "prepare", device.prepare)
+    AttentionInterface.register(attention.PACKED, device.packed_attention)
+    try:
+        caplog.set_level(logging.INFO, "sdx")
+        fit(model_dir, tmp_path, epochs=1)
+    finally:
+        AttentionInterface.register(attention.PACKED, packed_attention)
+    assert device.ways == [True, False]
+    said = [line for line in caplog.messages if line.startswith("packing")]
+    assert "no variable-length attention, for the model cannot do with packs: no kernel image" in said[0]
+    assert said[1].endswith("attention by example")
+
+
+def on_two_ranks(model_dir: Path, out: Path) -> None:
+    """Rank 1 cannot take packs."""
+    if rank() == 1:
+        probe._obstacle = lambda *_: "no reason"
+    fit(model_dir, out, epochs=1, zero_stage=1)
+
+
+def test_ranks_agree_on_packs(model_dir: Path, tmp_path: Path):
+    processes = Processes(tmp_path / "log", on_two_ranks, model_dir, tmp_path / "run", ranks=2)
+    assert processes.end() == [0, 0], processes.log.read_text()
+    fit(model_dir, tmp_path / "plain", epochs=1)
+    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
+    assert rows_of(tmp_path / "run")[0]["padding_share"] > 0

@@ -1,0 +1,96 @@
+"""The log of a training: `log.jsonl`, the progress bar, and whoever else listens."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from sdx.artifacts import write_rows
+from sdx.config import InputError, TrainConfig
+from sdx.progress import Progress
+from sdx.ranks import is_main
+from sdx.training.throughput import Reading
+
+
+class TrainingLog:
+    """Log file, progress bar and `on_log`; nothing of it on ranks > 0.
+
+    On a GPU a line is written when the next one is due, or before a checkpoint: so the loop waits for what the device
+    did a line ago and not for what it has just been told to do.
+
+    Args:
+        done: what a resumed training goes on from; rows after its step are dropped, for they come again. Those before
+            it are handed to `on_log` once more: a kill may have taken them from whoever was told.
+        steps: of the whole training.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        done: dict[str, Any],
+        steps: int,
+        train: TrainConfig,
+        on_log: Callable[[dict[str, Any]], None] | None,
+    ) -> None:
+        self.done = done
+        self.train = train
+        self.on_log = on_log
+        self.bar = Progress("train", steps, "steps", done=done["step"])
+        self.open_row: tuple[dict[str, Any], Reading] | None = None
+        self.file: TextIO | None = None
+        if is_main():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+            rows = [json.loads(line) for line in lines if line.endswith("\n")]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = [row for row in rows if row["step"] <= done["step"]]
+            write_rows(path, kept)
+            self.file = path.open("a", encoding="utf-8")
+            if on_log:
+                for row in kept:
+                    on_log(row)
+
+    def add(self, known: dict[str, Any], reading: Reading) -> None:
+        self.flush()
+        self.open_row = known, reading
+        if reading.arrived:
+            self.flush()
+
+    def flush(self) -> None:
+        """Raises InputError for a loss that diverged, on every rank."""
+        if self.open_row is None:
+            return
+        known, reading = self.open_row
+        self.open_row = None
+        row = known | reading.row()
+        self.done["loss"] = row["loss"]
+        _refuse_divergence(row, self.train)
+        shown = {"loss": ("loss", ".3f"), "lr": ("learning_rate", ".1e"), "tok/s": ("useful_tokens_per_s", ".0f")}
+        if "mfu" in row:
+            shown["MFU"] = ("mfu", ".0%")
+        self.bar.set_postfix({name: format(row[key], spec) for name, (key, spec) in shown.items()}, refresh=False)
+        if self.file:
+            self.file.write(json.dumps(row) + "\n")
+            self.file.flush()
+            if self.on_log:
+                self.on_log(row)
+
+    def __enter__(self) -> "TrainingLog":
+        return self
+
+    def __exit__(self, error: object, *_rest: object) -> None:
+        try:
+            if error is None:
+                self.flush()
+        finally:
+            self.bar.close()
+            if self.file:
+                self.file.close()
+
+
+def _refuse_divergence(row: dict[str, Any], train: TrainConfig) -> None:
+    if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+        raise InputError(
+            f"train.learning_rate={train.learning_rate} is too high: at step {row['step']} the loss is "
+            f"{row['loss']} and the gradient's norm {row['grad_norm']}; lower it or raise train.warmup_ratio"
+        )

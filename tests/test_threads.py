@@ -1,0 +1,97 @@
+"""How many threads the CPU's kernels get: never more than a process has cores for."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sdx import cgroups, threads
+
+VARIABLES = (
+    *("LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"),
+    *("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"),
+)
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch, tmp_path):
+    """64 cores, no control groups, nothing said."""
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")  # so that what `limit` sets is taken back
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path)
+    monkeypatch.setattr(cgroups, "MEMBERSHIP", tmp_path / "membership")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, 64),
+        ({"SLURM_CPUS_PER_TASK": "12", "LOCAL_WORLD_SIZE": "4"}, 12),
+        ({"SLURM_CPUS_ON_NODE": "64", "LOCAL_WORLD_SIZE": "4"}, 16),  # tasks that see all cores of the job
+        ({"SLURM_CPUS_ON_NODE": "256", "LOCAL_WORLD_SIZE": "4"}, 64),  # bound to cores of their own
+        ({"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "8"}, 8),
+        ({"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "8", "SLURM_CPUS_PER_TASK": "32"}, 4),
+        ({"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "100"}, 1),
+    ],
+)
+def test_cores_of_a_rank(monkeypatch, said, expected):
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert threads.cores() == expected
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        ("0::/pod/box\n", {"pod/cpu.max": "350000 100000\n", "pod/box/cpu.max": "max 100000\n"}, 3),
+        ("0::/pod/box\n", {"cpu.max": "50000 100000\n"}, 1),  # a container that shows its own group as the root
+        ("4:cpu,cpuacct:/box\n", {"cpu/box/cpu.cfs_quota_us": "200000", "cpu/box/cpu.cfs_period_us": "100000"}, 2),
+        ("4:cpu:/box\n", {"cpu/box/cpu.cfs_quota_us": "-1", "cpu/box/cpu.cfs_period_us": "100000"}, 64),
+        ("0::/pod\n", {"pod/cpu.max": "what\n"}, 64),
+    ],
+)
+def test_a_cpu_quota_counts(machine, membership, files, expected):
+    (machine / "membership").write_text(membership)
+    for name, text in files.items():
+        (machine / name).parent.mkdir(parents=True, exist_ok=True)
+        (machine / name).write_text(text)
+    assert threads.cores() == expected
+
+
+def test_what_is_said_stays_but_for_what_torchrun_says_by_itself(monkeypatch):
+    threads.limit()
+    assert (os.environ["OMP_NUM_THREADS"], os.environ["GOMP_SPINCOUNT"]) == ("64", threads.SPINS)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads.limit()
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    threads.limit()
+    assert os.environ["OMP_NUM_THREADS"] == "32"
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    threads.limit()
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+
+
+def test_who_says_how_threads_wait_is_heard(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    threads.limit()
+    assert "GOMP_SPINCOUNT" not in os.environ
+
+
+def test_the_command_starts_with_it():
+    """Before torch is loaded, which reads it once."""
+    code = (
+        "import os, sys; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]);"
+        "sys.argv = ['sdx', '--cfg', 'job']; from sdx.main import main; main();"
+        "assert 'torch' not in sys.modules; names = 'OMP_NUM_THREADS', 'GOMP_SPINCOUNT', 'PYTORCH_ALLOC_CONF';"
+        "print([os.environ[name] for name in names])"
+    )
+    unset = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == str(["1", threads.SPINS, "expandable_segments:True"])

@@ -1,0 +1,31 @@
+"""Room on the disk for what a training writes."""
+
+from collections import namedtuple
+
+import pytest
+
+from sdx.config import Adapter, Optimizer, ShapeConfig, TrainConfig
+from sdx.training import disk
+from tests.training.test_memory import LLAMA2, N
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.mark.parametrize(
+    ("options", "checkpoint"),
+    [({}, 12 * N), ({"optimizer": Optimizer.adamw_8bit}, 6 * N), ({"adapter": Adapter.lora}, 12 * 39_976_960)],
+)
+def test_a_checkpoint_has_the_trained_weights_and_their_moments(options, checkpoint):
+    needed = disk.space(LLAMA2, TrainConfig(batch_size=8, learning_rate=1e-4, **options))
+    assert (needed.checkpoint, needed.model) == (checkpoint, 2 * N)
+    assert needed.total == 3 * checkpoint + 2 * N
+
+
+def test_too_little_room_is_warned_of_with_numbers(monkeypatch, tmp_path):
+    needed = disk.space(ShapeConfig(parameters=N), TrainConfig(batch_size=8, learning_rate=1e-4))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: Usage(0, 0, 300e9))
+    assert disk.shortage(needed, tmp_path) == ""
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: Usage(0, 0, 40e9))
+    assert disk.shortage(needed, tmp_path / "not" / "there").startswith(
+        "cache_dir has 40 GB free, and the training may write 3 checkpoints of 81 GB and a model of 13 GB; free some"
+    )

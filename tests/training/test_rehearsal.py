@@ -1,0 +1,126 @@
+"""A micro-batch that does not fit the memory is halved, and the result is that of an undisturbed training.
+
+The CPU has no error for memory that is used up: a forward pass that raises CUDA's stands for it.
+"""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from sdx.config import Adapter, InputError, Precision
+from sdx.ranks import rank
+from sdx.training import checkpoints, rehearsal
+from sdx.training.engine import Trained
+from sdx.training.layout import Layout
+from sdx.training.rehearsal import fullest, halved
+from tests.training.harness import examples, fit
+from tests.training.killable import Processes
+from tests.training.test_loop import assert_close, losses, rows_of
+
+LAYOUTS = [
+    {"zero_stage": 0},
+    {"zero_stage": 1, "precision": Precision.bf16, "adapter": Adapter.lora, "lora_dropout": 0.1},
+    {"zero_stage": 2, "offload_optimizer": True},
+    {"zero_stage": 3, "activation_checkpointing": True},
+]
+ROOM = 45
+"""Tokens that fit the pretended memory; the longest example has 24."""
+
+
+@contextmanager
+def memory(most: float, device: str = "cpu", from_step: int = 0):
+    """A device on which a forward pass over more tokens fails.
+
+    Args:
+        from_step: so many micro-batches go well, whatever their size.
+    """
+    forward, kinds = Trained.forward, rehearsal.CAN_RUN_OUT
+    passes = []
+
+    def limited(self, batch):
+        passes.append(1)
+        if torch.is_grad_enabled() and len(passes) > from_step and batch["inputs"]["input_ids"].numel() > most:
+            raise torch.OutOfMemoryError("stands for a full GPU")
+        return forward(self, batch)
+
+    Trained.forward, rehearsal.CAN_RUN_OUT = limited, {device}
+    try:
+        yield
+    finally:
+        Trained.forward, rehearsal.CAN_RUN_OUT = forward, kinds
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_rehearsal_leaves_no_trace(model_dir, tmp_path, layout):
+    plain, _ = fit(model_dir, tmp_path / "plain", **layout)
+    with memory(most=1000):
+        rehearsed, _ = fit(model_dir, tmp_path / "rehearsed", **layout)
+    assert_close(rehearsed, plain, 0.0)
+    assert losses(tmp_path / "rehearsed") == losses(tmp_path / "plain")
+
+
+def test_a_micro_batch_that_does_not_fit_is_halved(model_dir, tmp_path, caplog):
+    plain, _ = fit(model_dir, tmp_path / "plain", micro_batch_tokens=ROOM)
+    with memory(ROOM):
+        ours, _ = fit(model_dir, tmp_path / "halved", micro_batch_tokens=4 * ROOM)
+    assert [line for line in caplog.messages if "do not fit" in line] == [
+        "engine       packs of 180 tokens do not fit the GPU's memory; going on with 90",
+        "engine       packs of 90 tokens do not fit the GPU's memory; going on with 45",
+    ]
+    assert_close(ours, plain, 0.0)
+
+
+def test_memory_that_runs_out_later_costs_the_steps_since_the_last_checkpoint(model_dir, tmp_path):
+    plain, _ = fit(model_dir, tmp_path / "plain", micro_batch_tokens=ROOM)
+    with memory(ROOM, device="none", from_step=6):  # two of the probe, one of the objective, then 3 micro-batches
+        ours, summary = fit(model_dir, tmp_path / "later", micro_batch_tokens=2 * ROOM, save_every_steps=1)
+    assert summary["steps"] == 4
+    assert [row["step"] for row in rows_of(tmp_path / "later")] == [1, 2, 3, 4]
+    assert_close(ours, plain, 1e-6)
+
+
+def test_an_example_that_does_not_fit_by_itself_is_an_error_with_fixes(model_dir, tmp_path):
+    with (
+        memory(10),
+        pytest.raises(InputError, match=r"longest training example, 24 tokens, .* scale.max_length_tokens"),
+    ):
+        fit(model_dir, tmp_path, micro_batch_tokens=40)
+
+
+def test_a_model_that_does_not_fit_is_an_error_that_does_not_speak_of_examples(model_dir, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("stands for a full GPU")
+
+    monkeypatch.setattr(checkpoints, "restore", full)
+    with pytest.raises(InputError, match=r"the model and its optimizer do not fit .* engine.zero_stage=0 .*lora"):
+        fit(model_dir, tmp_path)
+
+
+def on_two_ranks(model_dir, out, most):
+    with memory(most if rank() == 1 else 1000):
+        fit(model_dir, out, zero_stage=1, micro_batch_tokens=2 * ROOM)
+
+
+def test_the_memory_of_one_rank_halves_the_micro_batch_of_all(model_dir, tmp_path):
+    processes = Processes(tmp_path / "log", on_two_ranks, model_dir, tmp_path / "run", ROOM, ranks=2)
+    assert processes.end() == [0, 0], processes.log.read_text()
+    fit(model_dir, tmp_path / "plain")
+    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
+
+
+def test_the_fullest_micro_batch_has_the_longest_examples():
+    assert fullest([5, 9, 3, 7], 16, packed=True) == [1, 3]
+    assert fullest([5, 9, 3, 7], 18, packed=False) == [1, 3]
+    assert fullest([5, 9, 3, 7], 17, packed=False) == [1]
+    assert fullest([5, 9, 3, 7], 4, packed=True) == [1]
+    assert fullest([5, 9], 100, packed=True) == [1, 0]
+    lengths = [len(one.input_ids) for one in examples()]
+    assert max(lengths) == 24
+
+
+def test_half_a_micro_batch_still_holds_the_longest_example():
+    assert halved(Layout(micro_batch_tokens=100), 20).micro_batch_tokens == 50
+    assert halved(Layout(micro_batch_tokens=100), 70).micro_batch_tokens == 70
+    with pytest.raises(InputError, match="70 tokens"):
+        halved(Layout(micro_batch_tokens=1), 70)

@@ -1,0 +1,48 @@
+"""What a training leaves in memory: nothing. After it the same process answers questions, and trains once more."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from sdx.config import Adapter, Precision
+from sdx.training.quiet import deepspeed
+from tests.training.harness import fit
+
+CASES = {
+    "zero0": {"zero_stage": 0},
+    "zero1": {"zero_stage": 1, "precision": Precision.bf16},
+    "zero2": {"zero_stage": 2},
+    "zero3": {"zero_stage": 3, "activation_checkpointing": True},
+    "lora": {"zero_stage": 1, "precision": Precision.bf16, "adapter": Adapter.lora},
+}
+
+
+def alive() -> tuple[int, int]:
+    """Engines, and the bytes of all tensors' storages, each counted once; garbage that nobody collected counts."""
+    objects = gc.get_objects()
+    engines = [one for one in objects if type(one) is deepspeed.DeepSpeedEngine]
+    storages = {}
+    for one in objects:
+        if isinstance(one, torch.Tensor) and one.layout is torch.strided and one.device.type != "meta":
+            storages[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
+    return len(engines), sum(storages.values())
+
+
+@pytest.fixture(autouse=True)
+def collected_by_the_training_alone() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_training_gives_its_memory_back(model_dir, tmp_path, name):
+    fit(model_dir, tmp_path / "warm", epochs=1, **CASES[name])  # what the libraries keep once and for all
+    gc.collect()
+    engines, before = alive()
+    for number in (1, 2):
+        fit(model_dir, tmp_path / str(number), epochs=1, **CASES[name])[0].clear()
+        assert alive() == (engines, before)
+    assert engines == 0
