@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from torch import distributed as dist
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
+PATIENCE_S = 1800.0
+"""How long ranks wait for each other where nothing is wrong: one may validate, or write a checkpoint, alone."""
 
 
 class Preempted(SystemExit):
@@ -142,10 +145,13 @@ class Preemption:
         self._agreed = self.most(self._noted)
         return self._agreed > 0
 
-    def most(self, number: int) -> int:
+    def most(self, number: int, patience_s: float = PATIENCE_S) -> int:
         """The largest of what the ranks give, all of which call it.
 
         They agree on the CPU: on CUDA the ranks wait for each other here, but none for its device.
+
+        Raises:
+            RuntimeError: the others have not come for so long.
         """
         if world_size() == 1:
             return number
@@ -153,7 +159,8 @@ class Preemption:
         from torch import distributed as dist
 
         given = torch.tensor(number)
-        dist.all_reduce(given, op=dist.ReduceOp.MAX, group=self._group)
+        work = dist.all_reduce(given, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
+        work.wait(timedelta(seconds=patience_s))
         return int(given)
 
     def leave(self, kept: str) -> Preempted:

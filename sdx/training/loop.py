@@ -190,7 +190,7 @@ class _Training:
         if model.device.type in rehearsal.CAN_RUN_OUT:
             TrainedState(model)  # which gives the optimizer the memory that it would take in its first step
             places = fullest(self.lengths, layout.micro_batch_tokens, packed)
-            rehearse(model, self._inputs(model, places), preemption)
+            rehearse(model, self._inputs(model, places), layout, preemption)
 
     def _inputs(self, model: deepspeed.DeepSpeedEngine, places: Sequence[int]) -> dict[str, Any]:
         batch = self.objective.collate([self.examples[place] for place in places], model.module.packed)

@@ -20,17 +20,22 @@ CAN_RUN_OUT = {"cuda"}
 """Types of devices that say so when their memory is used up. A CPU's process is killed instead."""
 
 
+STUCK_S = 120.0
+"""After so long the other ranks, which may be compiling their layers, are not expected to come any more. Ours."""
+
+
 class TooLargeError(AgreedError):
     """A micro-batch does not fit the memory of some rank."""
 
 
-def rehearse(engine: deepspeed.DeepSpeedEngine, batch: dict[str, Any], preemption: Preemption) -> None:
+def rehearse(engine: deepspeed.DeepSpeedEngine, batch: dict[str, Any], layout: Layout, preemption: Preemption) -> None:
     """A forward and a backward pass over `batch`, the largest that the training can have. No weight changes.
 
     All ranks call it. The gradients are zeros: they are those of 0 times the loss.
 
     Raises:
         TooLargeError: on all ranks, where the memory of one does not suffice.
+        InputError: it is the memory of this rank alone, and the others wait for it to share weights or gradients.
     """
     full = False
     engine.set_gradient_accumulation_boundary(False)
@@ -39,7 +44,11 @@ def rehearse(engine: deepspeed.DeepSpeedEngine, batch: dict[str, Any], preemptio
         engine.backward(loss * 0.0)
     except torch.OutOfMemoryError:
         full = True
-    if preemption.most(int(full)):
+    try:
+        agreed = preemption.most(1, STUCK_S) if full else preemption.most(0)
+    except RuntimeError:
+        raise out_of_memory(layout, laid_out=True) from None
+    if agreed:
         raise TooLargeError
     if engine.zero_optimization_stage() == 0:  # so that AdamW leaves out what the first step gives no gradient
         engine.module.zero_grad()

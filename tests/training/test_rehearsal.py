@@ -3,6 +3,7 @@
 The CPU has no error for memory that is used up: a forward pass that raises CUDA's stands for it.
 """
 
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -10,13 +11,14 @@ import torch
 
 from sdx.config import Adapter, InputError, Precision
 from sdx.ranks import rank
-from sdx.training import checkpoints, rehearsal
+from sdx.training import checkpoints, loop, rehearsal
 from sdx.training.engine import Trained
 from sdx.training.layout import Layout
 from sdx.training.rehearsal import fullest, halved
 from tests.training.harness import examples, fit
 from tests.training.killable import Processes
 from tests.training.test_loop import assert_close, losses, rows_of
+from tests.training.test_release import alive
 
 LAYOUTS = [
     {"zero_stage": 0},
@@ -60,14 +62,22 @@ def test_the_rehearsal_leaves_no_trace(model_dir, tmp_path, layout):
     assert losses(tmp_path / "rehearsed") == losses(tmp_path / "plain")
 
 
-def test_a_micro_batch_that_does_not_fit_is_halved(model_dir, tmp_path, caplog):
+def test_a_micro_batch_that_does_not_fit_is_halved(model_dir, tmp_path, caplog, monkeypatch):
+    def build_and_see(*given):
+        engines.append(alive()[0])
+        return build(*given)
+
+    engines: list[int] = []
+    build = loop.build
     plain, _ = fit(model_dir, tmp_path / "plain", micro_batch_tokens=ROOM)
+    monkeypatch.setattr(loop, "build", build_and_see)
     with memory(ROOM):
         ours, _ = fit(model_dir, tmp_path / "halved", micro_batch_tokens=4 * ROOM)
     assert [line for line in caplog.messages if "do not fit" in line] == [
         "engine       packs of 180 tokens do not fit the GPU's memory; going on with 90",
         "engine       packs of 90 tokens do not fit the GPU's memory; going on with 45",
     ]
+    assert engines == [0, 0, 0]  # the one before has given its memory back
     assert_close(ours, plain, 0.0)
 
 
@@ -107,6 +117,24 @@ def test_the_memory_of_one_rank_halves_the_micro_batch_of_all(model_dir, tmp_pat
     assert processes.end() == [0, 0], processes.log.read_text()
     fit(model_dir, tmp_path / "plain")
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
+
+
+def stuck_on_two_ranks(model_dir, out):
+    """Rank 0 has memory enough, and waits for rank 1 as in a collective of stage 3."""
+    rehearsal.STUCK_S = 0.5
+    forward = Trained.forward
+    if rank() == 0:
+        Trained.forward = lambda self, batch: (torch.is_grad_enabled() and time.sleep(5), forward(self, batch))[1]
+    with memory(ROOM if rank() == 1 else 1000):
+        fit(model_dir, out, zero_stage=1, micro_batch_tokens=2 * ROOM)
+
+
+def test_a_rank_does_not_wait_for_others_that_wait_for_it(model_dir, tmp_path):
+    processes = Processes(tmp_path / "log", stuck_on_two_ranks, model_dir, tmp_path / "run", ranks=2)
+    assert processes.end() == [1, 1]
+    assert "rank 1 ran out of GPU memory with packs of 90 tokens; with engine.micro_batch_tokens=45" in (
+        processes.log.read_text()
+    )
 
 
 def test_the_fullest_micro_batch_has_the_longest_examples():
