@@ -107,6 +107,7 @@ def test_cells_at_once_share_the_cores_without_gpus(tmp_path: Path, monkeypatch:
     assert alone.keys() == os.environ.keys()
 
 
-def test_more_jobs_than_gpus(driver: None, tmp_path: Path):
+def test_more_jobs_than_gpus(driver: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(LocalLauncher, "_wait", lambda *_: pytest.fail("started a cell"))
     with pytest.raises(InputError, match=r"hydra\.launcher\.jobs=5 exceeds the 4 GPUs here"):
         LocalLauncher(5).run([cell(tmp_path)])
