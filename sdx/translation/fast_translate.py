@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,6 @@ from typing import Any
 import regex
 
 from sdx.config import InputError
-from sdx.threads import cores
 from sdx.translation import segment
 from sdx.translation.base import Translator
 
@@ -82,7 +82,7 @@ class FastTranslate(Translator):
         """Translations of single sentences, without regard to layout and protected spans."""
         self._check(source, target)
         engine = _engine(source, target)
-        with ThreadPoolExecutor(cores()) as threads:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
             return list(threads.map(lambda sentence: _translate(engine, sentence, source), sentences))
 
     def _check(self, source: str, target: str) -> None:
