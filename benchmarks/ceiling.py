@@ -21,7 +21,7 @@ def matmul(model_dir: str) -> dict[str, Any]:
     import torch
 
     from sdx.models.shape import shape_in
-    from sdx.training.throughput import PEAK_FLOPS
+    from sdx.training.hardware import PEAK_FLOPS, of_gpu
 
     shape = shape_in(Path(model_dir))
     assert shape
@@ -34,7 +34,7 @@ def matmul(model_dir: str) -> dict[str, Any]:
             right = torch.randn(n, k, device=device, dtype=torch.bfloat16).T
             best = max(best, (2 * m * k * n / _seconds(left, right), (m, k, n)))
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    stated = next((flops for gpu, flops in PEAK_FLOPS.items() if gpu in name), None)
+    stated = of_gpu(name, PEAK_FLOPS)
     return {"flops_per_s": best[0], "shape": best[1], "device": name, "vendor_flops_per_s": stated}
 
 

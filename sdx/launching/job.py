@@ -1,12 +1,10 @@
 """A cell as a job of SLURM: one process for each rank, started by srun through submitit."""
 
 import os
-import platform
 import signal
 import subprocess
 import sys
 import time
-import traceback
 from contextlib import suppress
 from logging import getLogger
 from pathlib import Path
@@ -35,18 +33,18 @@ class CellJob:
         overrides: what follows `python -m sdx`.
         run_dir: the cell's.
         grace_s: how long rank 0 may take to finish its batch after SIGUSR2.
+        code: the copy of sdx that has to run; none for what Python finds.
     """
 
-    def __init__(self, overrides: list[str], run_dir: Path, grace_s: float) -> None:
-        self.overrides, self.run_dir, self.grace_s = overrides, run_dir, grace_s
+    def __init__(self, overrides: list[str], run_dir: Path, grace_s: float, code: Path | None) -> None:
+        self.overrides, self.run_dir, self.grace_s, self.code = overrides, run_dir, grace_s, code
 
     def __call__(self) -> None:
+        self._check_code()
         from submitit.helpers import TorchDistributedEnvironment
 
         os.environ.pop("MASTER_PORT", None)  # of the job from which this one was submitted
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-        cores = min(int(os.environ.get("SLURM_CPUS_PER_TASK", "1")), len(os.sched_getaffinity(0)))
-        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
         sys.argv = ["sdx", *self.overrides]
         from sdx.main import main
         from sdx.preemption import Preempted
@@ -64,10 +62,17 @@ class CellJob:
         except SystemExit as stop:
             if stop.code:
                 raise CellFailed(f"exit code {stop.code}") from None
-        except Exception:
-            if not first:
-                self._tell()
-            raise
+
+    def _check_code(self) -> None:
+        here = Path(__file__).parents[2]
+        if self.code and here.resolve() != self.code.resolve():
+            error = (
+                f"sdx runs from {here} instead of its snapshot {self.code}: hydra.launcher.python has to hand "
+                "PYTHONPATH on, and before Python 3.11 the directory it starts in comes first"
+            )
+            with suppress(OSError):
+                (self.run_dir / ERROR).write_text(f"{error}\n", encoding="utf-8")
+            raise CellFailed(error)
 
     def checkpoint(self) -> Any:
         from submitit.helpers import DelayedSubmission
@@ -79,14 +84,6 @@ class CellJob:
         asked = number is signal.SIGUSR2
         signal.signal(signal.SIGTERM, signal.SIG_DFL if asked else signal.SIG_IGN)  # after SIGUSR2: rank 0 is done
         time.sleep(self.grace_s if asked else GONE_S)
-
-    def _tell(self) -> None:
-        """The state file is rank 0's, which srun is about to kill."""
-        rank, host = os.environ["RANK"], platform.node()
-        said = traceback.format_exc().rstrip()
-        with suppress(OSError):
-            last = said.splitlines()[-1]
-            (self.run_dir / ERROR).write_text(f"{said}\nrank {rank} on {host}: {last}\n", encoding="utf-8")
 
 
 def requeue(first: bool) -> None:

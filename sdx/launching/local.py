@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from queue import SimpleQueue
 from signal import SIGTERM
@@ -14,7 +15,9 @@ from signal import SIGTERM
 from sdx.config import InputError
 from sdx.launching.base import CellLauncher, end, start
 from sdx.launching.cells import Ending, SweepCell, forget, judge
+from sdx.planning.hardware import driver_gpus
 from sdx.preemption import listening
+from sdx.threads import cores
 
 LOG = "output.log"
 LOOK_S = 0.2
@@ -37,7 +40,7 @@ class LocalLauncher(CellLauncher):
     def run(self, cells: Sequence[SweepCell]) -> None:
         if not cells:
             return
-        gpus = _gpus()
+        gpus = visible_gpus()
         if gpus and self.jobs and self.jobs > len(gpus):
             raise InputError(f"hydra.launcher.jobs={self.jobs} exceeds the {len(gpus)} GPUs here; lower it")
         jobs = min(self.jobs or len(gpus) or 1, len(cells))
@@ -48,7 +51,7 @@ class LocalLauncher(CellLauncher):
         def run(cell: SweepCell) -> None:
             gpu = places.get()
             try:
-                self._run(cell, gpu, alone=jobs == 1)
+                self._run(cell, gpu, jobs)
             finally:
                 places.put(gpu)
 
@@ -69,10 +72,11 @@ class LocalLauncher(CellLauncher):
         for one in running:
             one.result()
 
-    def _run(self, cell: SweepCell, gpu: str | None, alone: bool) -> None:
-        """One cell; its output goes to the terminal where it is alone there."""
+    def _run(self, cell: SweepCell, gpu: str | None, jobs: int) -> None:
+        """One cell of as many at once as there are jobs; a cell that is alone writes to the terminal."""
         if self._leaving.is_set():
             return
+        alone = jobs == 1
         cell.run_dir.mkdir(parents=True, exist_ok=True)
         cell.log = None if alone else cell.run_dir / LOG
         forget(cell.run_dir)
@@ -80,8 +84,8 @@ class LocalLauncher(CellLauncher):
         environment = dict(os.environ)
         if gpu:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        elif not alone:
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (self.jobs or 1))))
+        if not alone:
+            environment["OMP_NUM_THREADS"] = str(_threads(jobs))
         code = self._wait([sys.executable, "-m", "sdx", *cell.overrides], environment, cell.log)
         judge(cell, os.EX_TEMPFAIL if self._leaving.is_set() and code == -SIGTERM else code)  # it did not listen yet
         if cell.ending is not Ending.done or not alone:
@@ -100,10 +104,18 @@ class LocalLauncher(CellLauncher):
         return process.wait()
 
 
-def _gpus() -> list[str]:
-    """Names of the GPUs that this process may use, for CUDA_VISIBLE_DEVICES."""
-    import torch
+def _threads(jobs: int) -> int:
+    """A cell's share of the cores, or what the environment gives if that is less."""
+    share = max(1, cores() // jobs)
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(given), share) if given.isdecimal() else share
 
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that this process may use, for CUDA_VISIBLE_DEVICES. CUDA ends the list at an unknown one."""
+    present = [str(number) for number in range(len(driver_gpus()))]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = torch.cuda.device_count()
-    return visible.split(",")[:count] if visible else [str(number) for number in range(count)]
+    if visible is None or not present:
+        return present
+    names = (name.strip() for name in visible.split(","))
+    return list(takewhile(lambda name: name in present or name.startswith(("GPU-", "MIG-")), names))

@@ -16,9 +16,11 @@ from typing import Any
 
 from sdx.artifacts import write_json
 from sdx.config import InputError
+from sdx.launching import snapshot
 from sdx.launching.base import CellLauncher, end, start
 from sdx.launching.cells import SweepCell, forget, judge
 from sdx.launching.job import CellJob
+from sdx.launching.sbatch import check, parameters
 from sdx.scheduler import Queue, end_of, most_in_an_array, squeue
 from sdx.watch import JOB, launched
 
@@ -26,7 +28,7 @@ log = getLogger("sdx")
 
 SCANCEL_S = 20
 FOLDER = "slurm"
-"""In runs_dir: the scripts and the logs of the jobs."""
+"""In runs_dir: the scripts and the logs of the jobs, and copies of sdx."""
 REQUEUES = 10_000
 """That submitit allows."""
 DEAF = 'trap "" USR2; exec "$0" "$@"'
@@ -50,12 +52,14 @@ class SlurmLauncher(CellLauncher):
         self.poll_s = poll_s
         if not shutil.which("sbatch"):
             raise InputError("hydra/launcher=slurm finds no sbatch here; run it where jobs are submitted or take local")
+        if options["snapshot"] and sys.version_info < (3, 11) and Path("sdx").is_dir():
+            raise InputError(
+                "hydra.launcher.snapshot=true: before Python 3.11 jobs would import the sdx of the directory that they "
+                "are launched from; launch from another one, or with Python 3.11"
+            )
+        self.code: Path | None = None
         for where, given in (("", options), ("prepare.", {**options, **self.prepare})):
-            if (time_min := given["time_min"]) * 60 <= given["signal_delay_s"]:
-                raise InputError(
-                    f"hydra.launcher.{where}time_min={time_min} leaves no time before the signal that comes "
-                    f"hydra.launcher.{where}signal_delay_s={given['signal_delay_s']} before the end; raise it"
-                )
+            check(given, f"hydra.launcher.{where}")
 
     def run(self, cells: Sequence[SweepCell]) -> None:
         queue = _queue(job for cell in cells for job in _jobs(cell))
@@ -69,6 +73,9 @@ class SlurmLauncher(CellLauncher):
         for cell in cells:
             if cell.run_dir in jobs:
                 log.info("%-12s %s  is in the queue as job %s", "slurm", cell.name, jobs[cell.run_dir])
+        if new and self.options["snapshot"]:
+            self.code = snapshot.take(_folder(new))
+            log.info("%-12s the jobs run the copy of sdx in %s", "slurm", self.code)
         for first in range(0, len(new), most := most_in_an_array()):
             jobs |= self._submit(new[first : first + most])
         try:
@@ -110,13 +117,16 @@ class SlurmLauncher(CellLauncher):
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         python = options["python"] or shlex.quote(sys.executable)
-        folder = cells[0].run_dir.parent / FOLDER
-        executor = SlurmExecutor(folder, max_num_timeout=REQUEUES, python=f"bash -c {shlex.quote(DEAF)} {python}")
+        shell = f"{_export(self.code)}{DEAF}"
+        executor = SlurmExecutor(
+            _folder(cells), max_num_timeout=REQUEUES, python=f"bash -c {shlex.quote(shell)} {python}"
+        )
+        grace_s = options["signal_delay_s"] / 2
         try:
-            executor.update_parameters(**_parameters(options, after))
+            executor.update_parameters(**parameters(options, after))
             with executor.batch():
                 jobs = [
-                    executor.submit(CellJob([*cell.overrides, *more], cell.run_dir, options["signal_delay_s"] / 2))
+                    executor.submit(CellJob([*cell.overrides, *more], cell.run_dir, grace_s, self.code))
                     for cell in cells
                 ]
             [job.job_id for job in jobs]
@@ -179,6 +189,17 @@ def _waited_for(cell: SweepCell, queue: Mapping[str, tuple[str, str]]) -> str | 
     return None
 
 
+def _folder(cells: Sequence[SweepCell]) -> Path:
+    return cells[0].run_dir.parent / FOLDER
+
+
+def _export(code: Path | None) -> str:
+    """Shell that has Python import that copy of sdx, and not one in the directory where the job starts."""
+    if code is None:
+        return ""
+    return f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}; "
+
+
 def _array_id(jobs: Sequence[Any]) -> str:
     return str(jobs[0].job_id.split("_")[0])
 
@@ -205,27 +226,3 @@ def _queue(jobs: Iterable[str]) -> dict[str, tuple[str, str]] | None:
     if found is None:
         return None
     return {job: (where.value, why) for job, (where, why) in found.items() if where is not Queue.gone}
-
-
-def _parameters(options: Mapping[str, Any], after: str | None) -> dict[str, Any]:
-    """For submitit, which names them as sbatch does, more or less."""
-    gpus, cpus = options["gpus_per_node"], options["cpus_per_task"]
-    more = {"requeue": True, **options["sbatch"]}
-    if after:
-        more |= {"dependency": after, "kill-on-invalid-dep": "yes"}
-    named = {name: options[name] for name in ("partition", "account", "qos", "constraint", "cpus_per_task", "nodes")}
-    return {
-        **named,
-        "job_name": "sdx",
-        "time": options["time_min"],
-        "gpus_per_node": gpus or None,
-        "ntasks_per_node": options["tasks_per_node"] or gpus or 1,
-        "mem": f"{options['mem_gb']}G" if options["mem_gb"] else None,
-        "setup": list(options["setup"]) or None,
-        "signal_delay_s": options["signal_delay_s"],
-        "array_parallelism": options["array_parallelism"],
-        "stderr_to_stdout": True,
-        "wckey": None,  # submitit would name itself
-        "srun_args": ["--kill-on-bad-exit=1", *([f"--cpus-per-task={cpus}"] if cpus else [])],  # srun inherits it not
-        "additional_parameters": more,
-    }

@@ -5,12 +5,12 @@ assumptions of ours, not measurements; what is said of a CPU was measured with S
 """
 
 import math
-import os
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
 
-from sdx.training.hardware import PEAK_FLOPS, Hardware, can_compile, host_bytes
+from sdx.threads import cores
+from sdx.training.hardware import PEAK_FLOPS, Hardware, can_compile, host_bytes, of_gpu
 from sdx.training.memory import GIB
 
 GPU_SHARE = 0.35
@@ -87,25 +87,29 @@ def _gpu(name: str, peak_bytes_per_s: float, memory_gib: float) -> Device:
 GPUS = {
     gpu.name: gpu
     for gpu in (
+        _gpu("GH200", 4.0e12, 96),
+        _gpu("H200 NVL", 4.8e12, 141),
         _gpu("H200", 4.8e12, 141),
+        _gpu("H100 NVL", 3.9e12, 94),
+        _gpu("H100 PCIe", 2.0e12, 80),
         _gpu("H100", 3.35e12, 80),
         _gpu("A100", 2.0e12, 80),
         _gpu("A10G", 0.6e12, 24),
         _gpu("RTX 4090", 1.0e12, 24),
     )
 }
-"""By a part of the name that the driver gives: SXM boards where there are several."""
+"""By a part of the name that the driver gives, as `PEAK_FLOPS`; a name that says no more is of an SXM board."""
 REFERENCE = GPUS["H100"]
 
 
 def cpu() -> Device:
     """The cores that this process may use, as fast each as those that were measured."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = cores()
     return Device(
-        f"CPU, {cores} cores",
-        cores * CORE_TRAIN_FLOPS,
-        cores * CORE_READ_FLOPS,
-        cores * CORE_DECODE_FLOPS,
+        f"CPU, {count} cores",
+        count * CORE_TRAIN_FLOPS,
+        count * CORE_READ_FLOPS,
+        count * CORE_DECODE_FLOPS,
         CPU_BYTES_PER_S,
         0.0,
         CPU_LOAD_BYTES_PER_S,
@@ -114,19 +118,24 @@ def cpu() -> Device:
 
 
 def visible_gpu() -> tuple[str, str] | None:
-    """(name, memory) of this machine's first GPU as its driver gives them; none without a driver.
+    """(name, memory) of this machine's first GPU as its driver gives them; none without a driver."""
+    return next(iter(driver_gpus()), None)
+
+
+def driver_gpus() -> list[tuple[str, str]]:
+    """(name, memory) of each GPU of this machine as its driver gives them; empty without a driver.
 
     Asks `nvidia-smi`, because importing torch for the question takes seconds.
     """
     if not shutil.which("nvidia-smi"):
-        return None
+        return []
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
-        return None
-    name, _, memory = next(iter(answer.stdout.splitlines()), "").partition(", ")
-    return (name, memory) if name else None
+        return []
+    rows = (line.partition(", ") for line in answer.stdout.splitlines())
+    return [(name, memory) for name, _, memory in rows if name]
 
 
 def machines(gpu: tuple[str, str] | None, ranks: int, parameters: int) -> list[Machine]:
@@ -137,7 +146,7 @@ def machines(gpu: tuple[str, str] | None, ranks: int, parameters: int) -> list[M
         ranks: of this launch.
         parameters: of the backbone.
     """
-    known = next((device for name, device in GPUS.items() if gpu and name in gpu[0]), None)
+    known = of_gpu(gpu[0], GPUS) if gpu else None
     if known and gpu:
         if (mebibytes := gpu[1].partition(" ")[0]).isdecimal():
             known = replace(known, memory_bytes=int(mebibytes) * 2**20)

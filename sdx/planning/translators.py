@@ -1,7 +1,6 @@
 """What translating asks of the hardware, engine by engine."""
 
 import math
-import os
 from dataclasses import replace
 
 from sdx.artifacts import Step, Store
@@ -9,6 +8,7 @@ from sdx.config import Config, ShapeConfig
 from sdx.models.shape import shape_in
 from sdx.planning.lengths import SENTENCE_TOKENS
 from sdx.planning.times import Work
+from sdx.threads import usable_cores
 
 NLLB = {
     "nllb_600m": ShapeConfig(615_073_792, 12, 1024, 4096, 1024, 256_206),
@@ -38,7 +38,7 @@ def translating(
     engine = str(step.config["translator"])
     given = config.mt if config.mt and config.mt.name == engine else config.translator
     if rate := CORE_TOKENS_PER_S.get(engine):
-        return Work(seconds=rows * english / (rate * (os.cpu_count() or 1)))
+        return Work(seconds=rows * english / (rate * usable_cores()))
     sentences = rows * math.ceil(english / SENTENCE_TOKENS)
     batch = config.generator.batch_size if engine == SELF else getattr(given, "batch_size", BATCH)
     batches = math.ceil(sentences / batch)

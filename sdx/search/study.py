@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from sdx import locks
 from sdx.artifacts import write_json
 from sdx.config import InputError
 from sdx.search.space import Space
@@ -115,6 +116,7 @@ def opened(directory: Path, name: str, search: Search, space: Space, seed: int) 
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directory.mkdir(parents=True, exist_ok=True)
+    locks.check(directory, f"hydra.sweeper.storage={directory}")
     journal = directory / f"{name}.journal"
     lock = FileLock(directory / f"{name}.lock")
     try:

@@ -4,23 +4,37 @@ import os
 import shutil
 import sys
 import sysconfig
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 from sdx import cgroups
 from sdx.ranks import world_size
 
 PEAK_FLOPS = {
+    "GB200": 2500e12,
     "B200": 2250e12,
+    "GH200": 989e12,
+    "H200 NVL": 835e12,
     "H200": 989e12,
+    "H100 NVL": 835e12,
+    "H100 PCIe": 756e12,
     "H100": 989e12,
     "A100": 312e12,
     "L40S": 362e12,
     "A10G": 70e12,
     "RTX 4090": 165e12,
 }
-"""Dense bf16 with fp32 accumulation, the vendor's figure, by a part of the name that the driver gives."""
+"""Dense bf16 with fp32 accumulation, the vendor's figure, by a part of the name that the driver gives; see `of_gpu`."""
+T = TypeVar("T")
+
+
+def of_gpu(name: str, table: Mapping[str, T]) -> T | None:
+    """What a table has for a GPU: under the longest of its keys that is in the driver's name."""
+    key = max((part for part in table if part in name), key=len, default=None)
+    return table[key] if key else None
 
 
 @dataclass(frozen=True)

