@@ -54,7 +54,7 @@ class Job:
             batch_size=self.batch_size,
             learning_rate=LEARNING_RATE,
             keep_groups=False,
-            save_every_steps=self.warmup_steps + self.steps + 1,
+            save_every_minutes=0.0,
         )
 
 
