@@ -48,8 +48,8 @@ def keep(folder: Path, about: Mapping[str, Any], figures: Mapping[str, float]) -
         losses = worse(figures, old["figures"])
         lines += [f"warning: {loss}" for loss in losses]
         lines.append(
-            f"{len(losses)} of {len(figures) - len(new)} figures are worse by more than {WORSE:.0%} than on {old['date']}; "
-            f"to accept these figures: mv {latest} {path}"
+            f"{len(losses)} of {len(figures) - len(new)} figures are worse by more than {WORSE:.0%} than on "
+            f"{old['date']}; to accept these figures: mv {latest} {path}"
         )
     return lines
 

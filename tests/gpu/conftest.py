@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import gpu_baseline
 from benchmarks.models import random_model
-from tests.gpu.machine import CUDA, DECODING, DEVICE, TRAINED
+from tests.gpu.machine import CUDA, DECODING, DEVICE, TRAINED, warm
 from tests.tiny import tiny_model, tiny_tokenizer
 
 FOLDER = Path(__file__).parents[2] / "benchmarks/gpu"
@@ -27,10 +27,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def warm() -> None:
-    """cuBLAS keeps a workspace for the forward and one for the backward pass; that is no leak of what is tested."""
-    square = torch.ones(64, 64, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
-    (square @ square).sum().backward()
+def warmed() -> None:
+    warm(DEVICE)
 
 
 @pytest.fixture(scope="session")

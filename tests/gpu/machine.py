@@ -8,7 +8,6 @@ import torch
 CUDA = torch.cuda.is_available()
 GPUS = torch.cuda.device_count()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
-MB = 10**6
 
 needs_cuda = pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
 needs_two_gpus = pytest.mark.skipif(GPUS < 2, reason="needs two GPUs")
@@ -44,8 +43,14 @@ TRANSLATING: dict[str, Any] = (
 """Of `tests.tiny.tiny_nllb`."""
 
 
+def warm(device: torch.device) -> None:
+    """cuBLAS keeps a workspace for the forward and one for the backward pass, which no training gives back."""
+    square = torch.ones(64, 64, device=device, dtype=torch.bfloat16, requires_grad=True)
+    (square @ square).sum().backward()
+
+
 def allocated_bytes() -> int:
-    """By PyTorch on the GPU, when all that can go is gone."""
+    """By PyTorch on the current GPU, when all that can go is gone."""
     import gc
 
     gc.collect()

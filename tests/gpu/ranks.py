@@ -1,18 +1,23 @@
 """Under torchrun, as `-m tests.gpu.ranks <model> <out> <layout>...`: trains each layout, in `out/<layout>`.
 
-Each rank makes the file `out/<process id>.pid`. With the layout `failing`, rank 1 raises in the forward pass of the second step, and makes the file `out/failed`.
+Each rank makes the files `out/<process id>.pid` and `out/<layout>.<rank>.json`, a `Trained`. With the layout `failing`,
+rank 1 raises in the forward pass of the second step, and makes the file `out/failed`.
 """
 
 import os
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from sdx.ranks import is_main, rank
+from sdx.artifacts import write_json
+from sdx.ranks import device, is_main, rank
 from sdx.training.objectives import CausalLM
+from tests.gpu.machine import warm
 from tests.gpu.training import train
 from tests.training.harness import PAD_ID
 
@@ -45,9 +50,14 @@ class Failing(CausalLM):
 
 def main(model_dir: Path, out: Path, layouts: list[str]) -> None:
     (out / f"{os.getpid()}.pid").touch()
+    here = device()
+    if here.type == "cuda":
+        torch.cuda.set_device(here)
+    warm(here)
     for name in layouts:
         objective = Failing(out) if name == FAILING else None
-        train(model_dir, out / name, objective=objective, **OPTIONS[name])
+        trained = train(model_dir, out / name, objective=objective, **OPTIONS[name])
+        write_json(out / f"{name}.{rank()}.json", asdict(trained))
         if is_main():
             shutil.rmtree(out / name / "model")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sdx.config import Adapter, Optimizer
-from tests.gpu.machine import MB, needs_cuda
-from tests.gpu.training import OPTIONS, STEPS, Trained, train_and_forget
+from tests.gpu.machine import needs_cuda
+from tests.gpu.training import LEFT_BYTES, OPTIONS, STEPS, Trained, train_and_forget
 
 pytestmark = pytest.mark.gpu
 
@@ -37,7 +37,6 @@ LEARNED = 0.003
 """Share of its loss that a training loses at least, or layouts could not be told apart."""
 EIGHT_BIT_ROUNDING = 0.01
 """Of 8-bit moments to fp32 ones, after a few steps."""
-LEFT_BYTES = 50 * MB
 
 every_layout = pytest.mark.parametrize("name", LAYOUTS)
 

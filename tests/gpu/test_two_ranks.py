@@ -7,15 +7,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from sdx.artifacts import read_json
 from tests.gpu import ranks
 from tests.gpu.machine import GPUS, needs_two_gpus
-from tests.gpu.training import losses, train_and_forget
+from tests.gpu.training import LEFT_BYTES, Trained, train_and_forget
 from tests.tiny import tiny_model
 from tests.training.test_preemption import OPTIONS, checkpoints_of, go_on, interrupt
 
@@ -66,8 +68,11 @@ def test_two_ranks_train_as_one(llama: Path, space: Path):
     with torchrun(llama, out, *layouts) as (process, log):
         assert process.wait(START_S) == 0, log.read_text()
     one = train_and_forget(llama, space / "rank", zero_stage=1).losses
-    for name in layouts:
-        assert losses(out / name) == pytest.approx(one, rel=ROUNDING), name
+    for name, rank in product(layouts, (0, 1)):
+        trained = Trained(**read_json(out / f"{name}.{rank}.json"))
+        assert trained.losses == pytest.approx(one, rel=ROUNDING), name
+        assert trained.peak_bytes <= trained.estimate_bytes, name
+        assert trained.left_bytes <= LEFT_BYTES, name
 
 
 def test_an_error_of_one_rank_ends_both_with_its_message(tiny: Path, tmp_path: Path):

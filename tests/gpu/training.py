@@ -13,6 +13,7 @@ from benchmarks.data import random_tokens
 from benchmarks.models import SHAPES
 from sdx.config import TrainConfig
 from sdx.models.shape import shape_in
+from sdx.ranks import world_size
 from sdx.training import loop
 from sdx.training.causal_lm import CausalTrainee
 from sdx.training.layout import Layout
@@ -30,11 +31,13 @@ OPTIONS: dict[str, Any] = {
 }
 EPOCHS = 2
 STEPS = 4
+LEFT_BYTES = 50 * 10**6
+"""What a training may leave allocated."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A training of `STEPS` steps; the bytes are of the GPU, 0 without one."""
+    """A training of `STEPS` steps; the bytes are of this rank's GPU, 0 without one."""
 
     losses: list[float]
     peak_bytes: float
@@ -81,7 +84,7 @@ def train(
     return Trained(
         losses=losses(out),
         peak_bytes=summary["peak_memory_bytes"] - before if CUDA else 0,
-        estimate_bytes=training_memory(shape, config, layout, longest, ranks=1).total,
+        estimate_bytes=training_memory(shape, config, layout, longest, world_size()).total,
         left_bytes=allocated_bytes() - before if CUDA else 0,
     )
 
