@@ -17,6 +17,15 @@ SHAPES: dict[str, dict[str, int]] = {
         "num_key_value_heads": 32,
         "max_position_embeddings": 4096,
     },
+    "llama-1b-shape": {
+        "vocab_size": 32000,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 4096,
+    },
     "tiny": {
         "vocab_size": 400,
         "hidden_size": 64,

@@ -34,6 +34,7 @@ from sdx.models.shape import shape_in
 
 CPU_SIZE = {"batch_size": 16, "tokens": 4096}
 GPU_SIZE = {"batch_size": 128, "tokens": 4096}
+FOR_GPUS = ("llama2-7b-shape", "llama-1b-shape")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,7 +122,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     add("--data", choices=("gsm8k", "lengths"), help="lengths: random tokens; the default where the weights are random")
     add("--contestants", choices=NAMES, nargs="+", default=list(NAMES))
     add("--rounds", type=_positive, default=3)
-    add("--batch-size", type=_positive, help="examples an optimizer step (16; 128 for llama2-7b-shape)")
+    add("--batch-size", type=_positive, help="examples an optimizer step (16; 128 for llama shapes)")
     add("--warmup-steps", type=_positive, default=1, help="optimizer steps before the measured ones (1)")
     add("--steps", type=_positive, default=3, help="measured optimizer steps of a run (3)")
     add("--tokens", type=_positive, help="of a pack, where one packs (4096)")
@@ -131,7 +132,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     add("--search-trl", action="store_true", help="find TRL's best configuration anew")
     add("--json", type=Path, metavar="FILE", help="write every run's figures there")
     options = parser.parse_args(arguments)
-    for key, value in (GPU_SIZE if options.model == "llama2-7b-shape" else CPU_SIZE).items():
+    for key, value in (GPU_SIZE if options.model in FOR_GPUS else CPU_SIZE).items():
         if getattr(options, key) is None:
             setattr(options, key, value)
     options.data = options.data or ("gsm8k" if options.model in REAL else "lengths")

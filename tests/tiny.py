@@ -1,6 +1,7 @@
 """A two-layer random model with a real tokenizer, made in well under a second."""
 
 from pathlib import Path
+from typing import Any
 
 LINES = (
     "The quick brown fox jumps over the lazy dog. How many legs does a dog have? Answer: four.",
@@ -48,30 +49,34 @@ def tiny_tokenizer(chat: bool = True):
     )
 
 
-def tiny_model(path: Path, chat: bool = True, seed: int = 0) -> Path:
-    """Saves a Llama of 2 layers, hidden 64, fp32, and its tokenizer at `path`, which it returns."""
+def tiny_model(path: Path, chat: bool = True, seed: int = 0, **shape: Any) -> Path:
+    """Saves a Llama of 2 layers, hidden 64, fp32, and its tokenizer at `path`, which it returns.
+
+    Args:
+        shape: fields of its config that are to be other ones.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = tiny_tokenizer(chat)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+    fields = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
         # Wide, so that greedy answers differ from prompt to prompt instead of repeating one token.
-        initializer_range=0.2,
-        dtype="float32",
-    )
+        "initializer_range": 0.2,
+        "dtype": "float32",
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
+        model = LlamaForCausalLM(LlamaConfig(**fields | shape))
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
@@ -108,10 +113,13 @@ def tiny_gemma(path: Path) -> Path:
 NLLB_CODES = ("eng_Latn", "tha_Thai", "hin_Deva", "por_Latn")
 
 
-def tiny_nllb(path: Path, codes: tuple[str, ...] = NLLB_CODES, seed: int = 0) -> Path:
+def tiny_nllb(path: Path, codes: tuple[str, ...] = NLLB_CODES, seed: int = 0, **shape: Any) -> Path:
     """Saves an NLLB of 2 + 2 layers, hidden 32, fp32, random, and a tokenizer of single characters at `path`.
 
     It knows the letters of Latin, Devanagari and Thai, and the languages of `codes`; others are `<unk>`.
+
+    Args:
+        shape: fields of its config that are to be other ones.
     """
     import torch
     from transformers import M2M100Config, M2M100ForConditionalGeneration, NllbTokenizer
@@ -121,22 +129,22 @@ def tiny_nllb(path: Path, codes: tuple[str, ...] = NLLB_CODES, seed: int = 0) ->
     tokens = ["<s>", "<pad>", "</s>", "<unk>", "▁", *letters, *codes, "<mask>"]
     vocabulary = {token: id_ for id_, token in enumerate(tokens)}
     tokenizer = NllbTokenizer(vocab=vocabulary, merges=[], extra_special_tokens=list(codes))
-    config = M2M100Config(
-        vocab_size=len(tokenizer),
-        d_model=32,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
+    fields = {
+        "vocab_size": len(tokenizer),
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
         # Wide, so that translations differ from sentence to sentence.
-        init_std=0.5,
-        dtype="float32",
-    )
+        "init_std": 0.5,
+        "dtype": "float32",
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = M2M100ForConditionalGeneration(config)
+        model = M2M100ForConditionalGeneration(M2M100Config(**fields | shape))
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path

@@ -48,12 +48,15 @@ def roberta() -> nn.Module:
 MODELS = pytest.mark.parametrize("make", [llama, windowed, encoder, roberta])
 
 
-@pytest.fixture(params=["by example", "kernels", "kernels, two groups", "varlen"])
+WAYS = ["by example", "kernels", "kernels, two groups", pytest.param("varlen", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(params=WAYS)
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Turns a way on; where it runs."""
     if request.param == "varlen":
         if not torch.cuda.is_available():
-            pytest.skip("variable-length attention needs a CUDA device")
+            pytest.skip("needs a CUDA device")
         attention.prepare(torch.device("cuda"))
         yield "cuda"
         return
