@@ -12,11 +12,11 @@ After `import sdx.models.stack` the Auto classes of transformers know all three 
 what was trained (adapters, bridge, head) and the names of the two models it was trained on.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -37,11 +37,15 @@ from transformers.utils.hub import cached_file
 
 from sdx.config import InputError
 from sdx.languages import Language, language
+from sdx.models.batches import ROWS, cut
 from sdx.models.encoder import load_encoder
 from sdx.models.encoder_languages import encoder_segments
+from sdx.models.fit import pieces, room, row_bytes
 from sdx.models.loading import padded, unreported
 from sdx.models.parts import Part, directory
 from sdx.models.segments import Segments, llm_segments
+
+T = TypeVar("T")
 
 TRAINED = ("bridge.", "classifier.")
 """Beginnings of the names of weights that are stored, beside those of the adapters."""
@@ -248,34 +252,64 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
         return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=pooled)
 
     @torch.no_grad()
-    def encode(self, texts: Sequence[str | Sequence[str]], lang: str, batch_size: int = 32) -> Tensor:
+    def encode(self, texts: Sequence[str | Sequence[str]], lang: str, batch_size: int | None = None) -> Tensor:
         """Vectors of texts in a language, `[texts, hidden]`, in fp32 on the CPU.
 
         Args:
             texts: each a text, or several that are read as one sequence, such as a premise and a hypothesis.
             lang: any code of languages.csv.
+            batch_size: texts at once, at most.
 
         Raises:
             InputError: the encoder does not know the language.
             ValueError: no language is called so.
         """
+
+        def read(ids: list[list[int]]) -> Tensor:
+            inputs = {name: its.to(self.device) for name, its in padded(ids, self.pad_id).items()}
+            return masked_mean(self.states(**inputs), inputs["attention_mask"]).cpu()
+
         self.eval()
         vectors = torch.empty(len(texts), self.config.hidden_size)
-        for places, ids in self._batches(texts, lang, batch_size):
-            inputs = {name: its.to(self.device) for name, its in padded(ids, self.pad_id).items()}
-            vectors[places] = masked_mean(self.states(**inputs), inputs["attention_mask"]).cpu()
+        for places, its in self._batches(texts, lang, read, batch_size):
+            vectors[places] = its
         return vectors
 
     def _batches(
-        self, texts: Sequence[str | Sequence[str]], lang: str, batch_size: int, max_tokens: int = LONGEST_TOKENS
-    ) -> Iterator[tuple[list[int], list[list[int]]]]:
-        """Places of texts and their ids, the longest first, so that those of a batch are of like length."""
+        self,
+        texts: Sequence[str | Sequence[str]],
+        lang: str,
+        work: Callable[[list[list[int]]], T],
+        batch_size: int | None,
+        max_tokens: int = LONGEST_TOKENS,
+        new_tokens: int = 0,
+    ) -> Iterator[tuple[list[int], T]]:
+        """Places of texts and the work's result on their ids, the longest first, so that those of a batch are of like
+        length."""
         rows = [[text] if isinstance(text, str) else list(text) for text in texts]
         found = [one.ids for one in self.segments(lang).encode(rows, max_tokens, offsets=False)]
         order = sorted(range(len(found)), key=lambda place: -len(found[place]))
-        for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            yield places, [found[place] for place in places]
+        sizes = [self.token_bytes(new_tokens > 0) * (len(found[place]) + new_tokens) for place in order]
+        most = ROWS.on(self.device.type == "cuda", batch_size)
+        done = pieces(
+            self,
+            sizes,
+            cut(sizes, room(self), most),
+            lambda some: work([found[place] for place in order[some]]),
+            lambda place: f"a text of {len(found[order[place]])} tokens",
+            "give shorter texts or take a GPU with more memory",
+        )
+        for some, result in done:
+            yield order[some], result
+
+    def token_bytes(self, writes: bool) -> float:
+        """What a token that is read takes of memory.
+
+        Args:
+            writes: the LLM keeps a cache.
+        """
+        of = [row_bytes(part) for part in (self.encoder, self.llm) if part is not None]
+        return max(part.read for part in of) + (of[-1].cached if writes else 0.0)
 
     def segments(self, lang: str) -> Segments:
         """The tokenizer of what reads the text, set up for a language.
@@ -334,15 +368,16 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
         config = config or StackConfig.from_pretrained(pretrained_model_name_or_path, **where, **options)
         given = config.dtype if dtype in (None, "auto") else dtype
         wanted = getattr(torch, given) if isinstance(given, str) else given or torch.float32
-        model = cls(config, parts, wanted)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        with nullcontext() if device is None else torch.device(device):  # the parts are loaded straight onto it
+            model = cls(config, parts, wanted)
         file = cached_file(
             pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **where
         )  # of a part alone nothing was trained at first
         model.load_trained(load_file(file) if file else {}, str(pretrained_model_name_or_path))
         model.eval()
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        return model.to(device) if device is not None else model
+        return model
 
     def load_trained(self, weights: Mapping[str, Tensor], where: str) -> None:
         """Sets the stored weights. A head that is not stored stays as it is, one that is not asked for is passed over.

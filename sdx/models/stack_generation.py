@@ -8,7 +8,7 @@ and doubled what is read. Without an encoder the LLM reads the text in its own t
 """
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -72,7 +72,7 @@ class StackForCausalLM(StackModel):
         texts: Sequence[str | Sequence[str]],
         lang: str,
         max_new_tokens: int = 64,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         max_tokens: int = LONGEST_TOKENS,
     ) -> list[str]:
         """What is written after each text, greedily, without the end.
@@ -80,6 +80,7 @@ class StackForCausalLM(StackModel):
         Args:
             texts: each a text, or several that are read as one sequence.
             lang: of the texts; any code of languages.csv.
+            batch_size: texts at once, at most.
             max_tokens: longest text; a longer one loses its end.
 
         Raises:
@@ -88,8 +89,9 @@ class StackForCausalLM(StackModel):
         """
         self.eval()
         answers = [""] * len(texts)
-        for places, read in self._batches(texts, lang, batch_size, max_tokens):
-            for place, text in zip(places, self.write(read, max_new_tokens), strict=True):
+        write = partial(self.write, max_new_tokens=max_new_tokens)
+        for places, written in self._batches(texts, lang, write, batch_size, max_tokens, max_new_tokens):
+            for place, text in zip(places, written, strict=True):
                 answers[place] = text
         return answers
 

@@ -20,7 +20,7 @@ from sdx.planning.stacking import encoder_shape, longest_tokens, stacked
 from sdx.planning.times import Work, seconds
 from sdx.ranks import world_size
 from sdx.training.layout import GPU_TOKENS, Layout, choose, describe
-from sdx.training.memory import Memory, generation_memory, training_memory
+from sdx.training.memory import Memory, training_memory
 
 RANKS = (1, 4, 8)
 STAGES = ((0, False), (1, False), (2, False), (3, False), (2, True), (3, True))
@@ -44,9 +44,7 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
     sizes = training_sizes(config, trained) if trainings and shape.parameters else {}
     longest_training = max(trainings, key=lambda work: work.trained, default=Work())
     layouts = {machine: layout(config, trained, longest_training, machine) for machine in where} if sizes else {}
-    contexts = (line.estimate.work.context for line in lines if line.estimate.work.generated)
-    longest = max(contexts, default=0.0) + config.scale.max_new_tokens
-    generation = generation_memory(shape, config.generator.batch_size, longest)
+    completing = [line.estimate.work for line in lines if line.node.step.name == "generate" and line.node.state.runs]
     total = sum_up(lines, where)
     found = sources(config, store, shape, nodes)
 
@@ -54,7 +52,9 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
     tables.steps(console, config, lines, where)
     tables.sources(console, found)
     if sizes:
-        tables.memory(console, config, trained, sizes, layouts, generation)
+        tables.memory(console, config, trained, sizes, layouts)
+        if completing:
+            tables.generation(console, max(completing, key=lambda work: work.row_bytes), where)
         for machine, found_layout in layouts.items():
             console.print(f"{machine.name}: {_described(found_layout, config, trained, machine)}")
     tables.total(console, shape, total, where, gpu)

@@ -1,18 +1,17 @@
 """A trained stack, or a part of one, that reads rows of a task."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sdx.languages import Language
+from sdx.models.batches import READ_TOKENS, cut
+from sdx.models.loading import quiet, straight
+from sdx.models.residency import resident
 from sdx.preemption import finishing
 from sdx.progress import Progress
 
-BATCH_TOKENS = {True: 16_384, False: 2048}
-"""Of a batch, padding included, with and without CUDA. On a CPU more were a fifth slower. Ours."""
-
-
-_held: list[tuple[Path, Any]] = []
+T = TypeVar("T")
 
 
 def load_reader(model_dir: Path, parts: Mapping[str, Path]) -> Any:
@@ -20,33 +19,18 @@ def load_reader(model_dir: Path, parts: Mapping[str, Path]) -> Any:
 
     It is kept until another is asked for: a model answers one language after the other.
     """
-    if _held and _held[0][0] == model_dir:
-        return _held[0][1]
-    release()
-    _held.append((model_dir, _loaded(model_dir, parts)))
-    return _held[0][1]
-
-
-def release() -> None:
-    """Frees the memory of what `load_reader` keeps."""
-    import torch
-
-    _held.clear()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    what = ("stack", model_dir, tuple(sorted(parts.items())))
+    return resident(what, lambda: _loaded(model_dir, parts)).model
 
 
 def _loaded(model_dir: Path, parts: Mapping[str, Path]) -> Any:
     from sdx.models import stack, stack_generation
-    from sdx.models.loading import quiet
-    from sdx.ranks import device
 
     quiet()
     config = stack.StackConfig.from_pretrained(model_dir)
     name = config.architectures[0]
     kind = getattr(stack_generation if hasattr(stack_generation, name) else stack, name)
-    model = kind.from_pretrained(model_dir, config=config, parts=parts)
-    return model.to(device()).eval()
+    return kind.from_pretrained(model_dir, config=config, parts=parts, **straight())
 
 
 def read_batches(
@@ -65,18 +49,20 @@ def read_batches(
     texts = examples(rows, segments, max_tokens)
     reader = Reader(model.encoder is not None, model.llm is not None, model.pad_id)
     progress = Progress(label, len(rows), "texts")
-    for places in _batches([len(text.input_ids) for text in texts], BATCH_TOKENS[model.device.type == "cuda"]):
-        batch = [texts[place] for place in places]
+    lengths = [len(text.input_ids) for text in texts]
+
+    def work(batch: Sequence[Any]) -> tuple[Any, Any]:
         collated = reader.collate([one.input_ids for one in batch], [one.spans for one in batch], packed=False)
         moved = {name: _moved(value, model.device) for name, value in collated.items()}
-        with finishing():
-            with torch.inference_mode():
-                vectors = pooled(model.states(**moved["inputs"]), moved).view(len(batch), -1, model.config.hidden_size)
-                logits = None
-                if hasattr(model, "classify"):
-                    logits = model.classify(vectors if rows[0]["choices"] else vectors.squeeze(1))
-            yield places, vectors, logits
-            progress.update(len(batch))
+        with torch.inference_mode():
+            vectors = pooled(model.states(**moved["inputs"]), moved).view(len(batch), -1, model.config.hidden_size)
+            if not hasattr(model, "classify"):
+                return vectors, None
+            return vectors, model.classify(vectors if rows[0]["choices"] else vectors.squeeze(1))
+
+    for places, (vectors, logits) in _in_batches(model, lengths, lambda some: work([texts[place] for place in some])):
+        yield places, vectors, logits
+        progress.update(len(places))
     progress.close()
 
 
@@ -89,10 +75,13 @@ def written_batches(
     segments = model.segments(language.flores)
     texts = [one.ids for one in read(rows, segments, max_tokens)]
     progress = Progress(label, len(rows), "texts")
-    for places in _batches([len(ids) + max_new_tokens for ids in texts], BATCH_TOKENS[model.device.type == "cuda"]):
-        with finishing():
-            yield places, model.write([texts[place] for place in places], max_new_tokens)
-            progress.update(len(places))
+    lengths = [len(ids) + max_new_tokens for ids in texts]
+    written = _in_batches(
+        model, lengths, lambda some: model.write([texts[place] for place in some], max_new_tokens), writes=True
+    )
+    for places, answers in written:
+        yield places, answers
+        progress.update(len(places))
     progress.close()
 
 
@@ -102,13 +91,31 @@ def _moved(value: Any, device: Any) -> Any:
     return send_to_device(value, device)
 
 
-def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Places, the longest first."""
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > most:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
+def _in_batches(
+    model: Any, lengths: Sequence[int], work: Callable[[list[int]], T], writes: bool = False
+) -> Iterator[tuple[list[int], T]]:
+    """Places of texts, the longest first, and the work's result on them. A batch comes to its end when the process is
+    asked to leave, and what is done with the result with it.
+
+    Args:
+        lengths: of the texts, in tokens.
+        writes: the LLM keeps a cache.
+    """
+    from sdx.models.fit import pieces, room
+
+    a_token = model.token_bytes(writes)
+    order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+    sizes = [a_token * lengths[place] for place in order]
+    most = min(a_token * READ_TOKENS.on(model.device.type == "cuda"), room(model))
+    for batch in cut(sizes, most, len(sizes)):
+        with finishing():
+            done = pieces(
+                model,
+                sizes,
+                [batch],
+                lambda some: work(order[some]),
+                lambda place: f"a text of {lengths[order[place]]} tokens",
+                "lower scale.max_length_tokens or take a GPU with more memory",
+            )
+            for some, result in done:
+                yield order[some], result

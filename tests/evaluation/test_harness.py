@@ -15,6 +15,7 @@ from sdx.config import InputError, Precision
 from sdx.evaluation import harness
 from sdx.evaluation.harness import ItemResult, Questions, score
 from sdx.evaluation.tasks import Item, Kind
+from sdx.models.batches import Most
 from tests.tiny import tiny_model, tiny_tokenizer
 
 ITEMS: list[Item] = [
@@ -44,7 +45,12 @@ ITEMS: list[Item] = [
         "gold": 2,
     },
 ]
-OPTIONS = {"precision": Precision.fp32, "batch_size": 2, "context_tokens": 1024, "stage": "test"}
+OPTIONS = {"precision": Precision.fp32, "context_tokens": 1024, "stage": "test"}
+
+
+@pytest.fixture(autouse=True)
+def two_questions_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "QUESTIONS", Most(2, 2))
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +187,8 @@ def test_greedy_flags_and_order_do_not_depend_on_the_batch(base_model: Path) -> 
         ([4, 9, 9, 9, 9], [7, 8]),
         ([4], [5, 6, 7]),
     ]
-    whole = harness._log_probs(model, pairs, 4, 100, "test")
-    alone = [harness._log_probs(model, [pair], 1, 100, "test")[0] for pair in pairs]
+    whole = harness._log_probs(model, pairs, 100, "test")
+    alone = [harness._log_probs(model, [pair], 100, "test")[0] for pair in pairs]
     assert [flag for _, flag in whole] == [False, True, False, False]
     assert [value for value, _ in whole] == pytest.approx([value for value, _ in alone], abs=1e-4)
 
@@ -192,8 +198,8 @@ def test_a_prompt_that_is_too_long_loses_its_beginning(base_model: Path, caplog:
 
     model = AutoModelForCausalLM.from_pretrained(base_model)
     with caplog.at_level(logging.WARNING, "sdx"):
-        cut = harness._log_probs(model, [(list(range(10, 40)), [7, 8, 9])], 1, 12, "test")
-    assert cut == harness._log_probs(model, [(list(range(30, 40)), [7, 8, 9])], 1, 12, "test")
+        cut = harness._log_probs(model, [(list(range(10, 40)), [7, 8, 9])], 12, "test")
+    assert cut == harness._log_probs(model, [(list(range(30, 40)), [7, 8, 9])], 12, "test")
     assert "1 of 1 prompts are cut off at 12 tokens" in caplog.text
 
 
