@@ -62,9 +62,11 @@ class Work:
 
     @property
     def steps(self) -> list[Step]:
-        """What is realised, in this order: what shows results early comes first."""
+        """What is realised, in this order: what shows results early comes first. All translations that it needs come
+        before, because a translator and the backbone take turns in memory."""
         before = [step for outcome in self.outcomes for step in (*outcome.suite.needs, outcome.before)]
-        return [*before, self.model, *(outcome.after for outcome in self.outcomes if outcome.after)]
+        after = [outcome.after for outcome in self.outcomes if outcome.after]
+        return [*_translations(before), *before, self.model, *after]
 
 
 def run(config: Config, run_dir: Path) -> None:
@@ -150,6 +152,21 @@ def _data(steps: Sequence[Step]) -> list[Step]:
     for step in steps:
         visit(step)
     return list(found.values())
+
+
+def _translations(steps: Sequence[Step]) -> list[Step]:
+    """Those among these steps and all behind them."""
+    found: dict[str, Step] = {}
+
+    def visit(step: Step) -> None:
+        if step.key not in found:
+            for needed in step.inputs.values():
+                visit(needed)
+            found[step.key] = step
+
+    for step in steps:
+        visit(step)
+    return [step for step in found.values() if step.name == "translate"]
 
 
 def _sources(store: Store, steps: Sequence[Step]) -> list[Step]:

@@ -2,7 +2,11 @@
 
 import gc
 from collections.abc import Callable, Hashable
+from logging import getLogger
+from pathlib import Path
 from typing import Any, TypeVar, cast
+
+log = getLogger("sdx")
 
 T = TypeVar("T")
 
@@ -24,16 +28,17 @@ class Resident:
 _held: dict[Hashable, Resident] = {}
 
 
-def resident(what: Hashable, load: Callable[[], Any]) -> Resident:
+def resident(what: tuple[str, Path, Hashable], load: Callable[[], Any]) -> Resident:
     """The model that `load` gives, loaded by the first call, until another is asked for or `release` is called.
 
     Ask each time instead of storing the answer: a model that somebody holds is not freed.
 
     Args:
-        what: tells models apart: their kind, directory and precision.
+        what: the model's kind, its directory, and what else tells one from another, such as its precision.
     """
     if what not in _held:
         release()
+        log.info("%-12s loads   %s", *what[:2])
         _held[what] = Resident(load())
     return _held[what]
 

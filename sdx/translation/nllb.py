@@ -185,7 +185,7 @@ class NLLB(Translator):
     def _ready(self) -> tuple[Any, Any]:
         model_dir = self._model_dir
         assert model_dir, "prepare() comes first"
-        held = resident((ARCHITECTURE, model_dir, self.precision), lambda: _load_model(model_dir, self.precision))
+        held = resident(("translator", model_dir, self.precision), lambda: _load_model(model_dir, self.precision))
         return held.model, held.keep("tokenizer", lambda: _load_tokenizer(model_dir))
 
     def _code(self, tokenizer: Any, flores: str) -> int:

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from sdx.config import InputError, Precision
 from sdx.evaluation import harness
 from sdx.evaluation.harness import ItemResult, Questions, score
 from sdx.evaluation.tasks import Item, Kind
+from sdx.models import backbone, residency
 from sdx.models.batches import Most
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -217,6 +219,25 @@ def test_a_finished_suite_is_not_run_again(chat_model: Path, tmp_path: Path, mon
     assert again == both
     assert read_rows(tmp_path / "a.jsonl")[0]["id"] == "dog"
     assert all(isinstance(result, ItemResult) for result in again["a"])
+
+
+def test_a_model_is_loaded_once_for_all_scores_and_nothing_of_it_stays(
+    chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, load = [], backbone.load_model
+
+    def noted(*given: object) -> object:
+        model = load(*given)
+        made.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(backbone, "load_model", noted)
+    for name in ("a", "b"):
+        work_dir = tmp_path / name
+        score(chat_model, {name: questions(tmp_path)}, work_dir=work_dir, **OPTIONS)
+    assert [model() is None for model in made] == [False]
+    residency.release()
+    assert made[0]() is None
 
 
 def test_silent_but_for_the_bar_without_network_or_traces(

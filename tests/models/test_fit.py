@@ -1,4 +1,4 @@
-"""Batches of a GPU, planned by its memory and halved where that does not suffice: the results are those of whole ones."""
+"""Batches of a GPU, planned by its memory and halved where that does not suffice: results are those of whole ones."""
 
 import logging
 import weakref
