@@ -16,7 +16,6 @@ from sdx.config import InputError, Precision
 from sdx.languages import languages
 from sdx.models import residency
 from sdx.run import build
-from sdx.translation import nllb
 from sdx.translation.nllb import NLLB, NLLBConfig, _batches, _room
 from tests.tiny import NLLB_CODES, tiny_nllb
 
@@ -242,17 +241,6 @@ def test_what_decides_the_key(model: Path, copied: Path):
     remote = NLLB("someone/model", REVISION, None, 1, Precision.fp32, 2)
     assert REVISION in remote.version
     assert remote.needs(EN, TH)["translator"].config == {"hub_id": "someone/model", "revision": REVISION}
-
-
-def test_a_full_gpu_names_the_batch_size(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
-    import torch
-
-    def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(nllb, "_generate", full)
-    with pytest.raises(InputError, match=r"translator\.batch_size=5 does not fit"):
-        prepared(make(model, 5), cache).translate(TEXTS, EN, TH)
 
 
 @pytest.mark.parametrize("name", ["nllb_600m", "nllb_1b", "nllb_3b", "path"])
