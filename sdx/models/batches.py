@@ -34,7 +34,8 @@ class Most:
     gpu: int
 
     def on(self, is_cuda: bool, given: int | None = None) -> int:
-        """
+        """Of a batch on a device, or what the user gave for both.
+
         Args:
             given: by the user.
         """
@@ -72,7 +73,8 @@ class RowBytes:
         return self.number_bytes * (3 * self.shape.intermediate_size + 6 * self.shape.hidden_size)
 
     def completed(self, prompt: int, answer: int) -> float:
-        """
+        """By a model that reads a prompt and writes an answer.
+
         Args:
             prompt, answer: tokens.
         """

@@ -12,11 +12,11 @@ After `import sdx.models.stack` the Auto classes of transformers know all three 
 what was trained (adapters, bridge, head) and the names of the two models it was trained on.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -37,20 +37,18 @@ from transformers.utils.hub import cached_file
 
 from sdx.config import InputError
 from sdx.languages import Language, language
-from sdx.models.batches import ROWS, cut
 from sdx.models.encoder import load_encoder
 from sdx.models.encoder_languages import encoder_segments
-from sdx.models.fit import pieces, room, row_bytes
 from sdx.models.loading import padded, unreported
 from sdx.models.parts import Part, directory
 from sdx.models.segments import Segments, llm_segments
-
-T = TypeVar("T")
+from sdx.models.stack_batches import in_batches
 
 TRAINED = ("bridge.", "classifier.")
 """Beginnings of the names of weights that are stored, beside those of the adapters."""
 ADAPTER = ".lora_"
 LONGEST_TOKENS = 512
+SHORTER = "give shorter texts or take a GPU with more memory"
 ONE_FILE = "1TB"
 """As large as a file of weights may be: adapters are never so large."""
 LOADING = {
@@ -265,51 +263,22 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
             ValueError: no language is called so.
         """
 
-        def read(ids: list[list[int]]) -> Tensor:
+        found = self._ids(texts, lang, LONGEST_TOKENS)
+
+        def read(places: list[int]) -> Tensor:
+            ids = [found[place] for place in places]
             inputs = {name: its.to(self.device) for name, its in padded(ids, self.pad_id).items()}
             return masked_mean(self.states(**inputs), inputs["attention_mask"]).cpu()
 
         self.eval()
         vectors = torch.empty(len(texts), self.config.hidden_size)
-        for places, its in self._batches(texts, lang, read, batch_size):
+        for places, its in in_batches(self, [len(ids) for ids in found], read, SHORTER, batch_size):
             vectors[places] = its
         return vectors
 
-    def _batches(
-        self,
-        texts: Sequence[str | Sequence[str]],
-        lang: str,
-        work: Callable[[list[list[int]]], T],
-        batch_size: int | None,
-        max_tokens: int = LONGEST_TOKENS,
-        new_tokens: int = 0,
-    ) -> Iterator[tuple[list[int], T]]:
-        """Places of texts and the work's result on their ids, the longest first, so that those of a batch are of like
-        length."""
+    def _ids(self, texts: Sequence[str | Sequence[str]], lang: str, max_tokens: int) -> list[list[int]]:
         rows = [[text] if isinstance(text, str) else list(text) for text in texts]
-        found = [one.ids for one in self.segments(lang).encode(rows, max_tokens, offsets=False)]
-        order = sorted(range(len(found)), key=lambda place: -len(found[place]))
-        sizes = [self.token_bytes(new_tokens > 0) * (len(found[place]) + new_tokens) for place in order]
-        most = ROWS.on(self.device.type == "cuda", batch_size)
-        done = pieces(
-            self,
-            sizes,
-            cut(sizes, room(self), most),
-            lambda some: work([found[place] for place in order[some]]),
-            lambda place: f"a text of {len(found[order[place]])} tokens",
-            "give shorter texts or take a GPU with more memory",
-        )
-        for some, result in done:
-            yield order[some], result
-
-    def token_bytes(self, writes: bool) -> float:
-        """What a token that is read takes of memory.
-
-        Args:
-            writes: the LLM keeps a cache.
-        """
-        of = [row_bytes(part) for part in (self.encoder, self.llm) if part is not None]
-        return max(part.read for part in of) + (of[-1].cached if writes else 0.0)
+        return [one.ids for one in self.segments(lang).encode(rows, max_tokens, offsets=False)]
 
     def segments(self, lang: str) -> Segments:
         """The tokenizer of what reads the text, set up for a language.

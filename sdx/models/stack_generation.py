@@ -8,7 +8,7 @@ and doubled what is read. Without an encoder the LLM reads the text in its own t
 """
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.modeling_outputs import CausalLMOutput
 
 from sdx.models.loading import padded
-from sdx.models.stack import LONGEST_TOKENS, StackConfig, StackModel
+from sdx.models.stack import LONGEST_TOKENS, SHORTER, StackConfig, StackModel
+from sdx.models.stack_batches import in_batches
 
 CUE = "\nAnswer:"
 """What the LLM reads between a text and what it writes."""
@@ -89,8 +90,16 @@ class StackForCausalLM(StackModel):
         """
         self.eval()
         answers = [""] * len(texts)
-        write = partial(self.write, max_new_tokens=max_new_tokens)
-        for places, written in self._batches(texts, lang, write, batch_size, max_tokens, max_new_tokens):
+        read = self._ids(texts, lang, max_tokens)
+        done = in_batches(
+            self,
+            [len(ids) + max_new_tokens for ids in read],
+            lambda places: self.write([read[place] for place in places], max_new_tokens),
+            SHORTER,
+            batch_size,
+            writes=True,
+        )
+        for places, written in done:
             for place, text in zip(places, written, strict=True):
                 answers[place] = text
         return answers

@@ -1,17 +1,15 @@
 """A trained stack, or a part of one, that reads rows of a task."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sdx.languages import Language
-from sdx.models.batches import READ_TOKENS, cut
 from sdx.models.loading import quiet, straight
 from sdx.models.residency import resident
-from sdx.preemption import finishing
 from sdx.progress import Progress
 
-T = TypeVar("T")
+SHORTER = "lower scale.max_length_tokens or take a GPU with more memory"
 
 
 def load_reader(model_dir: Path, parts: Mapping[str, Path]) -> Any:
@@ -42,6 +40,7 @@ def read_batches(
     """
     import torch
 
+    from sdx.models.stack_batches import in_batches
     from sdx.stacking.examples import examples
     from sdx.training.reading import Reader, pooled
 
@@ -51,7 +50,8 @@ def read_batches(
     progress = Progress(label, len(rows), "texts")
     lengths = [len(text.input_ids) for text in texts]
 
-    def work(batch: Sequence[Any]) -> tuple[Any, Any]:
+    def work(places: list[int]) -> tuple[Any, Any]:
+        batch = [texts[place] for place in places]
         collated = reader.collate([one.input_ids for one in batch], [one.spans for one in batch], packed=False)
         moved = {name: _moved(value, model.device) for name, value in collated.items()}
         with torch.inference_mode():
@@ -60,7 +60,7 @@ def read_batches(
                 return vectors, None
             return vectors, model.classify(vectors if rows[0]["choices"] else vectors.squeeze(1))
 
-    for places, (vectors, logits) in _in_batches(model, lengths, lambda some: work([texts[place] for place in some])):
+    for places, (vectors, logits) in in_batches(model, lengths, work, SHORTER):
         yield places, vectors, logits
         progress.update(len(places))
     progress.close()
@@ -70,14 +70,19 @@ def written_batches(
     model: Any, rows: Sequence[Mapping[str, Any]], language: Language, max_tokens: int, max_new_tokens: int, label: str
 ) -> Iterator[tuple[list[int], list[str]]]:
     """Places of the rows of a batch, and what a model that writes makes of them."""
+    from sdx.models.stack_batches import in_batches
     from sdx.stacking.examples import read
 
     segments = model.segments(language.flores)
     texts = [one.ids for one in read(rows, segments, max_tokens)]
     progress = Progress(label, len(rows), "texts")
     lengths = [len(ids) + max_new_tokens for ids in texts]
-    written = _in_batches(
-        model, lengths, lambda some: model.write([texts[place] for place in some], max_new_tokens), writes=True
+    written = in_batches(
+        model,
+        lengths,
+        lambda places: model.write([texts[place] for place in places], max_new_tokens),
+        SHORTER,
+        writes=True,
     )
     for places, answers in written:
         yield places, answers
@@ -89,33 +94,3 @@ def _moved(value: Any, device: Any) -> Any:
     from accelerate.utils import send_to_device
 
     return send_to_device(value, device)
-
-
-def _in_batches(
-    model: Any, lengths: Sequence[int], work: Callable[[list[int]], T], writes: bool = False
-) -> Iterator[tuple[list[int], T]]:
-    """Places of texts, the longest first, and the work's result on them. A batch comes to its end when the process is
-    asked to leave, and what is done with the result with it.
-
-    Args:
-        lengths: of the texts, in tokens.
-        writes: the LLM keeps a cache.
-    """
-    from sdx.models.fit import pieces, room
-
-    a_token = model.token_bytes(writes)
-    order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
-    sizes = [a_token * lengths[place] for place in order]
-    most = min(a_token * READ_TOKENS.on(model.device.type == "cuda"), room(model))
-    for batch in cut(sizes, most, len(sizes)):
-        with finishing():
-            done = pieces(
-                model,
-                sizes,
-                [batch],
-                lambda some: work(order[some]),
-                lambda place: f"a text of {lengths[order[place]]} tokens",
-                "lower scale.max_length_tokens or take a GPU with more memory",
-            )
-            for some, result in done:
-                yield order[some], result
