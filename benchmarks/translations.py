@@ -33,21 +33,20 @@ class Counted(HFGenerator):
     def restart(self) -> None:
         """Forgets the counts and the states of the examples: each run computes them again."""
         self.sentences = self.written = self.prefill = 0
-        self._prefix = None
+        if self._source:
+            self._ready().prefix = None
 
-    def watch(self) -> None:
+    def _note(self, _model: Any, _positional: Any, named: dict[str, Any]) -> None:
         """Counts the tokens of each forward pass but those of a single token a row, padding included."""
-
-        def note(_model: Any, _positional: Any, named: dict[str, Any]) -> None:
-            if named["input_ids"].shape[1] > 1:
-                self.prefill += named["input_ids"].numel()
-
-        self._ready()[0].register_forward_pre_hook(note, with_kwargs=True)
+        if named["input_ids"].shape[1] > 1:
+            self.prefill += named["input_ids"].numel()
 
     def _answers(
         self, prompts: list[list[int]], ended: Ended, limits: Sequence[int], beginning: list[int]
     ) -> list[list[int]]:
+        counting = self._ready().model.register_forward_pre_hook(self._note, with_kwargs=True)
         answers = super()._answers(prompts, ended, limits, beginning if self.reuse else [])
+        counting.remove()
         self.sentences += len(prompts)
         self.written += sum(map(len, answers))
         return answers
@@ -56,7 +55,7 @@ class Counted(HFGenerator):
 def measure(
     place: str, texts: list[str], pair: tuple[str, str], precision: str, batch_size: int, shots: int, rounds: int
 ) -> dict[str, Any]:
-    """Both ways in turns, each with a copy of the model.
+    """Both ways in turns, with the same model.
 
     Args:
         place: holds `model/` and `demonstrations.jsonl`.
@@ -76,7 +75,6 @@ def measure(
         translator.place(Surroundings(Step("model", print), TemplateKind.auto, generator, lambda *_: None, None))
         translator.prepare({"translator": Path(place), "demonstrations": Path(place)})
         translator.translate(texts[:WARM_UP], *pair)
-        generator.watch()
         translators[way] = translator, generator
     runs, outputs = [], {way: [] for way in translators}
     for number in range(1, rounds + 1):

@@ -189,8 +189,8 @@ class GeneratorConfig:
 
     _target_: str = MISSING
     """The class in `sdx.generation`."""
-    batch_size: int = 32
-    """Prompts completed at once. Ours; larger is faster until memory is full."""
+    batch_size: int | None = None
+    """Prompts completed at once, at most; null: 32 on a CPU, on a GPU as many as its memory holds. Ours."""
     precision: Precision = Precision.bf16
     """Arithmetic of the forward pass."""
 

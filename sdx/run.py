@@ -18,12 +18,11 @@ from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.tasks import Task
 from sdx.events import watched
 from sdx.methods.base import Cell, Method
-from sdx.models import backbone
+from sdx.models import backbone, residency
 from sdx.planning.show import show
 from sdx.preemption import listening
 from sdx.ranks import is_main
 from sdx.reporting.report import conclude
-from sdx.stacking import reader
 from sdx.state import StateFile
 from sdx.targets import target
 from sdx.tracking import Tracker
@@ -39,10 +38,10 @@ SOURCES = (
     *("backbone", "encoder", "translator"),
 )
 """Steps that bring something from outside."""
-MODEL_LOADING = ("score", "train", "stack", "vectors", "classify")
-"""Steps that load a model of their own and need the memory for it."""
-READING = ("vectors", "classify")
-"""Those that may go on with the model of the step before."""
+ON_MODELS = ("score", "train", "stack", "vectors", "classify")
+"""Steps that train or score a model; what needs none of them is data."""
+TRAINING = ("train", "stack")
+"""Steps that need all memory for a model of their own."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,11 @@ class Work:
 
     @property
     def steps(self) -> list[Step]:
-        """What is realised, in this order: what shows results early comes first."""
+        """What is realised, in this order: what shows results early comes first. All translations that it needs come
+        before, because a translator and the backbone take turns in memory."""
         before = [step for outcome in self.outcomes for step in (*outcome.suite.needs, outcome.before)]
-        return [*before, self.model, *(outcome.after for outcome in self.outcomes if outcome.after)]
+        after = [outcome.after for outcome in self.outcomes if outcome.after]
+        return [*_translations(before), *before, self.model, *after]
 
 
 def run(config: Config, run_dir: Path) -> None:
@@ -88,6 +89,8 @@ def run(config: Config, run_dir: Path) -> None:
                 raise
             where = f"cache_dir={config.cache_dir} or runs_dir={config.runs_dir}"
             raise InputError(f"no space left on the disk of {where}; {FREE}") from error
+        finally:
+            residency.release()
 
 
 def _run(config: Config, run_dir: Path, state: StateFile, tracker: Tracker) -> None:
@@ -102,7 +105,7 @@ def _run(config: Config, run_dir: Path, state: StateFile, tracker: Tracker) -> N
     steps = [*_sources(store, steps), *steps]
     state.expect(len(steps))
     for step in steps:
-        _realise(step, store, work.cell)
+        _realise(step, store)
         state.step_finished()
     if preparing:
         state.prepared()
@@ -120,16 +123,13 @@ def _store(config: Config) -> Store:
     return Store(Path(config.cache_dir).expanduser())
 
 
-def _realise(step: Step, store: Store, cell: Cell) -> None:
-    if step.name in MODEL_LOADING and not store.cached(step):
-        inputs = step.inputs.values()
-        if step.name not in READING or not all(map(store.cached, inputs)):
-            reader.release()  # before an input that trains
-        for needed in inputs:
-            store.realise(needed)
-        cell.translator.unload()
-        cell.mt.unload()
-        cell.generator.unload()
+def _realise(step: Step, store: Store) -> None:
+    """Inputs first, so that each training among them finds no model in memory."""
+    if not store.cached(step):
+        for needed in step.inputs.values():
+            _realise(needed, store)
+        if step.name in TRAINING:
+            residency.release()
     store.realise(step)
 
 
@@ -138,7 +138,7 @@ def _data(steps: Sequence[Step]) -> list[Step]:
 
     @cache
     def is_data(step: Step) -> bool:
-        return step.name not in MODEL_LOADING and all(map(is_data, step.inputs.values()))
+        return step.name not in ON_MODELS and all(map(is_data, step.inputs.values()))
 
     found: dict[str, Step] = {}
 
@@ -152,6 +152,21 @@ def _data(steps: Sequence[Step]) -> list[Step]:
     for step in steps:
         visit(step)
     return list(found.values())
+
+
+def _translations(steps: Sequence[Step]) -> list[Step]:
+    """Those among these steps and all behind them."""
+    found: dict[str, Step] = {}
+
+    def visit(step: Step) -> None:
+        if step.key not in found:
+            for needed in step.inputs.values():
+                visit(needed)
+            found[step.key] = step
+
+    for step in steps:
+        visit(step)
+    return [step for step in found.values() if step.name == "translate"]
 
 
 def _sources(store: Store, steps: Sequence[Step]) -> list[Step]:

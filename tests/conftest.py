@@ -5,6 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from sdx.models import residency
+
+
+@pytest.fixture(autouse=True)
+def nothing_in_memory() -> Iterator[None]:
+    """A model that a test changed is not the next one's."""
+    yield
+    residency._held.clear()  # `release` collects garbage, which takes a second with all that tests import
+
 
 @pytest.fixture(autouse=True)
 def logs_as_before() -> Iterator[None]:

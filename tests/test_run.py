@@ -144,7 +144,12 @@ def test_thai_and_hindi_with_an_nllb_checkpoint_from_disk(place: Workplace):
     codes = ("eng_Latn", "tha_Thai", "hin_Deva")
     path = tiny_nllb(place.path / "nllb", codes=codes)
     translator = ("translator=path", f"translator.path={path}", "translator.precision=fp32", "translator.num_beams=1")
-    run, _ = place.sdx(*SDRRL, *translator, "task=[instructions,mmlu_human]", UNSEEN, lang="[th,hi]")
+    run, printed = place.sdx(*SDRRL, *translator, "task=[instructions,mmlu_human]", UNSEEN, lang="[th,hi]")
+    # Six outcomes before training and six after it; translations of the questions and of the training data.
+    assert re.findall(r"(translator|backbone) +loads", printed) == [
+        *("translator", "backbone"),  # the questions; scores and answers of both kinds
+        *("translator", "backbone"),  # the training data; the trained model
+    ]
     results = read_json(run / "results.json")
     assert 0 < results["training"]["subsets"]["tt"] < 12  # some are too long for a vocabulary that spells them out
     assert {(score["task"], score["language"]) for score in results["scores"]} >= {

@@ -21,7 +21,8 @@ from typing import Any
 from sdx.artifacts import read_rows, write_rows
 from sdx.config import InputError, Precision
 from sdx.evaluation.tasks import Kind
-from sdx.models.backbone import load_model
+from sdx.models.backbone import loaded
+from sdx.models.batches import QUESTIONS, cut
 from sdx.progress import Progress
 
 log = logging.getLogger("sdx")
@@ -73,7 +74,6 @@ def score(
     model_dir: Path,
     suites: Mapping[str, Questions],
     precision: Precision,
-    batch_size: int,
     context_tokens: int,
     work_dir: Path,
     stage: str,
@@ -86,7 +86,6 @@ def score(
         model_dir: causal LM and tokenizer in Hugging Face format.
         precision: with bf16 for fp32, 4 of 300 ARC-Easy questions changed their outcome (SmolLM2-135M),
             in both directions; it took a third of the time on a CPU with AVX-512 BF16.
-        batch_size: questions in one forward pass. On a CPU 8 is best, on a GPU what fits.
         context_tokens: the longest input; a longer prompt loses its beginning, which a warning counts.
         stage: name in front of the progress bar.
     """
@@ -95,7 +94,7 @@ def score(
         for name, suite in pending.items():
             _check(name, suite)
         with _quiet():
-            model = _shared_question_lm(model_dir, precision, batch_size, context_tokens, stage)
+            model = _shared_question_lm(model_dir, precision, context_tokens, stage)
             for name, suite in pending.items():
                 results = _run(model, name, suite, work_dir)
                 write_rows(work_dir / f"{name}.jsonl", [asdict(result) for result in results])
@@ -198,7 +197,7 @@ def _quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _shared_question_lm(model_dir: Path, precision: Precision, batch_size: int, context_tokens: int, stage: str) -> Any:
+def _shared_question_lm(model_dir: Path, precision: Precision, context_tokens: int, stage: str) -> Any:
     """The model in `model_dir` as the harness takes it."""
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
@@ -208,21 +207,23 @@ def _shared_question_lm(model_dir: Path, precision: Precision, batch_size: int, 
             return super().loglikelihood(requests, disable_tqdm=True)
 
         def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
-            return _log_probs(self.model, [request[1:] for request in requests], batch_size, self.max_length, stage)
+            return _log_probs(self.model, [request[1:] for request in requests], self.max_length, stage)
 
-    model = load_model(model_dir, precision)
+    model = loaded(model_dir, precision).model
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     # Gemma is lost without BOS, and a tokenizer made from GGUF may not add it.
     if model.config.model_type.startswith("gemma") and tokenizer("A").input_ids[0] != tokenizer.bos_token_id:
         tokenizer.add_bos_token = True
     limit = min(context_tokens, getattr(model.config, "max_position_embeddings", None) or context_tokens)
-    return SharedQuestionLM(model, tokenizer=tokenizer, batch_size=batch_size, max_length=limit)
+    return SharedQuestionLM(model, tokenizer=tokenizer, max_length=limit)
 
 
 def _log_probs(
-    model: Any, pairs: Sequence[tuple[list[int], list[int]]], batch_size: int, limit: int, stage: str
+    model: Any, pairs: Sequence[tuple[list[int], list[int]]], limit: int, stage: str
 ) -> list[tuple[float, bool]]:
     """For each (question, answer): the answer's log-probability, and whether greedy decoding gives it."""
+    from sdx.models.fit import pieces, room, row_bytes
+
     questions: dict[tuple[int, ...], list[int]] = {}
     for index, (question, _) in enumerate(pairs):
         questions.setdefault(tuple(question), []).append(index)
@@ -232,24 +233,30 @@ def _log_probs(
         key=lambda entry: (len(entry[0]) // CONTEXT_BUCKET_TOKENS, max(len(pairs[i][1]) for i in entry[1])),
         reverse=True,  # the longest first: memory runs out at once or never
     )
+    contexts: list[list[int]] = []
+    answers: list[list[list[int]]] = []
+    for tokens, indices in order:
+        answers.append([pairs[index][1] for index in indices])
+        # The last token of an answer is predicted, not read.
+        contexts.append(list(tokens[-max(1, limit + 1 - max(map(len, answers[-1]))) :]))
+    of = row_bytes(model)
+    sizes = [of.scored(len(context), [len(one) for one in its]) for context, its in zip(contexts, answers, strict=True)]
     results: dict[int, tuple[float, bool]] = {}
-    cut = 0
     with Progress(stage, len(order), "prompts") as progress:
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            contexts: list[list[int]] = []
-            answers: list[list[list[int]]] = []
-            for tokens, indices in batch:
-                answers.append([pairs[index][1] for index in indices])
-                # The last token of an answer is predicted, not read.
-                room = max(1, limit + 1 - max(map(len, answers[-1])))
-                contexts.append(list(tokens[-room:]))
-                cut += len(tokens) > room
-            flat = [index for _, indices in batch for index in indices]
-            results.update(zip(flat, _answer_log_probs(model, contexts, answers), strict=True))
-            progress.update(len(batch))
-    if cut:
-        log.warning("%-12s %d of %d prompts are cut off at %d tokens", stage, cut, len(order), limit)
+        scored = pieces(
+            model,
+            sizes,
+            cut(sizes, room(model), QUESTIONS.on(model.device.type == "cuda")),
+            lambda some: _answer_log_probs(model, contexts[some], answers[some]),
+            lambda place: f"a prompt of {len(contexts[place])} tokens",
+            f"lower backbone.context_tokens={limit} or take a GPU with more memory",
+        )
+        for some, values in scored:
+            flat = [index for _, indices in order[some] for index in indices]
+            results.update(zip(flat, values, strict=True))
+            progress.update(some.stop - some.start)
+    if shortened := sum(len(tokens) > len(context) for (tokens, _), context in zip(order, contexts, strict=True)):
+        log.warning("%-12s %d of %d prompts are cut off at %d tokens", stage, shortened, len(order), limit)
     return [results[index] for index in range(len(pairs))]
 
 

@@ -15,7 +15,6 @@ from sdx.languages import Language
 from sdx.translation.base import Translator
 from sdx.translation.rows import translate_step
 
-QUESTIONS_PER_BATCH = 8
 READ_VERSION = 1
 SCORE_VERSION = 1
 Texts = tuple[Step, str, str]
@@ -195,7 +194,6 @@ def _score(workspace: Workspace, suite: ChoiceSuite, label: str) -> None:
         workspace.inputs["model"] / "model",
         {name: Questions(workspace.inputs["items"] / "rows.jsonl", task.kind, task.shots, task.wrapper)},
         suite.config.engine.precision,
-        QUESTIONS_PER_BATCH,
         suite.config.backbone.context_tokens,
         workspace.dir,
         label,

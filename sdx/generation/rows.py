@@ -12,9 +12,9 @@ from sdx.progress import Progress
 
 
 class Generator(Protocol):
-    """What completes a batch of prompts."""
+    """What completes prompts, and says which ones at once."""
 
-    batch_size: int
+    def batches(self, instructions: Sequence[str], max_new_tokens: int) -> list[slice]: ...
 
     def complete(self, instructions: list[str], max_new_tokens: int) -> list[Completion]: ...
 
@@ -63,10 +63,11 @@ def generate_rows(
 def _complete(
     generator: Generator, rows: Sequence[dict[str, Any]], record: BatchLog, max_new_tokens: int, stage: str
 ) -> None:
+    if len(record.rows) == len(rows):
+        return
     # Bytes follow the tokens of a text in any script better than characters do, and need no tokenizer.
     ordered = sorted(rows, key=lambda row: -len(row["prompt"].encode()))
-    size = generator.batch_size
-    batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    batches = [ordered[some] for some in generator.batches([row["prompt"] for row in ordered], max_new_tokens)]
     tokens, began = 0, time.monotonic()
     with Progress(stage, len(rows), "rows", done=len(record.rows)) as progress:
         for batch in record.pending(batches):

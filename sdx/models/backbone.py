@@ -23,8 +23,8 @@ from sdx.models.hub import (
     hub_step,
     local,
 )
-from sdx.models.loading import quiet
-from sdx.ranks import device
+from sdx.models.loading import quiet, straight
+from sdx.models.residency import Resident, resident
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -86,8 +86,12 @@ def load_model(model_dir: Path, precision: Precision) -> "PreTrainedModel":
     check_link(model_dir)
     quiet()
     dtype = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}[precision]
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype)
-    return model.to(device()).eval()
+    return AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype, **straight()).eval()
+
+
+def loaded(model_dir: Path, precision: Precision) -> Resident:
+    """`load_model`, once for all that complete and score with the model in turn."""
+    return resident(("backbone", model_dir, precision), lambda: load_model(model_dir, precision))
 
 
 def load_tokenizer(model_dir: Path, template: TemplateKind) -> Any:

@@ -94,7 +94,7 @@ def encoder_step(config: EncoderConfig) -> Step:
 
 
 def load_encoder(model_dir: Path, dtype: "torch.dtype") -> "PreTrainedModel":
-    """The encoder in eval mode, on the CPU, or sharded where ZeRO-3 is on.
+    """The encoder in eval mode, on the CPU or the device of a `torch.device` context, or sharded where ZeRO-3 is on.
 
     Called with `input_ids` and `attention_mask` [batch, seq] it returns an object with `last_hidden_state`
     [batch, seq, hidden]. NLLB and XLM-R number positions by which ids are not `config.pad_token_id`: pad with that, on

@@ -1,8 +1,10 @@
-"""What loading a model of transformers prints, and what its batches look like."""
+"""Where a model of transformers is loaded to, what that prints, and what batches look like."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from sdx.ranks import device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,6 +15,13 @@ def quiet() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+
+
+def straight() -> dict[str, Any]:
+    """Options of `from_pretrained` with which the weights go from the disk to this process' GPU, without a copy in the
+    machine's own memory; none where there is no GPU."""
+    here = device()
+    return {} if here.type == "cpu" else {"device_map": here}
 
 
 @contextmanager

@@ -23,28 +23,42 @@ def shape_in(model_dir: Path) -> ShapeConfig | None:
     if not (model_dir / "config.json").is_file():
         return None
     config = read_json(model_dir / "config.json")
-    config = config.get("text_config", config)  # of a model that also sees
-
-    def first(*names: str) -> int:
-        """The first of the names that the config gives: translation models have names of their own."""
-        return next((int(config[name]) for name in names if config.get(name)), 0)
-
-    hidden, heads = first("hidden_size", "d_model"), first("num_attention_heads", "decoder_attention_heads") or 1
-    head = first("head_dim") or hidden // heads
-    shape = ShapeConfig(
-        layers=first("num_hidden_layers", "decoder_layers"),
-        hidden_size=hidden,
-        intermediate_size=first("intermediate_size", "decoder_ffn_dim") or 4 * hidden,
-        kv_width=head * (first("num_key_value_heads") or heads),
-        vocab_size=first("vocab_size"),
-    )
+    shape = shape_of(config)
     if weights := sorted(model_dir.glob(SAFETENSORS)):
         shape.parameters = sum(map(_parameters, weights))
     elif next(model_dir.glob(PYTORCH), None):
-        layer = hidden * (2 * head * heads + 2 * shape.kv_width + 3 * shape.intermediate_size)
+        config = config.get("text_config", config)
+        queries = _head_width(config) * _heads(config)
+        layer = shape.hidden_size * (2 * queries + 2 * shape.kv_width + 3 * shape.intermediate_size)
         tables = 1 if config.get("tie_word_embeddings") else 2
-        shape.parameters = tables * shape.vocab_size * hidden + shape.layers * layer
+        shape.parameters = tables * shape.vocab_size * shape.hidden_size + shape.layers * layer
     return shape if shape.parameters else None
+
+
+def shape_of(config: Mapping[str, Any]) -> ShapeConfig:
+    """What a model's config says of its shape; the parameters are not counted."""
+    config = config.get("text_config", config)  # of a model that also sees
+    hidden = _first(config, "hidden_size", "d_model")
+    return ShapeConfig(
+        layers=_first(config, "num_hidden_layers", "decoder_layers"),
+        hidden_size=hidden,
+        intermediate_size=_first(config, "intermediate_size", "decoder_ffn_dim") or 4 * hidden,
+        kv_width=_head_width(config) * (_first(config, "num_key_value_heads") or _heads(config)),
+        vocab_size=_first(config, "vocab_size"),
+    )
+
+
+def _heads(config: Mapping[str, Any]) -> int:
+    return _first(config, "num_attention_heads", "decoder_attention_heads") or 1
+
+
+def _head_width(config: Mapping[str, Any]) -> int:
+    return _first(config, "head_dim") or _first(config, "hidden_size", "d_model") // _heads(config)
+
+
+def _first(config: Mapping[str, Any], *names: str) -> int:
+    """The first of the names that the config gives: translation models have names of their own."""
+    return next((int(config[name]) for name in names if config.get(name)), 0)
 
 
 def _parameters(path: Path) -> int:

@@ -13,7 +13,7 @@ what was trained (adapters, bridge, head) and the names of the two models it was
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,13 @@ from sdx.models.encoder_languages import encoder_segments
 from sdx.models.loading import padded, unreported
 from sdx.models.parts import Part, directory
 from sdx.models.segments import Segments, llm_segments
+from sdx.models.stack_batches import in_batches
 
 TRAINED = ("bridge.", "classifier.")
 """Beginnings of the names of weights that are stored, beside those of the adapters."""
 ADAPTER = ".lora_"
 LONGEST_TOKENS = 512
+SHORTER = "give shorter texts or take a GPU with more memory"
 ONE_FILE = "1TB"
 """As large as a file of weights may be: adapters are never so large."""
 LOADING = {
@@ -248,34 +250,35 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
         return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=pooled)
 
     @torch.no_grad()
-    def encode(self, texts: Sequence[str | Sequence[str]], lang: str, batch_size: int = 32) -> Tensor:
+    def encode(self, texts: Sequence[str | Sequence[str]], lang: str, batch_size: int | None = None) -> Tensor:
         """Vectors of texts in a language, `[texts, hidden]`, in fp32 on the CPU.
 
         Args:
             texts: each a text, or several that are read as one sequence, such as a premise and a hypothesis.
             lang: any code of languages.csv.
+            batch_size: texts at once, at most.
 
         Raises:
             InputError: the encoder does not know the language.
             ValueError: no language is called so.
         """
+
+        found = self._ids(texts, lang, LONGEST_TOKENS)
+
+        def read(places: list[int]) -> Tensor:
+            ids = [found[place] for place in places]
+            inputs = {name: its.to(self.device) for name, its in padded(ids, self.pad_id).items()}
+            return masked_mean(self.states(**inputs), inputs["attention_mask"]).cpu()
+
         self.eval()
         vectors = torch.empty(len(texts), self.config.hidden_size)
-        for places, ids in self._batches(texts, lang, batch_size):
-            inputs = {name: its.to(self.device) for name, its in padded(ids, self.pad_id).items()}
-            vectors[places] = masked_mean(self.states(**inputs), inputs["attention_mask"]).cpu()
+        for places, its in in_batches(self, [len(ids) for ids in found], read, SHORTER, batch_size):
+            vectors[places] = its
         return vectors
 
-    def _batches(
-        self, texts: Sequence[str | Sequence[str]], lang: str, batch_size: int, max_tokens: int = LONGEST_TOKENS
-    ) -> Iterator[tuple[list[int], list[list[int]]]]:
-        """Places of texts and their ids, the longest first, so that those of a batch are of like length."""
+    def _ids(self, texts: Sequence[str | Sequence[str]], lang: str, max_tokens: int) -> list[list[int]]:
         rows = [[text] if isinstance(text, str) else list(text) for text in texts]
-        found = [one.ids for one in self.segments(lang).encode(rows, max_tokens, offsets=False)]
-        order = sorted(range(len(found)), key=lambda place: -len(found[place]))
-        for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            yield places, [found[place] for place in places]
+        return [one.ids for one in self.segments(lang).encode(rows, max_tokens, offsets=False)]
 
     def segments(self, lang: str) -> Segments:
         """The tokenizer of what reads the text, set up for a language.
@@ -334,15 +337,16 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
         config = config or StackConfig.from_pretrained(pretrained_model_name_or_path, **where, **options)
         given = config.dtype if dtype in (None, "auto") else dtype
         wanted = getattr(torch, given) if isinstance(given, str) else given or torch.float32
-        model = cls(config, parts, wanted)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        with nullcontext() if device is None else torch.device(device):  # the parts are loaded straight onto it
+            model = cls(config, parts, wanted)
         file = cached_file(
             pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **where
         )  # of a part alone nothing was trained at first
         model.load_trained(load_file(file) if file else {}, str(pretrained_model_name_or_path))
         model.eval()
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        return model.to(device) if device is not None else model
+        return model
 
     def load_trained(self, weights: Mapping[str, Tensor], where: str) -> None:
         """Sets the stored weights. A head that is not stored stays as it is, one that is not asked for is passed over.

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.modeling_outputs import CausalLMOutput
 
 from sdx.models.loading import padded
-from sdx.models.stack import LONGEST_TOKENS, StackConfig, StackModel
+from sdx.models.stack import LONGEST_TOKENS, SHORTER, StackConfig, StackModel
+from sdx.models.stack_batches import in_batches
 
 CUE = "\nAnswer:"
 """What the LLM reads between a text and what it writes."""
@@ -72,7 +73,7 @@ class StackForCausalLM(StackModel):
         texts: Sequence[str | Sequence[str]],
         lang: str,
         max_new_tokens: int = 64,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         max_tokens: int = LONGEST_TOKENS,
     ) -> list[str]:
         """What is written after each text, greedily, without the end.
@@ -80,6 +81,7 @@ class StackForCausalLM(StackModel):
         Args:
             texts: each a text, or several that are read as one sequence.
             lang: of the texts; any code of languages.csv.
+            batch_size: texts at once, at most.
             max_tokens: longest text; a longer one loses its end.
 
         Raises:
@@ -88,8 +90,17 @@ class StackForCausalLM(StackModel):
         """
         self.eval()
         answers = [""] * len(texts)
-        for places, read in self._batches(texts, lang, batch_size, max_tokens):
-            for place, text in zip(places, self.write(read, max_new_tokens), strict=True):
+        read = self._ids(texts, lang, max_tokens)
+        done = in_batches(
+            self,
+            [len(ids) + max_new_tokens for ids in read],
+            lambda places: self.write([read[place] for place in places], max_new_tokens),
+            SHORTER,
+            batch_size,
+            writes=True,
+        )
+        for places, written in done:
+            for place, text in zip(places, written, strict=True):
                 answers[place] = text
         return answers
 

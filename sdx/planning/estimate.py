@@ -5,7 +5,7 @@ A step is known by its name and its config. One that is not known hands on the r
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from sdx.artifacts import Step, Store
 from sdx.config import Config, ShapeConfig
 from sdx.data.corpus import SEED_COLUMNS, SEED_CORPUS, read_corpus
 from sdx.data.files import published
-from sdx.evaluation.suites import QUESTIONS_PER_BATCH
 from sdx.languages import language
+from sdx.models.batches import QUESTIONS, RowBytes
 from sdx.planning import history, lengths
 from sdx.planning.benchmarks import BENCHMARKS, LABELLED, UNKNOWN_BENCHMARK
 from sdx.planning.graph import Node
@@ -23,10 +23,12 @@ from sdx.planning.lengths import Rows
 from sdx.planning.mixture import parts_of
 from sdx.planning.stacking import StackWork
 from sdx.planning.times import Work
-from sdx.planning.translators import translating
+from sdx.planning.translators import NUMBER_BYTES, most_rows, translating
 from sdx.reporting.describe import spoken
 
 ROWS = "rows.jsonl"
+TRAINING = ("train", "stack")
+"""Steps that keep no model in memory."""
 TEXTLESS = ("asset", "backbone", "classify", "encoder", "file", "score", "tokens", "train", "translator", "vectors")
 """Steps whose files of rows, if they publish any, are not ours or no texts."""
 CONVERSION_S_PER_PARAMETER = 18 / 135e6
@@ -41,6 +43,8 @@ READABLE_BYTES = 100_000_000
 """A larger corpus is not read for an estimate."""
 PROMPT_TOKENS = 8.0
 """What a benchmark's prompt has beside the texts."""
+CHOICES = (8, 8, 8, 8)
+"""Tokens of a question's answers, for the memory that they take."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Estimator:
         self.source = language(config.lang.source).flores
         self.history = history.answers(store)
         self.found: dict[str, Estimate] = {}
+        self._resident: tuple[str, str] | None = None
         self.stacking = StackWork(config, shape, encoder, self._rows)
 
     def add(self, node: Node) -> Estimate:
@@ -103,8 +108,27 @@ class Estimator:
         }
         cached = self.store.cached(step)
         estimate = self._measured(step) if cached else known.get(step.name, self._handed_on)(step)
+        if node.state.runs:
+            estimate = replace(estimate, work=self._loading(step, estimate.work))
         self.found[step.key] = estimate
         return estimate
+
+    def _loading(self, step: Step, work: Work) -> Work:
+        """The work, with nothing to load where the model of the step before is still in memory."""
+        if not work.loads:
+            return work
+        model = step.inputs.get("translator" if step.name == "translate" else "model")
+        held = None if step.name in TRAINING or model is None else (model.key, self._kind(step))
+        if held and held == self._resident:
+            work = replace(work, loads=0, also=tuple(replace(one, loads=0) for one in work.also))
+        self._resident = held
+        return work
+
+    def _kind(self, step: Step) -> str:
+        """Tells loaded copies of a model apart."""
+        if step.name in ("generate", "translate"):
+            return self.config.generator.precision.value
+        return self.config.engine.precision.value if step.name == "score" else "stack"
 
     def _of(self, step: Step) -> Estimate:
         return self.found[step.key]
@@ -193,16 +217,16 @@ class Estimator:
         given = self._rows(step.inputs["prompts"], step.config["file"])
         prompt = given.of(step.config["field"]) + lengths.TEMPLATE_TOKENS
         prompt = min(prompt, self.config.backbone.context_tokens)
-        limit, batch = step.config["max_new_tokens"], self.config.generator.batch_size
-        answers = self._answers(step)
-        batches = math.ceil(given.count / batch)
+        limit, answers = step.config["max_new_tokens"], self._answers(step)
         work = Work(
             self.shape,
             read=given.count * prompt,
             generated=given.count * answers.tokens,
-            decode_steps=batches * limit,
-            batch=min(batch, max(given.count, 1)),
-            passes=batches,
+            rows=given.count,
+            most=most_rows(self.config.generator.batch_size),
+            row_bytes=RowBytes(self.shape, NUMBER_BYTES).completed(round(prompt), limit),
+            decode_steps=limit,
+            passes=1,
             context=prompt + answers.tokens / 2,
             loads=1,
         )
@@ -251,8 +275,17 @@ class Estimator:
         texts = items.tokens.get("texts") or items.of("question") + items.of("choices")
         a_question = (texts + PROMPT_TOKENS) * (1 + step.config.get("shots", 0))
         read = items.count * min(a_question, self.config.backbone.context_tokens)
-        passes = 2 * math.ceil(items.count / QUESTIONS_PER_BATCH)
-        return Estimate(items.count, read, work=Work(self.shape, read, passes=passes, context=a_question / 2, loads=1))
+        work = Work(
+            self.shape,
+            read,
+            rows=items.count,
+            most=QUESTIONS,
+            row_bytes=RowBytes(self.shape, NUMBER_BYTES).scored(round(read / max(items.count, 1)), CHOICES),
+            passes=2,
+            context=a_question / 2,
+            loads=1,
+        )
+        return Estimate(items.count, read, work=work)
 
     def _mix(self, step: Step) -> Estimate:
         parts = parts_of(step, self._rows)

@@ -23,7 +23,7 @@ from sdx.ranks import world_size
 from sdx.training import disk
 from sdx.training.hardware import Hardware
 from sdx.training.layout import GPU_TOKENS, Layout, choose, describe, shortage
-from sdx.training.memory import GIB, SHOWN, Memory, generation_memory, training_memory
+from sdx.training.memory import GIB, SHOWN, Memory, training_memory
 
 RANKS = (1, 4, 8)
 NODES = ((8, 80), (4, 80), (8, 40))
@@ -51,9 +51,7 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
     layouts = (
         {machine: layout(config, trained, longest_training, machine.hardware) for machine in where} if sizes else {}
     )
-    contexts = (line.estimate.work.context for line in lines if line.estimate.work.generated)
-    longest = max(contexts, default=0.0) + config.scale.max_new_tokens
-    generation = generation_memory(shape, config.generator.batch_size, longest)
+    completing = [line.estimate.work for line in lines if line.node.step.name == "generate" and line.node.state.runs]
     total = sum_up(lines, where)
     found = sources(config, store, shape, nodes)
 
@@ -61,7 +59,9 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
     tables.steps(console, config, lines, where)
     tables.sources(console, found)
     if sizes:
-        tables.memory(console, config, trained, sizes, layouts, generation)
+        tables.memory(console, config, trained, sizes, layouts)
+        if completing:
+            tables.generation(console, max(completing, key=lambda work: work.row_bytes), where)
         for machine, found_layout in layouts.items():
             console.print(f"{machine.name}: {_described(found_layout, config, trained, machine.hardware)}")
         for ranks, gigabytes in NODES:

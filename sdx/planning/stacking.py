@@ -13,13 +13,13 @@ from typing import Any
 from sdx.artifacts import Step, Store
 from sdx.config import Config, ShapeConfig
 from sdx.languages import language
+from sdx.models.batches import READ_TOKENS
 from sdx.models.shape import shape_in
 from sdx.planning import lengths
 from sdx.planning.graph import Node
 from sdx.planning.lengths import Rows
 from sdx.planning.times import Work
 from sdx.stacking.bridge import FIT_TEXTS
-from sdx.stacking.reader import BATCH_TOKENS
 from sdx.stacking.training import VALIDATION_TEXTS
 
 ENCODERS = {
@@ -179,7 +179,7 @@ class StackWork:
 
     @staticmethod
     def _forward(shape: ShapeConfig, rows: float, tokens: float) -> Work:
-        return Work(shape, rows * tokens, passes=math.ceil(rows * tokens / BATCH_TOKENS[True]), context=tokens / 2)
+        return Work(shape, rows * tokens, passes=math.ceil(rows * tokens / READ_TOKENS.gpu), context=tokens / 2)
 
     @staticmethod
     def _of(rows: float, tokens: float, work: Work) -> dict[str, Any]:

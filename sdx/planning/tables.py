@@ -14,6 +14,7 @@ from sdx.planning.estimate import Estimate
 from sdx.planning.graph import Node, State
 from sdx.planning.hardware import Machine
 from sdx.planning.sources import Source
+from sdx.planning.times import Work, batch_rows
 from sdx.reporting.describe import concerned, subject
 from sdx.training.layout import GPU_TOKENS, Layout
 from sdx.training.memory import GIB, GPU_GIB, RESERVE_BYTES, USABLE, Memory, fits, trained_parameters
@@ -110,7 +111,6 @@ def memory(
     shape: ShapeConfig,
     sizes: Mapping[tuple[int, bool, int], tuple[Memory, Memory]],
     layouts: Mapping[Machine, Layout | InputError],
-    generation_bytes: float,
 ) -> None:
     """GPU memory for training by ZeRO stage and ranks, those marked that a machine would take."""
     engine, scale = config.engine, config.scale
@@ -145,9 +145,20 @@ def memory(
     console.print(
         f"-> engine={engine.name}: {shape.parameters / 1e9:.3g}B parameters, {trained / 1e9:.3g}B trained "
         f"({config.train.adapter.value}, {config.train.optimizer.value}), {engine.precision.value}, micro-batches of "
-        f"{tokens} tokens in the table. Generation: about {generation_bytes / GIB:.1f} GiB on one GPU with "
-        f"generator.batch_size={config.generator.batch_size}."
+        f"{tokens} tokens in the table."
     )
+
+
+def generation(console: Console, work: Work, where: Sequence[Machine]) -> None:
+    """Of the longest prompts, how many are completed at once, and the GPU memory that this takes."""
+    assert work.shape
+    for device in dict.fromkeys(machine.device for machine in where if machine.device.launch_s):
+        rows = batch_rows(work, device)
+        taken = 2.0 * work.shape.parameters + rows * work.row_bytes
+        console.print(
+            f"Generation on one {device.name}: {rows:.0f} prompts at once, about {taken / GIB:.1f} GiB; "
+            "generator.batch_size=... sets fewer."
+        )
 
 
 def total(

@@ -7,9 +7,11 @@ launched; the longest of arithmetic, traffic and launching counts. An optimizer 
 out: downloads, waiting for other ranks, the optimizer's step and its traffic when it is on the host.
 """
 
+import math
 from dataclasses import dataclass
 
 from sdx.config import Adapter, ShapeConfig, TrainConfig
+from sdx.models.batches import ROWS, Most, room_bytes
 from sdx.planning.hardware import Device, Machine
 from sdx.training.layout import Layout
 from sdx.training.memory import cache_bytes
@@ -28,11 +30,14 @@ class Work:
         shape: of the model that does it.
         read: tokens of given text in forward passes.
         generated: tokens.
+        rows: texts, completed or read in batches.
+        most: of them in a batch, where memory does not set the limit.
+        row_bytes: of a GPU's memory that one of them takes.
+        beams: sequences in which each is decoded.
         decode_steps: forward passes that give each row of a batch a token.
-        batch: rows in one of them.
         trained: tokens over all epochs.
         steps: of the optimizer.
-        passes: forward passes over given text.
+        passes: forward passes over given text, for each batch.
         context: mean tokens attended to.
         loads: times that the model is loaded.
         seconds: of work that no GPU speeds up, on this machine.
@@ -43,8 +48,11 @@ class Work:
     shape: ShapeConfig | None = None
     read: float = 0.0
     generated: float = 0.0
+    rows: float = 1.0
+    most: Most = ROWS
+    row_bytes: float = 0.0
+    beams: int = 1
     decode_steps: float = 0.0
-    batch: float = 1.0
     trained: float = 0.0
     steps: float = 0.0
     passes: float = 0.0
@@ -79,8 +87,18 @@ def _seconds(work: Work, machine: Machine, train: TrainConfig, layout: Layout | 
         arithmetic = factor * forward * work.trained / (device.train_flops * machine.ranks)
         micro_batches = max(work.steps, work.trained / (machine.ranks * layout.micro_batch_tokens))
         return total + max(arithmetic, micro_batches * launch * (1 + BACKWARD_LAUNCHES))
-    total += max(work.read * forward / device.read_flops, work.passes * launch)
+    batches = math.ceil(work.rows / batch_rows(work, device))
+    total += max(work.read * forward / device.read_flops, batches * work.passes * launch)
     return total + _decoding(work, work.shape, device, forward, launch)
+
+
+def batch_rows(work: Work, device: Device) -> float:
+    """Rows that a device takes at once."""
+    is_cuda = bool(device.launch_s)
+    most: float = work.most.on(is_cuda)
+    if is_cuda and work.shape and work.row_bytes:
+        most = min(most, room_bytes(device.memory_bytes, 2.0 * work.shape.parameters) // work.row_bytes)
+    return max(1.0, min(most, work.rows))
 
 
 def forward_passes(train: TrainConfig, layout: Layout) -> int:
@@ -89,6 +107,8 @@ def forward_passes(train: TrainConfig, layout: Layout) -> int:
 
 
 def _decoding(work: Work, shape: ShapeConfig, device: Device, forward: float, launch: float) -> float:
-    cache = CACHE_TRIPS * cache_bytes(shape) * work.batch * work.context
+    batch = batch_rows(work, device)
+    cache = CACHE_TRIPS * cache_bytes(shape) * batch * work.beams * work.context
     traffic = (2.0 * shape.parameters + cache) / device.bytes_per_s
-    return max(work.generated * forward / device.decode_flops, work.decode_steps * max(traffic, launch))
+    steps = math.ceil(work.rows / batch) * work.decode_steps
+    return max(work.generated * forward / device.decode_flops, steps * max(traffic, launch))

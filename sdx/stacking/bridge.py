@@ -16,7 +16,9 @@ from typing import Any
 from sdx.artifacts import Step, Workspace, read_json, write_json
 from sdx.config import InputError
 from sdx.languages import ENGLISH, Language, language
+from sdx.models import residency
 from sdx.models.encoder_languages import encoder_segments
+from sdx.ranks import device
 from sdx.stacking.parts import Parts, directories
 from sdx.stacking.texts import read_texts
 from sdx.stacking.words import aligned
@@ -101,10 +103,9 @@ def _fit(work: Workspace, prefix: str, bridge: BridgeConfig, bidirectional: bool
     from sdx.models.loading import quiet
     from sdx.models.parts import Part
     from sdx.models.stack import StackConfig, StackModel
-    from sdx.stacking import reader
 
     quiet()
-    reader.release()
+    residency.release()
     found = directories(work)
     config = StackConfig(
         encoder=Part.of(work.inputs["encoder"], prefix).written() if "encoder" in found else None,
@@ -137,8 +138,7 @@ def _fit_bridge(work: Workspace, model: Any, options: BridgeConfig, max_tokens: 
     import torch
 
     texts = list(islice(read_texts(work.inputs["texts"]), FIT_TEXTS))
-    if torch.cuda.is_available():
-        model.cuda()
+    model.to(device())
     found = _Readings(model, max_tokens)
     with torch.no_grad():
         for start in range(0, len(texts), BATCH_TEXTS):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sdx.artifacts import Step, Workspace, read_json, read_rows
 from sdx.config import Config, InputError, ShapeConfig, TrainConfig
 from sdx.languages import Language
+from sdx.models import residency
 from sdx.stacking.bridge import fitted
 from sdx.stacking.parts import Parts, directories
 from sdx.tracking import Tracker
@@ -201,11 +202,10 @@ def _train(
     config: Config,
     tracker: Tracker,
 ) -> None:
-    from sdx.stacking import reader
     from sdx.training.loop import train
     from sdx.training.step import layout_for
 
-    reader.release()  # such as the teacher, whose vectors were the last thing to be made
+    residency.release()  # such as the teacher, whose vectors were the last thing to be made
     _check_lengths(work, recipe.max_tokens)
     lengths = [objective.tokens(example) for example in examples]
     layout = layout_for(config, recipe.train, _shape(work), lengths, recipe.epochs, recipe.max_steps)

@@ -188,11 +188,6 @@ def training_memory(
     )
 
 
-def generation_memory(shape: ShapeConfig, batch: int, tokens: float) -> float:
-    """Bytes of the weights in bf16 and of a key-value cache of `batch` rows of `tokens`."""
-    return 2 * shape.parameters + cache_bytes(shape) * batch * tokens
-
-
 def cache_bytes(shape: ShapeConfig) -> float:
     """Bytes of one token's keys and values in bf16: 4Lk."""
     return 4 * shape.layers * shape.kv_width

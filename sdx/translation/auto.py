@@ -73,10 +73,6 @@ class Auto(Translator):
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
         raise AssertionError("the engine of a pair translates")
 
-    def unload(self) -> None:
-        for engine in self._engines:
-            engine.unload()
-
     def for_pair(self, source: str, target: str) -> Translator:
         """The engine, as recorded; asks the hub the first time if no offline engine knows the pair."""
         pair = f"{source} to {target}"

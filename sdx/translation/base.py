@@ -73,9 +73,6 @@ class Translator(ABC):
     def prepare(self, inputs: Mapping[str, Path]) -> None:
         """Says where the outputs of `needs` lie, before the first `translate`."""
 
-    def unload(self) -> None:
-        """Frees the memory of what was loaded."""
-
     def for_pair(self, source: str, target: str) -> Translator:
         """The engine that translates this pair: itself, but for translators that choose one."""
         return self

@@ -8,15 +8,17 @@ translations that are almost equally likely another may win; in fp32 on a CPU th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from sdx.artifacts import Step, read_json
 from sdx.config import InputError, Precision, TranslatorConfig
 from sdx.languages import language
+from sdx.models.batches import ROWS, cut
 from sdx.models.hub import (
     PYTORCH,
     SAFETENSORS,
@@ -28,10 +30,11 @@ from sdx.models.hub import (
     local,
 )
 from sdx.models.hub import available as available  # where `auto` looks for it
-from sdx.models.loading import unreported
+from sdx.models.loading import straight, unreported
+from sdx.models.residency import resident
 from sdx.ranks import device
 from sdx.translation import segment
-from sdx.translation.base import Surroundings, Translator
+from sdx.translation.base import Translator
 
 WEIGHTS = (SAFETENSORS, PYTORCH)
 ARCHITECTURE = "m2m_100"
@@ -51,8 +54,9 @@ class NLLBConfig(TranslatorConfig):
     """Commit of the hub repository, 40 hexadecimal digits."""
     path: str | None = None
     """Local directory in Hugging Face format: NLLB-200 itself, or fine-tuned from it."""
-    batch_size: int = 32
-    """Sentences translated at once. Ours; larger is faster until memory is full. Not part of cache keys."""
+    batch_size: int | None = None
+    """Sentences translated at once, at most; null: 32 on a CPU, on a GPU as many as its memory holds. Ours. Not part of
+    cache keys."""
     precision: Precision = Precision.bf16
     """Arithmetic of the forward pass."""
     num_beams: int = 4
@@ -73,7 +77,7 @@ class NLLB(Translator):
         hub_id: str | None,
         revision: str | None,
         path: str | None,
-        batch_size: int,
+        batch_size: int | None,
         precision: Precision,
         num_beams: int,
     ) -> None:
@@ -82,7 +86,7 @@ class NLLB(Translator):
             raise InputError(f"give exactly one of translator.hub_id and translator.path, not {got}")
         check_source("translator", hub_id, revision, path)
         for key, value in (("batch_size", batch_size), ("num_beams", num_beams)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise InputError(f"translator.{key}={value} is too small; give 1 or more")
         self.hub_id, self.revision = hub_id, revision
         self.directory = local(path) if path else None
@@ -90,18 +94,13 @@ class NLLB(Translator):
         self.precision = precision
         self.num_beams = num_beams
         self._model_dir: Path | None = None
-        self._loaded: tuple[Any, Any] | None = None
-        self._around: Surroundings | None = None
         if self.directory:
             _check(self.directory)
-
-    def place(self, surroundings: Surroundings) -> None:
-        self._around = surroundings
 
     @property
     def batch_rows(self) -> int:  # type: ignore[override]
         """Enough sentences to fill batches of like length."""
-        return 4 * self.batch_size
+        return 4 * self._most
 
     @property
     def version(self) -> str:
@@ -128,10 +127,7 @@ class NLLB(Translator):
         return {"translator": hub_step("translator", self.hub_id, self.revision, WEIGHTS, OFFLINE)}
 
     def prepare(self, inputs: Mapping[str, Path]) -> None:
-        model_dir = inputs["translator"] / "model"
-        if model_dir != self._model_dir:
-            self.unload()
-            self._model_dir = model_dir
+        self._model_dir = inputs["translator"] / "model"
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
         if obstacle := self.obstacle(source, target):
@@ -140,34 +136,35 @@ class NLLB(Translator):
 
     def translate_sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
         """Translations of single sentences, without regard to layout and protected spans."""
-        import torch
+        from sdx.models.fit import pieces, room, row_bytes
 
         model, tokenizer = self._ready()
         source_id, target_id = (self._code(tokenizer, flores) for flores in (source, target))
         encoded = tokenizer.encode_batch(sentences, add_special_tokens=False)
         # The source's code first and </s> last, as in training (the tokenizer's own template may be another).
         ids = [[source_id, *sentence.ids, model.config.eos_token_id] for sentence in encoded]
+        order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))  # what fits then fits to the end
+        sources, of = [ids[index] for index in order], row_bytes(model)
+        sizes = [of.translated(len(one), _room(len(one)), self.num_beams) for one in sources]
+        outputs = pieces(
+            model,
+            sizes,
+            _batches([len(one) for one in sources], sizes, room(model), self._most),
+            lambda some: _generate(model, sources[some], target_id, self.num_beams),
+            lambda place: f"a sentence of {len(sources[place])} tokens",
+            f"lower translator.num_beams={self.num_beams} or take a GPU with more memory",
+        )
         translations = [""] * len(sentences)
-        for batch in _batches([len(sentence) for sentence in ids], self.batch_size):
-            try:
-                outputs = _generate(model, [ids[index] for index in batch], target_id, self.num_beams)
-            except torch.OutOfMemoryError:
-                raise InputError(
-                    f"translator.batch_size={self.batch_size} does not fit in the GPU's memory; give a smaller one"
-                ) from None
-            texts = tokenizer.decode_batch(outputs, skip_special_tokens=True)
-            for index, text in zip(batch, texts, strict=True):
+        for some, output in outputs:
+            texts = tokenizer.decode_batch(output, skip_special_tokens=True)
+            for index, text in zip(order[some], texts, strict=True):
                 translations[index] = text.strip()
         return translations
 
-    def unload(self) -> None:
-        if self._loaded is None:
-            return
-        import torch
-
-        self._loaded = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    @property
+    def _most(self) -> int:
+        """Sentences of a batch."""
+        return ROWS.on(device().type == "cuda", self.batch_size)
 
     def _unknown(self, *flores: str) -> list[str]:
         """Those of the languages that have no code, or none in this model."""
@@ -186,13 +183,10 @@ class NLLB(Translator):
             ) from None
 
     def _ready(self) -> tuple[Any, Any]:
-        if self._loaded is None:
-            assert self._model_dir, "prepare() comes first"
-            if self._around:  # a GPU may not hold both
-                self._around.generator.unload()
-            check_link(self._model_dir)
-            self._loaded = _load_model(self._model_dir, self.precision), _load_tokenizer(self._model_dir)
-        return self._loaded
+        model_dir = self._model_dir
+        assert model_dir, "prepare() comes first"
+        held = resident(("translator", model_dir, self.precision), lambda: _load_model(model_dir, self.precision))
+        return held.model, held.keep("tokenizer", lambda: _load_tokenizer(model_dir))
 
     def _code(self, tokenizer: Any, flores: str) -> int:
         id_: int | None = tokenizer.token_to_id(language(flores).nllb)
@@ -223,14 +217,15 @@ def _load_model(model_dir: Path, precision: Precision) -> Any:
     import torch
     from transformers import GenerationConfig, M2M100ForConditionalGeneration
 
+    check_link(model_dir)
     with unreported():  # old checkpoints carry position tables
         model, report = M2M100ForConditionalGeneration.from_pretrained(
-            model_dir, dtype=getattr(torch, _DTYPES[precision]), output_loading_info=True
+            model_dir, dtype=getattr(torch, _DTYPES[precision]), output_loading_info=True, **straight()
         )
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{model_dir} lacks {len(missing)} weights, such as {missing[0]}; get its files again")
     model.generation_config = GenerationConfig()  # its own limits a translation to 200 tokens
-    return model.to(device()).eval()
+    return model.eval()
 
 
 _DTYPES = {Precision.bf16: "bfloat16", Precision.fp32: "float32"}
@@ -251,16 +246,20 @@ def _room(tokens: int) -> int:
     return 1 << (ROOM_FACTOR * tokens + ROOM_TOKENS - 1).bit_length()
 
 
-def _batches(lengths: list[int], size: int) -> Iterator[list[int]]:
-    """Places of at most `size` sources with the same room, the longest first: what fits then fits to the end."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        if batch and (len(batch) == size or _room(lengths[index]) != _room(lengths[batch[0]])):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+def _batches(lengths: Sequence[int], sizes: Sequence[float], memory: float, most: int) -> Iterator[slice]:
+    """Neighbours with the same room for their translations.
+
+    Args:
+        lengths, sizes: of the sources, in tokens and in bytes.
+        memory: bytes for a batch.
+        most: sources of a batch.
+    """
+    start = 0
+    for _, group in groupby(map(_room, lengths)):
+        stop = start + len(list(group))
+        for batch in cut(sizes[start:stop], memory, most):
+            yield slice(start + batch.start, start + batch.stop)
+        start = stop
 
 
 def _generate(model: Any, sources: list[list[int]], target_id: int, beams: int) -> list[list[int]]:

@@ -66,7 +66,7 @@ class SelfTranslation(Translator):
     def batch_rows(self) -> int:  # type: ignore[override]
         """A batch of the model's even where a row is one sentence, as the fields of questions are; their sentences are
         sorted by length and cut into batches again, so that rows of many sentences fill several."""
-        return self._around.generator.batch_size
+        return self._around.generator.most_rows
 
     @property
     def version(self) -> str:
@@ -100,9 +100,6 @@ class SelfTranslation(Translator):
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
         return segment.translate_texts(texts, lambda some: self._sentences(some, source, target), self._keep)
 
-    def unload(self) -> None:
-        self._around.generator.unload()
-
     def _shots(self, source: str, target: str) -> Step | None:
         if self.demonstrations is None:
             return self._around.demonstrations(language(source), language(target))
@@ -123,8 +120,9 @@ class SelfTranslation(Translator):
         room = [math.ceil(self._factor() * tokens) + ROOM_TOKENS for tokens in sizes]
         order = sorted(range(len(sentences)), key=lambda index: -room[index])
         translated = [""] * len(sentences)
-        for start in range(0, len(order), generator.batch_size):
-            batch = order[start : start + generator.batch_size]
+        longest = [sum(lengths) + sizes[index] + FRAME_TOKENS for index in order]
+        for some in generator.batches_of(longest, [room[index] for index in order]):
+            batch = order[some]
             prompts = []
             for index in batch:
                 free = generator.context - room[index] - sizes[index] - FRAME_TOKENS

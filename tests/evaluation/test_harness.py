@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from sdx.config import InputError, Precision
 from sdx.evaluation import harness
 from sdx.evaluation.harness import ItemResult, Questions, score
 from sdx.evaluation.tasks import Item, Kind
+from sdx.models import backbone, residency
+from sdx.models.batches import Most
 from tests.tiny import tiny_model, tiny_tokenizer
 
 ITEMS: list[Item] = [
@@ -44,7 +47,12 @@ ITEMS: list[Item] = [
         "gold": 2,
     },
 ]
-OPTIONS = {"precision": Precision.fp32, "batch_size": 2, "context_tokens": 1024, "stage": "test"}
+OPTIONS = {"precision": Precision.fp32, "context_tokens": 1024, "stage": "test"}
+
+
+@pytest.fixture(autouse=True)
+def two_questions_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "QUESTIONS", Most(2, 2))
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +189,8 @@ def test_greedy_flags_and_order_do_not_depend_on_the_batch(base_model: Path) -> 
         ([4, 9, 9, 9, 9], [7, 8]),
         ([4], [5, 6, 7]),
     ]
-    whole = harness._log_probs(model, pairs, 4, 100, "test")
-    alone = [harness._log_probs(model, [pair], 1, 100, "test")[0] for pair in pairs]
+    whole = harness._log_probs(model, pairs, 100, "test")
+    alone = [harness._log_probs(model, [pair], 100, "test")[0] for pair in pairs]
     assert [flag for _, flag in whole] == [False, True, False, False]
     assert [value for value, _ in whole] == pytest.approx([value for value, _ in alone], abs=1e-4)
 
@@ -192,8 +200,8 @@ def test_a_prompt_that_is_too_long_loses_its_beginning(base_model: Path, caplog:
 
     model = AutoModelForCausalLM.from_pretrained(base_model)
     with caplog.at_level(logging.WARNING, "sdx"):
-        cut = harness._log_probs(model, [(list(range(10, 40)), [7, 8, 9])], 1, 12, "test")
-    assert cut == harness._log_probs(model, [(list(range(30, 40)), [7, 8, 9])], 1, 12, "test")
+        cut = harness._log_probs(model, [(list(range(10, 40)), [7, 8, 9])], 12, "test")
+    assert cut == harness._log_probs(model, [(list(range(30, 40)), [7, 8, 9])], 12, "test")
     assert "1 of 1 prompts are cut off at 12 tokens" in caplog.text
 
 
@@ -211,6 +219,25 @@ def test_a_finished_suite_is_not_run_again(chat_model: Path, tmp_path: Path, mon
     assert again == both
     assert read_rows(tmp_path / "a.jsonl")[0]["id"] == "dog"
     assert all(isinstance(result, ItemResult) for result in again["a"])
+
+
+def test_a_model_is_loaded_once_for_all_scores_and_nothing_of_it_stays(
+    chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, load = [], backbone.load_model
+
+    def noted(*given: object) -> object:
+        model = load(*given)
+        made.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(backbone, "load_model", noted)
+    for name in ("a", "b"):
+        work_dir = tmp_path / name
+        score(chat_model, {name: questions(tmp_path)}, work_dir=work_dir, **OPTIONS)
+    assert [model() is None for model in made] == [False]
+    residency.release()
+    assert made[0]() is None
 
 
 def test_silent_but_for_the_bar_without_network_or_traces(

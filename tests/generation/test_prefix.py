@@ -9,6 +9,7 @@ from sdx.config import Precision, TemplateKind
 from sdx.generation.decode import greedy
 from sdx.generation.hf import HFGenerator
 from sdx.generation.prefix import MIN_TOKENS, Prefix, common, reusable
+from sdx.models import residency
 from sdx.models.backbone import load_model, load_tokenizer
 from tests.tiny import tiny_gemma, tiny_model
 
@@ -106,15 +107,16 @@ def test_answers_do_not_depend_on_what_was_completed_before(loaded: tuple[Path, 
         made.load(path, TemplateKind.auto)
         return made
 
-    one, other = generator(), generator()
+    one, limits = generator(), [20] * len(TEXTS)
     one.complete_lines(TEXTS[:2] + FEWER, [9] * 3, beginning)
     one.complete_lines(TEXTS[3:], [9] * 3, beginning)
-    limits = [20] * len(TEXTS)
-    assert one.complete_lines(TEXTS, limits, beginning) == other.complete_lines(TEXTS, limits, beginning)
-    assert one.complete(TEXTS, 20, beginning) == other.complete(TEXTS, 20, beginning)
+    lines, answers = one.complete_lines(TEXTS, limits, beginning), one.complete(TEXTS, 20, beginning)
+    residency.release()
+    assert lines == generator().complete_lines(TEXTS, limits, beginning)
+    assert answers == generator().complete(TEXTS, 20, beginning)
     if precision is Precision.fp32:
-        assert one.complete_lines(TEXTS, limits, beginning) == generator().complete_lines(TEXTS, limits)
-        assert one.complete(TEXTS, 20, beginning) == generator().complete(TEXTS, 20)
+        assert lines == generator().complete_lines(TEXTS, limits)
+        assert answers == generator().complete(TEXTS, 20)
 
 
 def test_the_states_are_kept_until_the_text_or_the_model_changes(loaded: tuple[Path, Any, Any], tmp_path: Path):
@@ -122,7 +124,7 @@ def test_the_states_are_kept_until_the_text_or_the_model_changes(loaded: tuple[P
     generator = HFGenerator(8, Precision.fp32)
     generator.load(path, TemplateKind.auto)
     beginning = "".join(SHOTS)
-    with Fed(generator._ready()[0]) as fed:
+    with Fed(generator._ready().model) as fed:
         for _ in range(2):
             generator.complete(TEXTS[:3], 1, beginning)
             generator.load(path, TemplateKind.auto)
@@ -134,14 +136,12 @@ def test_the_states_are_kept_until_the_text_or_the_model_changes(loaded: tuple[P
         fed.shapes.clear()
         generator.complete(TEXTS[:3], 1)
         assert [rows for rows, _ in fed.shapes] == [3]
-        assert generator._prefix is None  # and takes no memory
+        assert generator._ready().prefix is None  # and takes no memory
     generator.complete(TEXTS[:3], 8, beginning)
-    other, fresh = tiny_model(tmp_path / "other", seed=1), HFGenerator(8, Precision.fp32)
-    for made in (generator, fresh):
-        made.load(other, TemplateKind.auto)
-    assert generator.complete(TEXTS, 8, beginning) == fresh.complete(TEXTS, 8, beginning)
-    generator.unload()
-    assert generator._prefix is None
+    generator.load(tiny_model(tmp_path / "other", seed=1), TemplateKind.auto)
+    written = generator.complete(TEXTS, 8, beginning)
+    residency.release()
+    assert written == generator.complete(TEXTS, 8, beginning)
 
 
 def test_a_batch_with_little_in_common_shares_nothing():
@@ -164,15 +164,17 @@ def test_a_beginning_ends_where_what_follows_cannot_change_its_tokens(loaded: tu
     generator.load(path, TemplateKind.auto)
     shared = "".join(SHOTS) + "English: The qu"
     generator.complete_lines([f"{shared}ick brown fox", f"{shared}antas"], [4, 4], shared)
-    assert generator._prefix
+    assert generator._ready().prefix
     for rest in ("ick brown fox", "antas", "a", "1"):
         ids = tokenizer(shared + rest).input_ids
-        assert len(common(generator._prefix.ids, ids)) >= len(generator._prefix.ids) - 2
+        assert len(common(generator._ready().prefix.ids, ids)) >= len(generator._ready().prefix.ids) - 2
+    known = generator._ready().prefix.ids
+    residency.release()
     again = HFGenerator(8, Precision.fp32)
     again.load(path, TemplateKind.auto)
     again.complete_lines([f"{shared}x"], [4], shared)
-    assert again._prefix
-    assert again._prefix.ids == generator._prefix.ids  # of the text alone, not of the batch
+    assert again._ready().prefix
+    assert again._ready().prefix.ids == known  # of the text alone, not of the batch
 
 
 def test_only_plain_attention_is_reused():
@@ -211,7 +213,7 @@ def test_only_plain_attention_is_reused():
 def test_a_line_also_ends_at_what_parts_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str):
     generator = HFGenerator(2, Precision.fp32)
     generator.load(tiny_model(tmp_path, chat=False), TemplateKind.auto)
-    tokenizer = generator._ready()[1]
+    tokenizer = generator._ready().tokenizer
     ids = tokenizer(f" A dog ## one.{end}English: The", add_special_tokens=False).input_ids
 
     def written(model, prompts, ended, *_):

@@ -12,6 +12,7 @@ from sdx.generation.decode import greedy
 from sdx.generation.hf import Completion, HFGenerator, _line_ends
 from sdx.generation.rows import generate_rows
 from sdx.models.backbone import load_model, load_tokenizer
+from sdx.models.batches import cut
 from sdx.models.template import prompt_ids
 from tests.tiny import tiny_gemma, tiny_model, tiny_tokenizer
 
@@ -49,6 +50,9 @@ class Fake:
     batch_size: int = 2
     dies: int = 99
     calls: list[list[str]] = field(default_factory=list)
+
+    def batches(self, instructions: list[str], max_new_tokens: int) -> list[slice]:
+        return list(cut([0.0] * len(instructions), 1.0, self.batch_size))
 
     def complete(self, instructions: list[str], max_new_tokens: int) -> list[Completion]:
         if len(self.calls) == self.dies:
@@ -186,7 +190,7 @@ def test_completion_says_whether_it_ended_by_itself(model_dir: Path, monkeypatch
 def test_a_base_model_s_answer_ends_where_it_begins_another_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     generator = HFGenerator(2, Precision.fp32)
     generator.load(tiny_model(tmp_path, chat=False), TemplateKind.auto)
-    tokenizer = generator._ready()[1]
+    tokenizer = generator._ready().tokenizer
     ids = tokenizer("A watershed.\n## Not this\n\n### Answer:\nA watershed.", add_special_tokens=False).input_ids
 
     def written(model, prompts, ended, *_):

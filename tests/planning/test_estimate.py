@@ -3,6 +3,8 @@
 import pytest
 
 from sdx.artifacts import write_rows
+from sdx.config import Precision
+from sdx.models.batches import Most
 from sdx.planning.estimate import Estimator
 from sdx.planning.graph import walk
 from sdx.planning.lengths import measure, tokens_in
@@ -51,7 +53,7 @@ def test_answers_are_a_share_of_the_limit_and_translations_have_the_targets_toke
     assert found[answers.key].rows == 1000
     assert found[answers.key].tokens == pytest.approx(0.6 * 200 * 1000)
     work = found[answers.key].work
-    assert work.decode_steps == 100 * 200  # batches of 10, each until the limit
+    assert (work.rows, work.most, work.decode_steps) == (1000, Most(10, 10), 200)  # each batch until the limit
     assert work.read == 1000 * (25 + 30)
     assert found[translated.key].tokens == pytest.approx(0.6 * 200 * 1000)
     assert found[translated.key].files["rows.jsonl"].of("text") == pytest.approx(5.5 * 120)
@@ -124,6 +126,27 @@ def test_benchmarks_have_their_size_and_their_language_and_shots_are_read_too(co
     assert found[few.key].rows == 50
     config.backbone.context_tokens = 100
     assert estimates(score)[score.key].tokens == 285 * 100
+
+
+def test_a_model_is_loaded_once_for_steps_in_a_row(config, estimates):
+    """Before training for all languages, after it once more; a translator between them takes the model's place."""
+    model, rows = backbone(), corpus()
+    items = [step("items", {"task": "mmlu_human", "language": flores}) for flores in ("tha_Thai", "eng_Latn")]
+
+    def outcomes(of):
+        return [step("score", {"task": "mmlu_human"}, {"model": of, "items": its}) for its in items]
+
+    answers = generate(model, rows)
+    nllb = step("translator", {"hub_id": "facebook/nllb"})
+    given = translate(answers, "rows.jsonl", "text").config
+    translated = step("translate", given, {"rows": answers, "translator": nllb})
+    trained = train(mix({"a_L": answers, "a_th": translated}), model)
+    before, after = outcomes(model), outcomes(trained)
+    found = estimates(*before, answers, trained, *after)
+    loads = [found[one.key].work.loads for one in (*before, answers, translated, trained, *after)]
+    assert loads == [1, 0, 0, 1, 1, 1, 0]
+    config.generator.precision = Precision.fp32
+    assert estimates(*before, answers)[answers.key].work.loads == 1
 
 
 def test_labelled_training_data_have_their_size_and_their_fields_are_translated(estimates):

@@ -1,11 +1,14 @@
 """Seconds by hand, and against what a demonstration took."""
 
+from dataclasses import replace
+
 import pytest
 
 from sdx.config import Adapter, ShapeConfig, TrainConfig
+from sdx.models.batches import Most
 from sdx.planning import hardware
 from sdx.planning.hardware import GPUS, Device, Machine, driver_gpus, machines, visible_gpu
-from sdx.planning.times import Work, seconds
+from sdx.planning.times import Work, batch_rows, seconds
 from sdx.training.hardware import PEAK_FLOPS, of_gpu
 from sdx.training.layout import Layout
 from sdx.training.memory import GIB
@@ -51,7 +54,20 @@ def test_generation_waits_for_memory_in_small_batches_and_for_arithmetic_in_larg
     large = Work(SHAPE, generated=100_000, decode_steps=100)
     assert took(large) == pytest.approx(100_000 * 2e9 / 1e12)
     cache = 3 * 4 * 10 * 500 * 1000 * 32
-    assert took(Work(SHAPE, decode_steps=1, batch=32, context=1000)) == pytest.approx((2e9 + cache) / 1e11)
+    assert took(Work(SHAPE, rows=32, decode_steps=1, context=1000)) == pytest.approx((2e9 + cache) / 1e11)
+
+
+def test_a_gpu_takes_as_many_rows_as_fit_and_a_cpu_as_many_as_suit_it():
+    gpu = replace(DEVICE, launch_s=1e-3, memory_bytes=10e9)
+    work = Work(SHAPE, rows=1000, row_bytes=100e6, decode_steps=10, passes=2, context=100)
+    assert batch_rows(work, gpu) == (0.85 * 10e9 - 2e9) // 100e6 == 65
+    assert batch_rows(work, replace(gpu, memory_bytes=80e9)) == 256
+    assert batch_rows(replace(work, row_bytes=1e12), gpu) == 1
+    assert batch_rows(replace(work, rows=7), gpu) == 7
+    assert batch_rows(replace(work, most=Most(40, 40)), gpu) == 40
+    assert batch_rows(work, DEVICE) == 32
+    step = (2e9 + 3 * 4 * 10 * 500 * 65 * 2 * 100) / 1e11
+    assert took(replace(work, beams=2), Machine(gpu, 1)) == pytest.approx(16 * (2 * 10 * 1e-3 + 10 * step))
 
 
 def test_launching_is_the_least_time_of_a_step():
@@ -73,7 +89,7 @@ def test_loading_and_what_needs_no_model_add_up_and_an_unknown_size_gives_no_tim
     ("work", "measured"),
     [
         # SmolLM2-135M on two AMD EPYC cores: answers, scores of ARC-Easy and of MMLU in Portuguese, a training.
-        (Work(SMOLLM2, read=48 * 60, generated=4056, decode_steps=256, batch=32, context=100, loads=1), 11.9),
+        (Work(SMOLLM2, read=48 * 60, generated=4056, rows=48, decode_steps=128, context=100, loads=1), 11.9),
         (Work(SMOLLM2, read=150 * 51, context=25, loads=1), 7.2),
         (Work(SMOLLM2, read=150 * 157, context=79, loads=1), 17.4),
         (Work(SMOLLM2, trained=91_186, context=70, loads=2), 280.8),

@@ -9,8 +9,9 @@ import torch
 
 from sdx.artifacts import BatchLog, Step, Store, Workspace, read_rows
 from sdx.languages import language
+from sdx.models import stack_batches
+from sdx.models.batches import Most
 from sdx.models.stack import StackForMultipleChoice, StackForSequenceClassification
-from sdx.stacking import reader
 from sdx.stacking.answers import answers_step
 from tests.stacking.given import labelled, model_step, parts_of, rows_step
 from tests.tiny_stack import tiny_stack
@@ -64,7 +65,7 @@ def test_batches_change_nothing(
 ):
     _, step = step_of(encoder_dir, llm_dir)
     whole = read_rows(Store(tmp_path / "whole").realise(step) / "rows.jsonl")
-    monkeypatch.setattr(reader, "BATCH_TOKENS", {False: tokens, True: tokens})
+    monkeypatch.setattr(stack_batches, "READ_TOKENS", Most(tokens, tokens))
     cut = read_rows(Store(tmp_path / "cut").realise(step) / "rows.jsonl")
     for ours, theirs in zip(cut, whole, strict=True):
         assert ours["log_probs"] == pytest.approx(theirs["log_probs"], abs=2e-4)
@@ -79,7 +80,7 @@ class Killed(Exception):
 def test_killed_and_resumed(
     tmp_path: Path, encoder_dir: Path, llm_dir: Path, batches: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(reader, "BATCH_TOKENS", {False: 100, True: 100})
+    monkeypatch.setattr(stack_batches, "READ_TOKENS", Most(100, 100))
     _, step = step_of(encoder_dir, llm_dir)
     append = BatchLog.append
     done: list[str] = []

@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMultipleCh
 from sdx.artifacts import Step, Store, read_json, read_rows
 from sdx.config import Config, EngineConfig, MethodConfig, Precision, TrackingConfig, TrainConfig
 from sdx.languages import language
+from sdx.models import residency
 from sdx.models.encoder import load_encoder
 from sdx.models.stack import StackForSequenceClassification
 from sdx.models.stack_generation import answer
@@ -186,7 +187,7 @@ def test_distillation_trains_adapters_under_the_teachers_head(
     expected = {"lora_A", "lora_B"} | ({"bridge.up_proj"} if trains_bridge else set())
     reader.load_reader(study.store.realise(teacher) / "model", {"llm": study.llm_dir})
     assert_changed(study, step, whole, expected, study.parts)
-    assert not reader._held  # the teacher needs no memory while the stack trains
+    assert not residency._held  # the teacher needs no memory while the stack trains
     ours, theirs, begun = (study.weights(its) for its in (step, teacher, first))
     assert all(torch.equal(ours[name], theirs[name]) for name in ("classifier.weight", "classifier.bias"))
     assert all(torch.equal(whole["before"][name], tensor) for name, tensor in begun.items())

@@ -14,7 +14,7 @@ from sdx.training.causal_lm import CausalTrainee, with_adapters
 from sdx.training.engine import DTYPES
 from sdx.training.launch import process_group
 from sdx.training.layout import Layout
-from sdx.training.memory import GIB, activations, fits, generation_memory, trained_parameters, training_memory
+from sdx.training.memory import GIB, activations, fits, trained_parameters, training_memory
 from sdx.training.objectives import CausalLM, Example
 
 N = 6_738_415_616
@@ -207,10 +207,6 @@ def test_gradients_are_reduced_from_two_buckets_where_the_backward_pass_goes_on(
         training_memory(LLAMA2, FULL, Layout(stage), 1024, ranks).buckets for stage in range(4) for ranks in (1, 8)
     ]
     assert buckets == [2e8, 4e8, 2e8, 4e8, 2e8, 4e8, 2e8, 2e8]  # stage 0 in bf16 runs as stage 1
-
-
-def test_generation_needs_half_a_mebibyte_of_cache_for_each_token_of_llama2():
-    assert generation_memory(LLAMA2, 32, 1000) == 2 * N + 32 * 1000 * 512 * 1024
 
 
 def test_buckets_are_those_of_the_engine():

@@ -43,7 +43,7 @@ class Scripted(HFGenerator):
     """What was generated of each answer."""
 
     def _answers(self, prompts, ended, limits, beginning):
-        tokenizer = self._ready()[1]
+        tokenizer = self._ready().tokenizer
         answers = []
         for prompt, limit in zip(prompts, limits, strict=True):
             *_, line, _label = tokenizer.decode(prompt).removesuffix("<|im_end|>\n<|im_start|>assistant\n").split("\n")

@@ -1,0 +1,126 @@
+"""Which rows share a batch, and how many of them the memory of a GPU holds. Estimates of ours, in bytes.
+
+L layers, h hidden size, f intermediate size, k width of keys, V vocabulary, w bytes of a number: 2 in bf16, 4 in fp32.
+
+    a token in the cache   w (2Lk + 2h)   keys and values of all layers, and those of one layer repeated for all heads
+    a token that is read   w (3f + 6h)    in one layer: the gated MLP, and the states around it
+    a choice of a token    (w + 4) V      logits, and their softmax in fp32; in beam search (w + 16) V for each beam
+
+A batch may take `USABLE` of the card less the weights. What is not counted lives in the rest: CUDA's context, the
+allocator's fragments, masks. The budget depends on nothing but card and model, so that a resumed run cuts the very
+batches of an undisturbed one.
+
+LLaMA-2-7B in bf16 (L = 32, h = k = 4096, f = 11008): a token takes 528 KiB in the cache and 112.5 KiB to be read, so a
+prompt of 2,432 tokens with an answer of 128 takes 2,560 x 528 KiB + 2,432 x 112.5 KiB = 1.55 GiB. 0.85 x 80 GiB less
+12.55 GiB of weights leave 55.4 GiB: 35 rows. A card of 24 GiB holds 5, and one of 80 GiB 256 prompts of 100 tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sdx.config import ShapeConfig
+
+USABLE = 0.85
+"""Share of a card that weights and batches may take. Ours."""
+SEARCH_BYTES = 16
+"""Beam search has four tables of log-probabilities in fp32 at a time."""
+
+
+@dataclass(frozen=True)
+class Most:
+    """The largest batch. On a CPU larger ones are slower, as measured; on a GPU they gain little. Ours."""
+
+    cpu: int
+    gpu: int
+
+    def on(self, is_cuda: bool, given: int | None = None) -> int:
+        """Of a batch on a device, or what the user gave for both.
+
+        Args:
+            given: by the user.
+        """
+        return given or (self.gpu if is_cuda else self.cpu)
+
+
+ROWS = Most(cpu=32, gpu=256)
+"""Prompts that are completed, or sentences that are translated."""
+QUESTIONS = Most(cpu=8, gpu=64)
+"""Questions that are scored, each with all of its answers."""
+READ_TOKENS = Most(cpu=2048, gpu=65_536)
+"""Tokens that a stack reads, padding included."""
+
+
+@dataclass(frozen=True)
+class RowBytes:
+    """Bytes that a row of a batch takes beside the weights.
+
+    Args:
+        shape: of the model; of an encoder-decoder its decoder's layers.
+        number_bytes: of a number, w.
+    """
+
+    shape: ShapeConfig
+    number_bytes: int
+
+    @property
+    def cached(self) -> float:
+        """Of a token in the cache."""
+        return self.number_bytes * (2 * self.shape.layers * self.shape.kv_width + 2 * self.shape.hidden_size)
+
+    @property
+    def read(self) -> float:
+        """Of a token in a forward pass over given text."""
+        return self.number_bytes * (3 * self.shape.intermediate_size + 6 * self.shape.hidden_size)
+
+    def completed(self, prompt: int, answer: int) -> float:
+        """By a model that reads a prompt and writes an answer.
+
+        Args:
+            prompt, answer: tokens.
+        """
+        chosen = (self.number_bytes + 4) * self.shape.vocab_size
+        return (prompt + answer) * self.cached + prompt * self.read + chosen
+
+    def translated(self, source: int, target: int, beams: int) -> float:
+        """By an encoder-decoder, whose cache has the source's tokens for cross-attention.
+
+        Args:
+            source, target: tokens.
+        """
+        chosen = (self.number_bytes + SEARCH_BYTES) * self.shape.vocab_size
+        return beams * ((source + target) * self.cached + chosen) + source * self.read
+
+    def scored(self, question: int, answers: Sequence[int]) -> float:
+        """Each answer of two tokens or more has a copy of the question's cache, and logits at each of its tokens.
+
+        Args:
+            question, answers: tokens.
+        """
+        longer = [tokens for tokens in answers if tokens > 1]
+        copies = (len(longer) + 1) * question if longer else 0
+        tokens = len(longer) * max(longer, default=0)
+        logits = self.number_bytes * tokens * self.shape.vocab_size + (self.number_bytes + 4) * self.shape.vocab_size
+        return (copies + tokens) * self.cached + (question + tokens) * self.read + logits
+
+
+def room_bytes(card_bytes: float, weights_bytes: float) -> float:
+    """What a batch may take of a card."""
+    return USABLE * card_bytes - weights_bytes
+
+
+def cut(sizes: Sequence[float], room: float, most: int) -> Iterator[slice]:
+    """Neighbours that make a batch, in their order; at least one, whatever its size.
+
+    Args:
+        sizes: of the rows; padding makes all of a batch as large as its largest.
+        room: for a batch.
+        most: rows of a batch.
+    """
+    start, largest = 0, 0.0
+    for place, size in enumerate(sizes):
+        largest = max(largest, size)
+        if place > start and (place - start == most or (place - start + 1) * largest > room):
+            yield slice(start, place)
+            start, largest = place, size
+    if sizes:
+        yield slice(start, len(sizes))

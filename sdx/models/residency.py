@@ -1,0 +1,59 @@
+"""One large model in memory at a time: whoever asks for another frees the one that is there."""
+
+import gc
+from collections.abc import Callable, Hashable
+from logging import getLogger
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+log = getLogger("sdx")
+
+T = TypeVar("T")
+
+
+class Resident:
+    """A model, with what is kept as long as the model is: tokenizers, the states of a prompt's beginning."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._kept: dict[Hashable, Any] = {}
+
+    def keep(self, name: Hashable, make: Callable[[], T]) -> T:
+        """What goes by this name, made by the first call."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return cast(T, self._kept[name])
+
+
+_held: dict[Hashable, Resident] = {}
+
+
+def resident(what: tuple[str, Path, Hashable], load: Callable[[], Any]) -> Resident:
+    """The model that `load` gives, loaded by the first call, until another is asked for or `release` is called.
+
+    Ask each time instead of storing the answer: a model that somebody holds is not freed.
+
+    Args:
+        what: the model's kind, its directory, and what else tells one from another, such as its precision.
+    """
+    if what not in _held:
+        release()
+        log.info("%-12s loads   %s", *what[:2])
+        _held[what] = Resident(load())
+    return _held[what]
+
+
+def release() -> None:
+    """Frees the model that is there, if any. A training comes after this."""
+    if _held:
+        _held.clear()
+        free()
+
+
+def free() -> None:
+    """Gives back the device's memory that nobody uses."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
