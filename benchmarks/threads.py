@@ -63,6 +63,7 @@ def measure(work: str, model: Path) -> dict[str, float]:
 
     threads.limit()
     import torch
+    from transformers import AutoModelForCausalLM
 
     from sdx.config import Precision, TemplateKind
     from sdx.generation.hf import HFGenerator
@@ -76,14 +77,12 @@ def measure(work: str, model: Path) -> dict[str, float]:
         return sum(answer.tokens for answer in generator.complete(prompts, WORK["decode"]))
 
     def train() -> int:
-        llm = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
         ids = torch.randint(10, llm.config.vocab_size, (1, 512))
         for _ in range(WORK["train"]):
             llm(input_ids=ids, labels=ids).loss.backward()
         return ids.numel() * WORK["train"]
 
-    from transformers import AutoModelForCausalLM
-
+    llm = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
     began, cpu = time.perf_counter(), time.process_time()
     tokens = {"decode": decode, "train": train}[work]()
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu

@@ -409,8 +409,8 @@ class TrainConfig:
     log_every_steps: int = 1
     """Optimizer steps between two log lines."""
     validations: int = 4
-    """How often, evenly spread, a method that selects by validation data scores the model; the best one is kept.
-    Methods without validation data read it not. Ours."""
+    """Number of validation passes, evenly spaced over the training; the best model is kept. Ignored without validation
+    data. Ours."""
 
 
 @dataclass

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from sdx.ranks import rank, world_size
+from sdx.ranks import is_main, rank, world_size
 
 ERROR = "error.txt"
 """Traceback of the error that ended the cell; of several ranks the last line names the rank and its host."""
@@ -31,6 +31,8 @@ class Failure:
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / ERROR
         self._earlier = self._identity()
+        self.is_own = False
+        """Whether the error that is told is this rank's."""
 
     def forget(self) -> None:
         """Removes what an earlier run said."""
@@ -38,21 +40,33 @@ class Failure:
             self._path.unlink(missing_ok=True)
 
     def tell(self, error: BaseException) -> None:
-        """Writes the error, unless another rank has told its own."""
-        text = "".join(traceback.format_exception(error))
-        if world_size() > 1:
-            last = text.rstrip().splitlines()[-1]
-            text += f"rank {rank()} on {platform.node()}: {last}\n"
+        """Writes the error, unless one has been told. A disk that takes nothing stops nobody."""
         if self.told() is not None:
             return
+        text = "".join(traceback.format_exception(error))
+        if world_size() > 1:
+            text += f"rank {rank()} on {platform.node()}: {in_a_line(error)}\n"
+        self.forget()  # what an earlier run said
+        written = self._path.with_name(f".{ERROR}.{platform.node()}.{os.getpid()}")
         try:
-            self._path.write_text(text, encoding="utf-8", errors="backslashreplace")
+            written.write_text(text, encoding="utf-8", errors="backslashreplace")
+            os.link(written, self._path)  # one rank alone can
+            self.is_own = True
         except OSError:
-            self.forget()  # empty, on a full disk
+            pass
+        finally:
+            with suppress(OSError):
+                written.unlink(missing_ok=True)
 
     def told(self) -> str | None:
         """The last line, where this run has failed."""
-        return None if self._identity() == self._earlier else last_line(self._path.parent)
+        if self._identity() == self._earlier:
+            return None
+        try:
+            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return None
+        return lines[-1] if lines else None
 
     def _identity(self) -> tuple[int, int] | None:
         try:
@@ -87,8 +101,25 @@ class Watchdog:
         while not self._over.wait(LOOK_S):
             if (line := self._failure.told()) and not self._over.wait(GRACE_S):
                 self._last_words(line)
-                print(f"sdx: {line}", file=sys.stderr)
+                if is_main():
+                    print(f"sdx: {line}", file=sys.stderr)
                 abort(1)
+
+
+def in_a_line(error: BaseException) -> str:
+    """Kind and first line: what follows in errors of CUDA is advice."""
+    words = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {words[0]}" if words else type(error).__name__
+
+
+def leave(failure: Failure, error: BaseException) -> NoReturn:
+    """Ends this process of several after an error. The terminal gets the error of the rank that failed first."""
+    line = failure.told()
+    if failure.is_own or line is None:
+        traceback.print_exception(error)
+    if is_main() and line:
+        print(f"sdx: {line}", file=sys.stderr)
+    abort(1)
 
 
 def abort(code: int) -> NoReturn:
@@ -98,22 +129,3 @@ def abort(code: int) -> NoReturn:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
-
-
-def leave(run_dir: Path, error: BaseException, code: int) -> NoReturn:
-    """Ends this process of several after an error, with the error of the rank that failed first on the terminal."""
-    line = last_line(run_dir)
-    if line is None or line.startswith(f"rank {rank()} on "):
-        traceback.print_exception(error)
-    elif rank() == 0:
-        print(f"sdx: {line}", file=sys.stderr)
-    abort(code)
-
-
-def last_line(run_dir: Path) -> str | None:
-    """Of `error.txt`, where there is one."""
-    try:
-        lines = (run_dir / ERROR).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    return lines[-1] if lines else None

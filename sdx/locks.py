@@ -94,7 +94,7 @@ def _mount_options(directory: Path) -> list[str]:
     """Those of the file system that the directory lies on; none where they cannot be known."""
     path, found = directory.resolve(), (Path("/"), "")
     try:
-        mounts = [line.split(" ") for line in MOUNTS.read_text(encoding="utf-8").splitlines()]
+        mounts = [line.split(" ") for line in MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError:
         return []
     for _, point, _, options, *_ in mounts:
@@ -123,7 +123,7 @@ class Holder:
 
 @contextmanager
 def held(path: Path, origin: str, name: str, waits: Callable[[], None]) -> Iterator[None]:
-    """Holds the lock of `path`, for which it waits if it has to.
+    """Holds the lock of `path`, and waits for it where another process has it.
 
     Args:
         origin: option and value that say where the path lies.
@@ -160,10 +160,10 @@ def _took(lock: FileLock) -> bool:
 
 
 def _wait(lock: FileLock, note: Path, name: str) -> None:
-    """Until the lock is this process'; tells for whom it waits, and warns when nothing is heard of them."""
+    """Waits for the lock. The log says for whom, and warns where that process has not been heard of for long."""
     holder = _read(note)
-    heard = time.monotonic() - (max(0.0, time.time() - holder.beat) if holder else 0)
-    who = f"{holder}, heard of {_ago(time.monotonic() - heard)} ago" if holder else "another process"
+    heard = time.monotonic()  # an older note may be of a holder that is gone
+    who = f"{holder}, heard of {_ago(max(0.0, time.time() - holder.beat))} ago" if holder else "another process"
     log.info("%-12s waiting for %s, which has %s", name, who, lock.lock_file)
     due_s = SILENT_S
 

@@ -31,9 +31,10 @@ import sdx.evaluation.hub
 import sdx.evaluation.labelled_config
 import sdx.methods
 import sdx.translation
-from sdx import composition, failure, sweep, threads
+from sdx import composition, sweep, threads
 from sdx import config as schema
 from sdx.config import Config, InputError
+from sdx.failure import Failure, abort, leave
 from sdx.languages import codes, language
 from sdx.launching.config import SCHEMAS
 from sdx.preemption import Preempted
@@ -119,19 +120,27 @@ def cell_name(*, _root_: DictConfig) -> str:
 def job(cfg: DictConfig) -> None:
     """One cell, in Hydra's run directory."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
+    failure = Failure(run_dir)
     try:
         from sdx.run import run, typed
 
-        run(typed(cfg), run_dir)
+        run(typed(cfg), run_dir, failure)
     except InputError as error:
         code = fail(str(error), 2)  # here, for Hydra would print a line of its own before ours
+        if world_size() == 1:
+            sys.exit(code)
+        if failure.is_own and not is_main():  # it may be this rank's alone
+            print(f"sdx: {failure.told()}", file=sys.stderr)
+        abort(code)
+    except (HydraException, OmegaConfBaseException):
+        raise
+    except KeyboardInterrupt:
         if world_size() > 1:
-            failure.abort(code)
-        sys.exit(code)
+            abort(interrupted())
+        raise
     except BaseException as error:
-        preempted = isinstance(error, Preempted) and failure.last_line(run_dir) is None
-        if world_size() > 1 and not preempted:
-            failure.leave(run_dir, error, 1)
+        if world_size() > 1 and not (isinstance(error, Preempted) and failure.told() is None):
+            leave(failure, error)
         raise
 
 
@@ -170,13 +179,17 @@ def main() -> None:
         raise
     except KeyboardInterrupt:
         sweep.conclude()
-        sys.exit(fail("interrupted; the same command goes on where this one stopped", 130))
+        sys.exit(interrupted())
 
 
 def fail(message: str, code: int) -> int:
     if is_main():
         print(f"sdx: {message}", file=sys.stderr)
     return code
+
+
+def interrupted() -> int:
+    return fail("interrupted; the same command goes on where this one stopped", 130)
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> str:

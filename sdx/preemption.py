@@ -134,7 +134,7 @@ class Preemption:
             from torch import distributed as dist
 
             dist.destroy_process_group(self._group)
-        if self._noted and not isinstance(error, Preempted):
+        if self._noted and error is None:
             signal.raise_signal(self._noted)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -41,7 +41,7 @@ def device() -> "torch.device":
     if not torch.cuda.is_available():
         return torch.device("cpu")
     visible, number = torch.cuda.device_count(), local_rank()
-    if visible == 1 and "SLURM_LOCALID" in os.environ:
+    if visible == 1 and "SLURM_LOCALID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
         number = 0
     if number >= visible:
         raise InputError(

@@ -17,6 +17,7 @@ from sdx.disk import disk_full
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.tasks import Task
 from sdx.events import watched
+from sdx.failure import Failure
 from sdx.methods.base import Cell, Method
 from sdx.models import backbone, residency
 from sdx.planning.show import show
@@ -62,15 +63,25 @@ class Work:
 
     @property
     def steps(self) -> list[Step]:
-        """What is realised, in this order: what shows results early comes first. All translations that it needs come
-        before, because a translator and the backbone take turns in memory."""
-        before = [step for outcome in self.outcomes for step in (*outcome.suite.needs, outcome.before)]
-        after = [outcome.after for outcome in self.outcomes if outcome.after]
-        return [*_translations(before), *before, self.model, *after]
+        """What is realised: what shows results early comes first."""
+        return [*self._before, self.model, *(outcome.after for outcome in self.outcomes if outcome.after)]
+
+    def ordered(self, store: Store) -> list[Step]:
+        """`steps` as they are realised: the translations that the first ones lack come before, because a translator and
+        the backbone take turns in memory."""
+        needed = store.needed(self._before).values()
+        return [*(step for step in needed if step.name == "translate" and not store.cached(step)), *self.steps]
+
+    @property
+    def _before(self) -> list[Step]:
+        return [step for outcome in self.outcomes for step in (*outcome.suite.needs, outcome.before)]
 
 
-def run(config: Config, run_dir: Path) -> None:
+def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
     """Runs the cell and reports into `run_dir`; with `plan=true` says what it would do.
+
+    Args:
+        failure: where an error is told; that of `run_dir` where it is not given.
 
     Raises:
         InputError: the configuration cannot work; nothing was loaded or written to the cache.
@@ -79,18 +90,29 @@ def run(config: Config, run_dir: Path) -> None:
         work = prepare(config, run_dir, Tracker(config, run_dir))
         if is_main():
             _say(work.skipped)
-            show(config, _store(config), work.steps)
+            show(config, _store(config), work.ordered(_store(config)))
         return
-    with listening(), StateFile(run_dir) as state, Tracker(config, run_dir) as tracker, watched(tracker):
+    failure = failure or Failure(run_dir)
+    with listening(), StateFile(run_dir, failure) as state, Tracker(config, run_dir) as tracker, watched(tracker):
         try:
             _run(config, run_dir, state, tracker)
         except Exception as error:
-            if not disk_full(error):
+            named = _named(error, config)
+            failure.tell(named)  # to the other ranks, who are not to wait until a dashboard is closed
+            if named is error:
                 raise
-            where = f"cache_dir={config.cache_dir} or runs_dir={config.runs_dir}"
-            raise InputError(f"no space left on the disk of {where}; {FREE}") from error
-        finally:
-            residency.release()
+            raise named from error
+    residency.release()
+
+
+def _named(error: Exception, config: Config) -> Exception:
+    """A full disk in the words of the user; any other error as it is."""
+    if not disk_full(error):
+        return error
+    where = f"cache_dir={config.cache_dir} or runs_dir={config.runs_dir}"
+    named = InputError(f"no space left on the disk of {where}; {FREE}")
+    named.__cause__ = error
+    return named
 
 
 def _run(config: Config, run_dir: Path, state: StateFile, tracker: Tracker) -> None:
@@ -101,7 +123,8 @@ def _run(config: Config, run_dir: Path, state: StateFile, tracker: Tracker) -> N
     _say(work.skipped)
     log.info("%-12s %s, cache %s", "run", run_dir, store.root)
     preparing = config.stages is Stages.prepare
-    steps = _data(work.steps) if preparing else work.steps
+    steps = work.ordered(store)
+    steps = _data(steps) if preparing else steps
     steps = [*_sources(store, steps), *steps]
     state.expect(len(steps))
     for step in steps:
@@ -152,21 +175,6 @@ def _data(steps: Sequence[Step]) -> list[Step]:
     for step in steps:
         visit(step)
     return list(found.values())
-
-
-def _translations(steps: Sequence[Step]) -> list[Step]:
-    """Those among these steps and all behind them."""
-    found: dict[str, Step] = {}
-
-    def visit(step: Step) -> None:
-        if step.key not in found:
-            for needed in step.inputs.values():
-                visit(needed)
-            found[step.key] = step
-
-    for step in steps:
-        visit(step)
-    return [step for step in found.values() if step.name == "translate"]
 
 
 def _sources(store: Store, steps: Sequence[Step]) -> list[Step]:

@@ -92,17 +92,18 @@ class StateFile(events.Watcher):
                 state.step_finished()
 
     It watches `sdx.events` by itself. The end of the block is `done`; SystemExit with `EX_TEMPFAIL` and Ctrl-C are
-    `interrupted`; any other exception is `failed`, with its traceback in `error.txt`, and so is every end of a cell of
-    which another rank has failed. A thread of its own writes, so
-    that neither a silent stage nor a slow disk says anything wrong, and a disk that takes nothing stops nobody.
+    `interrupted`; any other exception is `failed`, with its traceback in `error.txt`. Where another rank has told an
+    error, the cell has failed, however this rank ends. A thread of its own writes, so that neither a silent stage nor a
+    slow disk says anything wrong, and a disk that takes nothing stops nobody.
 
     Args:
         run_dir: where the cell reports.
+        failure: where an error is told; that of `run_dir` where it is not given.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, failure: Failure | None = None) -> None:
         self._path = run_dir / STATE
-        self._failure = Failure(run_dir)
+        self._failure = failure or Failure(run_dir)
         self._watchdog = Watchdog(self._failure, self._other_failed)
         self._record = Record(
             State.running,
@@ -118,6 +119,7 @@ class StateFile(events.Watcher):
         self._step = ""
         self._beat = 0
         self._news, self._urgent = threading.Event(), threading.Event()
+        self._writing = threading.Lock()
         self._left = self._warned = False
         self._thread: threading.Thread | None = None
         self._watching: AbstractContextManager[None] = events.watched(self)
@@ -139,16 +141,16 @@ class StateFile(events.Watcher):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watchdog.stop()
-        other = self._failure.told() if error else None
         if error and not _asked_to_leave(error):
             self._failure.tell(error)
+        told = self._failure.told() if error else None
         if self._thread is None:
             return
         self._watching.__exit__(None, None, None)
         if error is None:
             self._idle(state=self._end)
-        elif other:
-            self._record = replace(self._record, state=State.failed, error=other)
+        elif told and (_asked_to_leave(error) or not self._failure.is_own):
+            self._record = replace(self._record, state=State.failed, error=told)
         else:
             state = State.interrupted if _asked_to_leave(error) else State.failed
             self._record = replace(self._record, state=state, error=_line(error))
@@ -221,6 +223,10 @@ class StateFile(events.Watcher):
             self._urgent.wait(0 if left else PROGRESS_S)
 
     def _write(self, last: bool = False) -> None:
+        with self._writing:
+            self._written(last)
+
+    def _written(self, last: bool) -> None:
         self._beat += 1
         content = asdict(replace(self._record, beat=self._beat, updated=_now()))
         try:

@@ -6,18 +6,20 @@ from pathlib import Path
 
 from sdx import cgroups
 
+CPUS = Path("/sys/devices/system/cpu")
 SPINS = "10000"
 """How often a thread of GNU's OpenMP looks for new work before it sleeps. Its own default of 300,000 costs nothing
 while nobody else wants the core; beside other work each look takes the core from a thread that is waited for. Ours."""
 
 
 def usable_cores() -> float:
-    """Cores that this process may use, all ranks of its node that see the same ones together: by its affinity, by the
-    CPU quota of its control groups, by what SLURM gave its task.
+    """Cores that this process may use, together with the ranks of its node that see the same ones: by its affinity, by
+    the CPU quota of its control groups, by what SLURM gave its task. Two hardware threads of a core count once.
     """
-    of_task = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    name = "SLURM_CPUS_ON_NODE" if _under_torchrun() else "SLURM_CPUS_PER_TASK"
+    by_slurm = os.environ.get(name, "")
     quotas = (_quota(*group) for group in cgroups.folders("cpu"))
-    return min(float(_seen()), *filter(None, quotas), *([float(of_task)] if of_task.isdecimal() else []), math.inf)
+    return min([float(_physical(_seen())), *filter(None, quotas), *([float(by_slurm)] if by_slurm.isdecimal() else [])])
 
 
 def cores() -> int:
@@ -37,17 +39,30 @@ def limit() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
-def _seen() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _under_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _seen() -> set[int]:
+    """Hardware threads, by number, on which this process may run."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def _physical(threads: set[int]) -> int:
+    """Cores to which these hardware threads belong."""
+    try:
+        return len({(CPUS / f"cpu{number}/topology/thread_siblings_list").read_text() for number in threads})
+    except OSError:
+        return len(threads)
 
 
 def _ranks_that_share() -> int:
     """How many ranks see the same cores: all of a node under torchrun, one where SLURM has given each task its own."""
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if _under_torchrun():
         return ranks
     node = os.environ.get("SLURM_CPUS_ON_NODE", "")
-    bound = node.isdecimal() and _seen() < int(node)
+    bound = node.isdecimal() and len(_seen()) < int(node)
     return 1 if bound or "SLURM_CPUS_PER_TASK" in os.environ else ranks
 
 

@@ -186,13 +186,14 @@ def test_the_error_of_the_run_is_the_one_that_leaves(tmp_path: Path):
         raise ValueError("the real one")
 
 
-def test_other_ranks_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_other_ranks_write_nothing_but_their_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RANK", "1")
     with StateFile(tmp_path) as cell:
         cell.step_finished()
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="bad"), StateFile(tmp_path):
         raise ValueError("bad")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [ERROR]
 
 
 @pytest.mark.parametrize(

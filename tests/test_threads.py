@@ -21,6 +21,7 @@ def machine(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "")  # so that what `limit` sets is taken back
         monkeypatch.delenv(name)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(threads, "CPUS", tmp_path / "cpus")
     monkeypatch.setattr(cgroups, "ROOT", tmp_path)
     monkeypatch.setattr(cgroups, "MEMBERSHIP", tmp_path / "membership")
     return tmp_path
@@ -34,7 +35,17 @@ def machine(monkeypatch, tmp_path):
         ({"SLURM_CPUS_ON_NODE": "64", "LOCAL_WORLD_SIZE": "4"}, 16),  # tasks that see all cores of the job
         ({"SLURM_CPUS_ON_NODE": "256", "LOCAL_WORLD_SIZE": "4"}, 64),  # bound to cores of their own
         ({"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "8"}, 8),
-        ({"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "8", "SLURM_CPUS_PER_TASK": "32"}, 4),
+        # torchrun in a task of 32 cores, and in the script of a job that has 64 for 8 tasks
+        ({"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "8", "SLURM_CPUS_ON_NODE": "32"}, 4),
+        (
+            {
+                "TORCHELASTIC_RUN_ID": "x",
+                "LOCAL_WORLD_SIZE": "8",
+                "SLURM_CPUS_ON_NODE": "64",
+                "SLURM_CPUS_PER_TASK": "8",
+            },
+            8,
+        ),
         ({"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "100"}, 1),
     ],
 )
@@ -60,6 +71,14 @@ def test_a_cpu_quota_counts(machine, membership, files, expected):
         (machine / name).parent.mkdir(parents=True, exist_ok=True)
         (machine / name).write_text(text)
     assert threads.cores() == expected
+
+
+def test_two_hardware_threads_of_a_core_count_once(machine):
+    for number in range(64):
+        topology = machine / f"cpus/cpu{number}/topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(f"{number % 32},{number % 32 + 32}")
+    assert threads.cores() == 32
 
 
 def test_what_is_said_stays_but_for_what_torchrun_says_by_itself(monkeypatch):

@@ -10,7 +10,8 @@ class GpuFlag(str, Enum):
 
     gpus_per_node = "gpus_per_node"
     gpus_per_task = "gpus_per_task"
-    """Each rank sees its own GPU alone."""
+    """Each rank sees its own GPU alone. NCCL may then be slower between the GPUs of a node, or fail: for clusters that
+    know no other."""
     gres = "gres"
     """For clusters that know no other, `--gres=gpu:8`."""
 

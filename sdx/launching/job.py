@@ -36,6 +36,8 @@ class CellJob:
         code: the copy of sdx that has to run; none for what Python finds.
     """
 
+    code: Path | None = None  # of jobs that an earlier sdx has submitted
+
     def __init__(self, overrides: list[str], run_dir: Path, grace_s: float, code: Path | None) -> None:
         self.overrides, self.run_dir, self.grace_s, self.code = overrides, run_dir, grace_s, code
 

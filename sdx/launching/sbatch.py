@@ -22,6 +22,11 @@ def check(options: Mapping[str, Any], where: str) -> None:
     if flag not in list(GpuFlag):
         raise InputError(f"{where}gpu_flag={flag} is no option of sbatch; give {', '.join(GpuFlag.__members__)}")
     count, tasks = options["gpus_per_node"], _tasks(options)
+    if 0 < count < tasks:
+        raise InputError(
+            f"{where}tasks_per_node={tasks} exceeds {where}gpus_per_node={count}, and each rank needs its own GPU; "
+            "give as many, or leave tasks_per_node out"
+        )
     if flag == GpuFlag.gpus_per_task and count % tasks:
         raise InputError(
             f"{where}gpus_per_node={count} cannot be divided among {where}tasks_per_node={tasks}, as "
@@ -48,7 +53,10 @@ def parameters(options: Mapping[str, Any], after: str | None) -> dict[str, Any]:
         "array_parallelism": options["array_parallelism"],
         "stderr_to_stdout": True,
         "wckey": None,  # submitit would name itself
-        "srun_args": ["--kill-on-bad-exit=1", *([f"--cpus-per-task={cpus}"] if cpus else [])],  # srun inherits it not
+        "srun_args": [
+            "--kill-on-bad-exit=1",
+            *([f"--cpus-per-task={cpus}"] if cpus else []),
+        ],  # srun does not inherit the option
         "additional_parameters": more,
     }
 

@@ -6,13 +6,16 @@ L layers, h hidden size, f intermediate size, k width of keys, V vocabulary, w b
     a token that is read   w (3f + 6h)    in one layer: the gated MLP, and the states around it
     a choice of a token    (w + 4) V      logits, and their softmax in fp32; in beam search (w + 16) V for each beam
 
+    a prompt of p tokens   (1 + 2w) p^2   the mask of padded rows, as booleans and twice in the dtype of attention
+
 A batch may take `USABLE` of the card less the weights. What is not counted lives in the rest: CUDA's context, the
-allocator's fragments, masks. The budget depends on nothing but card and model, so that a resumed run cuts the very
-batches of an undisturbed one.
+allocator's fragments. The budget depends on nothing but card and model, so that a resumed run plans the very batches of
+an undisturbed one.
 
 LLaMA-2-7B in bf16 (L = 32, h = k = 4096, f = 11008): a token takes 528 KiB in the cache and 112.5 KiB to be read, so a
-prompt of 2,432 tokens with an answer of 128 takes 2,560 x 528 KiB + 2,432 x 112.5 KiB = 1.55 GiB. 0.85 x 80 GiB less
-12.55 GiB of weights leave 55.4 GiB: 35 rows. A card of 24 GiB holds 5, and one of 80 GiB 256 prompts of 100 tokens.
+prompt of 2,432 tokens with an answer of 128 takes 2,560 x 528 KiB + 2,432 x 112.5 KiB + 28 MiB = 1.58 GiB. 0.85 x 80
+GiB less 12.55 GiB of weights leave 55.4 GiB: 35 rows. A card of 24 GiB holds 4, and one of 80 GiB 256 prompts of 100
+tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,10 +37,10 @@ class Most:
     gpu: int
 
     def on(self, is_cuda: bool, given: int | None = None) -> int:
-        """Of a batch on a device, or what the user gave for both.
+        """The limit on a device.
 
         Args:
-            given: by the user.
+            given: by the user, for both devices.
         """
         return given or (self.gpu if is_cuda else self.cpu)
 
@@ -79,7 +82,8 @@ class RowBytes:
             prompt, answer: tokens.
         """
         chosen = (self.number_bytes + 4) * self.shape.vocab_size
-        return (prompt + answer) * self.cached + prompt * self.read + chosen
+        mask = (1 + 2 * self.number_bytes) * prompt**2
+        return (prompt + answer) * self.cached + prompt * self.read + mask + chosen
 
     def translated(self, source: int, target: int, beams: int) -> float:
         """By an encoder-decoder, whose cache has the source's tokens for cross-attention.

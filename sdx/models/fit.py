@@ -17,6 +17,8 @@ log = getLogger("sdx")
 
 T = TypeVar("T")
 
+OUT_OF_MEMORY = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+
 _learned: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 """Bytes by `RowBytes` that a batch of a model may take, once one did not fit."""
 
@@ -44,7 +46,7 @@ def pieces(
     """The rows of each batch and the work's result on them; of a batch that does not fit, part after part.
 
     Half of what did not fit is the most that this and all later batches of the model may take. The rows of a batch do
-    not depend on each other, so the results are the same.
+    not depend on each other, so the results are the same but for rounding.
 
     Args:
         sizes: of all rows, by `row_bytes`.
@@ -74,9 +76,16 @@ def pieces(
             _learned[model] = rows // 2 * max(sizes[some])
 
 
+def ran_out(error: RuntimeError) -> bool:
+    """Whether the GPU's memory was used up. Libraries that allocate for themselves say so in their own words."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
 def _tried(work: Callable[[slice], T], some: slice) -> tuple[T] | None:
     """None where memory ran out. The error is gone by then: its traceback would hold the tensors."""
     try:
         return (work(some),)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
         return None

@@ -1,10 +1,13 @@
 """One large model in memory at a time: whoever asks for another frees the one that is there."""
 
 import gc
+import sys
 from collections.abc import Callable, Hashable
 from logging import getLogger
 from pathlib import Path
 from typing import Any, TypeVar, cast
+
+from sdx.config import InputError
 
 log = getLogger("sdx")
 
@@ -39,13 +42,20 @@ def resident(what: tuple[str, Path, Hashable], load: Callable[[], Any]) -> Resid
     if what not in _held:
         release()
         log.info("%-12s loads   %s", *what[:2])
-        _held[what] = Resident(load())
+        try:
+            _held[what] = Resident(load())
+        except RuntimeError as error:
+            if "out of memory" not in str(error):
+                raise
+            raise InputError(
+                f"{what[1]} does not fit in the GPU's memory; take a smaller model or a larger GPU"
+            ) from error
     return _held[what]
 
 
 def release() -> None:
     """Frees the model that is there, if any. A training comes after this."""
-    if _held:
+    if _held or ("torch.cuda" in sys.modules and sys.modules["torch"].cuda.is_available()):
         _held.clear()
         free()
 

@@ -38,22 +38,27 @@ def shape_in(model_dir: Path) -> ShapeConfig | None:
 def shape_of(config: Mapping[str, Any]) -> ShapeConfig:
     """What a model's config says of its shape; the parameters are not counted."""
     config = config.get("text_config", config)  # of a model that also sees
-    hidden = _first(config, "hidden_size", "d_model")
+    hidden = _hidden(config)
     return ShapeConfig(
-        layers=_first(config, "num_hidden_layers", "decoder_layers"),
+        layers=_first(config, "num_hidden_layers", "decoder_layers", "num_layers", "n_layer", "n_layers"),
         hidden_size=hidden,
-        intermediate_size=_first(config, "intermediate_size", "decoder_ffn_dim") or 4 * hidden,
+        intermediate_size=_first(config, "intermediate_size", "decoder_ffn_dim", "d_ff", "n_inner", "hidden_dim")
+        or 4 * hidden,
         kv_width=_head_width(config) * (_first(config, "num_key_value_heads") or _heads(config)),
         vocab_size=_first(config, "vocab_size"),
     )
 
 
 def _heads(config: Mapping[str, Any]) -> int:
-    return _first(config, "num_attention_heads", "decoder_attention_heads") or 1
+    return _first(config, "num_attention_heads", "decoder_attention_heads", "num_heads", "n_head", "n_heads") or 1
+
+
+def _hidden(config: Mapping[str, Any]) -> int:
+    return _first(config, "hidden_size", "d_model", "n_embd", "dim")
 
 
 def _head_width(config: Mapping[str, Any]) -> int:
-    return _first(config, "head_dim") or _first(config, "hidden_size", "d_model") // _heads(config)
+    return _first(config, "head_dim", "d_kv") or _hidden(config) // _heads(config)
 
 
 def _first(config: Mapping[str, Any], *names: str) -> int:

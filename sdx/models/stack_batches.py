@@ -18,8 +18,8 @@ def in_batches(
     rows: int | None = None,
     writes: bool = False,
 ) -> Iterator[tuple[list[int], T]]:
-    """Places of texts, the longest first, and the work's result on them. Who is asked to leave finishes the batch, and
-    what is done with the result.
+    """Places of texts, the longest first, and the work's result on them. A process that is asked to leave finishes the
+    batch first, and what is done with its result.
 
     Args:
         lengths: of the texts in tokens, what is written included.
@@ -28,7 +28,7 @@ def in_batches(
         writes: the LLM keeps a cache.
     """
     parts = [row_bytes(part) for part in (model.encoder, model.llm) if part is not None]
-    token_bytes = max(part.read for part in parts) + (parts[-1].cached if writes else 0.0)
+    token_bytes = max(1.0, max(part.read for part in parts) + (parts[-1].cached if writes else 0.0))
     order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
     sizes = [token_bytes * lengths[place] for place in order]
     most = min(token_bytes * READ_TOKENS.on(model.device.type == "cuda"), room(model))

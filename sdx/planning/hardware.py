@@ -8,10 +8,13 @@ import math
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
+from logging import getLogger
 
 from sdx.threads import cores
 from sdx.training.hardware import PEAK_FLOPS, Hardware, can_compile, host_bytes, of_gpu
-from sdx.training.memory import GIB
+from sdx.training.memory import GIB, SHOWN
+
+log = getLogger("sdx")
 
 GPU_SHARE = 0.35
 """Model FLOP utilisation assumed for training and for reading prompts in large batches."""
@@ -33,7 +36,8 @@ CPU_LOAD_BYTES_PER_S = 2e8
 CPU_LIMIT_PARAMETERS = 2e9
 """A larger model is not worth an estimate on a CPU."""
 REFERENCE_RANKS = 8
-NVIDIA_SMI_TIMEOUT_S = 10
+NVIDIA_SMI_TIMEOUT_S = 60
+"""Without persistence mode the driver starts each GPU for the question, seconds each."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,9 @@ class Machine:
 def _gpu(name: str, peak_bytes_per_s: float, memory_gib: float) -> Device:
     reached = PEAK_FLOPS[name] * GPU_SHARE
     bandwidth = peak_bytes_per_s * BANDWIDTH_SHARE
-    return Device(name, reached, reached, reached, bandwidth, GPU_LAUNCH_S, GPU_LOAD_BYTES_PER_S, memory_gib * GIB)
+    return Device(
+        name, reached, reached, reached, bandwidth, GPU_LAUNCH_S, GPU_LOAD_BYTES_PER_S, memory_gib * SHOWN * GIB
+    )
 
 
 GPUS = {
@@ -132,7 +138,8 @@ def driver_gpus() -> list[tuple[str, str]]:
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("%-12s nvidia-smi does not answer (%s): no GPU is counted", "gpu", type(error).__name__)
         return []
     rows = (line.partition(", ") for line in answer.stdout.splitlines())
     return [(name, memory) for name, _, memory in rows if name]

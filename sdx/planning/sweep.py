@@ -23,7 +23,7 @@ def show_sweep(cells: Sequence[tuple[str, Config, Work]], store: Store) -> None:
     table = Table(title="plan of the sweep", title_justify="left", header_style="bold")
     together: dict[str, tables.Line] = {}
     for name, config, work in cells:
-        lines, shape, _, where = estimated(config, store, work.steps, gpu)
+        lines, shape, _, where = estimated(config, store, work.ordered(store), gpu)
         if not table.columns:
             for head in ("cell", "to do", "cached", "generated", "translated", "trained"):
                 table.add_column(head, justify="left" if head == "cell" else "right", overflow="fold")

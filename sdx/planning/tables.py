@@ -45,7 +45,7 @@ class Line:
     node: Node
     estimate: Estimate
     hours: tuple[float | None, ...]
-    """On each machine; none where the size of its model is not known."""
+    """On each machine; none where the size of its model is not known, or the training may not fit."""
 
     def figures(self, where: Sequence[Machine]) -> dict[str, Any]:
         return {
@@ -150,14 +150,14 @@ def memory(
 
 
 def generation(console: Console, work: Work, where: Sequence[Machine]) -> None:
-    """Of the longest prompts, how many are completed at once, and the GPU memory that this takes."""
+    """How many prompts of mean length are completed at once, and the GPU memory that this takes."""
     assert work.shape
     for device in dict.fromkeys(machine.device for machine in where if machine.device.launch_s):
         rows = batch_rows(work, device)
         taken = 2.0 * work.shape.parameters + rows * work.row_bytes
         console.print(
             f"Generation on one {device.name}: {rows:.0f} prompts at once, about {taken / GIB:.1f} GiB; "
-            "generator.batch_size=... sets fewer."
+            "generator.batch_size=... sets another number."
         )
 
 

@@ -208,7 +208,8 @@ def _train(
     residency.release()  # such as the teacher, whose vectors were the last thing to be made
     _check_lengths(work, recipe.max_tokens)
     lengths = [objective.tokens(example) for example in examples]
-    layout = layout_for(config, recipe.train, _shape(work), lengths, recipe.epochs, recipe.max_steps)
+    given = recipe.train, _shape(work), lengths, recipe.epochs, recipe.max_steps, bool(validation)
+    layout = layout_for(work, config, *given)
     summary = train(
         trainee=trainee,
         objective=objective,

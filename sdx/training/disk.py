@@ -20,29 +20,40 @@ class Space:
     Args:
         checkpoint: one of `KEPT` + 1: 12 bytes a trained weight, 6 with 8-bit moments.
         model: the trained model.
+        models: at a time: with validation data a better one is written beside the best so far.
     """
 
     checkpoint: float
     model: float
+    models: int = 1
 
     @property
     def total(self) -> float:
-        return (KEPT + 1) * self.checkpoint + self.model
+        return (KEPT + 1) * self.checkpoint + self.models * self.model
 
     def __str__(self) -> str:
-        return f"{KEPT + 1} checkpoints of {gigabytes(self.checkpoint)} and a model of {gigabytes(self.model)}"
+        models = "a model" if self.models == 1 else f"{self.models} models"
+        return f"{KEPT + 1} checkpoints of {gigabytes(self.checkpoint)} and {models} of {gigabytes(self.model)}"
 
 
-def space(shape: ShapeConfig, train: TrainConfig) -> Space:
-    """What a training of this model writes."""
+def space(shape: ShapeConfig, train: TrainConfig, validated: bool) -> Space:
+    """What a training of this model writes.
+
+    Args:
+        validated: the model is selected by validation data.
+    """
     of_weight = MASTER_BYTES + MOMENT_BYTES[train.optimizer]
-    return Space(of_weight * trained_parameters(shape, train), EXPORT_BYTES * shape.parameters)
+    return Space(of_weight * trained_parameters(shape, train), EXPORT_BYTES * shape.parameters, 1 + validated)
 
 
 def shortage(needed: Space, directory: Path) -> str:
-    """What to do where the disk of a directory has too little room; empty where it has enough."""
+    """What to do where the disk of a training's directory has too little room; empty where it has enough.
+
+    What lies there already, of a training that was interrupted, is a part of what is needed.
+    """
     free = free_bytes(directory)
-    if free >= needed.total:
+    there = sum(path.lstat().st_size for path in directory.rglob("*"))
+    if free + there >= needed.total:
         return ""
     return (
         f"cache_dir has {gigabytes(free)} free, and the training may write {needed}; free some or give another "

@@ -15,7 +15,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sdx.config import Precision, TrainConfig
-from sdx.ranks import is_main, world_size
+from sdx.ranks import is_main
 from sdx.training import kernels, probe
 from sdx.training.agree import agree
 from sdx.training.launch import leaving
@@ -103,7 +103,7 @@ def _can_compile() -> bool:
         reason = str(error).strip().splitlines()[0]
     built = agree(not reason, device)
     if not built and is_main():
-        log.warning("%-12s not compiled, for no kernel can be built: %s", "engine", reason or "on another rank")
+        log.warning("%-12s not compiled, because no kernel can be built: %s", "engine", reason or "on another rank")
     return built
 
 
@@ -134,7 +134,9 @@ def deepspeed_config(train: TrainConfig, layout: Layout) -> dict[str, Any]:
         "stage": max(layout.zero_stage, 1) if bf16 else layout.zero_stage,
         "reduce_bucket_size": BUCKET_ELEMENTS,
         "allgather_bucket_size": BUCKET_ELEMENTS,
-        "overlap_comm": world_size() > 1,  # with the rest of the backward pass, from a second bucket
+        # With the rest of the backward pass. Not at stages 1 and 2: on ranks that own nothing of a weight larger than a
+        # bucket, its gradient would be freed while it is still being reduced.
+        "overlap_comm": layout.zero_stage == 3,
     }
     if layout.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}

@@ -50,7 +50,6 @@ def process_group() -> Iterator[torch.device]:
     cuda = here.type == "cuda"
     if cuda:
         torch.cuda.set_device(here)
-        torch.cuda.reset_peak_memory_stats(here)
     joined = not dist.is_initialized()
     with _local_rank_in_environment(here.index or 0):
         if joined:
@@ -73,6 +72,7 @@ def collect() -> None:
         gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        torch._C._host_emptyCache()  # memory of the host that was pinned for an optimizer there
 
 
 @cache

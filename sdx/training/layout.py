@@ -94,7 +94,7 @@ def choose(
 
     given = all(getattr(engine, name) is not None for name in DECIDES_MEMORY)
     fitting = (layout for layout in layouts if given or _filled(memory(layout), hardware) <= 1)
-    chosen = next(fitting, None) or min(layouts, key=lambda layout: _shares(memory(layout), hardware))
+    chosen = next(fitting, None) or min(layouts, key=lambda layout: _filled(memory(layout), hardware))
     sizes = [*range(least, most, TOKENS_STEP), most]
     grown = (replace(chosen, micro_batch_tokens=size) for size in reversed(sizes))
     chosen = next((layout for layout in grown if _may_grow(memory(layout), hardware)), chosen)
@@ -188,15 +188,10 @@ def shortage(
 
 def _filled(memory: Memory, hardware: Hardware) -> float:
     """Share of the usable memory that is needed, the host's or the device's, whichever is scarcer."""
-    return max(_shares(memory, hardware))
-
-
-def _shares(memory: Memory, hardware: Hardware) -> tuple[float, float]:
-    """Of the device's usable memory, 1 at least, and of the host's, which is the same without a GPU."""
     if not hardware.is_cuda:
-        return 0.0, (memory.total + memory.host) / (HOST_USABLE * hardware.device_bytes)
+        return (memory.total + memory.host) / (HOST_USABLE * hardware.device_bytes)
     device = memory.total / max(room(hardware.device_bytes, hardware.ranks), 1.0)
-    return max(1.0, device), memory.host / (HOST_USABLE * hardware.host_bytes)
+    return max(device, memory.host / (HOST_USABLE * hardware.host_bytes))
 
 
 def _may_grow(memory: Memory, hardware: Hardware) -> bool:

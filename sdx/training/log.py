@@ -20,8 +20,8 @@ class TrainingLog:
     did a line ago and not for what it has just been told to do.
 
     Args:
-        done: what a resumed training goes on from; rows after its step are dropped, for they come again. Those before
-            it are handed to `on_log` once more: a kill may have taken them from whoever was told.
+        done: what a resumed training goes on from; rows after its step are dropped, because they come again. Those
+            before it are handed to `on_log` once more: a kill may have taken them from whoever was told.
         steps: of the whole training.
     """
 

@@ -22,6 +22,7 @@ from torch import distributed as dist
 
 from sdx.artifacts import read_json, write_json
 from sdx.config import InputError, TrainConfig
+from sdx.models.fit import ran_out
 from sdx.preemption import Preemption
 from sdx.ranks import is_main, rank, world_size
 from sdx.training import checkpoints, rehearsal
@@ -166,29 +167,36 @@ class _Training:
         Returns:
             What was done; None where a micro-batch does not fit the memory of the ranks.
         """
-        laid_out = False
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        laid_out = trained = False
         try:
             with build(self.trainee, self.objective, self.train, layout, self.seed) as model:
                 done = NOTHING_DONE | (checkpoints.restore(model, self.out / "checkpoints") or {})
+                if device.type in rehearsal.CAN_RUN_OUT:
+                    TrainedState(model)  # which gives AdamW the memory that it would take in its first step
                 laid_out = True
-                self._prepare(model, layout, preemption)
-                self._loop(model, layout, done, Meter(device, self.trainee.cost(model.module.model)), preemption)
+                if done["step"] < self.steps:
+                    self._prepare(model, layout, preemption)
+                    self._loop(model, layout, done, Meter(device, self.trainee.cost(model.module.model)), preemption)
+                trained = True
                 if not self.validation:
                     self.trainee.export(model, self.out / "model")
         except TooLargeError:
             return None
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if trained or not ran_out(error):
+                raise
             if laid_out and world_size() == 1:
                 return None
             raise rehearsal.out_of_memory(layout, laid_out) from error
         return done
 
     def _prepare(self, model: deepspeed.DeepSpeedEngine, layout: Layout, preemption: Preemption) -> None:
-        """Lets objective and memory be tried out."""
+        """Tries out what the objective has to find out about the model, and whether a full micro-batch fits."""
         packed = model.module.packed
         try_out(model, self.objective.collate(self.examples[:1], packed))
         if model.device.type in rehearsal.CAN_RUN_OUT:
-            TrainedState(model)  # which gives the optimizer the memory that it would take in its first step
             places = fullest(self.lengths, layout.micro_batch_tokens, packed)
             rehearse(model, self._inputs(model, places), layout, preemption)
 

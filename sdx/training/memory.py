@@ -13,8 +13,7 @@ In fp32 weights take twice that; stage 0 in bf16 runs as stage 1. 8-bit moments 
 `offload_optimizer` the host has the optimizer's state, its gradients and a copy of the weights to send back, 18T/R, or
 20T/R at stage 3, where the GPU then has no gradients. When activations are gone the gradients are copied, 4T/R but for
 stage 1 in bf16, in pieces at stage 0 (5e8) and 3 (1e9); the larger of the two counts. bitsandbytes unpacks the moments
-where it steps on the CPU: 20T/R for that time. Where several ranks reduce gradients while the backward pass goes on, at
-stage 1 and 2, there are two buckets. Not counted: loading, all logits of a model that caps them.
+where it steps on the CPU: 20T/R for that time. Not counted: loading, all logits of a model that caps them.
 
 A card is not for tensors alone: CUDA's context and its libraries take about 1 GiB, with several ranks NCCL's buffers
 take 1.5 GiB more, and 5 % are gaps between tensors, see `room`.
@@ -158,8 +157,6 @@ def training_memory(
     gradients = GRADIENT_BYTES * trained
     optimizer = (MOMENT_BYTES[train.optimizer] + (MASTER_BYTES if stage else 0)) * trained / shards
     buckets = min(BUCKET_BYTES, gradients) if stage else 0.0
-    if stage in (1, 2) and ranks > 1:
-        buckets *= 2
     copies = GRADIENT_BYTES * min(trained / shards, COPIED_PARAMETERS.get(stage, math.inf))
     if stage == 1 and layout.precision is Precision.bf16 and not layout.offload_optimizer:
         copies = 0.0

@@ -76,13 +76,13 @@ def takes_packs(engine: deepspeed.DeepSpeedEngine, llm: Any) -> bool:
         obstacle = _agreed(_obstacle(engine, alone), engine.device)
         if obstacle and varlen:
             if is_main():
-                log.warning("%-12s no variable-length attention, for %s", "packing", obstacle)
+                log.warning("%-12s no variable-length attention: %s", "packing", obstacle)
             attention.prepare(engine.device, varlen=False)
             obstacle = _agreed(_obstacle(engine, alone), engine.device)
         if obstacle:
             llm.set_attn_implementation(ordinary)
     if is_main():
-        way = f"padded rows, for {obstacle}" if obstacle else attention.describe(engine.device, llm.dtype)
+        way = f"padded rows: {obstacle}" if obstacle else attention.describe(engine.device, llm.dtype)
         log.info("%-12s %s", "packing", way)
     return not obstacle
 

@@ -5,11 +5,10 @@ from dataclasses import replace
 from logging import getLogger
 from typing import Any
 
-import torch
-
 from sdx.config import InputError
+from sdx.models.fit import ran_out
 from sdx.preemption import Preemption
-from sdx.ranks import is_main, rank
+from sdx.ranks import is_main, rank, world_size
 from sdx.training.launch import AgreedError
 from sdx.training.layout import Layout
 from sdx.training.quiet import deepspeed
@@ -35,19 +34,24 @@ def rehearse(engine: deepspeed.DeepSpeedEngine, batch: dict[str, Any], layout: L
 
     Raises:
         TooLargeError: on all ranks, where the memory of one does not suffice.
-        InputError: it is the memory of this rank alone, and the others wait for it to share weights or gradients.
+        InputError: the same at stages 2 and 3 with several ranks. They share gradients and weights in a backward pass:
+            what one has begun and another has not leaves their GPUs waiting for each other, and nothing is freed.
     """
     full = False
     engine.set_gradient_accumulation_boundary(False)
     try:
         loss, _ = engine(batch)
         engine.backward(loss * 0.0)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
         full = True
     try:
         agreed = preemption.most(1, STUCK_S) if full else preemption.most(0)
     except RuntimeError:
         raise out_of_memory(layout, laid_out=True) from None
+    if agreed and world_size() > 1 and engine.zero_optimization_stage() >= 2:
+        raise out_of_memory(layout, laid_out=True)
     if agreed:
         raise TooLargeError
     if engine.zero_optimization_stage() == 0:  # so that AdamW leaves out what the first step gives no gradient
@@ -55,15 +59,24 @@ def rehearse(engine: deepspeed.DeepSpeedEngine, batch: dict[str, Any], layout: L
 
 
 def fullest(lengths: Sequence[int], budget: int, packed: bool) -> list[int]:
-    """Indices of the longest examples, as many as a micro-batch of `budget` tokens holds, one at least."""
-    taken: list[int] = []
-    tokens = 0
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        tokens = tokens + lengths[index] if packed else (len(taken) + 1) * lengths[taken[0] if taken else index]
-        if taken and tokens > budget:
-            break
-        taken.append(index)
-    return taken
+    """Indices of the examples of a micro-batch that is as full as one can be, with one example at least.
+
+    Args:
+        lengths: tokens of all examples.
+        budget: tokens of a micro-batch, padding included.
+        packed: the examples lie end to end; else they are rows padded to the longest.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    if packed:
+        taken, left = [order[0]], budget - lengths[order[0]]
+        for index in order[1:]:
+            if lengths[index] <= left:
+                taken.append(index)
+                left -= lengths[index]
+        return taken
+    rows = [max(1, min(len(order) - place, budget // lengths[index])) for place, index in enumerate(order)]
+    place = max(range(len(order)), key=lambda place: rows[place] * lengths[order[place]])
+    return order[place : place + rows[place]]
 
 
 def halved(layout: Layout, longest: int) -> Layout:

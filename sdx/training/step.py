@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from logging import getLogger
-from pathlib import Path
 from typing import Any
 
 from sdx.artifacts import Step, Workspace, read_rows
@@ -90,7 +89,8 @@ def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
     assert shape is not None, model_dir
     lengths = [len(example.input_ids) for example in examples]
     scale = config.scale
-    layout = layout_for(config, config.train, shape, lengths, scale.epochs, scale.max_steps)
+    given = config.train, shape, lengths, scale.epochs, scale.max_steps, bool(validation)
+    layout = layout_for(workspace, config, *given)
     summary: dict[str, Any] = train(
         trainee=CausalTrainee(model_dir, tokenizer),
         objective=CausalLM(pad_id=tokenizer.pad_token_id),
@@ -114,7 +114,14 @@ def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
 
 
 def layout_for(
-    config: Config, train: TrainConfig, shape: ShapeConfig, lengths: Sequence[int], epochs: int, max_steps: int
+    work: Workspace,
+    config: Config,
+    train: TrainConfig,
+    shape: ShapeConfig,
+    lengths: Sequence[int],
+    epochs: int,
+    max_steps: int,
+    validated: bool,
 ) -> Layout:
     """For examples of these lengths, on what this launch has. Says what it is and what it takes, and warns where memory
     or disk may not suffice.
@@ -129,8 +136,6 @@ def layout_for(
     if is_main():
         about = layout, config.engine, train, shape, max(lengths), hardware
         log.info("%-12s %s", "engine", describe(*about))
-        for reason in filter(
-            None, (shortage(*about), disk.shortage(disk.space(shape, train), Path(config.cache_dir).expanduser()))
-        ):
+        for reason in filter(None, (shortage(*about), disk.shortage(disk.space(shape, train, validated), work.dir))):
             log.warning("%-12s %s", "engine", reason)
     return layout

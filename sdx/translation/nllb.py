@@ -99,8 +99,8 @@ class NLLB(Translator):
 
     @property
     def batch_rows(self) -> int:  # type: ignore[override]
-        """Enough sentences to fill batches of like length."""
-        return 4 * self._most
+        """Enough sentences to fill batches of like length: on a GPU a batch is large enough by itself."""
+        return self._most if device().type == "cuda" else 4 * self._most
 
     @property
     def version(self) -> str:

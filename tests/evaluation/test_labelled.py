@@ -319,7 +319,7 @@ def test_the_harness_scores_what_is_trained_on(
     items = list(items_of(made, tmp_path, "en").values())
     write_rows(tmp_path / "items.jsonl", items)
     suite = Questions(tmp_path / "items.jsonl", made.kind, 0, made.wrapper)
-    score(tmp_path, {name: suite}, Precision.fp32, 2, 512, tmp_path / "work", "test")
+    score(tmp_path, {name: suite}, Precision.fp32, 512, tmp_path / "work", "test")
     assert len(items) == 4
     for item in items:
         fields = {**item["fields"], "answer": item["choices"][item["gold"]]}

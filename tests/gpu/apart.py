@@ -29,7 +29,7 @@ def answers(model_dir: str, precision: str, max_new_tokens: int) -> dict[str, An
     generator = HFGenerator(len(PROMPTS), Precision(precision))
     generator.load(Path(model_dir), TemplateKind.auto)
     steps: list[Any] = []
-    generator._ready()[0].register_forward_hook(lambda _model, _inputs, output: steps.append(output.logits[:, -1]))
+    generator._ready().model.register_forward_hook(lambda _model, _inputs, output: steps.append(output.logits[:, -1]))
     result = {}
     for way, batches in {"batch": [PROMPTS], "alone": [[prompt] for prompt in PROMPTS]}.items():
         texts, first, finite = [], [], True
@@ -56,5 +56,5 @@ def scores(model_dir: str, items: str, work_dir: str, hide_gpus: bool) -> dict[s
     from sdx.evaluation.tasks import Kind
 
     suite = Questions(Path(items), Kind.answers, 1, "Q: {question}\nA:")
-    results = score(Path(model_dir), {"suite": suite}, Precision.fp32, 3, 1024, Path(work_dir), "test")
+    results = score(Path(model_dir), {"suite": suite}, Precision.fp32, 1024, Path(work_dir), "test")
     return {"results": [asdict(result) for result in results["suite"]]}

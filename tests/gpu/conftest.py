@@ -1,5 +1,6 @@
 """Models that are made once, and the figures of a session, which a GPU's file in benchmarks/gpu keeps."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,7 @@ import torch
 
 from benchmarks import gpu_baseline
 from benchmarks.models import random_model
+from sdx.planning.hardware import driver_gpus
 from tests.gpu.machine import CUDA, DECODING, DEVICE, TRAINED, warm
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -58,9 +60,18 @@ def figures(pytestconfig: pytest.Config) -> dict[str, float]:
     return pytestconfig.stash.setdefault(KEPT, {})
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def gpus_are_used() -> None:
+    """On a machine with GPUs, tiny shapes on the CPU prove nothing."""
+    hidden = "CUDA_VISIBLE_DEVICES" in os.environ
+    assert CUDA or hidden or not driver_gpus(), (
+        "torch sees no GPU, the driver does: torch's CUDA build does not suit it"
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
     figures = config.stash.get(KEPT, {})
-    if figures and CUDA:
+    if figures and CUDA and exitstatus == 0:  # a card that fails is no baseline
         lines = gpu_baseline.keep(FOLDER, gpu_baseline.about(), figures)
         terminalreporter.section("figures of this GPU")
         for line in lines:

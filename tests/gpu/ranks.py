@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sdx.artifacts import write_json
+from sdx.failure import Failure, leave
 from sdx.ranks import device, is_main, rank
 from sdx.training.objectives import CausalLM
 from tests.gpu.machine import warm
@@ -54,9 +55,14 @@ def main(model_dir: Path, out: Path, layouts: list[str]) -> None:
     if here.type == "cuda":
         torch.cuda.set_device(here)
     warm(here)
+    failure = Failure(out)
     for name in layouts:
         objective = Failing(out) if name == FAILING else None
-        trained = train(model_dir, out / name, objective=objective, **OPTIONS[name])
+        try:
+            trained = train(model_dir, out / name, objective=objective, **OPTIONS[name])
+        except RuntimeError as error:  # as `sdx.run` and `sdx.main` do
+            failure.tell(error)
+            leave(failure, error)
         write_json(out / f"{name}.{rank()}.json", asdict(trained))
         if is_main():
             shutil.rmtree(out / name / "model")

@@ -54,9 +54,8 @@ def test_a_shared_beginning_changes_no_answer(small: Path):
     generator.load(small, TemplateKind.auto)
     limits = [NEW_TOKENS] * len(TEXTS)
     shared = generator.complete_lines(TEXTS, limits, "".join(SHOTS))
-    assert generator._prefix is not None
+    assert generator._ready().prefix is not None
     assert shared == generator.complete_lines(TEXTS, limits)
-    generator.unload()
 
 
 @pytest.mark.parametrize("beams", [1, 4])
@@ -67,9 +66,7 @@ def test_sentences_are_translated_as_if_alone(tmp_path: Path, beams: int):
     def translated(batch_size: int, precision: Precision) -> list[str]:
         translator = NLLB(None, None, str(model), batch_size, precision, beams)
         translator.prepare({name: store.realise(step) for name, step in translator.needs(EN, TH).items()})
-        result = translator.translate_sentences(SENTENCES, EN, TH)
-        translator.unload()
-        return result
+        return translator.translate_sentences(SENTENCES, EN, TH)
 
     batch = translated(len(SENTENCES), Precision.fp32)
     assert batch == translated(1, Precision.fp32)

@@ -81,7 +81,6 @@ def test_decoding(llama: Path, figures: dict[str, float]):
     generator.complete(prompts, 2)
     written, seconds = timed(lambda: generator.complete(prompts, NEW_TOKENS))
     figures["decode_tokens_per_s"] = sum(completion.tokens for completion in written) / seconds
-    generator.unload()
 
 
 def test_translating(space: Path, figures: dict[str, float]):
@@ -95,7 +94,6 @@ def test_translating(space: Path, figures: dict[str, float]):
     translator.translate_sentences(sentences[:1], EN, TH)
     _, seconds = timed(lambda: translator.translate_sentences(sentences, EN, TH))
     figures["nllb_600m_sentences_per_s"] = len(sentences) / seconds
-    translator.unload()
 
 
 @pytest.mark.parametrize("width", [64, 128])

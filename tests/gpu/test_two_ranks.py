@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from sdx.artifacts import read_json
+from sdx.failure import ERROR
 from tests.gpu import ranks
 from tests.gpu.machine import GPUS, needs_two_gpus
 from tests.gpu.training import LEFT_BYTES, Trained, train_and_forget
@@ -85,6 +86,7 @@ def test_an_error_of_one_rank_ends_both_with_its_message(tiny: Path, tmp_path: P
         assert process.wait(END_S) != 0
         assert not running(tmp_path)
         assert f"RuntimeError: {ranks.MESSAGE}" in log.read_text()
+        assert (tmp_path / ERROR).read_text().splitlines()[-1].endswith(f"RuntimeError: {ranks.MESSAGE}")
 
 
 def test_a_signal_to_one_rank_stops_both_and_the_same_command_goes_on(

@@ -17,12 +17,12 @@ def test_llama2_7b_at_2560_tokens():
     of = RowBytes(LLAMA2_7B, 2)
     assert of.cached == 2 * (2 * 32 * 4096 + 2 * 4096) == 528 * 1024
     assert of.read == 2 * (3 * 11008 + 6 * 4096) == 112.5 * 1024
-    longest = 2560 * 528 * 1024 + 2432 * 112.5 * 1024 + 6 * 32000
+    longest = 2560 * 528 * 1024 + 2432 * 112.5 * 1024 + 5 * 2432**2 + 6 * 32000
     assert of.completed(2432, 128) == longest
     rows = {gib: room_bytes(gib * GIB, WEIGHTS) // longest for gib in (24, 40, 80, 141)}
-    assert rows == {24: 5, 40: 13, 80: 35, 141: 69}
+    assert rows == {24: 4, 40: 13, 80: 35, 141: 68}
     assert room_bytes(80 * GIB, WEIGHTS) // of.completed(100, 128) > 256
-    assert RowBytes(LLAMA2_7B, 4).completed(2432, 128) == pytest.approx(2 * longest, rel=1e-3)
+    assert RowBytes(LLAMA2_7B, 4).completed(2432, 128) == pytest.approx(2 * longest, rel=5e-3)
 
 
 def test_a_sentence_that_beam_search_translates():

@@ -47,7 +47,10 @@ def test_a_plan_of_a_model_that_is_nowhere_says_what_it_takes(config, store, run
     assert [layout.zero_stage for layout in found["layouts"].values()] == [3, 3]
     assert found["layouts"]["1 x H100"].offload_optimizer
     assert not found["layouts"]["8 x H100"].offload_optimizer
-    assert "Generation on one H100: 10 prompts at once, about 13.9 GiB; generator.batch_size=... sets fewer." in printed
+    assert (
+        "Generation on one H100: 10 prompts at once, about 13.9 GiB; generator.batch_size=... sets another number."
+        in printed
+    )
     assert "nothing was run" in printed
     assert not store.root.exists()
     assert max(map(len, printed.splitlines())) <= 118

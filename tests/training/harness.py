@@ -141,10 +141,11 @@ def interrupted(model_dir: Path, out: Path, after: int, **options: Any) -> None:
     """Trains until every rank has written the checkpoint of step `after`, then dies."""
     save = checkpoints.save
 
-    def save_and_die(engine: Any, folder: Path, progress: dict[str, Any]) -> None:
-        save(engine, folder, progress)
+    def save_and_die(engine: Any, folder: Path, progress: dict[str, Any]) -> int:
+        written = save(engine, folder, progress)
         if progress["step"] == after:
             raise Interrupted
+        return written
 
     checkpoints.save = save_and_die
     try:

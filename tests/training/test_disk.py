@@ -16,13 +16,15 @@ Usage = namedtuple("Usage", "total used free")
     [({}, 12 * N), ({"optimizer": Optimizer.adamw_8bit}, 6 * N), ({"adapter": Adapter.lora}, 12 * 39_976_960)],
 )
 def test_a_checkpoint_has_the_trained_weights_and_their_moments(options, checkpoint):
-    needed = disk.space(LLAMA2, TrainConfig(batch_size=8, learning_rate=1e-4, **options))
+    train = TrainConfig(batch_size=8, learning_rate=1e-4, **options)
+    needed = disk.space(LLAMA2, train, validated=False)
     assert (needed.checkpoint, needed.model) == (checkpoint, 2 * N)
     assert needed.total == 3 * checkpoint + 2 * N
+    assert disk.space(LLAMA2, train, validated=True).total == 3 * checkpoint + 4 * N
 
 
 def test_too_little_room_is_warned_of_with_numbers(monkeypatch, tmp_path):
-    needed = disk.space(ShapeConfig(parameters=N), TrainConfig(batch_size=8, learning_rate=1e-4))
+    needed = disk.space(ShapeConfig(parameters=N), TrainConfig(batch_size=8, learning_rate=1e-4), False)
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: Usage(0, 0, 300e9))
     assert disk.shortage(needed, tmp_path) == ""
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: Usage(0, 0, 40e9))

@@ -83,7 +83,7 @@ def test_a_micro_batch_that_does_not_fit_is_halved(model_dir, tmp_path, caplog, 
 
 def test_memory_that_runs_out_later_costs_the_steps_since_the_last_checkpoint(model_dir, tmp_path):
     plain, _ = fit(model_dir, tmp_path / "plain", micro_batch_tokens=ROOM)
-    with memory(ROOM, device="none", from_step=6):  # two of the probe, one of the objective, then 3 micro-batches
+    with memory(ROOM, device="none", from_step=6):  # the probe's two packs, the objective's, then 3 micro-batches
         ours, summary = fit(model_dir, tmp_path / "later", micro_batch_tokens=2 * ROOM, save_every_steps=1)
     assert summary["steps"] == 4
     assert [row["step"] for row in rows_of(tmp_path / "later")] == [1, 2, 3, 4]
@@ -107,16 +107,24 @@ def test_a_model_that_does_not_fit_is_an_error_that_does_not_speak_of_examples(m
         fit(model_dir, tmp_path)
 
 
-def on_two_ranks(model_dir, out, most):
+def on_two_ranks(model_dir, out, most, stage):
     with memory(most if rank() == 1 else 1000):
-        fit(model_dir, out, zero_stage=1, micro_batch_tokens=2 * ROOM)
+        fit(model_dir, out, zero_stage=stage, micro_batch_tokens=2 * ROOM)
 
 
 def test_the_memory_of_one_rank_halves_the_micro_batch_of_all(model_dir, tmp_path):
-    processes = Processes(tmp_path / "log", on_two_ranks, model_dir, tmp_path / "run", ROOM, ranks=2)
+    processes = Processes(tmp_path / "log", on_two_ranks, model_dir, tmp_path / "run", ROOM, 1, ranks=2)
     assert processes.end() == [0, 0], processes.log.read_text()
     fit(model_dir, tmp_path / "plain")
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
+
+
+def test_ranks_that_share_weights_are_told_what_fits(model_dir, tmp_path):
+    processes = Processes(tmp_path / "log", on_two_ranks, model_dir, tmp_path / "run", 10, 3, ranks=2)
+    assert 0 not in processes.end()
+    assert "ran out of GPU memory with packs of 90 tokens; with engine.micro_batch_tokens=45" in (
+        processes.log.read_text()
+    )
 
 
 def stuck_on_two_ranks(model_dir, out):
@@ -131,7 +139,7 @@ def stuck_on_two_ranks(model_dir, out):
 
 def test_a_rank_does_not_wait_for_others_that_wait_for_it(model_dir, tmp_path):
     processes = Processes(tmp_path / "log", stuck_on_two_ranks, model_dir, tmp_path / "run", ranks=2)
-    assert processes.end() == [1, 1]
+    assert 0 not in processes.end()
     assert "rank 1 ran out of GPU memory with packs of 90 tokens; with engine.micro_batch_tokens=45" in (
         processes.log.read_text()
     )
@@ -139,9 +147,11 @@ def test_a_rank_does_not_wait_for_others_that_wait_for_it(model_dir, tmp_path):
 
 def test_the_fullest_micro_batch_has_the_longest_examples():
     assert fullest([5, 9, 3, 7], 16, packed=True) == [1, 3]
-    assert fullest([5, 9, 3, 7], 18, packed=False) == [1, 3]
-    assert fullest([5, 9, 3, 7], 17, packed=False) == [1]
+    assert fullest([5, 9, 3, 7], 15, packed=True) == [1, 0]  # 7 finds no room
     assert fullest([5, 9, 3, 7], 4, packed=True) == [1]
+    assert fullest([5, 9, 3, 7], 18, packed=False) == [1, 3]
+    assert fullest([5, 9, 3, 7], 15, packed=False) == [3, 0]  # 2 x 7 and not 1 x 9
+    assert fullest([5, 9, 3, 7], 4, packed=False) == [1]
     assert fullest([5, 9], 100, packed=True) == [1, 0]
     lengths = [len(one.input_ids) for one in examples()]
     assert max(lengths) == 24

@@ -25,7 +25,7 @@ def alive() -> tuple[int, int]:
     engines = [one for one in objects if type(one) is deepspeed.DeepSpeedEngine]
     storages = {}
     for one in objects:
-        if isinstance(one, torch.Tensor) and one.layout is torch.strided and one.device.type != "meta":
+        if type(one) in (torch.Tensor, torch.nn.Parameter) and one.device.type == "cpu":
             storages[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
     return len(engines), sum(storages.values())
 
