@@ -102,7 +102,6 @@ def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
             if named is error:
                 raise
             raise named from error
-    residency.release()
 
 
 def _named(error: Exception, config: Config) -> Exception:

@@ -102,7 +102,7 @@ def test_a_holder_that_is_silent_for_long_is_reported_with_what_to_delete(
         fcntl.flock(lock, fcntl.LOCK_EX)
 
         def release() -> None:
-            if clock.now - began > 1000:
+            if clock.now - began > 1300:
                 Path(f"{path}.lock").unlink(missing_ok=True)
 
         clock.then = release
@@ -110,7 +110,7 @@ def test_a_holder_that_is_silent_for_long_is_reported_with_what_to_delete(
             store.realise(NOTHING)
     assert f"waiting for process 17 on node7, heard of 5 min ago, which has {path}.lock" in caplog.text
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warnings) == 2  # after 10 and 20 minutes
+    assert len(warnings) == 2  # after 10 and 20 minutes of waiting: an older note may be of somebody else
     assert warnings[0] == (
         "nothing      process 17 on node7, which has the lock, has not been heard of for 10 min; if it is dead, "
         f"delete {path}.lock"

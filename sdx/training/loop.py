@@ -42,7 +42,7 @@ from sdx.training.plan import (
     validation_steps,
 )
 from sdx.training.probe import try_out
-from sdx.training.quiet import deepspeed
+from sdx.training.quiet import deepspeed, frozen
 from sdx.training.rehearsal import TooLargeError, fullest, halved, rehearse
 from sdx.training.state import TrainedState
 from sdx.training.throughput import Meter, peak_memory_bytes
@@ -113,7 +113,7 @@ def train(
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
         trained: dict[str, Any] = read_json(out / SUMMARY)
         return trained
-    with process_group() as device, Preemption() as preemption:
+    with frozen(), process_group() as device, Preemption() as preemption:
         check_device(train, device)
         while (done := training.run(layout, device, preemption)) is None:
             collect()

@@ -20,7 +20,7 @@ try:
 finally:
     logging.disable(_disabled)
 
-__all__ = ["deepspeed", "silence"]
+__all__ = ["deepspeed", "frozen", "silence"]
 
 deepspeed.utils.logger.setLevel(logging.ERROR)
 # peft imports it where it is installed, and it warns of kernels for inference.
@@ -30,16 +30,28 @@ warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", Fu
 
 
 @contextmanager
+def frozen() -> Iterator[None]:
+    """Leaves out of garbage collections what is there before: with all that is imported, each takes half a second."""
+    outermost = gc.get_freeze_count() == 0
+    if outermost:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if outermost:
+            gc.unfreeze()
+
+
+@contextmanager
 def silence() -> Iterator[None]:
     """Swallows what DeepSpeed prints, transformers' own progress bars and warnings of deprecated names."""
     bars = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
-    gc.freeze()  # for some of its messages DeepSpeed collects all garbage: half a second each
     try:
-        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        # For some of its messages DeepSpeed collects all garbage.
+        with frozen(), redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
-        gc.unfreeze()
         if bars:
             hf_logging.enable_progress_bar()

@@ -108,19 +108,19 @@ def test_a_model_that_does_not_fit_is_an_error_that_does_not_speak_of_examples(m
 
 
 def on_two_ranks(model_dir, out, most, stage):
-    with memory(most if rank() == 1 else 1000):
+    with memory(most[rank()]):
         fit(model_dir, out, zero_stage=stage, micro_batch_tokens=2 * ROOM)
 
 
 def test_the_memory_of_one_rank_halves_the_micro_batch_of_all(model_dir, tmp_path):
-    processes = Processes(tmp_path / "log", on_two_ranks, model_dir, tmp_path / "run", ROOM, 1, ranks=2)
+    processes = Processes(tmp_path / "log", on_two_ranks, model_dir, tmp_path / "run", (1000, ROOM), 1, ranks=2)
     assert processes.end() == [0, 0], processes.log.read_text()
     fit(model_dir, tmp_path / "plain")
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
 
 
 def test_ranks_that_share_weights_are_told_what_fits(model_dir, tmp_path):
-    processes = Processes(tmp_path / "log", on_two_ranks, model_dir, tmp_path / "run", 10, 3, ranks=2)
+    processes = Processes(tmp_path / "log", on_two_ranks, model_dir, tmp_path / "run", (10, 10), 3, ranks=2)
     assert 0 not in processes.end()
     assert "ran out of GPU memory with packs of 90 tokens; with engine.micro_batch_tokens=45" in (
         processes.log.read_text()
@@ -132,7 +132,7 @@ def stuck_on_two_ranks(model_dir, out):
     rehearsal.STUCK_S = 0.5
     forward = Trained.forward
     if rank() == 0:
-        Trained.forward = lambda self, batch: (torch.is_grad_enabled() and time.sleep(5), forward(self, batch))[1]
+        Trained.forward = lambda self, batch: (torch.is_grad_enabled() and time.sleep(2), forward(self, batch))[1]
     with memory(ROOM if rank() == 1 else 1000):
         fit(model_dir, out, zero_stage=1, micro_batch_tokens=2 * ROOM)
 
