@@ -1,6 +1,6 @@
 """How long threads should wait for each other, and what a process with less than the machine makes of its cores.
 
-    python benchmarks/threads.py                      # SmolLM2-135M, about 15 minutes on 2 cores; as root with quotas
+    python benchmarks/threads.py                      # SmolLM2-135M, about 25 minutes on 2 cores; quotas need root
 
 Every figure is of a process of its own: greedy decoding of 16 prompts, or forward and backward passes over 512 tokens.
 """
