@@ -22,8 +22,9 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 demo: setup ## The main job for real: SDRRL on a 135M model, English to Portuguese (about 17 minutes on 2 cores)
 	$(BIN)/python -m sdx method=sdrrl lang=pt
 
+# In their own order: by the number of tests, the longest files would come last.
 test: setup ## The tests that need no GPU, no SLURM and no large weights (under 15 minutes on 2 cores)
-	CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not slurm"
+	CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not slurm"
 
 test-gpu: setup ## What a GPU node must pass, with random weights (under 10 minutes on one GPU; without one, what runs on the CPU)
 	$(BIN)/python -m pytest -m gpu

@@ -48,15 +48,11 @@ class Failure:
             text += f"rank {rank()} on {platform.node()}: {in_a_line(error)}\n"
         self.forget()  # what an earlier run said
         written = self._path.with_name(f".{ERROR}.{platform.node()}.{os.getpid()}")
-        try:
+        with suppress(OSError):
             written.write_text(text, encoding="utf-8", errors="backslashreplace")
-            os.link(written, self._path)  # one rank alone can
-            self.is_own = True
-        except OSError:
-            pass
-        finally:
-            with suppress(OSError):
-                written.unlink(missing_ok=True)
+            self.is_own = _published(written, self._path)
+        with suppress(OSError):
+            written.unlink(missing_ok=True)
 
     def told(self) -> str | None:
         """The last line, where this run has failed."""
@@ -74,6 +70,17 @@ class Failure:
         except OSError:
             return None
         return found.st_ino, found.st_mtime_ns
+
+
+def _published(written: Path, path: Path) -> bool:
+    """Whether the file got its name, which one rank alone can give; also on a file system without hard links."""
+    try:
+        os.link(written, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        written.replace(path)
+    return True
 
 
 class Watchdog:

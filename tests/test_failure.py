@@ -94,3 +94,14 @@ def test_an_error_of_an_earlier_run_is_none_of_this_one(tmp_path: Path):
     assert found.told() == "ValueError: new"
     found.forget()
     assert found.told() is None
+
+
+def test_an_error_is_told_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    found = Failure(tmp_path)
+    found.tell(ValueError("first"))
+    assert (found.told(), found.is_own) == ("ValueError: first", True)
+    assert [path.name for path in tmp_path.iterdir()] == [ERROR]

@@ -153,6 +153,7 @@ def test_twenty_kills_change_nothing(launcher: Launcher, calm: Calm):
     assert_nothing_twice(rough)
 
 
+@pytest.mark.slow
 def test_kills_of_self_translation_change_nothing(launcher: Launcher):
     """What the model keeps of its examples is computed anew in each process, and the translations are the same."""
     calm, rough = undisturbed(launcher, launcher.path / "calm-stt", *STT), launcher.path / "rough-stt"

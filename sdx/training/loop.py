@@ -178,7 +178,7 @@ class _Training:
                 laid_out = True
                 if done["step"] < self.steps:
                     self._prepare(model, layout, preemption)
-                    self._loop(model, layout, done, Meter(device, self.trainee.cost(model.module.model)), preemption)
+                self._loop(model, layout, done, Meter(device, self.trainee.cost(model.module.model)), preemption)
                 trained = True
                 if not self.validation:
                     self.trainee.export(model, self.out / "model")

@@ -17,8 +17,6 @@ log = getLogger("sdx")
 
 CAN_RUN_OUT = {"cuda"}
 """Types of devices that say so when their memory is used up. A CPU's process is killed instead."""
-
-
 STUCK_S = 120.0
 """After so long the other ranks, which may be compiling their layers, are not expected to come any more. Ours."""
 

@@ -114,7 +114,9 @@ def whole_and_resumed(model_dir: Path, out: Path, **options: Any) -> tuple[Weigh
     return whole, resumed
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout", [pytest.param(name, marks=pytest.mark.slow if "compiled" in name else ()) for name in LAYOUTS]
+)
 def test_two_steps_and_two_are_four_bit_for_bit(model_dir: Path, tmp_path: Path, layout: str):
     whole, resumed = whole_and_resumed(model_dir, tmp_path, **LAYOUTS[layout])
     assert_equal(resumed, whole)

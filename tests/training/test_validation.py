@@ -119,7 +119,8 @@ def test_the_score_is_that_of_plain_transformers_after_the_step(model_dir: Path,
 @pytest.mark.parametrize("options", [
     {"zero_stage": 0, "adapter": Adapter.lora, "lora_dropout": 0.3},
     {"zero_stage": 1},
-    {"zero_stage": 2, "compile": True},
+    {"zero_stage": 2},
+    pytest.param({"zero_stage": 2, "compile": True}, marks=pytest.mark.slow),
     {"zero_stage": 3, "adapter": Adapter.lora, "lora_dropout": 0.3},
 ])  # fmt: skip
 def test_changes_nothing_of_the_training(model_dir: Path, tmp_path: Path, options: dict[str, Any]):
