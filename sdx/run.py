@@ -90,7 +90,8 @@ def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
         work = prepare(config, run_dir, Tracker(config, run_dir))
         if is_main():
             _say(work.skipped)
-            show(config, _store(config), work.ordered(_store(config)))
+            store = _store(config)
+            show(config, store, work.ordered(store))
         return
     failure = failure or Failure(run_dir)
     with listening(), StateFile(run_dir, failure) as state, Tracker(config, run_dir) as tracker, watched(tracker):

@@ -32,7 +32,7 @@ def limit() -> None:
 
     torchrun says OMP_NUM_THREADS=1 where nobody has said anything: an optimizer on the host would have a single core.
     """
-    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1"
+    by_torchrun = _under_torchrun() and os.environ.get("OMP_NUM_THREADS") == "1"
     if by_torchrun or "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(cores())
     if "OMP_WAIT_POLICY" not in os.environ:

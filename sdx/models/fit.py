@@ -10,14 +10,12 @@ import torch
 
 from sdx.config import InputError
 from sdx.models.batches import RowBytes, cut, room_bytes
-from sdx.models.residency import free
+from sdx.models.residency import free, ran_out
 from sdx.models.shape import shape_of
 
 log = getLogger("sdx")
 
 T = TypeVar("T")
-
-OUT_OF_MEMORY = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 
 _learned: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 """Bytes by `RowBytes` that a batch of a model may take, once one did not fit."""
@@ -74,11 +72,6 @@ def pieces(
             if model not in _learned:
                 log.warning("%-12s %d rows do not fit in the GPU's memory: batches are halved", "memory", rows)
             _learned[model] = rows // 2 * max(sizes[some])
-
-
-def ran_out(error: RuntimeError) -> bool:
-    """Whether the GPU's memory was used up. Libraries that allocate for themselves say so in their own words."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def _tried(work: Callable[[slice], T], some: slice) -> tuple[T] | None:

@@ -13,6 +13,11 @@ log = getLogger("sdx")
 
 T = TypeVar("T")
 
+OUT_OF_MEMORY = (
+    *("CUDA error: out of memory", "CUDA driver error: out of memory"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+)
+
 
 class Resident:
     """A model, with what is kept as long as the model is: tokenizers, the states of a prompt's beginning."""
@@ -45,7 +50,7 @@ def resident(what: tuple[str, Path, Hashable], load: Callable[[], Any]) -> Resid
         try:
             _held[what] = Resident(load())
         except RuntimeError as error:
-            if "out of memory" not in str(error):
+            if not ran_out(error):
                 raise
             raise InputError(
                 f"{what[1]} does not fit in the GPU's memory; take a smaller model or a larger GPU"
@@ -58,6 +63,13 @@ def release() -> None:
     if _held or ("torch.cuda" in sys.modules and sys.modules["torch"].cuda.is_available()):
         _held.clear()
         free()
+
+
+def ran_out(error: RuntimeError) -> bool:
+    """Whether the GPU's memory was used up. Libraries that allocate for themselves say so in their own words."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def free() -> None:

@@ -12,6 +12,7 @@ from torch import distributed as dist
 from torch.distributed import distributed_c10d as c10d
 from torch.distributed.rendezvous import rendezvous
 
+from sdx.models.residency import free
 from sdx.preemption import Preempted
 from sdx.ranks import device, rank, world_size
 from sdx.training.quiet import deepspeed
@@ -68,10 +69,9 @@ def process_group() -> Iterator[torch.device]:
 
 def collect() -> None:
     """Frees the memory of what is no longer used. Engines are in reference cycles, which go in two rounds."""
-    for _ in range(2):
-        gc.collect()
+    gc.collect()
+    free()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
         torch._C._host_emptyCache()  # memory of the host that was pinned for an optimizer there
 
 

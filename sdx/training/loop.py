@@ -22,7 +22,7 @@ from torch import distributed as dist
 
 from sdx.artifacts import read_json, write_json
 from sdx.config import InputError, TrainConfig
-from sdx.models.fit import ran_out
+from sdx.models.residency import ran_out
 from sdx.preemption import Preemption
 from sdx.ranks import is_main, rank, world_size
 from sdx.training import checkpoints, rehearsal

@@ -6,7 +6,7 @@ from logging import getLogger
 from typing import Any
 
 from sdx.config import InputError
-from sdx.models.fit import ran_out
+from sdx.models.residency import ran_out
 from sdx.preemption import Preemption
 from sdx.ranks import is_main, rank, world_size
 from sdx.training.launch import AgreedError
