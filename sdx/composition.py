@@ -5,6 +5,7 @@ is the very same, which `tests/test_composition.py` holds it to.
 """
 
 import copy
+import re
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -13,9 +14,23 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from sdx.languages import codes
+from sdx.languages import codes, language
 
+LANGUAGE = re.compile(r"""[^\s,\[\](){}'"]+""")
 _compose = ConfigLoaderImpl.load_sweep_config
+
+
+def spelled(argument: str) -> str:
+    """An argument of the command line, the languages of `lang=` in the table's spelling, which Hydra's options have."""
+
+    def code(found: re.Match[str]) -> str:
+        try:
+            return found[0] if found[0] in codes() else language(found[0]).code
+        except ValueError:  # the name of a set or of a function of Hydra's, or an error that is told with the options
+            return found[0]
+
+    key, is_lang, value = argument.partition("lang=")
+    return f"lang={re.sub(LANGUAGE, code, value)}" if is_lang and not key else argument
 
 
 def quicken() -> None:
@@ -39,17 +54,17 @@ def _load_sweep_config(loader: ConfigLoaderImpl, master_config: DictConfig, swee
         return _compose(loader, master_config, sweep_overrides)
     kept: dict[Any, tuple[str, DictConfig]] = loader.__dict__.setdefault("sdx_kept", {})
     key = (*master_config.hydra.overrides.hydra, master_config.hydra.job.config_name, bool(languages), *options)
-    language = str(languages[0].value()) if languages else ""
+    code = str(languages[0].value()) if languages else ""
     if key not in kept:
-        kept[key] = language, _compose(loader, master_config, [*options, *(f"lang={language}" for _ in languages)])
+        kept[key] = code, _compose(loader, master_config, [*options, *(f"lang={code}" for _ in languages)])
     first, whole = kept[key]
-    if language != first and whole.lang.targets != _targets(first):  # something else has a say in the languages
+    if code != first and whole.lang.targets != _targets(first):  # something else has a say in the languages
         return _compose(loader, master_config, sweep_overrides)
     composed = copy.deepcopy(whole)
-    if language != first:
+    if code != first:
         with open_dict(composed):
-            composed.lang.targets = _targets(language)
-            composed.hydra.runtime.choices.lang = language
+            composed.lang.targets = _targets(code)
+            composed.hydra.runtime.choices.lang = code
     if values:
         ConfigLoaderImpl._apply_overrides_to_config(values, composed)
     told = [override for override in parsed if not override.is_hydra_override()]

@@ -11,9 +11,14 @@ An ISO 639-1 code stands at one row, the standard variety: `ar` is `arb_Arab`, `
 
 import csv
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import langcodes
 
 ENGLISH = "eng_Latn"
 
@@ -101,20 +106,103 @@ def codes() -> dict[str, Language]:
 
 
 def language(code: str) -> Language:
-    """The language of an ISO 639-1, ISO 639-3 or FLORES-200 code or an alias, in any case."""
-    spelling = str(code).lower()
-    if found := _by_lowercase().get(spelling):
+    """The language of an ISO 639-1, ISO 639-3 or FLORES-200 code or an alias, of a BCP 47 tag or an English name.
+
+    The case does not matter. A tag means a row only if the row is of its script and the tag has no region, or the one
+    that CLDR's likely subtags give the language in that script: `zh-TW` is `zho_Hant`, `pt-BR` is `por_Latn`.
+
+    Raises:
+        ValueError: the table has no such language, or not in this script or region. The message names what there is.
+    """
+    spelling = str(code).strip().lower()
+    if found := _by_lowercase().get(spelling) or _by_name().get(spelling) or _of_tag(str(code).strip()):
         return found
     refused = f'language "{code}" is not in the table'
     if variants := _variants(spelling):
-        choice = " or ".join(entry.flores for entry in variants)
-        raise ValueError(f'language "{code}" has several scripts: write {choice}')
+        raise ValueError(f'language "{code}" has several scripts: write {_or(entry.flores for entry in variants)}')
     if spelling == "false":
         raise ValueError(f'{refused}: YAML reads a bare no as false, write "no" in quotes')
     if near := _suggestions(spelling):
-        choice = " or ".join(f"{entry.code} ({entry.name})" for entry in near)
-        raise ValueError(f"{refused}; did you mean {choice}?")
+        raise ValueError(f"{refused}; did you mean {_or(f'{entry.code} ({entry.name})' for entry in near)}?")
     raise ValueError(f"{refused}: write an ISO 639-1, ISO 639-3 or FLORES-200 code, like th or tha")
+
+
+def _or(choices: Iterable[str]) -> str:
+    return " or ".join(choices)
+
+
+def _of_tag(text: str) -> Language | None:
+    """The row of a BCP 47 tag, deprecated subtags included; None for other texts and for languages without a row.
+
+    Raises:
+        ValueError: the table has the language, but not in the script, region or variant of the tag.
+    """
+    tag = _parsed(text)
+    if tag is None or tag.language in (None, text.lower()):
+        return None
+    standard = _by_lowercase().get(tag.language)
+    rows = _variants(standard.iso639_3 if standard else tag.language)
+    if not rows:
+        return None
+    usual = _parsed(tag.language).maximize().script  # type: ignore[union-attr]
+    script: str | None = tag.script or (tag.maximize().script if tag.territory else usual)
+    of_script = [standard] if standard and script == usual else [row for row in rows if row.script == script]
+    if not of_script:
+        there = _or(f"{row.code} ({row.script})" for row in rows)
+        raise ValueError(f'language "{text}": the table does not have it in the script {script}; it has {there}')
+    if (found := _by_region().get((tag.language, tag.territory))) and found.script == script:
+        return found
+    extra = [*(tag.variants or ()), *(tag.extensions or ()), *([tag.private] if tag.private else ())]
+    likely = _parsed(f"{tag.language}-{script}").maximize().territory  # type: ignore[union-attr]
+    if extra or tag.territory not in (None, likely):
+        near = [*of_script, *(row for row in _neighbours(of_script[0], tag.territory) if row not in of_script)]
+        there = _or(f"{row.code} ({row.name})" for row in near)
+        asked = f"with {'-'.join(extra)}" if extra else f"for the region {tag.territory}"
+        raise ValueError(f'language "{text}": the table does not have it {asked}; write {there}')
+    return of_script[0]
+
+
+def _parsed(text: str) -> "langcodes.Language | None":
+    import langcodes
+
+    try:
+        return langcodes.Language.get(text)
+    except ValueError:
+        return None
+
+
+@cache
+def _by_region() -> dict[tuple[str | None, str | None], Language]:
+    """Rows that are another language's variety of a region to CLDR: `prs` is `fa-AF`."""
+    tags = ((_parsed(entry.iso639_3), entry) for entry in languages())
+    return {(tag.language, tag.territory): entry for tag, entry in tags if tag and tag.territory}
+
+
+def _neighbours(of: Language, territory: str | None) -> list[Language]:
+    """Languages of this region that share a word of their names: Yue Chinese for Chinese in Hong Kong."""
+    words = set(_name(of).split())
+    return [
+        entry
+        for entry in languages()
+        if words & set(_name(entry).split())
+        and (tag := _parsed(entry.iso639_3))
+        and tag.maximize().territory == territory
+    ]
+
+
+def _name(entry: Language) -> str:
+    """The English name in lowercase, without what it has in brackets."""
+    return entry.name.split(" (")[0].lower()
+
+
+@cache
+def _by_name() -> dict[str, Language]:
+    """Every name that one row has: in English, with and without brackets, and its own."""
+    table: dict[str, set[Language]] = {}
+    for entry in languages():
+        for name in {entry.name.lower(), _name(entry), entry.native_name.lower()}:
+            table.setdefault(name, set()).add(entry)
+    return {name: next(iter(rows)) for name, rows in table.items() if len(rows) == 1}
 
 
 def _variants(iso639_3: str) -> tuple[Language, ...]:
@@ -131,11 +219,9 @@ def _suggestions(spelling: str) -> list[Language]:
     spelled: dict[str, list[Language]] = {}
     # Standard varieties first: "arabic" is a word of ten names, and most mean `ar` by it.
     for entry in sorted(languages(), key=lambda entry: not entry.iso639_1):
-        names = {entry.name.split(" (")[0].lower(), entry.native_name.lower()}
+        names = {_name(entry), entry.native_name.lower()}
         words = {word for name in names for word in name.split()}
         for text in names | words | {entry.code, entry.iso639_3, entry.flores.lower()}:
             spelled.setdefault(text, []).append(entry)
-    base = spelling.replace("_", "-").split("-")[0]  # "pt-br" must have meant `pt`
-    exact = [text for text in (spelling, base) if text in spelled]
-    near = exact or difflib.get_close_matches(spelling, spelled, n=3, cutoff=0.7)
+    near = [spelling] if spelling in spelled else difflib.get_close_matches(spelling, spelled, n=3, cutoff=0.7)
     return list(dict.fromkeys(entry for text in near for entry in spelled[text]))[:3]

@@ -145,7 +145,7 @@ def job(cfg: DictConfig) -> None:
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] = [composition.spelled(argument) for argument in sys.argv[1:]]
     if {"-h", "--help"} & set(arguments):
         print(help_text())
         return

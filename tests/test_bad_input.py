@@ -40,8 +40,8 @@ def assert_one_line(result: subprocess.CompletedProcess[str], *parts: str) -> st
 
 
 AT_ONCE = {
-    "lang=thai": ["lang=thai", "did you mean th (Thai)"],
-    "lang=TH": ["lang=TH", "lang=th"],
+    "lang=persian": ["lang=persian", "did you mean fa (Western Persian)"],
+    "lang=sr-Latn": ["lang=sr-Latn", "the script Latn", "sr (Cyrl)"],
     "lang=[th,zz]": ["lang", "zz", "not in the table"],
     "lang=[pt,por]": ["names one language twice"],
     "lang=en": ["lang=en", "source language"],

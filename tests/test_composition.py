@@ -75,3 +75,22 @@ def test_what_is_wrong_is_refused_as_by_hydra(loader: ConfigLoaderImpl, wrong: s
     with pytest.raises(HydraException) as ours:
         loader.load_sweep_config(given, ["lang=de", wrong])
     assert (type(ours.value), str(ours.value)) == (type(theirs.value), str(theirs.value))
+
+
+@pytest.mark.parametrize(
+    ("given", "spelled"),
+    {
+        "lang=zh-TW": "lang=zho_Hant",
+        "lang=TH": "lang=th",
+        "lang=[pt-BR,Thai,sw]": "lang=[pt,th,sw]",
+        "lang=iw,'[mo,in]'": "lang=he,'[ro,id]'",
+        "lang=choice(th-TH,jw)": "lang=choice(th,jv)",
+        "lang=tha": "lang=tha",
+        "lang=stt4": "lang=stt4",
+        "lang=pt-PT": "lang=pt-PT",
+        "lang.source=pt-BR": "lang.source=pt-BR",
+        "backbone.path=lang=TH": "backbone.path=lang=TH",
+    }.items(),
+)
+def test_languages_are_spelled_as_in_the_table_before_hydra_looks_for_them(given: str, spelled: str):
+    assert composition.spelled(given) == spelled

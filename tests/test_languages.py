@@ -204,12 +204,10 @@ def test_codes_have_every_spelling_but_the_ambiguous():
     ("code", "message"),
     [
         ("ace", 'language "ace" has several scripts: write ace_Arab or ace_Latn'),
-        ("thai", 'language "thai" is not in the table; did you mean th (Thai)?'),
-        ("th_TH", 'language "th_TH" is not in the table; did you mean th (Thai)?'),
-        ("pt-br", 'language "pt-br" is not in the table; did you mean pt (Portuguese)?'),
+        ("persian", 'language "persian" is not in the table; did you mean fa (Western Persian)?'),
         ("swahilli", 'language "swahilli" is not in the table; did you mean sw (Swahili)?'),
         ("arabic", "did you mean ar (Modern Standard Arabic) or "),
-        ("iw", "write an ISO 639-1, ISO 639-3 or FLORES-200 code"),
+        ("xx", "write an ISO 639-1, ISO 639-3 or FLORES-200 code"),
         ("", 'language "" is not in the table'),
         (False, 'write "no" in quotes'),
     ],
@@ -233,3 +231,67 @@ def test_sets_of_the_papers():
     sets = {path.stem: OmegaConf.load(path).defaults for path in CONF.glob("*.yaml")}
     assert sets["stt4"] == ["de", "ru", "th", "zh"]
     assert " ".join(sets["sdrrl14"]) == "cs da uk bg fi hu no id ja ko pt sl vi pl th km"
+
+
+@pytest.mark.parametrize(
+    ("tag", "flores"),
+    {
+        "zh-TW": "zho_Hant",
+        "zh_Hant": "zho_Hant",
+        "zh-Hant-TW": "zho_Hant",
+        "cmn-Hant": "zho_Hant",
+        "zh-CN": "zho_Hans",
+        "yue-HK": "yue_Hant",
+        "pt-BR": "por_Latn",
+        "th-TH": "tha_Thai",
+        "tha-Thai": "tha_Thai",
+        "kk-Cyrl": "kaz_Cyrl",
+        "sr-Cyrl-RS": "srp_Cyrl",
+        "iw": "heb_Hebr",
+        "in": "ind_Latn",
+        "jw": "jav_Latn",
+        "ji": "ydd_Hebr",
+        "mo": "ron_Latn",
+        "fa-AF": "prs_Arab",
+        "hi-Latn": "hin_Latn",
+        "ks-Deva": "kas_Deva",
+        "ar-Latn": "arb_Latn",
+        "ko-Kore": "kor_Hang",
+        "sat-Olck": "sat_Beng",
+        "ace-ID": "ace_Latn",
+        "Thai": "tha_Thai",
+        "haitian creole": "hat_Latn",
+        "Chinese (Traditional)": "zho_Hant",
+        "ไทย": "tha_Thai",
+    }.items(),
+)
+def test_tags_and_names_as_people_write_them(tag: str, flores: str):
+    assert language(tag).flores == flores
+
+
+@pytest.mark.parametrize(
+    ("tag", "message"),
+    {
+        "sr-Latn": "the table does not have it in the script Latn; it has sr (Cyrl)",
+        "sh": "the table does not have it in the script Latn; it has sr (Cyrl)",
+        "uz-Cyrl": "the table does not have it in the script Cyrl; it has uz (Latn)",
+        "pa-PK": "the table does not have it in the script Arab; it has pa (Guru)",
+        "zh-Hani": "it has zh (Hans) or zho_Hant (Hant)",
+        "zh-HK": "for the region HK; write zho_Hant (Chinese (Traditional)) or yue (Yue Chinese)",
+        "zh-Hans-TW": "for the region TW; write zh (Chinese (Simplified))",
+        "ar-MA": "for the region MA; write ar (Modern Standard Arabic) or ary (Moroccan Arabic)",
+        "pt-PT": "for the region PT; write pt (Portuguese)",
+        "de-1996": "with 1996; write de (German)",
+    }.items(),
+)
+def test_a_script_or_region_without_a_row_is_never_taken_for_another(tag: str, message: str):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        language(tag)
+
+
+def test_every_tag_of_a_row_with_its_script_leads_to_the_row():
+    for entry in languages():
+        # `Jpan` and `Hang` are what CLDR has for the scripts of Japanese and Korean, or near it.
+        script = "Kore" if entry.script == "Hang" else entry.script
+        tag = f"{entry.iso639_1 or entry.iso639_3}-{script}"
+        assert language(tag) is entry, tag
