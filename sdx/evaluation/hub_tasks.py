@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sdx.artifacts import Step
 from sdx.config import InputError
@@ -66,6 +67,10 @@ class Belebele(ChoiceTask):
 
     def source(self, language: Language) -> Step:
         return self.files.step(language.belebele)
+
+    def shared(self, item: Mapping[str, Any]) -> str:
+        """The passage: 488 passages have one question or two."""
+        return str(item["question"]).rpartition("\n")[0]
 
     def read(self, source_dir: Path | None, language: Language) -> list[Item]:
         assert source_dir

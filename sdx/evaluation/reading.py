@@ -58,6 +58,12 @@ class ReadTask(ChoiceTask):
     fields: tuple[str, ...]
     """Names of the texts that are read, and `answer`."""
 
+    def shared(self, item: Mapping[str, Any]) -> str:
+        if "segments" not in item:
+            return super().shared(item)
+        texts = item["segments"][: len(item["segments"]) - item["choices"]]
+        return str(texts[0] if len(texts) > 1 else item["id"])
+
     @abstractmethod
     def segments(self, fields: Mapping[str, Any]) -> list[str]:
         """The texts in the order in which they are read, by name; for multiple choice `choices` is a list of them."""
@@ -178,8 +184,11 @@ class ReadingSuite:
     """Who wrote the items: original, human-translated, or as given."""
     items: Step
     config: Config
-    needs: tuple[Step, ...] = ()
-    """What scoring reads beside the outcomes."""
+
+    @property
+    def needs(self) -> tuple[Step, ...]:
+        """What scoring reads beside the outcomes."""
+        return (self.items,)
 
 
 def reading_suites(

@@ -57,13 +57,22 @@ def judge(suite: Scored, store: Store, before: Path, after: Path | None, system:
     ids = [str(row["id"]) for row in outcomes[0]]
     task, language = named(suite)
     benchmark = suite.benchmark if isinstance(suite, TranslationSuite) else suite.task.name
+    clusters = _clusters(suite, store)
     found = []
     for metric, judged in _judges(suite, store).items():
         one, *more = (list(judged(rows)) for rows in outcomes)
-        if values.decided(one, *more):
+        if values.decided(ids, one, *more)[0]:
             other = more[0] if more else None
-            found.append(Judged(task, language, metric, origin(suite), ids, one, other, benchmark, system))
+            about = task, language, metric, origin(suite)
+            found.append(Judged(*about, ids, one, other, benchmark, system, clusters))
     return found
+
+
+def _clusters(suite: Scored, store: Store) -> list[int] | None:
+    """Which items of a benchmark share a text, in the order of the items."""
+    if isinstance(suite, TranslationSuite | InstructionSuite):
+        return None
+    return values.numbered([suite.task.shared(row) for row in read_rows(store.path(suite.items) / "rows.jsonl")])
 
 
 def score(judged: Judged) -> Score:
@@ -72,11 +81,12 @@ def score(judged: Judged) -> Score:
     A system's score and that of the model after are each over their own items: `after` is the same beside all systems.
     """
     each = [judged.before] if judged.after is None else [judged.before, judged.after]
-    both = values.decided(*each)
-    counted = [values.decided(one)[0] for one in each] if judged.system else both
-    before, *after = (values.estimate(judged.metric, some) for some in counted)
-    gap = values.difference(judged.metric, *both) if after else None
-    left_out = len(judged.ids) - len(both[0])
+    labels = judged.labels
+    left, both = values.decided(labels, *each)
+    own = [values.decided(labels, one) for one in each] if judged.system else [(left, [one]) for one in both]
+    before, *after = (values.estimate(judged.metric, some, those) for those, [some] in own)
+    gap = values.difference(judged.metric, both[0], both[1], left) if after else None
+    left_out = len(judged.ids) - len(left)
     note = f"{left_out} answers too short to tell their language are left out" if left_out else ""
     about = judged.task, judged.language, judged.metric, judged.origin
     return Score(*about, before, after[0] if after else None, gap, note, judged.benchmark, judged.system)

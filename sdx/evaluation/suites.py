@@ -31,8 +31,11 @@ class ChoiceSuite:
     """original, human-translated, or by which engine the items are translated."""
     items: Step
     config: Config
-    needs: tuple[Step, ...] = ()
-    """What scoring reads beside the outcomes."""
+
+    @property
+    def needs(self) -> tuple[Step, ...]:
+        """What scoring reads beside the outcomes."""
+        return (self.items,)
 
     def outcome(self, model: Step, label: str) -> Step:
         return Step(

@@ -81,6 +81,15 @@ class Task(ABC):
         """What decides its items beside its name and its files, as JSON; part of cache keys."""
         return {}
 
+    def shared(self, item: Mapping[str, Any]) -> str:
+        """What several items have in common, as a passage with several questions: the first of several texts.
+
+        Args:
+            item: a row of the suite's items.
+        """
+        texts = [*item.get("fields", {}).values()]
+        return texts[0] if len(texts) > 1 else str(item["id"])
+
     def obstacle(self, language: Language) -> str | None:
         """Why it cannot be run in a language, whatever the translator, as a sentence; none if it can."""
         return None

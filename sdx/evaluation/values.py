@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,27 +56,53 @@ class Judged:
     """The task that the items are from: of an engine's translations not `task`."""
     system: str = ""
     """What `before` is of, if not of the untrained backbone; see `sdx.evaluation.outcome`."""
+    clusters: list[int] | None = None
+    """Of each item the number of the text that it shares with others; None where each item stands alone."""
+
+    @property
+    def labels(self) -> Sequence[Hashable]:
+        """Of the items' clusters."""
+        return self.clusters or self.ids
 
 
-def decided(*outcomes: Sequence[Value]) -> list[list[Value]]:
-    """The values without the items for which one of the outcomes has none; an empty list where nothing is left."""
-    rows = [row for row in zip(*outcomes, strict=True) if None not in row]
-    return [list(values) for values in zip(*rows, strict=True)]
+def numbered(labels: Sequence[Hashable]) -> list[int] | None:
+    """Clusters by number, from 0 on, for `sdx.evaluation.statistics`; None where no two labels are equal."""
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    return [numbers[label] for label in labels] if len(numbers) < len(labels) else None
 
 
-def estimate(metric: str, values: Sequence[Value]) -> Estimate:
-    """A model's score from the values of all items, none of them None."""
+def decided(labels: Sequence[Hashable], *outcomes: Sequence[Value]) -> tuple[list[Hashable], list[list[Value]]]:
+    """Labels and values without the items for which one of the outcomes has no value; no lists where none is left."""
+    rows = [row for row in zip(labels, *outcomes, strict=True) if None not in row[1:]]
+    left, *values = (list(column) for column in zip(*rows, strict=True)) if rows else [[]]
+    return left, values
+
+
+def estimate(metric: str, values: Sequence[Value], labels: Sequence[Hashable] = ()) -> Estimate:
+    """A model's score from the values of all items, none of them None.
+
+    Args:
+        labels: of the items' clusters; without any, each item stands alone.
+    """
+    clusters = numbered(labels)
     if metric in SHARES:
-        return proportion([bool(value) for value in values])
-    return bootstrap_corpus(_statistics(metric, values), _corpus_score(metric))
+        return proportion([bool(value) for value in values], clusters)
+    return bootstrap_corpus(_statistics(metric, values), _corpus_score(metric), clusters)
 
 
-def difference(metric: str, before: Sequence[Value], after: Sequence[Value]) -> Estimate:
-    """The score after minus the one before, over the same items in the same order, none of them None."""
+def difference(
+    metric: str, before: Sequence[Value], after: Sequence[Value], labels: Sequence[Hashable] = ()
+) -> Estimate:
+    """The score after minus the one before, over the same items in the same order, none of them None.
+
+    Args:
+        labels: of the items' clusters; without any, each item stands alone.
+    """
+    clusters = numbered(labels)
     if metric in SHARES:
-        return paired_difference([bool(value) for value in before], [bool(value) for value in after])
+        return paired_difference([bool(value) for value in before], [bool(value) for value in after], clusters)
     statistics = _statistics(metric, before), _statistics(metric, after)
-    return bootstrap_corpus_difference(*statistics, _corpus_score(metric))
+    return bootstrap_corpus_difference(*statistics, _corpus_score(metric), clusters)
 
 
 def are_values(metric: str, values: Any) -> bool:

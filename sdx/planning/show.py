@@ -71,6 +71,8 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
         written, free = disk.space(trained, config.train, config.scale.validation_rows > 0), disk.free_bytes(store.root)
         console.print(f"disk: the training writes {written} to cache_dir, where {disk.gigabytes(free)} are free")
     tables.total(console, shape, total, where, gpu)
+    if config.scale.eval_items and config.task:
+        console.print(tables.limits(config.scale.eval_items))
     return {
         "steps": {line.node.step.key: line.figures(where) for line in lines},
         "sources": found,

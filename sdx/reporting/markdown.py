@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from sdx.evaluation.scores import Score
+from sdx.evaluation.statistics import detectable
 from sdx.reporting import matrix, synthetic
 from sdx.reporting.tables import plain, table
 
@@ -19,7 +20,8 @@ COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("difference [95 %]", "right"),
 )
 LEGEND = (
-    "percent (chrF++ and BLEU: points of 100), 95 % intervals, differences paired over the same items; answer "
+    "percent (chrF++ and BLEU: points of 100), 95 % intervals, differences paired over the same items, items that "
+    "share a passage counted together; answer "
     "language: share of answers in the language of the instruction, where a loop or a text in no identifiable language "
     "counts as none"
 )
@@ -48,6 +50,16 @@ def cells(score: Score) -> list[str]:
         after,
         difference,
     ]
+
+
+def limits(scores: Sequence[Score]) -> str | None:
+    """A sentence on how small a difference the items can show; None without differences."""
+    found: dict[str, list[float]] = {}
+    for score in scores:
+        if score.difference:
+            found.setdefault(f"{score.task} {score.metric}", []).append(detectable(score.difference))
+    sizes = [f"{name} {min(some):.1f}{f' to {max(some):.1f}' if len(some) > 1 else ''}" for name, some in found.items()]
+    return f"a true difference of this size shows four times out of five: {', '.join(sizes)}" if sizes else None
 
 
 def report(results: Mapping[str, Any], scores: Sequence[Score], samples: Sequence[Mapping[str, Any]]) -> str:
@@ -91,6 +103,8 @@ def _scores(scores: Sequence[Score], method: str) -> list[str]:
         heads = [(f"{one.task}, {one.metric}", "left"), *((", ".join(head), "right") for head in one.heads)]
         parts.append(table([[plain(text) for text in row] for row in one.rows], heads))
     parts.append(_sentence(LEGEND))
+    if found := limits(scores):
+        parts.append(_sentence(found))
     if several:
         parts.append(_sentence(matrix.legend(f"`{method}`")))
     if gaps := matrix.differences(scores):

@@ -1,7 +1,7 @@
 """The difference of two cells on the same items, from the values of the items that each cell wrote down."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ class Items:
 
     ids: list[str]
     values: list[Value]
+    labels: Sequence[Hashable]
+    """Of the items' clusters."""
 
 
 def write(directory: Path, found: Sequence[Judged]) -> None:
@@ -45,8 +47,8 @@ def difference(baseline: Items, cell: Items, metric: str) -> Estimate | None:
     """
     if baseline.ids != cell.ids:
         return None
-    counted = decided(baseline.values, cell.values)
-    return difference_of(metric, *counted) if counted else None
+    labels, counted = decided(cell.labels, baseline.values, cell.values)
+    return difference_of(metric, counted[0], counted[1], labels) if counted else None
 
 
 def _items(line: str) -> tuple[Column, Items] | None:
@@ -56,8 +58,14 @@ def _items(line: str) -> tuple[Column, Items] | None:
         ids, values = judged["ids"], judged["after"]
         if values is None and not judged.get("system"):
             values = judged["before"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        labels = judged.get("clusters") or ids
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    if not all(isinstance(name, str) for name in where) or not isinstance(ids, list):
+    if not all(isinstance(name, str) for name in where) or not (_are_labels(ids) and _are_labels(labels)):
         return None
-    return (where, Items(ids, values)) if are_values(where[2], values) and len(ids) == len(values) else None
+    same = are_values(where[2], values) and len(ids) == len(values) == len(labels)
+    return (where, Items(ids, values, labels)) if same else None
+
+
+def _are_labels(read: Any) -> bool:
+    return isinstance(read, list) and all(isinstance(label, str | int) for label in read)

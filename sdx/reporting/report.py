@@ -161,6 +161,8 @@ def _print_scores(console: Console, cell: str, found: Sequence[Score], method: s
         heads = [(language, *origin.split(" ", 1), n) for language, origin, n in shown.heads]
         wide(console, f"{shown.task}\n{shown.metric}", heads, shown.rows)
     console.print(markdown.LEGEND, style="dim")
+    if limits := markdown.limits(found):
+        console.print(limits, style="dim")
     if several:
         console.print(matrix.legend(method), style="dim")
 

@@ -95,6 +95,9 @@ def test_belebele(tmp_path: Path) -> None:
     assert item["question"] == "Passage 1 in tha_Thai.\nWhat is 3?"
     assert (item["choices"], item["gold"]) == ([f"answer {n}" for n in (1, 2, 3, 4)], 3)
     assert next(item for item in items if item["id"].endswith("#2"))["gold"] == 2
+    assert sorted(task.shared(item)[:9] for item in items) == sorted(
+        ["Passage 0", "Passage 1"] * 2 + ["Passage 2", "Another p"]
+    )
     assert task.origin(language("th")) == "human-translated"
     assert task.origin(language("en")) == "original"
     assert not task.needs_translation(language("th"), language("en"))

@@ -7,7 +7,7 @@ import pytest
 
 from sdx.artifacts import Step, Store, read_rows
 from sdx.config import Precision
-from sdx.evaluation.scores import scores
+from sdx.evaluation.scores import judge, score, scores
 from sdx.evaluation.suites import suites
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
@@ -144,3 +144,16 @@ def test_scores_of_known_completions(
     jsonl(tmp_path / "out" / "rows.jsonl", [{"id": id_, "text": completions[id_]} for id_ in ids])
     given = {score.metric: score.before.value for score in scores(suite, store, tmp_path / "out", None)}
     assert {metric: given[metric] for metric in values} == pytest.approx(values)
+
+
+def test_questions_on_one_passage_count_together(files: Path, tmp_path: Path) -> None:
+    """All four are on one passage, so that they do not show how questions on others would be answered."""
+    store = Store(tmp_path / "cache")
+    [*_, suite], _ = planned({"xquad": hub_task(tmp_path, files, "xquad")}, ("zh",))
+    ids = [row["id"] for row in read_rows(store.realise(suite.items) / "rows.jsonl")]
+    jsonl(tmp_path / "out" / "rows.jsonl", [{"id": id_, "text": "巴黎"} for id_ in ids])
+    judged = {one.metric: one for one in judge(suite, store, tmp_path / "out", None)}
+    assert judged["exact match"].clusters == judged["F1"].clusters == [0, 0, 0, 0]
+    exact = score(judged["exact match"]).before
+    assert (exact.value, exact.n) == (100, 4)
+    assert exact.low < 5

@@ -112,6 +112,9 @@ def test_segments_of_classification(files: Path, tmp_path: Path) -> None:
     item = next(row for row in read(made, tmp_path, "th") if row["id"] == "4")
     texts = {"premise": "test premise 3 th", "hypothesis": "hypothesis 3 th"}
     assert item == {"id": "4", "segments": list(texts.values()), "choices": 0, "label": 2, "fields": texts}
+    assert made.shared(item) == "test premise 3 th"
+    assert made.shared({"id": "1", "question": "?", "fields": texts}) == "test premise 3 th"  # ranked, not read
+    assert made.shared({"id": "1", "segments": ["one", "two", "three"], "choices": 2}) == "1"
 
 
 def test_segments_of_multiple_choice(files: Path, tmp_path: Path) -> None:

@@ -45,9 +45,9 @@ def test_corpora():
 
 
 def test_the_undecided_are_left_out_of_all():
-    assert decided([True, None, False], [None, True, True]) == [[False], [True]]
-    assert decided([None, True]) == [[True]]
-    assert decided([None], [True]) == decided([]) == []
+    assert decided("abc", [True, None, False], [None, True, True]) == (["c"], [[False], [True]])
+    assert decided("ab", [None, True]) == (["b"], [[True]])
+    assert decided("a", [None], [True]) == decided([], []) == ([], [])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sdx.config import EngineConfig, ShapeConfig
+from sdx.config import EngineConfig, ShapeConfig, TaskConfig
 from sdx.planning.show import show
 from tests.planning.graph import backbone, corpus, generate, mix, step, train, translate
 
@@ -54,6 +54,14 @@ def test_a_plan_of_a_model_that_is_nowhere_says_what_it_takes(config, store, run
     assert "nothing was run" in printed
     assert not store.root.exists()
     assert max(map(len, printed.splitlines())) <= 118
+
+
+def test_a_plan_says_what_so_many_questions_can_show(config, store, run, capsys):
+    config.scale.eval_items, config.task = 150, {"arc_easy": TaskConfig(_target_="")}
+    show(config, store, run)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "scale.eval_items=150: a benchmark shows a difference of 10 points four times out of five" in printed
+    assert "one of 5 points 28 % of the time" in printed
 
 
 def test_what_is_there_is_not_counted_and_an_interrupted_step_by_what_is_left(config, store, run, capsys):

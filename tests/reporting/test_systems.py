@@ -39,7 +39,7 @@ def config(seed: int) -> Config:
 
 
 def suite(code: str) -> ChoiceSuite:
-    items = published("items", code, [])
+    items = published("items", code, [{"id": str(n), "question": "?"} for n in range(ITEMS)])
     return ChoiceSuite(MMLUHuman(0), language(code), ORIGINS.get(code, "original"), items, small_config())
 
 
@@ -54,6 +54,7 @@ class Place:
     def outcome(self, of: ChoiceSuite, who: str, right: int) -> Step:
         rows = [{"id": str(n), "acc": n < right} for n in range(ITEMS)]
         step = published("answers", [who, of.language.code], rows)
+        self.store.realise(of.items)
         self.store.realise(step)
         return step
 
