@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,27 +105,31 @@ def _judges(suite: Scored, store: Store) -> dict[str, Judge]:
     spoken: dict[str, Judge] = {values.ANSWER_LANGUAGE: _in_language(suite.language)}
     if isinstance(suite, GenerativeSuite):
         right = [row["references"] for row in read_rows(store.path(suite.items) / "rows.jsonl")]
-        return {metric: _overlap(suite, metric, right) for metric in suite.task.metrics} | spoken
+        found = dict(_overlap(suite, metric, right) for metric in suite.task.metrics)
+        return found | spoken
     return spoken | {values.CHRF: _chrf(list(_texts(store, suite.references).values()), _text)}
 
 
-def _overlap(suite: GenerativeSuite, metric: str, references: list[list[str]]) -> Judge:
-    """One of a generative benchmark's own metrics."""
+def _overlap(suite: GenerativeSuite, metric: str, references: list[list[str]]) -> tuple[str, Judge]:
+    """One of a generative benchmark's own metrics, under its name in tables."""
     from sdx.evaluation.overlap import exact_match, f1, rouge_l
 
     def answer(row: dict[str, Any]) -> str:
         return suite.task.answer(row["text"])
 
     if metric == values.CHRF:
-        return _chrf([first for first, *_ in references], answer)
+        return metric, _chrf([first for first, *_ in references], answer)
+    normalisation, name = suite.task.normalisation, metric
+    if metric in (values.EXACT_MATCH, values.F1):
+        name = normalisation.named(metric)
     measures: dict[str, Callable[[str, list[str], Language], Value]] = {
         values.ACCURACY: lambda text, right, _: text in right,
-        values.EXACT_MATCH: exact_match,
-        values.F1: f1,
+        values.EXACT_MATCH: partial(exact_match, normalisation=normalisation),
+        values.F1: partial(f1, normalisation=normalisation),
         values.ROUGE_L: rouge_l,
     }
     measure = measures[metric]
-    return lambda rows: [
+    return name, lambda rows: [
         measure(answer(row), right, suite.language) for row, right in zip(rows, references, strict=True)
     ]
 

@@ -74,6 +74,7 @@ _TIMES = regex.compile(r"(?<=\d\s?)x(?=\s?\d)")
 _SIGNS = (*"*+=_[]|", "R$")
 _EMPHASIS = regex.compile(r"(?<!\w)(\*{1,3}|__)(?=[^\s*_])([^*]+)(?<=[^\s*_])\1(?!\w)")
 _LETTER = regex.compile(r"\p{L}")
+_IN_WORD = regex.compile(r"[\p{L}\p{M}\p{N}\u200c\u200d]")
 _NO_LETTERS = regex.compile(r"\P{L}*+")
 
 
@@ -131,8 +132,8 @@ class _Masked:
             while f"X{number}" in sentence:
                 number += 1
             # A word that touches the span would fuse with the placeholder: part them meanwhile.
-            left = sentence[position:start][-1:].isalnum()
-            right = sentence[end : end + 1].isalnum()
+            left = _IN_WORD.match(sentence[position:start][-1:]) is not None
+            right = _IN_WORD.match(sentence, end) is not None
             self._hidden[f"X{number}"] = (left, sentence[start:end], right)
             parts += [sentence[position:start], " " * left, f"X{number}", " " * right]
             position = end
