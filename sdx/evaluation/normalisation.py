@@ -123,7 +123,8 @@ def _published(text: str, language: Language, normalisation: Normalisation) -> l
     if articles := _articles("en" if normalisation is Normalisation.squad else language.code):
         text = articles.sub(" ", text)
     if every and language.code == "zh":
-        return HAN.findall(text)
+        parts: list[str] = HAN.findall(text)
+        return parts
     if normalisation is Normalisation.mkqa and language.mkqa in MKQA_CHARACTERS:
         return [char for char in text if not char.isspace()]
     return text.split()

@@ -78,7 +78,7 @@ def score(judged: Judged) -> Score:
     before, *after = (values.estimate(judged.metric, some) for some in counted)
     gap = values.difference(judged.metric, *both) if after else None
     left_out = len(judged.ids) - len(both[0])
-    note = f"{left_out} answers too short to tell their language are left out" if left_out else ""
+    note = f"{left_out} answers whose language cannot be told are left out" if left_out else ""
     about = judged.task, judged.language, judged.metric, judged.origin
     return Score(*about, before, after[0] if after else None, gap, note, judged.benchmark, judged.system)
 

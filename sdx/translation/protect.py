@@ -204,8 +204,7 @@ def _cut(sentence: str, spans: Spans) -> list[tuple[str, bool]]:
 
 
 def numbers(text: str) -> Counter[str]:
-    """Its numbers with ASCII digits: 1,000, 1.000, 1 000, ١٬٠٠٠ and １，０００ as 1000, 1.234,5 as 1234.5, 3,5 and ๓.๕ as
-    3.5."""
+    """Its numbers with ASCII digits: 1,000, 1 000, ١٬٠٠٠, １，０００ as 1000, 1.234,5 as 1234.5, 3,5 and ๓.๕ as 3.5."""
     return Counter(number for _, number in each_number(text))
 
 
