@@ -11,7 +11,11 @@ An ISO 639-1 code stands at one row, the standard variety: `ar` is `arb_Arab`, `
 
 import csv
 import difflib
+<<<<<<< HEAD
 from collections.abc import Iterable
+=======
+import re
+>>>>>>> wt-numbers
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
     import langcodes
 
 ENGLISH = "eng_Latn"
+DOTTED_I = ("tur", "azj", "crh")
+"""ISO 639-3 of the languages in which the capital of i is İ, and that of ı is I."""
+_SOFT_DOT = re.compile("(?<=[ijį])\u0307")
+"""What is left of İ in small letters; Lithuanian writes it under an accent."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +82,23 @@ class Language:
         return self.direction == "rtl"
 
     @property
+    def dotted_i(self) -> bool:
+        """The capital of i is İ, and that of ı is I."""
+        return self.iso639_3 in DOTTED_I and self.script == "Latn"
+
+    @property
     def code(self) -> str:
         """The shortest code `language` accepts: ISO 639-1, else ISO 639-3, else FLORES-200."""
         if self.iso639_1:
             return self.iso639_1
         return self.iso639_3 if codes().get(self.iso639_3) is self else self.flores
+
+
+def casefold(text: str, dotted_i: bool = False) -> str:
+    """A text in NFC or NFKC without case, to be normalised again; `dotted_i` as in `Language`."""
+    if dotted_i:
+        text = text.replace("İ", "i").replace("I", "ı")
+    return _SOFT_DOT.sub("", text.casefold())
 
 
 @cache

@@ -23,8 +23,6 @@ LONGEST_GRAPHEMES = 12
 """Of a word in a script without spaces."""
 SHORTEST_GRAPHEMES = 2
 """One sign alone is mostly a part of a word that the dictionary lacks; it counts where it stands by itself."""
-DOTTED_I = ("tur", "azj", "crh")
-"""ISO 639-3 of the languages where the capital of i is İ."""
 
 # Scripts that do not part words by spaces, with marks that belong to several, and the dot between Tibetan syllables.
 _UNSPACED = (
@@ -200,7 +198,7 @@ def _in_case_of(word: str, translation: str, target: Language) -> str:
 
 
 def _dotted(text: str, target: Language) -> str:
-    return text.replace("i", "İ") if target.iso639_3 in DOTTED_I else text
+    return text.replace("i", "İ") if target.dotted_i else text
 
 
 def _padded(site: _Site, before: str, after: str) -> str:

@@ -77,7 +77,7 @@ def dictionary_step(config: DictionaryConfig, parallel: Step | None, source: Lan
         read = partial(_parallel, source=source, target=target)
     else:
         return None
-    return Step("dictionary", partial(_run, read=read, origin=config.name), identity, inputs)
+    return Step("dictionary", partial(_run, read=read, origin=config.name), identity, inputs, version=2)
 
 
 def load(path: Path) -> Dictionary:

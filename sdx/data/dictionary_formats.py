@@ -18,7 +18,7 @@ import regex
 
 from sdx.config import InputError
 from sdx.data.files import read_lines
-from sdx.languages import Language
+from sdx.languages import Language, casefold
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -33,9 +33,10 @@ _CYRILLIC_STRESS = regex.compile(r"(?<=\p{Cyrillic})\u0301")
 _APOSTROPHES = str.maketrans("’‐", "'-")
 
 
-def fold(word: str) -> str:
+def fold(word: str, dotted_i: bool = False) -> str:
     """The form in which words are looked up: NFC, without case, with a plain apostrophe and hyphen."""
-    return unicodedata.normalize("NFC", word.casefold()).translate(_APOSTROPHES)
+    word = casefold(unicodedata.normalize("NFC", word), dotted_i)
+    return unicodedata.normalize("NFC", word).translate(_APOSTROPHES)
 
 
 def usable(pairs: Pairs, target: Language) -> Iterator[tuple[str, str]]:

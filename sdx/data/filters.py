@@ -196,7 +196,7 @@ def filter_step(
     if "copied" in reasons:
         slice_["spaces"] = source_language.spaces
     run = partial(_run, reasons=reasons, language=language, source_language=source_language, config=config)
-    return Step("filter", run, config=slice_, inputs={"rows": rows}, version=3)
+    return Step("filter", run, config=slice_, inputs={"rows": rows}, version=4)
 
 
 def _run(
@@ -266,6 +266,6 @@ def _patterns() -> dict[str, Pattern[str]]:
     }
     return {
         "letter": regex.compile(r"[\p{L}\p{N}]"),
-        "word": regex.compile(r"(?<![\p{L}\p{M}\p{N}])[\p{Ll}\p{Lo}][\p{L}\p{M}]+"),
+        "word": regex.compile(r"(?<![\p{L}\p{M}\p{N}\u200c\u200d])[\p{Ll}\p{Lo}][\p{L}\p{M}\u200c\u200d]+"),
         **scripts,
     }

@@ -1,10 +1,19 @@
 """The number that a worked answer comes to, in one spelling whatever its script and its separators."""
 
+from __future__ import annotations
+
 import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from regex import Pattern
 
 HEADING = "####"
 """GSM8K's mark of the last line, which holds the answer alone."""
 PLAIN = re.compile(r"0*(\d+?)(?:\.(\d*?)0*)?")
+SIGN_CHARS = 20
+"""A minus sign with what may stand between it and its number is shorter."""
 
 
 def final_number(text: str) -> str:
@@ -12,11 +21,12 @@ def final_number(text: str) -> str:
 
     What stands behind is another problem, with which a base model goes on after its answer.
 
-    1,000 and 1.000 and 1 000 are 1000, as is ๑๐๐๐; 3,5 is 3.5, and 18.00 is 18. A unit, a currency or a percent sign
-    does not count. Ours.
+    1,000 and 1.000 and 1 000 are 1000, as are ๑๐๐๐ and １，０００; 3,5 is 3.5, and 18.00 is 18. A unit, a currency or a
+    percent sign does not count. Ours.
     """
-    _, _, last = text.partition(HEADING)
-    return _number(last, 0) or _number(text, -1)
+    _, _, last = text.replace("＃", "#").partition(HEADING)
+    # 、 parts the items of a list, which the last line is not
+    return _number(last.replace("、", "，"), 0) or _number(text, -1)
 
 
 def _number(text: str, place: int) -> str:
@@ -33,8 +43,31 @@ def _number(text: str, place: int) -> str:
 
 
 def _negative(before: str) -> bool:
-    """Whether a minus sign ends the text before a number: not a dash between two numbers or in a word."""
-    before, sign = before[:-1], before[-1:]
-    if sign in ("$", "€", "£"):
-        before, sign = before[:-1], before[-1:]
-    return sign in ("-", "−") and not (before[-1:].isalnum() or before[-1:] == ")")
+    """Whether a minus sign ends the text before a number: not a dash between two numbers or in a word.
+
+    One with a space behind it is a sign at the beginning, or after an equals sign or a colon; else it is a dash or
+    marks an item of a list.
+    """
+    patterns = _patterns()
+    sign = patterns["sign"].search(before, max(0, len(before) - SIGN_CHARS))
+    if not sign:
+        return False
+    before = before[: sign.start()]
+    if not sign["apart"]:
+        return not patterns["joined"].search(before, max(0, len(before) - SIGN_CHARS))
+    return not before.strip() or before.rstrip(" \t\u00a0\u3000")[-1:] in tuple("=＝≈:：(（")
+
+
+@cache
+def _patterns() -> dict[str, Pattern[str]]:
+    import regex
+
+    direction = r"[\u200e\u200f\u061c\u2066-\u2069]*+"  # marks of right-to-left texts
+    sign = rf"""
+        [-−－﹣‐‑‒–⁻] {direction} (?P<apart>[^\S\n]*+)
+        (?: (?:\p{{Lu}}{{0,3}}\p{{Sc}} | \p{{Lu}}{{3}} | [%٪％]) [^\S\n]*+ )? {direction} $
+    """
+    return {
+        "sign": regex.compile(sign, regex.VERBOSE),
+        "joined": regex.compile(r"(?:[\p{L}\p{M}\p{N}\p{Pe}%٪％‰°]|\p{N}\p{Sc})$"),
+    }

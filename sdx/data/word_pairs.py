@@ -40,22 +40,23 @@ def word_pairs(rows: Sequence[Mapping[str, Any]], source: Language, target: Lang
     """
     texts = sorted(((row["source"], row["target"]) for row in rows), key=lambda pair: (len(pair[0] + pair[1]), pair))
     labels = Counter(usable(((_END.sub("", left), _END.sub("", right)) for left, right in texts), target))
-    form = _forms([right for _, right in texts])
+    form = _forms([right for _, right in texts], target)
     for (word, translation), _ in labels.most_common():
         if len(word) >= MIN_LABEL and len(word.split()) <= 2:
-            yield word, form.get(fold(translation), _uncapitalised(translation, target))
+            yield word, form.get(fold(translation, target.dotted_i), _uncapitalised(translation, target))
     if source.spaces and target.spaces:
-        for word, translation in usable(_associated(texts), target):
+        for word, translation in usable(_associated(texts, target), target):
             yield word, form.get(translation, translation)
 
 
-def _associated(texts: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def _associated(texts: Sequence[tuple[str, str]], target: Language) -> Iterator[tuple[str, str]]:
     """Folded words that are each other's winner by Dice's coefficient."""
     left: Counter[str] = Counter()
     right: Counter[str] = Counter()
     together: Counter[tuple[str, str]] = Counter()
-    for pair in texts:
-        words, translations = (sorted({*map(fold, _WORD.findall(text)[:MAX_WORDS])}) for text in pair)
+    for source, translated in texts:
+        words = sorted({fold(word) for word in _WORD.findall(source)[:MAX_WORDS]})
+        translations = sorted({fold(word, target.dotted_i) for word in _WORD.findall(translated)[:MAX_WORDS]})
         left.update(words)
         right.update(translations)
         together.update(product(words, translations))
@@ -77,12 +78,12 @@ def _winner(found: list[tuple[float, str]]) -> str | None:
     return word if dice >= MIN_DICE and all(other <= dice - MARGIN for other, _ in others[:1]) else None
 
 
-def _forms(texts: Sequence[str]) -> dict[str, str]:
+def _forms(texts: Sequence[str], target: Language) -> dict[str, str]:
     """Folded word -> how it is mostly written after the first word of a text."""
     seen: dict[str, Counter[str]] = {}
     for text in texts:
         for word in _WORD.findall(text)[1:]:
-            seen.setdefault(fold(word), Counter())[word] += 1
+            seen.setdefault(fold(word, target.dotted_i), Counter())[word] += 1
     return {word: forms.most_common(1)[0][0] for word, forms in seen.items()}
 
 
@@ -90,4 +91,5 @@ def _uncapitalised(label: str, target: Language) -> str:
     """`Pesquisar` -> `pesquisar`: labels have capitals that words do not. German nouns, and all capitals, keep them."""
     if target.code in _CAPITAL_NOUNS or not label[1:].islower():
         return label
-    return label[0].lower() + label[1:]
+    first = {"I": "ı", "İ": "i"}.get(label[0]) if target.dotted_i else None
+    return (first or label[0].lower()) + label[1:]

@@ -201,8 +201,9 @@ class LabelledGeneration(LabelledTask, GenerativeTask):
 class ExtractiveQA(LabelledGeneration):
     """A question on a text, with words of it as the answer. As XQuAD.
 
-    Columns: `context`, `question`, `answer`, and in the training data `start`, the character of the context at which
-    the answer begins. There a marker stands in place of the answer (see `sdx.data.spans`).
+    Columns: `context`, `question`, `answer`, in a test a text or a list of texts of which each is right, and in the
+    training data `start`, the character of the context at which the answer begins. There a marker stands in place of
+    the answer (see `sdx.data.spans`).
     """
 
     translatable = False
@@ -210,6 +211,7 @@ class ExtractiveQA(LabelledGeneration):
     train_columns = (ANSWER, "start")
     test_columns = (ANSWER,)
     metrics = ("F1", "exact match")
+    normalised = True
     reasons: ClassVar[Mapping[str, str]] = {"context": "answer_span"}
 
     @property
@@ -228,10 +230,10 @@ class ExtractiveQA(LabelledGeneration):
     def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
         rows: list[Row] = []
         for id_, record, fields in self.tested(directories["file"], asked):
-            if not (answer := record.text(ANSWER)):
+            if not (answers := record.text_or_texts(ANSWER)):
                 raise record.refused(ANSWER, "", "a test item needs its answer; mend it or name the column")
             given = self.to_translate(fields)
-            rows.append({"id": id_, "prompt": self.ask(fields), "references": [answer], "fields": given})
+            rows.append({"id": id_, "prompt": self.ask(fields), "references": answers, "fields": given})
         return rows
 
     def example(self, record: Record) -> dict[str, str] | str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from sdx.artifacts import Step, Workspace, read_json, read_rows, write_rows
 from sdx.config import Config, InputError, TemplateKind
+from sdx.evaluation.normalisation import Normalisation
 from sdx.evaluation.tasks import Kind, Pairable, Task
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import generate_step
@@ -24,7 +25,7 @@ from sdx.languages import Language
 from sdx.translation.base import Translator
 from sdx.translation.rows import translate_step
 
-READ_VERSION = 1
+READ_VERSION = 2
 FIT_VERSION = 1
 
 
@@ -42,6 +43,8 @@ class GenerativeTask(Task):
     kind = Kind.free
     metrics: tuple[str, ...]
     """Some of chrF++, ROUGE-L, F1, exact match and accuracy, see `sdx.evaluation.scores`."""
+    normalisation = Normalisation.unicode
+    """What F1 and exact match compare."""
 
     def __init__(self, shots: int) -> None:
         super().__init__(shots)

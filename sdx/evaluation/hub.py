@@ -10,6 +10,7 @@ from typing import Any
 from sdx.artifacts import Step
 from sdx.config import InputError, TaskConfig
 from sdx.data.files import check_source, file_step, published, read_records, source_name
+from sdx.evaluation.normalisation import Normalisation
 
 
 @dataclass
@@ -27,7 +28,16 @@ class HubTaskConfig(TaskConfig):
     """Path inside the dataset, with the placeholders of `path`."""
 
 
-SCHEMAS = {"hub": HubTaskConfig}
+@dataclass
+class HubAnswersConfig(HubTaskConfig):
+    """A benchmark of short answers."""
+
+    normalisation: Normalisation = Normalisation.unicode
+    """What F1 and exact match compare: `unicode`, ours, or a published evaluation's, which the metric is then named
+    after, as in `F1 (MKQA)`: `mkqa`, `mlqa`, `squad`. See `sdx.evaluation.normalisation`."""
+
+
+SCHEMAS = {"hub": HubTaskConfig, "hub_answers": HubAnswersConfig}
 
 
 class Source:

@@ -15,6 +15,7 @@ from sdx.artifacts import Step
 from sdx.config import InputError
 from sdx.evaluation.generative import GenerativeTask, Row
 from sdx.evaluation.hub import Source, text_of
+from sdx.evaluation.normalisation import Normalisation
 from sdx.evaluation.tasks import ChoiceTask, Item, Kind, shuffled
 from sdx.languages import ENGLISH, Language
 
@@ -188,14 +189,29 @@ class MKQA(HubGenerativeTask):
 
     Of the 10,000 questions are left out: the unanswerable and those with a long answer, to which the right answer is
     none (the authors report "answerable" F1 too), and yes/no questions, whose answer the file gives in English in
-    every language. An answer may be any of a question's texts and aliases.
+    every language. An answer may be any of a question's texts and aliases. `normalisation=mkqa` measures as the authors
+    do.
     """
 
     name = "mkqa"
     metrics = ("F1", "exact match")
 
+    def __init__(
+        self,
+        shots: int,
+        path: str | None,
+        hub_id: str | None,
+        revision: str | None,
+        file: str | None,
+        normalisation: Normalisation = Normalisation.unicode,
+    ) -> None:
+        super().__init__(shots, path, hub_id, revision, file)
+        self.normalisation = normalisation
+
     def obstacle(self, language: Language) -> str | None:
-        return self.files.obstacle if language.mkqa else "MKQA does not have the language."
+        if not language.mkqa:
+            return "MKQA does not have the language."
+        return self.files.obstacle or self.normalisation.obstacle(language)
 
     def origin(self, asked: Language, answered: Language) -> str:
         return "original" if asked.flores == ENGLISH else "human-translated"

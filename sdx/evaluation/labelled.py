@@ -17,11 +17,12 @@ from sdx.config import InputError
 from sdx.evaluation.labelled_config import LabelledFilesConfig
 from sdx.evaluation.labelled_files import Files, Record
 from sdx.evaluation.labelled_rows import digest, learnable
+from sdx.evaluation.normalisation import Normalisation
 from sdx.evaluation.tasks import Task
 from sdx.languages import ENGLISH, Language, language
 
 ANSWER = "answer"
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 Fields = Mapping[str, str]
 
 
@@ -43,6 +44,8 @@ class LabelledTask(Task):
     test_columns: tuple[str, ...]
     """Further columns of the test."""
     optional_columns: tuple[str, ...] = ("id",)
+    normalised = False
+    """F1 and exact match are measured, by `normalisation`."""
     reasons: ClassVar[Mapping[str, str]] = {}
     """Translated field -> an additional filter for it, see `sdx.data.filters`."""
 
@@ -57,6 +60,7 @@ class LabelledTask(Task):
         train: LabelledFilesConfig,
         test: LabelledFilesConfig,
         validation: LabelledFilesConfig | None = None,
+        normalisation: Normalisation = Normalisation.unicode,
     ) -> None:
         self.name, self.title, self.labels = benchmark, title, tuple(labels)
         super().__init__(shots)
@@ -82,6 +86,9 @@ class LabelledTask(Task):
             )
         self._prompt = _checked(f"{key}.prompt", prompt, texts)
         self.check_labels(f"{key}.labels")
+        self.normalisation = normalisation
+        if normalisation is not Normalisation.unicode and not self.normalised:
+            raise InputError(f"{key}.normalisation={normalisation.value}: nothing here has an F1 by it; leave it out")
 
     def _columns(self, files: Files, needed: tuple[str, ...]) -> tuple[str, ...]:
         """The texts among the columns of a split."""
@@ -141,7 +148,7 @@ class LabelledTask(Task):
 
     def obstacle(self, language: Language) -> str | None:
         if self.test.missing or self.test.has(language):
-            return self.test.missing
+            return self.test.missing or self.normalisation.obstacle(language)
         if self._is_translated(language):
             return None
         if not self.test.each:

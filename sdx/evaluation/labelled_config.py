@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from sdx.config import TaskConfig
+from sdx.evaluation.normalisation import Normalisation
 
 
 @dataclass
@@ -48,6 +49,9 @@ class LabelledTaskConfig(TaskConfig):
     """The columns of texts that a translator renders, and `answer` where the answer is a text too."""
     labels: list[str] = field(default_factory=list)
     """Classification: the word of each label, from label 0 on. They are the answers in every language."""
+    normalisation: Normalisation = Normalisation.unicode
+    """Questions on a text: what F1 and exact match compare: `unicode`, ours, or a published evaluation's, which the
+    metric is then named after, as in `F1 (MLQA)`: `squad`, `mlqa`, `mkqa`. See `sdx.evaluation.normalisation`."""
     train: LabelledFilesConfig = field(default_factory=LabelledFilesConfig)
     """The labelled data to train on, in L."""
     test: LabelledFilesConfig = field(default_factory=LabelledFilesConfig)

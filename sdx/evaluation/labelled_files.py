@@ -97,7 +97,9 @@ class Record:
         Raises:
             InputError: it is something else.
         """
-        value = self.value(name)
+        return self._text(name, self.value(name))
+
+    def _text(self, name: str, value: Any) -> str:
         if isinstance(value, bool) or not isinstance(value, str | int | float | None):
             raise self.refused(name, value, "that is no text; name a column with texts")
         return "" if value is None else str(value).strip()
@@ -124,6 +126,16 @@ class Record:
         if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
             raise self.refused(name, value, "that is no list of texts; name a column with a list")
         return [one.strip() for one in value]
+
+    def text_or_texts(self, name: str) -> list[str]:
+        """A text, or those of a list, each once and without spaces around it; nothing for null and empty texts.
+
+        Raises:
+            InputError: it is something else.
+        """
+        value = self.value(name)
+        each = value if isinstance(value, list) else [value]
+        return list(dict.fromkeys(filter(None, (self._text(name, one) for one in each))))
 
     def refused(self, name: str, value: Any, advice: str) -> InputError:
         shown = json.dumps(value, ensure_ascii=False, default=str)[:80]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def score(judged: Judged) -> Score:
     before, *after = (values.estimate(judged.metric, some, those) for those, [some] in own)
     gap = values.difference(judged.metric, both[0], both[1], left) if after else None
     left_out = len(judged.ids) - len(left)
-    note = f"{left_out} answers too short to tell their language are left out" if left_out else ""
+    note = f"{left_out} answers whose language cannot be told are left out" if left_out else ""
     about = judged.task, judged.language, judged.metric, judged.origin
     return Score(*about, before, after[0] if after else None, gap, note, judged.benchmark, judged.system)
 
@@ -114,27 +115,31 @@ def _judges(suite: Scored, store: Store) -> dict[str, Judge]:
     spoken: dict[str, Judge] = {values.ANSWER_LANGUAGE: _in_language(suite.language)}
     if isinstance(suite, GenerativeSuite):
         right = [row["references"] for row in read_rows(store.path(suite.items) / "rows.jsonl")]
-        return {metric: _overlap(suite, metric, right) for metric in suite.task.metrics} | spoken
+        found = dict(_overlap(suite, metric, right) for metric in suite.task.metrics)
+        return found | spoken
     return spoken | {values.CHRF: _chrf(list(_texts(store, suite.references).values()), _text)}
 
 
-def _overlap(suite: GenerativeSuite, metric: str, references: list[list[str]]) -> Judge:
-    """One of a generative benchmark's own metrics."""
+def _overlap(suite: GenerativeSuite, metric: str, references: list[list[str]]) -> tuple[str, Judge]:
+    """One of a generative benchmark's own metrics, under its name in tables."""
     from sdx.evaluation.overlap import exact_match, f1, rouge_l
 
     def answer(row: dict[str, Any]) -> str:
         return suite.task.answer(row["text"])
 
     if metric == values.CHRF:
-        return _chrf([first for first, *_ in references], answer)
+        return metric, _chrf([first for first, *_ in references], answer)
+    normalisation, name = suite.task.normalisation, metric
+    if metric in (values.EXACT_MATCH, values.F1):
+        name = normalisation.named(metric)
     measures: dict[str, Callable[[str, list[str], Language], Value]] = {
         values.ACCURACY: lambda text, right, _: text in right,
-        values.EXACT_MATCH: exact_match,
-        values.F1: f1,
+        values.EXACT_MATCH: partial(exact_match, normalisation=normalisation),
+        values.F1: partial(f1, normalisation=normalisation),
         values.ROUGE_L: rouge_l,
     }
     measure = measures[metric]
-    return lambda rows: [
+    return name, lambda rows: [
         measure(answer(row), right, suite.language) for row, right in zip(rows, references, strict=True)
     ]
 

@@ -26,10 +26,10 @@ F1 = "F1"
 ROUGE_L = "ROUGE-L"
 CHRF = "chrF++"
 BLEU = "BLEU"
-"""The beginning: the tokeniser may follow, as in `BLEU (char)`."""
 
 SHARES = (ACCURACY, EXACT_MATCH, ANSWER_LANGUAGE)
 MEANS = (F1, ROUGE_L)
+"""How tokens are made may follow the name: `BLEU (char)`, `F1 (MLQA)`."""
 LARGEST_COUNT = 2**31
 """Of n-grams in a text, beyond any that there are."""
 
@@ -85,7 +85,7 @@ def estimate(metric: str, values: Sequence[Value], labels: Sequence[Hashable] = 
         labels: of the items' clusters; without any, each item stands alone.
     """
     clusters = numbered(labels)
-    if metric in SHARES:
+    if _plain(metric) in SHARES:
         return proportion([bool(value) for value in values], clusters)
     return bootstrap_corpus(_statistics(metric, values), _corpus_score(metric), clusters)
 
@@ -99,7 +99,7 @@ def difference(
         labels: of the items' clusters; without any, each item stands alone.
     """
     clusters = numbered(labels)
-    if metric in SHARES:
+    if _plain(metric) in SHARES:
         return paired_difference([bool(value) for value in before], [bool(value) for value in after], clusters)
     statistics = _statistics(metric, before), _statistics(metric, after)
     return bootstrap_corpus_difference(*statistics, _corpus_score(metric), clusters)
@@ -109,9 +109,9 @@ def are_values(metric: str, values: Any) -> bool:
     """Whether something read from a file is a list of the metric's values."""
     if not isinstance(values, list):
         return False
-    if metric in SHARES:
+    if _plain(metric) in SHARES:
         return all(value is None or isinstance(value, bool) for value in values)
-    if metric in MEANS:
+    if _plain(metric) in MEANS:
         return all(isinstance(value, int | float) and 0 <= value <= 1 for value in values)
     return _is_corpus(metric) and all(
         isinstance(value, list)
@@ -121,8 +121,13 @@ def are_values(metric: str, values: Any) -> bool:
     )
 
 
+def _plain(metric: str) -> str:
+    """The name without how tokens are made."""
+    return metric.partition(" (")[0]
+
+
 def _is_corpus(metric: str) -> bool:
-    return metric == CHRF or metric.startswith(BLEU)
+    return _plain(metric) in (CHRF, BLEU)
 
 
 def _counts(metric: str) -> int:
@@ -131,7 +136,7 @@ def _counts(metric: str) -> int:
 
 
 def _corpus_score(metric: str) -> Callable[[np.ndarray], np.ndarray]:
-    if metric in MEANS:
+    if _plain(metric) in MEANS:
         return mean_score
     assert _is_corpus(metric), metric
     return chrf_score if metric == CHRF else bleu_score
@@ -141,4 +146,4 @@ def _statistics(metric: str, values: Sequence[Value]) -> np.ndarray:
     """[item, k]: what `_corpus_score` takes the sum of."""
     import numpy as np
 
-    return np.array([[value, 1.0] for value in values] if metric in MEANS else values)
+    return np.array([[value, 1.0] for value in values] if _plain(metric) in MEANS else values)

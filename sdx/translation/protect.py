@@ -56,7 +56,10 @@ _PLACEHOLDER = regex.compile(_alone(r"X\d+"))
 _NUMBER = regex.compile(r"(?:R\$\s?)?\d+(?:[.,:/]?\w+)*+")
 # "3rd", "20th", "1990s" may rightly become words or other numbers: terceiro, século XX, anos 90.
 _ORDINAL = regex.compile(r"(?<!\w)\d+(?:st|nd|rd|th|s|º|ª)(?!\w)")
-_SPACES = "\u00a0\u2009\u202f"
+_SPACES = "\u00a0\u2007\u2009\u202f"
+_SEPARATORS = str.maketrans("．＇‘،﹐､﹑", ".'’,，、、")
+# Between hundreds the full-width comma never stands for a decimal point, and 、 parts items: no item begins with 0.
+_FULL_WIDTH = regex.compile(r"(?<!\d)\d{1,3}(?:，\d{3}|、[0０]\d\d)++(?!\d)")
 # With a common space between groups of three only: 2 000, but not 2 2000.
 _QUANTITY = regex.compile(
     rf"(?<![\w.,])\.\d+|(?<!\d)\d{{1,3}}(?: \d{{3}})++(?![ ]?\d)(?:[.,٫]\d+)?|\d+(?:[.,'’٫٬{_SPACES}]\d+)*+"
@@ -74,6 +77,7 @@ _TIMES = regex.compile(r"(?<=\d\s?)x(?=\s?\d)")
 _SIGNS = (*"*+=_[]|", "R$")
 _EMPHASIS = regex.compile(r"(?<!\w)(\*{1,3}|__)(?=[^\s*_])([^*]+)(?<=[^\s*_])\1(?!\w)")
 _LETTER = regex.compile(r"\p{L}")
+_IN_WORD = regex.compile(r"[\p{L}\p{M}\p{N}\u200c\u200d]")
 _NO_LETTERS = regex.compile(r"\P{L}*+")
 
 
@@ -131,8 +135,8 @@ class _Masked:
             while f"X{number}" in sentence:
                 number += 1
             # A word that touches the span would fuse with the placeholder: part them meanwhile.
-            left = sentence[position:start][-1:].isalnum()
-            right = sentence[end : end + 1].isalnum()
+            left = _IN_WORD.match(sentence[position:start][-1:]) is not None
+            right = _IN_WORD.match(sentence, end) is not None
             self._hidden[f"X{number}"] = (left, sentence[start:end], right)
             parts += [sentence[position:start], " " * left, f"X{number}", " " * right]
             position = end
@@ -200,22 +204,24 @@ def _cut(sentence: str, spans: Spans) -> list[tuple[str, bool]]:
 
 
 def numbers(text: str) -> Counter[str]:
-    """Its numbers with ASCII digits: 1,000, 1.000, 1 000 and ١٬٠٠٠ as 1000, 1.234,5 as 1234.5, 3,5 and ๓.๕ as 3.5."""
+    """Its numbers with ASCII digits: 1,000, 1 000, ١٬٠٠٠, １，０００ as 1000, 1.234,5 as 1234.5, 3,5 and ๓.๕ as 3.5."""
     return Counter(number for _, number in each_number(text))
 
 
 def each_number(text: str) -> Iterator[tuple[int, str]]:
     """(place in the text, number as in `numbers`) of each number, in order."""
+    text = text.translate(_SEPARATORS)
+    text = _FULL_WIDTH.sub(lambda m: regex.sub("[，、]", ",", m[0]), text)
     for match in _QUANTITY.finditer(text):
         number = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in match[0])
-        number = number.replace("٫", ".").replace("٬", ",")
+        number, mark, decimals = number.replace("٬", ",").partition("٫")
         number = f"0{number}" if number.startswith(".") else number
         if grouped := _GROUPED.fullmatch(number):
-            whole, decimals = regex.sub(r"\D", "", grouped[1]), grouped[3]
-            number = f"{whole}.{decimals}" if decimals else whole
+            number = regex.sub(r"\D", "", grouped[1])
+            number += f".{grouped[3]}" if grouped[3] else ""
         elif number.count(",") + number.count(".") == 1:
             number = number.replace(",", ".")
-        yield match.start(), number
+        yield match.start(), f"{number}.{decimals}" if mark else number
 
 
 def _equations(text: str) -> Counter[str]:

@@ -196,6 +196,13 @@ def test_without_spaces_only_labels_are_pairs_and_german_labels_keep_capitals() 
     assert list(word_pairs([{"source": "Table", "target": "Tabelle"}], EN, DE)) == [("table", "Tabelle")]
 
 
+def test_turkish_capitals() -> None:
+    rows = [{"source": "Light", "target": "Işık"}, {"source": "Contact", "target": "İletişim"}]
+    assert list(word_pairs(rows, EN, language("tr"))) == [("light", "ışık"), ("contact", "iletişim")]
+    texts = [{"source": f"{n} light", "target": f"{n} {word}"} for n, word in enumerate(("Işık", "ışık", "IŞIK", "x"))]
+    assert ("light", "ışık") in list(word_pairs([*texts, *rows], EN, language("tr")))
+
+
 def parallel_of(rows: Sequence[dict]) -> Step:
     return Step("parallel", partial(_write, rows=rows), {"rows": list(rows)})
 

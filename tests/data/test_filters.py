@@ -185,6 +185,12 @@ def test_a_source_left_as_it_was_is_copied(source: str) -> None:
     assert not drops("copied", f"{source} Sim.", source)
 
 
+def test_a_word_with_joiners_is_one() -> None:
+    fa = language("fa")
+    assert not drops("copied", "می‌رود نمی‌خواهم", "می‌رود نمی‌خواهم", source_language=fa)
+    assert drops("copied", "او می‌رود نمی‌خواهم", "او می‌رود نمی‌خواهم", source_language=fa)
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -11,8 +11,11 @@ import pytest
 from sdx.artifacts import Store
 from sdx.config import InputError
 from sdx.evaluation.hub_tasks import FLORES_PLUS, MKQA, ROMANISED, Belebele, Flores, XLSum
+from sdx.evaluation.normalisation import Normalisation
 from sdx.evaluation.tasks import Kind
 from sdx.languages import language, languages
+from sdx.run import build
+from tests.evaluation.test_task_conf import compose
 
 Rows = list[dict[str, Any]]
 THAI = ["แมวอยู่บนโต๊ะ", "สุนัขอยู่ใต้โต๊ะ", "วันนี้ฝนตก"]
@@ -268,3 +271,13 @@ def test_generative_benchmarks_are_asked_without_examples() -> None:
     with pytest.raises(InputError, match=r"task\.mkqa\.shots=2: mkqa is asked without examples; write 0"):
         MKQA(2, "/x.jsonl", None, None, None)
     assert Belebele(5, "/x.jsonl", None, None, None).shots == 5
+
+
+def test_mkqa_by_its_authors_evaluation(tmp_path: Path) -> None:
+    overrides = ("task=mkqa", "task.mkqa.path=/mkqa.jsonl.gz", "task.mkqa.normalisation=mkqa")
+    (tmp_path / "other").mkdir()
+    made = build(compose(tmp_path, *overrides)["mkqa"])
+    assert made.normalisation is Normalisation.mkqa
+    assert made.obstacle(language("th")) is None
+    mlqa = build(compose(tmp_path / "other", *overrides[:2], "task.mkqa.normalisation=mlqa")["mkqa"])
+    assert "MLQA's evaluation has" in mlqa.obstacle(language("th"))

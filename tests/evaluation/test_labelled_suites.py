@@ -157,3 +157,57 @@ def test_questions_on_one_passage_count_together(files: Path, tmp_path: Path) ->
     exact = score(judged["exact match"]).before
     assert (exact.value, exact.n) == (100, 4)
     assert exact.low < 5
+
+
+@pytest.mark.parametrize(
+    ("answers", "references"),
+    [
+        ({"text": ["Paris", " Paris ", "the city of Paris", None, ""]}, ["Paris", "the city of Paris"]),
+        ({"text": ["1994", 1995]}, ["1994", "1995"]),
+        ({"text": "Paris"}, ["Paris"]),
+    ],
+)
+def test_each_of_several_gold_answers_is_right(answers: dict[str, Any], references: list[str], tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "t.jsonl", [{"id": "1", "context": "Paris.", "question": "q", "answers": answers}])
+    store, made = Store(tmp_path / "cache"), task(tmp_path, "xquad", train=path, test=path)
+    suite = planned({"xquad": made}, ())[0][0]
+    [row] = read_rows(store.realise(suite.items) / "rows.jsonl")
+    assert row["references"] == references
+    for text in references:
+        jsonl(tmp_path / "out" / "rows.jsonl", [{"id": "1", "text": text}])
+        given = {score.metric: score.before.value for score in scores(suite, store, tmp_path / "out", None)}
+        assert given["F1"] == given["exact match"] == 100
+
+
+@pytest.mark.parametrize(
+    ("rules", "code", "values"),
+    [
+        ("unicode", "zh", {"F1": 100 * (8 / 9 + 1) / 2, "exact match": 50}),
+        ("mlqa", "zh", {"F1 (MLQA)": 100 * (2 / 3 + 1) / 2, "exact match (MLQA)": 50}),
+        ("mkqa", "zh", {"F1 (MKQA)": 100 * (8 / 9 + 1) / 2, "exact match (MKQA)": 50}),
+        ("squad", "zh", {"F1 (SQuAD)": 50, "exact match (SQuAD)": 50}),
+    ],
+)
+def test_published_evaluations_are_named(rules: str, code: str, values: dict[str, float], tmp_path: Path) -> None:
+    rows = [{"id": n, "context": f"c{n}", "question": "q", "answers": {"text": [n]}} for n in ("1994", "北京")]
+    path, _ = (jsonl(tmp_path / f"t-{name}.jsonl", rows) for name in ("en", code))
+    made = task(
+        tmp_path, "xquad", f"task.xquad.normalisation={rules}", train=path, test=tmp_path / "t-{language}.jsonl"
+    )
+    store = Store(tmp_path / "cache")
+    suite = planned({"xquad": made}, (code,))[0][-1]
+    written = {"1994": "1994年", "北京": "北京"}
+    ids = [row["id"] for row in read_rows(store.realise(suite.items) / "rows.jsonl")]
+    jsonl(tmp_path / "out" / "rows.jsonl", [{"id": id_, "text": written[id_]} for id_ in ids])
+    given = {score.metric: score.before.value for score in scores(suite, store, tmp_path / "out", None)}
+    given.pop("answer language", None)
+    assert given == pytest.approx(values)
+
+
+def test_a_language_that_a_published_evaluation_lacks_is_skipped(files: Path, tmp_path: Path) -> None:
+    made = hub_task(tmp_path, files, "xquad", "task.xquad.normalisation=mlqa")
+    found, skipped = planned({"xquad": made}, ("th", "zh"))
+    assert [suite.languages for suite in found] == ["en", "zh"]
+    assert skipped == [
+        "xquad in Thai: MLQA's evaluation has ar, de, en, es, hi, vi, zh only; choose normalisation=squad or unicode."
+    ]

@@ -12,7 +12,7 @@ CLOSE = ["the cat sleeps on a mat", "a dog barks at the moon", "it rains"]
 FAR = ["a mat", "the moon and the dog", "it is dry"]
 
 
-@pytest.mark.parametrize("metric", SHARES)
+@pytest.mark.parametrize("metric", [*SHARES, "exact match (MKQA)"])
 def test_shares(metric: str):
     one: list[Value] = [True, False, False, False]
     other: list[Value] = [True, True, True, False]
@@ -20,7 +20,7 @@ def test_shares(metric: str):
     assert difference(metric, one, other).value == 50
 
 
-@pytest.mark.parametrize("metric", ["F1", "ROUGE-L"])
+@pytest.mark.parametrize("metric", ["F1", "F1 (MLQA)", "ROUGE-L"])
 def test_means(metric: str):
     one: list[Value] = [0.0, 0.5, 1, 0.1]
     other: list[Value] = [0.5, 0.5, 1.0, 1.0]
@@ -58,6 +58,10 @@ def test_the_undecided_are_left_out_of_all():
         ("answer language", ["true"], False),
         ("F1", [0, 0.5, 1.0], True),
         ("F1", [1.5], False),
+        ("F1 (MLQA)", [0, 0.5, 1.0], True),
+        ("F1 (MKQA)", [1.5], False),
+        ("exact match (SQuAD)", [True, False], True),
+        ("exact match (SQuAD)", [0.5], False),
         ("ROUGE-L", [float("nan")], False),
         ("ROUGE-L", [None], False),
         ("chrF++", [[0] * 24], True),

@@ -308,3 +308,15 @@ def test_line_breaks_of_an_engine_do_not_reach_the_text() -> None:
 def test_an_engine_that_drops_a_sentence_is_an_error() -> None:
     with pytest.raises(ValueError, match="1 translations of 2"):
         translate_text("Hi. Yes.", lambda sentences: sentences[1:])
+
+
+@pytest.mark.parametrize("text", ["कि`x`का", "می\u200c`x`ها", "กี่`x`ก", "a`x`b"])
+def test_a_word_does_not_grow_together_with_a_placeholder(text: str) -> None:
+    seen: list[str] = []
+
+    def engine(sentences: list[str]) -> list[str]:
+        seen.extend(sentences)
+        return sentences
+
+    assert translate_text(text, engine) == text
+    assert seen == [text.replace("`x`", " X1 ")]
