@@ -11,11 +11,8 @@ An ISO 639-1 code stands at one row, the standard variety: `ar` is `arb_Arab`, `
 
 import csv
 import difflib
-<<<<<<< HEAD
-from collections.abc import Iterable
-=======
 import re
->>>>>>> wt-numbers
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
