@@ -30,7 +30,10 @@ from sdx.reporting.describe import spoken
 ROWS = "rows.jsonl"
 TRAINING = ("train", "stack")
 """Steps that keep no model in memory."""
-TEXTLESS = ("asset", "backbone", "classify", "encoder", "file", "score", "tokens", "train", "translator", "vectors")
+TEXTLESS = (
+    *("adapter", "asset", "backbone", "classify", "encoder", "file", "score", "tokens", "train", "translator"),
+    "vectors",
+)
 """Steps whose files of rows, if they publish any, are not ours or no texts."""
 CONVERSION_S_PER_PARAMETER = 18 / 135e6
 """From packaged weights to a Hugging Face directory, on two cores; measured."""
