@@ -40,7 +40,7 @@ from sdx.config import InputError
 from sdx.languages import Language, language
 from sdx.models.encoder import load_encoder
 from sdx.models.encoder_languages import encoder_segments
-from sdx.models.loading import padded, unreported
+from sdx.models.loading import four_bits, padded, unreported
 from sdx.models.parts import Part, directory
 from sdx.models.segments import Segments, llm_segments
 from sdx.models.stack_batches import in_batches
@@ -74,6 +74,7 @@ class StackConfig(PretrainedConfig):  # type: ignore[misc]
         start_token: of the LLM, whose embedding it reads in place of a text's first state, that of the encoder's own
             start; none: it reads every state.
         head_bias: of the head on the vectors.
+        quantised: the LLM's weights are in 4 bits, see `sdx.models.loading.four_bits`.
     """
 
     model_type = "sdx_stack"
@@ -89,13 +90,14 @@ class StackConfig(PretrainedConfig):  # type: ignore[misc]
         bias: bool = False,
         start_token: int | None = None,
         head_bias: bool = True,
+        quantised: bool = False,
         **others: Any,
     ) -> None:
         self.encoder, self.llm = encoder and dict(encoder), llm and dict(llm)
         self.encoder_size, self.llm_size = encoder_size, llm_size
         self.lora = lora and dict(lora)
         self.bidirectional, self.bias, self.start_token = bidirectional, bias, start_token
-        self.head_bias = head_bias
+        self.head_bias, self.quantised = head_bias, quantised
         super().__init__(**others)
 
     @property
@@ -172,7 +174,10 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
             self.encoder = load_encoder(self.directories["encoder"], dtype).requires_grad_(False).eval()
         if config.llm:
             with unreported():  # an untied head is left over
-                self.llm = self.load_llm(dtype).requires_grad_(False)
+                options = {"dtype": dtype, **(four_bits(dtype) if config.quantised else {})}
+                self.llm = self.load_llm(options).requires_grad_(False)
+            if config.quantised:
+                _keep_layout(self.llm)
             if config.bidirectional:
                 _see_both_ways(self.llm)
         if config.encoder:
@@ -180,9 +185,9 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
         if config.lora:
             self.add_lora()
 
-    def load_llm(self, dtype: torch.dtype) -> Any:
+    def load_llm(self, options: Mapping[str, Any]) -> Any:
         """The LLM without its head."""
-        return AutoModel.from_pretrained(self.directories["llm"], dtype=dtype)
+        return AutoModel.from_pretrained(self.directories["llm"], **options)
 
     def add_lora(self) -> None:
         """Puts adapters on all linear layers of what is trained, in its own dtype; they change nothing yet."""
@@ -479,6 +484,13 @@ def without_adapters(llm: nn.Module) -> Iterator[None]:
         llm.train(training)
         for module in adapted:
             module._disable_adapters = False
+
+
+def _keep_layout(llm: Any) -> None:
+    """In eval mode, on some CPUs, bitsandbytes lays weights out for a kernel without a backward pass, for good."""
+    for module in llm.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _see_both_ways(llm: Any) -> None:

@@ -15,6 +15,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from sdx.config import TrainConfig
 from sdx.disk import sync
+from sdx.models.loading import straight
 from sdx.models.stack import StackConfig, StackForMultipleChoice, StackForSequenceClassification, StackModel, is_trained
 from sdx.models.stack_generation import StackForCausalLM
 from sdx.ranks import is_main
@@ -86,7 +87,8 @@ class StackTrainee:
             config.id2label = dict(enumerate(self.head.labels))
             config.label2id = {label: number for number, label in enumerate(self.head.labels)}
         config.head_bias = self.head is None or self.head.bias
-        model = kind.from_pretrained(self.start, config=config, parts=self.parts, dtype=dtype)
+        device = straight() if config.quantised else {}  # 4 bits are laid out for the device that they are loaded to
+        model = kind.from_pretrained(self.start, config=config, parts=self.parts, dtype=dtype, **device)
         if self.passes is not Passes.head and config.lora is None:
             config.lora = {"rank": train.lora_rank, "alpha": train.lora_alpha, "dropout": train.lora_dropout}
             model.add_lora()
@@ -116,11 +118,7 @@ class StackTrainee:
         for kind in body:
             if (part := getattr(model, kind)) is not None:
                 embedding = part.get_input_embeddings().weight
-                sizes = (
-                    getattr(weight, "ds_numel", weight.numel())
-                    for weight in part.parameters()
-                    if weight is not embedding
-                )
+                sizes = (_weights(weight) for weight in part.parameters() if weight is not embedding)
                 body[kind] = float(sum(sizes))
         if self.passes is Passes.head:
             return Cost(0.0, 0.0)
@@ -159,6 +157,12 @@ class StackTrainee:
         shutil.rmtree(out, ignore_errors=True)
         os.replace(partial, out)
         sync(out.parent)
+
+
+def _weights(weight: Any) -> int:
+    """How many there are, of sharded weights in all, of weights in 4 bits two in a byte."""
+    count = int(getattr(weight, "ds_numel", weight.numel()))
+    return 2 * count if weight.dtype is torch.uint8 else count
 
 
 def _gathered(engine: Any, weight: Any) -> Tensor:

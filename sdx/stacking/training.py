@@ -215,6 +215,8 @@ def _train(
     lengths = [objective.tokens(example) for example in examples]
     given = recipe.train, _shape(work, trainee), lengths, recipe.epochs, recipe.max_steps, bool(validation)
     layout = layout_for(work, config, *given)
+    if layout.zero_stage == 3 and _quantised(work):
+        raise InputError("method.quantised=true: ZeRO-3 does not shard weights in 4 bits; give engine=zero2")
     summary = train(
         trainee=trainee,
         objective=objective,
@@ -264,10 +266,17 @@ def _shape(work: Workspace, trainee: "StackTrainee") -> ShapeConfig:
 
     shapes = {part: shape_in(path) or ShapeConfig() for part, path in directories(work).items()}
     weights = sum(shape.parameters for shape in shapes.values())
+    if "llm" in shapes and _quantised(work):  # a quarter of 2 bytes each, but for the embeddings
+        llm = shapes["llm"]
+        weights -= (llm.parameters - llm.vocab_size * llm.hidden_size) * 3 // 4
     top = shapes.get("llm", shapes.get("encoder"))
     if top is None or trainee.passes is Passes.head:
         top = ShapeConfig(hidden_size=1)
     return replace(top, parameters=weights, vocab_size=0)
+
+
+def _quantised(work: Workspace) -> bool:
+    return bool(read_json(work.inputs["stack"] / "model/config.json").get("quantised"))
 
 
 def _reader(work: Workspace) -> Any:

@@ -283,6 +283,24 @@ def test_a_language_that_is_read_as_another(tmp_path: Path):
     assert as_itself - as_kazakh == {("uig_Arab", "uig_Arab")}
 
 
+def test_an_llm_in_four_bits_needs_its_package_and_whole_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    four_bits = ("+experiments=mt_llm_xnli", "method.quantised=true")
+    for overrides in (["engine=zero3"], ["engine=zero3_offload"]):
+        config = composed(*four_bits, *overrides)
+        with pytest.raises(
+            InputError, match=r"engine\.zero_stage=3 does not shard weights in 4 bits; give engine=zero2"
+        ):
+            prepare(config, tmp_path / "run", Tracker(config, tmp_path))
+    plain, quantised = steps(tmp_path, four_bits[0]), steps(tmp_path, *four_bits)
+    assert len(plain["train"] & quantised["train"]) == 1  # the encoder alone
+    assert plain["tokens"] == quantised["tokens"]
+    monkeypatch.setattr("sdx.methods.mt_stack.find_spec", lambda name: None)
+    with pytest.raises(
+        InputError, match=r"method\.quantised=true needs bitsandbytes; install it with pip install 'sdx"
+    ):
+        steps(tmp_path, *four_bits, "train.optimizer=adamw")
+
+
 @pytest.mark.parametrize(
     ("pair", "message"),
     [

@@ -55,7 +55,7 @@ Weights = dict[str, torch.Tensor]
 class Study:
     """The steps of MT-encoder stacking on eight sentences and eight questions, two optimizer steps in each."""
 
-    head_bias = True
+    head_bias, quantised = True, False
 
     def __init__(self, folder: Path, encoder_dir: Path, llm_dir: Path, choices: int = 0) -> None:
         self.store, self.llm_dir = Store(folder / "cache"), llm_dir
@@ -72,7 +72,7 @@ class Study:
         self.first = self.bare(self.parts)
 
     def bare(self, parts: Any) -> Step:
-        return stack_step(parts, texts_step(), BridgeConfig(), False, 64, 0, [EN])
+        return stack_step(parts, texts_step(), BridgeConfig(), False, 64, 0, [EN], self.quantised)
 
     def aligned(self, words: bool = True) -> Step:
         tokens = tokens_step(self.parts, texts_step(), 64)
@@ -277,6 +277,49 @@ def test_heads_without_a_bias(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
     parts = {"encoder": encoder_dir, "llm": llm_dir}
     model = AutoModelForSequenceClassification.from_pretrained(study.store.realise(step) / "model", parts=parts)
     assert model.classifier.bias is None
+
+
+def test_an_llm_in_four_bits(tmp_path: Path, encoder_dir: Path, llm_dir: Path, whole: dict[str, Weights]):
+    from bitsandbytes.nn import Linear4bit
+
+    study = Study(tmp_path, encoder_dir, llm_dir)
+    plain, alone = study.teacher().key, study.bare(study.reader).key
+    study.quantised = True
+    study.first, teacher = study.bare(study.parts), study.teacher()
+    assert study.bare(study.reader).key == alone
+    assert teacher.key != plain
+    step = study.learnt(
+        study.aligned(), study.parts, Goal.distillation, teacher=teacher, vectors=study.vectors(teacher, study.llm)
+    )
+    study.store.realise(step)
+    assert kinds(changed(whole)) == {"lora_A", "lora_B"}
+    assert {tensor.dtype for tensor in study.weights(step).values()} == {torch.float32}
+    parts = {"encoder": encoder_dir, "llm": llm_dir}
+    model = AutoModelForSequenceClassification.from_pretrained(study.store.realise(step) / "model", parts=parts)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    weight = next(weight for name, weight in model.named_parameters() if "layers.0" in name and "lora_B" in name)
+    gradients = []
+    for _ in range(2):  # the second time after a pass in eval mode
+        model.train().zero_grad()
+        weight.requires_grad_()
+        model.states(ids).square().sum().backward()
+        gradients.append(weight.grad.clone())
+        model.eval()
+        with torch.no_grad():
+            model.states(ids)
+    assert gradients[0].abs().sum() > 0
+    torch.testing.assert_close(*gradients)
+    bases = [module.base_layer for name, module in model.llm.named_modules() if hasattr(module, "base_layer")]
+    assert len(bases) == 14
+    assert all(isinstance(base, Linear4bit) and base.weight.quant_state.quant_type == "nf4" for base in bases)
+    answers = answers_step(step, study.parts, rows_step(rows=labelled()), EN, 64, "label")
+    assert len(read_rows(study.store.realise(answers) / "rows.jsonl")) == 8
+    trainee = StackTrainee(study.store.realise(step) / "model", parts, Head(LABELS), False, 1.0)
+    exact = Study(tmp_path, encoder_dir, llm_dir)
+    theirs = StackTrainee(exact.store.realise(exact.first) / "model", parts, Head(LABELS), False, 1.0)
+    rank = TrainConfig(lora_rank=4)
+    costs = [its.cost(its.load(torch.float32, rank)) for its in (trainee, theirs)]
+    assert costs[0] == costs[1]
 
 
 def test_a_recipe_without_new_options_has_the_key_of_old_ones(study: Study):
