@@ -111,6 +111,9 @@ class BackboneConfig:
     """Commit of the hub repository, 40 hexadecimal digits: a branch name would let the weights change."""
     path: str | None = None
     """Local directory in Hugging Face format."""
+    adapters: list[str] = field(default_factory=list)
+    """Adapters in PEFT's format that are merged into it, one after the other: each a directory, or a repository on the
+    hub with its commit, `owner/name@` and 40 hexadecimal digits."""
     template: TemplateKind = TemplateKind.auto
     """`auto` takes the tokenizer's chat template where it has one, the instruction template otherwise."""
     learning_rate: float = 2e-5

@@ -36,7 +36,7 @@ FREE = "free some or give another directory; what is finished stays, and the sam
 
 SOURCES = (
     *("file", "asset", "corpus", "training", "texts", "parallel", "dictionary"),
-    *("backbone", "encoder", "translator"),
+    *("backbone", "adapter", "encoder", "translator"),
 )
 """Steps that bring something from outside."""
 ON_MODELS = ("score", "train", "stack", "vectors", "classify")

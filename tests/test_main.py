@@ -10,8 +10,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from sdx import main
+from sdx.artifacts import Store
 from sdx.config import Config
 from sdx.languages import languages
+from sdx.planning.show import show
+from sdx.run import prepare
+from sdx.tracking import Tracker
 
 main.register()
 ROOT = Path(__file__).parents[1]
@@ -49,6 +53,27 @@ def test_every_experiment_composes_and_names_its_translator(name: str):
     config = composed(f"+experiments={name}")
     assert config.method.name
     assert config.translator.name != "auto"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *([name] for name in EXPERIMENTS if name != "mt_llm_belebele"),
+        ["mt_llm_belebele", "task.belebele_mc.train.path=a.jsonl", "task.belebele_mc.validation.path=b.jsonl"],
+        ["mt_llm_xnli", "task=americas_nli", "lang=[ay,gn,qu]"],
+        ["mt_llm_xnli", "task=kardes_nlu", "lang=[az,kk,ky,ug,uz]", "task.kardes_nlu.test.path='{language}.jsonl'"],
+    ],
+    ids=lambda given: "-".join(given[:2]),
+)
+def test_every_experiment_is_planned(given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sdx.planning.show.visible_gpu", lambda: None)
+    for name in ("a", "b", "az", "kk", "ky", "ug", "uz"):
+        (tmp_path / f"{name}.jsonl").write_text("{}\n")
+    config = composed(f"+experiments={given[0]}", *given[1:])
+    work = prepare(config, tmp_path / "run", Tracker(config, tmp_path))
+    found = show(config, Store(tmp_path / "cache"), work.steps)
+    assert found["total"]["hours"]
 
 
 def test_the_paper_s_settings_win_over_the_laptop_s_in_an_ablation():

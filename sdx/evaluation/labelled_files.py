@@ -255,5 +255,6 @@ class Files:
     @property
     def description(self) -> dict[str, Any]:
         """What decides the rows beside the file, as JSON."""
-        described = {"columns": dict(self.columns), "half": self.half, "file": self.file if self.asset else None}
+        columns = {} if self.missing else dict(self.columns)
+        described = {"columns": columns, "half": self.half, "file": self.file if self.asset else None}
         return {**described, "labels": list(self.labels)} if self.labels else described

@@ -7,12 +7,14 @@ says of it; then it learns a task in English; then it reads the task in every la
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from importlib.util import find_spec
 
 from sdx.artifacts import Step
 from sdx.config import Adapter, Config, InputError, MethodConfig, Schedule, TrainConfig
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.reading import ReadingSuite, ReadTask, reading_suites, training_step, translated_items_step
 from sdx.languages import Language
+from sdx.languages import language as find
 from sdx.methods.base import Cell, Method
 from sdx.models import encoder
 from sdx.models.encoder_languages import check_languages
@@ -24,12 +26,22 @@ from sdx.stacking.systems import ENCODER, LLM, TRANSLATE_TEST, UNALIGNED
 from sdx.stacking.tokens import tokens_step
 from sdx.stacking.training import Goal, Recipe, alignment_step, task_step
 from sdx.stacking.vectors import vectors_step
+from sdx.training.optimizers import EXTRA
 
 BASELINES = {"llm": LLM, "encoder": ENCODER, "unaligned": UNALIGNED, "translate_test": TRANSLATE_TEST}
 """As options name them and as tables do. Without alignment: stage 2 of a stack that had no stage 1."""
 PROBE_EPOCHS, PROBE_RATE = 20, 1e-3
 """Of the head on the encoder alone, whose vectors are there already. Ours."""
 LEAST_TEXTS = 10
+
+
+class EncoderBaseline(str, Enum):
+    """How the encoder alone learns the task."""
+
+    probe = "probe"
+    """A head on its vectors, which stay as they are. Ours."""
+    lora = "lora"
+    """A head and adapters, with stage 2's epochs and rates, by the labels (the authors')."""
 
 
 class Learning(str, Enum):
@@ -76,10 +88,19 @@ class MTStackConfig(MethodConfig):
     """By what the learning rate is multiplied for the bridge."""
     bidirectional: bool = False
     """The LLM's tokens see those after them, too, as in the paper's LLM2Vec models."""
+    quantised: bool = False
+    """The LLM's frozen weights in 4 bits (nf4), in training and in use: about a quarter of the memory, and less exact.
+    Needs the extra `8bit`, and a ZeRO stage below 3."""
     validation_rows: int = 500
     """English examples by which each trained model is selected."""
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
     """What the stack is compared with: llm, encoder, unaligned, translate_test."""
+    encoder_baseline: EncoderBaseline = EncoderBaseline.probe
+    """How the encoder alone learns."""
+    head_bias: bool = True
+    """Whether the heads have a bias (the authors' have none)."""
+    read_as: list[str] = field(default_factory=list)
+    """Languages that encoder and translator are told to be another: `[ug:kk]`, Uyghur read as Kazakh."""
 
 
 class MTStack(Method[MTStackConfig]):
@@ -112,13 +133,22 @@ class MTStack(Method[MTStackConfig]):
             raise InputError(
                 f"scale.text_rows={rows} is too few to align on and to select by; give {LEAST_TEXTS} or more"
             )
+        if options.quantised:
+            if find_spec("bitsandbytes") is None:
+                raise InputError(
+                    f"method.quantised=true needs bitsandbytes; install it with {EXTRA}, or give method.quantised=false"
+                )
+            if config.engine.zero_stage == 3:
+                raise InputError(
+                    "method.quantised=true: engine.zero_stage=3 does not shard weights in 4 bits; give engine=zero2"
+                )
         encoder.check(config.encoder)
         encoder.check_length(config.encoder, "scale.max_length_tokens", config.scale.max_length_tokens)
         encoder.check_length(config.encoder, "method.alignment.max_length_tokens", options.alignment.max_length_tokens)
         if not encoder.tells_characters(config.encoder):
             _check_wordless(config.encoder.name, options)
         texts.check(config.text)
-        check_languages(config.encoder, None, [cell.source, *cell.targets])
+        check_languages(config.encoder, None, self._heard(cell))
         task = _task(cell)
         if options.learning is Learning.generation:
             if options.bidirectional:
@@ -149,7 +179,7 @@ class MTStack(Method[MTStackConfig]):
         ]
         found += [Outcome(suite, stacked[id(suite)]) for suite, answers in others if not answers]
         if "translate_test" in self.options.baselines:
-            skipped += [reason for target in cell.targets if (reason := _untranslated(cell, target))]
+            skipped += [reason for target in cell.targets if (reason := _untranslated(cell, self._told(target)))]
         return found, skipped
 
     def _systems(self, cell: Cell, suite: ReadingSuite) -> Iterator[tuple[str, Step]]:
@@ -159,12 +189,13 @@ class MTStack(Method[MTStackConfig]):
         if "llm" in wanted:
             yield BASELINES["llm"], self._answers(cell, self._teacher(cell), llm, suite, "LLM")
         if "encoder" in wanted:
-            yield BASELINES["encoder"], self._answers(cell, self._probe(cell), reader, suite, "encoder")
+            yield BASELINES["encoder"], self._answers(cell, self._encoder_alone(cell), reader, suite, "encoder")
         if "unaligned" in wanted:
             unaligned = self._learn(cell, self._first(cell))
             yield BASELINES["unaligned"], self._answers(cell, unaligned, cell_parts(cell), suite, "unaligned")
-        if "translate_test" in wanted and suite.language != cell.source and not _untranslated(cell, suite.language):
-            items = translated_items_step(suite.items, cell.mt, suite.language, cell.source)
+        told = self._told(suite.language)
+        if "translate_test" in wanted and suite.language != cell.source and not _untranslated(cell, told):
+            items = translated_items_step(suite.items, cell.mt, told, cell.source)
             english, who = replace(suite, items=items, language=cell.source), f"from {suite.language.code}, LLM"
             yield BASELINES["translate_test"], self._answers(cell, self._teacher(cell), llm, english, who)
 
@@ -192,10 +223,11 @@ class MTStack(Method[MTStackConfig]):
 
     def _untrained(self, cell: Cell, parts: Parts) -> Step:
         """A stack or a part of one before any training."""
-        options, languages = self.options, [cell.source, *cell.targets]
+        options, languages = self.options, self._heard(cell)
         limit, seed = options.alignment.max_length_tokens, self._first_seed(cell)
         rows = self._texts(cell)
-        return stack_step(parts, rows, options.bridge, options.bidirectional, limit, seed, languages)
+        given = options.bridge, options.bidirectional, limit, seed, languages, options.quantised
+        return stack_step(parts, rows, *given)
 
     def _first_seed(self, cell: Cell) -> int:
         given = self.options.alignment.seed
@@ -222,14 +254,17 @@ class MTStack(Method[MTStackConfig]):
         """Of what learns the task from its data."""
         return Goal.generation if self.options.learning is Learning.generation else Goal.classification
 
-    def _probe(self, cell: Cell) -> Step:
-        """A head on the encoder's own vectors."""
+    def _encoder_alone(self, cell: Cell) -> Step:
+        """The encoder with a head and adapters, or a head on its own vectors."""
         parts = replace(cell_parts(cell), backbone=None)
         plain = self._untrained(cell, parts)
+        if self.options.encoder_baseline is EncoderBaseline.lora:
+            return self._task_step(cell, plain, parts, Goal.classification, self._task_recipe(cell, False))
         vectors = self._vectors(cell, plain, parts)
         train = replace(cell.config.train, learning_rate=PROBE_RATE, validations=PROBE_EPOCHS)
         scale = cell.config.scale
         recipe = Recipe(train, PROBE_EPOCHS, scale.max_steps, scale.max_length_tokens, False)
+        recipe = replace(recipe, head_bias=self.options.head_bias)
         return self._task_step(cell, plain, parts, Goal.probe, recipe, vectors=vectors)
 
     def _task_step(
@@ -247,8 +282,9 @@ class MTStack(Method[MTStackConfig]):
         return task_step(start, training, parts, goal, labels, cell.source, recipe, config, tracker, teacher, vectors)
 
     def _task_recipe(self, cell: Cell, trains_bridge: bool) -> Recipe:
-        scale = cell.config.scale
-        return self._recipe(cell.config.train, scale.epochs, scale.max_steps, scale.max_length_tokens, trains_bridge)
+        scale, train = cell.config.scale, cell.config.train
+        recipe = self._recipe(train, scale.epochs, scale.max_steps, scale.max_length_tokens, trains_bridge)
+        return replace(recipe, head_bias=self.options.head_bias)
 
     def _recipe(self, train: TrainConfig, epochs: int, steps: int, max_tokens: int, trains_bridge: bool) -> Recipe:
         return Recipe(train, epochs, steps, max_tokens, trains_bridge, self.options.bridge_rate)
@@ -264,7 +300,31 @@ class MTStack(Method[MTStackConfig]):
 
     def _answers(self, cell: Cell, model: Step, parts: Parts, suite: ReadingSuite, who: str) -> Step:
         label = f"{suite.task.name} {suite.language.code} {who}"
-        return answers_step(model, parts, suite.items, suite.language, cell.config.scale.max_length_tokens, label)
+        told = self._told(suite.language)
+        return answers_step(model, parts, suite.items, told, cell.config.scale.max_length_tokens, label)
+
+    def _heard(self, cell: Cell) -> list[Language]:
+        """The languages that the encoder must know."""
+        return [cell.source, *map(self._told, cell.targets)]
+
+    def _told(self, language: Language) -> Language:
+        """What encoder and translator are told that a language is.
+
+        Raises:
+            InputError: `read_as` names a language that is not in the table.
+        """
+        told = {}
+        for pair in self.options.read_as:
+            one, colon, other = pair.partition(":")
+            if not colon:
+                raise InputError(
+                    f"method.read_as=[{pair}] is no pair of languages; give two with a colon, as in [ug:kk]"
+                )
+            try:
+                told[find(one.strip())] = find(other.strip())
+            except ValueError as error:
+                raise InputError(f"method.read_as=[{pair}]: {error}") from None
+        return told.get(language, language)
 
 
 def _check_wordless(name: str, options: MTStackConfig) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdx.artifacts import Step, read_json
 from sdx.config import BackboneConfig, InputError, Precision, TemplateKind
+from sdx.models import adapters
 from sdx.models.assets import packaged_step
 from sdx.models.hub import (
     PYTORCH,
@@ -54,11 +55,17 @@ def check(config: BackboneConfig) -> None:
             )
         if not any((directory / name).is_file() for name in TOKENIZERS):
             raise InputError(f"backbone.path={config.path} has no tokenizer ({', '.join(TOKENIZERS)}); save it there")
+    adapters.check(config.adapters)
 
 
 def backbone_step(config: BackboneConfig) -> Step:
     """Publishes `model/` (config, weights in safetensors, tokenizer) and `source.json`."""
     check(config)
+    return adapters.merged_step(_given_step(config), config.adapters)
+
+
+def _given_step(config: BackboneConfig) -> Step:
+    """The model without adapters."""
     if config.asset:
         return packaged_step("backbone", config.asset, "*.gguf", convert)
     if config.hub_id:

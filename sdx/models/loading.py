@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sdx.ranks import device
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -22,6 +23,18 @@ def straight() -> dict[str, Any]:
     machine's own memory; none where there is no GPU."""
     here = device()
     return {} if here.type == "cpu" else {"device_map": here}
+
+
+def four_bits(dtype: "torch.dtype") -> dict[str, Any]:
+    """Options of `from_pretrained` for weights in 4 bits, nf4 with quantised constants (QLoRA, arXiv 2305.14314), on
+    the device of a `torch.device` context: bitsandbytes lays them out for it."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    quantised = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    return {"quantization_config": quantised, "device_map": {"": torch.get_default_device()}}
 
 
 @contextmanager

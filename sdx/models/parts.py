@@ -22,6 +22,8 @@ class Part:
     path: str | None = None
     packages: Sequence[str] = ()
     """Of an asset, with their versions."""
+    adapters: Sequence[str] = ()
+    """Of an LLM: what is merged into it, as in `BackboneConfig`."""
     prefix: str = ""
     """Of an encoder: what is put before every text."""
 
@@ -30,7 +32,7 @@ class Part:
         """What the step of a backbone or an encoder published."""
         source = read_json(step_dir / "source.json")
         named = {key: source.get(key) for key in ("asset", "hub_id", "revision", "path")}
-        return cls(**named, packages=source.get("packages", ()), prefix=prefix)
+        return cls(**named, packages=source.get("packages", ()), adapters=source.get("adapters", ()), prefix=prefix)
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> "Part":
@@ -63,5 +65,5 @@ def directory(kind: str, part: Part, given: Mapping[str, Path] | None) -> Path:
     if kind == "encoder":
         step = encoder_step(EncoderConfig(kind, asset, hub_id, revision, path))
     else:
-        step = backbone_step(BackboneConfig(kind, asset, hub_id, revision, path))
+        step = backbone_step(BackboneConfig(kind, asset, hub_id, revision, path, list(part.adapters)))
     return Store.shared().realise(step) / "model"

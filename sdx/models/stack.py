@@ -6,7 +6,8 @@
 The LLM reads no tokens of its own, as in the paper, or its start token alone, in place of the encoder's (ours).
 
 The encoder is frozen, the LLM has LoRA adapters. Either part may be left out: without the encoder the LLM reads its own
-tokens, without the LLM the encoder's states are pooled. So the baselines are the same model, less a part.
+tokens, without the LLM the encoder's states are pooled, and the adapters, if there are any, are the encoder's. So the
+baselines are the same model, less a part.
 
 After `import sdx.models.stack` the Auto classes of transformers know all three models. What `save_pretrained` writes is
 what was trained (adapters, bridge, head) and the names of the two models it was trained on.
@@ -39,7 +40,7 @@ from sdx.config import InputError
 from sdx.languages import Language, language
 from sdx.models.encoder import load_encoder
 from sdx.models.encoder_languages import encoder_segments
-from sdx.models.loading import padded, unreported
+from sdx.models.loading import four_bits, padded, unreported
 from sdx.models.parts import Part, directory
 from sdx.models.segments import Segments, llm_segments
 from sdx.models.stack_batches import in_batches
@@ -66,11 +67,14 @@ class StackConfig(PretrainedConfig):  # type: ignore[misc]
     Args:
         encoder, llm: the two models, as `sdx.models.parts.Part`; none where it is left out.
         encoder_size, llm_size: width of their states.
-        lora: rank, alpha and dropout of the adapters on all linear layers of the LLM; none before any training.
+        lora: rank, alpha and dropout of the adapters on all linear layers of the LLM, or of an encoder alone; none
+            before any training.
         bidirectional: the LLM's tokens see those after them, too (LLM2Vec).
         bias: of the bridge's projection.
         start_token: of the LLM, whose embedding it reads in place of a text's first state, that of the encoder's own
             start; none: it reads every state.
+        head_bias: of the head on the vectors.
+        quantised: the LLM's weights are in 4 bits, see `sdx.models.loading.four_bits`.
     """
 
     model_type = "sdx_stack"
@@ -85,12 +89,15 @@ class StackConfig(PretrainedConfig):  # type: ignore[misc]
         bidirectional: bool = False,
         bias: bool = False,
         start_token: int | None = None,
+        head_bias: bool = True,
+        quantised: bool = False,
         **others: Any,
     ) -> None:
         self.encoder, self.llm = encoder and dict(encoder), llm and dict(llm)
         self.encoder_size, self.llm_size = encoder_size, llm_size
         self.lora = lora and dict(lora)
         self.bidirectional, self.bias, self.start_token = bidirectional, bias, start_token
+        self.head_bias, self.quantised = head_bias, quantised
         super().__init__(**others)
 
     @property
@@ -167,7 +174,10 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
             self.encoder = load_encoder(self.directories["encoder"], dtype).requires_grad_(False).eval()
         if config.llm:
             with unreported():  # an untied head is left over
-                self.llm = self.load_llm(dtype).requires_grad_(False)
+                options = {"dtype": dtype, **(four_bits(dtype) if config.quantised else {})}
+                self.llm = self.load_llm(options).requires_grad_(False)
+            if config.quantised:
+                _keep_layout(self.llm)
             if config.bidirectional:
                 _see_both_ways(self.llm)
         if config.encoder:
@@ -175,27 +185,32 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
         if config.lora:
             self.add_lora()
 
-    def load_llm(self, dtype: torch.dtype) -> Any:
+    def load_llm(self, options: Mapping[str, Any]) -> Any:
         """The LLM without its head."""
-        return AutoModel.from_pretrained(self.directories["llm"], dtype=dtype)
+        return AutoModel.from_pretrained(self.directories["llm"], **options)
 
     def add_lora(self) -> None:
-        """Puts adapters on all linear layers of the LLM, in its own dtype; they change nothing yet."""
+        """Puts adapters on all linear layers of what is trained, in its own dtype; they change nothing yet."""
         from peft import LoraConfig
 
-        lora = self.config.lora
-        self.llm.add_adapter(
+        lora, part = self.config.lora, self.encoder if self.llm is None else self.llm
+        part.add_adapter(
             LoraConfig(
                 r=lora["rank"], lora_alpha=lora["alpha"], lora_dropout=lora["dropout"], target_modules="all-linear"
             )
         )
 
     def train(self, mode: bool = True) -> "StackModel":
-        """The frozen encoder stays in eval mode."""
+        """The encoder stays in eval mode where it is frozen."""
         super().train(mode)
-        if self.encoder is not None:
+        if self.encoder is not None and not self.trains_encoder:
             self.encoder.eval()
         return self
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether the adapters are the encoder's."""
+        return self.llm is None and self.config.lora is not None
 
     def states(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, places: Tensor | None = None, **pack: Any
@@ -223,7 +238,7 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
 
         Args: as of `states`.
         """
-        with torch.no_grad():
+        with nullcontext() if self.trains_encoder else torch.no_grad():
             states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         bridged: Tensor = self.bridge(states)
         if self.config.start_token is None:
@@ -375,7 +390,7 @@ class StackForSequenceClassification(StackModel):
         self, config: StackConfig, parts: Mapping[str, Path] | None = None, dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__(config, parts, dtype)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels).to(dtype)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels, bias=config.head_bias).to(dtype)
 
     def forward(  # type: ignore[override]
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None
@@ -398,7 +413,7 @@ class StackForMultipleChoice(StackModel):
         self, config: StackConfig, parts: Mapping[str, Path] | None = None, dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__(config, parts, dtype)
-        self.classifier = nn.Linear(config.hidden_size, 1).to(dtype)
+        self.classifier = nn.Linear(config.hidden_size, 1, bias=config.head_bias).to(dtype)
 
     def forward(  # type: ignore[override]
         self,
@@ -469,6 +484,13 @@ def without_adapters(llm: nn.Module) -> Iterator[None]:
         llm.train(training)
         for module in adapted:
             module._disable_adapters = False
+
+
+def _keep_layout(llm: Any) -> None:
+    """In eval mode, on some CPUs, bitsandbytes lays weights out for a kernel without a backward pass, for good."""
+    for module in llm.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _see_both_ways(llm: Any) -> None:

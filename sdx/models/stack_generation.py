@@ -7,7 +7,7 @@ subjects, in points with 95 % intervals: Thai -2.0 [-7.0, 3.0], Portuguese -5.5 
 and doubled what is read. Without an encoder the LLM reads the text in its own tokens alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -27,8 +27,8 @@ CUE = "\nAnswer:"
 class StackForCausalLM(StackModel):
     """The LLM's own head on its states. It is frozen, and not stored: it is the LLM's."""
 
-    def load_llm(self, dtype: torch.dtype) -> Any:
-        writer = AutoModelForCausalLM.from_pretrained(self.directories["llm"], dtype=dtype)
+    def load_llm(self, options: Mapping[str, Any]) -> Any:
+        writer = AutoModelForCausalLM.from_pretrained(self.directories["llm"], **options)
         self.lm_head = writer.get_output_embeddings().requires_grad_(False)
         writer.generation_config = GenerationConfig()  # its own may have penalties
         self.__dict__["writer"] = writer  # no module of its own: it is `llm` and `lm_head`, and can generate

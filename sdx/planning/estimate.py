@@ -17,7 +17,8 @@ from sdx.data.files import published
 from sdx.languages import language
 from sdx.models.batches import QUESTIONS, RowBytes
 from sdx.planning import history, lengths
-from sdx.planning.benchmarks import BENCHMARKS, LABELLED, UNKNOWN_BENCHMARK
+from sdx.planning.benchmarks import LABELLED
+from sdx.planning.benchmarks import items as benchmark_items
 from sdx.planning.graph import Node
 from sdx.planning.lengths import Rows
 from sdx.planning.mixture import parts_of
@@ -29,7 +30,10 @@ from sdx.reporting.describe import spoken
 ROWS = "rows.jsonl"
 TRAINING = ("train", "stack")
 """Steps that keep no model in memory."""
-TEXTLESS = ("asset", "backbone", "classify", "encoder", "file", "score", "tokens", "train", "translator", "vectors")
+TEXTLESS = (
+    *("adapter", "asset", "backbone", "classify", "encoder", "file", "score", "tokens", "train", "translator"),
+    "vectors",
+)
 """Steps whose files of rows, if they publish any, are not ours or no texts."""
 CONVERSION_S_PER_PARAMETER = 18 / 135e6
 """From packaged weights to a Hugging Face directory, on two cores; measured."""
@@ -265,9 +269,10 @@ class Estimator:
         if "items" in step.inputs:  # translated
             rows, text = self._rows(step.inputs["items"]).count, self._rows(step.inputs["texts"]).of("text")
         else:
-            rows, text = BENCHMARKS.get(step.config.get("task", ""), UNKNOWN_BENCHMARK)
+            flores = spoken(step, self.source) or self.source
+            rows, text = benchmark_items(step.config.get("task", ""), flores)
             rows = min(rows, step.config.get("limit") or rows)
-            text *= lengths.fertility(spoken(step, self.source) or self.source, self.shape.vocab_size)
+            text *= lengths.fertility(flores, self.shape.vocab_size)
         return Estimate(rows, rows * text, {ROWS: Rows(rows, {"segments" if step.name == "read" else "texts": text})})
 
     def _score(self, step: Step) -> Estimate:

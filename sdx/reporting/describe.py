@@ -9,7 +9,7 @@ from sdx.config import Config
 from sdx.languages import codes, language
 from sdx.stacking.systems import TRANSLATE_TEST, is_translated, system
 
-SPEECHLESS = ("backbone", "train", "mix", "translator", "asset", "file", "pairs")
+SPEECHLESS = ("adapter", "backbone", "train", "mix", "translator", "asset", "file", "pairs")
 """Steps that publish no texts, or texts in several languages."""
 
 

@@ -71,6 +71,7 @@ def stack_step(
     max_tokens: int,
     seed: int,
     languages: Sequence[Language],
+    quantised: bool = False,
 ) -> Step:
     """Publishes `model/`, a stack or a part of one, without adapters yet, and `fit.json`, of a stack.
 
@@ -78,8 +79,12 @@ def stack_step(
         texts: publishes English texts as `rows.jsonl`; an LLM alone needs none.
         max_tokens: longest text, as in the alignment.
         languages: which the encoder has to know; whoever else uses the step may ask for others.
+        quantised: the LLM's weights are in 4 bits.
     """
     options: dict[str, Any] = {"bidirectional": bidirectional}
+    quantised = quantised and parts.backbone is not None
+    if quantised:  # the key is that of the time when there was nothing else
+        options["quantised"] = True
     if parts.encoder:
         options |= {"standardise": bridge.standardise, "prefix": parts.prefix, "max_tokens": max_tokens}
     if parts.encoder and parts.backbone:
@@ -90,13 +95,21 @@ def stack_step(
         if parts.encoder:
             for language in languages:  # what only the encoder's files tell, before anything is trained
                 encoder_segments(work.inputs["encoder"] / "model", parts.prefix, language)
-        _fit(work, parts.prefix, bridge, bidirectional, max_tokens, seed)
+        _fit(work, parts.prefix, bridge, bidirectional, quantised, max_tokens, seed)
 
     inputs = {**parts.inputs, **({"texts": texts} if parts.encoder else {})}
     return Step("stack", run, options, inputs, VERSION)
 
 
-def _fit(work: Workspace, prefix: str, bridge: BridgeConfig, bidirectional: bool, max_tokens: int, seed: int) -> None:
+def _fit(
+    work: Workspace,
+    prefix: str,
+    bridge: BridgeConfig,
+    bidirectional: bool,
+    quantised: bool,
+    max_tokens: int,
+    seed: int,
+) -> None:
     import torch
 
     from sdx.models.encoder import hidden_size
@@ -113,6 +126,7 @@ def _fit(work: Workspace, prefix: str, bridge: BridgeConfig, bidirectional: bool
         encoder_size=hidden_size(found["encoder"]) if "encoder" in found else 0,
         llm_size=hidden_size(found["llm"]) if "llm" in found else 0,
         bidirectional=bidirectional,
+        quantised=quantised,
         bias=bridge.bias,
         start_token=_start_token(found, prefix) if bridge.start_token and len(found) == 2 else None,
         dtype="bfloat16",

@@ -15,6 +15,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from sdx.config import TrainConfig
 from sdx.disk import sync
+from sdx.models.loading import straight
 from sdx.models.stack import StackConfig, StackForMultipleChoice, StackForSequenceClassification, StackModel, is_trained
 from sdx.models.stack_generation import StackForCausalLM
 from sdx.ranks import is_main
@@ -33,11 +34,13 @@ class Head:
         labels: of classification; none for multiple choice.
         copied: the directory of a model whose head is taken and stays as it is; none for a new one, which is trained.
         writes: the labels are written by the LLM's own head, which stays as it is.
+        bias: of a new one, and of one that is copied.
     """
 
     labels: tuple[str, ...] = ()
     copied: Path | None = None
     writes: bool = False
+    bias: bool = True
 
     @property
     def model(self) -> type[StackModel]:
@@ -83,8 +86,10 @@ class StackTrainee:
         if self.head and self.head.labels:
             config.id2label = dict(enumerate(self.head.labels))
             config.label2id = {label: number for number, label in enumerate(self.head.labels)}
-        model = kind.from_pretrained(self.start, config=config, parts=self.parts, dtype=dtype)
-        if model.llm is not None and config.lora is None:
+        config.head_bias = self.head is None or self.head.bias
+        device = straight() if config.quantised else {}  # 4 bits are laid out for the device that they are loaded to
+        model = kind.from_pretrained(self.start, config=config, parts=self.parts, dtype=dtype, **device)
+        if self.passes is not Passes.head and config.lora is None:
             config.lora = {"rank": train.lora_rank, "alpha": train.lora_alpha, "dropout": train.lora_dropout}
             model.add_lora()
         if self.head and self.head.copied:
@@ -107,23 +112,19 @@ class StackTrainee:
         return self.bridge_rate if name.startswith(BRIDGE) else 1.0
 
     def cost(self, model: Any) -> Cost:
-        """Of a token: 4 FLOPs a weight of the LLM, which has gradients but its frozen weights none, 2 of what only
-        runs forward: encoder and teacher, each on its own tokens, taken to be as many. Embeddings are left out."""
+        """Of a token: 4 FLOPs a weight of what has adapters, which has gradients but its frozen weights none, 2 of what
+        only runs forward: encoder and teacher, each on its own tokens, taken to be as many. Embeddings are left out."""
         body = {"encoder": 0.0, "llm": 0.0}
         for kind in body:
             if (part := getattr(model, kind)) is not None:
                 embedding = part.get_input_embeddings().weight
-                sizes = (
-                    getattr(weight, "ds_numel", weight.numel())
-                    for weight in part.parameters()
-                    if weight is not embedding
-                )
+                sizes = (_weights(weight) for weight in part.parameters() if weight is not embedding)
                 body[kind] = float(sum(sizes))
         if self.passes is Passes.head:
             return Cost(0.0, 0.0)
         if self.passes is Passes.teacher:  # half of an example's tokens are the teacher's
             return Cost((4 * body["llm"] + 2 * body["llm"] + 2 * body["encoder"]) / 2, 0.0)
-        return Cost(4 * body["llm"] + 2 * body["encoder"], 0.0)
+        return Cost(4 * body["llm"] + (4 if model.trains_encoder else 2) * body["encoder"], 0.0)
 
     def export(self, engine: Any, out: Path) -> None:
         """What was trained, in fp32 as the optimizer has it, and what belongs to it and was not."""
@@ -156,6 +157,12 @@ class StackTrainee:
         shutil.rmtree(out, ignore_errors=True)
         os.replace(partial, out)
         sync(out.parent)
+
+
+def _weights(weight: Any) -> int:
+    """How many there are, of sharded weights in all, of weights in 4 bits two in a byte."""
+    count = int(getattr(weight, "ds_numel", weight.numel()))
+    return 2 * count if weight.dtype is torch.uint8 else count
 
 
 def _gathered(engine: Any, weight: Any) -> Tensor:

@@ -42,6 +42,7 @@ class Recipe:
         max_tokens: longest text; a longer one loses its end.
         trains_bridge: whether the bridge's projection is trained.
         bridge_rate: by what the learning rate is multiplied for the bridge.
+        head_bias: of a head on the vectors.
     """
 
     train: TrainConfig
@@ -50,13 +51,17 @@ class Recipe:
     max_tokens: int
     trains_bridge: bool = True
     bridge_rate: float = 1.0
+    head_bias: bool = True
 
     @property
     def decides(self) -> dict[str, Any]:
         """What of it decides the model, as JSON."""
         from sdx.training.step import deciding
 
-        return {**asdict(self), "train": deciding(self.train, validated=True)}
+        decides = {**asdict(self), "train": deciding(self.train, validated=True)}
+        if self.head_bias:  # the key is that of the time when every head had one
+            del decides["head_bias"]
+        return decides
 
 
 def alignment_step(
@@ -152,7 +157,7 @@ def _learn(
     from sdx.training.reading import Classification, Distillation, Probe
 
     taught = work.inputs["teacher"] / "model" if "teacher" in work.inputs else None
-    head = Head(labels, taught, writes=goal is Goal.generation)
+    head = Head(labels, taught, writes=goal is Goal.generation, bias=recipe.head_bias)
     start = work.inputs["stack"] / "model"
     passes = Passes.head if goal is Goal.probe else Passes.student
     trainee = StackTrainee(start, directories(work), head, recipe.trains_bridge, recipe.bridge_rate, passes)
@@ -208,8 +213,10 @@ def _train(
     residency.release()  # such as the teacher, whose vectors were the last thing to be made
     _check_lengths(work, recipe.max_tokens)
     lengths = [objective.tokens(example) for example in examples]
-    given = recipe.train, _shape(work), lengths, recipe.epochs, recipe.max_steps, bool(validation)
+    given = recipe.train, _shape(work, trainee), lengths, recipe.epochs, recipe.max_steps, bool(validation)
     layout = layout_for(work, config, *given)
+    if layout.zero_stage == 3 and _quantised(work):
+        raise InputError("method.quantised=true: ZeRO-3 does not shard weights in 4 bits; give engine=zero2")
     summary = train(
         trainee=trainee,
         objective=objective,
@@ -252,14 +259,24 @@ def _stage(work: Workspace) -> str:
     return "unaligned" if work.inputs["stack"].parent.name == "stack" else "stack"
 
 
-def _shape(work: Workspace) -> ShapeConfig:
+def _shape(work: Workspace, trainee: "StackTrainee") -> ShapeConfig:
     """As memory is reckoned with: the layers of what is trained on top of both parts' weights, and no logits."""
     from sdx.models.shape import shape_in
+    from sdx.stacking.trainee import Passes
 
     shapes = {part: shape_in(path) or ShapeConfig() for part, path in directories(work).items()}
     weights = sum(shape.parameters for shape in shapes.values())
-    top = shapes.get("llm") or ShapeConfig(hidden_size=1)
+    if "llm" in shapes and _quantised(work):  # a quarter of 2 bytes each, but for the embeddings
+        llm = shapes["llm"]
+        weights -= (llm.parameters - llm.vocab_size * llm.hidden_size) * 3 // 4
+    top = shapes.get("llm", shapes.get("encoder"))
+    if top is None or trainee.passes is Passes.head:
+        top = ShapeConfig(hidden_size=1)
     return replace(top, parameters=weights, vocab_size=0)
+
+
+def _quantised(work: Workspace) -> bool:
+    return bool(read_json(work.inputs["stack"] / "model/config.json").get("quantised"))
 
 
 def _reader(work: Workspace) -> Any:

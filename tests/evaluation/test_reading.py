@@ -221,6 +221,31 @@ def test_without_a_split_for_validation_the_last_rows_are_held_out(files: Path, 
         split(made, tmp_path, validation=30)
 
 
+def test_the_authors_split_of_belebeles_training_set(files: Path, tmp_path: Path) -> None:
+    dev = [{**row, "question": f"Chosen by {n}?"} for n, row in enumerate(assembled_rows(4))]
+    given = f"task.belebele_mc.validation.path='{jsonl(tmp_path / 'dev.jsonl', dev)}'"
+    train, validation, _ = split(read_task(tmp_path, files, "belebele_mc", given), tmp_path)
+    assert len(train) == 20
+    assert {row["segments"][1] for row in validation} == {f"Chosen by {n}?" for n in range(4)}
+    held_out = read_task(tmp_path, files, "belebele_mc").split_description["validation"]
+    assert held_out == {"columns": {}, "half": 0, "file": None}  # the key is that of the time when there was no split
+
+
+def test_the_authors_files_of_americas_nli(files: Path, tmp_path: Path) -> None:
+    """As the comment of conf/task/americas_nli.yaml gives them."""
+    words = ("entailment", "neutral", "contradiction")
+    for code in ("aym", "gn", "quy"):
+        lines = [f"{code}\tpremise {n} {code}\thypothesis {n}\t{words[n % 3]}\n" for n in range(6)]
+        (tmp_path / f"{code}.tsv").write_text("".join(lines), encoding="utf-8")
+    columns = "task.americas_nli.test.columns={premise: '1', hypothesis: '2', label: '3'}"
+    labels = f"task.americas_nli.test.labels=[{','.join(words)}]"
+    path = f"task.americas_nli.test.path='{tmp_path}/{{language}}.tsv'"
+    made = read_task(tmp_path, files, "americas_nli", path, columns, labels)
+    items = {row["id"]: row for row in read(made, tmp_path, "gn")}
+    assert items["2"]["segments"] == ["premise 1 gn", "hypothesis 1"]
+    assert [items[str(n + 1)]["label"] for n in range(6)] == [0, 1, 2, 0, 1, 2]
+
+
 def test_the_key_follows_what_decides_the_rows(files: Path, tmp_path: Path) -> None:
     made = read_task(tmp_path, files, "xnli")
     step = training_step(made, EN, 0, 4)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import Store, read_json, read_rows
+from sdx.artifacts import Step, Store, read_json, read_rows
 from sdx.config import InputError
 from sdx.planning.show import show
 from sdx.run import prepare
@@ -35,6 +35,7 @@ SMALL = (
     "method.alignment.batch_size=8",
     "scale.epochs=1",
     "train.batch_size=16",
+    "train.optimizer=adamw",
     "train.validations=1",
     "engine.precision=fp32",
     "engine.compile=false",
@@ -119,7 +120,7 @@ def test_every_system_is_scored_in_every_language(sweep: tuple[dict[str, Path], 
             f"stack, {goal}",
             f"without alignment, {goal}",
             "LLM alone, classification",
-            "encoder alone, probe",
+            "encoder alone, classification",
         }
         assert ("classify", "xnli, translate-test", "th") in what
         report = (cell / "report.md").read_text()
@@ -130,9 +131,9 @@ def test_every_system_is_scored_in_every_language(sweep: tuple[dict[str, Path], 
 def test_two_ways_to_learn_the_task_share_everything_else(place: Place, sweep: tuple[dict[str, Path], str]):
     cells, printed = sweep
     goals = Counter(manifest["config"]["goal"] for manifest in place.made("train"))
-    # Distillation and labels of the stack with and without alignment, and the teacher.
-    assert goals == {"alignment": 1, "distillation": 2, "classification": 3, "probe": 1}
-    for name, count in (("texts", 1), ("tokens", 1), ("training", 1), ("stack", 3), ("vectors", 2), ("translate", 2)):
+    # Distillation and labels of the stack with and without alignment, the teacher, and the encoder alone.
+    assert goals == {"alignment": 1, "distillation": 2, "classification": 4}
+    for name, count in (("texts", 1), ("tokens", 1), ("training", 1), ("stack", 3), ("vectors", 1), ("translate", 2)):
         assert len(place.made(name)) == count, name
     assert "next     python -m sdx method=mt_stack method.learning=direct task=xnli encoder=path" in printed
     [comparison] = (place.path / "runs").glob("*.md")
@@ -158,6 +159,7 @@ def test_a_saved_stack_loads_as_a_classifier_and_reads_any_language(sweep: tuple
     model = AutoModelForSequenceClassification.from_pretrained(cells["direct"] / "model")
     assert isinstance(model, sdx.models.stack.StackForSequenceClassification)
     assert model.config.id2label == {0: "True", 1: "Neither", 2: "False"}
+    assert model.classifier.bias is None
     pair = ("test premise 0 th", "hypothesis 0 th")
     one, other = (model.encode([pair], lang=code) for code in ("th", "de"))
     assert one.shape == (1, 64)
@@ -169,7 +171,8 @@ def test_labels_are_written_behind_what_the_encoder_read(place: Place):
 
     import sdx.models.stack_generation
 
-    [cell], _ = place.sdx("xnli", *XNLI, "method.learning=generation")
+    causal = ("method.bidirectional=false", "method.encoder_baseline=probe")
+    [cell], _ = place.sdx("xnli", *XNLI, "method.learning=generation", *causal)
     results = read_json(cell / "results.json")
     found = {(score["system"], score["language"]) for score in results["scores"]}
     assert found == {(system, code) for system in SYSTEMS for code in ("en", "de", "th")} - {("translate-test", "en")}
@@ -248,7 +251,7 @@ def test_the_papers_sizes_are_planned(task: str, hours: tuple[int, int], tmp_pat
 def test_choices_are_not_written(tmp_path: Path):
     read_files(tmp_path)
     own = f"task.belebele_mc.train.path={tmp_path / 'assembled.jsonl'}"
-    config = composed("+experiments=mt_llm_belebele", own, "method.learning=generation")
+    config = composed("+experiments=mt_llm_belebele", own, "method.learning=generation", "method.bidirectional=false")
     with pytest.raises(InputError, match=r"task=belebele_mc has none; give method\.learning=direct"):
         prepare(config, tmp_path / "run", Tracker(config, tmp_path))
 
@@ -262,6 +265,63 @@ def test_cells_with_other_seeds_share_the_papers_alignment(tmp_path: Path):
     assert len(one["train"] & other_task["train"]) == 1
     own = (steps(tmp_path, "method=mt_stack", f"seed={seed}", "lang=th") for seed in (1, 2))
     assert not set.intersection(*(found["train"] for found in own))
+
+
+def test_a_language_that_is_read_as_another(tmp_path: Path):
+    read_files(tmp_path)
+    given = ("task=kardes_nlu", f"task.kardes_nlu.test.path='{tmp_path}/kardes/{{language}}.jsonl'", "lang=[ug,uz]")
+    found: list[set[tuple[str, str]]] = []
+    for overrides in ((), ("method.read_as=[]",)):
+        config = composed("+experiments=mt_llm_xnli", *given, *overrides)
+        ends = prepare(config, tmp_path / "run", Tracker(config, tmp_path)).steps
+        answers = [step for step in ends if step.name == "classify"]
+        found.append({(step.config["language"], _asked(step)) for step in answers})
+        translated = {step.inputs["items"].inputs["texts"].config["source"] for step in answers if is_translated(step)}
+        assert translated == {"uzn_Latn", "uig_Arab" if overrides else "kaz_Cyrl"}
+    as_kazakh, as_itself = found
+    assert as_kazakh - as_itself == {("kaz_Cyrl", "uig_Arab")}
+    assert as_itself - as_kazakh == {("uig_Arab", "uig_Arab")}
+
+
+def test_an_llm_in_four_bits_needs_its_package_and_whole_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    four_bits = ("+experiments=mt_llm_xnli", "method.quantised=true")
+    for overrides in (["engine=zero3"], ["engine=zero3_offload"]):
+        config = composed(*four_bits, *overrides)
+        with pytest.raises(
+            InputError, match=r"engine\.zero_stage=3 does not shard weights in 4 bits; give engine=zero2"
+        ):
+            prepare(config, tmp_path / "run", Tracker(config, tmp_path))
+    plain, quantised = steps(tmp_path, four_bits[0]), steps(tmp_path, *four_bits)
+    assert len(plain["train"] & quantised["train"]) == 1  # the encoder alone
+    assert plain["tokens"] == quantised["tokens"]
+    monkeypatch.setattr("sdx.methods.mt_stack.find_spec", lambda name: None)
+    with pytest.raises(
+        InputError, match=r"method\.quantised=true needs bitsandbytes; install it with pip install 'sdx"
+    ):
+        steps(tmp_path, *four_bits, "train.optimizer=adamw")
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("uz:klingon", r'method\.read_as=\[uz:klingon\]: language "klingon" is not in the table'),
+        ("uz", r"method\.read_as=\[uz\] is no pair of languages; give two with a colon"),
+    ],
+)
+def test_no_pair_of_languages_to_read_one_as_another(tmp_path: Path, pair: str, message: str):
+    config = composed("method=mt_stack", f"method.read_as=[{pair}]")
+    with pytest.raises(InputError, match=message):
+        prepare(config, tmp_path / "run", Tracker(config, tmp_path))
+
+
+def _asked(step: Step) -> str:
+    """The language of the items, before any translation."""
+    items = step.inputs["items"].inputs.get("items", step.inputs["items"])
+    return str(items.config["language"])
+
+
+def is_translated(step: Step) -> bool:
+    return "texts" in step.inputs["items"].inputs
 
 
 @pytest.mark.parametrize(

@@ -47,3 +47,14 @@ def test_a_local_model_is_named_by_its_path(config, store):
     assert found(config, store, step("backbone", {"files": []})) == [
         Source("backbone", "/models/mine", None, "on this machine")
     ]
+
+
+def test_adapters_are_sources_of_their_own_beside_what_they_are_merged_into(config, store, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    config.backbone.adapters = ["c/d@" + "1" * 40]
+    inputs = {"base": backbone(), "adapter_1": step("adapter", {"hub_id": "c/d", "revision": "1" * 40})}
+    merged = step("backbone", {"adapters": 1}, inputs)
+    assert [(source.name, source.origin, source.state) for source in found(config, store, merged)] == [
+        ("backbone", "hub meta-llama/Llama-2-7b-hf @ 00000000", "to download"),
+        ("adapter", "hub c/d @ 11111111", "to download"),
+    ]

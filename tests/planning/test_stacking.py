@@ -111,6 +111,10 @@ def test_a_task_is_read_by_the_parts_that_a_step_has(config, estimates):
     assert [one.shape.parameters for one in found[teacher.key].work.also] == [config.backbone.shape.parameters]
     assert BODY in [one.shape.parameters for one in found[taught.key].work.also]
     assert found[vectors.key].work.read == pytest.approx(1100 * each)
+    adapted = learn("classification", alone, rows, parts("encoder"))
+    work = estimates(adapted)[adapted.key].work
+    assert (work.shape.parameters, work.trained) == (BODY, pytest.approx(2 * 1000 * cut(40, 100)))
+    assert [one.shape.parameters for one in work.also] == [BODY]  # the validation
     assert found[probe.key].work.trained == 0
     assert 0 < found[probe.key].work.seconds < 1
 

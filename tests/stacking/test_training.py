@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMultipleChoice, AutoModelForSequenceClassification
 
-from sdx.artifacts import Step, Store, read_json, read_rows
+from sdx.artifacts import Step, Store, read_json, read_rows, write_json
 from sdx.config import Config, EngineConfig, MethodConfig, Precision, TrackingConfig, TrainConfig
 from sdx.languages import language
 from sdx.models import residency
@@ -33,7 +34,7 @@ from sdx.tracking import Tracker
 from sdx.training.probe import asking
 from sdx.training.reading import Alignment, Classification, Reader, Text
 from tests.stacking.given import labelled, parts_of, rows_step, texts_step
-from tests.tiny_stack import tiny_stack
+from tests.tiny_stack import RANK, tiny_stack
 from tests.training.harness import fit
 from tests.training.killable import Processes, train
 from tests.training.test_loop import assert_close, grad_norms, losses
@@ -54,6 +55,8 @@ Weights = dict[str, torch.Tensor]
 class Study:
     """The steps of MT-encoder stacking on eight sentences and eight questions, two optimizer steps in each."""
 
+    head_bias, quantised = True, False
+
     def __init__(self, folder: Path, encoder_dir: Path, llm_dir: Path, choices: int = 0) -> None:
         self.store, self.llm_dir = Store(folder / "cache"), llm_dir
         self.parts = parts_of(encoder_dir, llm_dir)
@@ -69,7 +72,7 @@ class Study:
         self.first = self.bare(self.parts)
 
     def bare(self, parts: Any) -> Step:
-        return stack_step(parts, texts_step(), BridgeConfig(), False, 64, 0, [EN])
+        return stack_step(parts, texts_step(), BridgeConfig(), False, 64, 0, [EN], self.quantised)
 
     def aligned(self, words: bool = True) -> Step:
         tokens = tokens_step(self.parts, texts_step(), 64)
@@ -87,7 +90,8 @@ class Study:
         return vectors_step(model, parts, self.questions, EN, 64)
 
     def recipe(self, trains_bridge: bool = True) -> Recipe:
-        return Recipe(self.train, epochs=1, max_steps=0, max_tokens=64, trains_bridge=trains_bridge)
+        more = {"trains_bridge": trains_bridge, "head_bias": self.head_bias}
+        return Recipe(self.train, epochs=1, max_steps=0, max_tokens=64, **more)
 
     def weights(self, step: Step) -> Weights:
         return load_file(self.store.realise(step) / SAVED)
@@ -143,12 +147,14 @@ def assert_changed(study: Study, step: Step, whole: dict[str, Weights], expected
     assert stored.keys() >= found
     assert all(torch.equal(tensor, after[name]) for name, tensor in stored.items())
     inputs = {name: study.store.realise(given) / "model" for name, given in parts.inputs.items()}
+    bases: dict[str, Any] = {}
     if parts.encoder:
-        for name, tensor in load_encoder(inputs["encoder"], torch.float32).state_dict().items():
-            assert torch.equal(after[f"encoder.{name}"], tensor)
+        bases["encoder"] = load_encoder(inputs["encoder"], torch.float32)
     if parts.backbone:
-        for name, tensor in AutoModel.from_pretrained(inputs["backbone"]).state_dict().items():
-            own = f"llm.{name}"
+        bases["llm"] = AutoModel.from_pretrained(inputs["backbone"])
+    for part, base in bases.items():
+        for name, tensor in base.state_dict().items():
+            own = f"{part}.{name}"
             layer, _, kind = own.rpartition(".")
             assert torch.equal(after[own if own in after else f"{layer}.base_layer.{kind}"], tensor)
 
@@ -234,6 +240,93 @@ def test_a_probe_trains_the_head_alone(
     assert study.weights(step).keys() == {"bridge.mean", "bridge.std", "classifier.weight", "classifier.bias"}
 
 
+@pytest.mark.parametrize("choices", [0, 3])
+def test_an_encoder_alone_is_trained_with_adapters(
+    tmp_path: Path, encoder_dir: Path, llm_dir: Path, whole: dict[str, Weights], choices: int
+):
+    study = Study(tmp_path, encoder_dir, llm_dir, choices)
+    step = study.learnt(study.bare(study.reader), study.reader, Goal.classification)
+    assert_changed(study, step, whole, {"classifier", "classifier.bias", "lora_A", "lora_B"}, study.reader)
+    adapters = {name for name in study.weights(step) if ".lora_" in name}
+    assert adapters
+    assert all(name.startswith("encoder.") for name in adapters)
+    answers = answers_step(step, study.reader, rows_step(rows=labelled(choices)), EN, 64, "label")
+    log_probs = [row["log_probs"] for row in read_rows(study.store.realise(answers) / "rows.jsonl")]
+    kind = AutoModelForMultipleChoice if choices else AutoModelForSequenceClassification
+    model = kind.from_pretrained(study.store.realise(step) / "model", parts={"encoder": encoder_dir})
+    assert {name: tensor for name, tensor in model.state_dict().items() if name in adapters}.keys() == adapters
+    plain = kind.from_pretrained(
+        study.store.realise(study.bare(study.reader)) / "model", parts={"encoder": encoder_dir}
+    )
+    text = [row["segments"] for row in labelled()]
+    assert not torch.allclose(model.encode(text, "en"), plain.encode(text, "en"), atol=1e-3)
+    assert len(log_probs) == 8
+
+
+def test_heads_without_a_bias(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
+    study = Study(tmp_path, encoder_dir, llm_dir)
+    with_bias = study.teacher().key
+    study.head_bias = False
+    teacher = study.teacher()
+    assert teacher.key != with_bias
+    more = {"teacher": teacher, "vectors": study.vectors(teacher, study.llm)}
+    step = study.learnt(study.first, study.parts, Goal.distillation, **more)
+    theirs, ours = study.weights(teacher), study.weights(step)
+    assert "classifier.bias" not in theirs.keys() | ours.keys()
+    assert torch.equal(ours["classifier.weight"], theirs["classifier.weight"])
+    parts = {"encoder": encoder_dir, "llm": llm_dir}
+    model = AutoModelForSequenceClassification.from_pretrained(study.store.realise(step) / "model", parts=parts)
+    assert model.classifier.bias is None
+
+
+def test_an_llm_in_four_bits(tmp_path: Path, encoder_dir: Path, llm_dir: Path, whole: dict[str, Weights]):
+    from bitsandbytes.nn import Linear4bit
+
+    study = Study(tmp_path, encoder_dir, llm_dir)
+    plain, alone = study.teacher().key, study.bare(study.reader).key
+    study.quantised = True
+    study.first, teacher = study.bare(study.parts), study.teacher()
+    assert study.bare(study.reader).key == alone
+    assert teacher.key != plain
+    step = study.learnt(
+        study.aligned(), study.parts, Goal.distillation, teacher=teacher, vectors=study.vectors(teacher, study.llm)
+    )
+    study.store.realise(step)
+    assert kinds(changed(whole)) == {"lora_A", "lora_B"}
+    assert {tensor.dtype for tensor in study.weights(step).values()} == {torch.float32}
+    parts = {"encoder": encoder_dir, "llm": llm_dir}
+    model = AutoModelForSequenceClassification.from_pretrained(study.store.realise(step) / "model", parts=parts)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    weight = next(weight for name, weight in model.named_parameters() if "layers.0" in name and "lora_B" in name)
+    gradients = []
+    for _ in range(2):  # the second time after a pass in eval mode
+        model.train().zero_grad()
+        weight.requires_grad_()
+        model.states(ids).square().sum().backward()
+        gradients.append(weight.grad.clone())
+        model.eval()
+        with torch.no_grad():
+            model.states(ids)
+    assert gradients[0].abs().sum() > 0
+    torch.testing.assert_close(*gradients)
+    bases = [module.base_layer for name, module in model.llm.named_modules() if hasattr(module, "base_layer")]
+    assert len(bases) == 14
+    assert all(isinstance(base, Linear4bit) and base.weight.quant_state.quant_type == "nf4" for base in bases)
+    answers = answers_step(step, study.parts, rows_step(rows=labelled()), EN, 64, "label")
+    assert len(read_rows(study.store.realise(answers) / "rows.jsonl")) == 8
+    trainee = StackTrainee(study.store.realise(step) / "model", parts, Head(LABELS), False, 1.0)
+    exact = Study(tmp_path, encoder_dir, llm_dir)
+    theirs = StackTrainee(exact.store.realise(exact.first) / "model", parts, Head(LABELS), False, 1.0)
+    rank = TrainConfig(lora_rank=4)
+    costs = [its.cost(its.load(torch.float32, rank)) for its in (trainee, theirs)]
+    assert costs[0] == costs[1]
+
+
+def test_a_recipe_without_new_options_has_the_key_of_old_ones(study: Study):
+    assert "head_bias" not in study.recipe().decides
+    assert replace(study.recipe(), head_bias=False).decides["head_bias"] is False
+
+
 def test_multiple_choice_is_distilled_by_choice(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
     study = Study(tmp_path, encoder_dir, llm_dir, choices=3)
     teacher = study.teacher()
@@ -295,6 +388,10 @@ def case(start: Path, encoder_dir: Path, llm_dir: Path, goal: str) -> dict[str, 
     """What `fit` takes for a stack in `start`."""
     parts = {"encoder": encoder_dir, "llm": llm_dir}
     reader = Reader(True, True, 1, 3)
+    if goal == "encoder":
+        trainee = Noted(start / "encoder", {"encoder": start / "calm"}, Head(LABELS), False, 1.0)
+        objective = Classification(replace(reader, llm=False))
+        return {"trainee": trainee, "objective": objective, "rows": classified(questions()), **OPTIONS}
     if goal == "alignment":
         trainee = Noted(start, parts, None, True, 2.0, Passes.teacher)
         return {"trainee": trainee, "objective": Alignment(reader, (0.5, 2.0), True), "rows": questions(), **OPTIONS}
@@ -302,7 +399,7 @@ def case(start: Path, encoder_dir: Path, llm_dir: Path, goal: str) -> dict[str, 
     return {"trainee": trainee, "objective": Classification(reader), "rows": classified(questions()), **OPTIONS}
 
 
-GOALS = ("alignment", "classification")
+GOALS = ("alignment", "classification", "encoder")
 
 
 def on_two_ranks(start: Path, encoder_dir: Path, llm_dir: Path, out: Path) -> None:
@@ -316,6 +413,10 @@ def on_two_ranks(start: Path, encoder_dir: Path, llm_dir: Path, out: Path) -> No
 def start(tmp_path_factory: pytest.TempPathFactory, encoder_dir: Path, llm_dir: Path) -> Path:
     folder = tmp_path_factory.mktemp("start")
     tiny_stack(encoder_dir, llm_dir, start_token=5).save_pretrained(folder)
+    tiny_stack(encoder_dir, None, lora=RANK).save_pretrained(folder / "encoder")
+    calm = shutil.copytree(encoder_dir, folder / "calm")  # no dropout of its own
+    config = read_json(calm / "config.json")
+    write_json(calm / "config.json", config | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
     return folder
 
 
@@ -341,9 +442,10 @@ def test_two_ranks_at_every_stage_equal_one(two_ranks: Path, one_rank: Path, sta
     many, one = two_ranks / f"{goal}{stage}", one_rank / goal
     assert losses(many) == pytest.approx(losses(one), rel=1e-5)
     assert grad_norms(many) == pytest.approx(grad_norms(one), rel=1e-4)
-    ours, theirs, begun = (load_file(path) for path in (many / SAVED, one / SAVED, start / "model.safetensors"))
+    first = start / ("encoder/model.safetensors" if goal == "encoder" else "model.safetensors")
+    ours, theirs, begun = (load_file(path) for path in (many / SAVED, one / SAVED, first))
     assert_close(ours, theirs, 2e-5)
-    assert {name for name in begun if torch.equal(ours[name], begun[name])} == BUFFERS
+    assert {name for name in begun if torch.equal(ours[name], begun[name])} == BUFFERS & begun.keys()
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -365,7 +467,8 @@ def test_bf16_at_stage_2(one_rank: Path, start: Path, encoder_dir: Path, llm_dir
     options = case(start, encoder_dir, llm_dir, goal)
     fit(llm_dir, tmp_path, zero_stage=2, precision=Precision.bf16, activation_checkpointing=True, **options)
     assert losses(tmp_path) == pytest.approx(losses(one_rank / goal), rel=0.05)
-    begun, ours = load_file(start / "model.safetensors"), load_file(tmp_path / SAVED)
+    first = start / ("encoder/model.safetensors" if goal == "encoder" else "model.safetensors")
+    begun, ours = load_file(first), load_file(tmp_path / SAVED)
     assert {tensor.dtype for tensor in ours.values()} == {torch.float32}
     assert all(tensor.isfinite().all() for tensor in ours.values())
     assert {name for name in begun if torch.equal(ours[name], begun[name])} <= BUFFERS
