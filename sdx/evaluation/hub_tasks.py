@@ -159,7 +159,7 @@ class Flores(HubGenerativeTask):
 
     def _sentences(self, directory: Path, language: Language) -> dict[str, str]:
         sentences: dict[str, str] = {}
-        for number, (place, record) in enumerate(self.records(directory, self.columns, language), 1):
+        for number, (place, record) in enumerate(self.records(directory, ("id", *self.columns), language), 1):
             id_ = str(record.get("id", number))
             if id_ in sentences:
                 raise InputError(f"{place} has the id {id_} again; give a file of one language and one split")
