@@ -194,8 +194,9 @@ def refused(found: Sequence[Refusal]) -> InputError:
     first, *others = found
     if not others:
         return InputError(first.message)
-    named = ", ".join(dict.fromkeys(f"{one.source.where} ({one.state.value})" for one in others[:NAMED_SOURCES]))
-    more = f" and {len(others) - NAMED_SOURCES} more" if len(others) > NAMED_SOURCES else ""
+    told = [f"{one.source.where} ({one.state.value})" for one in others if one.state is not State.silent]
+    named = ", ".join(told[:NAMED_SOURCES]) or "others"
+    more = f": {len(others)} in all" if len(others) > len(told[:NAMED_SOURCES]) else ""
     return InputError(f"{first.message}. So with {named}{more}")
 
 

@@ -121,7 +121,7 @@ def test_all_are_asked_for_and_told_of_together(hub: MockHub):
     message = str(refused(found))
     assert message.startswith(found[0].message)
     assert "1.jsonl (gated)" in message
-    assert "and 17 more" in message
+    assert ": 20 in all" in message
     assert len(message) < 900
 
 
