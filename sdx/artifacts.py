@@ -19,12 +19,15 @@ from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdx import __version__, events, locks
 from sdx.config import InputError
 from sdx.preemption import finishing
 from sdx.ranks import is_main
+
+if TYPE_CHECKING:
+    from sdx.hub_source import HubSource
 
 log = getLogger("sdx")
 
@@ -60,6 +63,8 @@ class Step:
         inputs: steps whose outputs `run` reads.
         version: of the code of `run`; raise it when the same config must give another output.
         collective: every rank runs it (training); otherwise rank 0 does and the others wait.
+        hub: what `run` fetches from the hub; in no key.
+        path: the user's file that `run` copies; in no key.
     """
 
     name: str
@@ -68,6 +73,8 @@ class Step:
     inputs: Mapping[str, "Step"] = field(default_factory=dict)
     version: int = 1
     collective: bool = False
+    hub: "HubSource | None" = None
+    path: Path | None = None
 
     @property
     def identity(self) -> dict[str, Any]:

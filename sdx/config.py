@@ -155,7 +155,7 @@ class TextConfig:
     asset: str | None = None
     """Packaged texts, see `sdx.models.assets`."""
     path: str | None = None
-    """File: .jsonl, .json or .parquet, the first two also with .gz."""
+    """File: .jsonl, .json, .csv or .tsv, each also with .gz, or .parquet."""
     hub_id: str | None = None
     """Dataset on the Hugging Face hub, read from its beginning as far as needed; needs `revision`."""
     revision: str | None = None
@@ -224,7 +224,7 @@ class CorpusConfig:
     language: str | None = None
     """The language it is written in, any code of languages.csv; none takes `lang.source` for granted."""
     path: str | None = None
-    """File: .jsonl, .json or .parquet, the first two also with .gz. `{language}` stands for the source's code."""
+    """File: .jsonl, .json, .csv or .tsv, each also with .gz, or .parquet; `{language}` stands for the source's code."""
     hub_id: str | None = None
     """Dataset on the Hugging Face hub; needs `revision` and `file`."""
     revision: str | None = None
@@ -259,8 +259,8 @@ class ParallelConfig:
     asset: str | None = None
     """Packaged data, see `sdx.models.assets`."""
     path: str | None = None
-    """File: .tsv, .jsonl, .json or .parquet, all but the last also with .gz; or the two files of a Moses corpus, of
-    which `{language}` is the end that differs. `{source}`, `{target}` and `{pair}` stand for codes."""
+    """File: .tsv, .csv, .jsonl, .json or .parquet, all but the last also with .gz; or the two files of a Moses corpus,
+    of which `{language}` is the end that differs. `{source}`, `{target}` and `{pair}` stand for codes."""
     hub_id: str | None = None
     """Dataset on the Hugging Face hub; needs `revision` and `file`."""
     revision: str | None = None

@@ -18,8 +18,10 @@ from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.tasks import Task
 from sdx.events import watched
 from sdx.failure import Failure
+from sdx.hub_source import refusals, refused
 from sdx.methods.base import Cell, Method
 from sdx.models import backbone, residency
+from sdx.planning.reading import check_files, first
 from sdx.planning.show import show
 from sdx.preemption import listening
 from sdx.ranks import is_main
@@ -34,11 +36,6 @@ log = getLogger("sdx")
 
 FREE = "free some or give another directory; what is finished stays, and the same command goes on from there"
 
-SOURCES = (
-    *("file", "asset", "corpus", "training", "texts", "parallel", "dictionary"),
-    *("backbone", "adapter", "encoder", "translator"),
-)
-"""Steps that bring something from outside."""
 ON_MODELS = ("score", "train", "stack", "vectors", "classify")
 """Steps that train or score a model; what needs none of them is data."""
 TRAINING = ("train", "stack")
@@ -91,7 +88,9 @@ def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
         if is_main():
             _say(work.skipped)
             store = _store(config)
-            show(config, store, work.ordered(store))
+            steps = work.ordered(store)
+            check_files(store, steps)
+            show(config, store, steps)
         return
     failure = failure or Failure(run_dir)
     with listening(), StateFile(run_dir, failure) as state, Tracker(config, run_dir) as tracker, watched(tracker):
@@ -125,7 +124,10 @@ def _run(config: Config, run_dir: Path, state: StateFile, tracker: Tracker) -> N
     preparing = config.stages is Stages.prepare
     steps = work.ordered(store)
     steps = _data(steps) if preparing else steps
-    steps = [*_sources(store, steps), *steps]
+    outside = first(store, steps)
+    if is_main() and (found := refusals(step.hub for step in outside if step.hub)):
+        raise refused(found)
+    steps = [*outside, *steps]
     state.expect(len(steps))
     for step in steps:
         _realise(step, store)
@@ -175,11 +177,6 @@ def _data(steps: Sequence[Step]) -> list[Step]:
     for step in steps:
         visit(step)
     return list(found.values())
-
-
-def _sources(store: Store, steps: Sequence[Step]) -> list[Step]:
-    """Files, packages, corpora and models that steps still to do are made from: what is wrong with them shows first."""
-    return [step for step in store.needed(steps).values() if step.name in SOURCES and not store.cached(step)]
 
 
 def typed(cfg: DictConfig) -> Config:

@@ -1,11 +1,14 @@
 """What every test leaves as it found it."""
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from sdx.models import residency
+
+os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there: no test asks the real hub
 
 
 @pytest.fixture(autouse=True)

@@ -125,7 +125,7 @@ AT_ONCE = {
     "scale.epochs=0": ["scale.epochs=0"],
     "scale.parallel_rows=-1": ["scale.parallel_rows=-1", "0 or more"],
     "corpus.path=/nowhere.jsonl": ["corpus.path=/nowhere.jsonl", "no such file"],
-    "corpus.path=table.csv": ["corpus.path=table.csv", ".jsonl"],
+    "corpus.path=table.xlsx": ["corpus.path=table.xlsx", ".csv"],
     "corpus=alpaca corpus.revision=main": ["corpus.revision=main", "40 hexadecimal digits"],
     "corpus=file": ["corpus.path"],
     "parallel=file parallel.path=/nowhere.tsv": ["parallel.path=/nowhere.tsv", "no such file"],

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
 from hashlib import sha256
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from sdx.artifacts import Step, Workspace, write_rows
 from sdx.config import CorpusColumns, CorpusConfig, InputError, ScaleConfig
 from sdx.data.files import check_source, column, column_names, file_step, published, read_records, source_name
 from sdx.languages import Language, language
+
+log = getLogger("sdx")
 
 SEED_CORPUS = Path(__file__).with_name("seed_instructions.jsonl")
 SEED_COLUMNS = CorpusColumns(id="id")
@@ -53,7 +56,7 @@ def corpus_step(config: CorpusConfig, scale: ScaleConfig, source: Language) -> S
     path = config.path if given else str(SEED_CORPUS)
     placeholders = {"language": source.code}
     file = file_step("corpus", path, config.hub_id, config.revision, config.file, placeholders)
-    where = source_name("corpus", path, config.hub_id, config.file).replace("{language}", source.code)
+    where = source_name("corpus", path, config.hub_id, config.file, placeholders)
     named = {"instruction": columns.instruction, "input": columns.input, "answer": columns.answer, "id": columns.id}
     sizes = {"corpus_rows": scale.corpus_rows, "heldout_rows": scale.heldout_rows}
     return Step(
@@ -69,6 +72,8 @@ def _run(workspace: Workspace, columns: CorpusColumns, where: str, scale: ScaleC
     left_out: Counter[str] = Counter()
     rows = read_corpus(published(workspace.inputs["file"]), columns, where, left_out)
     train, heldout = split(rows, scale)
+    if len(train) < scale.corpus_rows:
+        log.warning("%-12s %s has %d, fewer than scale.corpus_rows=%d", "corpus", where, len(train), scale.corpus_rows)
     write_rows(workspace.dir / "train.jsonl", train)
     write_rows(workspace.dir / "heldout.jsonl", heldout)
     workspace.counts.update(train=len(train), heldout=len(heldout), **left_out)
@@ -107,7 +112,8 @@ def read_corpus(
     count = dropped = repeated = 0
     seen: set[str] = set()
     record: Mapping[str, Any] = {}
-    for place, record in read_records(path, where):
+    named = [columns.instruction, columns.answer, *optional.values()]
+    for place, record in read_records(path, where, named):
         count += 1
         instruction = _text(record, "instruction", columns.instruction, place)
         answer = _text(record, "answer", columns.answer, place)

@@ -11,7 +11,7 @@ from pathlib import Path
 from sdx.artifacts import Step, Workspace, read_rows, write_rows
 from sdx.config import DictionaryConfig, InputError
 from sdx.data.dictionary_formats import Pairs, dictionary_rows, read_cldr, read_freedict, read_muse
-from sdx.data.files import check_each, fill
+from sdx.data.files import check_each, check_file, fill
 from sdx.data.word_pairs import word_pairs
 from sdx.languages import Language
 from sdx.models.assets import FREEDICT, asset_step
@@ -105,8 +105,7 @@ def _user_file(template: str, source: Language, target: Language) -> tuple[Path,
     """(path, how messages name it)."""
     name = fill("dictionary.path", template, {"source": source.code, "target": target.code})
     path = Path(name).expanduser().absolute()
-    if not path.is_file():
-        raise InputError(f"dictionary.path={name}: there is no such file; give a file of words and translations")
+    check_file(f"dictionary.path={name}", path)
     return path, f"dictionary.path={path}"
 
 

@@ -5,26 +5,30 @@ A record is a dict of columns. Whatever is wrong with a file is an `InputError` 
 
 import gzip
 import json
+import math
 import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from sdx.artifacts import MANIFEST, Step, Workspace
 from sdx.config import InputError
+from sdx.data.tables import read_csv, read_tsv
+from sdx.hub_source import HubFile, check_hub_id, explained, refusals, refused
 from sdx.languages import Language
 from sdx.models.packages import sha256_of
 
-READABLE = re.compile(r"\.((jsonl|json|tsv)(\.gz)?|parquet)$", re.IGNORECASE)
+READABLE = re.compile(r"\.((jsonl|json|csv|tsv)(\.gz)?|parquet)$", re.IGNORECASE)
+ENDINGS = ".jsonl, .json, .csv, .tsv (each also with .gz) or .parquet"
 MOSES = ".{language}"
 """End of the path of a Moses corpus, two files of plain lines."""
 BOM = b"\xef\xbb\xbf"
 COMMIT = re.compile("[0-9a-f]{40}")
-HUB_TIMEOUT_S = 10
+DAMAGED = "the file was not written to its end, or is no text; copy or make it again"
 PARQUET_ROWS = 1000
 """Rows in memory at once."""
 
@@ -43,6 +47,8 @@ def check_source(group: str, path: str | None, hub_id: str | None, revision: str
             f"{group}.path={path} and {group}.hub_id={hub_id} are both given; "
             f"drop one of them, as in {group}.hub_id=null"
         )
+    if hub_id:
+        check_hub_id(group, hub_id)
     if hub_id and not COMMIT.fullmatch(revision or ""):
         raise InputError(
             f"{group}.revision={revision} does not pin {group}.hub_id={hub_id}; "
@@ -56,8 +62,7 @@ def check_source(group: str, path: str | None, hub_id: str | None, revision: str
     name = path or file
     if name and not READABLE.search(name) and not (group == "parallel" and name.endswith(MOSES)):
         raise InputError(
-            f"{source_name(group, path, hub_id, file)} cannot be read by its ending; "
-            "convert it to .jsonl, .json, .tsv (each also with .gz) or .parquet"
+            f"{source_name(group, path, hub_id, file)} cannot be read by its ending; convert it to {ENDINGS}"
         )
     if name and Path(name).name == MANIFEST:  # it would pass for the step's own
         raise InputError(f"{source_name(group, path, hub_id, file)}: a file may not be named {MANIFEST}; rename it")
@@ -73,9 +78,18 @@ def check_each(group: str, templates: Sequence[str | None], targets: Sequence[La
         )
 
 
-def source_name(group: str, path: str | None, hub_id: str | None, file: str | None) -> str:
-    """The source as messages name it: `corpus.path=/x/y.jsonl` or `corpus.hub_id=someone/set corpus.file=y.jsonl`."""
-    return f"{group}.path={path}" if path else f"{group}.hub_id={hub_id} {group}.file={file}"
+def source_name(
+    group: str, path: str | None, hub_id: str | None, file: str | None, placeholders: Mapping[str, str] | None = None
+) -> str:
+    """The source as messages name it: `corpus.path=/x/y.jsonl` or `corpus.hub_id=someone/set corpus.file=y.jsonl`.
+
+    Args:
+        placeholders: name -> what `{name}` stands for; without them the name is of all files.
+    """
+    name = path or file or ""
+    for placeholder, value in (placeholders or {}).items():
+        name = name.replace(f"{{{placeholder}}}", value)
+    return f"{group}.path={name}" if path else f"{group}.hub_id={hub_id} {group}.file={name}"
 
 
 def file_step(
@@ -129,14 +143,22 @@ def fill(key: str, template: str, placeholders: Mapping[str, str]) -> str:
     return filled
 
 
-def _local_step(where: str, path: Path) -> Step:
+def check_file(where: str, path: Path) -> None:
+    """Raises InputError unless there is such a file; `where` is what messages call it."""
+    if path.is_dir():
+        raise InputError(f"{where} is a directory; give the path of a file in it")
     if not path.is_file():
         raise InputError(f"{where}: there is no such file; give the path of one that is there")
+
+
+def _local_step(where: str, path: Path) -> Step:
+    check_file(where, path)
     try:
         digest = _digest(path)
     except OSError as error:
         raise InputError(f"{where} cannot be read ({error.strerror}); see to its permissions") from None
-    return Step("file", partial(_copy, path=path, where=where, digest=digest), {"name": path.name, "sha256": digest})
+    run = partial(_copy, path=path, where=where, digest=digest)
+    return Step("file", run, {"name": path.name, "sha256": digest}, path=path)
 
 
 def _copy(work: Workspace, path: Path, where: str, digest: str) -> None:
@@ -161,43 +183,40 @@ def _digest_of(path: Path, _size: int, _changed_ns: int) -> str:
 
 
 def _hub_step(group: str, hub_id: str, revision: str, file: str) -> Step:
-    def run(work: Workspace) -> None:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    copy = f"offline, give a local copy: {group}.hub_id=null {group}.path=/its/copy"
+    source = HubFile(group, hub_id, revision, copy, file)
 
-        source = {"repo_id": hub_id, "filename": file, "revision": revision, "repo_type": "dataset"}
+    def run(work: Workspace) -> None:
+        from huggingface_hub import hf_hub_download
+
+        # Asks once, with the real reason; the download would try again for minutes.
+        if found := refusals([source]):
+            raise refused(found)
         try:
-            if not isinstance(try_to_load_from_cache(**source), str):
-                # Asks once, with the real reason; the download would try again for minutes.
-                get_hf_file_metadata(hf_hub_url(**source), timeout=HUB_TIMEOUT_S)
-            found = hf_hub_download(**source)
-        except Exception as error:  # no network, no such file, no right to it: the remedy is the same
-            reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
-            raise InputError(
-                f"{source_name(group, None, hub_id, file)} at {revision} cannot be fetched ({reason}); for a gated "
-                f"dataset accept its licence and set HF_TOKEN; offline, give a local copy: {group}.hub_id=null "
-                f"{group}.path=/its/copy"
-            ) from error
+            there = hf_hub_download(**source.location)
+        except Exception as error:  # the client has a class for each reason, its HTTP library others
+            raise InputError(explained(source, error).message) from error
         target = work.dir / Path(file).name
         target.unlink(missing_ok=True)
-        blob = Path(found).resolve()
+        blob = Path(there).resolve()
         try:
             os.link(blob, target)
         except OSError:
             shutil.copyfile(blob, target)
         work.counts.update(bytes=target.stat().st_size)
 
-    return Step("file", run, {"hub_id": hub_id, "revision": revision, "file": file})
+    return Step("file", run, {"hub_id": hub_id, "revision": revision, "file": file}, hub=source)
 
 
-def read_records(path: Path, where: str, header: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, record) of each row of a .jsonl, .json (array of objects), .tsv or .parquet file, the first three also
-    with .gz. Blank lines are passed over, a byte-order mark too.
+def read_records(path: Path, where: str, names: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, record) of each row of a .jsonl, .json (array of objects), .csv, .tsv or .parquet file, all but the last
+    also with .gz. Blank lines are passed over, a byte-order mark too.
 
-    A .tsv has one row a line and no quoting; its columns are named `0`, `1` and so on.
+    The columns of a .tsv without a header are named `0`, `1` and so on.
 
     Args:
         where: how messages name the file, such as `corpus.path=/x/y.jsonl`; a place is that and `, line 3`.
-        header: the first line of a .tsv names the columns; they keep their numbers beside the names.
+        names: the columns that are wanted, by which a .tsv's header is known (see `sdx.data.tables`).
 
     Raises:
         InputError: a row that cannot be read; not UTF-8; a damaged archive. All but .json yield the rows before it.
@@ -205,8 +224,9 @@ def read_records(path: Path, where: str, header: bool = False) -> Iterator[tuple
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(".parquet"):
         return _parquet(path, where)
-    if name.endswith(".tsv"):
-        return _tsv(read_lines(path, where), header)
+    if name.endswith((".csv", ".tsv")):
+        read = read_csv if name.endswith(".csv") else read_tsv
+        return read(partial(read_lines, path, where), names)
     if name.endswith(".jsonl"):
         return ((place, _object(place, line)) for place, line in read_lines(path, where) if line.strip())
     assert name.endswith(".json"), path
@@ -224,17 +244,25 @@ def read_lines(path: Path, where: str) -> Iterator[tuple[str, str]]:
         while raw := _bytes(file, where, line=True):
             number += 1
             place = f"{where}, line {number}"
-            yield place, _text(raw.removeprefix(BOM) if number == 1 else raw, place).rstrip("\r\n")
+            if number == 1:
+                raw = raw.removeprefix(BOM)
+                if b"\r" in raw.rstrip(b"\r\n"):
+                    raise InputError(f"{place} has a carriage return inside; end each line with a line feed")
+            text = _text(raw, place)
+            if "\0" in text:
+                raise InputError(f"{place} has a NUL byte: {DAMAGED}")
+            yield place, text.rstrip("\r\n")
 
 
 def column(record: Mapping[str, Any], name: str) -> Any:
-    """The value of a column; a dot goes into a nested object or list: `translation.en`, `turns.0`. None below a null.
+    """The value of a column; a dot goes into a nested object or list: `translation.en`, `turns.0`. None below a null
+    and for NaN.
 
     Raises:
         KeyError: it is not there; `column_names` says which are.
     """
     if name in record:
-        return record[name]
+        return _not_nan(record[name])
     value: Any = record
     for part in name.split("."):
         if value is None:
@@ -245,7 +273,12 @@ def column(record: Mapping[str, Any], name: str) -> Any:
             value = value[int(part)]
         else:
             raise KeyError(name)
-    return value
+    return _not_nan(value)
+
+
+def _not_nan(value: Any) -> Any:
+    """None for NaN, which is how pandas writes that a number is missing."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def column_names(record: Mapping[str, Any]) -> list[str]:
@@ -278,24 +311,6 @@ def _text(raw: bytes, place: str) -> str:
         ) from None
 
 
-def _tsv(lines: Iterator[tuple[str, str]], header: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    names: list[str] = []
-    width = 0
-    for place, line in lines:
-        if not line.strip():
-            continue
-        cells = line.split("\t")
-        width = width or len(cells)
-        if len(cells) != width:
-            raise InputError(
-                f"{place} has {len(cells)} columns, the lines before it {width}; columns are separated by one tab each"
-            )
-        if header and not names:
-            names = cells
-            continue
-        yield place, {str(number): cell for number, cell in enumerate(cells)} | dict(zip(names, cells, strict=False))
-
-
 def _object(place: str, line: str) -> dict[str, Any]:
     return _record(place, _json(place, line, "mend or delete the line"), line)
 
@@ -325,6 +340,8 @@ def _json(place: str, text: str, advice: str) -> Any:
 def _record(place: str, row: Any, text: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise InputError(f'{place} is a JSON {_kind(row)}; each row is an object, as in {{"column": "text"}}')
+    if "\\u0000" in text and _has_nul(row):
+        raise InputError(f"{place} has a NUL character; mend or delete the row")
     if "\\ud" in text or "\\uD" in text:  # halves of characters: two make one, a lone one cannot be written again
         try:
             json.dumps(row, ensure_ascii=False).encode()
@@ -332,6 +349,14 @@ def _record(place: str, row: Any, text: str) -> dict[str, Any]:
             half = f"\\u{ord(error.object[error.start]):04x}"
             raise InputError(f"{place} has {half}, half of a character; mend or delete the row") from None
     return row
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(map(_has_nul, value.values()))
+    return isinstance(value, list) and any(map(_has_nul, value))
 
 
 def _kind(value: Any) -> str:
@@ -349,6 +374,8 @@ def _parquet(path: Path, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
             for batch in file.iter_batches(batch_size=PARQUET_ROWS):
                 for row in batch.to_pylist():
                     number += 1
+                    if _has_nul(row):
+                        raise InputError(f"{where}, row {number} has a NUL character; mend or delete the row")
                     yield f"{where}, row {number}", row
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -21,6 +21,7 @@ from sdx.data import packaged_pairs
 from sdx.data.files import (
     MOSES,
     check_each,
+    check_file,
     check_source,
     column,
     column_names,
@@ -82,8 +83,7 @@ def check(config: ParallelConfig, source: Language, targets: Sequence[Language],
     for target in targets if config.path else ():
         for side in (source, target):
             path = fill("parallel.path", config.path or "", _placeholders(source, target) | {"language": side.code})
-            if not Path(path).expanduser().is_file():
-                raise InputError(f"parallel.path={path}: there is no such file; give the path of one that is there")
+            check_file(f"parallel.path={path}", Path(path).expanduser())
 
 
 def lacks(config: ParallelConfig, language: Language) -> bool:
@@ -105,9 +105,7 @@ def parallel_step(config: ParallelConfig, source: Language, target: Language, ro
         InputError: no such local file; when the step runs, a row that cannot be read, or no pair.
     """
     codes = _placeholders(source, target)
-    where = source_name("parallel", config.path, config.hub_id, config.file)
-    for name, code in codes.items():
-        where = where.replace(f"{{{name}}}", code)
+    where = source_name("parallel", config.path, config.hub_id, config.file, codes)
     options: dict[str, Any] = {"origin": config.name, "languages": [source.flores, target.flores], "rows": rows}
     read: Reader
     if config.asset:
@@ -246,16 +244,24 @@ def _moses(inputs: Mapping[str, Path], where: Sequence[str]) -> Iterator[Pair]:
 
 
 def _table(inputs: Mapping[str, Path], columns: ParallelColumns, where: str) -> Iterator[Pair]:
-    """Two columns. A .tsv without a header that names them has the source first and the target second."""
-    path = published(inputs["file"])
-    names, header = asdict(columns), False
+    for place, record, names in read_pairs(published(inputs["file"]), columns, where):
+        yield _text(record, names, "source", place), _text(record, names, "target", place)
+
+
+def read_pairs(
+    path: Path, columns: ParallelColumns, where: str
+) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, str]]]:
+    """(place, record, side -> its column) of each row.
+
+    A .tsv without a header that names both columns has the source first and the target second.
+    """
+    names = asdict(columns)
     if re.search(r"\.tsv(\.gz)?$", path.name.lower()):
         _, first = next(read_lines(path, where), ("", ""))
-        header = set(names.values()) <= set(first.split("\t"))
-        if not header and columns == ParallelColumns():
-            names = {"source": "0", "target": "1"}
-    for place, record in read_records(path, where, header):
-        yield _text(record, names, "source", place), _text(record, names, "target", place)
+        if not set(names.values()) <= {cell.strip(' "') for cell in first.split("\t")}:
+            names = {"source": "0", "target": "1"} if columns == ParallelColumns() else names
+    for place, record in read_records(path, where, list(names.values())):
+        yield place, record, names
 
 
 def _text(record: Mapping[str, Any], names: Mapping[str, str], side: str, place: str) -> str:

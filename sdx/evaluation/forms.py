@@ -15,6 +15,7 @@ from sdx.evaluation.generative import GenerativeTask, Row
 from sdx.evaluation.labelled import ANSWER, Fields, LabelledTask
 from sdx.evaluation.labelled_choice import LabelledChoice
 from sdx.evaluation.labelled_files import Record
+from sdx.evaluation.labelled_rows import warn_of_absent
 from sdx.evaluation.reading import Labelled
 from sdx.evaluation.tasks import Item, shuffled
 from sdx.languages import Language
@@ -155,6 +156,7 @@ class Classification(LabelledChoice):
                 items.append(
                     {"id": id_, "question": self.ask(fields), "choices": choices, "gold": gold, "fields": given}
                 )
+        warn_of_absent(self.test.opened(language), self.labels, (item["gold"] for item in items))
         return shuffled(items)
 
     def example(self, record: Record) -> dict[str, str] | str:
@@ -193,6 +195,9 @@ class LabelledGeneration(LabelledTask, GenerativeTask):
 
     def origin(self, asked: Language, answered: Language) -> str:
         return self.written_by(asked)
+
+    def opened(self, language: Language) -> str:
+        return self.test.opened(language)
 
     def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
         return {"file": self.test.step(asked)}

@@ -74,6 +74,10 @@ class GenerativeTask(Task):
     def origin(self, asked: Language, answered: Language) -> str:
         """Who wrote the texts: `original` or `human-translated`."""
 
+    def opened(self, language: Language) -> str:
+        """As messages name the file of a language."""
+        return f"the file of {language.name}"
+
     @abstractmethod
     def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
         """The steps whose outputs `read` needs, by name.
@@ -183,9 +187,9 @@ def items_step(task: GenerativeTask, asked: Language, answered: Language, limit:
 def _read(workspace: Workspace, task: GenerativeTask, asked: Language, answered: Language, limit: int) -> None:
     rows = task.read(workspace.inputs, asked, answered)
     if not rows:
-        raise InputError(f"task={task.name}: the file holds nothing to ask in {asked.name}; give the benchmark's own")
+        raise InputError(f"task={task.name}: {task.opened(asked)} holds nothing to ask; give the benchmark's own")
     if len({row["id"] for row in rows}) < len(rows):
-        raise InputError(f"task={task.name}: the file of {asked.name} has an id twice; give the benchmark's own")
+        raise InputError(f"task={task.name}: {task.opened(asked)} has an id twice; give the benchmark's own")
     rows.sort(key=lambda row: sha256(row["id"].encode()).digest())
     rows = rows[: limit or None]
     # `texts` is what a translator has to translate

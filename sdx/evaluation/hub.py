@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ class HubTaskConfig(TaskConfig):
     """A benchmark in files. A `path` is read instead of the hub's dataset."""
 
     path: str | None = None
-    """Local file in the benchmark's own format: .jsonl, .json, .tsv (each also with .gz) or .parquet. `{language}`
-    stands for the benchmark's code of a language; in FLORES that is FLORES-200's, and `{flores_plus}` FLORES+'s."""
+    """Local file in the benchmark's own format: .jsonl, .json, .csv, .tsv (each also with .gz) or .parquet.
+    `{language}` stands for the benchmark's code of a language; in FLORES that is FLORES-200's, and `{flores_plus}`
+    FLORES+'s."""
     hub_id: str | None = None
     """Dataset on the Hugging Face hub; needs `revision` and `file`."""
     revision: str | None = None
@@ -60,9 +61,19 @@ class Source:
         placeholders = {"language": language, **others}
         return file_step(self.group, self.path, self.hub_id, self.revision, self.file, placeholders)
 
-    def records(self, directory: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(place, record) of each row of what `step` published."""
-        return read_records(published(directory), source_name(self.group, self.path, self.hub_id, self.file))
+    def opened(self, language: str, **others: str) -> str:
+        """As messages name the file in which a language is."""
+        return source_name(self.group, self.path, self.hub_id, self.file, {"language": language, **others})
+
+    def records(
+        self, directory: Path, names: Collection[str], language: str, **others: str
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(place, record) of each row of what `step` published for a language.
+
+        Args:
+            names: columns, by which a .tsv's header is known.
+        """
+        return read_records(published(directory), self.opened(language, **others), names)
 
 
 def text_of(record: Mapping[str, Any], column: str, place: str) -> str:

@@ -6,8 +6,9 @@ language, as the harness' are (see `sdx.evaluation.harness`).
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class Belebele(ChoiceTask):
         assert source_dir
         items: list[Item] = []
         seen: Counter[str] = Counter()
-        for place, record in self.files.records(source_dir):
+        for place, record in self.files.records(source_dir, ("link",), language.belebele):
             id_ = f"{text_of(record, 'link', place)}/{record.get('question_number')}"
             seen[id_] += 1
             if seen[id_] > 1:  # two passages of one page count their questions alike
@@ -89,7 +90,8 @@ class Belebele(ChoiceTask):
             choices = [text_of(record, column, place) for column in self.choices]
             items.append({"id": id_, "question": question, "choices": choices, "gold": int(right) - 1})
         if not items:
-            raise InputError(f"task.belebele: the file of {language.name} holds no questions; give the benchmark's own")
+            where = self.files.opened(language.belebele)
+            raise InputError(f"{where} holds no questions; give the benchmark's own file")
         return shuffled(items)
 
 
@@ -101,6 +103,23 @@ class HubGenerativeTask(GenerativeTask):
     ) -> None:
         super().__init__(shots)
         self.files = Source(self.name, path, hub_id, revision, file)
+
+    @abstractmethod
+    def codes(self, language: Language) -> dict[str, str]:
+        """What stands for the placeholders in the name of a language's file."""
+
+    def file(self, language: Language) -> Step:
+        """Publishes the file of a language."""
+        return self.files.step(**self.codes(language))
+
+    def opened(self, language: Language) -> str:
+        return self.files.opened(**self.codes(language))
+
+    def records(
+        self, directory: Path, names: Collection[str], language: Language
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(place, record) of each row of what `file` published, see `Source.records`."""
+        return self.files.records(directory, names, **self.codes(language))
 
 
 class Flores(HubGenerativeTask):
@@ -128,24 +147,24 @@ class Flores(HubGenerativeTask):
         return "human-translated"
 
     def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
-        return {"asked": self._file(asked), "answered": self._file(answered)}
+        return {"asked": self.file(asked), "answered": self.file(answered)}
 
-    def _file(self, language: Language) -> Step:
-        return self.files.step(language.flores, flores_plus=FLORES_PLUS.get(language.flores, language.flores))
+    def codes(self, language: Language) -> dict[str, str]:
+        return {"language": language.flores, "flores_plus": FLORES_PLUS.get(language.flores, language.flores)}
 
     def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
-        one, other = self._sentences(directories["asked"]), self._sentences(directories["answered"])
-        if one.keys() != other.keys():
+        one, other = self._sentences(directories["asked"], asked), self._sentences(directories["answered"], answered)
+        if alone := sorted(one.keys() ^ other.keys()):
             raise InputError(
-                f"task.flores: {len(one)} sentences in {asked.name} and {len(other)} in {answered.name} do not "
-                "belong together; give files of one split and one version"
+                f"the {len(one)} sentences of {self.opened(asked)} and the {len(other)} of {self.opened(answered)} do "
+                f"not belong together (one has no sentence {alone[0]}); give files of one split and one version"
             )
         ask = f"Translate the following sentence from {asked.name} to {answered.name}."
         return [{"id": id_, "prompt": f"{ask}\n\n{one[id_]}", "references": [other[id_]]} for id_ in one]
 
-    def _sentences(self, directory: Path) -> dict[str, str]:
+    def _sentences(self, directory: Path, language: Language) -> dict[str, str]:
         sentences: dict[str, str] = {}
-        for number, (place, record) in enumerate(self.files.records(directory), 1):
+        for number, (place, record) in enumerate(self.records(directory, ("id", *self.columns), language), 1):
             id_ = str(record.get("id", number))
             if id_ in sentences:
                 raise InputError(f"{place} has the id {id_} again; give a file of one language and one split")
@@ -172,15 +191,20 @@ class XLSum(HubGenerativeTask):
         return "original"
 
     def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
-        return {"file": self.files.step(asked.xlsum)}
+        return {"file": self.file(asked)}
+
+    def codes(self, language: Language) -> dict[str, str]:
+        return {"language": language.xlsum}
 
     def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
         ask = f"Summarize the following article in one sentence in {answered.name}."
         rows: dict[str, Row] = {}
-        for place, record in self.files.records(directories["file"]):
+        for place, record in self.records(directories["file"], ("id", "text", "summary"), asked):
             id_, article = text_of(record, "id", place), text_of(record, "text", place)
             summary = text_of(record, "summary", place)
-            rows[id_] = {"id": id_, "prompt": f"{ask}\n\n{article}", "references": [summary]}
+            row: Row = {"id": id_, "prompt": f"{ask}\n\n{article}", "references": [summary]}
+            if rows.setdefault(id_, row) != row:
+                raise InputError(f"{place} has the id {id_} again; give a file of one language and one split")
         return list(rows.values())
 
 
@@ -217,12 +241,16 @@ class MKQA(HubGenerativeTask):
         return "original" if asked.flores == ENGLISH else "human-translated"
 
     def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
-        return {"file": self.files.step(asked.mkqa)}
+        return {"file": self.file(asked)}
+
+    def codes(self, language: Language) -> dict[str, str]:
+        return {"language": language.mkqa}
 
     def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
         ask = f"Answer the following question in {answered.name} in a few words."
         rows: list[Row] = []
-        for place, record in self.files.records(directories["file"]):
+        seen: set[str] = set()
+        for place, record in self.records(directories["file"], (), asked):
             try:
                 id_, question = str(record["example_id"]), text_of(record["queries"], asked.mkqa, place)
                 answers = record["answers"][asked.mkqa]
@@ -233,6 +261,9 @@ class MKQA(HubGenerativeTask):
                     f"{place} has no example_id, queries.{asked.mkqa} or answers.{asked.mkqa} with type and text; "
                     "give the authors' mkqa.jsonl.gz"
                 ) from None
+            if id_ in seen:
+                raise InputError(f"{place} has the id {id_} again; give the authors' mkqa.jsonl.gz")
+            seen.add(id_)
             references = list(dict.fromkeys(text.strip() for text in texts if isinstance(text, str) and text.strip()))
             if references and not kinds & NOT_ASKED:
                 rows.append({"id": id_, "prompt": f"{ask}\n\n{question}", "references": references})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import partial
+from logging import getLogger
 from pathlib import Path
 from string import Formatter
 from typing import Any, ClassVar
@@ -16,10 +17,12 @@ from sdx.artifacts import Step, Workspace, write_rows
 from sdx.config import InputError
 from sdx.evaluation.labelled_config import LabelledFilesConfig
 from sdx.evaluation.labelled_files import Files, Record
-from sdx.evaluation.labelled_rows import digest, learnable
+from sdx.evaluation.labelled_rows import digest, learnable, warn_of_absent
 from sdx.evaluation.normalisation import Normalisation
 from sdx.evaluation.tasks import Task
 from sdx.languages import ENGLISH, Language, language
+
+log = getLogger("sdx")
 
 ANSWER = "answer"
 TRAINING_VERSION = 2
@@ -65,12 +68,12 @@ class LabelledTask(Task):
         self.name, self.title, self.labels = benchmark, title, tuple(labels)
         super().__init__(shots)
         key = f"task.{benchmark}"
-        self.train, self.test = Files(f"{key}.train", train), Files(f"{key}.test", test)
+        self.train, self.test = Files(f"{key}.train", train, labels), Files(f"{key}.test", test, labels)
         texts = self._columns(self.train, self.train_columns)
         if set(texts) != set(others := self._columns(self.test, self.test_columns)):
             both = f"the texts {', '.join(others)}, train.columns {', '.join(texts)}"
             raise InputError(f"{key}.test.columns has {both}; give both the same")
-        self.validation = Files(f"{key}.validation", validation or LabelledFilesConfig())
+        self.validation = Files(f"{key}.validation", validation or LabelledFilesConfig(), labels)
         if not self.validation.missing and set(others := self._columns(self.validation, self.train_columns)) != set(
             texts
         ):
@@ -174,11 +177,14 @@ class LabelledTask(Task):
     def tested(self, directory: Path, language: Language) -> Iterator[tuple[str, Record, dict[str, str]]]:
         """(id, record, texts) of each test item from the output of the file's step.
 
+        Args:
+            language: of the file.
+
         Raises:
             InputError: a text that is not there; an id twice; no items.
         """
         seen: set[str] = set()
-        for id_, record in self.test.records(directory):
+        for id_, record in self.test.records(directory, language):
             fields = {name: record.text(name) for name in self.fields[:-1]}
             if empty := [name for name, text in fields.items() if not text]:
                 raise record.refused(empty[0], "", "a test item needs all its texts; mend it or name the column")
@@ -188,7 +194,7 @@ class LabelledTask(Task):
             yield id_, record, fields
         if not seen:
             raise InputError(
-                f"{self.test.where} holds nothing to ask in {language.name}; give the benchmark's own file"
+                f"{self.test.opened(language)} holds nothing to ask in {language.name}; give the benchmark's own file"
             )
 
     def to_translate(self, fields: Fields) -> dict[str, str]:
@@ -271,7 +277,12 @@ def _checked(key: str, prompt: str, texts: tuple[str, ...]) -> str:
 
 def _training(workspace: Workspace, task: LabelledTask, source: Language, rows: int) -> None:
     taken = {"in_test": task.asked_in_test(workspace.inputs.get("test"), source)}
-    kept, left_out = learnable(task.train, workspace.inputs["train"], task.example, task.asked, taken)
+    kept, left_out = learnable(task.train, workspace.inputs["train"], source, task.example, task.asked, taken)
+    where = task.train.opened(source)
+    if task.labels:
+        warn_of_absent(where, task.labels, (task.labels.index(row[ANSWER]) for row in kept))
+    if len(kept) < rows:
+        log.warning("%-12s %s has %d, fewer than scale.corpus_rows=%d", "training", where, len(kept), rows)
     kept = kept[: rows or None]
     write_rows(workspace.dir / "train.jsonl", kept)
     workspace.counts.update(train=len(kept), **left_out)

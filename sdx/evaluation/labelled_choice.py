@@ -11,7 +11,7 @@ from sdx.artifacts import Step
 from sdx.config import InputError
 from sdx.evaluation.labelled import LabelledTask
 from sdx.evaluation.labelled_files import Record
-from sdx.evaluation.labelled_rows import digest, learnable
+from sdx.evaluation.labelled_rows import digest, learnable, warn_of_absent
 from sdx.evaluation.reading import Labelled, ReadRow, ReadTask, Splits
 from sdx.evaluation.tasks import Kind, shuffled
 from sdx.languages import Language
@@ -49,14 +49,15 @@ class LabelledChoice(LabelledTask, ReadTask):
         taken = {"in_test": self.asked_in_test(directories.get("test"), source)}
         validation: list[dict[str, Any]] = []
         if "validation" in directories:
-            validation, _ = learnable(self.validation, directories["validation"], self.labelled, _asked, taken)
+            validation, _ = learnable(self.validation, directories["validation"], source, self.labelled, _asked, taken)
             taken["in_validation"] = {digest(_asked(row)) for row in validation}
-        train, left_out = learnable(self.train, directories["train"], self.labelled, _asked, taken)
+        train, left_out = learnable(self.train, directories["train"], source, self.labelled, _asked, taken)
+        warn_of_absent(self.train.opened(source), self.labels, (row["label"] for row in train))
         if not validation:
             if len(train) <= validation_rows:
                 raise InputError(
-                    f"{self.train.where} has {len(train)} rows, no more than the {validation_rows} to hold out for "
-                    f"validation; give those as {self.validation.key}.path=..., or more rows"
+                    f"{self.train.opened(source)} has {len(train)} rows, no more than the {validation_rows} to hold "
+                    f"out for validation; give those as {self.validation.key}.path=..., or more rows"
                 )
             train, validation = train[:-validation_rows], train[-validation_rows:]
         return Splits(cast(list[ReadRow], train), cast(list[ReadRow], validation[:validation_rows]), left_out)
@@ -70,6 +71,7 @@ class LabelledChoice(LabelledTask, ReadTask):
                 self.refuse_empty_choice(record)
             if not isinstance(row, str):
                 items.append({"id": id_, **row, "fields": self.to_translate(fields)})
+        warn_of_absent(self.test.opened(language), self.labels, (item["label"] for item in items))
         return shuffled(items)
 
     def refuse_empty_choice(self, record: Record) -> None:

@@ -13,9 +13,9 @@ class LabelledFilesConfig:
     """One split of a benchmark. A `path` is read instead of the asset's or the hub's file."""
 
     path: str | None = None
-    """Local file with the same columns: .jsonl, .json, .tsv (each also with .gz) or .parquet. `{language}` stands for
-    the benchmark's code of a language, or for ours where it has none. Without it: training data in L, a test in
-    English."""
+    """Local file with the same columns: .jsonl, .json, .csv, .tsv (each also with .gz) or .parquet. `{language}`
+    stands for the benchmark's code of a language, or for ours where it has none. Without it: training data in L, a test
+    in English."""
     asset: str | None = None
     """Packaged data, see `sdx.models.assets`; needs `file`."""
     hub_id: str | None = None
@@ -32,7 +32,8 @@ class LabelledFilesConfig:
     """What the prompt and the answer are made of -> column of the file. A dot goes into a nested object or list:
     `answers.text.0`. Rows without a column `id` are numbered; one of several columns is `link/question_number`."""
     labels: list[str] = field(default_factory=list)
-    """Classification: the words for the labels in the file, from label 0 on; without them they are numbers."""
+    """Classification: the words for the labels in the file, from label 0 on; without them they are numbers from 0
+    on, or the words of the task."""
 
 
 @dataclass

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -29,6 +30,7 @@ from sdx.models.assets import asset_step
 
 CODES = ("xnli", "xquad", "mgsm", "nusax", "americas_nli", "kardes_nlu", "belebele")
 """The columns of languages.csv that can name the files of a language."""
+WHOLE = re.compile(r"[+-]?\d+(\.0+)?")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class Record:
     columns: Mapping[str, str]
     content: Mapping[str, Any]
     labels: tuple[str, ...] = ()
-    """The words for the labels in the file; none where they are numbers."""
+    """The words for the labels in the file; none where they are numbers or the task's own words."""
+    words: tuple[str, ...] = ()
+    """The task's own words for its labels."""
 
     @property
     def id(self) -> str:
@@ -59,12 +63,16 @@ class Record:
         Raises:
             InputError: it is something else.
         """
-        if not self.labels:
+        words, word = self.labels or self.words, self.text("label")
+        if word in words:
+            return words.index(word)
+        if not word or (not self.labels and WHOLE.fullmatch(word)):
             return self.number("label")
-        word = self.text("label")
-        if word and word not in self.labels:
-            raise self.refused("label", word, f"it is one of {', '.join(self.labels)}; mend the row or name it")
-        return self.labels.index(word) if word else None
+        raise InputError(
+            f"{self.place} has the label {word[:80]!r} in `{self.columns['label']}`, and the labels are "
+            f"{', '.join(words) or 'numbers from 0 on'}; mend the row, or give the file's own words, from label 0 on, "
+            f"as {self.key}.labels=[...]"
+        )
 
     def value(self, name: str) -> Any:
         """What a column holds; none for null, and below an empty list.
@@ -105,16 +113,16 @@ class Record:
         return "" if value is None else str(value).strip()
 
     def number(self, name: str) -> int | None:
-        """A whole number, also as its digits; none for null.
+        """A whole number, also as its digits or as pandas writes it where others are missing, `1.0`; none for null.
 
         Raises:
             InputError: it is something else.
         """
         value = self.value(name)
-        try:
-            return None if value in (None, "") else int(str(value))
-        except ValueError:
-            raise self.refused(name, value, "that is no whole number; name a column with numbers") from None
+        text = "" if value is None else str(value).strip()
+        if text and not WHOLE.fullmatch(text):
+            raise self.refused(name, value, "that is no whole number; name a column with numbers")
+        return int(text.partition(".")[0]) if text else None
 
     def texts(self, name: str) -> list[str]:
         """A list of texts without spaces around them.
@@ -147,13 +155,15 @@ class Files:
 
     Args:
         key: as in `task.xnli.train`.
+        words: of the task for its labels.
 
     Raises:
         InputError: a source that cannot work.
     """
 
-    def __init__(self, key: str, given: LabelledFilesConfig) -> None:
+    def __init__(self, key: str, given: LabelledFilesConfig, words: Sequence[str] = ()) -> None:
         self.key, self.columns, self.codes, self.labels = key, given.columns, given.codes, tuple(given.labels)
+        self._words = tuple(words)
         local = given.path is not None
         self.path, self.half = given.path, 0 if local else given.half
         self.asset = None if local else given.asset
@@ -186,10 +196,17 @@ class Files:
 
     @property
     def where(self) -> str:
-        """As messages name it."""
-        return (
-            f"{self.key}.file={self.file}" if self.asset else source_name(self.key, self.path, self.hub_id, self.file)
-        )
+        """As messages name the files of all languages."""
+        return self._named({})
+
+    def opened(self, language: Language) -> str:
+        """As messages name the file of a language."""
+        return self._named(self._placeholders(language))
+
+    def _named(self, placeholders: Mapping[str, str]) -> str:
+        if self.asset:
+            return f"{self.key}.file={self.file}"
+        return source_name(self.key, self.path, self.hub_id, self.file, placeholders)
 
     def has(self, language: Language) -> bool:
         """Whether a test is there in a language.
@@ -226,8 +243,8 @@ class Files:
         placeholders = self._placeholders(language)
         return file_step(self.key, self.path, self.hub_id, self.revision, self.file, placeholders)
 
-    def records(self, directory: Path) -> Iterator[tuple[str, Record]]:
-        """(id, record) of each row of what `step` published.
+    def records(self, directory: Path, language: Language) -> Iterator[tuple[str, Record]]:
+        """(id, record) of each row of what `step` published for a language.
 
         Raises:
             InputError: a row that cannot be read; a row without its id.
@@ -236,10 +253,11 @@ class Files:
             assert self.file
             rows = read_requests(directory / self.file, self.where)
         else:
-            rows = read_records(published(directory), self.where)
+            names = [*self.columns.values(), *self.columns.get("id", "").split("/")]
+            rows = read_records(published(directory), self.opened(language), names)
         seen: Counter[str] = Counter()
         for number, (place, content) in enumerate(rows, 1):
-            record = Record(self.key, place, self.columns, content, self.labels)
+            record = Record(self.key, place, self.columns, content, self.labels, self._words)
             id_ = record.id if "id" in self.columns else str(number)
             if "/" in self.columns.get("id", ""):  # what several columns name may be there more than once
                 seen[id_] += 1

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 from sdx.config import InputError
 from sdx.evaluation.labelled_files import Files, Record
+from sdx.languages import Language
+
+log = getLogger("sdx")
 
 Texts = tuple[str, ...]
 
@@ -17,6 +21,7 @@ Texts = tuple[str, ...]
 def learnable(
     files: Files,
     directory: Path,
+    language: Language,
     example: Callable[[Record], Mapping[str, Any] | str],
     asked: Callable[[Mapping[str, Any]], Texts],
     taken: Mapping[str, set[bytes]],
@@ -24,7 +29,7 @@ def learnable(
     """Rows with their ids, and how many were left out by reason.
 
     Args:
-        directory: the output of `files.step`.
+        directory: the output of `files.step` for `language`.
         example: a row, or under what it is counted where it cannot be used.
         asked: the texts of a row, by which it is known again.
         taken: reason -> `digest` of texts that are left out for it.
@@ -37,7 +42,8 @@ def learnable(
     seen: set[bytes] = set()
     ids: set[str] = set()
     kept: list[dict[str, Any]] = []
-    for id_, record in files.records(directory):
+    where = files.opened(language)
+    for id_, record in files.records(directory, language):
         count += 1
         if id_ in ids:
             raise InputError(
@@ -58,15 +64,22 @@ def learnable(
         kept.append({"id": id_, **row})
     reasons = ", ".join(f"{name} {number}" for name, number in left_out.items() if number)
     if not count:
-        raise InputError(f"{files.where} has no rows; give the benchmark's own data")
+        raise InputError(f"{where} has no rows; give the benchmark's own data")
     unfit = count - len(kept) - sum(left_out[name] for name in (*taken, "repeated"))
     if 2 * unfit > count or not kept:
         raise InputError(
-            f"{files.where}: of {count} rows {len(kept)} are left ({reasons}); name the right columns as "
+            f"{where}: of {count} rows {len(kept)} are left ({reasons}); name the right columns as "
             f"{files.key}.columns.NAME=..., or give another file"
         )
     kept.sort(key=lambda row: sha256(row["id"].encode()).digest())
     return kept, left_out
+
+
+def warn_of_absent(where: str, labels: Sequence[str], seen: Iterable[int]) -> None:
+    """Says which labels no row of a file has."""
+    there = set(seen)
+    if absent := [label for number, label in enumerate(labels) if number not in there]:
+        log.warning("%-12s %s has no row with the label %s", "labels", where, " or ".join(absent))
 
 
 def digest(texts: Texts) -> bytes:

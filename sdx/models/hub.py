@@ -4,6 +4,7 @@ Either becomes a step that publishes `model`, a link to the files, and `source.j
 """
 
 import re
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
 from hashlib import sha256
@@ -13,6 +14,7 @@ from threading import Thread
 
 from sdx.artifacts import Step, Workspace, read_json, write_json
 from sdx.config import InputError
+from sdx.hub_source import ANSWER_S, HubSource, Refused, State, check_hub_id, explained, refusals, refused
 
 log = getLogger("sdx")
 
@@ -21,10 +23,34 @@ PYTORCH = "pytorch_model*.bin"
 FILES = ("*.json", "*.model", "*.spm", "*.jinja", "*.txt")
 """What belongs to a model beside its weights: configuration, tokenizer, template."""
 LFS_POINTER = b"version https://git-lfs"
-ANSWER_S = 3.0
+CHOICE_S = 3.0
 """How long a choice waits for the hub."""
-PATIENCE_S = 20.0
-"""How long a download waits for its first answer."""
+
+
+@dataclass(frozen=True)
+class HubModel(HubSource):
+    """A model, in one of several formats of weights."""
+
+    weights: tuple[str, ...] = ()
+    """Patterns of files, the best first."""
+
+    repo_type = "model"
+
+    def cached(self) -> bool:
+        return _is_cached(self.hub_id, self.revision, self.weights)
+
+    def ask(self) -> None:
+        from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
+
+        # The list of files is open where the files are not.
+        get_hf_file_metadata(hf_hub_url(self.hub_id, "config.json", revision=self.revision), timeout=ANSWER_S)
+        files = HfApi().model_info(self.hub_id, revision=self.revision, timeout=ANSWER_S).siblings or []
+        if not any(fnmatch(file.rfilename, pattern) for file in files for pattern in self.weights):
+            raise Refused(State.missing, self.absent())
+
+    def absent(self) -> str:
+        wanted = " or ".join(pattern.rpartition(".")[2] for pattern in self.weights)
+        return f"has no config.json or no {wanted}, or not all of it; convert it and set {self.group}.path"
 
 
 def check_source(group: str, hub_id: str | None, revision: str | None, path: str | None) -> None:
@@ -33,6 +59,8 @@ def check_source(group: str, hub_id: str | None, revision: str | None, path: str
     Raises:
         InputError: a commit that is not pinned or belongs to nothing, a directory that holds no model.
     """
+    if hub_id:
+        check_hub_id(group, hub_id)
     if hub_id and not re.fullmatch("[0-9a-f]{40}", revision or ""):
         raise InputError(
             f"{group}.revision={revision} does not pin {group}.hub_id={hub_id}; "
@@ -74,25 +102,23 @@ def hub_step(group: str, hub_id: str, revision: str, weights: tuple[str, ...], i
         instead: what the user can do without the hub.
     """
 
+    source = HubModel(group, hub_id, revision, instead, weights)
+
     def run(work: Workspace) -> None:
-        what = f"{group}.hub_id={hub_id} at {revision}"
-        remedy = f"for a gated model accept its licence and set HF_TOKEN; {instead}"
-        if not available(hub_id, revision, weights, PATIENCE_S):  # a download would try again and again
-            raise InputError(f"{what} is not in the local cache and the hub does not answer for it; {remedy}")
-        log.info("fetching     %s", what)
+        if found := refusals([source]):  # a download would try again and again
+            raise refused(found)
+        log.info("fetching     %s at %s", source.where, revision)
         try:
-            found = (_snapshot(hub_id, revision, pattern) for pattern in weights)
-            snapshot = next(filter(None, found), None)
-        except Exception as error:  # no network, no such repository, no right to it: the remedy is the same
-            reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
-            raise InputError(f"{what} cannot be fetched ({reason}); {remedy}") from error
+            snapshots = (_snapshot(hub_id, revision, pattern) for pattern in weights)
+            snapshot = next(filter(None, snapshots), None)
+        except Exception as error:  # the client has a class for each reason, its HTTP library others
+            raise InputError(explained(source, error).message) from error
         if snapshot is None:
-            wanted = " or ".join(pattern.rpartition(".")[2] for pattern in weights)
-            raise InputError(f"{what} has no {wanted}, or not all of it; convert it and set {group}.path")
+            raise InputError(f"{source.where} at {revision} {source.absent()}")
         _link(work.dir / "model", snapshot)
         write_json(work.dir / "source.json", {"hub_id": hub_id, "revision": revision})
 
-    return Step(group, run, {"hub_id": hub_id, "revision": revision})
+    return Step(group, run, {"hub_id": hub_id, "revision": revision}, hub=source)
 
 
 def directory_step(group: str, path: Path) -> Step:
@@ -112,20 +138,16 @@ def directory_step(group: str, path: Path) -> Step:
 
 @cache
 def available(
-    hub_id: str, revision: str, weights: tuple[str, ...] = (SAFETENSORS, PYTORCH), answer_s: float = ANSWER_S
+    hub_id: str, revision: str, weights: tuple[str, ...] = (SAFETENSORS, PYTORCH), answer_s: float = CHOICE_S
 ) -> bool:
     """Whether the weights of a commit are in the hub's local cache, or the hub answers for it within `answer_s`.
 
     Downloads nothing, never raises, and asks the network once a process and not with HF_HUB_OFFLINE.
     """
-    from huggingface_hub import HfApi, is_offline_mode, snapshot_download
+    from huggingface_hub import HfApi, is_offline_mode
 
-    try:
-        snapshot = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
-        if any(has_weights(snapshot, pattern) for pattern in weights):
-            return True
-    except Exception:  # it is not there; the hub's client has a class for each reason
-        pass
+    if _is_cached(hub_id, revision, weights):
+        return True
     if is_offline_mode():
         return False
     answers: list[str] = []
@@ -141,6 +163,17 @@ def available(
     asking.start()
     asking.join(answer_s)
     return bool(answers)
+
+
+def _is_cached(hub_id: str, revision: str, weights: tuple[str, ...]) -> bool:
+    """Whether the weights of a commit are in the hub's local cache."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+        return any(has_weights(snapshot, pattern) for pattern in weights)
+    except Exception:  # it is not there; the hub's client has a class for each reason
+        return False
 
 
 def has_weights(directory: Path, pattern: str) -> bool:

@@ -11,12 +11,13 @@ from typing import Any
 
 from sdx.artifacts import Step, Store
 from sdx.config import Config, InputError, ShapeConfig
+from sdx.hub_source import refusals
 from sdx.models.shape import shape_in
 from sdx.planning import tables
 from sdx.planning.estimate import Estimate, Estimator
 from sdx.planning.graph import Node, State, walk
 from sdx.planning.hardware import Machine, machines, visible_gpu
-from sdx.planning.sources import sources
+from sdx.planning.sources import sources, told, wanted
 from sdx.planning.stacking import encoder_shape, longest_tokens, stacked
 from sdx.planning.times import Work, seconds
 from sdx.ranks import world_size
@@ -53,11 +54,14 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
     )
     completing = [line.estimate.work for line in lines if line.node.step.name == "generate" and line.node.state.runs]
     total = sum_up(lines, where)
-    found = sources(config, store, shape, nodes)
+    refused = refusals(wanted(nodes))
+    found = sources(config, store, shape, nodes, refused)
 
     console = tables.console()
     tables.steps(console, config, lines, where)
     tables.sources(console, found)
+    for line in told(refused):
+        console.print(line)
     if sizes:
         tables.memory(console, config, trained, sizes, layouts)
         if completing:

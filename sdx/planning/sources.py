@@ -1,12 +1,13 @@
 """Where the models and data of a run come from, how large they are, and whether they are there."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdx.artifacts import Step, Store
 from sdx.config import Config, ShapeConfig
+from sdx.hub_source import HubSource, Refusal, State
 from sdx.planning.graph import Node
 
 PACKAGE_BYTES = {
@@ -47,13 +48,17 @@ class Source:
     state: str
 
 
-def sources(config: Config, store: Store, shape: ShapeConfig, nodes: Sequence[Node]) -> list[Source]:
+def sources(
+    config: Config, store: Store, shape: ShapeConfig, nodes: Sequence[Node], found_refusals: Sequence[Refusal] = ()
+) -> list[Source]:
     """What the steps read from outside, and the engines that translate.
 
     Args:
         shape: of the backbone.
+        found_refusals: of what the hub does not give.
     """
-    found = _files_together(source for node in nodes if (source := _source(config, store, shape, node)))
+    states = {refusal.source: refusal.state.value for refusal in found_refusals}
+    found = _files_together(source for node in nodes if (source := _source(config, store, shape, node, states)))
     engines = {node.step.config["translator"]: node.step for node in nodes if node.step.name == "translate"}
     for engine, step in sorted(engines.items()):
         found.append(Source(f"translator {engine}", str(step.config.get("translator_version", "")), None, "see above"))
@@ -72,12 +77,34 @@ def _files_together(found: Iterable[Source]) -> list[Source]:
     ]
 
 
-def _source(config: Config, store: Store, shape: ShapeConfig, node: Node) -> Source | None:
+def wanted(nodes: Sequence[Node]) -> list[HubSource]:
+    """What the run would fetch from the hub."""
+    return [node.step.hub for node in nodes if node.step.hub and node.state.runs]
+
+
+def told(found: Sequence[Refusal]) -> list[str]:
+    """A line for each data set or model that the hub does not give, and for the hub if it does not answer."""
+    lines: dict[tuple[str, State], list[Refusal]] = {}
+    for refusal in found:
+        name = "" if refusal.state is State.silent else refusal.source.hub_id
+        lines.setdefault((name, refusal.state), []).append(refusal)
+    return [
+        f"hub: no answer ({alike[0].said}), so that {len(alike)} of the sources may be there or not"
+        if state is State.silent
+        else f"hub: {alike[0].message}{f'; so with {len(alike) - 1} more of its files' if len(alike) > 1 else ''}"
+        for (_, state), alike in lines.items()
+    ]
+
+
+def _source(
+    config: Config, store: Store, shape: ShapeConfig, node: Node, refused: Mapping[HubSource, str]
+) -> Source | None:
     step = node.step
     state = "there" if store.cached(step) else node.state.value
     if step.name == "texts" and (hub_id := step.config.get("hub_id")):
         origin = f"hub {hub_id} @ {str(step.config['revision'])[:REVISION_DIGITS]}"
-        return Source("texts", origin, None, {"to do": "to stream", "resumes": "to stream"}.get(state, state))
+        streamed = {"to do": "to stream", "resumes": "to stream"}.get(state, state)
+        return Source("texts", origin, None, refused.get(step.hub, streamed) if step.hub else streamed)
     if step.name not in ("asset", *PREFIXES) or (step.name in ("backbone", "encoder") and step.inputs):
         return None
     if hub_id := step.config.get("hub_id"):
@@ -86,8 +113,8 @@ def _source(config: Config, store: Store, shape: ShapeConfig, node: Node) -> Sou
         size = MODEL_BYTES.get(str(hub_id).rpartition("/")[2])
         if step.name == "backbone" and shape.parameters:
             size = 2.0 * shape.parameters
-        in_hub_cache = _in_hub_cache(step)
-        return Source(step.name, origin, size, "in the hub's cache" if in_hub_cache else _to_download(state))
+        state = "in the hub's cache" if _in_hub_cache(step) else _to_download(state)
+        return Source(step.name, origin, size, refused.get(step.hub, state) if step.hub else state)
     if step.name == "asset":
         name = str(step.config["name"])
         packages = ", ".join(step.config.get("packages", ()))

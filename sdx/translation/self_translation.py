@@ -7,16 +7,18 @@ sentences, so its states are computed once and kept (`sdx.generation.prefix`); t
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
 import regex
 
 from sdx.artifacts import Step, read_rows
-from sdx.config import InputError, TranslatorConfig
-from sdx.data.files import file_step, published, read_records
+from sdx.config import InputError, ParallelColumns, TranslatorConfig
+from sdx.data.files import column, file_step, fill, published
+from sdx.data.parallel import read_pairs
 from sdx.languages import language
 from sdx.translation import segment
 from sdx.translation.answer_line import answer_line
@@ -37,8 +39,8 @@ class SelfTranslationConfig(TranslatorConfig):
     shots: int = 8
     """Translated sentences before each sentence, or as many as there are."""
     demonstrations: str | None = None
-    """JSONL file with `source` and `target` in each row, `{target}` in its name standing for the language's code; none
-    takes sentences that the parallel corpus keeps aside for it."""
+    """File with `source` and `target` in each row, as for `parallel.path`; `{target}` in its name stands for the
+    language's code. None takes sentences that the parallel corpus keeps aside for it."""
     delimiter: str = "\n\n"
     """What stands between two examples. One without a line feed ends the translation too, and stays as it is in a
     sentence that has it. Ours."""
@@ -89,13 +91,21 @@ class SelfTranslation(Translator):
 
     def prepare(self, inputs: Mapping[str, Path]) -> None:
         self._model_dir = inputs["translator"] / "model"
-        rows = _demonstrations(inputs["demonstrations"])
-        self._rows = [row for row in rows if not any(self.delimiter in row[side] for side in ("source", "target"))]
-        if not self._rows:
+        directory = inputs["demonstrations"]
+        if self.demonstrations is None:
+            rows = read_rows(directory / KEPT_ASIDE)
+        else:
+            file = published(directory)
+            rows = _given(file, f"translator.demonstrations={file.name}", directory.name)
+        self._rows = self._usable(rows)[: self.shots]
+
+    def _usable(self, rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+        usable = [row for row in rows if not any(self.delimiter in row[side] for side in ("source", "target"))]
+        if not usable:
             raise InputError(
                 f"translator.delimiter={self.delimiter!r} is in every demonstration; give one that no sentence has"
             )
-        self._rows = self._rows[: self.shots]
+        return usable
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
         return segment.translate_texts(texts, lambda some: self._sentences(some, source, target), self._keep)
@@ -104,7 +114,10 @@ class SelfTranslation(Translator):
         if self.demonstrations is None:
             return self._around.demonstrations(language(source), language(target))
         codes = {"source": language(source).code, "target": language(target).code}
-        return file_step("translator.demonstrations", self.demonstrations, None, None, None, codes)
+        step = file_step("translator.demonstrations", self.demonstrations, None, None, None, codes)
+        path = fill("translator.demonstrations", self.demonstrations, codes)
+        self._usable(_given(Path(path).expanduser(), f"translator.demonstrations={path}", step.key))
+        return step
 
     def _sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
         """One line for each sentence; an empty one, for which the source stays, if it does not fit the context."""
@@ -153,17 +166,25 @@ def _check(delimiter: str) -> None:
         raise InputError(f"translator.delimiter={delimiter!r} cannot be told from the text of an example; {fix}")
 
 
-def _demonstrations(directory: Path) -> list[dict[str, str]]:
-    """What the parallel corpus keeps aside, or the user's file."""
-    kept = directory / KEPT_ASIDE
-    if kept.exists():
-        return read_rows(kept)
+@cache
+def _given(path: Path, where: str, _key: str) -> list[dict[str, str]]:
+    """The rows of the user's file.
+
+    Args:
+        _key: of its step, which is another if the file is.
+
+    Raises:
+        InputError: a row without a text on either side; no row.
+    """
     rows = []
-    for place, record in read_records(published(directory), "translator.demonstrations"):
-        for column in ("source", "target"):
-            if not isinstance(record.get(column), str) or not record[column].strip():
-                raise InputError(f"{place} has no text in `{column}`; a row is {{'source': ..., 'target': ...}}")
-        rows.append({column: " ".join(record[column].split()) for column in ("source", "target")})
+    for place, record, names in read_pairs(path, ParallelColumns(), where):
+        texts = {side: column(record, name) if name in record else None for side, name in names.items()}
+        for side, text in texts.items():
+            if not isinstance(text, str) or not text.strip():
+                raise InputError(f"{place} has no text in `{side}`; a row is {{'source': ..., 'target': ...}}")
+        rows.append({side: " ".join(str(text).split()) for side, text in texts.items()})
+    if not rows:
+        raise InputError(f"{where} has no rows; a row is {{'source': ..., 'target': ...}}")
     return rows
 
 

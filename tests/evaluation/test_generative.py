@@ -183,11 +183,11 @@ def test_no_room_for_a_prompt(place: Path) -> None:
 def test_nothing_to_ask(place: Path, tmp_path: Path) -> None:
     task = XLSum(0, str(jsonl(tmp_path / "none.jsonl", [])), None, None, None)
     found, _ = planned(place, config(), HFGenerator(4, Precision.fp32), xlsum=task)
-    with pytest.raises(InputError, match="task=xlsum: the file holds nothing to ask in English"):
+    with pytest.raises(InputError, match=r"xlsum: task\.xlsum\.path=.*none\.jsonl holds nothing to ask"):
         Store(tmp_path / "cache").realise(found[0].items)
     twice = MKQA(0, str(jsonl(tmp_path / "twice.jsonl", mkqa_rows() * 2)), None, None, None)
     found, _ = planned(place, config(), HFGenerator(4, Precision.fp32), mkqa=twice)
-    with pytest.raises(InputError, match="task=mkqa: the file of English has an id twice"):
+    with pytest.raises(InputError, match=r"twice\.jsonl, line \d+ has the id .* again"):
         Store(tmp_path / "cache").realise(found[0].items)
 
 

