@@ -60,6 +60,7 @@ class Step:
         inputs: steps whose outputs `run` reads.
         version: of the code of `run`; raise it when the same config must give another output.
         collective: every rank runs it (training); otherwise rank 0 does and the others wait.
+        check: raises InputError for what it brings from outside, before the run begins.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Step:
     inputs: Mapping[str, "Step"] = field(default_factory=dict)
     version: int = 1
     collective: bool = False
+    check: Callable[[], None] = lambda: None
 
     @property
     def identity(self) -> dict[str, Any]:

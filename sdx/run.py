@@ -89,8 +89,9 @@ def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
     if config.plan:
         work = prepare(config, run_dir, Tracker(config, run_dir))
         if is_main():
-            _say(work.skipped)
             store = _store(config)
+            _check_sources(store, work)
+            _say(work.skipped)
             show(config, store, work.ordered(store))
         return
     failure = failure or Failure(run_dir)
@@ -120,6 +121,7 @@ def _run(config: Config, run_dir: Path, state: StateFile, tracker: Tracker) -> N
     work = prepare(config, run_dir, tracker)
     work.cell.settle()
     store = _store(config)
+    _check_sources(store, work)
     _say(work.skipped)
     log.info("%-12s %s, cache %s", "run", run_dir, store.root)
     preparing = config.stages is Stages.prepare
@@ -180,6 +182,11 @@ def _data(steps: Sequence[Step]) -> list[Step]:
 def _sources(store: Store, steps: Sequence[Step]) -> list[Step]:
     """Files, packages, corpora and models that steps still to do are made from: what is wrong with them shows first."""
     return [step for step in store.needed(steps).values() if step.name in SOURCES and not store.cached(step)]
+
+
+def _check_sources(store: Store, work: Work) -> None:
+    for step in _sources(store, work.steps):
+        step.check()
 
 
 def typed(cfg: DictConfig) -> Config:

@@ -4,15 +4,17 @@ Either becomes a step that publishes `model`, a link to the files, and `source.j
 """
 
 import re
-from fnmatch import fnmatch
+from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 from logging import getLogger
 from pathlib import Path
 from threading import Thread
 
-from sdx.artifacts import Step, Workspace, read_json, write_json
+from sdx.artifacts import Step, Workspace, write_json
 from sdx.config import InputError
+from sdx.models import directory
+from sdx.models.weights import COPY_AGAIN, parts
 
 log = getLogger("sdx")
 
@@ -20,15 +22,26 @@ SAFETENSORS = "*.safetensors"
 PYTORCH = "pytorch_model*.bin"
 FILES = ("*.json", "*.model", "*.spm", "*.jinja", "*.txt")
 """What belongs to a model beside its weights: configuration, tokenizer, template."""
-LFS_POINTER = b"version https://git-lfs"
 ANSWER_S = 3.0
 """How long a choice waits for the hub."""
 PATIENCE_S = 20.0
 """How long a download waits for its first answer."""
+Trial = Callable[[Path, str, str], None]
+"""Raises InputError for a directory that transformers cannot load. Gets what names it in messages, and what to do about
+a file that is broken."""
 
 
-def check_source(group: str, hub_id: str | None, revision: str | None, path: str | None) -> None:
+def no_trial(model_dir: Path, what: str, again: str) -> None:
+    """Nothing is tried."""
+
+
+def check_source(
+    group: str, hub_id: str | None, revision: str | None, path: str | None, *, pickles: bool = True
+) -> None:
     """Looks at a config group's source without loading it or asking the network.
+
+    Args:
+        pickles: whether weights in PyTorch's own format will do.
 
     Raises:
         InputError: a commit that is not pinned or belongs to nothing, a directory that holds no model.
@@ -41,7 +54,7 @@ def check_source(group: str, hub_id: str | None, revision: str | None, path: str
     if revision and not hub_id:
         raise InputError(f"{group}.revision={revision} belongs to {group}.hub_id; leave it out")
     if path:
-        _check_directory(f"{group}.path={path}", local(path))
+        directory.check(local(path), f"{group}.path={path}", pickles)
 
 
 def check_one_source(group: str, asset: str | None, hub_id: str | None, path: str | None, own: str) -> None:
@@ -52,30 +65,29 @@ def check_one_source(group: str, asset: str | None, hub_id: str | None, path: st
         raise InputError(f"give exactly one of {group}.asset, {group}.hub_id and {group}.path, not {got}; {own}")
 
 
-def _check_directory(where: str, path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise InputError(f"{where} has no config.json; give a directory in Hugging Face format")
-    try:
-        read_json(path / "config.json")
-    except ValueError:
-        raise InputError(f"{where}: config.json cannot be read; copy it again") from None
-    for file in (*path.glob(SAFETENSORS), *path.glob(PYTORCH)):
-        with file.open("rb") as content:
-            if content.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise InputError(f"{where}: {file.name} is a pointer of Git LFS; fetch the weights with git lfs pull")
-
-
-def hub_step(group: str, hub_id: str, revision: str, weights: tuple[str, ...], instead: str) -> Step:
+def hub_step(
+    group: str, hub_id: str, revision: str, weights: tuple[str, ...], instead: str, trial: Trial = no_trial
+) -> Step:
     """Publishes `model/` and `source.json` from a commit on the hub, or from its copy in the hub's local cache.
 
     Args:
         group: the config group that names the model; also the step's name.
         weights: patterns of files, the best first; the first that the repository has is fetched.
         instead: what the user can do without the hub.
+        trial: of the files, before they are published, and before the run begins where they are in the cache.
     """
+    what = f"{group}.hub_id={hub_id} at {revision}"
+
+    def look(snapshot: Path) -> None:
+        again = f"remove {snapshot.parents[1]} and run again, and it is fetched anew"
+        directory.check(snapshot, what, PYTORCH in weights, again)
+        trial(snapshot, what, again)
+
+    def check() -> None:
+        if snapshot := _here(hub_id, revision, weights):
+            look(snapshot)
 
     def run(work: Workspace) -> None:
-        what = f"{group}.hub_id={hub_id} at {revision}"
         remedy = f"for a gated model accept its licence and set HF_TOKEN; {instead}"
         if not available(hub_id, revision, weights, PATIENCE_S):  # a download would try again and again
             raise InputError(f"{what} is not in the local cache and the hub does not answer for it; {remedy}")
@@ -89,14 +101,22 @@ def hub_step(group: str, hub_id: str, revision: str, weights: tuple[str, ...], i
         if snapshot is None:
             wanted = " or ".join(pattern.rpartition(".")[2] for pattern in weights)
             raise InputError(f"{what} has no {wanted}, or not all of it; convert it and set {group}.path")
+        look(snapshot)
         _link(work.dir / "model", snapshot)
         write_json(work.dir / "source.json", {"hub_id": hub_id, "revision": revision})
 
-    return Step(group, run, {"hub_id": hub_id, "revision": revision})
+    return Step(group, run, {"hub_id": hub_id, "revision": revision}, check=check)
 
 
-def directory_step(group: str, path: Path) -> Step:
-    """Publishes `model/`, a link to a directory, and `source.json`. Another file in it makes another key."""
+def directory_step(group: str, path: Path, trial: Trial = no_trial) -> Step:
+    """Publishes `model/`, a link to a directory, and `source.json`. Another file in it makes another key.
+
+    Args:
+        trial: of the files, before the run begins.
+    """
+
+    def check() -> None:
+        trial(path, f"{group}.path={path}", COPY_AGAIN)
 
     def run(work: Workspace) -> None:
         _link(work.dir / "model", path)
@@ -107,7 +127,7 @@ def directory_step(group: str, path: Path) -> Step:
     listing = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights]
     others = sorted(file for pattern in FILES for file in path.glob(pattern) if file.is_file())
     digests = {file.name: sha256(file.read_bytes()).hexdigest() for file in others}
-    return Step(group, run, {"weights": listing, "files": digests})
+    return Step(group, run, {"weights": listing, "files": digests}, check=check)
 
 
 @cache
@@ -118,14 +138,10 @@ def available(
 
     Downloads nothing, never raises, and asks the network once a process and not with HF_HUB_OFFLINE.
     """
-    from huggingface_hub import HfApi, is_offline_mode, snapshot_download
+    from huggingface_hub import HfApi, is_offline_mode
 
-    try:
-        snapshot = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
-        if any(has_weights(snapshot, pattern) for pattern in weights):
-            return True
-    except Exception:  # it is not there; the hub's client has a class for each reason
-        pass
+    if _here(hub_id, revision, weights):
+        return True
     if is_offline_mode():
         return False
     answers: list[str] = []
@@ -145,9 +161,13 @@ def available(
 
 def has_weights(directory: Path, pattern: str) -> bool:
     """Whether weights match the pattern there, with all the parts that their index names."""
-    indexed = (name for index in directory.glob("*.index.json") for name in read_json(index)["weight_map"].values())
-    parts = {name for name in indexed if fnmatch(name, pattern)}
-    return any(directory.glob(pattern)) and all((directory / name).exists() for name in parts)
+    suffix = pattern.rpartition("*")[2]
+    try:
+        for index in directory.glob(f"*{suffix}.index.json"):
+            parts(index, str(directory), suffix)
+    except InputError:
+        return False
+    return any(directory.glob(pattern))
 
 
 def check_link(model_dir: Path) -> None:
@@ -161,6 +181,17 @@ def check_link(model_dir: Path) -> None:
 def local(path: str) -> Path:
     """A path as the user wrote it, made absolute."""
     return Path(path).expanduser().absolute()
+
+
+def _here(hub_id: str, revision: str, weights: tuple[str, ...]) -> Path | None:
+    """The commit's files in the hub's local cache; none where it is not there, or without its weights."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+    except Exception:  # the hub's client has a class for each reason
+        return None
+    return snapshot if any(has_weights(snapshot, pattern) for pattern in weights) else None
 
 
 def _snapshot(hub_id: str, revision: str, weights: str) -> Path | None:

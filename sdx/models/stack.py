@@ -39,7 +39,7 @@ from sdx.config import InputError
 from sdx.languages import Language, language
 from sdx.models.encoder import load_encoder
 from sdx.models.encoder_languages import encoder_segments
-from sdx.models.loading import padded, unreported
+from sdx.models.loading import named, padded, pretrained, unreported
 from sdx.models.parts import Part, directory
 from sdx.models.segments import Segments, llm_segments
 from sdx.models.stack_batches import in_batches
@@ -177,7 +177,7 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
 
     def load_llm(self, dtype: torch.dtype) -> Any:
         """The LLM without its head."""
-        return AutoModel.from_pretrained(self.directories["llm"], dtype=dtype)
+        return pretrained(AutoModel, self.directories["llm"], dtype=dtype)
 
     def add_lora(self) -> None:
         """Puts adapters on all linear layers of the LLM, in its own dtype; they change nothing yet."""
@@ -344,7 +344,8 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
         file = cached_file(
             pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **where
         )  # of a part alone nothing was trained at first
-        model.load_trained(load_file(file) if file else {}, str(pretrained_model_name_or_path))
+        with named(str(pretrained_model_name_or_path)):
+            model.load_trained(load_file(file) if file else {}, str(pretrained_model_name_or_path))
         model.eval()
         return model
 
@@ -438,7 +439,7 @@ def segments_of(config: StackConfig, parts: Mapping[str, Path], spoken: Language
     """
     if config.encoder:
         return encoder_segments(parts["encoder"], Part.read(config.encoder).prefix, spoken)
-    return llm_segments(AutoTokenizer.from_pretrained(parts["llm"]))
+    return llm_segments(pretrained(AutoTokenizer, parts["llm"]))
 
 
 def is_trained(name: str) -> bool:
