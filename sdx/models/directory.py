@@ -42,14 +42,14 @@ def check(directory: Path, what: str, pickles: bool = True, again: str = COPY_AG
     Raises:
         InputError: it cannot be loaded.
     """
-    _check_place(directory, what)
     try:
-        stamps = tuple(sorted(_stamp(entry) for entry in os.scandir(directory)))
-    except FileNotFoundError:
-        stamps = ()  # what is missing is named below
-    except OSError as error:
-        raise InputError(f"{what} cannot be read ({error.strerror}); see to its permissions") from None
-    _check(directory, what, pickles, again, stamps)
+        _check_place(directory, what)
+        stamps = tuple(sorted(map(_stamp, os.scandir(directory)))) if directory.exists() else ()
+        _check(directory, what, pickles, again, stamps)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # no right to it, a name that is too long, a NUL in it
+        raise InputError(f"{what} cannot be read ({getattr(error, 'strerror', None) or error}); see to it") from None
 
 
 def config_of(directory: Path, what: str, again: str = COPY_AGAIN) -> dict[str, Any]:

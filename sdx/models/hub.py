@@ -3,6 +3,7 @@
 Either becomes a step that publishes `model`, a link to the files, and `source.json`.
 """
 
+import os
 import re
 from collections.abc import Callable
 from functools import cache
@@ -180,7 +181,7 @@ def check_link(model_dir: Path) -> None:
 
 def local(path: str) -> Path:
     """A path as the user wrote it, made absolute."""
-    return Path(path).expanduser().absolute()
+    return Path(os.path.expanduser(path)).absolute()  # Path's own raises for a user that there is not
 
 
 def _here(hub_id: str, revision: str, weights: tuple[str, ...]) -> Path | None:

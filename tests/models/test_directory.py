@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sdx.config import BackboneConfig, EncoderConfig, InputError
+from sdx.config import BackboneConfig, EncoderConfig, InputError, TemplateKind
 from sdx.models import backbone, encoder, rendering
 from sdx.translation.nllb import NLLB, NLLBConfig
 from tests.tiny import CHATML, tiny_encoder, tiny_model, tiny_nllb
@@ -275,11 +275,12 @@ def test_encoders_and_translators(case: Case, model: str, look: Break, models: d
     assert case.says[-1] in str(error.value) or "of type" in str(error.value)
 
 
-def pickled(path: Path) -> None:
+def pickled(path: Path, new: bool = True) -> None:
     import torch
     from safetensors.torch import load_file
 
-    torch.save(load_file(path / "model.safetensors"), path / "pytorch_model.bin")
+    weights = load_file(path / "model.safetensors")
+    torch.save(weights, path / "pytorch_model.bin", _use_new_zipfile_serialization=new)
     (path / "model.safetensors").unlink()
 
 
@@ -313,14 +314,17 @@ def test_what_is_wrong_with_an_encoder_or_translator_alone(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("new", [True, False])
 @pytest.mark.parametrize(
     ("model", "look"), [("bert", examine_encoder), ("marian", examine_encoder), ("nllb", examine_translator)]
 )
-def test_pickles_of_encoders_and_translators_will_do(model: str, look: Break, models: dict[str, Path], tmp_path: Path):
+def test_pickles_of_encoders_and_translators_will_do(
+    model: str, look: Break, new: bool, models: dict[str, Path], tmp_path: Path
+):
     """The hub has some in no other format."""
     path = shutil.copytree(models[model], tmp_path / "mine")
     look(path)
-    pickled(path)
+    pickled(path, new)
     look(path)
 
 
@@ -348,6 +352,31 @@ def test_a_directory_that_is_none(models: dict[str, Path], tmp_path: Path):
         InputError, match=r"model\.safetensors is a link to \.\./\.\./blobs/123, which is gone; copy it"
     ):
         examine(path)
+
+
+@pytest.mark.parametrize("path", ["a" * 300, "a\0b", "~nobody-of-this-name/model", "/dev/null", "loop"])
+def test_paths_that_lead_nowhere(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"backbone\.path="):
+        backbone.check(BackboneConfig(name="mine", path=path))
+
+
+def test_a_directory_that_nobody_may_read(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
+    """Root may read everything."""
+
+    def forbidden(_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.scandir", forbidden)
+    with pytest.raises(InputError, match=r"backbone\.path=.* cannot be read \(Permission denied\)"):
+        examine(models["whole"])
+
+
+def test_a_broken_template_that_is_not_used(models: dict[str, Path], tmp_path: Path):
+    path = shutil.copytree(models["whole"], tmp_path / "copy")
+    template("{% for %}")(path)
+    backbone.backbone_step(BackboneConfig("mine", path=str(path), template=TemplateKind.instruction)).check()
 
 
 def test_a_directory_is_looked_at_again_when_it_changed(models: dict[str, Path], tmp_path: Path):
