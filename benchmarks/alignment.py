@@ -66,7 +66,7 @@ def _rows(path: Path, questions: dict[str, list[str]], first: bool) -> list[list
     from sdx.models.stack import LONGEST_TOKENS, StackModel, without_adapters
 
     model = StackModel.from_pretrained(path, dtype=torch.float32).eval()
-    own = llm_segments(AutoTokenizer.from_pretrained(model.directories["llm"]))
+    own = llm_segments(AutoTokenizer.from_pretrained(model.directories["llm"], trust_remote_code=False))
 
     def alone(texts: Sequence[str]) -> Any:
         with torch.no_grad(), without_adapters(model.llm):

@@ -46,7 +46,7 @@ def sdx(job: dict[str, Any], engine: Mapping[str, Any]) -> dict[str, Any]:
     config = wanted.train_config()
     layout = _layout(wanted, engine)
     examples = [Example(str(n), **row) for n, row in enumerate(wanted.rows())]
-    tokenizer = AutoTokenizer.from_pretrained(wanted.model_dir)
+    tokenizer = AutoTokenizer.from_pretrained(wanted.model_dir, trust_remote_code=False)
     clock = Clock()
     updates = count(1)
     result: dict[str, Any] = {}
@@ -158,8 +158,8 @@ def hf(job: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
     wanted = Job(**job)
-    tokenizer = AutoTokenizer.from_pretrained(wanted.model_dir)
-    model = AutoModelForCausalLM.from_pretrained(wanted.model_dir)
+    tokenizer = AutoTokenizer.from_pretrained(wanted.model_dir, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(wanted.model_dir, trust_remote_code=False)
     if adapters := _adapters(wanted):
         model = get_peft_model(model, adapters)
     with TemporaryDirectory() as out:

@@ -67,7 +67,7 @@ def _rows(path: Path, texts: Sequence[str], first: bool) -> list[list[str]]:
         weight.requires_grad_(is_trained(name))
     found = []
     if first:
-        own = llm_segments(AutoTokenizer.from_pretrained(model.directories["llm"]))
+        own = llm_segments(AutoTokenizer.from_pretrained(model.directories["llm"], trust_remote_code=False))
         with torch.no_grad(), without_adapters(model.llm):
             encoded = own.encode([[text] for text in texts], LIMIT)
             norms = [_norms(model, model.states_of_llm, one.ids)[0] for one in encoded]

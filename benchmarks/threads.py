@@ -82,7 +82,7 @@ def measure(work: str, model: Path) -> dict[str, float]:
             llm(input_ids=ids, labels=ids).loss.backward()
         return ids.numel() * WORK["train"]
 
-    llm = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+    llm = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, trust_remote_code=False)
     began, cpu = time.perf_counter(), time.process_time()
     tokens = {"decode": decode, "train": train}[work]()
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu

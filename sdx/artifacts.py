@@ -65,6 +65,7 @@ class Step:
         collective: every rank runs it (training); otherwise rank 0 does and the others wait.
         hub: what `run` fetches from the hub; in no key.
         path: the user's file that `run` copies; in no key.
+        check: raises InputError for what it brings from outside, before the run begins.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Step:
     collective: bool = False
     hub: "HubSource | None" = None
     path: Path | None = None
+    check: Callable[[], None] = lambda: None
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -86,10 +86,11 @@ def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
     if config.plan:
         work = prepare(config, run_dir, Tracker(config, run_dir))
         if is_main():
-            _say(work.skipped)
             store = _store(config)
             steps = work.ordered(store)
+            _check(first(store, steps))
             check_files(store, steps)
+            _say(work.skipped)
             show(config, store, steps)
         return
     failure = failure or Failure(run_dir)
@@ -125,8 +126,10 @@ def _run(config: Config, run_dir: Path, state: StateFile, tracker: Tracker) -> N
     steps = work.ordered(store)
     steps = _data(steps) if preparing else steps
     outside = first(store, steps)
-    if is_main() and (found := refusals(step.hub for step in outside if step.hub)):
-        raise refused(found)
+    if is_main():
+        _check(outside)
+        if found := refusals(step.hub for step in outside if step.hub):
+            raise refused(found)
     steps = [*outside, *steps]
     state.expect(len(steps))
     for step in steps:
@@ -177,6 +180,12 @@ def _data(steps: Sequence[Step]) -> list[Step]:
     for step in steps:
         visit(step)
     return list(found.values())
+
+
+def _check(outside: Sequence[Step]) -> None:
+    """What is wrong with what is on this machine, before anything is fetched or computed."""
+    for step in outside:
+        step.check()
 
 
 def typed(cfg: DictConfig) -> Config:

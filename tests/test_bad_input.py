@@ -8,9 +8,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sdx.artifacts import read_json, write_json
 from tests import forks
 from tests.tiny import tiny_encoder, tiny_model, tiny_nllb
 
@@ -357,6 +359,27 @@ def test_a_model_directory_that_is_not_whole(file: str, tmp_path: Path):
     result = sdx("backbone=path", f"backbone.path={model}", cwd=tmp_path)
     assert_one_line(result, f"backbone.path={model}", message)
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("model.safetensors", None, "model.safetensors has 300,000 bytes of 503,"),
+        ("config.json", {"vocab_size": 500}, "config.json asks for [500, 64]"),
+        ("config.json", {"model_type": "mine", "auto_map": {"AutoConfig": "own.Config"}}, "(auto_map) is never run"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded(file: str, content: dict[str, Any] | None, says: str, tmp_path: Path):
+    """Found by the plan, too. The code would leave a file."""
+    model = tiny_model(tmp_path / "tiny")
+    (model / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    if content:
+        write_json(model / file, read_json(model / file) | content)
+    else:
+        (model / file).write_bytes((model / file).read_bytes()[:300_000])
+    result = sdx("backbone=path", f"backbone.path={model}", "plan=true", cwd=tmp_path)
+    assert_one_line(result, f"backbone.path={model}", says)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_weights_that_git_did_not_fetch(tmp_path: Path):

@@ -23,6 +23,7 @@ from sdx.config import InputError, Precision
 from sdx.evaluation.tasks import Kind
 from sdx.models.backbone import loaded
 from sdx.models.batches import QUESTIONS, cut
+from sdx.models.loading import pretrained
 from sdx.progress import Progress
 
 log = logging.getLogger("sdx")
@@ -210,7 +211,7 @@ def _shared_question_lm(model_dir: Path, precision: Precision, context_tokens: i
             return _log_probs(self.model, [request[1:] for request in requests], self.max_length, stage)
 
     model = loaded(model_dir, precision).model
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    tokenizer = pretrained(AutoTokenizer, model_dir)
     # Gemma is lost without BOS, and a tokenizer made from GGUF may not add it.
     if model.config.model_type.startswith("gemma") and tokenizer("A").input_ids[0] != tokenizer.bos_token_id:
         tokenizer.add_bos_token = True

@@ -10,7 +10,7 @@ from typing import Any
 from sdx.artifacts import Step, Workspace, read_json, write_json
 from sdx.config import InputError
 from sdx.models.hub import FILES, SAFETENSORS, directory_step, hub_step, local
-from sdx.models.loading import quiet
+from sdx.models.loading import pretrained, quiet
 
 ON_HUB = re.compile(r"(?P<hub_id>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -54,7 +54,7 @@ def merged_step(base: Step, adapters: Sequence[str]) -> Step:
 
 def _adapter_step(adapter: str) -> Step:
     if found := ON_HUB.fullmatch(adapter):
-        step = hub_step("backbone.adapters", found["hub_id"], found["revision"], (SAFETENSORS,), OFFLINE)
+        step = hub_step("backbone.adapters", found["hub_id"], found["revision"], (SAFETENSORS,), OFFLINE, config=CONFIG)
     else:
         step = directory_step("backbone.adapters", local(adapter))
     return replace(step, name="adapter")
@@ -66,7 +66,7 @@ def _merge(base: Path, adapters: Sequence[Path], out: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     quiet()
-    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+    model = pretrained(AutoModelForCausalLM, base, dtype="auto")
     for adapter in adapters:
         try:
             PeftModel.from_pretrained(_adapted(model, adapter), adapter).merge_and_unload()

@@ -5,6 +5,7 @@ reads both wrongly (SmolLM2's EOS becomes `<|im_start|>`, Gemma loses BOS and me
 reads SmolLM2 without its split of numbers into digits.
 """
 
+from functools import partial
 from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,17 +15,15 @@ from sdx.config import BackboneConfig, InputError, Precision, TemplateKind
 from sdx.models import adapters
 from sdx.models.assets import packaged_step
 from sdx.models.hub import (
-    PYTORCH,
     SAFETENSORS,
     check_link,
     check_one_source,
     check_source,
     directory_step,
-    has_weights,
     hub_step,
     local,
 )
-from sdx.models.loading import quiet, straight
+from sdx.models.loading import named, pretrained, quiet, straight
 from sdx.models.residency import Resident, resident
 
 if TYPE_CHECKING:
@@ -45,14 +44,9 @@ def check(config: BackboneConfig) -> None:
     check_one_source("backbone", config.asset, config.hub_id, config.path, OWN)
     if config.asset and config.asset not in PACKAGED:
         raise InputError(f"backbone.asset={config.asset} is unknown; choose one of {', '.join(PACKAGED)}")
-    check_source("backbone", config.hub_id, config.revision, config.path)
+    check_source("backbone", config.hub_id, config.revision, config.path, pickles=False)
     if config.path:
         directory = local(config.path)
-        if not (has_weights(directory, SAFETENSORS) or has_weights(directory, PYTORCH)):
-            raise InputError(
-                f"backbone.path={config.path} has no weights ({SAFETENSORS} or {PYTORCH}), or not all that its index "
-                "names; copy them"
-            )
         if not any((directory / name).is_file() for name in TOKENIZERS):
             raise InputError(f"backbone.path={config.path} has no tokenizer ({', '.join(TOKENIZERS)}); save it there")
     adapters.check(config.adapters)
@@ -68,11 +62,30 @@ def _given_step(config: BackboneConfig) -> Step:
     """The model without adapters."""
     if config.asset:
         return packaged_step("backbone", config.asset, "*.gguf", convert)
+    trial = partial(_try, template=config.template)
     if config.hub_id:
         assert config.revision
-        return hub_step("backbone", config.hub_id, config.revision, (SAFETENSORS,), OFFLINE)
+        return hub_step("backbone", config.hub_id, config.revision, (SAFETENSORS,), OFFLINE, trial)
     assert config.path
-    return directory_step("backbone", local(config.path))
+    return directory_step("backbone", local(config.path), trial)
+
+
+def _try(model_dir: Path, what: str, again: str, template: TemplateKind) -> None:
+    """Raises InputError for a directory that gives no causal LM and tokenizer. Weights are not loaded."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+
+    from sdx.models import trial
+    from sdx.models.template import install_pad
+
+    config = trial.check_kind(model_dir, what)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise InputError(f"{what} holds a model of type {config.model_type}, which is no causal LM; give one")
+    model = trial.model_without_weights(AutoModelForCausalLM, model_dir, what, again)
+    tokenizer = _tokenizer(model_dir, what, template)
+    trial.check_template(tokenizer, what)
+    with named(what):
+        install_pad(tokenizer)
+    trial.check_tokenizer(tokenizer, model.get_input_embeddings().weight.shape[0], what)
 
 
 def check_length(model_dir: Path, max_length_tokens: int) -> None:
@@ -93,7 +106,8 @@ def load_model(model_dir: Path, precision: Precision) -> "PreTrainedModel":
     check_link(model_dir)
     quiet()
     dtype = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}[precision]
-    return AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype, **straight()).eval()
+    model: PreTrainedModel = pretrained(AutoModelForCausalLM, model_dir, dtype=dtype, **straight())
+    return model.eval()
 
 
 def loaded(model_dir: Path, precision: Precision) -> Resident:
@@ -107,16 +121,27 @@ def load_tokenizer(model_dir: Path, template: TemplateKind) -> Any:
     Raises:
         InputError: `template` is `chat` and the tokenizer has no chat template.
     """
-    from transformers import AutoTokenizer
-
-    from sdx.models.template import install_pad, install_template
+    from sdx.models.template import install_pad
 
     check_link(model_dir)
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    what = str(model_dir.resolve())
+    tokenizer = _tokenizer(model_dir, what, template)
+    with named(what):
+        install_pad(tokenizer)
+    return tokenizer
+
+
+def _tokenizer(model_dir: Path, what: str, template: TemplateKind) -> Any:
+    """The tokenizer with a chat template, which has not been used yet."""
+    from transformers import AutoTokenizer
+
+    from sdx.models.template import install_template
+
+    tokenizer = pretrained(AutoTokenizer, model_dir, what)
     if tokenizer.eos_token is None:
-        raise InputError(f"the tokenizer in {model_dir} names no EOS token; set eos_token in its config")
-    install_template(tokenizer, template)
-    install_pad(tokenizer)
+        raise InputError(f"{what}: the tokenizer names no EOS token; set eos_token in tokenizer_config.json")
+    with named(what):
+        install_template(tokenizer, template)
     return tokenizer
 
 
@@ -130,6 +155,7 @@ def convert(gguf: Path, out: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,
+        trust_remote_code=False,
         dtype=torch.bfloat16,
         quantization_config=GgufConfig(dequantize=True),  # without it save_pretrained refuses
     )

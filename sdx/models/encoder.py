@@ -22,11 +22,10 @@ from sdx.models.hub import (
     check_one_source,
     check_source,
     directory_step,
-    has_weights,
     hub_step,
     local,
 )
-from sdx.models.loading import unreported
+from sdx.models.loading import named, pretrained, unreported
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +51,9 @@ ENCODERS = {
 """Of encoder-decoders, by type: the class of the encoder. NLLB-200 is an M2M-100."""
 PART = {r"^(?:model\.)?shared\.": "embed_tokens.", r"^(?:model\.)?encoder\.": ""}
 """Names in a whole model's checkpoint -> names in its encoder alone."""
-MARIAN_POSITIONS = "embed_positions.weight"
-"""A table of sines, in old checkpoints only; under ZeRO-3 transformers fails on a checkpoint that has it."""
+OPTIONAL = {"marian": ("embed_positions.weight",)}
+"""Weights that may be missing, by type: a table of sines, in old checkpoints only; under ZeRO-3 transformers fails on a
+checkpoint that has it."""
 WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
 """What configs call the width of the states."""
 SLOW_TOKENIZERS = ("M2M100Tokenizer", "MarianTokenizer")
@@ -71,11 +71,6 @@ def check(config: EncoderConfig) -> None:
     if not config.path:
         return
     directory = local(config.path)
-    if not any(has_weights(directory, pattern) for pattern in WEIGHTS):
-        raise InputError(
-            f"encoder.path={config.path} has no weights ({' or '.join(WEIGHTS)}), or not all that its index names; "
-            "copy them"
-        )
     if not any(any(directory.glob(pattern)) for pattern in TOKENIZERS):
         raise InputError(f"encoder.path={config.path} has no tokenizer ({', '.join(TOKENIZERS)}); save it there")
     _check_kind(f"encoder.path={config.path}", read_json(directory / "config.json"))
@@ -88,9 +83,25 @@ def encoder_step(config: EncoderConfig) -> Step:
         return packaged_step("encoder", config.asset, "*.bin", convert)
     if config.hub_id:
         assert config.revision
-        return hub_step("encoder", config.hub_id, config.revision, WEIGHTS, OFFLINE)
+        return hub_step("encoder", config.hub_id, config.revision, WEIGHTS, OFFLINE, _try)
     assert config.path
-    return directory_step("encoder", local(config.path))
+    return directory_step("encoder", local(config.path), _try)
+
+
+def _try(model_dir: Path, what: str, again: str) -> None:
+    """Raises InputError for a directory that gives no encoder and tokenizer. Weights are not loaded."""
+    from sdx.models import trial
+
+    kind = _check_kind(what, trial.check_kind(model_dir, what).to_dict())
+    model_class, options = _class(model_dir, kind)
+    optional = OPTIONAL.get(kind, ())
+    model = trial.model_without_weights(model_class, model_dir, what, again, optional=optional, told=False, **options)
+    tokenizer = _tokenizer(model_dir, what)
+    rows = model.get_input_embeddings().weight.shape[0]
+    with named(what):
+        if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+            raise InputError(f"{what}: the tokenizer makes nothing of a text; {again}")
+        trial.check_vocabulary(tokenizer, rows, what)
 
 
 def load_encoder(model_dir: Path, dtype: "torch.dtype") -> "PreTrainedModel":
@@ -108,12 +119,9 @@ def load_encoder(model_dir: Path, dtype: "torch.dtype") -> "PreTrainedModel":
     check_link(model_dir)
     kind = _check_kind(str(model_dir), read_json(model_dir / "config.json"))
     model_class, options = _class(model_dir, kind)
-    try:
-        with unreported():  # the decoder's weights are left over
-            model, report = model_class.from_pretrained(model_dir, dtype=dtype, output_loading_info=True, **options)
-    except OSError as error:
-        raise InputError(f"{model_dir} cannot be loaded ({str(error).splitlines()[0]}); get its files again") from error
-    missing = sorted(set(report["missing_keys"]) - ({MARIAN_POSITIONS} if kind == "marian" else set()))
+    with unreported():  # the decoder's weights are left over
+        model, report = pretrained(model_class, model_dir, dtype=dtype, output_loading_info=True, **options)
+    missing = sorted(set(report["missing_keys"]) - set(OPTIONAL.get(kind, ())))
     if missing:
         raise InputError(f"{model_dir} lacks {len(missing)} weights, such as {missing[0]}; get its files again")
     assert isinstance(model, transformers.PreTrainedModel)
@@ -127,21 +135,17 @@ def load_tokenizer(model_dir: Path) -> Any:
     these four characters.
 
     Raises:
-        InputError: it cannot be read, or needs a package that is not installed.
+        InputError: it cannot be read.
     """
+    check_link(model_dir)
+    return _tokenizer(model_dir, str(model_dir.resolve()))
+
+
+def _tokenizer(model_dir: Path, what: str) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    check_link(model_dir)
     fast = (model_dir / "tokenizer.json").is_file()
-    try:
-        kind: Any = PreTrainedTokenizerFast if fast else AutoTokenizer
-        return kind.from_pretrained(model_dir, split_special_tokens=True)
-    except (ImportError, ValueError, OSError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        raise InputError(
-            f"the tokenizer in {model_dir} cannot be loaded ({reason}); pip install sentencepiece, or save it there "
-            "with a tokenizer.json"
-        ) from error
+    return pretrained(PreTrainedTokenizerFast if fast else AutoTokenizer, model_dir, what, split_special_tokens=True)
 
 
 def hidden_size(model_dir: Path) -> int:
@@ -212,10 +216,9 @@ def _class(model_dir: Path, kind: str) -> tuple[Any, dict[str, Any]]:
         own = {r"^(?:model\.)?encoder\.embed_positions\.": "unused_positions."} if kind == "marian" else {}
         mapping = {} if "t5" in kind else {"key_mapping": own | PART}  # T5's reads the whole checkpoint as it is
         return getattr(module, ENCODERS[kind]), mapping
-    try:
-        config = AutoConfig.from_pretrained(model_dir)
-        model_class = MODEL_MAPPING[type(config)]
-    except (ValueError, KeyError, OSError) as error:
-        raise InputError(f"{model_dir} holds a model of type {kind}, which transformers cannot load") from error
+    config = pretrained(AutoConfig, model_dir)
+    if type(config) not in MODEL_MAPPING:
+        raise InputError(f"{model_dir.resolve()} holds a model of type {kind}, which gives no states; give an encoder")
+    model_class = MODEL_MAPPING[type(config)]
     pools = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     return AutoModel, {"add_pooling_layer": False} if pools else {}

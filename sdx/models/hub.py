@@ -3,7 +3,9 @@
 Either becomes a step that publishes `model`, a link to the files, and `source.json`.
 """
 
+import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
@@ -12,9 +14,11 @@ from logging import getLogger
 from pathlib import Path
 from threading import Thread
 
-from sdx.artifacts import Step, Workspace, read_json, write_json
+from sdx.artifacts import Step, Workspace, write_json
 from sdx.config import InputError
 from sdx.hub_source import ANSWER_S, HubSource, Refused, State, check_hub_id, explained, refusals, refused
+from sdx.models import directory
+from sdx.models.weights import COPY_AGAIN, parts
 
 log = getLogger("sdx")
 
@@ -22,9 +26,12 @@ SAFETENSORS = "*.safetensors"
 PYTORCH = "pytorch_model*.bin"
 FILES = ("*.json", "*.model", "*.spm", "*.jinja", "*.txt")
 """What belongs to a model beside its weights: configuration, tokenizer, template."""
-LFS_POINTER = b"version https://git-lfs"
+CONFIG = "config.json"
 CHOICE_S = 3.0
 """How long a choice waits for the hub."""
+Trial = Callable[[Path, str, str], None]
+"""Raises InputError for a directory that transformers cannot load. Gets what names it in messages, and what to do about
+a file that is broken."""
 
 
 @dataclass(frozen=True)
@@ -34,27 +41,38 @@ class HubModel(HubSource):
     weights: tuple[str, ...] = ()
     """Patterns of files, the best first."""
 
+    config: str = CONFIG
+
     repo_type = "model"
 
     def cached(self) -> bool:
-        return _is_cached(self.hub_id, self.revision, self.weights)
+        return _here(self.hub_id, self.revision, self.weights) is not None
 
     def ask(self) -> None:
         from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 
         # The list of files is open where the files are not.
-        get_hf_file_metadata(hf_hub_url(self.hub_id, "config.json", revision=self.revision), timeout=ANSWER_S)
+        get_hf_file_metadata(hf_hub_url(self.hub_id, self.config, revision=self.revision), timeout=ANSWER_S)
         files = HfApi().model_info(self.hub_id, revision=self.revision, timeout=ANSWER_S).siblings or []
         if not any(fnmatch(file.rfilename, pattern) for file in files for pattern in self.weights):
             raise Refused(State.missing, self.absent())
 
     def absent(self) -> str:
         wanted = " or ".join(pattern.rpartition(".")[2] for pattern in self.weights)
-        return f"has no config.json or no {wanted}, or not all of it; convert it and set {self.group}.path"
+        return f"has no {self.config} or no {wanted}, or not all of it; convert it and set {self.group}.path"
 
 
-def check_source(group: str, hub_id: str | None, revision: str | None, path: str | None) -> None:
+def no_trial(model_dir: Path, what: str, again: str) -> None:
+    """Nothing is tried."""
+
+
+def check_source(
+    group: str, hub_id: str | None, revision: str | None, path: str | None, *, pickles: bool = True
+) -> None:
     """Looks at a config group's source without loading it or asking the network.
+
+    Args:
+        pickles: whether weights in PyTorch's own format will do.
 
     Raises:
         InputError: a commit that is not pinned or belongs to nothing, a directory that holds no model.
@@ -69,7 +87,7 @@ def check_source(group: str, hub_id: str | None, revision: str | None, path: str
     if revision and not hub_id:
         raise InputError(f"{group}.revision={revision} belongs to {group}.hub_id; leave it out")
     if path:
-        _check_directory(f"{group}.path={path}", local(path))
+        directory.check(local(path), f"{group}.path={path}", pickles)
 
 
 def check_one_source(group: str, asset: str | None, hub_id: str | None, path: str | None, own: str) -> None:
@@ -80,34 +98,42 @@ def check_one_source(group: str, asset: str | None, hub_id: str | None, path: st
         raise InputError(f"give exactly one of {group}.asset, {group}.hub_id and {group}.path, not {got}; {own}")
 
 
-def _check_directory(where: str, path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise InputError(f"{where} has no config.json; give a directory in Hugging Face format")
-    try:
-        read_json(path / "config.json")
-    except ValueError:
-        raise InputError(f"{where}: config.json cannot be read; copy it again") from None
-    for file in (*path.glob(SAFETENSORS), *path.glob(PYTORCH)):
-        with file.open("rb") as content:
-            if content.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise InputError(f"{where}: {file.name} is a pointer of Git LFS; fetch the weights with git lfs pull")
-
-
-def hub_step(group: str, hub_id: str, revision: str, weights: tuple[str, ...], instead: str) -> Step:
+def hub_step(
+    group: str,
+    hub_id: str,
+    revision: str,
+    weights: tuple[str, ...],
+    instead: str,
+    trial: Trial = no_trial,
+    config: str = CONFIG,
+) -> Step:
     """Publishes `model/` and `source.json` from a commit on the hub, or from its copy in the hub's local cache.
 
     Args:
         group: the config group that names the model; also the step's name.
         weights: patterns of files, the best first; the first that the repository has is fetched.
         instead: what the user can do without the hub.
+        trial: of the files, before they are published, and before the run begins where they are in the cache.
+        config: the file that says what the weights are; adapters have one of their own, and no tokenizer.
     """
+    what = f"{group}.hub_id={hub_id} at {revision}"
 
-    source = HubModel(group, hub_id, revision, instead, weights)
+    def look(snapshot: Path) -> None:
+        again = f"remove {snapshot.parents[1]} and run again, and it is fetched anew"
+        if config == CONFIG:
+            directory.check(snapshot, what, PYTORCH in weights, again)
+        trial(snapshot, what, again)
+
+    def check() -> None:
+        if snapshot := _here(hub_id, revision, weights):
+            look(snapshot)
+
+    source = HubModel(group, hub_id, revision, instead, weights, config)
 
     def run(work: Workspace) -> None:
         if found := refusals([source]):  # a download would try again and again
             raise refused(found)
-        log.info("fetching     %s at %s", source.where, revision)
+        log.info("fetching     %s", what)
         try:
             snapshots = (_snapshot(hub_id, revision, pattern) for pattern in weights)
             snapshot = next(filter(None, snapshots), None)
@@ -115,14 +141,22 @@ def hub_step(group: str, hub_id: str, revision: str, weights: tuple[str, ...], i
             raise InputError(explained(source, error).message) from error
         if snapshot is None:
             raise InputError(f"{source.where} at {revision} {source.absent()}")
+        look(snapshot)
         _link(work.dir / "model", snapshot)
         write_json(work.dir / "source.json", {"hub_id": hub_id, "revision": revision})
 
-    return Step(group, run, {"hub_id": hub_id, "revision": revision}, hub=source)
+    return Step(group, run, {"hub_id": hub_id, "revision": revision}, hub=source, check=check)
 
 
-def directory_step(group: str, path: Path) -> Step:
-    """Publishes `model/`, a link to a directory, and `source.json`. Another file in it makes another key."""
+def directory_step(group: str, path: Path, trial: Trial = no_trial) -> Step:
+    """Publishes `model/`, a link to a directory, and `source.json`. Another file in it makes another key.
+
+    Args:
+        trial: of the files, before the run begins.
+    """
+
+    def check() -> None:
+        trial(path, f"{group}.path={path}", COPY_AGAIN)
 
     def run(work: Workspace) -> None:
         _link(work.dir / "model", path)
@@ -133,7 +167,7 @@ def directory_step(group: str, path: Path) -> Step:
     listing = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights]
     others = sorted(file for pattern in FILES for file in path.glob(pattern) if file.is_file())
     digests = {file.name: sha256(file.read_bytes()).hexdigest() for file in others}
-    return Step(group, run, {"weights": listing, "files": digests})
+    return Step(group, run, {"weights": listing, "files": digests}, check=check)
 
 
 @cache
@@ -146,7 +180,7 @@ def available(
     """
     from huggingface_hub import HfApi, is_offline_mode
 
-    if _is_cached(hub_id, revision, weights):
+    if _here(hub_id, revision, weights):
         return True
     if is_offline_mode():
         return False
@@ -165,22 +199,15 @@ def available(
     return bool(answers)
 
 
-def _is_cached(hub_id: str, revision: str, weights: tuple[str, ...]) -> bool:
-    """Whether the weights of a commit are in the hub's local cache."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        snapshot = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
-        return any(has_weights(snapshot, pattern) for pattern in weights)
-    except Exception:  # it is not there; the hub's client has a class for each reason
-        return False
-
-
 def has_weights(directory: Path, pattern: str) -> bool:
     """Whether weights match the pattern there, with all the parts that their index names."""
-    indexed = (name for index in directory.glob("*.index.json") for name in read_json(index)["weight_map"].values())
-    parts = {name for name in indexed if fnmatch(name, pattern)}
-    return any(directory.glob(pattern)) and all((directory / name).exists() for name in parts)
+    suffix = pattern.rpartition("*")[2]
+    try:
+        for index in directory.glob(f"*{suffix}.index.json"):
+            parts(index, str(directory), suffix)
+    except InputError:
+        return False
+    return any(directory.glob(pattern))
 
 
 def check_link(model_dir: Path) -> None:
@@ -193,7 +220,18 @@ def check_link(model_dir: Path) -> None:
 
 def local(path: str) -> Path:
     """A path as the user wrote it, made absolute."""
-    return Path(path).expanduser().absolute()
+    return Path(os.path.expanduser(path)).absolute()  # Path's own raises for a user that there is not
+
+
+def _here(hub_id: str, revision: str, weights: tuple[str, ...]) -> Path | None:
+    """The commit's files in the hub's local cache; none where it is not there, or without its weights."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+    except Exception:  # the hub's client has a class for each reason
+        return None
+    return snapshot if any(has_weights(snapshot, pattern) for pattern in weights) else None
 
 
 def _snapshot(hub_id: str, revision: str, weights: str) -> Path | None:

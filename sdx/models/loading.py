@@ -1,14 +1,55 @@
-"""Where a model of transformers is loaded to, what that prints, and what batches look like."""
+"""How transformers loads a directory, where to, what that prints, and what batches look like."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdx.config import InputError
+from sdx.models.residency import ran_out
 from sdx.ranks import device
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+REASON_LETTERS = 200
+
+
+def pretrained(kind: Any, model_dir: Path, what: str | None = None, /, **options: Any) -> Any:
+    """`kind.from_pretrained` on a directory: code that lies there is never run, and nobody asks whether it may be.
+
+    Args:
+        what: names the directory in messages.
+
+    Raises:
+        InputError: whatever transformers says against the files, in one line.
+        RuntimeError: the GPU's memory was used up.
+    """
+    with named(what or str(model_dir.resolve())):
+        return kind.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True, **options)
+
+
+@contextmanager
+def named(what: str) -> Iterator[None]:
+    """What goes wrong inside with the files of a model becomes one line that names them."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, RuntimeError) and ran_out(error):
+            raise
+        raise InputError(f"{what} cannot be loaded ({reason(error)}); get its files again") from error
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, in a line: transformers lists all that it knows, and the traceback of another library."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[:2]) if lines and lines[0].endswith(":") else next(iter(lines), "")
+    said = said if len(said) <= REASON_LETTERS else f"{said[:REASON_LETTERS]}..."
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def quiet() -> None:

@@ -1,6 +1,5 @@
 """How large a model is, from its files."""
 
-import json
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -9,9 +8,7 @@ from typing import Any
 from sdx.artifacts import read_json
 from sdx.config import ShapeConfig
 from sdx.models.hub import PYTORCH, SAFETENSORS
-
-HEADER_BYTES = 8
-"""A safetensors file begins with the length of its JSON header, little-endian."""
+from sdx.models.weights import header
 
 
 def shape_in(model_dir: Path) -> ShapeConfig | None:
@@ -62,12 +59,11 @@ def _head_width(config: Mapping[str, Any]) -> int:
 
 
 def _first(config: Mapping[str, Any], *names: str) -> int:
-    """The first of the names that the config gives: translation models have names of their own."""
-    return next((int(config[name]) for name in names if config.get(name)), 0)
+    """The first of the names that the config gives: translation models have names of their own. Of layers that differ
+    the largest counts."""
+    found = next((config[name] for name in names if config.get(name)), 0)
+    return int(max(found) if isinstance(found, list) else found)
 
 
 def _parameters(path: Path) -> int:
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(HEADER_BYTES), "little")
-        header: Mapping[str, Any] = json.loads(file.read(length))
-    return sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    return sum(prod(tensor["shape"]) for tensor in header(path).values())

@@ -40,7 +40,7 @@ from sdx.config import InputError
 from sdx.languages import Language, language
 from sdx.models.encoder import load_encoder
 from sdx.models.encoder_languages import encoder_segments
-from sdx.models.loading import four_bits, padded, unreported
+from sdx.models.loading import four_bits, named, padded, pretrained, unreported
 from sdx.models.parts import Part, directory
 from sdx.models.segments import Segments, llm_segments
 from sdx.models.stack_batches import in_batches
@@ -187,7 +187,7 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
 
     def load_llm(self, options: Mapping[str, Any]) -> Any:
         """The LLM without its head."""
-        return AutoModel.from_pretrained(self.directories["llm"], **options)
+        return pretrained(AutoModel, self.directories["llm"], **options)
 
     def add_lora(self) -> None:
         """Puts adapters on all linear layers of what is trained, in its own dtype; they change nothing yet."""
@@ -359,7 +359,8 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
         file = cached_file(
             pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **where
         )  # of a part alone nothing was trained at first
-        model.load_trained(load_file(file) if file else {}, str(pretrained_model_name_or_path))
+        with named(str(pretrained_model_name_or_path)):
+            model.load_trained(load_file(file) if file else {}, str(pretrained_model_name_or_path))
         model.eval()
         return model
 
@@ -453,7 +454,7 @@ def segments_of(config: StackConfig, parts: Mapping[str, Path], spoken: Language
     """
     if config.encoder:
         return encoder_segments(parts["encoder"], Part.read(config.encoder).prefix, spoken)
-    return llm_segments(AutoTokenizer.from_pretrained(parts["llm"]))
+    return llm_segments(pretrained(AutoTokenizer, parts["llm"]))
 
 
 def is_trained(name: str) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.modeling_outputs import CausalLMOutput
 
-from sdx.models.loading import padded
+from sdx.models.loading import padded, pretrained
 from sdx.models.stack import LONGEST_TOKENS, SHORTER, StackConfig, StackModel
 from sdx.models.stack_batches import in_batches
 
@@ -28,7 +28,7 @@ class StackForCausalLM(StackModel):
     """The LLM's own head on its states. It is frozen, and not stored: it is the LLM's."""
 
     def load_llm(self, options: Mapping[str, Any]) -> Any:
-        writer = AutoModelForCausalLM.from_pretrained(self.directories["llm"], **options)
+        writer = pretrained(AutoModelForCausalLM, self.directories["llm"], **options)
         self.lm_head = writer.get_output_embeddings().requires_grad_(False)
         writer.generation_config = GenerationConfig()  # its own may have penalties
         self.__dict__["writer"] = writer  # no module of its own: it is `llm` and `lm_head`, and can generate
@@ -126,7 +126,7 @@ class StackForCausalLM(StackModel):
     @cached_property
     def tokenizer(self) -> Any:
         """The LLM's."""
-        return AutoTokenizer.from_pretrained(self.directories["llm"])
+        return pretrained(AutoTokenizer, self.directories["llm"])
 
     def _prompts(self, read: Sequence[list[int]], tail: list[int]) -> tuple[Tensor, Tensor]:
         """Embeddings `[batch, seq, hidden]` and their mask, padded on the left."""

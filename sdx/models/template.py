@@ -29,6 +29,8 @@ NEW_TURN = "\n###"
 SENTINEL = "\u27e6response\u27e7"
 PADS = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
 """Tokens to pad with, best first, where the tokenizer names none but its end of turn."""
+OPTIONS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
+"""A thinking model answers directly, and a template that prints a date prints always the same one."""
 
 
 def install_template(tokenizer: Any, kind: TemplateKind) -> None:
@@ -37,6 +39,8 @@ def install_template(tokenizer: Any, kind: TemplateKind) -> None:
     Raises:
         InputError: `kind` is `chat` and there is no chat template.
     """
+    if isinstance(tokenizer.chat_template, dict):  # one for each purpose
+        tokenizer.chat_template = tokenizer.chat_template.get("default")
     if kind is TemplateKind.chat and not tokenizer.chat_template:
         raise InputError(
             "backbone.template=chat, but the tokenizer has no chat template; set it to instruction or auto"
@@ -124,9 +128,7 @@ def _joints(tokenizer: Any, template: str) -> tuple[str, str]:
 
 
 def _render(tokenizer: Any, messages: list[dict[str, str]], generate: bool) -> str:
-    # A thinking model answers directly, and a template that prints a date prints always the same one.
-    options = {"enable_thinking": False, "date_string": "26 Jul 2024"}
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate, **options)
+    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate, **OPTIONS)
     return text
 
 

@@ -18,6 +18,7 @@ from sdx.config import InputError
 from sdx.languages import ENGLISH, Language, language
 from sdx.models import residency
 from sdx.models.encoder_languages import encoder_segments
+from sdx.models.loading import pretrained
 from sdx.ranks import device
 from sdx.stacking.parts import Parts, directories
 from sdx.stacking.texts import read_texts
@@ -142,7 +143,7 @@ def _start_token(parts: Mapping[str, Path], prefix: str) -> int | None:
     """The LLM's BOS, or its EOS where it has none; none where the encoder puts nothing in front of a text."""
     from transformers import AutoTokenizer
 
-    own = AutoTokenizer.from_pretrained(parts["llm"])
+    own = pretrained(AutoTokenizer, parts["llm"])
     found: int | None = own.eos_token_id if own.bos_token_id is None else own.bos_token_id
     return found if encoder_segments(parts["encoder"], prefix, language(ENGLISH)).before else None
 
@@ -174,7 +175,7 @@ class _Readings:
 
         self.model, self.max_tokens = model, max_tokens
         self.segments = model.segments(ENGLISH)
-        self.own = model.llm and llm_segments(AutoTokenizer.from_pretrained(model.directories["llm"]))
+        self.own = model.llm and llm_segments(pretrained(AutoTokenizer, model.directories["llm"]))
         self.states: list[Any] = []
         self.words: list[tuple[Any, Any, Any]] = []
         self.sequences: list[Any] = []

@@ -39,11 +39,12 @@ def _encode(work: Workspace, prefix: str, max_tokens: int) -> None:
     from transformers import AutoTokenizer
 
     from sdx.models.encoder_languages import encoder_segments
+    from sdx.models.loading import pretrained
     from sdx.models.segments import llm_segments
     from sdx.stacking.words import aligned
 
     read = encoder_segments(work.inputs["encoder"] / "model", prefix, language(ENGLISH))
-    own = llm_segments(AutoTokenizer.from_pretrained(work.inputs["backbone"] / "model"))
+    own = llm_segments(pretrained(AutoTokenizer, work.inputs["backbone"] / "model"))
     ends = {name: _whole(work.dir, name) for name in ARRAYS}
     done = min(len(its) for its in ends.values()) // CHUNK * CHUNK
     for name, its in ends.items():

@@ -183,13 +183,14 @@ def _written(
     """Objective, training data and validation data of generation."""
     from transformers import AutoTokenizer
 
+    from sdx.models.loading import pretrained
     from sdx.models.stack_generation import answer, cue
     from sdx.stacking.examples import written
     from sdx.stacking.vectors import FILES
     from sdx.training.objectives import CausalLM
     from sdx.training.soft_prompt import SoftPromptedLM
 
-    tokenizer = AutoTokenizer.from_pretrained(directories(work)["llm"])
+    tokenizer = pretrained(AutoTokenizer, directories(work)["llm"])
     answers = [answer(tokenizer, label) for label in labels]
     reader = _reader(work)
     given = (segments, answers, cue(tokenizer), reader.stacked, recipe.max_tokens)

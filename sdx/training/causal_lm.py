@@ -8,6 +8,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from sdx.config import Adapter, TrainConfig
+from sdx.models.loading import pretrained
 from sdx.training.export import export
 from sdx.training.quiet import deepspeed
 from sdx.training.throughput import Cost
@@ -21,7 +22,7 @@ class CausalTrainee:
         self.tokenizer = tokenizer
 
     def load(self, dtype: torch.dtype, train: TrainConfig) -> nn.Module:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(self.model_dir, dtype=dtype)
+        model: nn.Module = pretrained(AutoModelForCausalLM, self.model_dir, dtype=dtype)
         return with_adapters(model, train) if train.adapter is Adapter.lora else model
 
     def llm(self, model: nn.Module) -> nn.Module:

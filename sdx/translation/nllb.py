@@ -25,12 +25,11 @@ from sdx.models.hub import (
     check_link,
     check_source,
     directory_step,
-    has_weights,
     hub_step,
     local,
 )
 from sdx.models.hub import available as available  # where `auto` looks for it
-from sdx.models.loading import straight, unreported
+from sdx.models.loading import named, pretrained, straight, unreported
 from sdx.models.residency import resident
 from sdx.ranks import device
 from sdx.translation import segment
@@ -121,10 +120,10 @@ class NLLB(Translator):
 
     def needs(self, source: str, target: str) -> Mapping[str, Step]:
         if self.directory:
-            return {"translator": directory_step("translator", self.directory)}
+            return {"translator": directory_step("translator", self.directory, _try)}
         assert self.hub_id
         assert self.revision
-        return {"translator": hub_step("translator", self.hub_id, self.revision, WEIGHTS, OFFLINE)}
+        return {"translator": hub_step("translator", self.hub_id, self.revision, WEIGHTS, OFFLINE, _try)}
 
     def prepare(self, inputs: Mapping[str, Path]) -> None:
         self._model_dir = inputs["translator"] / "model"
@@ -208,8 +207,25 @@ def _check(directory: Path) -> None:
         raise InputError(
             f"{what} has no tokenizer.json; write one with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
-    if not any(has_weights(directory, pattern) for pattern in WEIGHTS):
-        raise InputError(f"{what} has no weights ({' or '.join(WEIGHTS)}), or not all that its index names")
+
+
+def _try(model_dir: Path, what: str, again: str) -> None:
+    """Raises InputError for a directory that gives no model and tokenizer. Weights are not loaded."""
+    from transformers import M2M100ForConditionalGeneration
+
+    from sdx.models import trial
+
+    config = trial.check_kind(model_dir, what)
+    model = trial.model_without_weights(M2M100ForConditionalGeneration, model_dir, what, again, told=False)
+    needed = {name: getattr(config, name) for name in ("eos_token_id", "pad_token_id", "decoder_start_token_id")}
+    rows = model.get_input_embeddings().weight.shape[0]
+    for name, id_ in needed.items():
+        if not (isinstance(id_, int) and 0 <= id_ < rows):
+            raise InputError(f"{what}: config.json has {name}={id_}, which is no id of the model's {rows}; {again}")
+    with named(what):
+        tokenizer = _load_tokenizer(model_dir)
+        special = {id_ for id_, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        trial.check_ids(tokenizer.get_vocab(), special, needed.values(), rows, what)
 
 
 def _load_model(model_dir: Path, precision: Precision) -> Any:
@@ -219,8 +235,12 @@ def _load_model(model_dir: Path, precision: Precision) -> Any:
 
     check_link(model_dir)
     with unreported():  # old checkpoints carry position tables
-        model, report = M2M100ForConditionalGeneration.from_pretrained(
-            model_dir, dtype=getattr(torch, _DTYPES[precision]), output_loading_info=True, **straight()
+        model, report = pretrained(
+            M2M100ForConditionalGeneration,
+            model_dir,
+            dtype=getattr(torch, _DTYPES[precision]),
+            output_loading_info=True,
+            **straight(),
         )
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{model_dir} lacks {len(missing)} weights, such as {missing[0]}; get its files again")

@@ -1,10 +1,11 @@
 """Encoders: what is refused before anything loads, what decides the key, and that an encoder is the whole model's."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from sdx.models.encoder import (
     load_tokenizer,
     tells_characters,
 )
-from tests.tiny import ENCODER_TEMPLATES, tiny_encoder, tiny_nllb
+from tests.tiny import ENCODER_TEMPLATES, LINES, tiny_encoder, tiny_nllb
 
 REVISION = "0123456789abcdef" * 2 + "01234567"
 HUB = EncoderConfig(name="hub", hub_id="someone/model", revision=REVISION)
@@ -274,14 +275,35 @@ def test_which_tokenizers_tell_characters(models: dict[str, Path], tmp_path: Pat
     assert not tells_characters(EncoderConfig(name="path", path=str(tmp_path)))
 
 
-@pytest.mark.parametrize(("kind", "tokenizer"), [("marian", "MarianTokenizer"), ("mt5", "T5Tokenizer")])
-def test_a_tokenizer_without_its_package(tmp_path: Path, kind: str, tokenizer: str):
-    if find_spec("sentencepiece"):
-        pytest.skip("sentencepiece is here")
-    path = tiny_encoder(tmp_path, kind)
-    (path / "tokenizer.json").unlink()
-    for name in ("source.spm", "spiece.model"):
-        (path / name).write_bytes(b"\n\x05")
-    (path / "tokenizer_config.json").write_text(f'{{"tokenizer_class": "{tokenizer}"}}')
-    with pytest.raises(InputError, match="pip install sentencepiece"):
-        load_tokenizer(path)
+@pytest.fixture
+def opus(tmp_path: Path) -> Path:
+    """As OPUS-MT comes: its tokenizer in two SentencePiece files and a vocabulary."""
+    import sentencepiece
+
+    path = tiny_encoder(tmp_path / "opus", "marian")
+    size = json.loads((path / "config.json").read_text())["vocab_size"]
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (path / name).unlink(missing_ok=True)
+    texts, options = iter(LINES * 5), {"vocab_size": 100, "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=texts, model_prefix=str(path / "source"), **options)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(path / "source.model"))
+    tokens = ["</s>", "<unk>", *(pieces.id_to_piece(id_) for id_ in range(3, len(pieces))), "<pad>"]
+    write_json(path / "vocab.json", {token: id_ for id_, token in enumerate(tokens)})
+    assert len(tokens) <= size
+    (path / "source.vocab").unlink()
+    (path / "source.model").rename(path / "source.spm")
+    shutil.copy(path / "source.spm", path / "target.spm")
+    write_json(path / "tokenizer_config.json", {"tokenizer_class": "MarianTokenizer"})
+    return path
+
+
+def test_a_tokenizer_of_sentencepiece(opus: Path):
+    encoder_step(EncoderConfig(name="path", path=str(opus))).check()
+    tokenizer = load_tokenizer(opus)
+    assert tokenizer.convert_ids_to_tokens(tokenizer("dog")["input_ids"])[-1] == "</s>"
+
+
+def test_a_tokenizer_without_its_package_is_found_first(opus: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sdx.models.directory.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"encoder\.path=.* tokenizer in \w+\.spm; pip install sentencepiece"):
+        check(EncoderConfig(name="path", path=str(opus)))

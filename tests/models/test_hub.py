@@ -9,9 +9,17 @@ import pytest
 from sdx.artifacts import Store, read_json, write_json
 from sdx.config import InputError
 from sdx.models.hub import PYTORCH, SAFETENSORS, available, check_source, directory_step, has_weights, hub_step
+from sdx.models.weights import OLD_PICKLE
 
 REVISION = "0123456789abcdef" * 2 + "01234567"
 BOTH = (SAFETENSORS, PYTORCH)
+CONTENT = {
+    "config.json": b'{"model_type": "m2m_100"}',
+    "tokenizer.json": b'{"model": {}}',
+    "model.safetensors": (2).to_bytes(8, "little") + b"{}",
+    "pytorch_model.bin": OLD_PICKLE,
+}
+"""As much as tells a model from something else."""
 
 
 class Hub:
@@ -29,7 +37,7 @@ class Hub:
         self.cache.mkdir(exist_ok=True)
         for name in self.files:
             if any(Path(name).match(pattern) for pattern in patterns):
-                (self.cache / name).write_text("{}")
+                (self.cache / name).write_bytes(CONTENT.get(name, b"{}"))
         return str(self.cache)
 
 
@@ -157,3 +165,23 @@ def test_a_cached_snapshot_is_available_without_a_network(network, monkeypatch: 
     available.cache_clear()
     (snapshot / "pytorch_model.bin").touch()
     assert available("someone/model", REVISION)
+
+
+def test_a_torn_snapshot_in_the_cache_is_found_before_the_run(network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    folder = tmp_path / "hub" / "models--someone--model"
+    snapshot = folder / "snapshots" / REVISION
+    snapshot.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (snapshot / name).write_bytes(CONTENT[name])
+    tried: list[Path] = []
+    step = hub_step("backbone", "someone/model", REVISION, (SAFETENSORS,), "", lambda path, *_: tried.append(path))
+    step.check()
+    assert tried == [snapshot]
+    (snapshot / "model.safetensors").write_bytes(CONTENT["model.safetensors"][:-1])
+    with pytest.raises(InputError) as error:
+        step.check()
+    for part in (f"backbone.hub_id=someone/model at {REVISION}: model.safetensors", f"remove {folder} and run again"):
+        assert part in str(error.value)
+    with pytest.raises(InputError, match="and run again"):
+        Store(tmp_path / "cache").realise(step)

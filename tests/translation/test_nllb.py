@@ -199,6 +199,7 @@ def test_directories_that_are_no_nllb(copied: Path):
     (copied / "model.safetensors").rename(copied / "weights")
     with pytest.raises(InputError, match=r"has no weights \(\*\.safetensors or pytorch_model\*\.bin\)"):
         make(copied)
+    (copied / "weights").rename(copied / "model.safetensors")
     (copied / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"has no tokenizer\.json; write one with"):
         make(copied)

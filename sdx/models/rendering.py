@@ -1,0 +1,97 @@
+"""A chat template is a program that came with a model: here it is run in a process of its own, in bounded time.
+
+    python -m sdx.models.rendering < request    the texts, or why there are none
+
+Afterwards it is trusted: whoever gives a model to train can as well give one that trains for ever.
+"""
+
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from sdx.config import InputError
+
+LIMIT_S = 5
+"""Processor time for all texts, which take milliseconds."""
+MEMORY_BYTES = 16 << 30
+"""Address space, of which a process with many threads reserves some without use."""
+LONGEST = 1_000_000
+"""Letters of a text, at most: the requests have a word each."""
+
+
+def rendered(
+    template: str, variables: Mapping[str, Any], conversations: Sequence[tuple[list[dict[str, str]], bool]]
+) -> list[str]:
+    """The texts of conversations, each with whether the model is to go on.
+
+    Raises:
+        InputError: with what is wrong, to be said of a template.
+    """
+    request = {"template": template, "variables": variables, "conversations": conversations, "limit_s": LIMIT_S}
+    answer = _asked(json.dumps(request, default=str))
+    if "error" in answer:
+        raise InputError(answer["error"])
+    texts: list[str] = answer["texts"]
+    return texts
+
+
+@lru_cache(maxsize=8)
+def _asked(request: str) -> dict[str, Any]:
+    paths = os.pathsep.join(path or os.curdir for path in sys.path)
+    done = subprocess.run(
+        [sys.executable, "-m", "sdx.models.rendering"],
+        input=request,
+        env={**os.environ, "PYTHONPATH": paths, "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    if done.returncode == -signal.SIGXCPU:
+        raise InputError(f"is not done after {LIMIT_S} s: it goes round in a loop")
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        raise InputError(f"ends the process that renders it (exit code {done.returncode})") from None
+    return answer
+
+
+def _bounded(request: str) -> str:
+    """The answer to a request, as JSON both, by a process that ends where it takes too long."""
+    from transformers.utils import chat_template_utils  # noqa: F401 - takes longer than to render
+
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit_s = math.ceil(used.ru_utime + used.ru_stime) + json.loads(request)["limit_s"]
+    resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    return json.dumps(_answer(request))
+
+
+def _answer(request: str) -> dict[str, Any]:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    asked, texts = json.loads(request), []
+    try:
+        for messages, go_on in asked["conversations"]:
+            [text], _ = render_jinja_template(
+                [messages], chat_template=asked["template"], add_generation_prompt=go_on, **asked["variables"]
+            )
+            if len(text) > LONGEST:
+                return {"error": f"writes {len(text):,} letters for a message of a word"}
+            texts.append(text)
+    except MemoryError:
+        return {"error": "needs more memory than there is"}
+    except Exception as error:  # whatever a template can raise
+        number = getattr(error, "lineno", None)
+        line = f" in line {number}" if number else ""
+        return {"error": f"fails{line} ({type(error).__name__}: {' '.join(str(error).split())[:200]})"}
+    return {"texts": texts}
+
+
+if __name__ == "__main__":
+    print(_bounded(sys.stdin.read()))
