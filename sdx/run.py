@@ -221,17 +221,11 @@ def check(config: Config) -> None:
     scale = config.scale
     if config.backbone.path:
         backbone.check_length(Path(config.backbone.path).expanduser(), scale.max_length_tokens)
-    for key in ("corpus_rows", "parallel_rows", "heldout_rows", "validation_rows", "max_steps", "eval_items"):
-        if (value := getattr(scale, key)) < 0:
-            raise InputError(f"scale.{key}={value} is negative; give 0 or more")
     if 0 < scale.corpus_rows <= scale.validation_rows:
         raise InputError(
             f"scale.validation_rows={scale.validation_rows} leaves nothing of scale.corpus_rows={scale.corpus_rows} to "
             "train on; lower it"
         )
-    for key in ("max_new_tokens", "max_length_tokens", "epochs"):
-        if (value := getattr(scale, key)) < 1:
-            raise InputError(f"scale.{key}={value} is too small; give 1 or more")
     if "instructions" in config.task and scale.heldout_rows < 1:
         raise InputError("scale.heldout_rows=0 leaves nothing for task instructions; raise it or leave the task out")
 

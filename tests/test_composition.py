@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from sdx import composition, main
 
 main.register()
-composition.quicken()
+composition.install()
 CELLS = (
     ["method=sft", "seed=1"],
     ["method=sft", "seed=2"],

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from sdx import fields
 from sdx.config import TaskConfig
 
 
@@ -11,7 +12,7 @@ from sdx.config import TaskConfig
 class LabelledFilesConfig:
     """One split of a benchmark. A `path` is read instead of the asset's or the hub's file."""
 
-    path: str | None = None
+    path: str | None = fields.path()
     """Local file with the same columns: .jsonl, .json, .tsv (each also with .gz) or .parquet. `{language}` stands for
     the benchmark's code of a language, or for ours where it has none. Without it: training data in L, a test in
     English."""
@@ -25,7 +26,7 @@ class LabelledFilesConfig:
     """Path inside the asset or the dataset, with the placeholder of `path`. One without it is in English."""
     codes: str | None = None
     """Column of languages.csv with the benchmark's codes; none where it has one language."""
-    half: int = 0
+    half: int = fields.number(0, at_least=0, at_most=2)
     """1 or 2: only this half of the rows of `file`, which a hash of their ids cuts; 0: all."""
     columns: dict[str, str] = field(default_factory=dict)
     """What the prompt and the answer are made of -> column of the file. A dot goes into a nested object or list:
@@ -38,7 +39,7 @@ class LabelledFilesConfig:
 class LabelledTaskConfig(TaskConfig):
     """A benchmark of one of the forms in `sdx.evaluation.forms`."""
 
-    benchmark: str = MISSING
+    benchmark: str = fields.name()
     """Its name in tables and cache keys, the same as that of its YAML file."""
     title: str = MISSING
     """Its name in messages."""

@@ -94,6 +94,23 @@ def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str],
     return SweepCell(number, [*own, *overrides], list(overrides), composed, run_dir)
 
 
+def compose_all(
+    context: HydraContext, config: DictConfig, given: Sequence[Sequence[str]], first_number: int
+) -> list[SweepCell]:
+    """The cells of all these overrides.
+
+    Raises:
+        InputError: one of them has a key or a value that no cell can have.
+    """
+    found = []
+    for number, overrides in enumerate(given):
+        try:
+            found.append(compose(context, config, overrides, first_number + number))
+        except InputError as error:
+            raise InputError(f"{error}{_which(_distinct(given)[number], len(given))}") from None
+    return found
+
+
 def _searched(config: DictConfig, own: Sequence[str]) -> list[str]:
     """The directory given as --config-dir, as an override for the cells' processes."""
     sources = config.hydra.runtime.config_sources
@@ -117,8 +134,17 @@ def check_alone(context: HydraContext, cell: SweepCell) -> None:
 
 def named(cells: Sequence[SweepCell]) -> list[str]:
     """What each of them has that not all have."""
-    shared = set.intersection(*(set(cell.given) for cell in cells)) if len(cells) > 1 else set()
-    return [" ".join(one for one in cell.given if one not in shared) for cell in cells]
+    return _distinct([cell.given for cell in cells])
+
+
+def _distinct(given: Sequence[Sequence[str]]) -> list[str]:
+    shared = set.intersection(*map(set, given)) if len(given) > 1 else set()
+    return [" ".join(one for one in its if one not in shared) for its in given]
+
+
+def _which(name: str, count: int) -> str:
+    """Names the cell that an error is about."""
+    return f" (the cell {name}, one of {count}; none was started)" if name and count > 1 else ""
 
 
 def check(cells: Sequence[SweepCell]) -> "list[tuple[Config, Work]]":
@@ -136,8 +162,7 @@ def check(cells: Sequence[SweepCell]) -> "list[tuple[Config, Work]]":
             config = typed(cell.config)
             work = prepare(config, cell.run_dir, Tracker(config, cell.run_dir))
         except InputError as error:
-            which = f" (the cell {name}, one of {len(cells)}; none was started)" if name and len(cells) > 1 else ""
-            raise InputError(f"{error}{which}") from None
+            raise InputError(f"{error}{_which(name, len(cells))}") from None
         if is_done(cell.run_dir, {step.key for step in work.ends}):
             cell.ending = Ending.skipped
         found.append((config, work))

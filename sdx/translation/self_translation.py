@@ -14,6 +14,7 @@ from pathlib import Path
 
 import regex
 
+from sdx import fields
 from sdx.artifacts import Step, read_rows
 from sdx.config import InputError, TranslatorConfig
 from sdx.data.files import file_step, published, read_records
@@ -34,9 +35,9 @@ FRAME_TOKENS = 64
 
 @dataclass
 class SelfTranslationConfig(TranslatorConfig):
-    shots: int = 8
+    shots: int = fields.number(8, at_least=1, at_most=1000)
     """Translated sentences before each sentence, or as many as there are."""
-    demonstrations: str | None = None
+    demonstrations: str | None = fields.path()
     """JSONL file with `source` and `target` in each row, `{target}` in its name standing for the language's code; none
     takes sentences that the parallel corpus keeps aside for it."""
     delimiter: str = "\n\n"
@@ -51,8 +52,6 @@ class SelfTranslation(Translator):
     independent = False
 
     def __init__(self, shots: int, demonstrations: str | None, delimiter: str) -> None:
-        if shots < 1:
-            raise InputError(f"translator.shots={shots} is too small; the backbone needs 1 example or more")
         _check(delimiter)
         self.shots = shots
         self.demonstrations = demonstrations

@@ -1,0 +1,208 @@
+"""Holds a composed configuration to its schema: keys that it does not know, keys that are gone, values out of range.
+
+Hydra's `+` adds any key, and a type lets nan, -1 and `../` in a name pass. So each configuration is checked when it has
+been composed, before a run directory is made: every dataclass in it, whoever chose it.
+"""
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from omegaconf import Container, DictConfig, ListConfig, Node, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sdx.config import InputError
+from sdx.fields import SPEC, Range, Text
+from sdx.printable import escaped
+
+NAME_BYTES, LINE_LETTERS = 64, 128
+PART_BYTES, PATH_BYTES = 255, 4095
+"""What file systems take."""
+SHOWN_LETTERS = 80
+MARKS = "._+=-"
+CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+"""What no text of a configuration has: control characters but tab and the ends of lines, and halves of characters."""
+OF_HYDRA = ("hydra.overrides", "hydra.runtime")
+"""What Hydra says of itself."""
+BESIDE = {"": {"hydra"}, "hydra": {"env"}}
+"""Keys that Hydra composes beside those of a dataclass."""
+
+
+def check_part(schema: type, names: Collection[str], values: Mapping[str, Any], key: str) -> None:
+    """Raises InputError for what these fields of a dataclass cannot be, found at a key that takes any values."""
+    whole = OmegaConf.structured(schema)
+    for name, value in values.items():
+        if name not in names:
+            raise InputError(unknown_key(_below(key, str(name)), None, [_below(key, one) for one in names]))
+        try:
+            whole[name] = value
+        except OmegaConfBaseException as error:
+            raise InputError(f"{_shown(_below(key, str(name)), value)}: {str(error).splitlines()[0]}") from None
+    check(whole, key)
+
+
+def check(config: DictConfig, at: str = "") -> None:
+    """Raises InputError for the first thing that is wrong with what Hydra composed, with its own part or without."""
+    found = list(_containers(config, at))
+    for key, node in found:
+        for name in _unknown(key, node):
+            unknown = _below(key, name)
+            known = [leaf for leaf in leaves(config, at) if leaf != unknown and not leaf.startswith(f"{unknown}.")]
+            raise InputError(unknown_key(unknown, _given(config, unknown), known))
+    for key, node in found:
+        _check_there(key, node)
+        for name, _, spec in _children(node):
+            if isinstance(node, DictConfig) and spec is not Text.name:
+                _check_text(f"a key of {key or 'the configuration'}", str(name), None)
+            _check_value(_below(key, str(name)), node, name, spec)
+
+
+def unknown_key(key: str, given: str | None, known: Iterable[str]) -> str:
+    """The message for a key that is not there.
+
+    Args:
+        given: how the user wrote it.
+        known: the keys that are there.
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+    parent = key.rpartition(".")[0]
+    siblings = [k for k in known if k.rpartition(".")[0] == parent] if parent else []
+    hint = f"did you mean {' or '.join(near)}?" if near else ""
+    listed = f"Keys there: {', '.join(siblings)}" if siblings else ""
+    fix = " ".join(filter(None, [hint, listed])) or "python -m sdx --help lists the groups, --cfg job the keys"
+    return escaped(f"{given or key}: there is no key {key}; {fix}")
+
+
+def leaves(node: Any, prefix: str = "") -> list[str]:
+    """The keys of all values."""
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
+        return [prefix]
+    return [leaf for name in node for leaf in leaves(node._get_node(name), _below(prefix, str(name)))]
+
+
+def _containers(node: Container, key: str) -> Iterator[tuple[str, Container]]:
+    """All dataclasses, dicts and lists, from the top down."""
+    if node._is_none() or node._is_missing() or node._is_interpolation() or key in OF_HYDRA:
+        return
+    yield key, node
+    for name, child, _ in _children(node):
+        if isinstance(child, Container):
+            yield from _containers(child, _below(key, str(name)))
+
+
+def _children(node: Container) -> Iterator[tuple[Any, Node, Any]]:
+    """(name, node, what it may be) of all in it that is there."""
+    schema = OmegaConf.get_type(node)
+    specs = {field.name: field.metadata.get(SPEC) for field in fields(schema)} if is_dataclass(schema) else {}
+    for name in range(len(node)) if isinstance(node, ListConfig) else list(node):
+        child = node._get_node(name)
+        if isinstance(child, Node) and not child._is_none() and not child._is_missing():
+            yield name, child, specs.get(name)
+
+
+def _unknown(key: str, node: Container) -> list[str]:
+    """Keys that the node's dataclass does not have; of a dict of dataclasses, entries that nothing was composed for."""
+    if not isinstance(node, DictConfig):
+        return []
+    schema = OmegaConf.get_type(node)
+    if is_dataclass(schema):
+        known = {field.name for field in fields(schema)} | BESIDE.get(key, set())
+        return [name for name in map(str, node) if name not in known]
+    if is_dataclass(node._metadata.element_type):
+        return [str(name) for name, child, _ in _children(node) if OmegaConf.is_missing(child, "_target_")]
+    return []
+
+
+def _check_there(key: str, node: Container) -> None:
+    schema = OmegaConf.get_type(node)
+    of_hydra = key.startswith("hydra") and key not in ("hydra.launcher", "hydra.sweeper")
+    for field in fields(schema) if is_dataclass(schema) and not of_hydra else ():
+        if field.name not in node:
+            raise InputError(f"~{_below(key, field.name)}: this key cannot be left out; give it another value instead")
+
+
+def _check_value(key: str, parent: Container, name: Any, spec: Any) -> None:
+    node = parent._get_node(name)
+    assert isinstance(node, Node)
+    value, told = node._value(), key
+    if node._is_interpolation():
+        if spec is None:  # it is made of what is checked itself, and a resolver may cost or fail
+            return
+        told = f"{key}={value} gives {key}"
+        try:
+            value = parent[name]
+        except OmegaConfBaseException:  # told where it is used
+            return
+    if isinstance(node, Container):
+        for one in list(node):
+            if isinstance(spec, Range) and not node._is_interpolation():
+                _check_value(_below(key, str(one)), node, one, spec)
+            elif spec is Text.name:
+                _check_text(f"a key of {key}", str(one), spec)
+    elif isinstance(spec, Range):
+        if value is not None and value not in spec:
+            raise InputError(f"{_shown(told, value)} {spec.wrong(value)}; give {spec}")
+    elif isinstance(value, str):
+        _check_text(told, value, spec)
+
+
+def _check_text(key: str, value: str, spec: Text | None) -> None:
+    if reason := _ill_formed(value) or _WRONG[spec](value):
+        raise InputError(f"{_shown(key, value)} {reason}")
+
+
+def _ill_formed(text: str) -> str | None:
+    if found := CONTROLS.search(text):
+        return f"has the character {escaped(found[0])}; leave it out"
+    return None
+
+
+def _wrong_name(text: str) -> str | None:
+    allowed = all(letter.isalnum() or letter in MARKS or unicodedata.category(letter)[0] == "M" for letter in text)
+    if not text or not allowed or text[0] in ".-":
+        return f"is no name; use letters, digits and {MARKS}, the first a letter or a digit"
+    if (size := len(text.encode())) > NAME_BYTES:
+        return f"is a name of {size} bytes; give one of {NAME_BYTES} or fewer"
+    return None
+
+
+def _wrong_path(text: str) -> str | None:
+    if not text.strip():
+        return "is empty; give a path"
+    if any(unicodedata.category(letter) == "Cc" for letter in text):
+        return "has a control character in it; leave it out"
+    sizes = [len(part.encode()) for part in text.split("/")]
+    if max(sizes) > PART_BYTES or sum(sizes) + len(sizes) > PATH_BYTES:
+        return f"is longer than a file system takes: {PART_BYTES} bytes for each name in it, {PATH_BYTES} for all"
+    return None
+
+
+def _wrong_line(text: str) -> str | None:
+    if not text.strip() or any(unicodedata.category(letter) == "Cc" for letter in text):
+        return "is empty or has a control character in it; give one line"
+    if len(text) > LINE_LETTERS:
+        return f"has {len(text)} letters; give {LINE_LETTERS} or fewer"
+    return None
+
+
+_WRONG = {None: lambda _: None, Text.name: _wrong_name, Text.path: _wrong_path, Text.line: _wrong_line}
+
+
+def _shown(key: str, value: Any) -> str:
+    text = str(value)
+    line = f"{key}={text if len(text) <= SHOWN_LETTERS else f'{text[:SHOWN_LETTERS]}...'}"
+    return escaped(line.replace("\n", "\\n"))
+
+
+def _given(config: DictConfig, key: str) -> str | None:
+    """The override that gives the key, as the user wrote it."""
+    lines = [*config.hydra.overrides.task, *config.hydra.overrides.hydra] if "hydra" in config else []
+    return next((line for line in lines if f"{line.lstrip('+~').split('=')[0]}.".startswith(f"{key}.")), None)
+
+
+def _below(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
