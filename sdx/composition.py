@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import Container, DictConfig, Node, OmegaConf, open_dict
 
 from sdx import config_files, conformity
 from sdx.config import InputError
@@ -21,6 +21,8 @@ from sdx.languages import codes
 
 STUMBLES = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What Hydra raises where it did not foresee what it is given."""
+OF_A_CELL = ("job", "overrides", "run", "runtime", "sweep")
+"""Parts of Hydra's configuration that are set for each cell."""
 _load = ConfigLoaderImpl.load_configuration
 _compose = ConfigLoaderImpl.load_sweep_config
 
@@ -30,7 +32,7 @@ def install() -> None:
     # Hydra copies the store, with every language in it, whenever it composes.
     ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
     config_files.guard()
-    ConfigLoaderImpl.load_configuration = _load_configuration  # type: ignore[method-assign]
+    ConfigLoaderImpl.load_configuration = _load_configuration  # type: ignore[method-assign, assignment]
     ConfigLoaderImpl.load_sweep_config = _load_sweep_config  # type: ignore[method-assign, assignment]
 
 
@@ -67,7 +69,10 @@ def _check_shape(override: Override, loader: ConfigLoaderImpl) -> None:
 
 
 def _load_sweep_config(loader: ConfigLoaderImpl, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-    """As Hydra's: what options make of the configuration is kept; a language and single values are set in a copy."""
+    """As Hydra's: what options make of the configuration is kept; a language and single values are set in a copy.
+
+    Parts that nothing changes are shared by all copies, which are for reading.
+    """
     parsed = OverridesParser.create().parse_overrides(sweep_overrides)
     languages = [override for override in parsed if _names_a_language(override)]
     values = [override for override in parsed if _sets_a_value(override, loader)]
@@ -78,15 +83,17 @@ def _load_sweep_config(loader: ConfigLoaderImpl, master_config: DictConfig, swee
     ]
     if len(languages) > 1:
         return _compose(loader, master_config, sweep_overrides)
-    kept: dict[Any, tuple[str, DictConfig]] = loader.__dict__.setdefault("sdx_kept", {})
+    kept: dict[Any, tuple[str, DictConfig, list[tuple[str, Container]]]] = loader.__dict__.setdefault("sdx_kept", {})
     key = (*master_config.hydra.overrides.hydra, master_config.hydra.job.config_name, bool(languages), *options)
     language = str(languages[0].value()) if languages else ""
     if key not in kept:
-        kept[key] = language, _compose(loader, master_config, [*options, *(f"lang={language}" for _ in languages)])
-    first, whole = kept[key]
+        whole = _compose(loader, master_config, [*options, *(f"lang={language}" for _ in languages)])
+        kept[key] = language, whole, _still(whole)
+    first, whole, still = kept[key]
     if language != first and whole.lang.targets != _targets(first):  # something else has a say in the languages
         return _compose(loader, master_config, sweep_overrides)
-    composed = copy.deepcopy(whole)
+    touched = {override.key_or_group.partition(".")[0] for override in parsed}
+    composed = copy.deepcopy(whole, {id(node): node for name, node in still if name not in touched})
     if language != first:
         with open_dict(composed):
             composed.lang.targets = _targets(language)
@@ -102,6 +109,26 @@ def _load_sweep_config(loader: ConfigLoaderImpl, master_config: DictConfig, swee
     )
     OmegaConf.copy_cache(from_config=master_config, to_config=composed)
     return composed
+
+
+def _still(whole: DictConfig) -> list[tuple[str, Container]]:
+    """(first part of its key, part) of what takes nothing from elsewhere: where nobody sets it, all cells share it."""
+    parts = [(str(name), node) for name, node in _parts(whole) if name not in ("hydra", "lang")]
+    parts += [("", node) for name, node in _parts(whole._get_node("hydra")) if name not in OF_A_CELL]
+    return [(name, node) for name, node in parts if not _takes(node)]
+
+
+def _parts(node: Any) -> list[tuple[Any, Container]]:
+    content = node._value()
+    return [(name, child) for name, child in content.items() if isinstance(child, Container)]
+
+
+def _takes(node: Node) -> bool:
+    """Whether there is an interpolation in it."""
+    content: Any = node._value()
+    if isinstance(content, dict | list):
+        return any(map(_takes, content.values() if isinstance(content, dict) else content))
+    return node._is_interpolation()
 
 
 def _targets(code: str) -> dict[str, str]:

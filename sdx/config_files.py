@@ -18,7 +18,7 @@ MOST_VALUES = 100_000
 def guard() -> None:
     """For all files of this process."""
     source = SourcesRegistry.instance().resolve("file")  # an import would give another copy of this class
-    source.load_config = _guarded(source.load_config)  # type: ignore[method-assign]
+    source.load_config = _guarded(source.load_config)  # type: ignore[method-assign, assignment]
 
 
 def _guarded(load: Callable[[ConfigSource, str], ConfigResult]) -> Callable[[ConfigSource, str], ConfigResult]:

@@ -9,9 +9,10 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
-from omegaconf import Container, DictConfig, ListConfig, Node, OmegaConf
+from omegaconf import MISSING, Container, DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sdx.config import InputError
@@ -53,11 +54,18 @@ def check(config: DictConfig, at: str = "") -> None:
             known = [leaf for leaf in leaves(config, at) if leaf != unknown and not leaf.startswith(f"{unknown}.")]
             raise InputError(unknown_key(unknown, _given(config, unknown), known))
     for key, node in found:
-        _check_there(key, node)
-        for name, _, spec in _children(node):
-            if isinstance(node, DictConfig) and spec is not Text.name:
-                _check_text(f"a key of {key or 'the configuration'}", str(name), None)
-            _check_value(_below(key, str(name)), node, name, spec)
+        specs = _specs(node)
+        _check_there(key, node, specs)
+        for name, child in _children(node):
+            if not specs and isinstance(name, str):
+                _check_text(f"a key of {key or 'the configuration'}", name, None)
+            _check_value(key, node, name, child, specs.get(name))
+
+
+def missing(config: DictConfig) -> list[str]:
+    """The keys that have no value yet."""
+    nodes = ((_below(key, str(name)), node) for key, its in _containers(config, "") for name, node in _children(its))
+    return sorted(key for key, node in nodes if node._is_missing())
 
 
 def unknown_key(key: str, given: str | None, known: Iterable[str]) -> str:
@@ -86,50 +94,64 @@ def leaves(node: Any, prefix: str = "") -> list[str]:
 
 def _containers(node: Container, key: str) -> Iterator[tuple[str, Container]]:
     """All dataclasses, dicts and lists, from the top down."""
-    if node._is_none() or node._is_missing() or node._is_interpolation() or key in OF_HYDRA:
+    if key in OF_HYDRA:
         return
     yield key, node
-    for name, child, _ in _children(node):
+    for name, child in _children(node):
         if isinstance(child, Container):
             yield from _containers(child, _below(key, str(name)))
 
 
-def _children(node: Container) -> Iterator[tuple[Any, Node, Any]]:
-    """(name, node, what it may be) of all in it that is there."""
-    schema = OmegaConf.get_type(node)
-    specs = {field.name: field.metadata.get(SPEC) for field in fields(schema)} if is_dataclass(schema) else {}
-    for name in range(len(node)) if isinstance(node, ListConfig) else list(node):
-        child = node._get_node(name)
-        if isinstance(child, Node) and not child._is_none() and not child._is_missing():
-            yield name, child, specs.get(name)
+def _children(node: Container) -> Iterable[tuple[Any, Node]]:
+    """(name, node) of all in it; nothing where it is null, missing or an interpolation."""
+    content: Any = node._value()
+    if isinstance(content, dict):
+        return content.items()
+    return enumerate(content) if isinstance(content, list) else ()
+
+
+def _specs(node: Container) -> Mapping[Any, Any]:
+    """What each field of its dataclass may be; empty where it is of none."""
+    return _specs_of(node._metadata.object_type)  # type: ignore[arg-type]
+
+
+@cache
+def _specs_of(schema: Any) -> dict[str, Any]:
+    return {field.name: field.metadata.get(SPEC) for field in fields(schema)} if is_dataclass(schema) else {}
 
 
 def _unknown(key: str, node: Container) -> list[str]:
     """Keys that the node's dataclass does not have; of a dict of dataclasses, entries that nothing was composed for."""
-    if not isinstance(node, DictConfig):
-        return []
-    schema = OmegaConf.get_type(node)
-    if is_dataclass(schema):
-        known = {field.name for field in fields(schema)} | BESIDE.get(key, set())
-        return [name for name in map(str, node) if name not in known]
+    if is_dataclass(node._metadata.object_type):
+        known = _specs(node).keys() | BESIDE.get(key, set())
+        return [name for name, _ in _children(node) if name not in known]
     if is_dataclass(node._metadata.element_type):
-        return [str(name) for name, child, _ in _children(node) if OmegaConf.is_missing(child, "_target_")]
+        entries = ((name, child) for name, child in _children(node) if isinstance(child, DictConfig))
+        return [str(name) for name, child in entries if OmegaConf.is_missing(child, "_target_")]
     return []
 
 
-def _check_there(key: str, node: Container) -> None:
-    schema = OmegaConf.get_type(node)
-    of_hydra = key.startswith("hydra") and key not in ("hydra.launcher", "hydra.sweeper")
-    for field in fields(schema) if is_dataclass(schema) and not of_hydra else ():
-        if field.name not in node:
-            raise InputError(f"~{_below(key, field.name)}: this key cannot be left out; give it another value instead")
+def _check_there(key: str, node: Container, specs: Mapping[str, Any]) -> None:
+    if key.startswith("hydra") and key not in ("hydra.launcher", "hydra.sweeper"):
+        return
+    there = node._value()
+    if isinstance(there, dict) and (gone := next((name for name in specs if name not in there), None)):
+        raise InputError(f"~{_below(key, gone)}: this key cannot be left out; give it another value instead")
 
 
-def _check_value(key: str, parent: Container, name: Any, spec: Any) -> None:
-    node = parent._get_node(name)
-    assert isinstance(node, Node)
-    value, told = node._value(), key
-    if node._is_interpolation():
+def _check_value(key: str, parent: Container, name: Any, node: Node, spec: Any) -> None:
+    value: Any = node._value()
+    if value is None or value == MISSING:
+        return
+    if isinstance(node, Container):
+        for one, child in _children(node):
+            if isinstance(spec, Range):
+                _check_value(_below(key, str(name)), node, one, child, spec)
+            elif spec is Text.name:
+                _check_text(f"a key of {_below(key, str(name))}", str(one), spec)
+        return
+    key = told = _below(key, str(name))
+    if isinstance(value, str) and node._is_interpolation():
         if spec is None:  # it is made of what is checked itself, and a resolver may cost or fail
             return
         told = f"{key}={value} gives {key}"
@@ -137,13 +159,7 @@ def _check_value(key: str, parent: Container, name: Any, spec: Any) -> None:
             value = parent[name]
         except OmegaConfBaseException:  # told where it is used
             return
-    if isinstance(node, Container):
-        for one in list(node):
-            if isinstance(spec, Range) and not node._is_interpolation():
-                _check_value(_below(key, str(one)), node, one, spec)
-            elif spec is Text.name:
-                _check_text(f"a key of {key}", str(one), spec)
-    elif isinstance(spec, Range):
+    if isinstance(spec, Range):
         if value is not None and value not in spec:
             raise InputError(f"{_shown(told, value)} {spec.wrong(value)}; give {spec}")
     elif isinstance(value, str):

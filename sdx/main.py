@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import hydra
 from hydra.core.config_search_path import ConfigSearchPath
@@ -62,6 +63,8 @@ GROUPS = {
     "tracking": schema.TrackingConfig,
 }
 NOT_IN_CELL_NAME = ("cache_dir", "runs_dir", "tracking", "plan", "stages", "hydra")
+NO_DATACLASS = "is not a subclass of"
+"""In place of a dataclass, which the key may be one of or not."""
 NO_KEY = ("ConfigAttributeError", "ConfigKeyError")
 IN_A_FILE = re.compile(r"In '([^']+)': (\w+) raised while composing config:\n(.*)\n\s*full_key: ?(.*)")
 """What Hydra says of a file that does not fit the schema."""
@@ -114,12 +117,17 @@ def _modules(place: ModuleType) -> list[ModuleType]:
 
 def cell_name(*, _root_: DictConfig) -> str:
     """Name of the run directory: a pure function of the configuration, so that a requeued job finds its own."""
-    parts = {k: v for k, v in _root_.items() if k not in NOT_IN_CELL_NAME}
-    content = OmegaConf.to_container(OmegaConf.create(parts), resolve=True, enum_to_str=True)
+    content = {key: _plain(_root_, key) for key in map(str, _root_) if key not in NOT_IN_CELL_NAME}
     digest = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
     targets = list(_root_.lang.targets)
     langs = "+".join(targets) if len(targets) <= 4 else f"{len(targets)}langs"
     return f"{_root_.method.name}-{_root_.backbone.name}-{langs}-s{_root_.seed}-{digest}"
+
+
+def _plain(config: DictConfig, key: str) -> Any:
+    """A value of the configuration, resolved, as JSON."""
+    value = config[key]
+    return OmegaConf.to_container(value, resolve=True, enum_to_str=True) if OmegaConf.is_config(value) else value
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -223,8 +231,10 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
         if type(cause).__name__ in NO_KEY:
             return conformity.unknown_key(key, given, _known(method))
         reason = str(cause).splitlines()[0]
-        if "is not a subclass of" in reason and (to := re.match(r"Error merging override \+*([^=]+)=", str(error))):
-            return conformity.unknown_key(to[1], None, _known(method))
+        to = re.match(r"Error merging override \+*([^=]+)=", str(error)) if NO_DATACLASS in reason else None
+        known = _known(method) if to else []
+        if to and not any(f"{one}.".startswith(f"{to[1]}.") for one in known):
+            return conformity.unknown_key(to[1], None, known)
         return f"{given or key}: {reason}; see sdx/config.py for the type of {key}"
     return " ".join(str(error).split())
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from sdx import conformity
 from sdx.artifacts import Step, Store
 from sdx.config import Config, InputError, Stages, TranslatorConfig
 from sdx.data import filters
@@ -189,7 +190,7 @@ def typed(cfg: DictConfig) -> Config:
         InputError: a value is missing.
         omegaconf.errors.OmegaConfBaseException: one has another type.
     """
-    if missing := sorted(OmegaConf.missing_keys(cfg)):
+    if missing := conformity.missing(cfg):
         raise InputError(f"{missing[0]} has no value; give it as {missing[0]}=...")
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)

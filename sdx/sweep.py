@@ -73,7 +73,7 @@ def conclude() -> int:
         for cell in its:
             print(f"{ending:<8} python -m sdx {shlex.join(cell.overrides)}")
             for what in filter(None, (cell.error, cell.log and f"log: {cell.log}")):
-                print(f"         {escaped(what)}")
+                print(f"         {escaped(str(what))}")
     if found:
         print(f"again    python -m sdx {shlex.join(sys.argv[1:])}  runs these and skips what is done")
     return 1 if "failed" in found else os.EX_TEMPFAIL if found else 0

@@ -50,21 +50,22 @@ class GridSweeper(Sweeper):
             InputError: there are none, or more than anybody waits for.
         """
         assert self.hydra_context
+        assert self.launcher
         given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(given)
         values = {override.get_key_element(): _values(override) for override in overrides}  # the last one holds
         if prod(map(len, values.values())) > MOST_CELLS:
             raise InputError(f"the sweep has more than {MOST_CELLS} cells; vary less at once")
-        cells = [list(cell) for cell in product(*([f"{key}={one}" for one in its] for key, its in values.items()))]
+        cells = [list(cell) for cell in product(*values.values())]
         size = self.max_batch_size or len(cells)
         for first in range(0, len(cells), size):
             self.launcher.launch(cells[first : first + size], initial_job_idx=first)
 
 
 def _values(override: Override) -> list[str]:
-    """Those that it gives its key, as on the command line; no more than a sweep may have."""
+    """An override for each value that it gives its key; no more than a sweep may have."""
     if not override.is_sweep_override():
-        return [override.get_value_element_as_str()]
+        return [str(override.input_line)]
     if not override.is_discrete_sweep():
         raise InputError(
             f"{override.input_line} names no values to try one after the other; give some, or search it with "
@@ -73,4 +74,4 @@ def _values(override: Override) -> list[str]:
     values = list(islice(override.sweep_string_iterator(), MOST_CELLS + 1))
     if not values:
         raise InputError(f"{override.input_line} gives no value, and the sweep has no cell; give one or more")
-    return values
+    return [f"{override.get_key_element()}={value}" for value in values]
