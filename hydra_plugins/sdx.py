@@ -1,6 +1,6 @@
 """Where Hydra finds sdx's launchers and its sweeper: it takes them from this namespace package alone."""
 
-from sdx.launching import local, slurm
+from sdx.launching import grid, local, slurm
 from sdx.search import sweeper
 
 
@@ -10,6 +10,10 @@ class LocalLauncher(local.LocalLauncher):
 
 class SlurmLauncher(slurm.SlurmLauncher):
     __doc__ = slurm.SlurmLauncher.__doc__
+
+
+class GridSweeper(grid.GridSweeper):
+    __doc__ = grid.GridSweeper.__doc__
 
 
 class OptunaSweeper(sweeper.OptunaSweeper):

@@ -2,13 +2,15 @@
 
 Below `sdx.main` only these dataclasses exist, never a DictConfig. A field that decides a result goes into the keys
 of the steps that read it (see `sdx.artifacts`); fields on where things lie or how they are shown never do.
-This module imports nothing of sdx.
+This module imports nothing of sdx but `sdx.fields`.
 """
 
 from dataclasses import dataclass, field
 from enum import Enum
 
 from omegaconf import II, MISSING
+
+from sdx import fields
 
 
 class InputError(ValueError):
@@ -75,7 +77,7 @@ class MethodConfig:
 
     _target_: str = MISSING
     """The class in `sdx.methods` that builds the steps."""
-    name: str = MISSING
+    name: str = fields.name()
     """The method's name in run directories and tables."""
 
 
@@ -83,17 +85,17 @@ class MethodConfig:
 class ShapeConfig:
     """A model's size as `plan=true` reckons with it before the model is there; 0: read from its config.json."""
 
-    parameters: int = 0
+    parameters: int = fields.number(0, at_least=0, at_most=10**14)
     """Weights, embeddings included."""
-    layers: int = 0
+    layers: int = fields.number(0, at_least=0, at_most=10_000)
     """Transformer blocks."""
-    hidden_size: int = 0
+    hidden_size: int = fields.number(0, at_least=0, at_most=10**6)
     """Width of the residual stream."""
-    intermediate_size: int = 0
+    intermediate_size: int = fields.number(0, at_least=0, at_most=10**7)
     """Width of the feed-forward network."""
-    kv_width: int = 0
+    kv_width: int = fields.number(0, at_least=0, at_most=10**6)
     """Width of the keys, and of the values: key-value heads times the size of a head."""
-    vocab_size: int = 0
+    vocab_size: int = fields.number(0, at_least=0, at_most=10**8)
     """Rows of the embedding matrix."""
 
 
@@ -101,7 +103,7 @@ class ShapeConfig:
 class BackboneConfig:
     """Where the LLM comes from: exactly one of `asset`, `hub_id` and `path`."""
 
-    name: str = MISSING
+    name: str = fields.name()
     """Short name in run directories and tables."""
     asset: str | None = None
     """Name of packaged weights, see `sdx.models.assets`."""
@@ -109,16 +111,16 @@ class BackboneConfig:
     """Repository on the Hugging Face hub; needs `revision`."""
     revision: str | None = None
     """Commit of the hub repository, 40 hexadecimal digits: a branch name would let the weights change."""
-    path: str | None = None
+    path: str | None = fields.path()
     """Local directory in Hugging Face format."""
     adapters: list[str] = field(default_factory=list)
     """Adapters in PEFT's format that are merged into it, one after the other: each a directory, or a repository on the
     hub with its commit, `owner/name@` and 40 hexadecimal digits."""
     template: TemplateKind = TemplateKind.auto
     """`auto` takes the tokenizer's chat template where it has one, the instruction template otherwise."""
-    learning_rate: float = 2e-5
+    learning_rate: float = fields.number(2e-5, above=0, at_most=1)
     """Peak learning rate that suits training all weights of a model of this size. Ours."""
-    context_tokens: int = 2048
+    context_tokens: int = fields.number(2048, at_least=1, at_most=10**7)
     """The longest input the model is given, in tokens. An upper bound is the model's own."""
     shape: ShapeConfig = field(default_factory=ShapeConfig)
     """For `plan=true`."""
@@ -128,7 +130,7 @@ class BackboneConfig:
 class EncoderConfig:
     """Where the multilingual encoder of a stack comes from: exactly one of `asset`, `hub_id` and `path`."""
 
-    name: str = MISSING
+    name: str = fields.name()
     """Short name in tables."""
     asset: str | None = None
     """Name of packaged weights, see `sdx.models.assets`."""
@@ -136,13 +138,13 @@ class EncoderConfig:
     """Repository on the Hugging Face hub; needs `revision`. Of an encoder-decoder, its encoder is taken."""
     revision: str | None = None
     """Commit of the hub repository, 40 hexadecimal digits."""
-    path: str | None = None
+    path: str | None = fields.path()
     """Local directory in Hugging Face format."""
     prefix: str = ""
     """Put before every text, as in the encoder's own training."""
     characters: bool = True
     """Whether its tokenizer tells which characters a token is made of; of a `path` the files say it."""
-    parameters: int = 0
+    parameters: int = fields.number(0, at_least=0, at_most=10**14)
     """Weights, for `plan=true` before they are there; 0: read from its files."""
 
 
@@ -150,11 +152,11 @@ class EncoderConfig:
 class TextConfig:
     """English text to align a stack on. At most one of `asset`, `path` and `hub_id`."""
 
-    name: str = MISSING
+    name: str = fields.name()
     """Short name in tables."""
     asset: str | None = None
     """Packaged texts, see `sdx.models.assets`."""
-    path: str | None = None
+    path: str | None = fields.path()
     """File: .jsonl, .json, .csv or .tsv, each also with .gz, or .parquet."""
     hub_id: str | None = None
     """Dataset on the Hugging Face hub, read from its beginning as far as needed; needs `revision`."""
@@ -172,7 +174,7 @@ class LangConfig:
 
     source: str = "en"
     """The resource-rich language, any code of languages.csv."""
-    targets: dict[str, str] = field(default_factory=dict)
+    targets: dict[str, str] = field(default_factory=dict, metadata=fields.NAMES)
     """Code as the user wrote it -> FLORES code."""
 
 
@@ -182,7 +184,7 @@ class TranslatorConfig:
 
     _target_: str = MISSING
     """The class in `sdx.translation`."""
-    name: str = MISSING
+    name: str = fields.name()
     """Short name, shown wherever a text is machine-translated."""
 
 
@@ -192,7 +194,7 @@ class GeneratorConfig:
 
     _target_: str = MISSING
     """The class in `sdx.generation`."""
-    batch_size: int | None = None
+    batch_size: int | None = fields.number(None, at_least=1, at_most=10**6)
     """Prompts completed at once, at most; null: 32 on a CPU, on a GPU as many as its memory holds. Ours."""
     precision: Precision = Precision.bf16
     """Arithmetic of the forward pass."""
@@ -219,11 +221,11 @@ class CorpusConfig:
     At most one of `path` and `hub_id`; with neither it is the corpus shipped with sdx.
     """
 
-    name: str = MISSING
+    name: str = fields.name()
     """Short name in run directories and tables."""
     language: str | None = None
     """The language it is written in, any code of languages.csv; none takes `lang.source` for granted."""
-    path: str | None = None
+    path: str | None = fields.path()
     """File: .jsonl, .json, .csv or .tsv, each also with .gz, or .parquet; `{language}` stands for the source's code."""
     hub_id: str | None = None
     """Dataset on the Hugging Face hub; needs `revision` and `file`."""
@@ -233,7 +235,7 @@ class CorpusConfig:
     """Path inside the dataset. `{language}` stands for the source's code."""
     columns: CorpusColumns = field(default_factory=CorpusColumns)
     """Which column holds what."""
-    rows: int = 0
+    rows: int = fields.number(0, at_least=0, at_most=10**9)
     """About how many rows it has, for `plan=true` before it is there; 0: not known."""
 
 
@@ -254,11 +256,11 @@ class ParallelConfig:
     At most one of `asset`, `path` and `hub_id`; with none there is no parallel corpus.
     """
 
-    name: str = MISSING
+    name: str = fields.name()
     """Short name in run directories and tables."""
     asset: str | None = None
     """Packaged data, see `sdx.models.assets`."""
-    path: str | None = None
+    path: str | None = fields.path()
     """File: .tsv, .csv, .jsonl, .json or .parquet, all but the last also with .gz; or the two files of a Moses corpus,
     of which `{language}` is the end that differs. `{source}`, `{target}` and `{pair}` stand for codes."""
     hub_id: str | None = None
@@ -275,11 +277,11 @@ class ParallelConfig:
 class DictionaryConfig:
     """Words of L with their translations in T, for code-switching. At most one of `asset` and `path`."""
 
-    name: str = MISSING
+    name: str = fields.name()
     """Short name in run directories and tables."""
     asset: str | None = None
     """Packaged dictionaries, see `sdx.models.assets`."""
-    path: str | None = None
+    path: str | None = fields.path()
     """File in MUSE's format, a word and its translation on each line; `{source}` and `{target}` stand for codes."""
     from_parallel: bool = False
     """Take word pairs from the parallel corpus."""
@@ -300,11 +302,11 @@ class FilterConfig:
     tasks: list[str] = field(default_factory=lambda: ["final_number", "answer_span"])
     """In addition to `translations`, for the fields of labelled tasks: a worked answer's number and the place of an
     answer in its context have to survive."""
-    min_letters: int = 1
+    min_letters: int = fields.number(1, at_least=1, at_most=10**9)
     """`short`: fewer letters and digits than this."""
-    max_letters: int = 8000
+    max_letters: int = fields.number(8000, at_least=1, at_most=10**9)
     """`long`: more letters and digits than this."""
-    length_ratio: float = 3.0
+    length_ratio: float = fields.number(3.0, above=1, at_most=1000)
     """`length_ratio`: a translation this many times longer or shorter than its source, scripts made comparable."""
 
 
@@ -314,7 +316,7 @@ class TaskConfig:
 
     _target_: str = MISSING
     """The class in `sdx.evaluation.tasks`."""
-    shots: int = 0
+    shots: int = fields.number(0, at_least=0, at_most=1000)
     """Solved examples before each question."""
 
 
@@ -325,15 +327,15 @@ class EngineConfig:
     What is null is chosen from the model's size, the number of ranks and their memory, see `sdx.training.layout`.
     """
 
-    name: str = MISSING
+    name: str = fields.name()
     """Short name in tables."""
-    zero_stage: int | None = None
+    zero_stage: int | None = fields.number(None, at_least=0, at_most=3)
     """0: replicated; 1: optimizer state sharded over the ranks; 2: gradients too; 3: weights too."""
     offload_optimizer: bool | None = None
     """Keep optimizer state and its step on the CPU (ZeRO 1-3)."""
     precision: Precision = Precision.bf16
     """Arithmetic of forward and backward."""
-    micro_batch_tokens: int | None = None
+    micro_batch_tokens: int | None = fields.number(None, at_least=1, at_most=10**8)
     """Tokens per rank in one forward pass, of as many examples as fit; the rest of the batch is accumulated."""
     activation_checkpointing: bool | None = None
     """Recompute activations in the backward pass: less memory, about a third more time."""
@@ -345,31 +347,31 @@ class EngineConfig:
 class ScaleConfig:
     """Row counts and steps in one place."""
 
-    name: str = MISSING
+    name: str = fields.name()
     """Short name in tables."""
-    corpus_rows: int = 0
+    corpus_rows: int = fields.number(0, at_least=0, at_most=10**9)
     """Instructions to train on; 0 takes all that the held-out rows leave."""
-    parallel_rows: int = 0
+    parallel_rows: int = fields.number(0, at_least=0, at_most=10**9)
     """Sentence pairs for each target language; 0 takes all."""
-    text_rows: int = 2000
+    text_rows: int = fields.number(2000, at_least=0, at_most=10**9)
     """English texts to align a stack on."""
-    heldout_rows: int = 48
+    heldout_rows: int = fields.number(48, at_least=0, at_most=10**9)
     """Instructions kept out of training, for the answer-language rate and chrF++."""
-    validation_rows: int = 0
+    validation_rows: int = fields.number(0, at_least=0, at_most=10**9)
     """Questions and sentence pairs taken out of the training mix with all their versions, to validate on
     `train.validations` times: the model that is kept is the one with the smallest loss on them. 0: none, and the last
     one is kept. Ours."""
-    max_new_tokens: int = 128
+    max_new_tokens: int = fields.number(128, at_least=1, at_most=10**6)
     """Longest generated answer, in tokens."""
-    max_length_tokens: int = 384
+    max_length_tokens: int = fields.number(384, at_least=1, at_most=10**7)
     """Longest training example, prompt and response, in tokens; longer ones are dropped and counted."""
-    epochs: int = 1
+    epochs: int = fields.number(1, at_least=1, at_most=1000)
     """Passes over the training mix."""
-    max_steps: int = 0
+    max_steps: int = fields.number(0, at_least=0, at_most=10**9)
     """Optimizer steps at most; 0 sets no limit."""
-    batch_size: int = 128
+    batch_size: int = fields.number(128, at_least=1, at_most=10**6)
     """Examples per optimizer step."""
-    eval_items: int = 0
+    eval_items: int = fields.number(0, at_least=0, at_most=10**9)
     """Questions per benchmark and language; 0 takes all."""
 
 
@@ -379,39 +381,39 @@ class TrainConfig:
 
     adapter: Adapter = Adapter.full
     """Train all weights, or LoRA adapters on all linear layers (merged into the export)."""
-    lora_rank: int = 16
+    lora_rank: int = fields.number(16, at_least=1, at_most=10**5)
     """Rank of the adapters. Ours."""
-    lora_alpha: int = 32
+    lora_alpha: int = fields.number(32, at_least=1, at_most=10**6)
     """Scale of the adapters. Ours."""
-    lora_dropout: float = 0.05
+    lora_dropout: float = fields.number(0.05, at_least=0, below=1)
     """Dropout before the adapters. Ours."""
-    batch_size: int = II("scale.batch_size")
+    batch_size: int = fields.number(II("scale.batch_size"), at_least=1, at_most=10**6)
     """Examples per optimizer step, over all ranks and micro-batches; the scale's where it is not given."""
     optimizer: Optimizer = Optimizer.adamw
     """8-bit moments save 6 of 18 bytes a trained weight on a GPU, nothing on the CPU; they need the extra `8bit`."""
-    learning_rate: float = II("backbone.learning_rate")
+    learning_rate: float = fields.number(II("backbone.learning_rate"), above=0, at_most=1)
     """Peak learning rate of AdamW; the backbone's where it is not given. LoRA wants about ten times that. Ours."""
-    warmup_ratio: float = 0.05
+    warmup_ratio: float = fields.number(0.05, at_least=0, at_most=1)
     """Share of the steps with a linear rise from 0. Ours."""
     schedule: Schedule = Schedule.cosine
     """How the learning rate falls from its peak to the end. Ours."""
-    final_ratio: float = 0.1
+    final_ratio: float = fields.number(0.1, at_least=0, at_most=1)
     """Learning rate at the end of the decay, as a share of the peak. Ours."""
     keep_groups: bool = True
     """Keep the rows of a group, such as the versions of one question, neighbours in the shuffled order, so that they
     meet in a batch."""
-    weight_decay: float = 0.0
+    weight_decay: float = fields.number(0.0, at_least=0, at_most=10)
     """AdamW's decoupled decay. Ours."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = fields.number(1.0, above=0, at_most=10**9)
     """Gradients are clipped to this global norm."""
-    save_every_minutes: float = 15.0
+    save_every_minutes: float = fields.number(15.0, at_least=0, at_most=10**6)
     """Minutes between two checkpoints, by the clock of the first rank; 0: none by the clock. A checkpoint has 12 bytes
     for each trained weight. Ours."""
-    save_every_steps: int = 0
+    save_every_steps: int = fields.number(0, at_least=0, at_most=10**9)
     """Optimizer steps between two checkpoints, beside those by the clock; 0: none by the number of steps."""
-    log_every_steps: int = 1
+    log_every_steps: int = fields.number(1, at_least=1, at_most=10**9)
     """Optimizer steps between two log lines."""
-    validations: int = 4
+    validations: int = fields.number(4, at_least=1, at_most=1000)
     """Number of validation passes, evenly spaced over the training; the best model is kept. Ignored without validation
     data. Ours."""
 
@@ -424,11 +426,11 @@ class TrackingConfig:
     """The class in `sdx.tracking` that shows them; none shows nothing."""
     mode: TrackingMode = TrackingMode.auto
     """Of wandb, see `TrackingMode`."""
-    project: str = "sdx"
+    project: str = fields.line("sdx")
     """wandb project."""
-    entity: str | None = None
+    entity: str | None = fields.line()
     """wandb entity; none takes the account's default."""
-    group: str | None = None
+    group: str | None = fields.line()
     """wandb group, the study's name; none takes the experiment's, or method and languages where there is none."""
 
 
@@ -450,7 +452,7 @@ class Config:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     dictionary: DictionaryConfig = field(default_factory=DictionaryConfig)
     filters: FilterConfig = field(default_factory=FilterConfig)
-    task: dict[str, TaskConfig] = field(default_factory=dict)
+    task: dict[str, TaskConfig] = field(default_factory=dict, metadata=fields.NAMES)
     engine: EngineConfig = field(default_factory=EngineConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -459,9 +461,9 @@ class Config:
     """`prepare` stops before training, as on nodes without GPUs; the same command without it goes on from there."""
     plan: bool = False
     """Print what the run would do, what it would need and how long it would take, and stop."""
-    seed: int = 1
+    seed: int = fields.number(1, at_least=0, at_most=fields.SEED)
     """Seed of data order, mixing, dropout and adapters."""
-    cache_dir: str = MISSING
+    cache_dir: str = fields.path(MISSING)
     """Assets, converted models and step outputs, shared between runs; the environment's SDX_CACHE sets it."""
-    runs_dir: str = "runs"
+    runs_dir: str = fields.path("runs")
     """Run directories: reports, logs, samples."""

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Sequence
 from hashlib import sha256
@@ -31,13 +32,15 @@ import sdx.evaluation.hub
 import sdx.evaluation.labelled_config
 import sdx.methods
 import sdx.translation
-from sdx import composition, sweep, threads
+from sdx import composition, conformity, sweep, threads
 from sdx import config as schema
 from sdx.config import Config, InputError
 from sdx.failure import Failure, abort, leave
 from sdx.languages import codes, language
 from sdx.launching.config import SCHEMAS
+from sdx.launching.grid import GridConfig
 from sdx.preemption import Preempted
+from sdx.printable import escaped
 from sdx.ranks import is_main, world_size
 from sdx.search.sweeper import OptunaConfig
 
@@ -60,6 +63,11 @@ GROUPS = {
     "tracking": schema.TrackingConfig,
 }
 NOT_IN_CELL_NAME = ("cache_dir", "runs_dir", "tracking", "plan", "stages", "hydra")
+NO_DATACLASS = "is not a subclass of"
+"""In place of a dataclass, which the key may be one of or not."""
+NO_KEY = ("ConfigAttributeError", "ConfigKeyError")
+IN_A_FILE = re.compile(r"In '([^']+)': (\w+) raised while composing config:\n(.*)\n\s*full_key: ?(.*)")
+"""What Hydra says of a file that does not fit the schema."""
 QUIET_RANK = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
 
 
@@ -93,9 +101,10 @@ def register() -> None:
     store.store(group="hydra/launcher", name="basic", node=SCHEMAS["local"])
     for code, entry in codes().items():
         store.store(group="lang", name=code, node={"targets": {code: entry.flores}})
+    store.store(group="hydra/sweeper", name="basic", node=GridConfig)
     store.store(group="hydra/sweeper", name="schema_optuna", node=OptunaConfig)
     if not OmegaConf.has_resolver("cell_name"):
-        composition.quicken()
+        composition.install()
         OmegaConf.register_new_resolver("cell_name", cell_name)
         Plugins.instance().register(ExperimentsPath)
 
@@ -108,12 +117,17 @@ def _modules(place: ModuleType) -> list[ModuleType]:
 
 def cell_name(*, _root_: DictConfig) -> str:
     """Name of the run directory: a pure function of the configuration, so that a requeued job finds its own."""
-    parts = {k: v for k, v in _root_.items() if k not in NOT_IN_CELL_NAME}
-    content = OmegaConf.to_container(OmegaConf.create(parts), resolve=True, enum_to_str=True)
+    content = {key: _plain(_root_, key) for key in map(str, _root_) if key not in NOT_IN_CELL_NAME}
     digest = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
     targets = list(_root_.lang.targets)
     langs = "+".join(targets) if len(targets) <= 4 else f"{len(targets)}langs"
     return f"{_root_.method.name}-{_root_.backbone.name}-{langs}-s{_root_.seed}-{digest}"
+
+
+def _plain(config: DictConfig, key: str) -> Any:
+    """A value of the configuration, resolved, as JSON."""
+    value = config[key]
+    return OmegaConf.to_container(value, resolve=True, enum_to_str=True) if OmegaConf.is_config(value) else value
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -184,7 +198,7 @@ def main() -> None:
 
 def fail(message: str, code: int) -> int:
     if is_main():
-        print(f"sdx: {message}", file=sys.stderr)
+        print(f"sdx: {escaped(message)}".replace("\n", "\\n"), file=sys.stderr)
     return code
 
 
@@ -204,13 +218,23 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
         if isinstance(inner, InputError):  # Hydra wraps what a launcher or a sweeper says
             return str(inner)
         inner = inner.__cause__
+    method = [argument for argument in arguments if argument.startswith("method=")]
+    if in_file := IN_A_FILE.match(str(error)):
+        file, kind, reason, key = in_file.groups()
+        if kind in NO_KEY:
+            return conformity.unknown_key(key, f"{key} in {file}", _known(method))
+        return f"{key or 'all'} in {file}: {reason}; see sdx/config.py for the type of {key or 'each key'}"
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
     key = getattr(cause, "full_key", None)
     if isinstance(cause, OmegaConfBaseException) and key:
         given = next((a for a in arguments if a.lstrip("+~").split("=")[0] == key), None)
-        if type(cause).__name__ in ("ConfigAttributeError", "ConfigKeyError"):
-            return _unknown_key(key, given, [a for a in arguments if a.startswith("method=")])
+        if type(cause).__name__ in NO_KEY:
+            return conformity.unknown_key(key, given, _known(method))
         reason = str(cause).splitlines()[0]
+        to = re.match(r"Error merging override \+*([^=]+)=", str(error)) if NO_DATACLASS in reason else None
+        known = _known(method) if to else []
+        if to and not any(f"{one}.".startswith(f"{to[1]}.") for one in known):
+            return conformity.unknown_key(to[1], None, known)
         return f"{given or key}: {reason}; see sdx/config.py for the type of {key}"
     return " ".join(str(error).split())
 
@@ -228,15 +252,12 @@ def _unknown_option(missing: str, options: Sequence[str]) -> str:
     return f"{group}={value} is unknown; {hint}Choose from: {', '.join(choices)}"
 
 
-def _unknown_key(key: str, given: str | None, method: list[str]) -> str:
-    known = sorted(_leaves(_default_config(method)))
-    near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
-    parent = key.rpartition(".")[0]
-    siblings = [k for k in known if k.rpartition(".")[0] == parent] if parent else []
-    hint = f"did you mean {' or '.join(near)}?" if near else ""
-    listed = f"Keys there: {', '.join(siblings)}" if siblings else ""
-    fix = " ".join(filter(None, [hint, listed])) or "python -m sdx --help lists the groups, --cfg job the keys"
-    return f"{given or key}: there is no key {key}; {fix}"
+def _known(method: list[str]) -> list[str]:
+    """All keys of the default configuration, with that method if it can be had."""
+    try:
+        return conformity.leaves(_default_config(method))
+    except (HydraException, InputError):
+        return conformity.leaves(_default_config([]))
 
 
 def _default_config(overrides: list[str]) -> DictConfig:
@@ -246,13 +267,6 @@ def _default_config(overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=overrides)
-
-
-def _leaves(node: Any, prefix: str = "") -> list[str]:
-    if not isinstance(node, DictConfig):
-        return [prefix]
-    children = [(f"{prefix}.{name}" if prefix else str(name), node._get_node(name)) for name in map(str, node)]
-    return [leaf for key, child in children for leaf in _leaves(child, key)]
 
 
 def options(group: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from sdx import conformity
 from sdx.artifacts import Step, Store
 from sdx.config import Config, InputError, Stages, TranslatorConfig
 from sdx.data import filters
@@ -195,7 +196,7 @@ def typed(cfg: DictConfig) -> Config:
         InputError: a value is missing.
         omegaconf.errors.OmegaConfBaseException: one has another type.
     """
-    if missing := sorted(OmegaConf.missing_keys(cfg)):
+    if missing := conformity.missing(cfg):
         raise InputError(f"{missing[0]} has no value; give it as {missing[0]}=...")
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)
@@ -227,17 +228,11 @@ def check(config: Config) -> None:
     scale = config.scale
     if config.backbone.path:
         backbone.check_length(Path(config.backbone.path).expanduser(), scale.max_length_tokens)
-    for key in ("corpus_rows", "parallel_rows", "heldout_rows", "validation_rows", "max_steps", "eval_items"):
-        if (value := getattr(scale, key)) < 0:
-            raise InputError(f"scale.{key}={value} is negative; give 0 or more")
     if 0 < scale.corpus_rows <= scale.validation_rows:
         raise InputError(
             f"scale.validation_rows={scale.validation_rows} leaves nothing of scale.corpus_rows={scale.corpus_rows} to "
             "train on; lower it"
         )
-    for key in ("max_new_tokens", "max_length_tokens", "epochs"):
-        if (value := getattr(scale, key)) < 1:
-            raise InputError(f"scale.{key}={value} is too small; give 1 or more")
     if "instructions" in config.task and scale.heldout_rows < 1:
         raise InputError("scale.heldout_rows=0 leaves nothing for task instructions; raise it or leave the task out")
 

@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from sdx.printable import escaped
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -53,10 +55,11 @@ def main() -> None:
 
 
 def _show(directory: Path, once: bool, interval_s: float) -> None:
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 
+    from sdx.reporting.console import Console
     from sdx.watch import Watch
 
     if not directory.is_dir():
@@ -157,7 +160,7 @@ def name_of(directory: Path, cell: "Seen") -> str:
 
 def _plain(text: str) -> str:
     """One line that does nothing to a terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    return escaped(" ".join(text.split("\n")).replace("\t", " ").replace("\r", " "))
 
 
 def _fail(message: str) -> int:

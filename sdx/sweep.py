@@ -14,6 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from sdx.config import InputError
+from sdx.printable import escaped
 from sdx.ranks import is_main
 from sdx.reporting.cells import RESULTS
 
@@ -72,7 +73,7 @@ def conclude() -> int:
         for cell in its:
             print(f"{ending:<8} python -m sdx {shlex.join(cell.overrides)}")
             for what in filter(None, (cell.error, cell.log and f"log: {cell.log}")):
-                print(f"         {what}")
+                print(f"         {escaped(str(what))}")
     if found:
         print(f"again    python -m sdx {shlex.join(sys.argv[1:])}  runs these and skips what is done")
     return 1 if "failed" in found else os.EX_TEMPFAIL if found else 0

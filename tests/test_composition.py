@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from sdx import composition, main
 
 main.register()
-composition.quicken()
 CELLS = (
     ["method=sft", "seed=1"],
     ["method=sft", "seed=2"],

@@ -113,14 +113,14 @@ def test_the_run_directory_is_a_function_of_the_configuration():
 def test_a_run_that_is_refused_has_loaded_nothing(tmp_path: Path):
     """All that is imported to check it stays light, or each start of each cell costs seconds."""
     program = (
-        "import sys; sys.argv = ['sdx', 'method=mt_stack', 'scale.epochs=0', 'plan=true']; import sdx.main\n"
+        "import sys; sys.argv = ['sdx', 'method=mt_stack', 'scale.text_rows=9', 'plan=true']; import sdx.main\n"
         "try: sdx.main.main()\nexcept SystemExit as stop: print(stop.code, *sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
-    assert "scale.epochs=0" in result.stderr
+    assert "scale.text_rows=9" in result.stderr
     loaded = result.stdout.split()
     assert loaded[0] == "2"
     assert not {*loaded} & {"torch", "transformers", "deepspeed", "wandb", "lm_eval", "datasets", "numpy", "scipy"}

@@ -94,25 +94,19 @@ def test_the_report_prints_the_same_table(place: Workplace, printed: str):
 
 def test_a_failed_cell_is_named_and_the_others_are_compared(place: Workplace):
     """It is run again by the same command, which skips the others."""
-    rates = (
-        "method=sft",
-        "train.learning_rate=1e-5,1e30",
-        "runs_dir=failing",
-        "train.warmup_ratio=0",
-        "train.batch_size=2",
-    )
+    lengths = ("method=sft", "scale.max_length_tokens=1000,2", "runs_dir=failing", "train.batch_size=2")
     for others in ("1 done", "1 skipped"):
-        done = sweep(place, *rates)
+        done = sweep(place, *lengths)
         assert done.returncode == 1
         assert (place.path / "failing/comparison.md").exists()
         assert f"sweep    2 cells: {others}, 1 failed" in done.stdout
         [command] = [line for line in done.stdout.splitlines() if line.startswith("failed   python -m sdx ")]
-        assert "train.learning_rate=1e+30" in command
-        assert "         train.learning_rate=1e+30 is too high" in done.stdout
+        assert "scale.max_length_tokens=2" in command
+        assert "         scale.max_length_tokens=2 is shorter than every training example" in done.stdout
         assert "again    python -m sdx lang=pt" in done.stdout
     [cell] = {path.parent for path in (place.path / "failing").glob("*/error.txt")}
-    assert "InputError: train.learning_rate" in (cell / "error.txt").read_text()
-    assert "is too high" not in (cell / "sdx.log").read_text()  # what it said itself is in the table
+    assert "InputError: scale.max_length_tokens=2" in (cell / "error.txt").read_text()
+    assert "is shorter than" not in (cell / "sdx.log").read_text()  # what it said itself is in the table
     again = report(place.path, "failing")
     assert again.returncode == 0
     assert "has no results.json: that cell has not finished" in again.stderr

@@ -158,17 +158,10 @@ def check(config: FilterConfig) -> None:
         for name in names:
             if name not in choices:
                 raise InputError(f"filters.{key}: there is no {name!r}{_near(name, choices)}")
-    for reason, key in (("short", "min_letters"), ("long", "max_letters")):
-        if (value := getattr(config, key)) < 1:
-            raise InputError(f"filters.{key}={value} must be 1 or more; leave {reason} out of the lists to turn it off")
     if config.min_letters > config.max_letters:
         raise InputError(
             f"filters.min_letters={config.min_letters} is above filters.max_letters={config.max_letters} and would "
             "drop every row; lower it"
-        )
-    if not config.length_ratio > 1:
-        raise InputError(
-            f"filters.length_ratio={config.length_ratio} must be above 1, such as 3: that many times longer or shorter"
         )
 
 

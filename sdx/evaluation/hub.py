@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sdx import fields
 from sdx.artifacts import Step
 from sdx.config import InputError, TaskConfig
 from sdx.data.files import check_source, file_step, published, read_records, source_name
@@ -17,7 +18,7 @@ from sdx.evaluation.normalisation import Normalisation
 class HubTaskConfig(TaskConfig):
     """A benchmark in files. A `path` is read instead of the hub's dataset."""
 
-    path: str | None = None
+    path: str | None = fields.path()
     """Local file in the benchmark's own format: .jsonl, .json, .csv, .tsv (each also with .gz) or .parquet.
     `{language}` stands for the benchmark's code of a language; in FLORES that is FLORES-200's, and `{flores_plus}`
     FLORES+'s."""

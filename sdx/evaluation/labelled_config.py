@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from sdx import fields
 from sdx.config import TaskConfig
 from sdx.evaluation.normalisation import Normalisation
 
@@ -12,7 +13,7 @@ from sdx.evaluation.normalisation import Normalisation
 class LabelledFilesConfig:
     """One split of a benchmark. A `path` is read instead of the asset's or the hub's file."""
 
-    path: str | None = None
+    path: str | None = fields.path()
     """Local file with the same columns: .jsonl, .json, .csv, .tsv (each also with .gz) or .parquet. `{language}`
     stands for the benchmark's code of a language, or for ours where it has none. Without it: training data in L, a test
     in English."""
@@ -26,7 +27,7 @@ class LabelledFilesConfig:
     """Path inside the asset or the dataset, with the placeholder of `path`. One without it is in English."""
     codes: str | None = None
     """Column of languages.csv with the benchmark's codes; none where it has one language."""
-    half: int = 0
+    half: int = fields.number(0, at_least=0, at_most=2)
     """1 or 2: only this half of the rows of `file`, which a hash of their ids cuts; 0: all."""
     columns: dict[str, str] = field(default_factory=dict)
     """What the prompt and the answer are made of -> column of the file. A dot goes into a nested object or list:
@@ -40,7 +41,7 @@ class LabelledFilesConfig:
 class LabelledTaskConfig(TaskConfig):
     """A benchmark of one of the forms in `sdx.evaluation.forms`."""
 
-    benchmark: str = MISSING
+    benchmark: str = fields.name()
     """Its name in tables and cache keys, the same as that of its YAML file."""
     title: str = MISSING
     """Its name in messages."""

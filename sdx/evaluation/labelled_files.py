@@ -170,8 +170,6 @@ class Files:
         self.hub_id, self.revision, self.file = (None,) * 3 if local else (given.hub_id, given.revision, given.file)
         if given.codes is not None and given.codes not in CODES:
             raise InputError(f"{key}.codes={given.codes} is no column of languages.csv: give {' or '.join(CODES)}")
-        if given.half not in (0, 1, 2):
-            raise InputError(f"{key}.half={given.half} is no half; give 1 or 2, or 0 for all rows")
         if not self.asset:
             check_source(key, self.path, self.hub_id, self.revision, self.file)
         elif self.hub_id:

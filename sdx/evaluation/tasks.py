@@ -72,8 +72,6 @@ class Task(ABC):
     """The packaged asset that its items are in."""
 
     def __init__(self, shots: int) -> None:
-        if shots < 0:
-            raise InputError(f"task.{self.name}.shots={shots} is negative; 0 asks without examples")
         self.shots = shots
 
     @property

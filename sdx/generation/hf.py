@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from sdx.config import InputError, Precision, TemplateKind
+from sdx.config import Precision, TemplateKind
 from sdx.generation.decode import Ended, greedy
 from sdx.generation.prefix import Prefix, common, reusable
 from sdx.models.backbone import load_tokenizer, loaded
@@ -59,8 +59,6 @@ class HFGenerator:
     """
 
     def __init__(self, batch_size: int | None, precision: Precision) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"generator.batch_size={batch_size} is too small; give 1 or more")
         self.batch_size = batch_size
         self.precision = precision
         self._source: tuple[Path, TemplateKind] | None = None

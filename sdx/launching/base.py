@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from sdx import sweep
 from sdx.artifacts import Store
 from sdx.config import Config, InputError
-from sdx.launching.cells import Ending, SweepCell, check, check_alone, compose, named, returns
+from sdx.launching.cells import Ending, SweepCell, check, check_alone, compose_all, named, returns
 from sdx.ranks import world_size
 
 if TYPE_CHECKING:
@@ -41,10 +41,7 @@ class CellLauncher(Launcher):
             )
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        cells = [
-            compose(self.hydra_context, self.config, overrides, number)
-            for number, overrides in enumerate(job_overrides, initial_job_idx)
-        ]
+        cells = compose_all(self.hydra_context, self.config, job_overrides, initial_job_idx)
         check_alone(self.hydra_context, cells[0])
         works = check(cells)
         if cells[0].config.plan:

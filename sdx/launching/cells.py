@@ -1,11 +1,13 @@
 """The cells of a sweep: composed, checked before the first of them starts, and judged by what each left behind."""
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
@@ -20,6 +22,11 @@ from sdx.state import STATE, State, read_state
 if TYPE_CHECKING:
     from sdx.run import Work
 
+log = getLogger("sdx")
+
+T = TypeVar("T")
+SAY_S = 5.0
+"""Between two words on how far a large sweep is."""
 CANCELLED = "JobState=CANCELLED"
 """By `scancel`, as SLURM says it: a rank that waits for another cannot say so itself."""
 UNPREPARED = "Reason=DependencyNeverSatisfied"
@@ -81,8 +88,10 @@ def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str],
     composed = context.config_loader.load_sweep_config(config, list(overrides))
     with open_dict(composed):
         composed.hydra.job.id = composed.hydra.job.num = number
-    run_dir = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir).absolute()
-    if Path(composed.hydra.run.dir).absolute() != run_dir:  # where the cell's own process works
+    directories = composed.hydra.sweep
+    run_dir = Path(directories.dir, directories.subdir).absolute()
+    alike = _written(composed.hydra.run, "dir") == f"{_written(directories, 'dir')}/{_written(directories, 'subdir')}"
+    if not alike and Path(composed.hydra.run.dir).absolute() != run_dir:  # where the cell's own process works
         raise InputError(
             "hydra.run.dir and hydra.sweep.dir: a cell's directory is named by what it is; set runs_dir=... for all of "
             "them"
@@ -92,6 +101,28 @@ def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str],
     with open_dict(composed):
         del composed["hydra"]
     return SweepCell(number, [*own, *overrides], list(overrides), composed, run_dir)
+
+
+def _written(config: DictConfig, key: str) -> Any:
+    """A value as it was given, with its interpolations: to resolve a cell's name takes long in a large sweep."""
+    return OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[index, call-overload]
+
+
+def compose_all(
+    context: HydraContext, config: DictConfig, given: Sequence[Sequence[str]], first_number: int
+) -> list[SweepCell]:
+    """The cells of all these overrides.
+
+    Raises:
+        InputError: one of them has a key or a value that no cell can have.
+    """
+    found = []
+    for number, overrides in enumerate(_told(given, "composed")):
+        try:
+            found.append(compose(context, config, overrides, first_number + number))
+        except InputError as error:
+            raise InputError(f"{error}{_which(_distinct(given)[number], len(given))}") from None
+    return found
 
 
 def _searched(config: DictConfig, own: Sequence[str]) -> list[str]:
@@ -117,8 +148,17 @@ def check_alone(context: HydraContext, cell: SweepCell) -> None:
 
 def named(cells: Sequence[SweepCell]) -> list[str]:
     """What each of them has that not all have."""
-    shared = set.intersection(*(set(cell.given) for cell in cells)) if len(cells) > 1 else set()
-    return [" ".join(one for one in cell.given if one not in shared) for cell in cells]
+    return _distinct([cell.given for cell in cells])
+
+
+def _distinct(given: Sequence[Sequence[str]]) -> list[str]:
+    shared = set.intersection(*map(set, given)) if len(given) > 1 else set()
+    return [" ".join(one for one in its if one not in shared) for its in given]
+
+
+def _which(name: str, count: int) -> str:
+    """Names the cell that an error is about."""
+    return f" (the cell {name}, one of {count}; none was started)" if name and count > 1 else ""
 
 
 def check(cells: Sequence[SweepCell]) -> "list[tuple[Config, Work]]":
@@ -131,17 +171,26 @@ def check(cells: Sequence[SweepCell]) -> "list[tuple[Config, Work]]":
     from sdx.tracking import Tracker
 
     found = []
-    for cell, name in zip(cells, named(cells), strict=True):
+    for cell, name in zip(_told(cells, "checked"), named(cells), strict=True):
         try:
             config = typed(cell.config)
             work = prepare(config, cell.run_dir, Tracker(config, cell.run_dir))
         except InputError as error:
-            which = f" (the cell {name}, one of {len(cells)}; none was started)" if name and len(cells) > 1 else ""
-            raise InputError(f"{error}{which}") from None
+            raise InputError(f"{error}{_which(name, len(cells))}") from None
         if is_done(cell.run_dir, {step.key for step in work.ends}):
             cell.ending = Ending.skipped
         found.append((config, work))
     return found
+
+
+def _told(what: Sequence[T], done: str) -> Iterator[T]:
+    """All of them; where they take long, the log says how far it is."""
+    said = time.monotonic()
+    for number, one in enumerate(what):
+        if time.monotonic() - said > SAY_S:
+            said = time.monotonic()
+            log.info("%-12s %d of %d cells %s", "sweep", number, len(what), done)
+        yield one
 
 
 def is_done(run_dir: Path, keys: set[str]) -> bool:

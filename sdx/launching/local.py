@@ -31,8 +31,6 @@ class LocalLauncher(CellLauncher):
     """
 
     def __init__(self, jobs: int | None) -> None:
-        if jobs is not None and jobs < 1:
-            raise InputError(f"hydra.launcher.jobs={jobs} is too small; give 1 or more")
         self.jobs = jobs
         self._processes: list[subprocess.Popen[bytes]] = []
         self._leaving = threading.Event()

@@ -18,16 +18,13 @@ def check(options: Mapping[str, Any], where: str) -> None:
             f"{where}time_min={time_min} leaves no time before the signal that comes "
             f"{where}signal_delay_s={options['signal_delay_s']} before the end; raise it"
         )
-    flag = options["gpu_flag"]
-    if flag not in list(GpuFlag):
-        raise InputError(f"{where}gpu_flag={flag} is no option of sbatch; give {', '.join(GpuFlag.__members__)}")
     count, tasks = options["gpus_per_node"], _tasks(options)
     if 0 < count < tasks:
         raise InputError(
             f"{where}tasks_per_node={tasks} exceeds {where}gpus_per_node={count}, and each rank needs its own GPU; "
             "give as many, or leave tasks_per_node out"
         )
-    if flag == GpuFlag.gpus_per_task and count % tasks:
+    if options["gpu_flag"] == GpuFlag.gpus_per_task and count % tasks:
         raise InputError(
             f"{where}gpus_per_node={count} cannot be divided among {where}tasks_per_node={tasks}, as "
             f"{where}gpu_flag=gpus_per_task does; give a multiple, or leave tasks_per_node out"

@@ -14,11 +14,13 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from sdx import conformity
 from sdx.artifacts import write_json
 from sdx.config import InputError
 from sdx.launching import snapshot
 from sdx.launching.base import CellLauncher, end, start
 from sdx.launching.cells import SweepCell, forget, judge
+from sdx.launching.config import SlurmConfig
 from sdx.launching.job import CellJob
 from sdx.launching.sbatch import check, parameters
 from sdx.scheduler import Queue, end_of, most_in_an_array, squeue
@@ -45,9 +47,7 @@ class SlurmLauncher(CellLauncher):
     def __init__(self, prepare: Any, poll_s: float, **options: Any) -> None:
         self.options = {**options, "sbatch": _mapping("sbatch", options["sbatch"])}
         self.prepare = _mapping("prepare", prepare)
-        if unknown := sorted(set(self.prepare) - set(options)):
-            known = ", ".join(sorted(options))
-            raise InputError(f"hydra.launcher.prepare.{unknown[0]} is no option; options there: {known}")
+        conformity.check_part(SlurmConfig, options, self.prepare, "hydra.launcher.prepare")
         self.prepare = {"nodes": 1, "tasks_per_node": 1, **self.prepare} if self.prepare else {}
         self.poll_s = poll_s
         if not shutil.which("sbatch"):

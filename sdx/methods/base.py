@@ -202,7 +202,10 @@ def languages_of(config: Config) -> tuple[Language, list[Language]]:
         source = language(config.lang.source)
     except ValueError as error:
         raise InputError(f"lang.source={config.lang.source}: {error}") from None
-    targets = [language(code) for code in config.lang.targets.values()]
+    try:
+        targets = [language(code) for code in config.lang.targets.values()]
+    except ValueError as error:
+        raise InputError(f"lang.targets={config.lang.targets}: {error}") from None
     names = ",".join(config.lang.targets)
     if not targets:
         raise InputError("lang=[] names no target language; give one or more, such as lang=th or lang=[th,sw]")

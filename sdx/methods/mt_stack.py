@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from importlib.util import find_spec
 
+from sdx import fields
 from sdx.artifacts import Step
 from sdx.config import Adapter, Config, InputError, MethodConfig, Schedule, TrainConfig
 from sdx.evaluation.outcome import Outcome
@@ -59,20 +60,20 @@ class Learning(str, Enum):
 class AlignmentConfig:
     """Stage 1, general: one pass over `scale.text_rows` English texts. Where nothing else is said, the paper's."""
 
-    batch_size: int = 256
+    batch_size: int = fields.number(256, at_least=1, at_most=10**6)
     """Texts per optimizer step."""
-    learning_rate: float = 2e-4
+    learning_rate: float = fields.number(2e-4, above=0, at_most=1)
     """Peak of AdamW's."""
-    warmup_ratio: float = 0.01
+    warmup_ratio: float = fields.number(0.01, at_least=0, at_most=1)
     """Share of the steps with a linear rise from 0; it falls linearly from there."""
-    max_length_tokens: int = 512
+    max_length_tokens: int = fields.number(512, at_least=1, at_most=10**7)
     """Longest text, in either tokenizer; a longer one loses its end."""
     words: bool = True
     """A third of the loss is the error of sequences, the rest that of words (the authors' later recipe); or all of it
     is that of sequences (the paper's)."""
-    validations: int = 4
+    validations: int = fields.number(4, at_least=1, at_most=1000)
     """How often it is scored on the texts that are held out, evenly spread; the best is kept."""
-    seed: int | None = None
+    seed: int | None = fields.number(None, at_least=0, at_most=fields.SEED)
     """Of the first stack and its alignment; none: the run's. Given, runs with different seeds share one alignment."""
 
 
@@ -84,14 +85,14 @@ class MTStackConfig(MethodConfig):
     """Stage 2."""
     train_bridge: bool = False
     """Train the bridge in stage 2, too. Without stage 1 it always is."""
-    bridge_rate: float = 1.0
+    bridge_rate: float = fields.number(1.0, above=0, at_most=1000)
     """By what the learning rate is multiplied for the bridge."""
     bidirectional: bool = False
     """The LLM's tokens see those after them, too, as in the paper's LLM2Vec models."""
     quantised: bool = False
     """The LLM's frozen weights in 4 bits (nf4), in training and in use: about a quarter of the memory, and less exact.
     Needs the extra `8bit`, and a ZeRO stage below 3."""
-    validation_rows: int = 500
+    validation_rows: int = fields.number(500, at_least=1, at_most=10**9)
     """English examples by which each trained model is selected."""
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
     """What the stack is compared with: llm, encoder, unaligned, translate_test."""
@@ -117,18 +118,6 @@ class MTStack(Method[MTStackConfig]):
             raise InputError(
                 f"scale.validation_rows={rows} is of methods that train on pairs; a stack has method.validation_rows"
             )
-        for key in ("batch_size", "learning_rate", "max_length_tokens"):
-            if (value := getattr(options.alignment, key)) <= 0:
-                raise InputError(f"method.alignment.{key}={value} is too small; set it above 0")
-        if not 0 <= options.alignment.warmup_ratio <= 1:
-            raise InputError(f"method.alignment.warmup_ratio={options.alignment.warmup_ratio} is no share; give 0 to 1")
-        if options.alignment.validations < 1:
-            raise InputError(
-                f"method.alignment.validations={options.alignment.validations} is too small; give 1 or more"
-            )
-        for key in ("bridge_rate", "validation_rows"):
-            if (value := getattr(options, key)) <= 0:
-                raise InputError(f"method.{key}={value} is too small; set it above 0")
         if (rows := config.scale.text_rows) < LEAST_TEXTS:
             raise InputError(
                 f"scale.text_rows={rows} is too few to align on and to select by; give {LEAST_TEXTS} or more"

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sdx import fields
 from sdx.artifacts import Step, read_rows
 from sdx.config import InputError, MethodConfig
 from sdx.data import dictionaries
@@ -34,19 +35,19 @@ class AnswerLanguageHint(str, Enum):
 class Subsets:
     """Weight of each kind of pair: 0 leaves it out, 0.5 takes a random half, 2 takes all twice. Equal: ours."""
 
-    ll: float = 1.0
+    ll: float = fields.number(1.0, at_least=0, at_most=1000)
     """x_L -> a_L"""
-    tl: float = 1.0
+    tl: float = fields.number(1.0, at_least=0, at_most=1000)
     """x_T -> a_L"""
-    lt: float = 1.0
+    lt: float = fields.number(1.0, at_least=0, at_most=1000)
     """x_L -> a_T"""
-    tt: float = 1.0
+    tt: float = fields.number(1.0, at_least=0, at_most=1000)
     """x_T -> a_T"""
-    cs: float = 1.0
+    cs: float = fields.number(1.0, at_least=0, at_most=1000)
     """x_L with some words in T -> a_L; needs a `dictionary`. That the answer is in L: ours."""
-    translate: float = 1.0
+    translate: float = fields.number(1.0, at_least=0, at_most=1000)
     """p_L -> p_T and p_T -> p_L, asked for as a translation; needs a `parallel` corpus."""
-    complete: float = 1.0
+    complete: float = fields.number(1.0, at_least=0, at_most=1000)
     """The beginning of p_T, in half of the rows after p_L -> its rest; needs a `parallel` corpus."""
 
 
@@ -54,9 +55,9 @@ class Subsets:
 class CodeSwitching:
     """How much of the instructions is code-switched. The paper names neither figure nor tool: ours."""
 
-    sentence_ratio: float = 0.5
+    sentence_ratio: float = fields.number(0.5, at_least=0, at_most=1)
     """Share of the instructions that get a code-switched version."""
-    word_ratio: float = 0.3
+    word_ratio: float = fields.number(0.3, at_least=0, at_most=1)
     """Share of the words known to the dictionary that are replaced in it."""
 
 
@@ -75,12 +76,6 @@ class SDRRL(Method[SDRRLConfig]):
 
     def check(self, cell: Cell) -> None:
         weights = asdict(self.options.subsets)
-        for name, weight in weights.items():
-            if weight < 0:
-                raise InputError(f"method.subsets.{name}={weight} is negative; a weight is 0 or more")
-        for name, ratio in asdict(self.options.code_switching).items():
-            if not 0 <= ratio <= 1:
-                raise InputError(f"method.code_switching.{name}={ratio} is no share; set it between 0 and 1")
         if not any(self._uses(cell, name) for name in weights):
             raise InputError(
                 "method.subsets leaves nothing to train on; give at least one subset a weight above 0 (cs needs a "

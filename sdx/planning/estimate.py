@@ -5,13 +5,13 @@ A step is known by its name and its config. One that is not known hands on the r
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import astuple, dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from sdx.artifacts import Step, Store
-from sdx.config import Config, ShapeConfig
+from sdx.config import Config, CorpusColumns, ShapeConfig
 from sdx.data.corpus import SEED_COLUMNS, SEED_CORPUS, read_corpus
 from sdx.data.files import published
 from sdx.languages import language
@@ -190,10 +190,8 @@ class Estimator:
             path = Path(config.path.replace("{language}", language(self.source).code)).expanduser()
         if path and path.is_file() and path.stat().st_size <= READABLE_BYTES:
             columns = config.columns if config.path or config.hub_id else SEED_COLUMNS
-            rows = read_corpus(path, columns, f"corpus.path={path}")
-            fields = ("instruction", "answer")
-            totals = {name: sum(lengths.tokens_in(r[name], self.source, vocabulary) for r in rows) for name in fields}
-            return len(rows), {name: total / len(rows) for name, total in totals.items()}, False
+            count, means = _corpus_tokens(path, astuple(columns), self.source, vocabulary)
+            return count, dict(means), False
         many = lengths.fertility(self.source, vocabulary)
         tokens = {"instruction": many * lengths.INSTRUCTION_TOKENS, "answer": many * lengths.ANSWER_TOKENS}
         return config.rows or UNKNOWN_ROWS, tokens, True
@@ -332,3 +330,14 @@ def _text_tokens(step: Step, files: Mapping[str, Rows]) -> float:
         file.count * sum(tokens for name, tokens in file.tokens.items() if names is None or name in names)
         for file in files.values()
     )
+
+
+@cache
+def _corpus_tokens(
+    path: Path, columns: tuple[Any, ...], source: str, vocabulary: int
+) -> tuple[int, Mapping[str, float]]:
+    """Rows of a corpus and mean tokens of their fields; read once for all cells of a sweep."""
+    rows = read_corpus(path, CorpusColumns(*columns), f"corpus.path={path}")
+    fields = ("instruction", "answer")
+    totals = {name: sum(lengths.tokens_in(row[name], source, vocabulary) for row in rows) for name in fields}
+    return len(rows), {name: total / len(rows) for name, total in totals.items()}

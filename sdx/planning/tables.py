@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from sdx.config import Config, InputError, ShapeConfig
@@ -16,6 +15,7 @@ from sdx.planning.graph import Node, State
 from sdx.planning.hardware import Machine
 from sdx.planning.sources import Source
 from sdx.planning.times import Work, batch_rows
+from sdx.reporting.console import Console
 from sdx.reporting.describe import concerned, subject
 from sdx.training.layout import GPU_TOKENS, Layout
 from sdx.training.memory import GIB, GPU_GIB, RESERVE_BYTES, USABLE, Memory, fits, trained_parameters

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from sdx.evaluation.scores import Score
 from sdx.evaluation.statistics import detectable
+from sdx.printable import escaped
 from sdx.reporting import matrix, synthetic
 from sdx.reporting.tables import plain, table
 
@@ -90,7 +91,7 @@ def report(results: Mapping[str, Any], scores: Sequence[Score], samples: Sequenc
         parts += ["## Samples", *(_sample(sample) for sample in samples[:SHOWN_SAMPLES])]
     parts += ["## Configuration", "```json\n" + json.dumps(config, indent=1, ensure_ascii=False) + "\n```"]
     parts += ["## Provenance", "```json\n" + json.dumps(results["provenance"], indent=1) + "\n```"]
-    return "\n\n".join(parts) + "\n"
+    return escaped("\n\n".join(parts)) + "\n"
 
 
 def _scores(scores: Sequence[Score], method: str) -> list[str]:
@@ -151,4 +152,4 @@ def _sample(sample: Mapping[str, Any]) -> str:
 
 
 def _quote(text: str) -> str:
-    return "\n".join(f"> {line}" for line in text.splitlines()) or "> (empty)"
+    return "\n".join(f"> {line}" for line in escaped(text).splitlines()) or "> (empty)"

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from sdx.artifacts import Step, Store, provenance, write_json, write_rows
@@ -21,6 +20,7 @@ from sdx.evaluation.suites import InstructionSuite
 from sdx.evaluation.values import Judged
 from sdx.languages import language
 from sdx.reporting import markdown, matrix, paired, synthetic
+from sdx.reporting.console import Console
 from sdx.reporting.describe import concerned, subject
 from sdx.reporting.tables import wide
 from sdx.tracking import Tracker

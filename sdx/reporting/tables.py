@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sdx.evaluation.statistics import Estimate
+from sdx.printable import escaped
 
 NAME_WIDTH = 44
 """Of the first column of a wide table."""
@@ -29,9 +30,9 @@ def table(rows: Sequence[Sequence[str]], columns: Sequence[tuple[str, str]]) -> 
 
 
 def plain(text: str) -> str:
-    """Any text as the content of one cell: what would end the cell, or vanish as HTML, is escaped."""
-    escaped = html.escape(text.strip(), quote=False).replace("\\", "\\\\").replace("|", "\\|")
-    return "<br>".join(escaped.splitlines())
+    """Any text as the content of one cell: what would end the cell, vanish as HTML or not be seen, is escaped."""
+    shown = html.escape(escaped(text.strip()), quote=False).replace("\\", "\\\\").replace("|", "\\|")
+    return "<br>".join(shown.splitlines())
 
 
 def plus_minus(estimate: Estimate) -> str:

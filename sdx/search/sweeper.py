@@ -10,7 +10,6 @@ Optuna is imported when a search begins.
 
 import importlib.util
 import math
-import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import II, DictConfig, OmegaConf, open_dict
 
+from sdx import fields
 from sdx.config import InputError
 from sdx.disk import disk_full
 from sdx.launching.cells import CellReturn, Ending
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 Point = tuple[str, ...]
 """Of the space, as overrides."""
-STUDY_NAME = re.compile(r"[\w.+=-]+")
 
 
 @dataclass
@@ -49,15 +48,15 @@ class OptunaConfig:
     _target_: str = "hydra_plugins.sdx.OptunaSweeper"
     objective: str = objectives.VALIDATION
     """What is maximised: `validation`, or a score as `score/belebele/pt/accuracy/after`, which is of a test set."""
-    trials: int = 20
+    trials: int = fields.number(20, at_least=1, at_most=10**6)
     """How many with a value there are to be in the study, over all starts. One that failed counts in its start only."""
-    jobs: int = 1
+    jobs: int = fields.number(1, at_least=1, at_most=10_000)
     """Trials drawn at once; the next ones when all of them have ended. How many run at once is the launcher's."""
-    study: str | None = None
+    study: str | None = fields.name(None)
     """The study's name; none makes one of method, backbone, languages and a hash of what is searched."""
-    storage: str = II("runs_dir") + "/optuna"
+    storage: str = fields.path(II("runs_dir") + "/optuna")
     """Directory of the studies' stores and tables."""
-    seed: int = 1
+    seed: int = fields.number(1, at_least=0, at_most=fields.SEED)
     """Of the draws (TPE, Bergstra et al. 2011)."""
     params: dict[str, str] | None = None
     """What is searched or fixed beside the command line, which goes before it; an experiment's grid."""
@@ -128,11 +127,6 @@ class OptunaSweeper(Sweeper):
     def _check(self) -> None:
         if importlib.util.find_spec("optuna") is None:
             raise InputError("hydra/sweeper=optuna needs Optuna, which is not installed; pip install 'sdx[optuna]'")
-        for key in ("trials", "jobs"):
-            if (value := getattr(self, key)) < 1:
-                raise InputError(f"hydra.sweeper.{key}={value} is too small; give 1 or more")
-        if self.study is not None and not STUDY_NAME.fullmatch(self.study):
-            raise InputError(f"hydra.sweeper.study={self.study} is no name of a file; use letters, digits and ._+=-")
         if world_size() > 1:
             raise InputError(
                 "hydra/sweeper=optuna draws the trials in one process; start it without torchrun, and let "

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from sdx import fields
 from sdx.artifacts import Step, Workspace, read_json, write_json
 from sdx.config import InputError
 from sdx.languages import ENGLISH, Language, language
@@ -59,7 +60,7 @@ class BridgeConfig:
     token, whose state is a hundred times as large as others; what a bridge makes of an encoder's start is now one and
     now none while it learns, and so is what stands next to it. Of encoders that put nothing in front of a text (Marian,
     mT5) every state is read. The paper's stack has none. Ours."""
-    scale: float = 1.0
+    scale: float = fields.number(1.0, above=0, at_most=1000)
     """Standard deviation of what the LLM is given at first, over that of its input embeddings. The larger, the more of
     the encoder's states reaches the top through the LLM's residual stream unchanged. Ours."""
 

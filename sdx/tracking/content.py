@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sdx.artifacts import read_rows
+from sdx.printable import escaped
 from sdx.tracking.backend import CELL, Results, Rows
 
 FILTER = "filter"
@@ -99,4 +100,6 @@ def _even(rows: Rows) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, (str, int, float)) else "\n".join(map(str, value))
+    if value is None or isinstance(value, (int, float)):
+        return value
+    return escaped(value if isinstance(value, str) else "\n".join(map(str, value)))

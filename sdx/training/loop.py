@@ -89,7 +89,7 @@ def train(
         InputError: a config or examples that cannot work, before anything is loaded; a loss that diverged; a GPU
             whose memory does not suffice.
     """
-    lengths, targets = _measure(examples, objective, epochs)
+    lengths, targets = _measure(examples, objective)
     _refuse_empty(validation, [objective.targets(example) for example in validation], "validation")
     steps = count_steps(len(examples), train.batch_size, epochs, max_steps)
     groups = [example.group for example in examples] if train.keep_groups else range(len(examples))
@@ -287,14 +287,12 @@ class _Training:
         return by_time or (every > 0 and step % every == 0)
 
 
-def _measure(examples: Sequence[Any], objective: Objective[Any], epochs: int) -> tuple[list[int], list[int]]:
+def _measure(examples: Sequence[Any], objective: Objective[Any]) -> tuple[list[int], list[int]]:
     """Tokens and targets of each example.
 
     Raises:
         InputError: there is nothing to train on.
     """
-    if epochs < 1:
-        raise InputError(f"scale.epochs={epochs} is too small; set it to 1 or more")
     if not examples:
         raise InputError("there are 0 training examples; raise scale.corpus_rows or scale.max_length_tokens")
     targets = [objective.targets(example) for example in examples]

@@ -15,6 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from sdx import fields
 from sdx.artifacts import Step, read_json
 from sdx.config import InputError, Precision, TranslatorConfig
 from sdx.languages import language
@@ -51,14 +52,14 @@ class NLLBConfig(TranslatorConfig):
     """Repository on the Hugging Face hub; needs `revision`."""
     revision: str | None = None
     """Commit of the hub repository, 40 hexadecimal digits."""
-    path: str | None = None
+    path: str | None = fields.path()
     """Local directory in Hugging Face format: NLLB-200 itself, or fine-tuned from it."""
-    batch_size: int | None = None
+    batch_size: int | None = fields.number(None, at_least=1, at_most=10**6)
     """Sentences translated at once, at most; null: 32 on a CPU, on a GPU as many as its memory holds. Ours. Not part of
     cache keys."""
     precision: Precision = Precision.bf16
     """Arithmetic of the forward pass."""
-    num_beams: int = 4
+    num_beams: int = fields.number(4, at_least=1, at_most=100)
     """Translations of a sentence followed in parallel; 1 is greedy, faster and worse. Ours."""
 
 
@@ -84,9 +85,6 @@ class NLLB(Translator):
             got = f"translator.hub_id={hub_id} and translator.path={path}" if hub_id else "none of them"
             raise InputError(f"give exactly one of translator.hub_id and translator.path, not {got}")
         check_source("translator", hub_id, revision, path)
-        for key, value in (("batch_size", batch_size), ("num_beams", num_beams)):
-            if value is not None and value < 1:
-                raise InputError(f"translator.{key}={value} is too small; give 1 or more")
         self.hub_id, self.revision = hub_id, revision
         self.directory = local(path) if path else None
         self.batch_size = batch_size

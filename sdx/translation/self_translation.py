@@ -15,6 +15,7 @@ from pathlib import Path
 
 import regex
 
+from sdx import fields
 from sdx.artifacts import Step, read_rows
 from sdx.config import InputError, ParallelColumns, TranslatorConfig
 from sdx.data.files import column, file_step, fill, published
@@ -36,9 +37,9 @@ FRAME_TOKENS = 64
 
 @dataclass
 class SelfTranslationConfig(TranslatorConfig):
-    shots: int = 8
+    shots: int = fields.number(8, at_least=1, at_most=1000)
     """Translated sentences before each sentence, or as many as there are."""
-    demonstrations: str | None = None
+    demonstrations: str | None = fields.path()
     """File with `source` and `target` in each row, as for `parallel.path`; `{target}` in its name stands for the
     language's code. None takes sentences that the parallel corpus keeps aside for it."""
     delimiter: str = "\n\n"
@@ -53,8 +54,6 @@ class SelfTranslation(Translator):
     independent = False
 
     def __init__(self, shots: int, demonstrations: str | None, delimiter: str) -> None:
-        if shots < 1:
-            raise InputError(f"translator.shots={shots} is too small; the backbone needs 1 example or more")
         _check(delimiter)
         self.shots = shots
         self.demonstrations = demonstrations

@@ -75,7 +75,5 @@ def test_instructions_are_translated_from_the_source() -> None:
 
 def test_shots() -> None:
     assert MMLUHuman(shots=3).shots == 3
-    with pytest.raises(InputError, match=r"task\.mmlu_human\.shots=-1"):
-        MMLUHuman(shots=-1)
     with pytest.raises(InputError, match=r"task\.instructions\.shots=2"):
         Instructions(shots=2)

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from sdx.artifacts import write_json
 from sdx.config import Config, Stages
 from sdx.failure import ERROR
+from sdx.launching import cells
 from sdx.launching.cells import Ending, SweepCell, judge, named
 from sdx.state import STATE
 
@@ -71,3 +72,10 @@ def test_cells_are_named_by_what_they_do_not_share(tmp_path: Path):
     ]
     assert named(both) == ["seed=0", "seed=1"]
     assert named(both[:1]) == ["lang=pt seed=0 scale.epochs=2"]
+
+
+def test_a_large_sweep_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr(cells, "SAY_S", 0.0)
+    with caplog.at_level("INFO", "sdx"):
+        assert list(cells._told("abc", "checked")) == ["a", "b", "c"]
+    assert caplog.messages[-1] == "sweep        2 of 3 cells checked"

@@ -51,15 +51,20 @@ def launcher(**options: object) -> SlurmLauncher:
     [
         ({"time_min": 5}, "hydra.launcher.time_min=5 leaves no time before the signal"),
         ({"prepare": {"time_min": 5}}, "hydra.launcher.prepare.time_min=5 leaves no time"),
-        ({"prepare": {"gpu_per_node": 0}}, "hydra.launcher.prepare.gpu_per_node is no option"),
+        (
+            {"prepare": {"gpu_per_node": 0}},
+            "prepare.gpu_per_node: there is no key .*did you mean hydra.launcher.prepare.gpus_per_node",
+        ),
         (
             {"prepare": {"gpu_flag": "gpus"}},
-            "hydra.launcher.prepare.gpu_flag=gpus is no option of sbatch; give ",
+            "hydra.launcher.prepare.gpu_flag=gpus: Invalid value 'gpus', expected one of ",
         ),
         (
             {"gpus_per_node": 8, "tasks_per_node": 3, "gpu_flag": GpuFlag.gpus_per_task},
             "hydra.launcher.gpus_per_node=8 cannot be divided among hydra.launcher.tasks_per_node=3",
         ),
+        ({"prepare": {"nodes": 0}}, "hydra.launcher.prepare.nodes=0 is too small"),
+        ({"prepare": {"mem_gb": -1}}, "hydra.launcher.prepare.mem_gb=-1 is too small"),
         ({"sbatch": "exclusive"}, "hydra.launcher.sbatch=exclusive is no mapping"),
     ],
 )

@@ -312,9 +312,6 @@ def test_a_store_that_a_kill_left_torn_is_mended(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"trials": 0}, "hydra.sweeper.trials=0"),
-        ({"jobs": 0}, "hydra.sweeper.jobs=0"),
-        ({"study": "a/b"}, "hydra.sweeper.study=a/b"),
         ({"objective": "loss"}, "hydra.sweeper.objective=loss"),
         ({"objective": "score/belebele/pt/accuracy/after"}, "no task belebele, but mmlu_human"),
     ],

@@ -210,7 +210,6 @@ def test_learns_in_bf16_and_leaves_the_process_as_it_was(
 @pytest.mark.parametrize(("options", "message"), [
     ({"rows": []}, "0 training examples"),
     ({"rows": [Example("all-prompt", [1, 2], 2)]}, "1 training examples have no target token, all-prompt"),
-    ({"epochs": 0}, "scale.epochs=0"),
 ])  # fmt: skip
 def test_refuses_before_anything_is_loaded(model_dir: Path, tmp_path: Path, options: Any, message: str):
     with pytest.raises(InputError, match=message):

@@ -217,8 +217,6 @@ def test_directories_that_are_no_nllb(copied: Path):
         ({"hub_id": None}, r"exactly one of translator\.hub_id and translator\.path, not none"),
         ({"path": "/some/where"}, "not translator.hub_id=someone/model and translator.path=/some/where"),
         ({"revision": "main"}, r"translator\.revision=main does not pin"),
-        ({"batch_size": 0}, r"translator\.batch_size=0 is too small"),
-        ({"num_beams": -1}, r"translator\.num_beams=-1 is too small"),
     ],
 )
 def test_options_that_cannot_work(change: dict[str, Any], message: str):
