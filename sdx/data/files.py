@@ -16,6 +16,7 @@ from typing import Any
 
 from sdx.artifacts import MANIFEST, Step, Workspace
 from sdx.config import InputError
+from sdx.disk import writing
 from sdx.languages import Language
 from sdx.models.packages import sha256_of
 
@@ -163,13 +164,15 @@ def _digest_of(path: Path, _size: int, _changed_ns: int) -> str:
 def _hub_step(group: str, hub_id: str, revision: str, file: str) -> Step:
     def run(work: Workspace) -> None:
         from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+        from huggingface_hub.constants import HF_HUB_CACHE
 
         source = {"repo_id": hub_id, "filename": file, "revision": revision, "repo_type": "dataset"}
         try:
             if not isinstance(try_to_load_from_cache(**source), str):
                 # Asks once, with the real reason; the download would try again for minutes.
                 get_hf_file_metadata(hf_hub_url(**source), timeout=HUB_TIMEOUT_S)
-            found = hf_hub_download(**source)
+            with writing(Path(HF_HUB_CACHE)):
+                found = hf_hub_download(**source)
         except Exception as error:  # no network, no such file, no right to it: the remedy is the same
             reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
             raise InputError(

@@ -13,6 +13,7 @@ from threading import Thread
 
 from sdx.artifacts import Step, Workspace, read_json, write_json
 from sdx.config import InputError
+from sdx.disk import writing
 
 log = getLogger("sdx")
 
@@ -166,6 +167,7 @@ def local(path: str) -> Path:
 def _snapshot(hub_id: str, revision: str, weights: str) -> Path | None:
     """The commit's files in the hub's local cache, downloaded where they are missing; none without such weights."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -173,7 +175,8 @@ def _snapshot(hub_id: str, revision: str, weights: str) -> Path | None:
     try:
         # `*/*` leaves out the copies that some repositories keep in other formats.
         options = {"allow_patterns": [weights, *FILES], "ignore_patterns": ["*/*"]}
-        snapshot = Path(snapshot_download(hub_id, revision=revision, **options))
+        with writing(Path(HF_HUB_CACHE)):
+            snapshot = Path(snapshot_download(hub_id, revision=revision, **options))
     finally:
         logging.set_verbosity(verbosity)
     return snapshot if has_weights(snapshot, weights) else None

@@ -209,7 +209,7 @@ def _train(
     _check_lengths(work, recipe.max_tokens)
     lengths = [objective.tokens(example) for example in examples]
     given = recipe.train, _shape(work), lengths, recipe.epochs, recipe.max_steps, bool(validation)
-    layout = layout_for(work, config, *given)
+    layout = layout_for(work, config, *given, whole=False)
     summary = train(
         trainee=trainee,
         objective=objective,

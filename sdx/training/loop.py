@@ -25,7 +25,7 @@ from sdx.config import InputError, TrainConfig
 from sdx.models.residency import ran_out
 from sdx.preemption import Preemption
 from sdx.ranks import is_main, rank, world_size
-from sdx.training import checkpoints, rehearsal
+from sdx.training import checkpoints, rehearsal, room
 from sdx.training.engine import build, update
 from sdx.training.launch import collect, process_group
 from sdx.training.layout import Layout
@@ -110,7 +110,7 @@ def train(
         validated=validation_steps(steps, train.validations) if validation else frozenset(),
     )
     if (out / SUMMARY).exists():
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        shutil.rmtree(out / checkpoints.FOLDER, ignore_errors=True)
         trained: dict[str, Any] = read_json(out / SUMMARY)
         return trained
     with frozen(), process_group() as device, Preemption() as preemption:
@@ -134,7 +134,7 @@ def train(
             summary |= {"validation": done[BEST], "best_step": done[BEST_STEP]}
         if is_main():
             write_json(out / SUMMARY, summary)
-            shutil.rmtree(out / "checkpoints", ignore_errors=True)
+            shutil.rmtree(out / checkpoints.FOLDER, ignore_errors=True)
         if preemption.requested():  # and no rank leaves before the model is written
             raise preemption.leave("the trained model")
     return summary
@@ -172,7 +172,7 @@ class _Training:
         laid_out = trained = False
         try:
             with build(self.trainee, self.objective, self.train, layout, self.seed) as model:
-                done = NOTHING_DONE | (checkpoints.restore(model, self.out / "checkpoints") or {})
+                done = NOTHING_DONE | (checkpoints.restore(model, self.out / checkpoints.FOLDER) or {})
                 if device.type in rehearsal.CAN_RUN_OUT:
                     TrainedState(model)  # which gives AdamW the memory that it would take in its first step
                 laid_out = True
@@ -181,7 +181,7 @@ class _Training:
                 self._loop(model, layout, done, Meter(device, self.trainee.cost(model.module.model)), preemption)
                 trained = True
                 if not self.validation:
-                    self.trainee.export(model, self.out / "model")
+                    self._export(model, done, preemption)
         except TooLargeError:
             return None
         except RuntimeError as error:
@@ -191,6 +191,14 @@ class _Training:
                 return None
             raise rehearsal.out_of_memory(layout, laid_out) from error
         return done
+
+    def _export(self, model: deepspeed.DeepSpeedEngine, done: dict[str, Any], preemption: Preemption) -> None:
+        folder = self.out / checkpoints.FOLDER
+
+        def keep() -> int:
+            return done["step"] if checkpoints.latest(folder) == done["step"] else checkpoints.save(model, folder, done)
+
+        room.export(self.trainee, model, self.out / "model", preemption, keep)
 
     def _prepare(self, model: deepspeed.DeepSpeedEngine, layout: Layout, preemption: Preemption) -> None:
         """Tries out what the objective has to find out about the model, and whether a full micro-batch fits."""
@@ -234,6 +242,7 @@ class _Training:
                             layout.micro_batch_tokens,
                             done,
                             self.out / "model",
+                            preemption,
                         )
                     began += pause.seconds
                 last = done["step"] == self.steps
@@ -244,7 +253,7 @@ class _Training:
                 if preemption.most(int(due)) or preemption.requested():
                     log.flush()
                     with meter.saving() as saving:
-                        saving.bytes = checkpoints.save(model, self.out / "checkpoints", done)
+                        saving.bytes = checkpoints.save(model, self.out / checkpoints.FOLDER, done)
                     done["checkpoint_seconds"] = round(done["checkpoint_seconds"] + saving.seconds, 3)
                     saved = time.monotonic()
                     if preemption.requested():  # it may have come while the checkpoint was written
