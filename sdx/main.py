@@ -31,13 +31,13 @@ import sdx.evaluation.hub
 import sdx.evaluation.labelled_config
 import sdx.methods
 import sdx.translation
-from sdx import composition, sweep, threads
+from sdx import composition, surroundings, sweep, terminal, threads
 from sdx import config as schema
 from sdx.config import Config, InputError
 from sdx.failure import Failure, abort, leave
 from sdx.languages import codes, language
 from sdx.launching.config import SCHEMAS
-from sdx.preemption import Preempted
+from sdx.preemption import Preempted, interrupts_noted
 from sdx.ranks import is_main, world_size
 from sdx.search.sweeper import OptunaConfig
 
@@ -119,6 +119,7 @@ def cell_name(*, _root_: DictConfig) -> str:
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def job(cfg: DictConfig) -> None:
     """One cell, in Hydra's run directory."""
+    terminal.outlive_log()
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     failure = Failure(run_dir)
     try:
@@ -145,7 +146,17 @@ def job(cfg: DictConfig) -> None:
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
+    terminal.outlive()
+    try:
+        surroundings.check(sys.argv[1:])
+    except InputError as error:  # it may be the rank that nobody can read
+        print(f"sdx: {error}", file=sys.stderr)
+        sys.exit(2)
+    with interrupts_noted():
+        _main(sys.argv[1:])
+
+
+def _main(arguments: list[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         print(help_text())
         return
@@ -170,7 +181,8 @@ def main() -> None:
     except OSError as error:  # Hydra makes the run directory
         if error.errno not in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT):
             raise
-        what = f"{error.filename}: {error.strerror}"
+        run_dir = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else "the run directory"
+        what = f"{error.filename2 or error.filename or run_dir}: {error.strerror}"
         sys.exit(fail(f"{what}; see to its permissions and space, or give another cache_dir or runs_dir", 2))
     except SystemExit as stop:
         if isinstance(stop, Preempted):  # whoever launched this is to launch it again
