@@ -133,6 +133,7 @@ def train(
         if validation:
             summary |= {"validation": done[BEST], "best_step": done[BEST_STEP]}
         if is_main():
+            checkpoints.thin(out / checkpoints.FOLDER)  # the summary shall find room
             write_json(out / SUMMARY, summary)
             shutil.rmtree(out / checkpoints.FOLDER, ignore_errors=True)
         if preemption.requested():  # and no rank leaves before the model is written
@@ -178,10 +179,12 @@ class _Training:
                 laid_out = True
                 if done["step"] < self.steps:
                     self._prepare(model, layout, preemption)
-                self._loop(model, layout, done, Meter(device, self.trainee.cost(model.module.model)), preemption)
-                trained = True
-                if not self.validation:
-                    self._export(model, done, preemption)
+                meter = Meter(device, self.trainee.cost(model.module.model))
+                with TrainingLog(self.out / "log.jsonl", done, self.steps, self.train, self.on_log) as log:
+                    self._loop(model, layout, done, meter, preemption, log)
+                    trained = True
+                    if not self.validation:
+                        self._export(model, done, preemption)
         except TooLargeError:
             return None
         except RuntimeError as error:
@@ -220,44 +223,45 @@ class _Training:
         done: dict[str, Any],
         meter: Meter,
         preemption: Preemption,
+        log: TrainingLog,
     ) -> None:
         """All steps that are left; `done` counts them."""
         began = saved = time.monotonic()
         began -= done["seconds"]
-        with TrainingLog(self.out / "log.jsonl", done, self.steps, self.train, self.on_log) as log:
-            while done["step"] < self.steps:
-                rate = learning_rate(done["step"], self.steps, self.train)
-                grad_norm = self._step(model, layout, done, rate, meter)
-                done["step"] += 1
-                done["seconds"] = round(time.monotonic() - began, 3)
-                known = {"step": done["step"], "epoch": round(done["step"] / self.epoch_steps, 4)}
-                known |= {"learning_rate": rate, "seconds": done["seconds"]}
-                if done["step"] in self.validated:
-                    with meter.pause() as pause:
-                        known["validation"] = validate(
-                            model,
-                            self.trainee,
-                            self.objective,
-                            self.validation,
-                            layout.micro_batch_tokens,
-                            done,
-                            self.out / "model",
-                            preemption,
-                        )
-                    began += pause.seconds
-                last = done["step"] == self.steps
-                if done["step"] % self.train.log_every_steps == 0 or last or "validation" in known:
-                    log.add(known, meter.read(grad_norm))
-                log.bar.update()
-                due = not last and self._checkpoint_due(done["step"], saved)
-                if preemption.most(int(due)) or preemption.requested():
-                    log.flush()
-                    with meter.saving() as saving:
-                        saving.bytes = checkpoints.save(model, self.out / checkpoints.FOLDER, done)
-                    done["checkpoint_seconds"] = round(done["checkpoint_seconds"] + saving.seconds, 3)
-                    saved = time.monotonic()
-                    if preemption.requested():  # it may have come while the checkpoint was written
-                        raise preemption.leave(f"step {checkpoints.latest(self.out / 'checkpoints')} of {self.steps}")
+        while done["step"] < self.steps:
+            rate = learning_rate(done["step"], self.steps, self.train)
+            grad_norm = self._step(model, layout, done, rate, meter)
+            done["step"] += 1
+            done["seconds"] = round(time.monotonic() - began, 3)
+            known = {"step": done["step"], "epoch": round(done["step"] / self.epoch_steps, 4)}
+            known |= {"learning_rate": rate, "seconds": done["seconds"]}
+            if done["step"] in self.validated:
+                with meter.pause() as pause:
+                    known["validation"] = validate(
+                        model,
+                        self.trainee,
+                        self.objective,
+                        self.validation,
+                        layout.micro_batch_tokens,
+                        done,
+                        self.out / "model",
+                        preemption,
+                    )
+                began += pause.seconds
+            last = done["step"] == self.steps
+            if done["step"] % self.train.log_every_steps == 0 or last or "validation" in known:
+                log.add(known, meter.read(grad_norm))
+            log.bar.update()
+            due = not last and self._checkpoint_due(done["step"], saved)
+            if preemption.most(int(due)) or preemption.requested():
+                log.flush()
+                with meter.saving() as saving:
+                    saving.bytes = checkpoints.save(model, self.out / checkpoints.FOLDER, done)
+                done["checkpoint_seconds"] = round(done["checkpoint_seconds"] + saving.seconds, 3)
+                saved = time.monotonic()
+                if preemption.requested():  # it may have come while the checkpoint was written
+                    raise preemption.leave(f"step {checkpoints.latest(self.out / 'checkpoints')} of {self.steps}")
+        log.flush()
 
     def _step(
         self, model: deepspeed.DeepSpeedEngine, layout: Layout, done: dict[str, Any], rate: float, meter: Meter

@@ -47,8 +47,8 @@ def export(
     if preemption.most(keep()):
         raise error
     if is_main():
-        waits = f"waits {PATIENCE_S / 60:.0f} min, free some"
-        log.warning("%-12s no space left for the trained model; %s (%s)", "train", waits, error)
+        waits = f"waits up to {PATIENCE_S / 60:.0f} min, free some"
+        log.warning("%-12s no space left for the trained model %s; %s (%s)", "train", out, waits, error)
     began = time.monotonic()
     while error:
         if preemption.most(int(time.monotonic() - began >= PATIENCE_S)):

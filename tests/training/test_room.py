@@ -1,20 +1,23 @@
 """A finished training survives a full disk. What the export raises stands for the disk."""
 
 import errno
+import json
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from sdx.config import Adapter
+from sdx.config import Adapter, TrainConfig
 from sdx.preemption import Preempted, Preemption
 from sdx.training import checkpoints, room
 from sdx.training.causal_lm import CausalTrainee
+from sdx.training.log import TrainingLog
 from tests.training.harness import examples, fit
 from tests.training.killable import assert_equal
 
@@ -90,7 +93,7 @@ def test_it_is_waited_for_room(
         fit(model_dir, tmp_path, trainee=trainee, **OPTIONS)
     assert_equal(*(load_file(out / "model/model.safetensors") for out in (tmp_path, whole)))
     [said] = [record.getMessage() for record in caplog.records]
-    assert "no space left for the trained model; waits 60 min, free some" in said
+    assert f"no space left for the trained model {tmp_path}/model; waits up to 60 min, free some" in said
 
 
 def test_not_for_ever(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -154,3 +157,21 @@ def test_an_earlier_checkpoint_makes_room_for_a_later_one(
         fit(model_dir, tmp_path, trainee=Full(model_dir, lambda _: True), **OPTIONS)
     assert refused == ["step_3.partial"]
     assert names(tmp_path) == ["step_3", "step_4"]
+
+
+def test_the_log_waits_for_room(tmp_path: Path):
+    row = {"loss": 1.0, "grad_norm": 1.0, "learning_rate": 1e-3, "useful_tokens_per_s": 9.0}
+    reading: Any = SimpleNamespace(arrived=True, row=lambda: row)
+    train = TrainConfig(batch_size=8, learning_rate=1e-3)
+    with TrainingLog(tmp_path / "log.jsonl", {"step": 0}, 400, train, None) as log:
+        assert log.file
+        kept = os.dup(log.file.fileno())
+        with open("/dev/full", "ab") as full:
+            os.dup2(full.fileno(), log.file.fileno())
+        for step in range(1, 401):  # more than the system's buffers hold
+            if step == 400:
+                os.dup2(kept, log.file.fileno())
+            log.add({"step": step}, reading)
+    os.close(kept)
+    lines = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 401))
