@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdx import __version__, events, locks
 from sdx.config import InputError
+from sdx.disk import disk_full, writing
 from sdx.preemption import finishing
 from sdx.ranks import is_main
 
@@ -94,13 +95,17 @@ class Store:
     """The artifacts of a cache directory, shared between runs and processes.
 
     Raises:
-        InputError: an sdx with another layout wrote the cache.
+        InputError: an sdx with another layout wrote the cache; `~` stands for no directory.
     """
 
     def __init__(self, cache_dir: Path) -> None:
-        self.root = Path(cache_dir) / "artifacts"
+        try:
+            cache_dir = cache_dir.expanduser()
+        except RuntimeError:
+            raise InputError(f"cache_dir={cache_dir}: nobody says where home is; set SDX_CACHE or HOME") from None
+        self.root = cache_dir / "artifacts"
         self._origin = f"cache_dir={cache_dir}"
-        self._layout = Path(cache_dir) / "layout"
+        self._layout = cache_dir / "layout"
         self._seen: set[str] = set()
         found = (_read(self._layout) or str(LAYOUT)).strip()
         if found != str(LAYOUT):
@@ -112,7 +117,7 @@ class Store:
     @classmethod
     def shared(cls) -> "Store":
         """That of runs which give no `cache_dir`: in the environment's SDX_CACHE, or in the home directory."""
-        return cls(Path(os.environ.get("SDX_CACHE") or "~/.cache/sdx").expanduser())
+        return cls(Path(os.environ.get("SDX_CACHE") or "~/.cache/sdx"))
 
     def path(self, step: Step) -> Path:
         return self.root / step.name / step.key
@@ -165,8 +170,10 @@ class Store:
             if is_main():
                 locks.check(self.root, self._origin)
                 if not self._layout.exists():
-                    self._layout.write_text(f"{LAYOUT}\n")
+                    self._layout.write_text(f"{LAYOUT}\n", encoding="utf-8")
         except OSError as error:
+            if disk_full(error):
+                raise
             raise InputError(f"{self._origin} cannot be written ({error.strerror}); give another") from None
 
     def _join(self, step: Step, inputs: Mapping[str, Path]) -> None:
@@ -187,7 +194,8 @@ class Store:
     def _publish(self, step: Step, inputs: Mapping[str, Path]) -> None:
         path, partial = self.path(step), self._partial(step)
         if not (partial / MANIFEST).exists():
-            self._work(step, Workspace(partial, inputs))
+            with writing(partial):
+                self._work(step, Workspace(partial, inputs))
         for leftover in (*partial.glob(f"*{BatchLog.SUFFIX}"), partial / LAUNCH):
             leftover.unlink(missing_ok=True)
         if path.exists():  # without a manifest: left by a deletion that did not finish
@@ -202,7 +210,7 @@ class Store:
         for torn in workspace.dir.rglob(f".*{WRITING}"):
             torn.unlink()
         if step.collective:
-            (workspace.dir / LAUNCH).write_text(launch_id())
+            (workspace.dir / LAUNCH).write_text(launch_id(), encoding="utf-8")
         began = time.monotonic()
         step.run(workspace)
         seconds = round(time.monotonic() - began, 1)
@@ -257,7 +265,7 @@ def launch_id() -> str:
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -292,7 +300,9 @@ def git_state() -> str | None:
         return None
     command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+dirty", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=10, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -329,7 +339,7 @@ class BatchLog:
                     yield rest
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        with self.path.open("ab") as lines:
+        with writing(self.path), self.path.open("ab") as lines:
             lines.write(json.dumps(rows, ensure_ascii=False).encode() + b"\n")
             lines.flush()
             os.fsync(lines.fileno())
@@ -360,7 +370,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def _replace(path: Path, text: str) -> None:
     """Writes whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}{WRITING}")
-    with temporary.open("w", encoding="utf-8") as file:
+    with writing(path), temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

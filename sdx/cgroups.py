@@ -13,7 +13,7 @@ def folders(controller: str) -> Iterator[tuple[Path, int]]:
     Args:
         controller: `memory` or `cpu`.
     """
-    lines = MEMBERSHIP.read_text().splitlines() if MEMBERSHIP.is_file() else []
+    lines = MEMBERSHIP.read_text(encoding="utf-8").splitlines() if MEMBERSHIP.is_file() else []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:

@@ -8,10 +8,12 @@ import json
 import sys
 from pathlib import Path
 
+from sdx import terminal
 from sdx.config import InputError
 
 
 def main() -> None:
+    terminal.outlive()
     parser = argparse.ArgumentParser(
         prog="python -m sdx.dashboard", description="Creates a wandb workspace with the panels of a study."
     )

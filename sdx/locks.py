@@ -23,6 +23,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from sdx.config import InputError
+from sdx.preemption import leave_if_asked
 
 log = getLogger("sdx")
 
@@ -42,6 +43,7 @@ def wait_until(true: Callable[[], bool]) -> None:
     """Asks often at first and in the end every five seconds: ranks wait for hours, on a disk that all of them share."""
     pause_s = FIRST_PAUSE_S
     while not true():
+        leave_if_asked()
         time.sleep(pause_s)
         pause_s = min(pause_s * GROWTH, LONGEST_PAUSE_S)
 
@@ -75,7 +77,7 @@ def check(directory: Path, origin: str) -> None:
 def _fault(directory: Path) -> str | None:
     """What is wrong with `flock` there: another open file must be refused while one has the lock."""
     trial = directory / f".flock-{platform.node()}-{os.getpid()}"
-    with trial.open("w") as first, trial.open("w") as second:
+    with trial.open("wb") as first, trial.open("wb") as second:
         try:
             fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

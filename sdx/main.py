@@ -32,14 +32,14 @@ import sdx.evaluation.hub
 import sdx.evaluation.labelled_config
 import sdx.methods
 import sdx.translation
-from sdx import composition, conformity, sweep, threads
+from sdx import composition, conformity, surroundings, sweep, terminal, threads
 from sdx import config as schema
 from sdx.config import Config, InputError
 from sdx.failure import Failure, abort, leave
 from sdx.languages import codes, language
 from sdx.launching.config import SCHEMAS
 from sdx.launching.grid import GridConfig
-from sdx.preemption import Preempted
+from sdx.preemption import Preempted, interrupts_noted
 from sdx.printable import escaped
 from sdx.ranks import is_main, world_size
 from sdx.search.sweeper import OptunaConfig
@@ -133,6 +133,7 @@ def _plain(config: DictConfig, key: str) -> Any:
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def job(cfg: DictConfig) -> None:
     """One cell, in Hydra's run directory."""
+    terminal.outlive_log()
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     failure = Failure(run_dir)
     try:
@@ -159,7 +160,18 @@ def job(cfg: DictConfig) -> None:
 
 
 def main() -> None:
-    arguments = sys.argv[1:] = [composition.spelled(argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = [composition.spelled(argument) for argument in sys.argv[1:]]
+    terminal.outlive()
+    try:
+        surroundings.check(sys.argv[1:])
+    except InputError as error:  # it may be the rank that nobody can read
+        print(f"sdx: {error}", file=sys.stderr)
+        sys.exit(2)
+    with interrupts_noted():
+        _main(sys.argv[1:])
+
+
+def _main(arguments: list[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         print(help_text())
         return
@@ -184,7 +196,8 @@ def main() -> None:
     except OSError as error:  # Hydra makes the run directory
         if error.errno not in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT):
             raise
-        what = f"{error.filename}: {error.strerror}"
+        run_dir = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else "the run directory"
+        what = f"{error.filename2 or error.filename or run_dir}: {error.strerror}"
         sys.exit(fail(f"{what}; see to its permissions and space, or give another cache_dir or runs_dir", 2))
     except SystemExit as stop:
         if isinstance(stop, Preempted):  # whoever launched this is to launch it again

@@ -1,11 +1,16 @@
-"""Leaving in time when the scheduler asks for the machine, without losing anything that is done.
+"""Leaving in time when the scheduler or Ctrl-C asks for it, without losing anything that is done.
 
 SLURM sends SIGUSR2 some time before a job's end (`--signal=USR2@300`) and SIGTERM when it takes the machine away.
+
+What a handler raises is lost where the signal lands in a finaliser (`__del__`, the callback of a weak reference):
+Python reports it and goes on. So each signal is also noted, and long work asks from time to time: `leave_if_asked`.
 """
 
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,6 +23,10 @@ if TYPE_CHECKING:
     from torch import distributed as dist
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+ONE_PRESS_S = 1.0
+"""A launcher hands Ctrl-C on to ranks that the terminal has told already: SIGINTs so close to each other are one."""
 PATIENCE_S = 1800.0
 """How long ranks wait for each other where nothing is wrong: one may validate, or write a checkpoint, alone."""
 
@@ -41,6 +50,55 @@ class Preempted(SystemExit):
         return self.message
 
 
+class _Interrupt:
+    """Ctrl-C, in this process."""
+
+    def __init__(self) -> None:
+        self.noted_s: float | None = None
+        """When it came, by the monotonic clock."""
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        """Raises KeyboardInterrupt; the second ends the process at once, whatever it is finishing."""
+        first, now = self.noted_s, time.monotonic()
+        if first is None:
+            self.noted_s = now
+            raise KeyboardInterrupt
+        if now - first >= ONE_PRESS_S:
+            os.write(2, b"sdx: interrupted again; ended at once\n")
+            os._exit(INTERRUPTED)
+
+
+_interrupt = _Interrupt()
+
+
+@contextmanager
+def interrupts_noted() -> Iterator[None]:
+    """While inside, SIGINT is noted as well as raised, and where it was lost nothing is said of that.
+
+    Where SIGINT is ignored, as in the background of a script, or somebody else handles it, nothing changes.
+    """
+    global _interrupt
+    _interrupt = _Interrupt()
+    elsewhere = threading.current_thread() is not threading.main_thread()
+    if elsewhere or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupt.hear)
+    report = sys.unraisablehook
+
+    def report_others(lost: Any) -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt | Preempted):
+            report(lost)
+
+    sys.unraisablehook = report_others
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _interrupt = _Interrupt()
+
+
 class _Listener:
     """What `listening` and `finishing` share in this process."""
 
@@ -53,11 +111,24 @@ class _Listener:
         self.leave_if_asked()
 
     def leave_if_asked(self) -> None:
-        if self.noted and not self.finishing:
+        if self.finishing:
+            return
+        if _interrupt.noted_s is not None:
+            raise KeyboardInterrupt
+        if self.noted:
             raise Preempted(self.noted, "what is done")
 
 
 _listener = _Listener()
+
+
+def leave_if_asked() -> None:
+    """Raises what a signal asked for, where it was heard before and somebody swallowed it, but not in `finishing`.
+
+    A signal is heard in the main thread alone, and is raised there.
+    """
+    if threading.current_thread() is threading.main_thread():
+        _listener.leave_if_asked()
 
 
 @contextmanager
@@ -123,6 +194,7 @@ class Preemption:
             self._group = dist.new_group(backend="gloo")
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._noted, _listener.noted = _listener.noted, 0  # from here on the ranks leave together
         return self
 
     def __exit__(

@@ -8,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from sdx.events import Reading, progressed
+from sdx.preemption import leave_if_asked
 from sdx.ranks import is_main
 
 LOG_INTERVAL_S = 15.0
@@ -46,6 +47,7 @@ class Progress(tqdm):  # type: ignore[misc]
         drawn: bool | None = super().update(n)
         self._done += int(n or 0)
         self._tell()
+        leave_if_asked()
         return drawn
 
     def close(self) -> None:

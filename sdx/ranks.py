@@ -1,12 +1,39 @@
 """Which process of a distributed launch this is, read from the environment that torchrun sets, and its device."""
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from sdx.config import InputError
 
 if TYPE_CHECKING:
     import torch
+
+
+TOGETHER = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What each of several ranks needs beside WORLD_SIZE."""
+
+
+def check() -> None:
+    """Raises InputError for a distributed launch that only half of the environment speaks of, or with odd numbers."""
+    fix = "start the ranks with torchrun, or unset RANK, WORLD_SIZE and LOCAL_RANK for one process"
+    numbers = {"WORLD_SIZE": 1, "RANK": 0, "LOCAL_WORLD_SIZE": 1, "LOCAL_RANK": 0}
+    for name, least in numbers.items():
+        text = os.environ.get(name, str(least))
+        if not re.fullmatch("[0-9]{1,9}", text) or int(text) < least:
+            raise InputError(f"{name}={text} in the environment is no number from {least}; {fix}")
+        numbers[name] = int(text)
+    for name, size in (("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE")):
+        given = size in os.environ or name == "RANK"
+        if given and numbers[name] >= numbers[size]:
+            told = f"{size}={numbers[size]}" if size in os.environ else f"{size} is not set"
+            raise InputError(f"{name}={numbers[name]} in the environment, but {told}; {fix}")
+    missing = [name for name in TOGETHER if not os.environ.get(name)]
+    if numbers["WORLD_SIZE"] > 1 and missing:
+        raise InputError(f"WORLD_SIZE={numbers['WORLD_SIZE']} in the environment without {', '.join(missing)}; {fix}")
+    port = os.environ.get("MASTER_PORT", "0")
+    if numbers["WORLD_SIZE"] > 1 and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 2**16):
+        raise InputError(f"MASTER_PORT={port} in the environment is no port; give 1 to 65535")
 
 
 def rank() -> int:

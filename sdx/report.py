@@ -7,10 +7,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from sdx import terminal
 from sdx.config import InputError
 
 
 def main() -> None:
+    terminal.outlive()
     parser = argparse.ArgumentParser(prog="python -m sdx.report", description="Compares finished cells in one table.")
     parser.add_argument(
         "paths",

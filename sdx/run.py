@@ -14,7 +14,7 @@ from sdx import conformity
 from sdx.artifacts import Step, Store
 from sdx.config import Config, InputError, Stages, TranslatorConfig
 from sdx.data import filters
-from sdx.disk import disk_full
+from sdx.disk import disk_full, no_room
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.tasks import Task
 from sdx.events import watched
@@ -110,8 +110,8 @@ def _named(error: Exception, config: Config) -> Exception:
     """A full disk in the words of the user; any other error as it is."""
     if not disk_full(error):
         return error
-    where = f"cache_dir={config.cache_dir} or runs_dir={config.runs_dir}"
-    named = InputError(f"no space left on the disk of {where}; {FREE}")
+    full = no_room(error, {"cache_dir": config.cache_dir, "runs_dir": config.runs_dir})
+    named = InputError(f"{full}; {FREE}")
     named.__cause__ = error
     return named
 
@@ -149,7 +149,7 @@ def _say(skipped: Sequence[str]) -> None:
 
 
 def _store(config: Config) -> Store:
-    return Store(Path(config.cache_dir).expanduser())
+    return Store(Path(config.cache_dir))
 
 
 def _realise(step: Step, store: Store) -> None:

@@ -64,6 +64,8 @@ def most_in_an_array() -> int:
 
 def _ask(*command: str) -> subprocess.CompletedProcess[str] | None:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, stdin=subprocess.DEVNULL)
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=ANSWER_S, stdin=subprocess.DEVNULL
+        )
     except (OSError, ValueError, subprocess.SubprocessError):
         return None

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from sdx import terminal
 from sdx.printable import escaped
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main() -> None:
+    terminal.outlive()
     parser = _Parser(prog="python -m sdx.status", description="Shows what the cells of a sweep do, until Ctrl-C.")
     parser.add_argument("directory", type=Path, metavar="RUNS_DIR", help="the runs_dir of a sweep, or one cell's")
     parser.add_argument("--once", action="store_true", help="show it once, as where the output is no terminal")

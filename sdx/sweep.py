@@ -88,7 +88,10 @@ def _compare(done: Sequence[Path], sweep: Compare) -> None:
         found, more = entries(cells, sweep.baseline)
     except InputError as error:  # the baseline's cell failed
         found, more = entries(cells, None)[0], [str(error)]
-    if found:
-        publish(found, sweep.runs_dir)
+    try:
+        if found:
+            publish(found, sweep.runs_dir)
+    except OSError as error:  # of the files beside the table
+        more.append(f"{error.filename}: {error.strerror}")
     for warning in (*warnings, *more):
         print(f"sdx: warning: {warning}", file=sys.stderr)

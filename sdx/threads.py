@@ -51,7 +51,9 @@ def _seen() -> set[int]:
 def _physical(threads: set[int]) -> int:
     """Cores to which these hardware threads belong."""
     try:
-        return len({(CPUS / f"cpu{number}/topology/thread_siblings_list").read_text() for number in threads})
+        return len(
+            {(CPUS / f"cpu{number}/topology/thread_siblings_list").read_text(encoding="utf-8") for number in threads}
+        )
     except OSError:
         return len(threads)
 
@@ -70,9 +72,11 @@ def _quota(folder: Path, version: int) -> float | None:
     """Cores' worth of time that a control group grants; none without a limit."""
     try:
         if version == 2:
-            quota, period = (folder / "cpu.max").read_text().split()
+            quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
         else:
-            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+            quota, period = (
+                (folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8").strip() for name in ("quota", "period")
+            )
         return int(quota) / int(period) if quota.isdecimal() else None
     except (OSError, ValueError, ZeroDivisionError):
         return None

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import select
 import shutil
 import subprocess
 import sys
@@ -306,7 +307,7 @@ def test_a_full_disk(place: Place):
     (partial / "manifest.json").unlink()
     (partial / "launch").symlink_to("/dev/full")
     before = snapshot(place.path / "cache")
-    assert_one_line(place.run(), "no space left", "cache_dir=", "the same command goes on")
+    assert_one_line(place.run(), f"no space left on the disk of cache_dir={place.path}/cache, for {partial}")
     assert before.items() <= snapshot(place.path / "cache").items()
     (partial / "launch").unlink()
     assert place.run().returncode == 0
@@ -326,6 +327,34 @@ def test_a_disk_that_fills_up_while_weights_are_written(place: Place):
     )
     assert_one_line(done, "no space left", "cache_dir=", "the same command goes on")
     assert place.run("train.learning_rate=1e-3").returncode == 0
+
+
+@pytest.mark.parametrize("reader", [False, True])
+def test_output_that_goes_away_ends_no_run(reader: bool, place: Place, tmp_path: Path):
+    """From the training to the final table: no room for any of it, or a reader who leaves after the first line."""
+    stream, rate = Path("/dev/full"), f"train.learning_rate={'1e-3' if reader else '2e-3'}"
+    if reader:
+        stream = tmp_path / "pipe"
+        os.mkfifo(stream)
+        end = os.open(stream, os.O_RDONLY | os.O_NONBLOCK)
+    here = (f"cache_dir={place.path}/cache", f"runs_dir={tmp_path}/runs", "tracking=none")
+    forks.forks().start([*place.arguments, rate, *here], place.path, stream, stream, {})
+    if reader:
+        select.select([end], [], [], forks.RUN_S)
+        os.close(end)
+    assert forks.forks().end() == 0
+    [run_dir] = (tmp_path / "runs").iterdir()
+    assert json.loads((run_dir / "state.json").read_text())["state"] == "done"
+    assert "time" in (run_dir / "report.md").read_text(encoding="utf-8")
+    assert not (run_dir / "error.txt").exists()
+
+
+def test_a_report_that_finds_no_room_is_blamed_on_its_own_disk(place: Place, tmp_path: Path):
+    name = next((place.path / "runs").glob("sft-*")).name
+    (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "runs" / name / "report.md").symlink_to("/dev/full")
+    result = sdx(*place.arguments, cwd=place.path, runs_dir=str(tmp_path / "runs"))
+    assert_one_line(result, f"no space left on the disk of runs_dir={tmp_path}/runs, for {tmp_path}/runs/{name}/report")
 
 
 @pytest.mark.parametrize("key", ["cache_dir", "runs_dir"])

@@ -16,6 +16,7 @@ from sdx.artifacts import read_json, read_rows
 from tests import forks
 from tests.test_run import ROOT, SMALL, Workplace
 
+LAUNCHED = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 CELLS = ("task=mmlu_human", "tracking=none")
 
 
@@ -125,7 +126,7 @@ def test_a_cell_that_cannot_work_stops_the_sweep_before_it_starts(place: Workpla
     ("arguments", "environment", "says"),
     [
         (("hydra.run.dir=out",), {}, "sdx: hydra.run.dir and hydra.sweep.dir: a cell's directory is named by what"),
-        ((), {"RANK": "0", "WORLD_SIZE": "2"}, "sdx: -m starts a process for each cell; start it without torchrun"),
+        ((), LAUNCHED, "sdx: -m starts a process for each cell; start it without torchrun"),
     ],
 )
 def test_what_a_sweep_cannot_be_given(

@@ -18,6 +18,7 @@ from typing import Any
 from sdx.artifacts import MANIFEST, Step, Workspace
 from sdx.config import InputError
 from sdx.data.tables import read_csv, read_tsv
+from sdx.disk import writing
 from sdx.hub_source import HubFile, check_hub_id, explained, refusals, refused
 from sdx.languages import Language
 from sdx.models.packages import sha256_of
@@ -188,12 +189,14 @@ def _hub_step(group: str, hub_id: str, revision: str, file: str) -> Step:
 
     def run(work: Workspace) -> None:
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.constants import HF_HUB_CACHE
 
         # Asks once, with the real reason; the download would try again for minutes.
         if found := refusals([source]):
             raise refused(found)
         try:
-            there = hf_hub_download(**source.location)
+            with writing(Path(HF_HUB_CACHE)):
+                there = hf_hub_download(**source.location)
         except Exception as error:  # the client has a class for each reason, its HTTP library others
             raise InputError(explained(source, error).message) from error
         target = work.dir / Path(file).name

@@ -67,7 +67,7 @@ def plan(cells: Sequence[SweepCell], works: "Sequence[tuple[Config, Work]]") -> 
     """Prints it. A plan needs no machine of its own, and a cell's directory is not made for it."""
     from sdx.planning.sweep import show_sweep
 
-    store = Store(Path(cells[0].config.cache_dir).expanduser())
+    store = Store(Path(cells[0].config.cache_dir))
     names = named(cells)
     show_sweep([(name, *work) for name, work in zip(names, works, strict=True)], store)
 

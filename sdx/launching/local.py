@@ -16,7 +16,7 @@ from sdx.config import InputError
 from sdx.launching.base import CellLauncher, end, start
 from sdx.launching.cells import Ending, SweepCell, forget, judge
 from sdx.planning.hardware import driver_gpus
-from sdx.preemption import listening
+from sdx.preemption import leave_if_asked, listening
 from sdx.threads import cores
 
 LOG = "output.log"
@@ -58,7 +58,7 @@ class LocalLauncher(CellLauncher):
             with listening():
                 running = [pool.submit(run, cell) for cell in cells]
                 while wait(running, LOOK_S).not_done:  # a signal is heard between two waits
-                    pass
+                    leave_if_asked()
         except BaseException:
             self._leaving.set()
             for process in self._processes:

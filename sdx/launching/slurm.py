@@ -23,6 +23,7 @@ from sdx.launching.cells import SweepCell, forget, judge
 from sdx.launching.config import SlurmConfig
 from sdx.launching.job import CellJob
 from sdx.launching.sbatch import check, parameters
+from sdx.preemption import leave_if_asked
 from sdx.scheduler import Queue, end_of, most_in_an_array, squeue
 from sdx.watch import JOB, launched
 
@@ -157,6 +158,7 @@ class SlurmLauncher(CellLauncher):
                     end(cell)
                 else:
                     absent.add(cell.run_dir)
+            leave_if_asked()
             if any(cell.ending is None for cell in cells):
                 time.sleep(self.poll_s)
 

@@ -16,6 +16,7 @@ from threading import Thread
 
 from sdx.artifacts import Step, Workspace, write_json
 from sdx.config import InputError
+from sdx.disk import writing
 from sdx.hub_source import ANSWER_S, HubSource, Refused, State, check_hub_id, explained, refusals, refused
 from sdx.models import directory
 from sdx.models.weights import COPY_AGAIN, parts
@@ -237,6 +238,7 @@ def _here(hub_id: str, revision: str, weights: tuple[str, ...]) -> Path | None:
 def _snapshot(hub_id: str, revision: str, weights: str) -> Path | None:
     """The commit's files in the hub's local cache, downloaded where they are missing; none without such weights."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -244,7 +246,8 @@ def _snapshot(hub_id: str, revision: str, weights: str) -> Path | None:
     try:
         # `*/*` leaves out the copies that some repositories keep in other formats.
         options = {"allow_patterns": [weights, *FILES], "ignore_patterns": ["*/*"]}
-        snapshot = Path(snapshot_download(hub_id, revision=revision, **options))
+        with writing(Path(HF_HUB_CACHE)):
+            snapshot = Path(snapshot_download(hub_id, revision=revision, **options))
     finally:
         logging.set_verbosity(verbosity)
     return snapshot if has_weights(snapshot, weights) else None

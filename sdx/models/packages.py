@@ -125,7 +125,7 @@ def download(package: Package, into: Path, instead: str) -> Path:
         except InputError as error:
             raise InputError(f"{error}, or {instead}") from None
         log.info("downloading  %s", package)
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
         there = list(folder.glob(f"*{package.suffix}"))
         if done.returncode or not there:
             reason = _reason(done.stderr) or f"exit status {done.returncode}"

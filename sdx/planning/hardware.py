@@ -137,7 +137,9 @@ def driver_gpus() -> list[tuple[str, str]]:
         return []
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True)
+        answer = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=NVIDIA_SMI_TIMEOUT_S, check=True
+        )
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("%-12s nvidia-smi does not answer (%s): no GPU is counted", "gpu", type(error).__name__)
         return []

@@ -11,6 +11,7 @@ from typing import Any
 
 from sdx.artifacts import Step, Store
 from sdx.config import Config, InputError, ShapeConfig
+from sdx.disk import free_bytes
 from sdx.hub_source import refusals
 from sdx.models.shape import shape_in
 from sdx.planning import tables
@@ -72,7 +73,7 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
             node = Hardware(ranks, SHOWN * gigabytes * GIB, math.inf, is_cuda=True, can_compile=True)
             found_layout = layout(config, trained, longest_training, node)
             console.print(f"{ranks} x {gigabytes} GB: {_described(found_layout, config, trained, node)}")
-        written, free = disk.space(trained, config.train, config.scale.validation_rows > 0), disk.free_bytes(store.root)
+        written, free = disk.space(trained, config.train, config.scale.validation_rows > 0), free_bytes(store.root)
         console.print(f"disk: the training writes {written} to cache_dir, where {disk.gigabytes(free)} are free")
     tables.total(console, shape, total, where, gpu)
     if config.scale.eval_items and config.task:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sdx.config import InputError
-from sdx.printable import escaped
+from sdx.disk import writing
 from sdx.reporting import paired
 from sdx.reporting.baselines import assign
 from sdx.reporting.cells import RESULTS, Column, Finished, column_of, distinct, find
@@ -85,13 +85,14 @@ def publish(found: Sequence[Entry], directory: Path) -> None:
     )
     places = "\n".join(f"- {entry.label}: `{entry.cell.directory}`" for entry in found)
     parts = ["# Comparison", markdown, *legend, places]
-    (directory / "comparison.md").write_text(escaped("\n\n".join(parts)) + "\n", encoding="utf-8")
-    _write_csv(directory / "comparison.csv", found)
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False, markup=False)
     console.print()
     wide(console, "cell", heads, texts)
     for line in legend:
         console.print(line, style="dim")
+    with writing(directory):
+        (directory / "comparison.md").write_text(escaped("\n\n".join(parts)) + "\n", encoding="utf-8")
+        _write_csv(directory / "comparison.csv", found)
     print(f"table    {directory / 'comparison.md'}, {directory / 'comparison.csv'}")
 
 

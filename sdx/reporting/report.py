@@ -14,6 +14,7 @@ from rich.table import Table
 
 from sdx.artifacts import Step, Store, provenance, write_json, write_rows
 from sdx.config import Config
+from sdx.disk import writing
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.scores import Score, judge, samples, score
 from sdx.evaluation.suites import InstructionSuite
@@ -79,7 +80,8 @@ def conclude(
     write_json(run_dir / "results.json", results)
     write_rows(run_dir / "samples.jsonl", answers)
     write_rows(run_dir / "translations.jsonl", results["translations"])
-    (run_dir / "report.md").write_text(markdown.report(results, found, answers), encoding="utf-8")
+    with writing(run_dir / "report.md"):
+        (run_dir / "report.md").write_text(markdown.report(results, found, answers), encoding="utf-8")
     tracker.finish(results)
     _print(run_dir, results, found)
 

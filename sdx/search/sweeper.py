@@ -28,7 +28,7 @@ from omegaconf import II, DictConfig, OmegaConf, open_dict
 
 from sdx import fields
 from sdx.config import InputError
-from sdx.disk import disk_full
+from sdx.disk import disk_full, no_room, writing
 from sdx.launching.cells import CellReturn, Ending
 from sdx.ranks import world_size
 from sdx.search import objective as objectives
@@ -114,15 +114,13 @@ class OptunaSweeper(Sweeper):
         if self.objective != objectives.VALIDATION:
             _warn(f"{objectives.KEY}={self.objective} is of a test set: what it chooses is fitted to that test")
         try:
-            with opened(self.storage, self.name, search, self.space, self.seed) as study:
+            with writing(self.storage), opened(self.storage, self.name, search, self.space, self.seed) as study:
                 self._search(study)
         except OSError as error:
             if not disk_full(error):
                 raise
-            raise InputError(
-                f"no space left on the disk of hydra.sweeper.storage={self.storage}; free some, and the same command "
-                "goes on from there"
-            ) from None
+            full = no_room(error, {"hydra.sweeper.storage": self.storage})
+            raise InputError(f"{full}; free some, and the same command goes on from there") from None
 
     def _check(self) -> None:
         if importlib.util.find_spec("optuna") is None:

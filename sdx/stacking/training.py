@@ -215,7 +215,7 @@ def _train(
     _check_lengths(work, recipe.max_tokens)
     lengths = [objective.tokens(example) for example in examples]
     given = recipe.train, _shape(work, trainee), lengths, recipe.epochs, recipe.max_steps, bool(validation)
-    layout = layout_for(work, config, *given)
+    layout = layout_for(work, config, *given, whole=False)
     if layout.zero_stage == 3 and _quantised(work):
         raise InputError("method.quantised=true: ZeRO-3 does not shard weights in 4 bits; give engine=zero2")
     summary = train(

@@ -26,7 +26,7 @@ from torch import distributed as dist
 
 from sdx.artifacts import read_json, write_json
 from sdx.config import InputError
-from sdx.disk import sync, whole_zip
+from sdx.disk import sync, whole_zip, writing
 from sdx.ranks import is_main, rank, world_size
 from sdx.training.agree import Disk, agree
 from sdx.training.disk import KEPT
@@ -35,6 +35,8 @@ from sdx.training.state import KINDS, TrainedState
 
 log = getLogger("sdx")
 
+FOLDER = "checkpoints"
+"""Beside the model."""
 STATE = "state"
 INDEX = f"{STATE}/index.json"
 PROGRESS = "progress.json"
@@ -49,19 +51,39 @@ Files = dict[tuple[str, str], str]
 def save(engine: deepspeed.DeepSpeedEngine, folder: Path, progress: Mapping[str, Any]) -> int:
     """Writes `step_N` with all that `restore` needs; `progress` holds `step` and what the loop has counted.
 
-    Called on every rank. A full disk is no reason to stop training: it is warned of, and what was written of this
-    checkpoint is removed.
+    Called on every rank. Where the disk is full, earlier ones but the latest make room. If they do not, that is no
+    reason to stop training: it is warned of, and what was written of this checkpoint is removed.
 
     Returns:
         Its bytes on the disk; 0 where it was not written.
     """
     began = time.monotonic()
     path = folder / f"step_{progress['step']}"
-    partial = path.with_name(f"{path.name}.partial")
+    several = agree(len(_found(folder)) > 1, engine.device)
     disk = Disk(engine.device)
+    size = _save_state(engine, path, progress, disk)
+    if not size and several:
+        thin(folder)
+        disk = Disk(engine.device)
+        size = _save_state(engine, path, progress, disk)
+    if is_main():
+        if size:
+            _prune(folder, int(progress["step"]))
+            log.info("%-12s %s, %.1f GB in %.0f s", "checkpoint", path.name, size / 1e9, time.monotonic() - began)
+        else:
+            log.warning(
+                "%-12s no space left for the checkpoint %s; training goes on without it (%s)", "train", path, disk.why
+            )
+    dist.barrier()
+    return size
+
+
+def _save_state(engine: deepspeed.DeepSpeedEngine, path: Path, progress: Mapping[str, Any], disk: Disk) -> int:
+    """The bytes of the checkpoint, all of it; 0 where the disk had no room for it on one of the ranks."""
+    partial = path.with_name(f"{path.name}.partial")
     with disk.may_be_full():
         if is_main():
-            for leftover in folder.glob("*.partial"):
+            for leftover in path.parent.glob("*.partial"):
                 shutil.rmtree(leftover)
             (partial / STATE).mkdir(parents=True)
     if disk.has_room():
@@ -76,18 +98,11 @@ def save(engine: deepspeed.DeepSpeedEngine, folder: Path, progress: Mapping[str,
         with disk.may_be_full():
             if is_main():
                 _publish(partial, path)
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if disk.has_room() else 0
+    if disk.has_room():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     if is_main():
-        if size:
-            _prune(folder, int(progress["step"]))
-            log.info("%-12s %s, %.1f GB in %.0f s", "checkpoint", path.name, size / 1e9, time.monotonic() - began)
-        else:
-            shutil.rmtree(partial, ignore_errors=True)
-            log.warning(
-                "%-12s no space left for the checkpoint %s; training goes on without it (%s)", "train", path, disk.why
-            )
-    dist.barrier()
-    return size
+        shutil.rmtree(partial, ignore_errors=True)
+    return 0
 
 
 def restore(engine: deepspeed.DeepSpeedEngine, folder: Path) -> dict[str, Any] | None:
@@ -114,6 +129,14 @@ def restore(engine: deepspeed.DeepSpeedEngine, folder: Path) -> dict[str, Any] |
         progress: dict[str, Any] = read_json(path / PROGRESS)
         return progress
     return None
+
+
+def thin(folder: Path) -> int:
+    """Removes all but the latest, on rank 0; how many it were."""
+    older = _found(folder)[1:] if is_main() else []
+    for path in older:
+        shutil.rmtree(path)
+    return len(older)
 
 
 def latest(folder: Path) -> int:
@@ -179,7 +202,7 @@ def _restore_moments(folder: Path, state: TrainedState) -> None:
 
 
 def _save(tensors: Any, path: Path) -> None:
-    with path.open("wb") as file:  # given the path, torch forgets which error of the system it met
+    with writing(path), path.open("wb") as file:  # given the path, torch forgets which error of the system it met
         torch.save(tensors, file)
         file.flush()
         os.fsync(file.fileno())

@@ -1,10 +1,10 @@
 """Disk space that a training takes in the cache. Our estimates, in bytes. Imports no torch."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdx.config import ShapeConfig, TrainConfig
+from sdx.config import InputError, ShapeConfig, TrainConfig
+from sdx.disk import free_bytes
 from sdx.training.memory import MASTER_BYTES, MOMENT_BYTES, trained_parameters
 
 KEPT = 2
@@ -36,37 +36,41 @@ class Space:
         return f"{KEPT + 1} checkpoints of {gigabytes(self.checkpoint)} and {models} of {gigabytes(self.model)}"
 
 
-def space(shape: ShapeConfig, train: TrainConfig, validated: bool) -> Space:
+def space(shape: ShapeConfig, train: TrainConfig, validated: bool, whole: bool = True) -> Space:
     """What a training of this model writes.
 
     Args:
         validated: the model is selected by validation data.
+        whole: the trained model is written with the weights that were not trained.
     """
-    of_weight = MASTER_BYTES + MOMENT_BYTES[train.optimizer]
-    return Space(of_weight * trained_parameters(shape, train), EXPORT_BYTES * shape.parameters, 1 + validated)
+    trained = trained_parameters(shape, train)
+    model = EXPORT_BYTES * shape.parameters if whole else MASTER_BYTES * trained
+    return Space((MASTER_BYTES + MOMENT_BYTES[train.optimizer]) * trained, model, 1 + validated)
 
 
 def shortage(needed: Space, directory: Path) -> str:
     """What to do where the disk of a training's directory has too little room; empty where it has enough.
 
     What lies there already, of a training that was interrupted, is a part of what is needed.
+
+    Raises:
+        InputError: not even the trained model will have room.
     """
     free = free_bytes(directory)
-    there = sum(path.lstat().st_size for path in directory.rglob("*"))
-    if free + there >= needed.total:
+    room = free + sum(path.lstat().st_size for path in directory.rglob("*"))
+    if room >= needed.total:
         return ""
+    fix = "free some or give another cache_dir"
+    if room < needed.model:
+        raise InputError(
+            f"cache_dir has {gigabytes(free)} free for {directory}, and the trained model alone takes "
+            f"{gigabytes(needed.model)}; {fix}"
+        )
     return (
-        f"cache_dir has {gigabytes(free)} free, and the training may write {needed}; free some or give another "
-        "cache_dir: a checkpoint that finds no room is left out, and a model that finds none ends the run"
+        f"cache_dir has {gigabytes(free)} free, and the training may write {needed}; {fix}: a checkpoint that finds "
+        "no room is left out, and a model that finds none waits for it"
     )
 
 
-def free_bytes(directory: Path) -> int:
-    """Of the disk on which a directory is or will be."""
-    while not directory.exists():
-        directory = directory.parent
-    return shutil.disk_usage(directory).free
-
-
 def gigabytes(size: float) -> str:
-    return f"{size / 1e9:.{0 if size >= 1e10 else 1}f} GB"
+    return f"{size / 1e9:.{0 if size >= 1e10 else 1 if size >= 1e8 else 4}f} GB"

@@ -71,7 +71,7 @@ def host_bytes() -> float:
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for folder, version in cgroups.folders("memory"):
         limit = folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")
-        if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
+        if limit.is_file() and (text := limit.read_text(encoding="utf-8").strip()).isdecimal():
             limits.append(int(text))
     return float(min(limits))
 

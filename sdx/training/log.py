@@ -3,14 +3,19 @@
 import json
 import math
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from sdx.artifacts import write_rows
 from sdx.config import InputError, TrainConfig
+from sdx.disk import disk_full
 from sdx.progress import Progress
 from sdx.ranks import is_main
 from sdx.training.throughput import Reading
+
+BUFFER_BYTES = 2**20
+"""Thousands of lines, which wait for room where the disk is full."""
 
 
 class TrainingLog:
@@ -45,7 +50,7 @@ class TrainingLog:
             path.parent.mkdir(parents=True, exist_ok=True)
             kept = [row for row in rows if row["step"] <= done["step"]]
             write_rows(path, kept)
-            self.file = path.open("a", encoding="utf-8")
+            self.file = path.open("a", encoding="utf-8", buffering=BUFFER_BYTES)
             if on_log:
                 for row in kept:
                     on_log(row)
@@ -70,10 +75,18 @@ class TrainingLog:
             shown["MFU"] = ("mfu", ".0%")
         self.bar.set_postfix({name: format(row[key], spec) for name, (key, spec) in shown.items()}, refresh=False)
         if self.file:
-            self.file.write(json.dumps(row) + "\n")
-            self.file.flush()
+            self._write(json.dumps(row) + "\n")
             if self.on_log:
                 self.on_log(row)
+
+    def _write(self, line: str) -> None:
+        assert self.file
+        try:
+            self.file.write(line)
+            self.file.flush()
+        except OSError as error:
+            if not disk_full(error):
+                raise
 
     def __enter__(self) -> "TrainingLog":
         return self
@@ -85,7 +98,8 @@ class TrainingLog:
         finally:
             self.bar.close()
             if self.file:
-                self.file.close()
+                with suppress(OSError) if error else nullcontext():
+                    self.file.close()
 
 
 def _refuse_divergence(row: dict[str, Any], train: TrainConfig) -> None:

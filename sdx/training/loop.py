@@ -25,7 +25,7 @@ from sdx.config import InputError, TrainConfig
 from sdx.models.residency import ran_out
 from sdx.preemption import Preemption
 from sdx.ranks import is_main, rank, world_size
-from sdx.training import checkpoints, rehearsal
+from sdx.training import checkpoints, rehearsal, room
 from sdx.training.engine import build, update
 from sdx.training.launch import collect, process_group
 from sdx.training.layout import Layout
@@ -110,7 +110,7 @@ def train(
         validated=validation_steps(steps, train.validations) if validation else frozenset(),
     )
     if (out / SUMMARY).exists():
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        shutil.rmtree(out / checkpoints.FOLDER, ignore_errors=True)
         trained: dict[str, Any] = read_json(out / SUMMARY)
         return trained
     with frozen(), process_group() as device, Preemption() as preemption:
@@ -133,8 +133,9 @@ def train(
         if validation:
             summary |= {"validation": done[BEST], "best_step": done[BEST_STEP]}
         if is_main():
+            checkpoints.thin(out / checkpoints.FOLDER)  # the summary shall find room
             write_json(out / SUMMARY, summary)
-            shutil.rmtree(out / "checkpoints", ignore_errors=True)
+            shutil.rmtree(out / checkpoints.FOLDER, ignore_errors=True)
         if preemption.requested():  # and no rank leaves before the model is written
             raise preemption.leave("the trained model")
     return summary
@@ -172,16 +173,18 @@ class _Training:
         laid_out = trained = False
         try:
             with build(self.trainee, self.objective, self.train, layout, self.seed) as model:
-                done = NOTHING_DONE | (checkpoints.restore(model, self.out / "checkpoints") or {})
+                done = NOTHING_DONE | (checkpoints.restore(model, self.out / checkpoints.FOLDER) or {})
                 if device.type in rehearsal.CAN_RUN_OUT:
                     TrainedState(model)  # which gives AdamW the memory that it would take in its first step
                 laid_out = True
                 if done["step"] < self.steps:
                     self._prepare(model, layout, preemption)
-                self._loop(model, layout, done, Meter(device, self.trainee.cost(model.module.model)), preemption)
-                trained = True
-                if not self.validation:
-                    self.trainee.export(model, self.out / "model")
+                meter = Meter(device, self.trainee.cost(model.module.model))
+                with TrainingLog(self.out / "log.jsonl", done, self.steps, self.train, self.on_log) as log:
+                    self._loop(model, layout, done, meter, preemption, log)
+                    trained = True
+                    if not self.validation:
+                        self._export(model, done, preemption)
         except TooLargeError:
             return None
         except RuntimeError as error:
@@ -191,6 +194,14 @@ class _Training:
                 return None
             raise rehearsal.out_of_memory(layout, laid_out) from error
         return done
+
+    def _export(self, model: deepspeed.DeepSpeedEngine, done: dict[str, Any], preemption: Preemption) -> None:
+        folder = self.out / checkpoints.FOLDER
+
+        def keep() -> int:
+            return done["step"] if checkpoints.latest(folder) == done["step"] else checkpoints.save(model, folder, done)
+
+        room.export(self.trainee, model, self.out / "model", preemption, keep)
 
     def _prepare(self, model: deepspeed.DeepSpeedEngine, layout: Layout, preemption: Preemption) -> None:
         """Tries out what the objective has to find out about the model, and whether a full micro-batch fits."""
@@ -212,43 +223,45 @@ class _Training:
         done: dict[str, Any],
         meter: Meter,
         preemption: Preemption,
+        log: TrainingLog,
     ) -> None:
         """All steps that are left; `done` counts them."""
         began = saved = time.monotonic()
         began -= done["seconds"]
-        with TrainingLog(self.out / "log.jsonl", done, self.steps, self.train, self.on_log) as log:
-            while done["step"] < self.steps:
-                rate = learning_rate(done["step"], self.steps, self.train)
-                grad_norm = self._step(model, layout, done, rate, meter)
-                done["step"] += 1
-                done["seconds"] = round(time.monotonic() - began, 3)
-                known = {"step": done["step"], "epoch": round(done["step"] / self.epoch_steps, 4)}
-                known |= {"learning_rate": rate, "seconds": done["seconds"]}
-                if done["step"] in self.validated:
-                    with meter.pause() as pause:
-                        known["validation"] = validate(
-                            model,
-                            self.trainee,
-                            self.objective,
-                            self.validation,
-                            layout.micro_batch_tokens,
-                            done,
-                            self.out / "model",
-                        )
-                    began += pause.seconds
-                last = done["step"] == self.steps
-                if done["step"] % self.train.log_every_steps == 0 or last or "validation" in known:
-                    log.add(known, meter.read(grad_norm))
-                log.bar.update()
-                due = not last and self._checkpoint_due(done["step"], saved)
-                if preemption.most(int(due)) or preemption.requested():
-                    log.flush()
-                    with meter.saving() as saving:
-                        saving.bytes = checkpoints.save(model, self.out / "checkpoints", done)
-                    done["checkpoint_seconds"] = round(done["checkpoint_seconds"] + saving.seconds, 3)
-                    saved = time.monotonic()
-                    if preemption.requested():  # it may have come while the checkpoint was written
-                        raise preemption.leave(f"step {checkpoints.latest(self.out / 'checkpoints')} of {self.steps}")
+        while done["step"] < self.steps:
+            rate = learning_rate(done["step"], self.steps, self.train)
+            grad_norm = self._step(model, layout, done, rate, meter)
+            done["step"] += 1
+            done["seconds"] = round(time.monotonic() - began, 3)
+            known = {"step": done["step"], "epoch": round(done["step"] / self.epoch_steps, 4)}
+            known |= {"learning_rate": rate, "seconds": done["seconds"]}
+            if done["step"] in self.validated:
+                with meter.pause() as pause:
+                    known["validation"] = validate(
+                        model,
+                        self.trainee,
+                        self.objective,
+                        self.validation,
+                        layout.micro_batch_tokens,
+                        done,
+                        self.out / "model",
+                        preemption,
+                    )
+                began += pause.seconds
+            last = done["step"] == self.steps
+            if done["step"] % self.train.log_every_steps == 0 or last or "validation" in known:
+                log.add(known, meter.read(grad_norm))
+            log.bar.update()
+            due = not last and self._checkpoint_due(done["step"], saved)
+            if preemption.most(int(due)) or preemption.requested():
+                log.flush()
+                with meter.saving() as saving:
+                    saving.bytes = checkpoints.save(model, self.out / checkpoints.FOLDER, done)
+                done["checkpoint_seconds"] = round(done["checkpoint_seconds"] + saving.seconds, 3)
+                saved = time.monotonic()
+                if preemption.requested():  # it may have come while the checkpoint was written
+                    raise preemption.leave(f"step {checkpoints.latest(self.out / 'checkpoints')} of {self.steps}")
+        log.flush()
 
     def _step(
         self, model: deepspeed.DeepSpeedEngine, layout: Layout, done: dict[str, Any], rate: float, meter: Meter

@@ -122,9 +122,16 @@ def layout_for(
     epochs: int,
     max_steps: int,
     validated: bool,
+    whole: bool = True,
 ) -> Layout:
     """For examples of these lengths, on what this launch has. Says what it is and what it takes, and warns where memory
     or disk may not suffice.
+
+    Args:
+        whole: see `disk.space`.
+
+    Raises:
+        InputError: the disk cannot suffice.
     """
     mean = sum(lengths) / len(lengths)
     tokens = mean * epochs * len(lengths)
@@ -133,9 +140,10 @@ def layout_for(
     hardware = read_hardware()
     batch_tokens = mean * min(train.batch_size, len(lengths))
     layout = choose(config.engine, train, shape, max(lengths), batch_tokens, tokens, hardware)
+    lack = disk.shortage(disk.space(shape, train, validated, whole), work.dir)
     if is_main():
         about = layout, config.engine, train, shape, max(lengths), hardware
         log.info("%-12s %s", "engine", describe(*about))
-        for reason in filter(None, (shortage(*about), disk.shortage(disk.space(shape, train, validated), work.dir))):
+        for reason in filter(None, (shortage(*about), lack)):
             log.warning("%-12s %s", "engine", reason)
     return layout

@@ -12,7 +12,9 @@ import torch
 from accelerate.utils import send_to_device
 from torch import distributed as dist
 
+from sdx.preemption import Preemption
 from sdx.ranks import rank, world_size
+from sdx.training import room
 from sdx.training.objectives import Objective
 from sdx.training.plan import micro_batches
 from sdx.training.probe import asking
@@ -31,6 +33,7 @@ def validate(
     budget: int,
     done: dict[str, Any],
     out: Path,
+    preemption: Preemption,
 ) -> float:
     """Scores the model as it is after `done["step"]` and, where it is the best so far, notes it and writes it to `out`.
 
@@ -41,7 +44,7 @@ def validate(
     """
     score = mean_score(engine, objective, examples, budget)
     if BEST not in done or score > done[BEST]:
-        trainee.export(engine, out)
+        room.export(trainee, engine, out, preemption, keep=lambda: 0)  # of a checkpoint it would not be scored again
         done |= {BEST: score, BEST_STEP: done["step"]}
     return score
 

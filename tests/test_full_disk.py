@@ -1,0 +1,112 @@
+"""A full disk is blamed on what is full: the file that found no room, wherever it lies."""
+
+import errno
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import SafetensorError
+
+from sdx.artifacts import Step, Store, Workspace, write_json
+from sdx.config import InputError
+from sdx.disk import NO_SPACE, disk_full, no_room, no_space, writing
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def full(number: int = errno.ENOSPC, *names: str) -> OSError:
+    error = OSError(number, os.strerror(number), *names[:1])
+    if names[1:]:
+        error.filename2 = names[1]
+    return error
+
+
+def wrapped(error: Exception) -> Exception:
+    try:
+        try:
+            raise error
+        except Exception as cause:
+            raise InputError("the hub's file cannot be fetched") from cause
+    except InputError as outer:
+        return outer
+
+
+@pytest.mark.parametrize("number", NO_SPACE)
+def test_which_error_of_the_system_it_is(number: int):
+    text = f"I/O error: {os.strerror(number)} (os error {number})"
+    for error in (full(number), wrapped(full(number)), SafetensorError(text), RuntimeError(f"rank 1: {text}")):
+        assert no_space(error) == number
+    assert disk_full(RuntimeError("[enforce fail] PytorchStreamWriter failed writing file"))
+    assert not disk_full(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+@pytest.mark.parametrize("wrap", [lambda error: error, wrapped])
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["/cache/artifacts/x"], "cache_dir=/cache, for /cache/artifacts/x"),
+        (["/runs/one/report.md"], "runs_dir=/runs, for /runs/one/report.md"),
+        (["/home/me/.cache/huggingface/hub/x"], "/home/me/.cache/huggingface/hub/x"),
+        (["/data/from", "/cache/to"], "cache_dir=/cache, for /cache/to"),
+    ],
+)
+def test_the_file_is_named(names: list[str], says: str, wrap: Any):
+    told = no_room(wrap(full(errno.ENOSPC, *names)), {"cache_dir": "/cache", "runs_dir": Path("/runs")})
+    assert told == f"no space left on the disk of {says}"
+
+
+@pytest.mark.parametrize(
+    ("free", "says"),
+    [
+        ({"/cache": 0, "/runs": 10**9}, "cache_dir=/cache"),
+        ({"/cache": 10**9, "/runs": 0}, "runs_dir=/runs"),
+        ({"/cache": 10**9, "/runs": 10**9, "/tmp": 0}, "TMPDIR"),
+        ({"/cache": 10**9, "/runs": 10**9, "/tmp": 10**9}, "cache_dir=/cache or runs_dir=/runs"),
+    ],
+)
+def test_without_a_file_the_disk_that_is_full(free: dict[str, int], says: str, monkeypatch: pytest.MonkeyPatch):
+    """`free` stands for `shutil.disk_usage`."""
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/tmp")
+    monkeypatch.setattr("sdx.disk.free_bytes", lambda place: free.get(str(place), 10**9))
+    told = no_room(full(), {"cache_dir": "/cache", "runs_dir": "/runs"})
+    assert told == f"no space left on the disk of {says}"
+
+
+def test_a_file_that_was_open_gets_its_name(tmp_path: Path):
+    (tmp_path / "x").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught, writing(tmp_path / "outer"), writing(tmp_path / "x"):
+        (tmp_path / "x").write_text("much", encoding="utf-8")
+    assert caught.value.filename == str(tmp_path / "x")
+    with pytest.raises(PermissionError), writing(tmp_path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def test_a_step_of_the_store_is_known_by_its_directory(tmp_path: Path):
+    def run(work: Workspace) -> None:
+        (work.dir / "rows").symlink_to("/dev/full")
+        with (work.dir / "rows").open("a", encoding="utf-8") as rows:
+            rows.write("one")
+
+    store, step = Store(tmp_path / "cache"), Step("full", run)
+    with pytest.raises(OSError, match="No space left") as caught:
+        store.realise(step)
+    assert no_room(caught.value, {"cache_dir": tmp_path / "cache"}) == (
+        f"no space left on the disk of cache_dir={tmp_path}/cache, for {store.path(step)}.partial"
+    )
+
+
+def test_what_is_written_whole_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(full()))
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_json(tmp_path / "results.json", {})
+    assert caught.value.filename == str(tmp_path / "results.json")
+
+
+def test_real_disks_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(1, 1, 0 if Path(place) == tmp_path else 10**9))
+    assert no_room(full(), {"cache_dir": "/", "runs_dir": tmp_path / "not/there"}).endswith(
+        f"runs_dir={tmp_path / 'not/there'}"
+    )
