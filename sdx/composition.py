@@ -23,6 +23,8 @@ from sdx.languages import codes, language
 LANGUAGE = re.compile(r"""[^\s,\[\](){}'"]+""")
 STUMBLES = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What Hydra raises where it did not foresee what it is given."""
+PARTIAL = "sdx_partial"
+"""Of a loader: what it composes is not whole yet."""
 OF_A_CELL = ("job", "overrides", "run", "runtime", "sweep")
 """Parts of Hydra's configuration that are set for each cell."""
 _load = ConfigLoaderImpl.load_configuration
@@ -68,7 +70,10 @@ def _load_configuration(
     except STUMBLES as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{' '.join(overrides)} cannot be composed: {reason}; see python -m sdx --help") from error
-    conformity.check(config)
+    if run_mode is RunMode.MULTIRUN:  # its cells have the values that it lacks
+        conformity.check(config.hydra, "hydra")
+    elif not loader.__dict__.get(PARTIAL):
+        conformity.check(config)
     return config
 
 
@@ -102,7 +107,7 @@ def _load_sweep_config(loader: ConfigLoaderImpl, master_config: DictConfig, swee
     key = (*master_config.hydra.overrides.hydra, master_config.hydra.job.config_name, bool(languages), *options)
     code = str(languages[0].value()) if languages else ""
     if key not in kept:
-        whole = _compose(loader, master_config, [*options, *(f"lang={code}" for _ in languages)])
+        whole = _compose_partly(loader, master_config, [*options, *(f"lang={code}" for _ in languages)])
         kept[key] = code, whole, _still(whole)
     first, whole, still = kept[key]
     if code != first and whole.lang.targets != _targets(first):  # something else has a say in the languages
@@ -115,7 +120,7 @@ def _load_sweep_config(loader: ConfigLoaderImpl, master_config: DictConfig, swee
             composed.hydra.runtime.choices.lang = code
     if values:
         ConfigLoaderImpl._apply_overrides_to_config(values, composed)
-        conformity.check(composed)
+    conformity.check(composed)
     told = [override for override in parsed if not override.is_hydra_override()]
     composed.hydra.overrides.task = [override.input_line for override in told]
     form = composed.hydra.job.config.override_dirname
@@ -124,6 +129,15 @@ def _load_sweep_config(loader: ConfigLoaderImpl, master_config: DictConfig, swee
     )
     OmegaConf.copy_cache(from_config=master_config, to_config=composed)
     return composed
+
+
+def _compose_partly(loader: ConfigLoaderImpl, master_config: DictConfig, options: list[str]) -> DictConfig:
+    """What options make of the configuration; what may be wrong with it, the values to come may mend."""
+    loader.__dict__[PARTIAL] = True
+    try:
+        return _compose(loader, master_config, options)
+    finally:
+        del loader.__dict__[PARTIAL]
 
 
 def _still(whole: DictConfig) -> list[tuple[str, Container]]:

@@ -11,6 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from sdx import composition, main
+from sdx.config import InputError
 
 main.register()
 CELLS = (
@@ -27,6 +28,7 @@ CELLS = (
     ["lang=de", "task=[mmlu_human,arc_easy]", "task.arc_easy.shots=3"],
     ["+experiments=sdrrl_llama2", "scale.epochs=5", "hydra.job.name=other"],
     ["+hydra.job.env_set.A=1", "train.batch_size=4"],
+    ["corpus=file", "corpus.path=mine.jsonl"],  # whose path is empty until it is given
     ["filters.answers=[empty]", "filters.answers=[]"],
     [],
 )
@@ -93,3 +95,15 @@ def test_what_is_wrong_is_refused_as_by_hydra(loader: ConfigLoaderImpl, wrong: s
 )
 def test_languages_are_spelled_as_in_the_table_before_hydra_looks_for_them(given: str, spelled: str):
     assert composition.spelled(given) == spelled
+
+
+def test_a_sweep_is_checked_cell_by_cell_and_hydra_s_part_before(loader: ConfigLoaderImpl):
+    given = loader.load_configuration("config", ["corpus=file", "corpus.path=a,b"], RunMode.MULTIRUN)
+    assert loader.load_sweep_config(given, ["corpus=file", "corpus.path=a"]).corpus.path == "a"
+    for wrong, message in (([], "corpus.path= is empty"), (["corpus.path=a", "seed=-1"], "seed=-1 is negative")):
+        with pytest.raises(InputError, match=message):
+            loader.load_sweep_config(given, ["corpus=file", *wrong])
+    with pytest.raises(InputError, match=r"hydra\.launcher\.jobs=0 is too small"):
+        loader.load_configuration("config", ["hydra.launcher.jobs=0", "seed=1,2"], RunMode.MULTIRUN)
+    with pytest.raises(InputError, match=r"there is no key hydra\.nonsense"):
+        loader.load_configuration("config", ["+hydra.nonsense=1", "seed=1,2"], RunMode.MULTIRUN)

@@ -21,7 +21,12 @@ from sdx.fields import SPEC, Range, Text
 
 main.register()
 COMPOSITIONS = {
-    "mt_stack by Optuna": ("method=mt_stack", "hydra/launcher=slurm", "hydra/sweeper=optuna", "task=[xnli,mkqa]"),
+    "mt_stack by Optuna": (
+        "method=mt_stack",
+        "hydra/launcher=slurm",
+        "hydra/sweeper=optuna",
+        "task=[xnli,mkqa,flores]",
+    ),
     "sdrrl with NLLB": ("method=sdrrl", "translator=nllb_600m", "translator@mt=self", "corpus=alpaca"),
     "self_translate_train": ("method=self_translate_train",),
 }

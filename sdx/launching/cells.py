@@ -3,9 +3,10 @@
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from logging import getLogger
+from logging import LogRecord, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -171,16 +172,33 @@ def check(cells: Sequence[SweepCell]) -> "list[tuple[Config, Work]]":
     from sdx.tracking import Tracker
 
     found = []
-    for cell, name in zip(_told(cells, "checked"), named(cells), strict=True):
-        try:
-            config = typed(cell.config)
-            work = prepare(config, cell.run_dir, Tracker(config, cell.run_dir))
-        except InputError as error:
-            raise InputError(f"{error}{_which(name, len(cells))}") from None
-        if is_done(cell.run_dir, {step.key for step in work.ends}):
-            cell.ending = Ending.skipped
-        found.append((config, work))
+    with _each_message_once():  # the cells have much in common, such as which engine translates
+        for cell, name in zip(_told(cells, "checked"), named(cells), strict=True):
+            try:
+                config = typed(cell.config)
+                work = prepare(config, cell.run_dir, Tracker(config, cell.run_dir))
+            except InputError as error:
+                raise InputError(f"{error}{_which(name, len(cells))}") from None
+            if is_done(cell.run_dir, {step.key for step in work.ends}):
+                cell.ending = Ending.skipped
+            found.append((config, work))
     return found
+
+
+@contextmanager
+def _each_message_once() -> Iterator[None]:
+    said: set[str] = set()
+
+    def is_new(record: LogRecord) -> bool:
+        before = len(said)
+        said.add(record.getMessage())
+        return len(said) > before
+
+    log.addFilter(is_new)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_new)
 
 
 def _told(what: Sequence[T], done: str) -> Iterator[T]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sdx.config import InputError
 from sdx.disk import writing
+from sdx.printable import escaped
 from sdx.reporting import paired
 from sdx.reporting.baselines import assign
 from sdx.reporting.cells import RESULTS, Column, Finished, column_of, distinct, find

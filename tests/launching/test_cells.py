@@ -79,3 +79,12 @@ def test_a_large_sweep_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, caplo
     with caplog.at_level("INFO", "sdx"):
         assert list(cells._told("abc", "checked")) == ["a", "b", "c"]
     assert caplog.messages[-1] == "sweep        2 of 3 cells checked"
+
+
+def test_what_all_cells_say_is_said_once(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level("INFO", "sdx"):
+        with cells._each_message_once():
+            for _ in range(3):
+                cells.log.info("translator   auto: %s", "English to Portuguese")
+        cells.log.info("translator   auto: %s", "English to Portuguese")
+    assert len(caplog.messages) == 2
