@@ -59,6 +59,8 @@ GROUPS = {
     "scale": schema.ScaleConfig,
     "tracking": schema.TrackingConfig,
 }
+DOORS = ("cache", "dashboard", "report", "status")
+"""`python -m sdx report` is `python -m sdx.report`."""
 NOT_IN_CELL_NAME = ("cache_dir", "runs_dir", "tracking", "plan", "stages", "hydra")
 QUIET_RANK = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
 
@@ -146,6 +148,10 @@ def job(cfg: DictConfig) -> None:
 
 def main() -> None:
     arguments = sys.argv[1:]
+    if arguments and arguments[0] in DOORS:
+        del sys.argv[1]
+        importlib.import_module(f"sdx.{arguments[0]}").main()
+        return
     if {"-h", "--help"} & set(arguments):
         print(help_text())
         return
@@ -270,6 +276,7 @@ def help_text() -> str:
   python -m sdx -m method=sdrrl,sft lang=pt seed=1,2     every combination
   torchrun --nproc-per-node 8 -m sdx ...                 several GPUs
   python -m sdx.report runs/                             finished cells in one table
+  python -m sdx.cache list                               what the cache holds; verify checks it, free deletes of it
   python -m sdx --cfg job                                the whole configuration, nothing is run
 
 Groups (group=option):

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from sdx import inventory
 from sdx.artifacts import Step, Store
 from sdx.config import Config, InputError, Stages, TranslatorConfig
 from sdx.data import filters
@@ -126,6 +127,8 @@ def _run(config: Config, run_dir: Path, state: StateFile, tracker: Tracker) -> N
     steps = work.ordered(store)
     steps = _data(steps) if preparing else steps
     steps = [*_sources(store, steps), *steps]
+    if is_main():
+        inventory.note(run_dir, config, work.steps)
     state.expect(len(steps))
     for step in steps:
         _realise(step, store)

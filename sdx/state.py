@@ -5,6 +5,7 @@ reader that sees it stand still for long knows that nobody is there. The times i
 """
 
 import json
+import math
 import os
 import platform
 import threading
@@ -247,9 +248,11 @@ def read_state(run_dir: Path) -> dict[str, Any] | None:
         found = read_json(run_dir / STATE)
         read = {field.name: found.get(field.name, field.default) for field in fields(Record)}
         read["state"] = State(read["state"])
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        finite = all(math.isfinite(value) for value in read.values() if isinstance(value, (int, float)))
+    except (OSError, ValueError, TypeError, OverflowError):
         return None
-    return read if all(isinstance(read[field.name], field.type) for field in fields(Record)) else None  # type: ignore[arg-type]
+    typed = all(isinstance(read[field.name], field.type) for field in fields(Record))  # type: ignore[arg-type]
+    return read if finite and typed else None
 
 
 def describe(state: Mapping[str, Any], age_s: float | None = None) -> dict[str, str]:

@@ -16,8 +16,8 @@ from typing import Any
 
 from sdx.artifacts import MANIFEST, Step, Workspace
 from sdx.config import InputError
+from sdx.disk import sha256_of
 from sdx.languages import Language
-from sdx.models.packages import sha256_of
 
 READABLE = re.compile(r"\.((jsonl|json|tsv)(\.gz)?|parquet)$", re.IGNORECASE)
 MOSES = ".{language}"

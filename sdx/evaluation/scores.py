@@ -99,11 +99,11 @@ def _judges(suite: Scored, store: Store) -> dict[str, Judge]:
     if isinstance(suite, ChoiceSuite | ReadingSuite):
         return {values.ACCURACY: lambda rows: [bool(row["acc"]) for row in rows]}
     if isinstance(suite, TranslationSuite):
-        wanted = [row["reference"] for row in read_rows(store.path(suite.pairs) / "rows.jsonl")]
+        wanted = [row["reference"] for row in read_rows(store.realise(suite.pairs) / "rows.jsonl")]
         return {values.CHRF: _chrf(wanted, _text), **_bleu(wanted, suite.language)}
     spoken: dict[str, Judge] = {values.ANSWER_LANGUAGE: _in_language(suite.language)}
     if isinstance(suite, GenerativeSuite):
-        right = [row["references"] for row in read_rows(store.path(suite.items) / "rows.jsonl")]
+        right = [row["references"] for row in read_rows(store.realise(suite.items) / "rows.jsonl")]
         return {metric: _overlap(suite, metric, right) for metric in suite.task.metrics} | spoken
     return spoken | {values.CHRF: _chrf(list(_texts(store, suite.references).values()), _text)}
 
@@ -180,4 +180,4 @@ def samples(suite: InstructionSuite, store: Store, before: Path, after: Path | N
 
 def _texts(store: Store, texts: Texts) -> dict[str, str]:
     step, file, field = texts
-    return {row["id"]: row[field] for row in read_rows(store.path(step) / file)}
+    return {row["id"]: row[field] for row in read_rows(store.realise(step) / file)}

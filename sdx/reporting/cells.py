@@ -51,7 +51,7 @@ def find(paths: Sequence[Path]) -> tuple[list[Finished], list[str]]:
     for path in paths:
         if not path.is_dir():
             warnings.append(f"{path} is no directory")
-        for directory in sorted(_cells(path), key=str):
+        for directory in sorted(directories(path), key=str):
             try:
                 found.setdefault(directory.resolve(), read(directory))
             except FileNotFoundError:
@@ -63,7 +63,7 @@ def find(paths: Sequence[Path]) -> tuple[list[Finished], list[str]]:
     return list(found.values()), warnings
 
 
-def _cells(path: Path) -> list[Path]:
+def directories(path: Path) -> list[Path]:
     """Directories of cells, finished or begun. There is none inside another."""
     found = []
     for folder, inner, files in os.walk(path):
