@@ -31,7 +31,7 @@ import sdx.evaluation.hub
 import sdx.evaluation.labelled_config
 import sdx.methods
 import sdx.translation
-from sdx import composition, sweep, threads
+from sdx import composition, secret, sweep, threads
 from sdx import config as schema
 from sdx.config import Config, InputError
 from sdx.failure import Failure, abort, leave
@@ -155,6 +155,7 @@ def main() -> None:
     if {"-h", "--help"} & set(arguments):
         print(help_text())
         return
+    sys.excepthook = secret.except_hook
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us; the message is ours
     if not {"-m", "--multirun"} & set(arguments):  # a cell of a sweep runs elsewhere, with other cores
         threads.limit()
@@ -190,7 +191,7 @@ def main() -> None:
 
 def fail(message: str, code: int) -> int:
     if is_main():
-        print(f"sdx: {message}", file=sys.stderr)
+        print(f"sdx: {secret.scrub(message)}", file=sys.stderr)
     return code
 
 

@@ -26,6 +26,7 @@ from sdx.disk import disk_full
 from sdx.failure import Failure, Watchdog
 from sdx.planning.tables import duration
 from sdx.ranks import is_main
+from sdx.secret import scrub_all
 
 log = getLogger("sdx")
 
@@ -229,7 +230,7 @@ class StateFile(events.Watcher):
 
     def _written(self, last: bool) -> None:
         self._beat += 1
-        content = asdict(replace(self._record, beat=self._beat, updated=_now()))
+        content = scrub_all(asdict(replace(self._record, beat=self._beat, updated=_now())))
         try:
             write_json(self._path, content)
         except Exception as error:  # whatever it is, the run goes on

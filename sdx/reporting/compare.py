@@ -13,6 +13,7 @@ from sdx.reporting.baselines import assign
 from sdx.reporting.cells import RESULTS, Column, Finished, column_of, distinct, find
 from sdx.reporting.rows import Entry, rows
 from sdx.reporting.tables import plain, table, wide
+from sdx.secret import scrub
 
 LOG_WIDTH = 118
 
@@ -85,7 +86,7 @@ def publish(found: Sequence[Entry], directory: Path) -> None:
     )
     places = "\n".join(f"- {entry.label}: `{entry.cell.directory}`" for entry in found)
     parts = ["# Comparison", markdown, *legend, places]
-    (directory / "comparison.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    (directory / "comparison.md").write_text(scrub("\n\n".join(parts) + "\n"), encoding="utf-8")
     _write_csv(directory / "comparison.csv", found)
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False, markup=False)
     console.print()

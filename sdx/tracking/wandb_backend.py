@@ -16,9 +16,9 @@ from typing import Any
 
 from sdx.artifacts import read_intact, write_json
 from sdx.config import Config
+from sdx.secret import scrub
 from sdx.tracking import wandb_log, wandb_start
 from sdx.tracking.backend import Backend, Ending, Results
-from sdx.tracking.secret import scrub
 
 log = getLogger("sdx")
 

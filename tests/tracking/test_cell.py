@@ -16,7 +16,12 @@ from tests.test_run import ROOT, SDRRL, SMALL, Workplace, training_log
 from tests.tracking.given import beginning, summary, whole_history
 from tests.tracking.server import KEY
 
-SECRETS = {"WANDB_API_KEY": KEY, "HF_TOKEN": "hf_abcdefghijklmnop"}
+SECRETS = {
+    "WANDB_API_KEY": KEY,
+    "HF_TOKEN": "hf_abcdefghijklmnop",
+    "GITHUB_PAT": "open-sesame-42",
+    "DATABASE_URL": "postgresql://me:hunter2hunter2@db.example.org/x",
+}
 CELL = (*SDRRL, "task=[instructions,arc_easy]", "tracking.mode=offline", "tracking.group=study")
 
 
