@@ -8,6 +8,7 @@ wait, and gives away two holders at once: the sign of a file system whose locks 
 import errno
 import fcntl
 import json
+import math
 import os
 import platform
 import re
@@ -257,10 +258,10 @@ def _read(note: Path) -> Holder | None:
     """What a note says; none without one, or with one that says something else."""
     try:
         found = Holder(**json.loads(note.read_text(encoding="utf-8")))
-        time.gmtime(found.beat)
+        told = math.isfinite(found.beat) and isinstance(found.reads, (list, tuple))
     except (OSError, ValueError, TypeError, OverflowError, RecursionError):
         return None
-    return found if isinstance(found.reads, (list, tuple)) else None
+    return found if told else None
 
 
 def _ago(seconds: float) -> str:
