@@ -5,6 +5,7 @@ import logging
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 
 from sdx import main, secret
 from sdx.failure import Failure
+from sdx.launching.job import CellFailed, CellJob
 from sdx.secret import MaskingFormatter, clean, is_secret, refused, scrub, scrub_all
 from tests import forks
 from tests.tiny import tiny_model
@@ -196,6 +198,20 @@ def test_logs_and_errors_are_masked(tmp_path: Path, environment: Mapping[str, st
     for text in texts:
         assert "ValueError" in text
         assert not [value for value in (*VALUES, HF) if value in text]
+
+
+def test_submitit_gets_no_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    import submitit.helpers
+
+    def fails() -> None:
+        raise ValueError(f"no access with {HF}")
+
+    monkeypatch.setattr(submitit.helpers, "TorchDistributedEnvironment", Mock)
+    monkeypatch.setattr(main, "main", fails)
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(CellFailed, match=r"ValueError: no access with \[removed\]"):
+        CellJob([], tmp_path, 1.0, None)()
+    assert "no access with [removed]" in capsys.readouterr().err
 
 
 def occurs(path: Path, values: tuple[str, ...]) -> list[str]:
