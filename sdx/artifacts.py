@@ -104,8 +104,9 @@ class Store:
         self._seen: set[str] = set()
         found = (_read(self._layout) or str(LAYOUT)).strip()
         if found != str(LAYOUT):
+            shown = repr(found[:20])[1:-1]
             raise InputError(
-                f"{self._origin} has layout {found[:20]!r}, this sdx {__version__} has layout {LAYOUT}; give another "
+                f"{self._origin} has layout {shown}, this sdx {__version__} has layout {LAYOUT}; give another "
                 f"cache_dir, or run the sdx that wrote it; if {self._layout} is damaged, delete it"
             )
 

@@ -9,17 +9,11 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum
 from types import TracebackType
 from typing import Any
 from urllib.parse import unquote
-
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from sdx.ranks import is_main
 
 WORDS = {"key", "pat", "pass", "jwt", "credential", "credentials"}
 """Words that make a name a secret's: WANDB_API_KEY and GITHUB_PAT, but not keep_groups."""
@@ -45,8 +39,6 @@ ASSIGNED = re.compile(rf"(\w+)=[^\s${{][^\s]{{{SHORTEST - 1},}}")
 """What a shell, or a command line, is told to set, and not to take from elsewhere."""
 SHOWN = 3
 """Letters of a secret that a message may have."""
-GIVEN = ("overrides", "job.env_set", "launcher", "sweeper")
-"""What a user says to Hydra itself."""
 
 
 def is_secret(name: str) -> bool:
@@ -87,67 +79,16 @@ def except_hook(_kind: type[BaseException], error: BaseException, _trace: Traceb
     print_exception(error)
 
 
-class Refusal(Callback):
-    """Ends a run whose options hold a secret before Hydra writes them down; `hydra.callbacks` in conf/config.yaml."""
-
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        _refuse(config)
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        _refuse(config)
-
-
-def _refuse(config: DictConfig) -> None:
-    if why := refused(config):
-        if is_main():
-            print(f"sdx: {why}", file=sys.stderr)
-        sys.exit(2)  # of exceptions Hydra would make a warning
-
-
-def refused(config: DictConfig) -> str | None:
-    """Why a configuration cannot be taken; none where it holds no secret."""
-    values = _values()
-    for key, value in _options(config):
-        if found := _found(f"{key}={value}", values):
-            return (
-                f"{scrub(key)} {found}; options are published, in the report and on dashboards: leave it out, and set "
-                "tokens and passwords in the environment, such as HF_TOKEN and WANDB_API_KEY"
-            )
-    return None
-
-
-def _found(text: str, values: dict[str, str]) -> str | None:
-    """What secret is in a text."""
+def found_in(text: str) -> str | None:
+    """What secret is in a text, in words that do not give it away: `looks like a secret (hf_...)`; none without one."""
     if token := TOKENS.search(text):
         return f"looks like a secret ({token[0][:SHOWN]}...)"
     if LOGIN.search(text):
         return "holds a URL with a password"
-    if name := next((name for value, name in values.items() if value in text), None):
+    if name := next((name for value, name in _values().items() if value in text), None):
         return f"holds the value of the environment's {name}"
     names = (assigned[1] for assigned in ASSIGNED.finditer(text))
     return next((f"sets {name}, which is named like a secret" for name in names if is_secret(name)), None)
-
-
-def _options(config: DictConfig) -> Iterator[tuple[str, str]]:
-    """Key and value of what the user gave: a run's own options, resolved where that works, and some of Hydra's."""
-    run = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    try:
-        yield from _leaves(OmegaConf.to_container(run, resolve=True))
-    except OmegaConfBaseException:  # which the run itself will report
-        yield from _leaves(OmegaConf.to_container(run))
-    for part in GIVEN:
-        node = OmegaConf.select(config, f"hydra.{part}", throw_on_missing=False)
-        for key, value in _leaves(OmegaConf.to_container(node) if OmegaConf.is_config(node) else node, f"hydra.{part}"):
-            override = part == "overrides" and "=" in value
-            yield tuple(value.lstrip("+~").split("=", 1)) if override else (key, value)  # type: ignore[misc]
-
-
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, (dict, list)):
-        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
-    elif value is not None:
-        yield key, str(value)
 
 
 def _values() -> dict[str, str]:

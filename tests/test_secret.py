@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from sdx import main, secret
 from sdx.failure import Failure
 from sdx.launching.job import CellFailed, CellJob
-from sdx.secret import MaskingFormatter, clean, is_secret, refused, scrub, scrub_all
+from sdx.secret import MaskingFormatter, clean, is_secret, scrub, scrub_all
+from sdx.secret_options import refused
 from tests import forks
 from tests.tiny import tiny_model
 
