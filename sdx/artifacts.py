@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
@@ -21,7 +22,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdx import __version__, events, locks
+from sdx import __version__, events, integrity, locks
 from sdx.config import InputError
 from sdx.disk import disk_full, writing
 from sdx.preemption import finishing
@@ -38,8 +39,16 @@ LAUNCH = "launch"
 """File by which rank 0 calls the other ranks of its launch to a collective step."""
 GIT_STATE = "git-state"
 """File beside a copy of sdx."""
+PARTIAL = ".partial"
+"""Suffix of the directory of a step that is not yet published."""
 WRITING = ".writing"
 """Suffix of a file that is not yet whole."""
+KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("key", "name", "created"), str),
+    **dict.fromkeys(("config", "inputs", "counts"), dict),
+    "seconds": (int, float),
+}
+"""What a manifest has at least, and of which type."""
 LAYOUT = 1
 """Of the cache directory. Raise it when what an older sdx wrote there can no longer be read."""
 
@@ -109,9 +118,10 @@ class Store:
         self._seen: set[str] = set()
         found = (_read(self._layout) or str(LAYOUT)).strip()
         if found != str(LAYOUT):
+            shown = repr(found[:20])[1:-1]
             raise InputError(
-                f"{self._origin} has layout {found}, this sdx {__version__} has layout {LAYOUT}; give another "
-                "cache_dir, or run the sdx that wrote it"
+                f"{self._origin} has layout {shown}, this sdx {__version__} has layout {LAYOUT}; give another "
+                f"cache_dir, or run the sdx that wrote it; if {self._layout} is damaged, delete it"
             )
 
     @classmethod
@@ -133,7 +143,7 @@ class Store:
         path = self.path(step)
         if self.cached(step):
             if path.name not in self._seen:
-                _verify(path)
+                verify(path)
                 log.info("%-12s cached  %s", step.name, path.name)
             self._seen.add(path.name)
             return path
@@ -145,7 +155,8 @@ class Store:
         if not is_main():
             self._join(step, inputs)
             return path
-        with locks.held(path, self._origin, step.name, lambda: events.step_awaited(step.name, step.key)):
+        reads = [needed.key for needed in step.inputs.values()]
+        with locks.held(path, self._origin, step.name, lambda: events.step_awaited(step.name, step.key), reads):
             if not self.cached(step):
                 self._publish(step, inputs)
         return path
@@ -189,7 +200,7 @@ class Store:
         locks.wait_until(lambda: self.cached(step))
 
     def _partial(self, step: Step) -> Path:
-        return Path(f"{self.path(step)}.partial")
+        return Path(f"{self.path(step)}{PARTIAL}")
 
     def _publish(self, step: Step, inputs: Mapping[str, Path]) -> None:
         path, partial = self.path(step), self._partial(step)
@@ -218,7 +229,7 @@ class Store:
             "key": step.key,
             **step.identity,
             "counts": workspace.counts,
-            "files": _sizes(workspace.dir),
+            "files": integrity.prints(workspace.dir, _names(workspace.dir)),
             "seconds": seconds,
             "resumed": resumed,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -232,28 +243,45 @@ class Store:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = read_json(path / MANIFEST)
-    except ValueError:
-        raise InputError(f"{path / MANIFEST} cannot be read; delete {path}, and it is made again") from None
+    """What a manifest says.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    manifest = read_json(path / MANIFEST)
+    whole = all(isinstance(manifest.get(name), kind) for name, kind in KINDS.items())
+    if not whole or not integrity.are_files(manifest.get("files", {})):
+        raise InputError(f"{path / MANIFEST} is damaged: it is no manifest; delete {path}, and it is made again")
     return manifest
 
 
-def _sizes(path: Path) -> dict[str, int]:
-    """Bytes of each file, logs of an unfinished step and what lies behind links left out."""
+def _names(path: Path) -> Iterator[str]:
+    """The files, logs of an unfinished step and what lies behind links left out."""
     files = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
     kept = (file for file in files if file.suffix != BatchLog.SUFFIX and file.name != LAUNCH)
-    return {str(file.relative_to(path)): file.lstat().st_size for file in kept}
+    return (str(file.relative_to(path)) for file in kept)
 
 
-def _verify(path: Path) -> None:
-    """Raises InputError for an artifact that lost a file, or a part of one, since it was published."""
-    for name, size in _manifest(path).get("files", {}).items():
-        file = path / name
-        found = file.lstat().st_size if os.path.lexists(file) else None
-        if found != size:
-            state = "is gone" if found is None else f"has {found} bytes instead of {size}"
-            raise InputError(f"{file} {state}: the cache was changed; delete {path}, and it is made again")
+def verify(path: Path, thorough: bool = False) -> dict[str, Any]:
+    """The manifest of an artifact whose files are as they were published. It takes note of new times of change.
+
+    Args:
+        thorough: hash files whose size and time of change are the same, too.
+
+    Raises:
+        InputError: the artifact lost a file or a part of one, or somebody changed one.
+    """
+    manifest = _manifest(path)
+    wrong, files = integrity.changed(path, manifest.get("files", {}), thorough)
+    if wrong:
+        file, why = next(iter(wrong.items()))
+        more = f" (and {len(wrong) - 1} more files)" if len(wrong) > 1 else ""
+        raise InputError(f"{file} {why}{more}: the cache was changed; delete {path}, and it is made again")
+    if files != manifest.get("files", {}):
+        manifest["files"] = files
+        with suppress(OSError):  # of somebody else
+            write_json(path / MANIFEST, manifest)
+    return manifest
 
 
 def launch_id() -> str:
@@ -266,7 +294,7 @@ def launch_id() -> str:
 def _read(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 
 
@@ -310,9 +338,9 @@ def git_state() -> str | None:
 class BatchLog:
     """The append-only record of a long step: one line of JSON per finished batch, on disk before the next begins.
 
-    A line that a kill tore is dropped on the next start, so a batch counts as done or not at all: the batches that
-    remain are the very batches of an undisturbed run, and so are their results. The store removes the file when the
-    step is published.
+    A line that a kill tore, or a power cut left as zeros, is dropped on the next start with what follows it, so a batch
+    counts as done or not at all: the batches that remain are the very batches of an undisturbed run, and so are their
+    results. The store removes the file when the step is published.
     """
 
     SUFFIX = ".log"
@@ -323,13 +351,23 @@ class BatchLog:
         """Finished rows by their `id`."""
         whole = 0
         if path.exists():
-            with path.open("rb") as lines:
-                for line in lines:
-                    if not line.endswith(b"\n"):
-                        break
-                    whole += len(line)
-                    self.rows.update({row["id"]: row for row in json.loads(line)})
+            for line, rows in self.batches(path):
+                whole += len(line)
+                self.rows.update(rows)
             os.truncate(path, whole)
+
+    @staticmethod
+    def batches(path: Path) -> Iterator[tuple[bytes, dict[str, dict[str, Any]]]]:
+        """The whole lines before the first that is torn or damaged, each with its rows by their `id`."""
+        with path.open("rb") as lines:
+            for line in lines:
+                try:
+                    rows = {row["id"]: row for row in json.loads(line)}
+                except (ValueError, TypeError, KeyError, RecursionError):
+                    return
+                if not line.endswith(b"\n"):
+                    return
+                yield line, rows
 
     def pending(self, batches: Sequence[Sequence[dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
         """The rows still to do, batch by batch as planned over all rows. Who is asked to leave finishes the batch."""
@@ -350,8 +388,41 @@ class BatchLog:
         write_rows(path, [self.rows[id_] for id_ in ids])
 
 
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        InputError: it is damaged: no JSON, not UTF-8, or no object.
+        OSError: it cannot be read.
+    """
+    return _object(path.read_bytes(), str(path), path)
+
+
+def read_intact(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that can be made again; empty where the file is not there or damaged."""
+    try:
+        return read_json(path)
+    except (OSError, InputError):
+        return {}
+
+
+def _object(content: bytes, where: str, path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        why = "it holds zeros" if b"\0" in content else f"it is no JSON ({str(error)[:80]})"
+    else:
+        if isinstance(found, dict):
+            return found
+        why = f"it is a JSON {type(found).__name__} and no object"
+    raise InputError(f"{where} is damaged: {why or 'it is empty'}; {_remedy(path)}")
+
+
+def _remedy(path: Path) -> str:
+    for folder in path.parents:
+        if folder.suffix == PARTIAL or (folder / MANIFEST).is_file():
+            return f"delete {folder}, and it is made again"
+    return "mend it or get it again"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -359,8 +430,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    """The objects in a JSONL file.
+
+    Raises:
+        InputError: a line is torn or damaged.
+    """
+    return list(rows_in(path))
+
+
+def rows_in(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects in a JSONL file one by one, see `read_rows`."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            yield _object(line, f"{path}, line {number}", path)
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

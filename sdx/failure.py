@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from sdx import secret
 from sdx.ranks import is_main, rank, world_size
 
 ERROR = "error.txt"
@@ -43,9 +44,9 @@ class Failure:
         """Writes the error, unless one has been told. A disk that takes nothing stops nobody."""
         if self.told() is not None:
             return
-        text = "".join(traceback.format_exception(error))
+        text = secret.scrub("".join(traceback.format_exception(error)))
         if world_size() > 1:
-            text += f"rank {rank()} on {platform.node()}: {in_a_line(error)}\n"
+            text += f"rank {rank()} on {platform.node()}: {secret.scrub(in_a_line(error))}\n"
         self.forget()  # what an earlier run said
         written = self._path.with_name(f".{ERROR}.{platform.node()}.{os.getpid()}")
         with suppress(OSError):
@@ -123,7 +124,7 @@ def leave(failure: Failure, error: BaseException) -> NoReturn:
     """Ends this process of several after an error. The terminal gets the error of the rank that failed first."""
     line = failure.told()
     if failure.is_own or line is None:
-        traceback.print_exception(error)
+        secret.print_exception(error)
     if is_main() and line:
         print(f"sdx: {line}", file=sys.stderr)
     abort(1)

@@ -8,12 +8,13 @@ wait, and gives away two holders at once: the sign of a file system whose locks 
 import errno
 import fcntl
 import json
+import math
 import os
 import platform
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -33,6 +34,8 @@ BEATS_WATCHED = 2.5
 """How long a note of another host is watched before its writer is taken for dead."""
 SILENT_S = 600.0
 """A holder that has not been heard of for this long is reported, again and again."""
+NOTE = ".holder"
+"""Suffix of the note."""
 TAKEN = (errno.EAGAIN, errno.EACCES)
 MOUNTS = Path("/proc/mounts")
 LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=flock", "localflock", "nobrl")
@@ -114,28 +117,31 @@ class Holder:
     pid: int
     beat: float
     """When it was written, by the holder's clock: seconds since 1970."""
+    reads: Sequence[str] = ()
+    """What it needs while it has the lock: keys of steps."""
 
     @classmethod
-    def this_process(cls) -> "Holder":
-        return cls(platform.node(), os.getpid(), time.time())
+    def this_process(cls, reads: Sequence[str] = ()) -> "Holder":
+        return cls(platform.node(), os.getpid(), time.time(), reads)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
 
 @contextmanager
-def held(path: Path, origin: str, name: str, waits: Callable[[], None]) -> Iterator[None]:
+def held(path: Path, origin: str, name: str, waits: Callable[[], None], reads: Sequence[str] = ()) -> Iterator[None]:
     """Holds the lock of `path`, and waits for it where another process has it.
 
     Args:
         origin: option and value that say where the path lies.
         name: what is made under the lock, for the log.
         waits: called once before it waits.
+        reads: see `Holder`.
 
     Raises:
         InputError: another node holds it, too.
     """
-    lock, note = FileLock(f"{path}.lock"), Path(f"{path}.holder")
+    lock, note = FileLock(f"{path}.lock"), Path(f"{path}{NOTE}")
     if not _took(lock):
         waits()
         _wait(lock, note, name)
@@ -146,10 +152,30 @@ def held(path: Path, origin: str, name: str, waits: Callable[[], None]) -> Itera
                 f"file system of {origin}; mount it with locks (NFS without nolock and local_lock, Lustre with flock) "
                 "or give another"
             )
-        with _noted(note):
+        with _noted(note, reads):
             yield
     finally:
         lock.release()
+
+
+@contextmanager
+def free(path: Path) -> Iterator[bool]:
+    """Whether no process has the lock of `path`; then nobody gets it while inside."""
+    lock = FileLock(f"{path}.lock")
+    took = _took(lock)
+    try:
+        yield took
+    finally:
+        lock.release()
+
+
+def holders(directory: Path) -> Iterator[Holder]:
+    """Those who hold a lock of something in a directory now, as far as they say so."""
+    for note in directory.glob(f"*{NOTE}"):
+        found = _read(note)
+        with free(note.with_suffix("")) as nobody:
+            if found and not nobody:
+                yield found
 
 
 def _took(lock: FileLock) -> bool:
@@ -205,15 +231,15 @@ def _rival(note: Path, name: str) -> Holder | None:
 
 
 @contextmanager
-def _noted(note: Path) -> Iterator[None]:
+def _noted(note: Path, reads: Sequence[str]) -> Iterator[None]:
     """Keeps the note while inside. A disk that takes nothing stops nobody."""
     over = threading.Event()
 
     def keep() -> None:
         while not over.wait(BEAT_S):
-            _write(note)
+            _write(note, reads)
 
-    _write(note)
+    _write(note, reads)
     thread = threading.Thread(target=keep, name="sdx lock", daemon=True)
     thread.start()
     try:
@@ -225,16 +251,19 @@ def _noted(note: Path) -> Iterator[None]:
             note.unlink(missing_ok=True)
 
 
-def _write(note: Path) -> None:
+def _write(note: Path, reads: Sequence[str]) -> None:
     with suppress(OSError):
-        note.write_text(json.dumps(asdict(Holder.this_process())), encoding="utf-8")
+        note.write_text(json.dumps(asdict(Holder.this_process(reads))), encoding="utf-8")
 
 
 def _read(note: Path) -> Holder | None:
+    """What a note says; none without one, or with one that says something else."""
     try:
-        return Holder(**json.loads(note.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        found = Holder(**json.loads(note.read_text(encoding="utf-8")))
+        told = math.isfinite(found.beat) and isinstance(found.reads, (list, tuple))
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError):
         return None
+    return found if told else None
 
 
 def _ago(seconds: float) -> str:

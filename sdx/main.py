@@ -32,7 +32,7 @@ import sdx.evaluation.hub
 import sdx.evaluation.labelled_config
 import sdx.methods
 import sdx.translation
-from sdx import composition, conformity, surroundings, sweep, terminal, threads
+from sdx import composition, conformity, secret, surroundings, sweep, terminal, threads
 from sdx import config as schema
 from sdx.config import Config, InputError
 from sdx.failure import Failure, abort, leave
@@ -62,6 +62,8 @@ GROUPS = {
     "scale": schema.ScaleConfig,
     "tracking": schema.TrackingConfig,
 }
+DOORS = ("cache", "dashboard", "report", "status")
+"""`python -m sdx report` is `python -m sdx.report`."""
 NOT_IN_CELL_NAME = ("cache_dir", "runs_dir", "tracking", "plan", "stages", "hydra")
 NO_DATACLASS = "is not a subclass of"
 """In place of a dataclass, which the key may be one of or not."""
@@ -160,6 +162,10 @@ def job(cfg: DictConfig) -> None:
 
 
 def main() -> None:
+    if sys.argv[1:2] and sys.argv[1] in DOORS:
+        door = importlib.import_module(f"sdx.{sys.argv.pop(1)}")
+        door.main()
+        return
     sys.argv[1:] = [composition.spelled(argument) for argument in sys.argv[1:]]
     terminal.outlive()
     try:
@@ -175,6 +181,7 @@ def _main(arguments: list[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         print(help_text())
         return
+    sys.excepthook = secret.except_hook
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us; the message is ours
     if not {"-m", "--multirun"} & set(arguments):  # a cell of a sweep runs elsewhere, with other cores
         threads.limit()
@@ -211,7 +218,7 @@ def _main(arguments: list[str]) -> None:
 
 def fail(message: str, code: int) -> int:
     if is_main():
-        print(f"sdx: {escaped(message)}".replace("\n", "\\n"), file=sys.stderr)
+        print(f"sdx: {escaped(secret.scrub(message))}".replace("\n", "\\n"), file=sys.stderr)
     return code
 
 
@@ -297,6 +304,7 @@ def help_text() -> str:
   python -m sdx -m method=sdrrl,sft lang=pt seed=1,2     every combination
   torchrun --nproc-per-node 8 -m sdx ...                 several GPUs
   python -m sdx.report runs/                             finished cells in one table
+  python -m sdx.cache list                               what the cache holds; verify checks it, free deletes of it
   python -m sdx --cfg job                                the whole configuration, nothing is run
 
 Groups (group=option):

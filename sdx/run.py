@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sdx import conformity
+from sdx import conformity, inventory
 from sdx.artifacts import Step, Store
 from sdx.config import Config, InputError, Stages, TranslatorConfig
 from sdx.data import filters
@@ -131,6 +131,7 @@ def _run(config: Config, run_dir: Path, state: StateFile, tracker: Tracker) -> N
         _check(outside)
         if found := refusals(step.hub for step in outside if step.hub):
             raise refused(found)
+        inventory.note(run_dir, config, work.steps)
     steps = [*outside, *steps]
     state.expect(len(steps))
     for step in steps:

@@ -5,6 +5,7 @@ reader that sees it stand still for long knows that nobody is there. The times i
 """
 
 import json
+import math
 import os
 import platform
 import threading
@@ -25,6 +26,7 @@ from sdx.disk import disk_full
 from sdx.failure import Failure, Watchdog
 from sdx.planning.tables import duration
 from sdx.ranks import is_main
+from sdx.secret import scrub_all
 
 log = getLogger("sdx")
 
@@ -228,7 +230,7 @@ class StateFile(events.Watcher):
 
     def _written(self, last: bool) -> None:
         self._beat += 1
-        content = asdict(replace(self._record, beat=self._beat, updated=_now()))
+        content = scrub_all(asdict(replace(self._record, beat=self._beat, updated=_now())))
         try:
             write_json(self._path, content)
         except Exception as error:  # whatever it is, the run goes on
@@ -247,9 +249,11 @@ def read_state(run_dir: Path) -> dict[str, Any] | None:
         found = read_json(run_dir / STATE)
         read = {field.name: found.get(field.name, field.default) for field in fields(Record)}
         read["state"] = State(read["state"])
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        finite = all(math.isfinite(value) for value in read.values() if isinstance(value, (int, float)))
+    except (OSError, ValueError, TypeError, OverflowError):
         return None
-    return read if all(isinstance(read[field.name], field.type) for field in fields(Record)) else None  # type: ignore[arg-type]
+    typed = all(isinstance(read[field.name], field.type) for field in fields(Record))  # type: ignore[arg-type]
+    return read if finite and typed else None
 
 
 def describe(state: Mapping[str, Any], age_s: float | None = None) -> dict[str, str]:

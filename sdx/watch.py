@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import read_json
+from sdx.artifacts import read_intact
 from sdx.reporting.cells import RESULTS
 from sdx.scheduler import JOB_ID, Queue, squeue
 from sdx.state import STATE, State, read_state
@@ -165,11 +165,8 @@ def _cells(path: Path) -> list[Path]:
 
 def launched(directory: Path) -> dict[str, str]:
     """What a cell was handed to SLURM as, see `LAUNCHED`; empty if it was not."""
-    try:
-        found = read_json(directory / JOB)
-        return {name: found[name] for name in LAUNCHED if isinstance(found.get(name), str)}
-    except (OSError, ValueError, AttributeError):
-        return {}
+    found = read_intact(directory / JOB)
+    return {name: found[name] for name in LAUNCHED if isinstance(found.get(name), str)}
 
 
 def _place(job: str, queue: Mapping[str, tuple[Queue, str]] | None) -> tuple[Queue, str]:

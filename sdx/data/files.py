@@ -18,10 +18,9 @@ from typing import Any
 from sdx.artifacts import MANIFEST, Step, Workspace
 from sdx.config import InputError
 from sdx.data.tables import read_csv, read_tsv
-from sdx.disk import writing
+from sdx.disk import sha256_of, writing
 from sdx.hub_source import HubFile, check_hub_id, explained, refusals, refused
 from sdx.languages import Language
-from sdx.models.packages import sha256_of
 
 READABLE = re.compile(r"\.((jsonl|json|csv|tsv)(\.gz)?|parquet)$", re.IGNORECASE)
 ENDINGS = ".jsonl, .json, .csv, .tsv (each also with .gz) or .parquet"
@@ -307,11 +306,14 @@ def _bytes(file: Any, where: str, line: bool = False) -> bytes:
 
 def _text(raw: bytes, place: str) -> str:
     try:
-        return raw.decode()
+        text = raw.decode()
     except UnicodeDecodeError as error:
         raise InputError(
             f"{place} is not UTF-8 (byte {error.start + 1} is {raw[error.start]:#04x}); save the file as UTF-8"
         ) from None
+    if "\0" in text:
+        raise InputError(f"{place} has zeros in place of text, as a file that was not written whole; get it again")
+    return text
 
 
 def _object(place: str, line: str) -> dict[str, Any]:

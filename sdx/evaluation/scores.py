@@ -73,7 +73,7 @@ def _clusters(suite: Scored, store: Store) -> list[int] | None:
     """Which items of a benchmark share a text, in the order of the items."""
     if isinstance(suite, TranslationSuite | InstructionSuite):
         return None
-    return values.numbered([suite.task.shared(row) for row in read_rows(store.path(suite.items) / "rows.jsonl")])
+    return values.numbered([suite.task.shared(row) for row in read_rows(store.realise(suite.items) / "rows.jsonl")])
 
 
 def score(judged: Judged) -> Score:
@@ -110,11 +110,11 @@ def _judges(suite: Scored, store: Store) -> dict[str, Judge]:
     if isinstance(suite, ChoiceSuite | ReadingSuite):
         return {values.ACCURACY: lambda rows: [bool(row["acc"]) for row in rows]}
     if isinstance(suite, TranslationSuite):
-        wanted = [row["reference"] for row in read_rows(store.path(suite.pairs) / "rows.jsonl")]
+        wanted = [row["reference"] for row in read_rows(store.realise(suite.pairs) / "rows.jsonl")]
         return {values.CHRF: _chrf(wanted, _text), **_bleu(wanted, suite.language)}
     spoken: dict[str, Judge] = {values.ANSWER_LANGUAGE: _in_language(suite.language)}
     if isinstance(suite, GenerativeSuite):
-        right = [row["references"] for row in read_rows(store.path(suite.items) / "rows.jsonl")]
+        right = [row["references"] for row in read_rows(store.realise(suite.items) / "rows.jsonl")]
         found = dict(_overlap(suite, metric, right) for metric in suite.task.metrics)
         return found | spoken
     return spoken | {values.CHRF: _chrf(list(_texts(store, suite.references).values()), _text)}
@@ -195,4 +195,4 @@ def samples(suite: InstructionSuite, store: Store, before: Path, after: Path | N
 
 def _texts(store: Store, texts: Texts) -> dict[str, str]:
     step, file, field = texts
-    return {row["id"]: row[field] for row in read_rows(store.path(step) / file)}
+    return {row["id"]: row[field] for row in read_rows(store.realise(step) / file)}

@@ -249,7 +249,7 @@ def judge(cell: SweepCell, exit_code: int | None = None, known: str = "") -> Non
 
 def _last_words(cell: SweepCell, prepared: bool, exit_code: int | None, known: str) -> str:
     try:
-        return (cell.run_dir / ERROR).read_text(encoding="utf-8").splitlines()[-1]  # of another rank
+        return (cell.run_dir / ERROR).read_text(encoding="utf-8", errors="replace").splitlines()[-1]  # of another rank
     except (OSError, IndexError):
         pass
     what = "ended without a word"

@@ -10,8 +10,9 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from sdx.failure import ERROR
+from sdx.failure import ERROR, in_a_line
 from sdx.scheduler import runs
+from sdx.secret import print_exception, scrub
 
 log = getLogger("sdx")
 
@@ -64,6 +65,9 @@ class CellJob:
         except SystemExit as stop:
             if stop.code:
                 raise CellFailed(f"exit code {stop.code}") from None
+        except Exception as error:  # of which submitit would write all that it says
+            print_exception(error)
+            raise CellFailed(scrub(in_a_line(error))) from None
 
     def _check_code(self) -> None:
         here = Path(__file__).parents[2]

@@ -12,7 +12,6 @@ import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib.metadata import distributions
 from logging import getLogger
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import IO, ClassVar
 from zipfile import ZipFile
 
 from sdx.config import InputError
+from sdx.disk import sha256_of
 
 log = getLogger("sdx")
 
@@ -150,15 +150,6 @@ def _reason(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith(("npm error code", "npm ERR! code"))]
     return (told or lines or [""])[-1]
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, block by block."""
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _installed(tool: str, package: Package) -> str:

@@ -38,7 +38,13 @@ def answers(store: Store) -> dict[tuple[str, int], Answers]:
             manifest = read_json(path)
             counts = [int(manifest["counts"][name]) for name in ("rows", "tokens", "cut")]
             key = (str(manifest["inputs"]["model"]), int(manifest["config"]["max_new_tokens"]))
-        except (OSError, ValueError, KeyError):  # deleted meanwhile, or by another version: only an estimate lacks it
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            OverflowError,
+        ):  # deleted, damaged, or of another version
             continue
         sums[key] = [total + count for total, count in zip(sums.get(key, [0, 0, 0]), counts, strict=True)]
     found = {}

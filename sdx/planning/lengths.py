@@ -5,13 +5,13 @@ English) and Gemma 3 (262k, multilingual). Ours; a tokenizer of 32k that spells 
 again.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from sdx.artifacts import rows_in
 from sdx.languages import ENGLISH, language
 
 LATIN = "_Latn"
@@ -70,9 +70,9 @@ def measure(path: Path, flores: str, vocab_size: int) -> Rows:
         flores: the language of the texts, where a row says nothing else in `<field>_language`.
     """
     sums: dict[str, float] = {}
-    with path.open(encoding="utf-8") as lines:
-        sample = [json.loads(line) for line in islice(lines, SAMPLE_ROWS)]
-        count = len(sample) + sum(1 for _ in lines)
+    sample = list(islice(rows_in(path), SAMPLE_ROWS))
+    with path.open("rb") as lines:
+        count = sum(1 for _ in lines)
     for row in sample:
         for name, value in row.items():
             if (tokens := _tokens(row, name, value, flores, vocab_size)) is not None:

@@ -51,7 +51,7 @@ def find(paths: Sequence[Path]) -> tuple[list[Finished], list[str]]:
     for path in paths:
         if not path.is_dir():
             warnings.append(f"{path} is no directory")
-        for directory in sorted(_cells(path), key=str):
+        for directory in sorted(directories(path), key=str):
             try:
                 found.setdefault(directory.resolve(), read(directory))
             except FileNotFoundError:
@@ -63,7 +63,7 @@ def find(paths: Sequence[Path]) -> tuple[list[Finished], list[str]]:
     return list(found.values()), warnings
 
 
-def _cells(path: Path) -> list[Path]:
+def directories(path: Path) -> list[Path]:
     """Directories of cells, finished or begun. There is none inside another."""
     found = []
     for folder, inner, files in os.walk(path):
@@ -81,15 +81,24 @@ def read(directory: Path) -> Finished:
         OSError, ValueError, TypeError, KeyError, AttributeError: the file cannot be read or is no report of a cell.
     """
     results = read_json(directory / RESULTS)
-    for score in results["scores"]:
-        for name in ("task", "language", "metric", "origin", "after", "difference"):
-            score[name]
-        for name in ("value", "low", "high", "n"):
-            score["before"][name]
+    config, scores = results["config"], results["scores"]
+    for score in scores:
         score.setdefault("system", "")  # an older sdx knew none
-    cell = Finished(directory, results["config"], results["scores"])
-    leaves(cell.config)
-    return cell
+        texts = [score[name] for name in ("task", "language", "metric", "origin", "system")]
+        estimates = [score["before"], *(score[name] for name in ("after", "difference") if score[name] is not None)]
+        figures = [estimate[name] for estimate in estimates for name in ("value", "low", "high", "n")]
+        _check(texts, str)
+        _check(figures, (int, float))
+    _check([config[group]["name"] for group in ("method", "backbone")], str)
+    _check([scores], list)
+    config["seed"]
+    leaves(config)
+    return Finished(directory, config, scores)
+
+
+def _check(values: Sequence[Any], kind: type | tuple[type, ...]) -> None:
+    if not all(isinstance(value, kind) for value in values):
+        raise TypeError("of another type")
 
 
 Part = tuple[str, str]
@@ -141,7 +150,7 @@ def leaves(config: Mapping[str, Any]) -> dict[str, str]:
         if group in UNSEEN:
             continue
         if group == "lang":
-            found |= {"lang": _written(list(value["targets"])), "lang.source": value["source"]}
+            found |= {"lang": _written(list(value["targets"])), "lang.source": str(value["source"])}
             continue
         if group == "task":
             found["task"] = _written(list(value))

@@ -14,6 +14,7 @@ from sdx.reporting.cells import RESULTS, Column, Finished, column_of, distinct, 
 from sdx.reporting.console import Console
 from sdx.reporting.rows import Entry, rows
 from sdx.reporting.tables import plain, table, wide
+from sdx.secret import scrub
 
 LOG_WIDTH = 118
 
@@ -92,7 +93,7 @@ def publish(found: Sequence[Entry], directory: Path) -> None:
     for line in legend:
         console.print(line, style="dim")
     with writing(directory):
-        (directory / "comparison.md").write_text(escaped("\n\n".join(parts)) + "\n", encoding="utf-8")
+        (directory / "comparison.md").write_text(escaped(scrub("\n\n".join(parts))) + "\n", encoding="utf-8")
         _write_csv(directory / "comparison.csv", found)
     print(f"table    {directory / 'comparison.md'}, {directory / 'comparison.csv'}")
 

@@ -11,6 +11,7 @@ from sdx.evaluation.statistics import Estimate
 from sdx.evaluation.values import Judged, Value, are_values, decided
 from sdx.evaluation.values import difference as difference_of
 from sdx.reporting.cells import Column, column_of
+from sdx.secret import scrub_all
 
 ITEMS = "items.jsonl"
 """In the directory of a cell: a line for each score, the fields of `Judged`."""
@@ -28,7 +29,7 @@ class Items:
 
 
 def write(directory: Path, found: Sequence[Judged]) -> None:
-    write_rows(directory / ITEMS, [vars(judged) for judged in found])
+    write_rows(directory / ITEMS, scrub_all([vars(judged) for judged in found]))
 
 
 def read(directory: Path) -> dict[Column, Items]:

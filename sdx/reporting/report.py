@@ -24,6 +24,7 @@ from sdx.reporting import markdown, matrix, paired, synthetic
 from sdx.reporting.console import Console
 from sdx.reporting.describe import concerned, subject
 from sdx.reporting.tables import wide
+from sdx.secret import scrub, scrub_all
 from sdx.tracking import Tracker
 
 LOG_WIDTH = 118
@@ -75,13 +76,14 @@ def conclude(
         "peak_memory_bytes": peak_memory_bytes(),
         "provenance": provenance(),
     }
+    results, answers = scrub_all(results), scrub_all(answers)
     link(run_dir / "model", store.path(model) / "model")
     paired.write(run_dir, judged)
     write_json(run_dir / "results.json", results)
     write_rows(run_dir / "samples.jsonl", answers)
     write_rows(run_dir / "translations.jsonl", results["translations"])
     with writing(run_dir / "report.md"):
-        (run_dir / "report.md").write_text(markdown.report(results, found, answers), encoding="utf-8")
+        (run_dir / "report.md").write_text(scrub(markdown.report(results, found, answers)), encoding="utf-8")
     tracker.finish(results)
     _print(run_dir, results, found)
 

@@ -38,6 +38,8 @@ def value(directory: Path, objective: str) -> float:
         found = figures(read_json(directory / RESULTS))
     except FileNotFoundError:
         raise InputError(f"{KEY}={objective}: the cell has ended without {directory / RESULTS}") from None
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{directory / RESULTS} is damaged or of another version; run the cell again") from None
     if objective not in found:
         known = ", ".join(found) or "none"
         raise InputError(f"{KEY}={objective} is not in {directory / RESULTS}; figures there: {known}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from sdx import locks
-from sdx.artifacts import write_json
+from sdx.artifacts import read_rows, write_json
 from sdx.config import InputError
 from sdx.search.space import Space
 
@@ -166,11 +166,19 @@ def _trial(one: "FrozenTrial") -> Trial:
 
 
 def _mend(journal: Path) -> None:
-    """Removes what a process left that died while it wrote: a torn last line, and Optuna's own lock on the file."""
+    """Removes what a process left that died while it wrote: a torn last line, and Optuna's own lock on the file.
+
+    Raises:
+        InputError: a line is damaged.
+    """
     journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
     if journal.exists():
         with journal.open("rb+") as file:
             file.truncate(file.read().rfind(b"\n") + 1)
+        try:
+            read_rows(journal)
+        except InputError as error:
+            raise InputError(f"{error}, or give another {KEY}=...") from None
 
 
 def _check(study: "optuna.Study", name: str, search: Search) -> None:

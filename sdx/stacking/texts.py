@@ -12,7 +12,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import Step, Workspace
+from sdx.artifacts import Step, Workspace, rows_in
 from sdx.config import InputError, TextConfig
 from sdx.data.files import check_source, column, file_step, published, read_records
 from sdx.hub_source import ANSWER_S, HubSource, Refused, State, explained
@@ -172,19 +172,21 @@ def _on_disk(path: Path) -> tuple[int, int]:
     if path.exists():
         with path.open("rb") as file:
             for line in file:
+                try:
+                    number = int(json.loads(line)["id"])
+                except (ValueError, TypeError, KeyError):  # zeros of a power cut
+                    break
                 if not line.endswith(b"\n"):
                     break
                 whole += len(line)
-                count, seen = count + 1, int(json.loads(line)["id"]) + 1
+                count, seen = count + 1, number + 1
         os.truncate(path, whole)
     return count, seen
 
 
 def read_texts(directory: Path) -> Iterator[str]:
     """What `texts_step` published, text by text: there may be millions."""
-    with (directory / ROWS).open(encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)["text"]
+    return (row["text"] for row in rows_in(directory / ROWS))
 
 
 def _records(config: TextConfig) -> Any:

@@ -5,6 +5,7 @@ words                          int32 [words, 4], a word's tokens in the encoder'
 *.ends                         int64, where each text ends in these
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,16 +67,22 @@ def _encode(work: Workspace, prefix: str, max_tokens: int) -> None:
             for file, values, of in ((name, [*chain.from_iterable(rows[name])], kind), (f"{name}.ends", new_ends, END)):
                 with (work.dir / file).open("ab") as out:
                     out.write(np.array(values, of).tobytes())
+                    out.flush()
+                    os.fsync(out.fileno())  # in this order: an end that is on disk has its values there
     counts = {name: ends[name][-1] for name in ARRAYS}
     work.counts.update(texts=len(ends["words"]), tokens=counts["encoder.ids"], words=counts["words"] // 4)
 
 
 def _whole(folder: Path, name: str) -> list[int]:
-    """The ends that are on disk."""
+    """The ends that are on disk, without zeros that a power cut left."""
     import numpy as np
 
     path = folder / f"{name}.ends"
-    return np.frombuffer(path.read_bytes()[: path.stat().st_size // 8 * 8], END).tolist() if path.exists() else []
+    if not path.exists():
+        return []
+    ends = np.frombuffer(path.read_bytes()[: path.stat().st_size // 8 * 8], END)
+    falls = np.flatnonzero(np.diff(ends) < 0)
+    return list(ends[: falls[0] + 1 if len(falls) else None].tolist())
 
 
 def _cut(folder: Path, name: str, ends: list[int]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import Step, Workspace, read_json, read_rows, write_json
+from sdx.artifacts import Step, Workspace, read_intact, read_json, read_rows, write_json
 from sdx.languages import Language
 from sdx.stacking.examples import key
 from sdx.stacking.parts import Parts, directories
@@ -37,7 +37,8 @@ def _embed(work: Workspace, source: Language, max_tokens: int) -> None:
 
     model = load_reader(work.inputs["model"] / "model", directories(work))
     progress = work.dir / "progress.json"
-    done: dict[str, int] = read_json(progress) if progress.exists() else dict.fromkeys(FILES, 0)
+    found = read_intact(progress)
+    done = {name: found[name] if isinstance(found.get(name), int) else 0 for name in FILES}
     ids = {}
     for name in FILES:
         rows = read_rows(work.inputs["training"] / f"{name}.jsonl")

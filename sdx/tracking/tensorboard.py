@@ -13,8 +13,8 @@ from typing import Any
 
 from sdx.config import Config, InputError
 from sdx.reporting.tables import plain, table
+from sdx.secret import clean, scrub
 from sdx.tracking.backend import Backend, Ending, Results, Rows
-from sdx.tracking.secret import clean, scrub
 
 
 class TensorBoard(Backend):

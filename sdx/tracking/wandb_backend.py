@@ -14,16 +14,18 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from sdx.artifacts import read_json, write_json
+from sdx.artifacts import read_intact, write_json
 from sdx.config import Config
+from sdx.secret import scrub
 from sdx.tracking import wandb_log, wandb_start
 from sdx.tracking.backend import Backend, Ending, Results
-from sdx.tracking.secret import scrub
 
 log = getLogger("sdx")
 
 WRITTEN_TIMEOUT_S, POLL_S = 10.0, 0.2
 STATE = "tracking.json"
+KINDS = {"id": str, "step": int, "results": dict}
+"""What it holds."""
 RESUMED_AXES = ("step", "number")
 """Last names of the axes on which nothing is logged twice."""
 
@@ -99,9 +101,8 @@ class Wandb(Backend):
             log.info("%-12s offline; %s uploads it", self.name, wandb_log.upload_command(self.run_dir))
 
     def _state(self) -> dict[str, Any]:
-        path = self.run_dir / STATE
-        state: dict[str, Any] = read_json(path) if path.exists() else {}
-        return state
+        found = read_intact(self.run_dir / STATE)
+        return {name: found[name] for name, kind in KINDS.items() if isinstance(found.get(name), kind)}
 
     def _open(self) -> Any:
         if self._run is None:

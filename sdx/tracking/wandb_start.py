@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 
 from sdx.artifacts import provenance
 from sdx.config import Config, TrackingMode
-from sdx.tracking.secret import clean
+from sdx.secret import clean
 
 log = getLogger("sdx")
 

@@ -248,7 +248,7 @@ def _files(index: Mapping[str, Any]) -> list[str]:
 def _whole(path: Path, device: torch.device) -> bool:
     """Whether every file is there and has its checksum; the ranks share the work and agree."""
     try:
-        read_json(path / PROGRESS)
+        int(read_json(path / PROGRESS)["step"])
         files = _files(read_json(path / INDEX))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):  # not there, no JSON, or other JSON
         return agree(False, device)

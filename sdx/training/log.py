@@ -45,10 +45,8 @@ class TrainingLog:
         self.open_row: tuple[dict[str, Any], Reading] | None = None
         self.file: TextIO | None = None
         if is_main():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-            rows = [json.loads(line) for line in lines if line.endswith("\n")]
             path.parent.mkdir(parents=True, exist_ok=True)
-            kept = [row for row in rows if row["step"] <= done["step"]]
+            kept = [row for row in _whole_rows(path) if row["step"] <= done["step"]]
             write_rows(path, kept)
             self.file = path.open("a", encoding="utf-8", buffering=BUFFER_BYTES)
             if on_log:
@@ -100,6 +98,15 @@ class TrainingLog:
             if self.file:
                 with suppress(OSError) if error else nullcontext():
                     self.file.close()
+
+
+def _whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines that neither a kill nor a power cut damaged."""
+    rows = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        with suppress(ValueError, RecursionError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int)]
 
 
 def _refuse_divergence(row: dict[str, Any], train: TrainConfig) -> None:

@@ -20,7 +20,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 from torch import distributed as dist
 
-from sdx.artifacts import read_json, write_json
+from sdx.artifacts import read_intact, write_json
 from sdx.config import InputError, TrainConfig
 from sdx.models.residency import ran_out
 from sdx.preemption import Preemption
@@ -109,9 +109,8 @@ def train(
         epoch_steps=count_steps(len(examples), train.batch_size, epochs=1, max_steps=0),
         validated=validation_steps(steps, train.validations) if validation else frozenset(),
     )
-    if (out / SUMMARY).exists():
+    if trained := read_intact(out / SUMMARY):
         shutil.rmtree(out / checkpoints.FOLDER, ignore_errors=True)
-        trained: dict[str, Any] = read_json(out / SUMMARY)
         return trained
     with frozen(), process_group() as device, Preemption() as preemption:
         check_device(train, device)

@@ -11,7 +11,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import read_json, write_json
+from sdx.artifacts import read_intact, write_json
 from sdx.config import InputError
 from sdx.languages import language
 from sdx.ranks import is_main
@@ -104,7 +104,8 @@ class Auto(Translator):
             return None
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            record = _read(self._run_dir / RECORD)
+            known = {engine.name for engine in self._engines}
+            record = {of: name for of, name in _read(self._run_dir / RECORD).items() if name in known}
             if pair in record or is_main():
                 return record.get(pair)
             if time.monotonic() > deadline:
@@ -137,8 +138,7 @@ class Auto(Translator):
 
 
 def _read(path: Path) -> dict[str, str]:
-    record: dict[str, str] = read_json(path) if path.exists() else {}
-    return record
+    return {pair: name for pair, name in read_intact(path).items() if isinstance(name, str)}
 
 
 SCHEMAS = {"auto": AutoConfig}
