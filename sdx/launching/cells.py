@@ -13,8 +13,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from sdx.config import Config, InputError, Stages
+from sdx.config import InputError, Stages
 from sdx.failure import ERROR
+from sdx.precision import ANY_GPU, Settled, planned
 from sdx.state import STATE, State, read_state
 
 if TYPE_CHECKING:
@@ -121,12 +122,15 @@ def named(cells: Sequence[SweepCell]) -> list[str]:
     return [" ".join(one for one in cell.given if one not in shared) for cell in cells]
 
 
-def check(cells: Sequence[SweepCell]) -> "list[tuple[Config, Work]]":
+def check(cells: Sequence[SweepCell]) -> "list[tuple[Settled, Work]]":
     """The typed configuration and the steps of each cell; notes which of them are done.
+
+    What a cell will compute in where it runs is known here if it has begun, and in a plan.
 
     Raises:
         InputError: one of them cannot work.
     """
+    from sdx.planning.hardware import suited_to
     from sdx.run import prepare, typed
     from sdx.tracking import Tracker
 
@@ -134,13 +138,14 @@ def check(cells: Sequence[SweepCell]) -> "list[tuple[Config, Work]]":
     for cell, name in zip(cells, named(cells), strict=True):
         try:
             config = typed(cell.config)
-            work = prepare(config, cell.run_dir, Tracker(config, cell.run_dir))
+            settled = planned(config, cell.run_dir, suited_to(config.backbone) if config.plan else ANY_GPU)
+            work = prepare(settled.config, cell.run_dir, Tracker(settled.config, cell.run_dir))
         except InputError as error:
             which = f" (the cell {name}, one of {len(cells)}; none was started)" if name and len(cells) > 1 else ""
             raise InputError(f"{error}{which}") from None
         if is_done(cell.run_dir, {step.key for step in work.ends}):
             cell.ending = Ending.skipped
-        found.append((config, work))
+        found.append((settled, work))
     return found
 
 

@@ -4,10 +4,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sdx.config import Precision
 from sdx.ranks import device
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+
+def dtype_of(precision: Precision) -> "torch.dtype":
+    """Of the weights of a model that computes in it."""
+    import torch
+
+    return {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}[precision]
 
 
 def quiet() -> None:

@@ -30,7 +30,7 @@ from sdx.models.hub import (
     local,
 )
 from sdx.models.hub import available as available  # where `auto` looks for it
-from sdx.models.loading import straight, unreported
+from sdx.models.loading import dtype_of, straight, unreported
 from sdx.models.residency import resident
 from sdx.ranks import device
 from sdx.translation import segment
@@ -57,7 +57,7 @@ class NLLBConfig(TranslatorConfig):
     batch_size: int | None = None
     """Sentences translated at once, at most; null: 32 on a CPU, on a GPU as many as its memory holds. Ours. Not part of
     cache keys."""
-    precision: Precision = Precision.bf16
+    precision: Precision = Precision.auto
     """Arithmetic of the forward pass."""
     num_beams: int = 4
     """Translations of a sentence followed in parallel; 1 is greedy, faster and worse. Ours."""
@@ -214,21 +214,17 @@ def _check(directory: Path) -> None:
 
 def _load_model(model_dir: Path, precision: Precision) -> Any:
     """The encoder and decoder, for inference, on this process' GPU where there is one."""
-    import torch
     from transformers import GenerationConfig, M2M100ForConditionalGeneration
 
     check_link(model_dir)
     with unreported():  # old checkpoints carry position tables
         model, report = M2M100ForConditionalGeneration.from_pretrained(
-            model_dir, dtype=getattr(torch, _DTYPES[precision]), output_loading_info=True, **straight()
+            model_dir, dtype=dtype_of(precision), output_loading_info=True, **straight()
         )
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{model_dir} lacks {len(missing)} weights, such as {missing[0]}; get its files again")
     model.generation_config = GenerationConfig()  # its own limits a translation to 200 tokens
     return model.eval()
-
-
-_DTYPES = {Precision.bf16: "bfloat16", Precision.fp32: "float32"}
 
 
 def _load_tokenizer(model_dir: Path) -> Any:

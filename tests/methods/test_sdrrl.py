@@ -12,6 +12,7 @@ from sdx.artifacts import Step
 from sdx.config import Config
 from sdx.run import prepare
 from sdx.tracking import Tracker
+from tests.settled import settled
 
 main.register()
 
@@ -29,7 +30,7 @@ def steps(tmp_path: Path, *overrides: str) -> dict[str, set[str]]:
         for needed in step.inputs.values():
             visit(needed)
 
-    for step in prepare(config, tmp_path, Tracker(config, tmp_path)).steps:
+    for step in prepare(settled(config), tmp_path, Tracker(config, tmp_path)).steps:
         visit(step)
     return found
 

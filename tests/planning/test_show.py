@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sdx.config import EngineConfig, ShapeConfig
+from sdx.config import ShapeConfig
 from sdx.planning.show import show
 from tests.planning.graph import backbone, corpus, generate, mix, step, train, translate
 
@@ -89,7 +89,7 @@ def test_memory_is_given_for_every_stage_and_the_launched_ranks(config, store, r
 
 
 def test_a_training_that_fits_nowhere_has_no_time_and_says_why(config, store, run, capsys):
-    config.engine = EngineConfig(name="zero1", zero_stage=1, offload_optimizer=False)
+    config.engine = replace(config.engine, name="zero1", zero_stage=1, offload_optimizer=False)
     found = show(config, store, run)
     printed = capsys.readouterr().out
     trained = next(step for step in found["steps"].values() if step["name"] == "train")
