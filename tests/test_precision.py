@@ -1,19 +1,20 @@
 """What `auto` comes to on which machine, and that a run says, keeps and plans by it."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from sdx import precision
 from sdx.artifacts import read_json, write_json
 from sdx.config import Config, EngineConfig, GeneratorConfig, MethodConfig, Precision, TranslatorConfig
-from sdx.launching.cells import SweepCell, check
-from sdx.precision import ANY_GPU, RECORD, Suited, cpu_flags, is_settled, of_cpu, of_gpu, planned, settle, suited
+from sdx.launching.cells import Ending, SweepCell, check
+from sdx.precision import RECORD, Suited, cpu_flags, is_settled, of_cpu, of_gpu, planned, settle, suited
 from sdx.translation.nllb import NLLBConfig
+from tests.methods.test_sdrrl import keys_of
 from tests.test_main import composed
 
 BF16, FP32, AUTO = Precision.bf16, Precision.fp32, Precision.auto
@@ -32,8 +33,8 @@ FAST, SLOW = Suited(BF16, "fast"), Suited(FP32, "slow", 17)
         (ZEN5, "ALL", BF16, None),
         (ZEN5, "AVX2", FP32, 17),
         (ZEN5, "AVX2_VNNI_2", FP32, 17),
-        (ZEN5, "AVX512_CORE", FP32, 3),
-        (("avx2", "avx512f"), "", FP32, 3),  # Ice Lake
+        (ZEN5, "AVX512_CORE", FP32, 1),
+        (("avx2", "avx512f"), "", FP32, 1),  # Ice Lake
         (("avx2", "avx_vnni"), "", FP32, 17),  # most laptops
         (("sse4_2",), "", FP32, None),
         (("fp", "asimd", "asimddp"), "", FP32, None),  # Graviton 2, Raspberry Pi 5
@@ -114,6 +115,8 @@ def test_it_is_said_and_a_given_bf16_is_warned_about_with_the_factor(config: Con
     caplog.clear()
     settle(config, tmp_path, FAST)
     assert len(caplog.messages) == 1
+    assert Suited(FP32, "", 1).cost == "saves no time"
+    assert Suited(FP32, "").cost == "takes longer than fp32"
 
 
 @pytest.mark.parametrize(
@@ -156,3 +159,50 @@ def test_ranks_take_what_rank_0_recorded(config: Config, tmp_path: Path, monkeyp
     settle(config, tmp_path, SLOW)
     monkeypatch.setenv("RANK", "1")
     assert values(settle(config, tmp_path, FAST).config) == (FP32,) * 3
+
+
+CELLS = {
+    "sdrrl": ("translator", {"generate", "translate", "score", "train"}),
+    "self_translate_train": ("mt", {"translate", "score", "train"}),
+    "mt_stack": ("translator", {"translate", "stack", "vectors", "train", "classify"}),
+}
+"""Who translates with NLLB in a cell of the method, and the steps that compute in a precision."""
+
+
+def cell(method: str, tmp_path: Path, *overrides: str) -> Config:
+    nllb = {"translator": "translator", "mt": "translator@mt"}[CELLS[method][0]]
+    return composed(f"method={method}", "lang=pt", f"{nllb}=nllb_600m", f"cache_dir={tmp_path}", *overrides)
+
+
+@pytest.mark.parametrize("here", [FAST, SLOW])
+@pytest.mark.parametrize("method", CELLS)
+def test_keys_are_those_of_the_precision_that_was_taken(method: str, here: Suited, tmp_path: Path):
+    groups = ("engine", "generator", CELLS[method][0])
+    given = cell(method, tmp_path, *(f"{group}.precision={here.precision.value}" for group in groups))
+    assert is_settled(given)
+    open_ = planned(cell(method, tmp_path), tmp_path, here).config
+    assert keys_of(open_, tmp_path) == keys_of(given, tmp_path)
+
+
+@pytest.mark.parametrize("method", CELLS)
+def test_every_step_that_computes_in_it_has_it_in_its_key(method: str, tmp_path: Path):
+    fast, slow = (keys_of(planned(cell(method, tmp_path), tmp_path, here).config, tmp_path) for here in (FAST, SLOW))
+    for name in ("backbone", "corpus", "training", "tokens", "parallel"):
+        assert fast[name] == slow[name]
+    for name in CELLS[method][1]:
+        assert fast[name]
+        assert len(fast[name] & slow[name]) == (name == "stack")  # an LLM alone: it is only named there
+
+
+def test_a_sweep_takes_what_its_cells_recorded(tmp_path: Path):
+    """The launching machine may lack what the cells' machines have, and finds them done all the same."""
+    given = "method=sdrrl", "lang=pt", f"cache_dir={tmp_path}", "tracking=none"
+    cell = SweepCell(0, [], [], OmegaConf.structured(composed(*given)), tmp_path / "run")
+    [(found, _)] = check([cell])
+    assert found.config.engine.precision is BF16
+    settle(composed(*given), cell.run_dir, SLOW)
+    [(found, work)] = check([cell])
+    assert found.config.engine.precision is FP32
+    write_json(cell.run_dir / "results.json", {"steps": [{"key": step.key} for step in work.ends]})
+    check([cell])
+    assert cell.ending is Ending.skipped

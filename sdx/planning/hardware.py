@@ -36,7 +36,7 @@ CORE_READ_FLOPS = 2.0e11
 CORE_DECODE_FLOPS = 4.7e10
 """The same for generation: 345 tokens/s in batches of 32."""
 CORE_FP32 = 0.5
-"""What a CPU core does in fp32 of what one does in bf16 that computes in it. Measured."""
+"""What a CPU core does in fp32 of what one does in bf16 that computes in it. Measured in training."""
 CPU_BYTES_PER_S = 2e10
 CPU_LOAD_BYTES_PER_S = 2e8
 """Includes the libraries' start: two seconds for SmolLM2."""

@@ -97,6 +97,7 @@ def _can_compile() -> bool:
     """Whether a kernel can really be built, on every rank; says so if not. A compiler that is there may yet fail."""
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     reason = ""
+    kernels.fix_width()
     try:
         torch.compile(lambda x: x.sin() + 1, dynamic=True)(torch.zeros(8, device=device))
     except Exception as error:  # of the compiler, of Inductor, of Triton

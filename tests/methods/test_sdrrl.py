@@ -23,6 +23,10 @@ def steps(tmp_path: Path, *overrides: str) -> dict[str, set[str]]:
         cfg = compose("config", overrides=[*overrides])
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)
+    return keys_of(settled(config), tmp_path)
+
+
+def keys_of(config: Config, tmp_path: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
 
     def visit(step: Step) -> None:
@@ -30,7 +34,7 @@ def steps(tmp_path: Path, *overrides: str) -> dict[str, set[str]]:
         for needed in step.inputs.values():
             visit(needed)
 
-    for step in prepare(settled(config), tmp_path, Tracker(config, tmp_path)).steps:
+    for step in prepare(config, tmp_path, Tracker(config, tmp_path)).steps:
         visit(step)
     return found
 
