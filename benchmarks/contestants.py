@@ -115,7 +115,7 @@ def _layout(job: Job, engine: Mapping[str, Any]) -> Layout:
     assert shape
     lengths = [len(row["input_ids"]) for row in job.rows()]
     batch_tokens = job.batch_size * sum(lengths) / len(lengths)
-    given = EngineConfig(**{"name": "auto", "micro_batch_tokens": job.tokens, **engine})
+    given = EngineConfig(**{"name": "auto", "precision": Precision.bf16, "micro_batch_tokens": job.tokens, **engine})
     return choose(given, job.train_config(), shape, max(lengths), batch_tokens, math.inf, read_hardware())
 
 

@@ -20,6 +20,9 @@ class InputError(ValueError):
 class Precision(str, Enum):
     """Arithmetic of forward and backward; the optimizer keeps fp32 master weights in both."""
 
+    auto = "auto"
+    """bf16 where the hardware computes in it, fp32 otherwise: `sdx.precision` decides it at the start of a run, and
+    nothing after that meets it."""
     bf16 = "bf16"
     fp32 = "fp32"
 
@@ -196,7 +199,7 @@ class GeneratorConfig:
     """The class in `sdx.generation`."""
     batch_size: int | None = fields.number(None, at_least=1, at_most=10**6)
     """Prompts completed at once, at most; null: 32 on a CPU, on a GPU as many as its memory holds. Ours."""
-    precision: Precision = Precision.bf16
+    precision: Precision = Precision.auto
     """Arithmetic of the forward pass."""
 
 
@@ -333,8 +336,8 @@ class EngineConfig:
     """0: replicated; 1: optimizer state sharded over the ranks; 2: gradients too; 3: weights too."""
     offload_optimizer: bool | None = None
     """Keep optimizer state and its step on the CPU (ZeRO 1-3)."""
-    precision: Precision = Precision.bf16
-    """Arithmetic of forward and backward."""
+    precision: Precision = Precision.auto
+    """Arithmetic of forward and backward, of scores and of what a stack reads."""
     micro_batch_tokens: int | None = fields.number(None, at_least=1, at_most=10**8)
     """Tokens per rank in one forward pass, of as many examples as fit; the rest of the batch is accumulated."""
     activation_checkpointing: bool | None = None

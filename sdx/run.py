@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sdx import conformity, inventory
+from sdx import conformity, inventory, precision
 from sdx.artifacts import Step, Store
 from sdx.config import Config, InputError, Stages, TranslatorConfig
 from sdx.data import filters
@@ -22,8 +22,10 @@ from sdx.failure import Failure
 from sdx.hub_source import refusals, refused
 from sdx.methods.base import Cell, Method
 from sdx.models import backbone, residency
+from sdx.planning.hardware import suited_to
 from sdx.planning.reading import check_files, first
 from sdx.planning.show import show
+from sdx.precision import Settled
 from sdx.preemption import listening
 from sdx.ranks import is_main
 from sdx.reporting.report import conclude
@@ -85,25 +87,29 @@ def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
         InputError: the configuration cannot work; nothing was loaded or written to the cache.
     """
     if config.plan:
-        work = prepare(config, run_dir, Tracker(config, run_dir))
+        settled = precision.planned(config, run_dir, suited_to(config.backbone))
+        work = prepare(settled.config, run_dir, Tracker(settled.config, run_dir))
         if is_main():
             store = _store(config)
             steps = work.ordered(store)
             _check(first(store, steps))
             check_files(store, steps)
             _say(work.skipped)
-            show(config, store, steps)
+            log.info("%-12s %s", "precision", settled.said)
+            show(settled.config, store, steps, settled.on_gpus)
         return
     failure = failure or Failure(run_dir)
-    with listening(), StateFile(run_dir, failure) as state, Tracker(config, run_dir) as tracker, watched(tracker):
-        try:
-            _run(config, run_dir, state, tracker)
-        except Exception as error:
-            named = _named(error, config)
-            failure.tell(named)  # to the other ranks, who are not to wait until a dashboard is closed
-            if named is error:
-                raise
-            raise named from error
+    with listening(), StateFile(run_dir, failure) as state:
+        settled = precision.settle(config, run_dir, precision.suited())
+        with Tracker(settled.config, run_dir) as tracker, watched(tracker):
+            try:
+                _run(settled, run_dir, state, tracker)
+            except Exception as error:
+                named = _named(error, config)
+                failure.tell(named)  # to the other ranks, who are not to wait until a dashboard is closed
+                if named is error:
+                    raise
+                raise named from error
 
 
 def _named(error: Exception, config: Config) -> Exception:
@@ -116,8 +122,8 @@ def _named(error: Exception, config: Config) -> Exception:
     return named
 
 
-def _run(config: Config, run_dir: Path, state: StateFile, tracker: Tracker) -> None:
-    began = time.monotonic()
+def _run(settled: Settled, run_dir: Path, state: StateFile, tracker: Tracker) -> None:
+    began, config = time.monotonic(), settled.config
     work = prepare(config, run_dir, tracker)
     work.cell.settle()
     store = _store(config)
@@ -141,7 +147,7 @@ def _run(config: Config, run_dir: Path, state: StateFile, tracker: Tracker) -> N
         state.prepared()
         log.info("%-12s %s; without stages=prepare the same command trains", "prepared", run_dir)
     elif is_main():
-        conclude(run_dir, config, store, work.model, work.outcomes, work.skipped, tracker, began)
+        conclude(run_dir, settled, store, work.model, work.outcomes, work.skipped, tracker, began)
 
 
 def _say(skipped: Sequence[str]) -> None:
@@ -207,9 +213,13 @@ def typed(cfg: DictConfig) -> Config:
 def prepare(config: Config, run_dir: Path, tracker: Tracker) -> Work:
     """All steps of the cell, none of them realised.
 
+    Args:
+        config: with every precision settled, see `sdx.precision`.
+
     Raises:
         InputError: the configuration cannot work.
     """
+    assert precision.is_settled(config)
     check(config)
     translator = build_translator(config.translator)
     mt = build_translator(config.mt) if config.mt not in (None, config.translator) else translator

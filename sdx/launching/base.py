@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 
 from sdx import sweep
 from sdx.artifacts import Store
-from sdx.config import Config, InputError
+from sdx.config import InputError
 from sdx.launching.cells import Ending, SweepCell, check, check_alone, compose_all, named, returns
+from sdx.precision import Settled
 from sdx.ranks import world_size
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class CellLauncher(Launcher):
         raise NotImplementedError
 
 
-def plan(cells: Sequence[SweepCell], works: "Sequence[tuple[Config, Work]]") -> None:
+def plan(cells: Sequence[SweepCell], works: "Sequence[tuple[Settled, Work]]") -> None:
     """Prints it. A plan needs no machine of its own, and a cell's directory is not made for it."""
     from sdx.planning.sweep import show_sweep
 

@@ -16,8 +16,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from sdx.config import Config, InputError, Stages
+from sdx.config import InputError, Stages
 from sdx.failure import ERROR
+from sdx.precision import ANY_GPU, Settled, planned
 from sdx.state import STATE, State, read_state
 
 if TYPE_CHECKING:
@@ -162,12 +163,15 @@ def _which(name: str, count: int) -> str:
     return f" (the cell {name}, one of {count}; none was started)" if name and count > 1 else ""
 
 
-def check(cells: Sequence[SweepCell]) -> "list[tuple[Config, Work]]":
+def check(cells: Sequence[SweepCell]) -> "list[tuple[Settled, Work]]":
     """The typed configuration and the steps of each cell; notes which of them are done.
+
+    What a cell will compute in where it runs is known here if it has begun, and in a plan.
 
     Raises:
         InputError: one of them cannot work.
     """
+    from sdx.planning.hardware import suited_to
     from sdx.run import prepare, typed
     from sdx.tracking import Tracker
 
@@ -176,12 +180,13 @@ def check(cells: Sequence[SweepCell]) -> "list[tuple[Config, Work]]":
         for cell, name in zip(_told(cells, "checked"), named(cells), strict=True):
             try:
                 config = typed(cell.config)
-                work = prepare(config, cell.run_dir, Tracker(config, cell.run_dir))
+                settled = planned(config, cell.run_dir, suited_to(config.backbone) if config.plan else ANY_GPU)
+                work = prepare(settled.config, cell.run_dir, Tracker(settled.config, cell.run_dir))
             except InputError as error:
                 raise InputError(f"{error}{_which(name, len(cells))}") from None
             if is_done(cell.run_dir, {step.key for step in work.ends}):
                 cell.ending = Ending.skipped
-            found.append((config, work))
+            found.append((settled, work))
     return found
 
 

@@ -174,7 +174,7 @@ class MTStack(Method[MTStackConfig]):
     def _systems(self, cell: Cell, suite: ReadingSuite) -> Iterator[tuple[str, Step]]:
         """The answers of each baseline."""
         wanted = self.options.baselines
-        llm, reader = Parts(None, cell.backbone), replace(cell_parts(cell), backbone=None)
+        llm, reader = llm_alone(cell), replace(cell_parts(cell), backbone=None)
         if "llm" in wanted:
             yield BASELINES["llm"], self._answers(cell, self._teacher(cell), llm, suite, "LLM")
         if "encoder" in wanted:
@@ -229,12 +229,12 @@ class MTStack(Method[MTStackConfig]):
         if self.options.learning is not Learning.distillation:
             return self._task_step(cell, stack, parts, self._goal, recipe)
         teacher = self._teacher(cell)
-        taught = self._vectors(cell, teacher, Parts(None, cell.backbone))
+        taught = self._vectors(cell, teacher, llm_alone(cell))
         return self._task_step(cell, stack, parts, Goal.distillation, recipe, teacher, taught)
 
     def _teacher(self, cell: Cell) -> Step:
         """The LLM alone, which reads its own tokens, trained on the task: teacher, and zero-shot transfer."""
-        parts = Parts(None, cell.backbone)
+        parts = llm_alone(cell)
         plain = self._untrained(cell, parts)
         return self._task_step(cell, plain, parts, self._goal, self._task_recipe(cell, False))
 
@@ -329,7 +329,11 @@ def _check_wordless(name: str, options: MTStackConfig) -> None:
 def cell_parts(cell: Cell) -> Parts:
     """Both parts of the cell's stack."""
     given = cell.config.encoder
-    return Parts(encoder.encoder_step(given), cell.backbone, given.prefix)
+    return Parts(encoder.encoder_step(given), cell.backbone, given.prefix, cell.config.engine.precision)
+
+
+def llm_alone(cell: Cell) -> Parts:
+    return Parts(None, cell.backbone, precision=cell.config.engine.precision)
 
 
 def _task(cell: Cell) -> ReadTask:

@@ -23,7 +23,7 @@ from sdx.models.hub import (
     hub_step,
     local,
 )
-from sdx.models.loading import named, pretrained, quiet, straight
+from sdx.models.loading import dtype_of, named, pretrained, quiet, straight
 from sdx.models.residency import Resident, resident
 
 if TYPE_CHECKING:
@@ -100,13 +100,11 @@ def check_length(model_dir: Path, max_length_tokens: int) -> None:
 
 def load_model(model_dir: Path, precision: Precision) -> "PreTrainedModel":
     """The causal LM, for inference, on this process' GPU where there is one."""
-    import torch
     from transformers import AutoModelForCausalLM
 
     check_link(model_dir)
     quiet()
-    dtype = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}[precision]
-    model: PreTrainedModel = pretrained(AutoModelForCausalLM, model_dir, dtype=dtype, **straight())
+    model: PreTrainedModel = pretrained(AutoModelForCausalLM, model_dir, dtype=dtype_of(precision), **straight())
     return model.eval()
 
 

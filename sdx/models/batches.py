@@ -21,7 +21,7 @@ tokens.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sdx.config import ShapeConfig
+from sdx.config import Precision, ShapeConfig
 
 USABLE = 0.85
 """Share of a card that weights and batches may take. Ours."""
@@ -43,6 +43,25 @@ class Most:
             given: by the user, for both devices.
         """
         return given or (self.gpu if is_cuda else self.cpu)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """In what a model computes on a device."""
+
+    cpu: Precision
+    gpu: Precision
+
+    def on(self, is_cuda: bool) -> Precision:
+        return self.gpu if is_cuda else self.cpu
+
+
+BF16 = Arithmetic(Precision.bf16, Precision.bf16)
+
+
+def number_bytes(precision: Precision) -> int:
+    """Of a weight or an activation."""
+    return 2 if precision is Precision.bf16 else 4
 
 
 ROWS = Most(cpu=32, gpu=256)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdx.config import InputError
+from sdx.config import InputError, Precision
 from sdx.models.residency import ran_out
 from sdx.ranks import device
 
@@ -50,6 +50,13 @@ def reason(error: BaseException) -> str:
     said = " ".join(lines[:2]) if lines and lines[0].endswith(":") else next(iter(lines), "")
     said = said if len(said) <= REASON_LETTERS else f"{said[:REASON_LETTERS]}..."
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def dtype_of(precision: Precision) -> "torch.dtype":
+    """Of the weights of a model that computes in it."""
+    import torch
+
+    return {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}[precision]
 
 
 def quiet() -> None:

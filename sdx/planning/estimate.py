@@ -15,7 +15,7 @@ from sdx.config import Config, CorpusColumns, ShapeConfig
 from sdx.data.corpus import SEED_COLUMNS, SEED_CORPUS, read_corpus
 from sdx.data.files import published
 from sdx.languages import language
-from sdx.models.batches import QUESTIONS, RowBytes
+from sdx.models.batches import QUESTIONS, Arithmetic, RowBytes, number_bytes
 from sdx.planning import history, lengths
 from sdx.planning.benchmarks import LABELLED
 from sdx.planning.benchmarks import items as benchmark_items
@@ -24,7 +24,7 @@ from sdx.planning.lengths import Rows
 from sdx.planning.mixture import parts_of
 from sdx.planning.stacking import StackWork
 from sdx.planning.times import Work
-from sdx.planning.translators import NUMBER_BYTES, most_rows, translating
+from sdx.planning.translators import most_rows, translating
 from sdx.reporting.describe import spoken
 
 ROWS = "rows.jsonl"
@@ -78,17 +78,28 @@ class Estimator:
     Args:
         shape: of the backbone.
         encoder: shape of a stack's encoder.
+        on_gpus: the config of the same run on GPUs, where it is another.
     """
 
-    def __init__(self, config: Config, store: Store, shape: ShapeConfig, encoder: ShapeConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        shape: ShapeConfig,
+        encoder: ShapeConfig | None = None,
+        on_gpus: Config | None = None,
+    ) -> None:
         self.config = config
+        self.on_gpus = on_gpus or config
+        self.generating = Arithmetic(config.generator.precision, self.on_gpus.generator.precision)
+        self.engine = Arithmetic(config.engine.precision, self.on_gpus.engine.precision)
         self.store = store
         self.shape = shape
         self.source = language(config.lang.source).flores
         self.history = history.answers(store)
         self.found: dict[str, Estimate] = {}
         self._resident: tuple[str, str] | None = None
-        self.stacking = StackWork(config, shape, encoder, self._rows)
+        self.stacking = StackWork(config, shape, encoder, self._rows, self.engine)
 
     def add(self, node: Node) -> Estimate:
         """The estimate of a step whose inputs have theirs."""
@@ -226,11 +237,12 @@ class Estimator:
             generated=given.count * answers.tokens,
             rows=given.count,
             most=most_rows(self.config.generator.batch_size),
-            row_bytes=RowBytes(self.shape, NUMBER_BYTES).completed(round(prompt), limit),
+            row_bytes=RowBytes(self.shape, number_bytes(self.generating.gpu)).completed(round(prompt), limit),
             decode_steps=limit,
             passes=1,
             context=prompt + answers.tokens / 2,
             loads=1,
+            arithmetic=self.generating,
         )
         files = {ROWS: Rows(given.count, {"text": answers.tokens, "prompt": prompt})}
         return Estimate(given.count, work.generated, files, work, self._of(step.inputs["prompts"]).bound)
@@ -259,7 +271,9 @@ class Estimator:
         sides = (step.config["source"], step.config["target"])
         before, after = (lengths.fertility(side, self.shape.vocab_size) for side in sides)
         english = tokens / before
-        work = translating(step, self.store, self.config, self.shape, given.count, english, english * after)
+        work = translating(
+            step, self.store, self.config, self.on_gpus, self.shape, given.count, english, english * after
+        )
         files = {ROWS: Rows(given.count, {"source": tokens, "text": english * after})}
         return Estimate(given.count, given.count * tokens, files, work, self._of(step.inputs["rows"]).bound)
 
@@ -283,10 +297,13 @@ class Estimator:
             read,
             rows=items.count,
             most=QUESTIONS,
-            row_bytes=RowBytes(self.shape, NUMBER_BYTES).scored(round(read / max(items.count, 1)), CHOICES),
+            row_bytes=RowBytes(self.shape, number_bytes(self.engine.gpu)).scored(
+                round(read / max(items.count, 1)), CHOICES
+            ),
             passes=2,
             context=a_question / 2,
             loads=1,
+            arithmetic=self.engine,
         )
         return Estimate(items.count, read, work=work)
 
@@ -315,6 +332,7 @@ class Estimator:
             steps=steps,
             context=example / 2,
             loads=1,
+            arithmetic=self.engine,
         )
         return Estimate(mix.count, work.trained, work=work, bound=self._of(step.inputs["mix"]).bound, units=steps)
 

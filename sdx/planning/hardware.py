@@ -1,7 +1,8 @@
 """What devices can do, and how much of it a run gets out of them.
 
-Peaks are the vendors' figures for dense bf16 with fp32 accumulation. The shares of them that a run reaches are
-assumptions of ours, not measurements; what is said of a CPU was measured with SmolLM2-135M on two AMD EPYC cores.
+Peaks are the vendors' figures for dense bf16 with fp32 accumulation, and for fp32 beside it. The shares of them that a
+run reaches are assumptions of ours, not measurements; what is said of a CPU was measured with SmolLM2-135M on two AMD
+EPYC cores.
 """
 
 import math
@@ -9,7 +10,11 @@ import shutil
 import subprocess
 from dataclasses import dataclass, replace
 from logging import getLogger
+from pathlib import Path
 
+from sdx import precision
+from sdx.config import BackboneConfig, Precision
+from sdx.models.shape import shape_in
 from sdx.threads import cores
 from sdx.training.hardware import PEAK_FLOPS, Hardware, can_compile, host_bytes, of_gpu
 from sdx.training.memory import GIB, SHOWN
@@ -25,11 +30,13 @@ GPU_LAUNCH_S = 8e-4
 GPU_LOAD_BYTES_PER_S = 1.5e9
 """Weights from disk to the device. Assumed."""
 CORE_TRAIN_FLOPS = 1.4e11
-"""FLOP/s of one CPU core, measured: 350 tokens/s of training on two cores."""
+"""FLOP/s of one CPU core that computes in bf16, measured in bf16: 350 tokens/s of training on two cores."""
 CORE_READ_FLOPS = 2.0e11
 """The same for reading text: about 1,500 tokens/s while questions are scored."""
 CORE_DECODE_FLOPS = 4.7e10
 """The same for generation: 345 tokens/s in batches of 32."""
+CORE_FP32 = 0.5
+"""What a CPU core does in fp32 of what one does in bf16 that computes in it. Measured in training."""
 CPU_BYTES_PER_S = 2e10
 CPU_LOAD_BYTES_PER_S = 2e8
 """Includes the libraries' start: two seconds for SmolLM2."""
@@ -45,11 +52,13 @@ class Device:
     """What a run gets out of one device.
 
     Args:
-        train_flops, read_flops, decode_flops: FLOP/s in training, over given text, and token by token.
+        train_flops, read_flops, decode_flops: FLOP/s in training, over given text, and token by token, in bf16 where
+            it computes in that.
         bytes_per_s: memory traffic of a decode step.
         launch_s: least time for one layer's forward pass.
         load_bytes_per_s: weights from disk to the device.
         memory_bytes: of a GPU, or of this machine.
+        fp32, bf16: share of these FLOP/s that it reaches in either.
     """
 
     name: str
@@ -60,6 +69,11 @@ class Device:
     launch_s: float
     load_bytes_per_s: float
     memory_bytes: float
+    fp32: float = 1.0
+    bf16: float = 1.0
+
+    def share(self, taken: Precision) -> float:
+        return self.bf16 if taken is Precision.bf16 else self.fp32
 
 
 @dataclass(frozen=True)
@@ -82,26 +96,25 @@ class Machine:
         return Hardware(self.ranks, memory / self.ranks, memory / self.ranks, False, can_compile(cuda=False))
 
 
-def _gpu(name: str, peak_bytes_per_s: float, memory_gib: float) -> Device:
+def _gpu(name: str, peak_bytes_per_s: float, memory_gib: float, peak_fp32: float) -> Device:
     reached = PEAK_FLOPS[name] * GPU_SHARE
-    bandwidth = peak_bytes_per_s * BANDWIDTH_SHARE
-    return Device(
-        name, reached, reached, reached, bandwidth, GPU_LAUNCH_S, GPU_LOAD_BYTES_PER_S, memory_gib * SHOWN * GIB
-    )
+    bandwidth, memory = peak_bytes_per_s * BANDWIDTH_SHARE, memory_gib * SHOWN * GIB
+    fp32 = peak_fp32 / PEAK_FLOPS[name]
+    return Device(name, reached, reached, reached, bandwidth, GPU_LAUNCH_S, GPU_LOAD_BYTES_PER_S, memory, fp32)
 
 
 GPUS = {
     gpu.name: gpu
     for gpu in (
-        _gpu("GH200", 4.0e12, 96),
-        _gpu("H200 NVL", 4.8e12, 141),
-        _gpu("H200", 4.8e12, 141),
-        _gpu("H100 NVL", 3.9e12, 94),
-        _gpu("H100 PCIe", 2.0e12, 80),
-        _gpu("H100", 3.35e12, 80),
-        _gpu("A100", 2.0e12, 80),
-        _gpu("A10G", 0.6e12, 24),
-        _gpu("RTX 4090", 1.0e12, 24),
+        _gpu("GH200", 4.0e12, 96, 67e12),
+        _gpu("H200 NVL", 4.8e12, 141, 60e12),
+        _gpu("H200", 4.8e12, 141, 67e12),
+        _gpu("H100 NVL", 3.9e12, 94, 60e12),
+        _gpu("H100 PCIe", 2.0e12, 80, 51e12),
+        _gpu("H100", 3.35e12, 80, 67e12),
+        _gpu("A100", 2.0e12, 80, 19.5e12),
+        _gpu("A10G", 0.6e12, 24, 35e12),
+        _gpu("RTX 4090", 1.0e12, 24, 82.6e12),
     )
 }
 """By a part of the name that the driver gives, as `PEAK_FLOPS`; a name that says no more is of an SXM board."""
@@ -110,7 +123,7 @@ REFERENCE = GPUS["H100"]
 
 def cpu() -> Device:
     """The cores that this process may use, as fast each as those that were measured."""
-    count = cores()
+    count, suited = cores(), precision.suited_cpu()
     return Device(
         f"CPU, {count} cores",
         count * CORE_TRAIN_FLOPS,
@@ -120,7 +133,17 @@ def cpu() -> Device:
         0.0,
         CPU_LOAD_BYTES_PER_S,
         host_bytes(),
+        CORE_FP32,
+        1.0 if suited.precision is Precision.bf16 else CORE_FP32 / (suited.slower or 1.0),
     )
+
+
+def suited_to(backbone: BackboneConfig) -> precision.Suited:
+    """What a run of this backbone is planned in: with a model too large for a CPU, and no GPU here, what GPUs do."""
+    shape = (shape_in(Path(backbone.path).expanduser()) if backbone.path else None) or backbone.shape
+    here = precision.suited()
+    elsewhere = shape.parameters > CPU_LIMIT_PARAMETERS and not visible_gpu()
+    return precision.ANY_GPU if elsewhere and here.precision is not Precision.bf16 else here
 
 
 def visible_gpu() -> tuple[str, str] | None:

@@ -34,25 +34,25 @@ STAGES = ((0, False), (1, False), (2, False), (3, False), (2, True), (3, True))
 """(ZeRO stage, optimizer on the host)."""
 
 
-def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
+def show(config: Config, store: Store, steps: Sequence[Step], on_gpus: Config | None = None) -> dict[str, Any]:
     """Prints the plan of a run: steps, sources, GPU memory, totals.
 
     Args:
         steps: what is realised, in this order.
+        on_gpus: the config of the same run on GPUs, where it is another.
 
     Returns:
         What was printed, as numbers: `steps` by key, `sources`, `memory` by (stage, offload, ranks), `layouts` by
         machine, `total`.
     """
-    gpu = visible_gpu()
-    lines, shape, trained, where = estimated(config, store, steps, gpu)
+    gpu, on_gpus = visible_gpu(), on_gpus or config
+    lines, shape, trained, where = estimated(config, on_gpus, store, steps, gpu)
     nodes = [line.node for line in lines]
     trainings = [line.estimate.work for line in lines if line.node.step.name == "train"]
-    sizes = training_sizes(config, trained) if trainings and shape.parameters else {}
+    sizes = training_sizes(on_gpus, trained) if trainings and shape.parameters else {}
     longest_training = max(trainings, key=lambda work: work.trained, default=Work())
-    layouts = (
-        {machine: layout(config, trained, longest_training, machine.hardware) for machine in where} if sizes else {}
-    )
+    configs = {machine: on_gpus if machine.device.launch_s else config for machine in where} if sizes else {}
+    layouts = {machine: layout(its, trained, longest_training, machine.hardware) for machine, its in configs.items()}
     completing = [line.estimate.work for line in lines if line.node.step.name == "generate" and line.node.state.runs]
     total = sum_up(lines, where)
     refused = refusals(wanted(nodes))
@@ -64,15 +64,15 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
     for line in told(refused):
         console.print(line)
     if sizes:
-        tables.memory(console, config, trained, sizes, layouts)
+        tables.memory(console, on_gpus, trained, sizes, layouts)
         if completing:
             tables.generation(console, max(completing, key=lambda work: work.row_bytes), where)
         for machine, found_layout in layouts.items():
-            console.print(f"{machine.name}: {_described(found_layout, config, trained, machine.hardware)}")
+            console.print(f"{machine.name}: {_described(found_layout, configs[machine], trained, machine.hardware)}")
         for ranks, gigabytes in NODES:
             node = Hardware(ranks, SHOWN * gigabytes * GIB, math.inf, is_cuda=True, can_compile=True)
-            found_layout = layout(config, trained, longest_training, node)
-            console.print(f"{ranks} x {gigabytes} GB: {_described(found_layout, config, trained, node)}")
+            found_layout = layout(on_gpus, trained, longest_training, node)
+            console.print(f"{ranks} x {gigabytes} GB: {_described(found_layout, on_gpus, trained, node)}")
         written, free = disk.space(trained, config.train, config.scale.validation_rows > 0), free_bytes(store.root)
         console.print(f"disk: the training writes {written} to cache_dir, where {disk.gigabytes(free)} are free")
     tables.total(console, shape, total, where, gpu)
@@ -88,11 +88,12 @@ def show(config: Config, store: Store, steps: Sequence[Step]) -> dict[str, Any]:
 
 
 def estimated(
-    config: Config, store: Store, steps: Sequence[Step], gpu: tuple[str, str] | None
+    config: Config, on_gpus: Config, store: Store, steps: Sequence[Step], gpu: tuple[str, str] | None
 ) -> tuple[list[tables.Line], ShapeConfig, ShapeConfig, Sequence[Machine]]:
     """What the steps take, the shapes of the backbone and of what is trained, and the machines it is reckoned for.
 
     Args:
+        on_gpus: the config of the same run on GPUs.
         gpu: what `visible_gpu` found.
     """
     nodes = walk(store, steps)
@@ -100,11 +101,12 @@ def estimated(
     where = machines(gpu, world_size(), shape.parameters)
     encoder = encoder_shape(config, store, nodes)
     trained = stacked(shape, encoder)
-    estimator = Estimator(config, store, shape, encoder)
+    estimator = Estimator(config, store, shape, encoder, on_gpus)
     lines = []
     for node in nodes:
         estimate = estimator.add(node)
-        lines.append(tables.Line(node, estimate, _hours(config, store, node, estimate, trained, where)))
+        hours = (_hours(on_gpus if at.device.launch_s else config, store, node, estimate, trained, at) for at in where)
+        lines.append(tables.Line(node, estimate, tuple(hours)))
     return lines, shape, trained, where
 
 
@@ -155,17 +157,17 @@ def _described(found: Layout | InputError, config: Config, shape: ShapeConfig, h
 
 
 def _hours(
-    config: Config, store: Store, node: Node, estimate: Estimate, trained: ShapeConfig, where: Sequence[Machine]
-) -> tuple[float | None, ...]:
-    """On each machine; of a cached step what it took when it was made, of one that is not needed nothing."""
+    config: Config, store: Store, node: Node, estimate: Estimate, trained: ShapeConfig, machine: Machine
+) -> float | None:
+    """On a machine; of a cached step what it took when it was made, of one that is not needed nothing."""
     if node.state is State.cached:
-        return (float(store.manifest(node.step)["seconds"]) / 3600,) * len(where)
+        return float(store.manifest(node.step)["seconds"]) / 3600
     if node.state is State.not_needed:
-        return (0.0,) * len(where)
+        return 0.0
     units = estimate.units or estimate.rows
     rest = max(0.0, 1 - node.done / units) if units else 1.0
-    took = (_seconds(config, trained, estimate.work, machine) for machine in where)
-    return tuple(None if second is None else rest * second / 3600 for second in took)
+    took = _seconds(config, trained, estimate.work, machine)
+    return None if took is None else rest * took / 3600
 
 
 def _seconds(config: Config, trained: ShapeConfig, work: Work, machine: Machine) -> float | None:

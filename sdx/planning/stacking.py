@@ -13,7 +13,7 @@ from typing import Any
 from sdx.artifacts import Step, Store
 from sdx.config import Config, ShapeConfig
 from sdx.languages import language
-from sdx.models.batches import READ_TOKENS
+from sdx.models.batches import READ_TOKENS, Arithmetic
 from sdx.models.shape import shape_in
 from sdx.planning import lengths
 from sdx.planning.graph import Node
@@ -73,12 +73,18 @@ class StackWork:
 
     Args:
         rows_of: what a file of a step holds.
+        arithmetic: in what all of them compute.
     """
 
     def __init__(
-        self, config: Config, llm: ShapeConfig, encoder: ShapeConfig | None, rows_of: Callable[[Step, str], Rows]
+        self,
+        config: Config,
+        llm: ShapeConfig,
+        encoder: ShapeConfig | None,
+        rows_of: Callable[[Step, str], Rows],
+        arithmetic: Arithmetic,
     ) -> None:
-        self.config, self.llm, self.rows_of = config, llm, rows_of
+        self.config, self.llm, self.rows_of, self.arithmetic = config, llm, rows_of, arithmetic
         encoder = encoder or ShapeConfig()
         table = encoder.vocab_size * encoder.hidden_size
         self.encoder = replace(encoder, parameters=max(0, encoder.parameters - table))
@@ -152,7 +158,8 @@ class StackWork:
             also.append(self._encoding(examples, read))
         if goal == "alignment":
             also += [self._forward(self.llm, examples, own), self._forward(self.llm, scored, own)]
-        work = Work(trained, trained=examples * read, steps=steps, context=read / 2, loads=1, also=tuple(also))
+        forward = self._forward(trained, 0, read)
+        work = replace(forward, trained=examples * read, steps=steps, loads=1, also=tuple(also))
         return self._of(count, examples * read, work) | {"units": steps, "bound": True}
 
     def _lengths(self, step: Step, rows: Rows, limit: int) -> tuple[float, float]:
@@ -178,9 +185,9 @@ class StackWork:
     def _encoding(self, rows: float, tokens: float) -> Work:
         return self._forward(self.encoder, rows, tokens)
 
-    @staticmethod
-    def _forward(shape: ShapeConfig, rows: float, tokens: float) -> Work:
-        return Work(shape, rows * tokens, passes=math.ceil(rows * tokens / READ_TOKENS.gpu), context=tokens / 2)
+    def _forward(self, shape: ShapeConfig, rows: float, tokens: float) -> Work:
+        passes = math.ceil(rows * tokens / READ_TOKENS.gpu)
+        return Work(shape, rows * tokens, passes=passes, context=tokens / 2, arithmetic=self.arithmetic)
 
     @staticmethod
     def _of(rows: float, tokens: float, work: Work) -> dict[str, Any]:

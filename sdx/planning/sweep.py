@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from sdx.artifacts import Store
-from sdx.config import Config
 from sdx.planning import tables
 from sdx.planning.hardware import visible_gpu
 from sdx.planning.show import estimated, sum_up
+from sdx.precision import Settled
 from sdx.run import Work
 
 
-def show_sweep(cells: Sequence[tuple[str, Config, Work]], store: Store) -> None:
+def show_sweep(cells: Sequence[tuple[str, Settled, Work]], store: Store) -> None:
     """Prints it.
 
     Args:
@@ -22,8 +22,8 @@ def show_sweep(cells: Sequence[tuple[str, Config, Work]], store: Store) -> None:
     console = tables.console()
     table = Table(title="plan of the sweep", title_justify="left", header_style="bold")
     together: dict[str, tables.Line] = {}
-    for name, config, work in cells:
-        lines, shape, _, where = estimated(config, store, work.ordered(store), gpu)
+    for name, settled, work in cells:
+        lines, shape, _, where = estimated(settled.config, settled.on_gpus, store, work.ordered(store), gpu)
         if not table.columns:
             for head in ("cell", "to do", "cached", "generated", "translated", "trained"):
                 table.add_column(head, justify="left" if head == "cell" else "right", overflow="fold")
@@ -35,5 +35,7 @@ def show_sweep(cells: Sequence[tuple[str, Config, Work]], store: Store) -> None:
         table.add_row(name, str(figures["to_do"]), str(figures["cached"]), *tokens, *hours)
         together.update({line.node.step.key: line for line in lines if line.node.state.runs})
     console.print(table)
+    for said in dict.fromkeys(settled.said for _, settled, _ in cells):
+        console.print(f"precision: {said}")
     console.print(f"{len(cells)} cells, one after the other, each step made once:")
     tables.total(console, shape, sum_up(list(together.values()), where), where, gpu)

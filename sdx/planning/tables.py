@@ -10,6 +10,7 @@ from rich.table import Table
 from sdx.config import Config, InputError, ShapeConfig
 from sdx.evaluation.statistics import detectable, expected, power
 from sdx.languages import language
+from sdx.models.batches import number_bytes
 from sdx.planning.estimate import Estimate
 from sdx.planning.graph import Node, State
 from sdx.planning.hardware import Machine
@@ -157,7 +158,7 @@ def generation(console: Console, work: Work, where: Sequence[Machine]) -> None:
     assert work.shape
     for device in dict.fromkeys(machine.device for machine in where if machine.device.launch_s):
         rows = batch_rows(work, device)
-        taken = 2.0 * work.shape.parameters + rows * work.row_bytes
+        taken = number_bytes(work.arithmetic.gpu) * work.shape.parameters + rows * work.row_bytes
         console.print(
             f"Generation on one {device.name}: {rows:.0f} prompts at once, about {taken / GIB:.1f} GiB; "
             "generator.batch_size=... sets another number."

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from sdx.config import Adapter, ShapeConfig, TrainConfig
-from sdx.models.batches import ROWS, Most, room_bytes
+from sdx.models.batches import BF16, ROWS, Arithmetic, Most, number_bytes, room_bytes
 from sdx.planning.hardware import Device, Machine
 from sdx.training.layout import Layout
 from sdx.training.memory import cache_bytes
@@ -43,6 +43,7 @@ class Work:
         seconds: of work that no GPU speeds up, on this machine.
         also: forward passes of other models in the same step: an encoder, a teacher. Those of a training are on all
             ranks.
+        arithmetic: in what the model computes.
     """
 
     shape: ShapeConfig | None = None
@@ -60,6 +61,7 @@ class Work:
     loads: int = 0
     seconds: float = 0.0
     also: tuple["Work", ...] = ()
+    arithmetic: Arithmetic = BF16
 
 
 def seconds(work: Work, machine: Machine, train: TrainConfig, layout: Layout | None) -> float | None:
@@ -77,6 +79,7 @@ def _seconds(work: Work, machine: Machine, train: TrainConfig, layout: Layout | 
     if not work.shape.parameters:
         return None
     device = machine.device
+    share = device.share(work.arithmetic.on(bool(device.launch_s)))
     launch = work.shape.layers * device.launch_s
     forward = 2.0 * work.shape.parameters + 4.0 * work.shape.layers * work.shape.hidden_size * work.context
     total = work.seconds + work.loads * 2.0 * work.shape.parameters / device.load_bytes_per_s
@@ -84,11 +87,11 @@ def _seconds(work: Work, machine: Machine, train: TrainConfig, layout: Layout | 
         if layout is None:
             return None
         factor = forward_passes(train, layout)
-        arithmetic = factor * forward * work.trained / (device.train_flops * machine.ranks)
+        arithmetic = factor * forward * work.trained / (share * device.train_flops * machine.ranks)
         micro_batches = max(work.steps, work.trained / (machine.ranks * layout.micro_batch_tokens))
         return total + max(arithmetic, micro_batches * launch * (1 + BACKWARD_LAUNCHES))
     batches = math.ceil(work.rows / batch_rows(work, device))
-    total += max(work.read * forward / device.read_flops, batches * work.passes * launch)
+    total += max(work.read * forward / (share * device.read_flops), batches * work.passes * launch)
     return total + _decoding(work, work.shape, device, forward, launch)
 
 
@@ -97,7 +100,8 @@ def batch_rows(work: Work, device: Device) -> float:
     is_cuda = bool(device.launch_s)
     most: float = work.most.on(is_cuda)
     if is_cuda and work.shape and work.row_bytes:
-        most = min(most, room_bytes(device.memory_bytes, 2.0 * work.shape.parameters) // work.row_bytes)
+        weights = number_bytes(work.arithmetic.gpu) * work.shape.parameters
+        most = min(most, room_bytes(device.memory_bytes, weights) // work.row_bytes)
     return max(1.0, min(most, work.rows))
 
 
@@ -108,7 +112,8 @@ def forward_passes(train: TrainConfig, layout: Layout) -> int:
 
 def _decoding(work: Work, shape: ShapeConfig, device: Device, forward: float, launch: float) -> float:
     batch = batch_rows(work, device)
+    taken = work.arithmetic.on(bool(device.launch_s))
     cache = CACHE_TRIPS * cache_bytes(shape) * batch * work.beams * work.context
-    traffic = (2.0 * shape.parameters + cache) / device.bytes_per_s
+    traffic = number_bytes(taken) * (shape.parameters + cache / 2) / device.bytes_per_s
     steps = math.ceil(work.rows / batch) * work.decode_steps
-    return max(work.generated * forward / device.decode_flops, steps * max(traffic, launch))
+    return max(work.generated * forward / (device.share(taken) * device.decode_flops), steps * max(traffic, launch))

@@ -4,8 +4,8 @@ import math
 from dataclasses import replace
 
 from sdx.artifacts import Step, Store
-from sdx.config import Config, ShapeConfig
-from sdx.models.batches import ROWS, Most, RowBytes
+from sdx.config import Config, Precision, ShapeConfig
+from sdx.models.batches import ROWS, Arithmetic, Most, RowBytes, number_bytes
 from sdx.models.shape import shape_in
 from sdx.planning.lengths import SENTENCE_TOKENS
 from sdx.planning.times import Work
@@ -24,29 +24,38 @@ SHOTS, BEAMS = 8, 4
 """Options of engines where `translator=auto` chose them."""
 ROOM = 4.0
 """What a translation may have, in lengths of the usual one."""
-NUMBER_BYTES = 2
-"""Plans reckon with bf16."""
 MULTILINGUAL_FERTILITY = 1.3
 """Tokens of NLLB's vocabulary for each token of English."""
 
 
 def translating(
-    step: Step, store: Store, config: Config, backbone: ShapeConfig, rows: float, english: float, target: float
+    step: Step,
+    store: Store,
+    config: Config,
+    on_gpus: Config,
+    backbone: ShapeConfig,
+    rows: float,
+    english: float,
+    target: float,
 ) -> Work:
     """The work of a translation step.
 
     Args:
+        on_gpus: the config of a run on GPUs.
         rows: texts.
         english: mean tokens of one, as if it were in English: what engines on the CPU are measured in.
         target: mean tokens of its translation, as the backbone's tokenizer counts.
     """
     engine = str(step.config["translator"])
-    given = config.mt if config.mt and config.mt.name == engine else config.translator
+    given, there = (one.mt if one.mt and one.mt.name == engine else one.translator for one in (config, on_gpus))
     if rate := CORE_TOKENS_PER_S.get(engine):
         return Work(seconds=rows * english / (rate * usable_cores()))
     sentences = rows * math.ceil(english / SENTENCE_TOKENS)
     batch = config.generator.batch_size if engine == SELF else getattr(given, "batch_size", None)
     a_sentence = target * rows / max(sentences, 1.0)
+    own = (config.generator, on_gpus.generator) if engine == SELF else (given, there)
+    arithmetic = Arithmetic(*(getattr(one, "precision", Precision.bf16) for one in own))
+    width = number_bytes(arithmetic.gpu)
     common = Work(
         read=rows * english,
         generated=rows * target,
@@ -56,11 +65,12 @@ def translating(
         passes=1,
         context=SENTENCE_TOKENS + a_sentence / 2,
         loads=1,
+        arithmetic=arithmetic,
     )
     if engine == SELF:
         shots = getattr(given, "shots", SHOTS) * (SENTENCE_TOKENS + a_sentence)
         # The examples are read once; each sentence's attention reaches over them.
-        row_bytes = RowBytes(backbone, NUMBER_BYTES).completed(round(shots + SENTENCE_TOKENS), round(ROOM * a_sentence))
+        row_bytes = RowBytes(backbone, width).completed(round(shots + SENTENCE_TOKENS), round(ROOM * a_sentence))
         read, context = common.read + shots, common.context + shots
         return replace(common, shape=backbone, read=read, context=context, row_bytes=row_bytes)
     beams = getattr(given, "num_beams", BEAMS)
@@ -69,7 +79,7 @@ def translating(
         common,
         shape=shape,
         generated=rows * english * MULTILINGUAL_FERTILITY * beams,
-        row_bytes=RowBytes(shape, NUMBER_BYTES).translated(round(source), round(ROOM * source), beams),
+        row_bytes=RowBytes(shape, width).translated(round(source), round(ROOM * source), beams),
         beams=beams,
         decode_steps=2 * source,
     )

@@ -70,6 +70,7 @@ def report(results: Mapping[str, Any], scores: Sequence[Score], samples: Sequenc
         f"Method `{config['method']['name']}`, backbone `{config['backbone']['name']}`, "
         f"{config['lang']['source']} to {', '.join(config['lang']['targets'])}, "
         f"translator `{config['translator']['name']}`, scale `{config['scale']['name']}`, seed {config['seed']}.",
+        f"Precision: {results['precision']}.",
         "## Scores",
         *_scores(scores, config["method"]["name"]),
     ]

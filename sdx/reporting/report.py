@@ -20,6 +20,7 @@ from sdx.evaluation.scores import Score, judge, samples, score
 from sdx.evaluation.suites import InstructionSuite
 from sdx.evaluation.values import Judged
 from sdx.languages import language
+from sdx.precision import Settled
 from sdx.reporting import markdown, matrix, paired, synthetic
 from sdx.reporting.console import Console
 from sdx.reporting.describe import concerned, subject
@@ -36,7 +37,7 @@ ITSELF = ("mt_stack", "self_translate_train")
 
 def conclude(
     run_dir: Path,
-    config: Config,
+    settled: Settled,
     store: Store,
     model: Step,
     outcomes: Sequence[Outcome],
@@ -52,6 +53,7 @@ def conclude(
         skipped: a sentence for each benchmark and language that could not be run.
         began: `time.monotonic()` at the start of the run.
     """
+    config = settled.config
     judged: list[Judged] = []
     answers: list[dict[str, Any]] = []
     for one in outcomes:
@@ -66,6 +68,7 @@ def conclude(
     results: dict[str, Any] = {
         "cell": run_dir.name,
         "config": asdict(config),
+        "precision": settled.said,
         "scores": [asdict(one) for one in found],
         "skipped": list(skipped),
         "training": store.manifest(model)["counts"] if model.name == "train" else None,

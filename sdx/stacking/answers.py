@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sdx.artifacts import BatchLog, Step, Workspace, read_rows
+from sdx.config import Precision
 from sdx.languages import Language
 from sdx.stacking.parts import Parts, directories
 from sdx.stacking.reader import load_reader, read_batches, written_batches
@@ -22,19 +23,20 @@ def answers_step(model: Step, parts: Parts, items: Step, language: Language, max
     """
 
     def run(work: Workspace) -> None:
-        _answer(work, language, max_tokens, label)
+        _answer(work, language, max_tokens, parts.precision, label)
 
     inputs = {"model": model, "items": items, **parts.inputs}
-    return Step("classify", run, {"language": language.flores, "max_tokens": max_tokens}, inputs, VERSION)
+    options = {"language": language.flores, "max_tokens": max_tokens, **parts.decides}
+    return Step("classify", run, options, inputs, VERSION)
 
 
-def _answer(work: Workspace, language: Language, max_tokens: int, label: str) -> None:
+def _answer(work: Workspace, language: Language, max_tokens: int, precision: Precision, label: str) -> None:
     from sdx.models.stack_generation import answer, words
 
     items = read_rows(work.inputs["items"] / "rows.jsonl")
     log = BatchLog(work.dir / f"rows{BatchLog.SUFFIX}")
     if left := [item for item in items if item["id"] not in log.rows]:
-        model = load_reader(work.inputs["model"] / "model", directories(work))
+        model = load_reader(work.inputs["model"] / "model", directories(work), precision)
         if hasattr(model, "write"):
             labels = [words(model.config.id2label[number]) for number in range(model.config.num_labels)]
             room = max(len(answer(model.tokenizer, text)) for text in labels)

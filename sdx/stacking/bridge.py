@@ -92,12 +92,13 @@ def stack_step(
     if parts.encoder and parts.backbone:
         options |= {"projection": bridge.projection.value, "bias": bridge.bias, "scale": bridge.scale, "seed": seed}
         options |= {"start_token": bridge.start_token}
+    options |= parts.decides if parts.encoder else {}  # the LLM alone is taken as it is
 
     def run(work: Workspace) -> None:
         if parts.encoder:
             for language in languages:  # what only the encoder's files tell, before anything is trained
                 encoder_segments(work.inputs["encoder"] / "model", parts.prefix, language)
-        _fit(work, parts.prefix, bridge, bidirectional, quantised, max_tokens, seed)
+        _fit(work, parts, bridge, bidirectional, quantised, max_tokens, seed)
 
     inputs = {**parts.inputs, **({"texts": texts} if parts.encoder else {})}
     return Step("stack", run, options, inputs, VERSION)
@@ -105,7 +106,7 @@ def stack_step(
 
 def _fit(
     work: Workspace,
-    prefix: str,
+    parts: Parts,
     bridge: BridgeConfig,
     bidirectional: bool,
     quantised: bool,
@@ -115,7 +116,7 @@ def _fit(
     import torch
 
     from sdx.models.encoder import hidden_size
-    from sdx.models.loading import quiet
+    from sdx.models.loading import dtype_of, quiet
     from sdx.models.parts import Part
     from sdx.models.stack import StackConfig, StackModel
 
@@ -123,18 +124,18 @@ def _fit(
     residency.release()
     found = directories(work)
     config = StackConfig(
-        encoder=Part.of(work.inputs["encoder"], prefix).written() if "encoder" in found else None,
+        encoder=Part.of(work.inputs["encoder"], parts.prefix).written() if "encoder" in found else None,
         llm=Part.of(work.inputs["backbone"]).written() if "llm" in found else None,
         encoder_size=hidden_size(found["encoder"]) if "encoder" in found else 0,
         llm_size=hidden_size(found["llm"]) if "llm" in found else 0,
         bidirectional=bidirectional,
         quantised=quantised,
         bias=bridge.bias,
-        start_token=_start_token(found, prefix) if bridge.start_token and len(found) == 2 else None,
+        start_token=_start_token(found, parts.prefix) if bridge.start_token and len(found) == 2 else None,
         dtype="bfloat16",
     )
     torch.manual_seed(seed)
-    model = StackModel(config, found, torch.bfloat16).eval()
+    model = StackModel(config, found, dtype_of(parts.precision)).eval()
     if model.encoder is not None:
         _fit_bridge(work, model, bridge, max_tokens)
     model.save_pretrained(work.dir / "model")

@@ -4,31 +4,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sdx.config import Precision
 from sdx.languages import Language
-from sdx.models.loading import quiet, straight
+from sdx.models.loading import dtype_of, quiet, straight
 from sdx.models.residency import resident
 from sdx.progress import Progress
 
 SHORTER = "lower scale.max_length_tokens or take a GPU with more memory"
 
 
-def load_reader(model_dir: Path, parts: Mapping[str, Path]) -> Any:
+def load_reader(model_dir: Path, parts: Mapping[str, Path], precision: Precision) -> Any:
     """The model of the class that was trained, for inference, on this process' GPU where there is one.
 
     It is kept until another is asked for: a model answers one language after the other.
     """
-    what = ("stack", model_dir, tuple(sorted(parts.items())))
-    return resident(what, lambda: _loaded(model_dir, parts)).model
+    what = ("stack", model_dir, (precision, *sorted(parts.items())))
+    return resident(what, lambda: _loaded(model_dir, parts, precision)).model
 
 
-def _loaded(model_dir: Path, parts: Mapping[str, Path]) -> Any:
+def _loaded(model_dir: Path, parts: Mapping[str, Path], precision: Precision) -> Any:
     from sdx.models import stack, stack_generation
 
     quiet()
     config = stack.StackConfig.from_pretrained(model_dir)
     name = config.architectures[0]
     kind = getattr(stack_generation if hasattr(stack_generation, name) else stack, name)
-    return kind.from_pretrained(model_dir, config=config, parts=parts, **straight())
+    return kind.from_pretrained(model_dir, config=config, parts=parts, dtype=dtype_of(precision), **straight())
 
 
 def read_batches(

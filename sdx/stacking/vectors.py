@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sdx.artifacts import Step, Workspace, read_intact, read_json, read_rows, write_json
+from sdx.config import Precision
 from sdx.languages import Language
 from sdx.stacking.examples import key
 from sdx.stacking.parts import Parts, directories
@@ -25,17 +26,18 @@ def vectors_step(model: Step, parts: Parts, training: Step, source: Language, ma
     """
 
     def run(work: Workspace) -> None:
-        _embed(work, source, max_tokens)
+        _embed(work, source, max_tokens, parts.precision)
 
     inputs = {"model": model, "training": training, **parts.inputs}
-    return Step("vectors", run, {"language": source.flores, "max_tokens": max_tokens}, inputs, VERSION)
+    options = {"language": source.flores, "max_tokens": max_tokens, **parts.decides}
+    return Step("vectors", run, options, inputs, VERSION)
 
 
-def _embed(work: Workspace, source: Language, max_tokens: int) -> None:
+def _embed(work: Workspace, source: Language, max_tokens: int, precision: Precision) -> None:
     """In chunks of the order of the ids, each in batches of like lengths: a resumed step reads the same batches."""
     import numpy as np
 
-    model = load_reader(work.inputs["model"] / "model", directories(work))
+    model = load_reader(work.inputs["model"] / "model", directories(work), precision)
     progress = work.dir / "progress.json"
     found = read_intact(progress)
     done = {name: found[name] if isinstance(found.get(name), int) else 0 for name in FILES}

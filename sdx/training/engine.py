@@ -15,6 +15,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sdx.config import Precision, TrainConfig
+from sdx.models.loading import dtype_of
 from sdx.ranks import is_main
 from sdx.training import kernels, probe
 from sdx.training.agree import agree
@@ -27,7 +28,6 @@ from sdx.training.trainee import Trainee
 
 log = getLogger("sdx")
 
-DTYPES = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}
 BUCKET_ELEMENTS = 50_000_000
 """200 MB of fp32 gradients in one reduction; DeepSpeed's 2 GB would be taken even by a tiny model."""
 
@@ -60,7 +60,7 @@ def build(
     compiles = layout.compile and _can_compile()
     with kernels.compiling(compiles):
         with silence(), _sharded_loading(config):
-            model = trainee.load(DTYPES[layout.precision], train)
+            model = trainee.load(dtype_of(layout.precision), train)
             llm = trainee.llm(model)
             if layout.activation_checkpointing and llm is not None:
                 llm.gradient_checkpointing_enable({"use_reentrant": False})
@@ -97,6 +97,7 @@ def _can_compile() -> bool:
     """Whether a kernel can really be built, on every rank; says so if not. A compiler that is there may yet fail."""
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     reason = ""
+    kernels.fix_width()
     try:
         torch.compile(lambda x: x.sin() + 1, dynamic=True)(torch.zeros(8, device=device))
     except Exception as error:  # of the compiler, of Inductor, of Triton

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._inductor import config as inductor
+from torch._inductor.cpu_vec_isa import pick_vec_isa
 
 LONGEST = 512
 """Tokens up to which attention probabilities are kept for the backward pass. Those of longer examples are computed
@@ -22,10 +24,20 @@ ROUND = 64**2
 _enabled = False
 
 
+def fix_width() -> None:
+    """Has Inductor's cache on the disk tell CPUs apart, before anything is compiled. By themselves its keys do not:
+    where two kinds of CPU share it, or ATEN_CPU_CAPABILITY was set, code for vectors of 256 bits would be built for
+    those of 512 and compute something else."""
+    if inductor.cpp.simdlen is None:
+        inductor.cpp.simdlen = pick_vec_isa().bit_width()
+
+
 @contextmanager
 def compiling(enabled: bool) -> Iterator[None]:
     """While inside, `available` says so."""
     global _enabled
+    if enabled:
+        fix_width()
     before, _enabled = _enabled, enabled
     try:
         yield

@@ -30,7 +30,7 @@ from sdx.models.hub import (
     local,
 )
 from sdx.models.hub import available as available  # where `auto` looks for it
-from sdx.models.loading import named, pretrained, straight, unreported
+from sdx.models.loading import dtype_of, named, pretrained, straight, unreported
 from sdx.models.residency import resident
 from sdx.ranks import device
 from sdx.translation import segment
@@ -57,7 +57,7 @@ class NLLBConfig(TranslatorConfig):
     batch_size: int | None = fields.number(None, at_least=1, at_most=10**6)
     """Sentences translated at once, at most; null: 32 on a CPU, on a GPU as many as its memory holds. Ours. Not part of
     cache keys."""
-    precision: Precision = Precision.bf16
+    precision: Precision = Precision.auto
     """Arithmetic of the forward pass."""
     num_beams: int = fields.number(4, at_least=1, at_most=100)
     """Translations of a sentence followed in parallel; 1 is greedy, faster and worse. Ours."""
@@ -228,7 +228,6 @@ def _try(model_dir: Path, what: str, again: str) -> None:
 
 def _load_model(model_dir: Path, precision: Precision) -> Any:
     """The encoder and decoder, for inference, on this process' GPU where there is one."""
-    import torch
     from transformers import GenerationConfig, M2M100ForConditionalGeneration
 
     check_link(model_dir)
@@ -236,7 +235,7 @@ def _load_model(model_dir: Path, precision: Precision) -> Any:
         model, report = pretrained(
             M2M100ForConditionalGeneration,
             model_dir,
-            dtype=getattr(torch, _DTYPES[precision]),
+            dtype=dtype_of(precision),
             output_loading_info=True,
             **straight(),
         )
@@ -244,9 +243,6 @@ def _load_model(model_dir: Path, precision: Precision) -> Any:
         raise InputError(f"{model_dir} lacks {len(missing)} weights, such as {missing[0]}; get its files again")
     model.generation_config = GenerationConfig()  # its own limits a translation to 200 tokens
     return model.eval()
-
-
-_DTYPES = {Precision.bf16: "bfloat16", Precision.fp32: "float32"}
 
 
 def _load_tokenizer(model_dir: Path) -> Any:

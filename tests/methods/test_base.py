@@ -15,6 +15,7 @@ from sdx.methods.base import Cell, Method
 from sdx.methods.baselines import Untouched
 from sdx.models.backbone import backbone_step
 from sdx.tracking import Tracker
+from tests.settled import settled
 from tests.test_run import SMALL
 from tests.tiny import tiny_model
 
@@ -32,7 +33,7 @@ def cell(tmp_path: Path, *overrides: str) -> Config:
 
 
 def prepared(config: Config, tmp_path: Path) -> run.Work:
-    return run.prepare(config, tmp_path, Tracker(config, tmp_path))
+    return run.prepare(settled(config), tmp_path, Tracker(config, tmp_path))
 
 
 def test_without_more_a_method_is_compared_with_the_untrained_backbone(tmp_path: Path):

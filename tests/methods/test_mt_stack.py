@@ -15,6 +15,7 @@ from sdx.tracking import Tracker
 from tests import forks
 from tests.evaluation.labelled_data import jsonl, read_files
 from tests.methods.test_sdrrl import steps
+from tests.settled import settled
 from tests.test_main import composed
 from tests.tiny import tiny_encoder, tiny_model, tiny_nllb
 
@@ -238,8 +239,8 @@ def test_the_papers_sizes_are_planned(task: str, hours: tuple[int, int], tmp_pat
     config = composed(
         f"+experiments={EXPERIMENTS[task]}", *(["=".join(map(str, own))] if task == "belebele_mc" else [])
     )
-    work = prepare(config, tmp_path / "run", Tracker(config, tmp_path))
-    found = show(config, Store(tmp_path / "cache"), work.steps)
+    work = prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path))
+    found = show(settled(config), Store(tmp_path / "cache"), work.steps)
     low, high = hours
     assert low < found["total"]["hours"]["1 x H100"] < high
     [alignment] = [step for step in found["steps"].values() if step["name"] == "train" and step["rows"] == 2_560_000]
@@ -253,7 +254,7 @@ def test_choices_are_not_written(tmp_path: Path):
     own = f"task.belebele_mc.train.path={tmp_path / 'assembled.jsonl'}"
     config = composed("+experiments=mt_llm_belebele", own, "method.learning=generation", "method.bidirectional=false")
     with pytest.raises(InputError, match=r"task=belebele_mc has none; give method\.learning=direct"):
-        prepare(config, tmp_path / "run", Tracker(config, tmp_path))
+        prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path))
 
 
 def test_cells_with_other_seeds_share_the_papers_alignment(tmp_path: Path):
@@ -334,14 +335,14 @@ def is_translated(step: Step) -> bool:
 def test_an_encoder_that_knows_no_words(tmp_path: Path, overrides: tuple[str, ...], fixes: str):
     config = composed("method=mt_stack", "encoder=opus_mt", *overrides)
     with pytest.raises(InputError, match=rf"^encoder=opus_mt has a tokenizer .*; give {fixes}$"):
-        prepare(config, tmp_path / "run", Tracker(config, tmp_path))
+        prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path))
     config = composed("method=mt_stack", "encoder=opus_mt", *fixes.split(), *overrides)
-    assert prepare(config, tmp_path / "run", Tracker(config, tmp_path)).steps
+    assert prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path)).steps
 
 
 def test_a_language_without_sentence_pairs_is_none_for_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Without NLLB the backbone would translate into English, by examples that there are for Indonesian alone."""
     monkeypatch.setattr("sdx.translation.auto.available", lambda *_: False)  # whatever this machine has
     config = composed("method=mt_stack", "task=nusax", "lang=[id,jv]", "plan=true")
-    work = prepare(config, tmp_path / "run", Tracker(config, tmp_path))
+    work = prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path))
     assert sum(reason.startswith("translate-test in ") for reason in work.skipped) == 2

@@ -12,6 +12,7 @@ from sdx.artifacts import Step
 from sdx.config import Config
 from sdx.run import prepare
 from sdx.tracking import Tracker
+from tests.settled import settled
 
 main.register()
 
@@ -22,6 +23,10 @@ def steps(tmp_path: Path, *overrides: str) -> dict[str, set[str]]:
         cfg = compose("config", overrides=[*overrides])
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)
+    return keys_of(settled(config), tmp_path)
+
+
+def keys_of(config: Config, tmp_path: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
 
     def visit(step: Step) -> None:

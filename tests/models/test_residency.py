@@ -88,7 +88,7 @@ def test_whoever_comes_next_frees_the_model_before_the_own_one_is_loaded(
     completing(places["one"]).complete([f"{shared}{end}" for end in ("a", "b")], 4, shared)  # keeps a prefix
     translator.translate_sentences(["A fox."], EN, TH)
     completing(places["other"]).complete(["A fox."], 4)
-    stack = reader.load_reader(places["stack"], {"encoder": places["encoder"], "llm": places["one"]})
+    stack = reader.load_reader(places["stack"], {"encoder": places["encoder"], "llm": places["one"]}, Precision.fp32)
     list(reader.read_batches(stack, labelled(), language("th"), 64, "test"))
     del stack
     score(places["one"])
@@ -153,6 +153,6 @@ def test_a_stack_is_made_on_its_device(places: dict[str, Path], monkeypatch: pyt
     monkeypatch.setattr(stack, "load_encoder", noted(stack.load_encoder))
     monkeypatch.setattr(stack.StackModel, "load_llm", noted(stack.StackModel.load_llm))
     monkeypatch.setattr(loading, "device", lambda: torch.device("meta"))
-    made = reader.load_reader(places["stack"], parts)
+    made = reader.load_reader(places["stack"], parts, Precision.fp32)
     assert where == [torch.device("meta")] * 2
     assert made.bridge.up_proj.weight.device.type == "meta"

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from sdx.config import EngineConfig, ShapeConfig, TaskConfig
+from sdx.config import Precision, ShapeConfig, TaskConfig
 from sdx.planning.show import show
+from sdx.precision import Suited
 from tests.planning.graph import backbone, corpus, generate, mix, step, train, translate
 
 
@@ -96,8 +97,27 @@ def test_memory_is_given_for_every_stage_and_the_launched_ranks(config, store, r
     assert "ZeRO 0, 1 " in capsys.readouterr().out
 
 
+def test_a_gpu_is_planned_in_bf16_where_this_cpu_would_take_fp32(config, store, run, monkeypatch, capsys):
+    monkeypatch.setattr("sdx.precision.suited_cpu", lambda: Suited(Precision.fp32, "slow", 17))
+    config.backbone.shape = ShapeConfig(134_515_008, 30, 576, 1536, 192, 49152)
+    bf16, fp32 = (
+        replace(config, **{part: replace(getattr(config, part), precision=taken) for part in ("engine", "generator")})
+        for taken in (Precision.bf16, Precision.fp32)
+    )
+    found = show(fp32, store, run, bf16)
+    assert "(full, adamw), bf16, micro-batches" in capsys.readouterr().out
+    wholly = show(fp32, store, run)
+    assert "(full, adamw), fp32, micro-batches" in capsys.readouterr().out
+    slow = show(bf16, store, run)
+    assert found["memory"] == slow["memory"] != wholly["memory"]
+    cpu, gpu = found["total"]["hours"]
+    assert [layout.precision.value for layout in found["layouts"].values()] == ["fp32", "bf16"]
+    assert found["total"]["hours"][gpu] == slow["total"]["hours"][gpu] < wholly["total"]["hours"][gpu]
+    assert found["total"]["hours"][cpu] == wholly["total"]["hours"][cpu] < slow["total"]["hours"][cpu] / 2
+
+
 def test_a_training_that_fits_nowhere_has_no_time_and_says_why(config, store, run, capsys):
-    config.engine = EngineConfig(name="zero1", zero_stage=1, offload_optimizer=False)
+    config.engine = replace(config.engine, name="zero1", zero_stage=1, offload_optimizer=False)
     found = show(config, store, run)
     printed = capsys.readouterr().out
     trained = next(step for step in found["steps"].values() if step["name"] == "train")

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from sdx.config import Adapter, ShapeConfig, TrainConfig
-from sdx.models.batches import Most
+from sdx.config import Adapter, BackboneConfig, Precision, ShapeConfig, TrainConfig
+from sdx.models.batches import BF16, Arithmetic, Most
 from sdx.planning import hardware
 from sdx.planning.hardware import GPUS, Device, Machine, driver_gpus, machines, visible_gpu
 from sdx.planning.times import Work, batch_rows, seconds
+from sdx.precision import ANY_GPU, Suited
 from sdx.training.hardware import PEAK_FLOPS, of_gpu
 from sdx.training.layout import Layout
 from sdx.training.memory import GIB
@@ -100,6 +101,31 @@ def test_the_cpu_takes_what_was_measured_within_a_third(monkeypatch, work, measu
     assert took(work, Machine(hardware.cpu(), 1)) == pytest.approx(measured, rel=1 / 3)
 
 
+@pytest.mark.parametrize(
+    ("suited", "bf16", "fp32"),
+    [(Suited(Precision.bf16, ""), 1, 0.5), (Suited(Precision.fp32, "", 17), 0.5 / 17, 0.5)],
+)
+def test_a_cpu_is_as_fast_as_it_is_in_what_it_computes_in(monkeypatch, suited, bf16, fp32):
+    fast = replace(hardware.cpu(), fp32=1.0, bf16=1.0)
+    monkeypatch.setattr("sdx.precision.suited_cpu", lambda: suited)
+    for taken, share in ((Precision.bf16, bf16), (Precision.fp32, fp32)):
+        on = Arithmetic(cpu=taken, gpu=Precision.bf16)
+        for work in (Work(SMOLLM2, trained=10**6), Work(SMOLLM2, read=10**6), Work(SMOLLM2, generated=10**9)):
+            here, before = (took(replace(work, arithmetic=on), Machine(device, 1)) for device in (hardware.cpu(), fast))
+            assert here == pytest.approx(before / share)
+
+
+def test_fp32_is_slower_on_a_gpu_and_moves_twice_the_bytes():
+    fp32 = Arithmetic(cpu=Precision.bf16, gpu=Precision.fp32)
+    large, layout = replace(SHAPE, parameters=10**11), Layout(micro_batch_tokens=10**6)
+    training, decoding = Work(large, trained=10**12), Work(large, generated=100, decode_steps=10**6)
+    for work, factor in ((training, 989 / 67), (decoding, 2)):
+        slow, fast = (
+            took(replace(work, arithmetic=on), Machine(GPUS["H100"], 1), layout=layout) for on in (fp32, BF16)
+        )
+        assert slow == pytest.approx(factor * fast)
+
+
 def test_a_gpu_is_known_by_the_drivers_name_and_an_unknown_one_leaves_the_reference():
     assert [machine.name for machine in machines(("NVIDIA A100-SXM4-80GB", "81920 MiB"), 1, 7 * 10**9)] == [
         "1 x A100",
@@ -143,6 +169,17 @@ def test_without_a_gpu_a_small_model_is_judged_on_the_cpu_and_a_large_one_on_the
     assert small[0].name.startswith("CPU, ")
     assert [machine.name for machine in large] == ["1 x H100", "8 x H100"]
     assert small[1] == large[1]
+
+
+def test_a_model_too_large_for_the_cpu_is_planned_in_what_gpus_compute_in(monkeypatch):
+    slow = Suited(Precision.fp32, "slow")
+    monkeypatch.setattr("sdx.precision.suited", lambda: slow)
+    monkeypatch.setattr(hardware, "visible_gpu", lambda: None)
+    large, small = (BackboneConfig("x", shape=ShapeConfig(size)) for size in (7 * 10**9, 135 * 10**6))
+    assert hardware.suited_to(small) == slow
+    assert hardware.suited_to(large) == ANY_GPU
+    monkeypatch.setattr(hardware, "visible_gpu", lambda: ("Tesla V100", "32768 MiB"))
+    assert hardware.suited_to(large) == slow
 
 
 def test_the_driver_is_asked_and_may_be_missing_or_broken(tmp_path, monkeypatch):

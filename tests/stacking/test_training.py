@@ -191,7 +191,7 @@ def test_distillation_trains_adapters_under_the_teachers_head(
         study.store.realise(needed)
     whole.clear()
     expected = {"lora_A", "lora_B"} | ({"bridge.up_proj"} if trains_bridge else set())
-    reader.load_reader(study.store.realise(teacher) / "model", {"llm": study.llm_dir})
+    reader.load_reader(study.store.realise(teacher) / "model", {"llm": study.llm_dir}, Precision.fp32)
     assert_changed(study, step, whole, expected, study.parts)
     assert not residency._held  # the teacher needs no memory while the stack trains
     ours, theirs, begun = (study.weights(its) for its in (step, teacher, first))
@@ -219,7 +219,7 @@ def test_generation_trains_adapters_under_the_llms_own_head(study: Study, whole:
     whole.clear()
     expected = {"lora_A", "lora_B"} | ({"bridge.up_proj"} if stacked else set())
     assert_changed(study, step, whole, expected, parts)
-    model = AutoModelForCausalLM.from_pretrained(study.store.realise(step) / "model")
+    model = AutoModelForCausalLM.from_pretrained(study.store.realise(step) / "model", dtype=torch.float32)
     assert list(model.config.id2label.values()) == list(LABELS)
     answers = answers_step(step, parts, rows_step(rows=labelled()), EN, 64, "label")
     rows = read_rows(study.store.realise(answers) / "rows.jsonl")

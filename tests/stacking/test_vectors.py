@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from sdx.artifacts import Store
-from sdx.config import InputError
+from sdx.config import InputError, Precision
 from sdx.languages import language
+from sdx.models.residency import release
 from sdx.models.stack import StackForMultipleChoice, StackForSequenceClassification
 from sdx.stacking import vectors
 from sdx.stacking.examples import key
+from sdx.stacking.reader import load_reader
 from sdx.stacking.vectors import FILES, Vectors, vectors_step
 from tests.stacking.given import labelled, model_step, parts_of, rows_step
 from tests.tiny_stack import tiny_stack
@@ -45,6 +47,19 @@ def test_each_text_has_its_own(tmp_path: Path, llm_dir: Path):
     assert Vectors(out).variance == pytest.approx(float(stored.var(0, correction=0).mean()), rel=1e-5)
     with pytest.raises(KeyError):
         Vectors(out)[key("train", "q7")]
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [(Precision.bf16, torch.bfloat16), (Precision.fp32, torch.float32)])
+def test_parts_are_read_in_the_precision_they_are_given(
+    tmp_path: Path, encoder_dir: Path, llm_dir: Path, precision: Precision, dtype: torch.dtype
+):
+    """Whatever their files and the stack's own are in; both may be loaded one after the other."""
+    directory, where = tmp_path / "model", {"encoder": encoder_dir, "llm": llm_dir}
+    tiny_stack(encoder_dir, llm_dir, StackForSequenceClassification).save_pretrained(directory)
+    for taken, found in ((precision, dtype), (Precision.fp32, torch.float32)):
+        model = load_reader(directory, where, taken)
+        assert {weight.dtype for weight in model.parameters()} == {found}
+    release()
 
 
 def test_one_for_each_choice(tmp_path: Path, encoder_dir: Path, llm_dir: Path):

@@ -154,6 +154,19 @@ def test_examples_are_computed_together_where_padding_costs_less_than_another_ro
     assert kernels.together([]) == []
 
 
+@pytest.mark.parametrize(("capability", "bits"), [("avx2", 256), ("default", 0)])
+def test_compiled_code_is_kept_apart_by_the_width_it_was_written_for(
+    capability: str, bits: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Of the configuration every value is in the cache's keys."""
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", capability)
+    with kernels.inductor.patch({"cpp.simdlen": None}):
+        before = kernels.inductor.save_config_portable()
+        with kernels.compiling(True):
+            assert kernels.inductor.cpp.simdlen == bits
+        assert kernels.inductor.save_config_portable() != before
+
+
 def test_bf16_kernels_are_as_exact_as_bf16_allows():
     torch.manual_seed(0)
     lengths = [60, 33, 90]

@@ -34,11 +34,12 @@ from transformers import (
 )
 
 from sdx.config import Adapter, Precision, TrainConfig
+from sdx.models.loading import dtype_of
 from sdx.ranks import is_main, rank
 from sdx.training import engine as engines
 from sdx.training import export as exporting
 from sdx.training.causal_lm import CausalTrainee, with_adapters
-from sdx.training.engine import DTYPES, build, update
+from sdx.training.engine import build, update
 from sdx.training.export import export
 from sdx.training.launch import process_group
 from sdx.training.layout import Layout
@@ -106,7 +107,7 @@ def exported(models: Path, name: str, out: Path, shard_bytes: int = SHARD_BYTES,
 
 def expected(model_dir: Path, weights: Weights, precision: Precision) -> Weights:
     """Of the model that `weights` were trained in, all weights as the export should round them."""
-    dtype = DTYPES[precision]
+    dtype = dtype_of(precision)
     base = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype).state_dict()
     result = {name: weight.float() for name, weight in base.items()} | weights
     for name in weights:
@@ -186,7 +187,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("precision", [Precision.bf16, Precision.fp32])
 @pytest.mark.parametrize("train", [TRAIN, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 def test_is_the_trained_model(models: Path, tmp_path: Path, zero_stage: int, train: TrainConfig, precision: Precision):

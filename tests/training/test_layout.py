@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,13 @@ LLAMA2 = ShapeConfig(6_738_415_616, 32, 4096, 11008, 4096, 32000)
 SMOLLM2 = ShapeConfig(134_515_008, 30, 576, 1536, 192, 49152)
 TRAIN = TrainConfig(batch_size=128, learning_rate=2e-5)
 LORA = replace(TRAIN, adapter=Adapter.lora)
-AUTO = EngineConfig(name="auto")
+
+
+def engine(name: str, **given: Any) -> EngineConfig:
+    return EngineConfig(**{"name": name, "precision": Precision.bf16, **given})
+
+
+AUTO = engine("auto")
 LONGEST = 2048
 BATCH = 1e6
 """Tokens of a batch: more than any rank takes at once."""
@@ -95,8 +102,8 @@ def test_layers_are_compiled_where_it_pays_and_works(hardware):
     assert chosen(hardware, shape=SMOLLM2).compile
     assert not chosen(hardware, shape=SMOLLM2, tokens=short).compile
     assert not chosen(replace(hardware, can_compile=False), shape=SMOLLM2).compile
-    assert not chosen(hardware, EngineConfig(name="zero3", zero_stage=3), shape=SMOLLM2).compile
-    forced = EngineConfig(name="auto", compile=True)
+    assert not chosen(hardware, engine("zero3", zero_stage=3), shape=SMOLLM2).compile
+    forced = engine("auto", compile=True)
     assert chosen(hardware, forced, shape=SMOLLM2, tokens=short).compile
     with pytest.raises(InputError, match=r"engine.compile=true needs"):
         chosen(replace(hardware, can_compile=False), forced, shape=SMOLLM2)
@@ -104,16 +111,16 @@ def test_layers_are_compiled_where_it_pays_and_works(hardware):
 
 def test_compiling_and_stage_3_exclude_each_other():
     with pytest.raises(InputError, match=r"engine.compile=true does not work with engine.zero_stage=3"):
-        chosen(gpus(), EngineConfig(name="zero3", zero_stage=3, compile=True))
-    assert laid_out(chosen(gpus(8, 48), EngineConfig(name="auto", compile=True))) == (2, False, True)
+        chosen(gpus(), engine("zero3", zero_stage=3, compile=True))
+    assert laid_out(chosen(gpus(8, 48), engine("auto", compile=True))) == (2, False, True)
 
 
 def test_what_is_given_stays_and_the_rest_is_chosen():
-    assert laid_out(chosen(gpus(), EngineConfig(name="zero2", zero_stage=2))) == (2, False, False)
-    assert laid_out(chosen(gpus(8, 24), EngineConfig(name="zero2", zero_stage=2), LORA)) == (2, False, True)
-    assert laid_out(chosen(gpus(1), EngineConfig(name="auto", offload_optimizer=True), shape=SMOLLM2))[:2] == (1, True)
-    assert laid_out(chosen(gpus(), EngineConfig(name="auto", activation_checkpointing=True)))[2]
-    few = EngineConfig(name="auto", micro_batch_tokens=1000, precision=Precision.fp32)
+    assert laid_out(chosen(gpus(), engine("zero2", zero_stage=2))) == (2, False, False)
+    assert laid_out(chosen(gpus(8, 24), engine("zero2", zero_stage=2), LORA)) == (2, False, True)
+    assert laid_out(chosen(gpus(1), engine("auto", offload_optimizer=True), shape=SMOLLM2))[:2] == (1, True)
+    assert laid_out(chosen(gpus(), engine("auto", activation_checkpointing=True)))[2]
+    few = engine("auto", micro_batch_tokens=1000, precision=Precision.fp32)
     assert chosen(gpus(8, 141), few) == Layout(1, False, Precision.fp32, 1000, False, True)
 
 
@@ -130,7 +137,7 @@ def test_what_does_not_fit_by_the_estimate_is_tried_with_a_warning_that_has_numb
         "about 38 + 2.5 of 24 GiB and 56 of 32 GiB of the host per GPU; if it runs out of memory, try "
         "train.adapter=lora, train.optimizer=adamw_8bit, a shorter scale.max_length_tokens than 2048, more GPUs"
     )
-    layout, warning = warned(gpus(8, 40), EngineConfig(name="zero1", zero_stage=1))
+    layout, warning = warned(gpus(8, 40), engine("zero1", zero_stage=1))
     assert layout.zero_stage == 1
     assert "engine=zero1 may not fit" in warning
     assert "try engine=auto, train.adapter=lora" in warning
@@ -156,16 +163,16 @@ def test_a_layout_leaves_a_reserve_and_its_micro_batch_does_not_grow_into_the_la
 
 
 def test_a_config_that_leaves_nothing_open_is_taken_at_its_word():
-    given = EngineConfig(
-        name="zero1", zero_stage=1, offload_optimizer=False, activation_checkpointing=False, micro_batch_tokens=8192
+    given = engine(
+        "zero1", zero_stage=1, offload_optimizer=False, activation_checkpointing=False, micro_batch_tokens=8192
     )
     assert chosen(gpus(8, 24), given) == Layout(1, False, Precision.bf16, 8192, False, True)
 
 
 def test_the_line_tells_what_was_given_and_adds_up():
-    engine = EngineConfig(name="zero2", zero_stage=2, activation_checkpointing=False)
+    given = engine("zero2", zero_stage=2, activation_checkpointing=False)
     layout = Layout(2, micro_batch_tokens=8192, compile=True)
-    line = describe(layout, engine, TRAIN, LLAMA2, LONGEST, gpus())
+    line = describe(layout, given, TRAIN, LLAMA2, LONGEST, gpus())
     assert line == (
         "ZeRO-2 (given), 8192-token packs, no checkpointing (given), compiled: about 73 + 2.5 of 80 GiB per GPU "
         "(weights 13, gradients 3.1, optimizer 9.4, activations 46, loss 2.1)"
