@@ -18,6 +18,14 @@ from sdx.progress import Progress
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture(autouse=True)
+def _interrupts_end_a_program():
+    """They do nothing in what a shell started in the background, which a test runner may be."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Dying:
     """Is interrupted while it is thrown away."""
 

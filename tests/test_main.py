@@ -16,6 +16,7 @@ from sdx.languages import languages
 from sdx.planning.show import show
 from sdx.run import prepare
 from sdx.tracking import Tracker
+from tests.settled import settled
 
 main.register()
 ROOT = Path(__file__).parents[1]
@@ -71,8 +72,8 @@ def test_every_experiment_is_planned(given: list[str], tmp_path: Path, monkeypat
     for name in ("a", "b", "az", "kk", "ky", "ug", "uz"):
         (tmp_path / f"{name}.jsonl").write_text("{}\n")
     config = composed(f"+experiments={given[0]}", *given[1:])
-    work = prepare(config, tmp_path / "run", Tracker(config, tmp_path))
-    found = show(config, Store(tmp_path / "cache"), work.steps)
+    work = prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path))
+    found = show(settled(config), Store(tmp_path / "cache"), work.steps)
     assert found["total"]["hours"]
 
 

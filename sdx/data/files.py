@@ -306,14 +306,11 @@ def _bytes(file: Any, where: str, line: bool = False) -> bytes:
 
 def _text(raw: bytes, place: str) -> str:
     try:
-        text = raw.decode()
+        return raw.decode()
     except UnicodeDecodeError as error:
         raise InputError(
             f"{place} is not UTF-8 (byte {error.start + 1} is {raw[error.start]:#04x}); save the file as UTF-8"
         ) from None
-    if "\0" in text:
-        raise InputError(f"{place} has zeros in place of text, as a file that was not written whole; get it again")
-    return text
 
 
 def _object(place: str, line: str) -> dict[str, Any]:

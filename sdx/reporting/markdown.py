@@ -57,7 +57,7 @@ def limits(scores: Sequence[Score]) -> str | None:
     """A sentence on how small a difference the items can show; None without differences."""
     found: dict[str, list[float]] = {}
     for score in scores:
-        if score.difference:
+        if score.difference and score.difference.low < score.difference.high:
             found.setdefault(f"{score.task} {score.metric}", []).append(detectable(score.difference))
     sizes = [f"{name} {min(some):.1f}{f' to {max(some):.1f}' if len(some) > 1 else ''}" for name, some in found.items()]
     return f"a true difference of this size shows four times out of five: {', '.join(sizes)}" if sizes else None

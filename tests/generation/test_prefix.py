@@ -96,7 +96,7 @@ def test_states_stand_where_the_padded_batch_has_them(loaded: tuple[Path, Any, A
             torch.testing.assert_close(mine.values[row, :, left:], theirs.values[row, :, left:known])
 
 
-@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("precision", [Precision.bf16, Precision.fp32])
 def test_answers_do_not_depend_on_what_was_completed_before(loaded: tuple[Path, Any, Any], precision: Precision):
     """As after a kill: the second batch comes first in a new process."""
     path, *_ = loaded

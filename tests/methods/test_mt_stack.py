@@ -274,7 +274,7 @@ def test_a_language_that_is_read_as_another(tmp_path: Path):
     found: list[set[tuple[str, str]]] = []
     for overrides in ((), ("method.read_as=[]",)):
         config = composed("+experiments=mt_llm_xnli", *given, *overrides)
-        ends = prepare(config, tmp_path / "run", Tracker(config, tmp_path)).steps
+        ends = prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path)).steps
         answers = [step for step in ends if step.name == "classify"]
         found.append({(step.config["language"], _asked(step)) for step in answers})
         translated = {step.inputs["items"].inputs["texts"].config["source"] for step in answers if is_translated(step)}
@@ -291,7 +291,7 @@ def test_an_llm_in_four_bits_needs_its_package_and_whole_weights(tmp_path: Path,
         with pytest.raises(
             InputError, match=r"engine\.zero_stage=3 does not shard weights in 4 bits; give engine=zero2"
         ):
-            prepare(config, tmp_path / "run", Tracker(config, tmp_path))
+            prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path))
     plain, quantised = steps(tmp_path, four_bits[0]), steps(tmp_path, *four_bits)
     assert len(plain["train"] & quantised["train"]) == 1  # the encoder alone
     assert plain["tokens"] == quantised["tokens"]
@@ -312,7 +312,7 @@ def test_an_llm_in_four_bits_needs_its_package_and_whole_weights(tmp_path: Path,
 def test_no_pair_of_languages_to_read_one_as_another(tmp_path: Path, pair: str, message: str):
     config = composed("method=mt_stack", f"method.read_as=[{pair}]")
     with pytest.raises(InputError, match=message):
-        prepare(config, tmp_path / "run", Tracker(config, tmp_path))
+        prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path))
 
 
 def _asked(step: Step) -> str:

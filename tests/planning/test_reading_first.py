@@ -17,6 +17,7 @@ from sdx.tracking import Tracker
 from tests.evaluation.labelled_data import read_files
 from tests.mock_hub import REVISION, MockHub, Repository, point_at, serving
 from tests.planning.graph import step
+from tests.settled import settled
 from tests.test_main import composed
 
 METHODS = ("none", "sft", "translate_sft", "sdrrl", "self_translate_train", "mt_stack")
@@ -39,7 +40,7 @@ def no_nllb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def work(tmp_path: Path, *overrides: str) -> Work:
     config = composed(*overrides, "plan=true", f"cache_dir={tmp_path / 'cache'}")
-    return prepare(config, tmp_path / "run", Tracker(config, tmp_path))
+    return prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path))
 
 
 def as_made(store: Store, steps: list[Step]) -> list[Step]:

@@ -11,6 +11,7 @@ from sdx.run import check
 from sdx.tracking import Tracker
 from sdx.training.plan import held_out
 from sdx.training.step import train_step
+from tests.settled import settled
 from tests.test_main import composed
 
 QUESTIONS = 8
@@ -25,7 +26,7 @@ def trained(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, *o
         return {"steps": 1}
 
     monkeypatch.setattr("sdx.training.loop.train", train)
-    config = composed("method=sft", *overrides)
+    config = settled(composed("method=sft", *overrides))
     inputs = {name: tmp_path / name for name in ("mix", "backbone")}
     inputs["mix"].mkdir(exist_ok=True)
     inputs["backbone"].mkdir(exist_ok=True)
@@ -77,7 +78,7 @@ def test_the_key_of_a_training_without_validation_rows_knows_nothing_of_them():
     """So that what was trained before there were any is still found."""
 
     def step(*overrides: str) -> Step:
-        config = composed("method=sft", *overrides)
+        config = settled(composed("method=sft", *overrides))
         made = Step("mix", lambda _: None), Step("backbone", lambda _: None)
         return train_step(*made, config, Tracker(config, Path("nowhere")))
 

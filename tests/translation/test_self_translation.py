@@ -90,8 +90,6 @@ def test_demonstrations_from_a_file(tmp_path: Path):
 
 def test_it_translates_no_test_items_and_needs_examples():
     assert not SelfTranslation(8, None, "\n\n").independent
-    with pytest.raises(InputError, match=r"translator\.shots=0"):
-        SelfTranslation(0, None, "\n\n")
     translator = SelfTranslation(8, None, "\n\n")
     generator = HFGenerator(1, Precision.fp32)
     translator.place(Surroundings(Step("x", print), TemplateKind.auto, generator, lambda *_: None, None))
