@@ -1,5 +1,6 @@
 """What a run of one contestant is, and what is measured of it."""
 
+import json
 import resource
 import time
 from collections.abc import Callable
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.data import Row
-from sdx.artifacts import read_json
 from sdx.config import Adapter, Optimizer, TrainConfig
 
 LEARNING_RATE = 2e-5
@@ -43,7 +43,7 @@ class Job:
     tokens: int
 
     def rows(self) -> list[Row]:
-        rows: list[Row] = read_json(Path(self.data))
+        rows: list[Row] = json.loads(Path(self.data).read_text(encoding="utf-8"))
         return rows
 
     def train_config(self) -> TrainConfig:
