@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from sdx import terminal
 from sdx.config import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main() -> None:
+    terminal.outlive()
     parser = _Parser(prog="python -m sdx.cache", description="Lists, checks and frees what the steps of runs left.")
     actions = parser.add_subparsers(dest="action", required=True, metavar="list | verify | free")
     common = _chooses()
@@ -77,7 +79,7 @@ def _age(text: str) -> float:
 def _act(arguments: argparse.Namespace) -> int:
     from sdx.artifacts import Store
 
-    store = Store(arguments.cache_dir.expanduser()) if arguments.cache_dir else Store.shared()
+    store = Store(arguments.cache_dir) if arguments.cache_dir else Store.shared()
     if not store.root.is_dir():
         raise InputError(f"there is no cache in {store.root.parent}; give its directory as --cache-dir")
     found = _chosen(arguments, store.root)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from logging import getLogger
 from pathlib import Path
 
-from sdx.artifacts import launch_id, read_json, write_json
+from sdx.artifacts import launch_id, read_intact, write_json
 from sdx.config import Config, InputError, Precision
 from sdx.ranks import is_main
 
@@ -216,16 +216,7 @@ def _filled(config: Config, values: Mapping[str, Precision]) -> Config:
 
 def _recorded(run_dir: Path) -> dict[str, Precision]:
     values = (Precision.bf16, Precision.fp32)
-    return {key: Precision(value) for key, value in _read(run_dir).items() if value in values}
-
-
-def _read(run_dir: Path) -> dict[str, str]:
-    """Nothing where there is no record, or none that can be read."""
-    try:
-        record = read_json(run_dir / RECORD)
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    return {key: Precision(value) for key, value in read_intact(run_dir / RECORD).items() if value in values}
 
 
 def _of_rank_0(config: Config, run_dir: Path) -> Chosen:
@@ -233,7 +224,7 @@ def _of_rank_0(config: Config, run_dir: Path) -> Chosen:
     if is_settled(config):
         return {}
     deadline = time.monotonic() + PATIENCE_S
-    while _read(run_dir).get(LAUNCH) != launch_id():
+    while read_intact(run_dir / RECORD).get(LAUNCH) != launch_id():
         if time.monotonic() > deadline:
             raise InputError(
                 f"rank 0 did not write {run_dir / RECORD}; its log says why, and runs_dir must be visible to all ranks"

@@ -22,6 +22,7 @@ from sdx.failure import Failure
 from sdx.hub_source import refusals, refused
 from sdx.methods.base import Cell, Method
 from sdx.models import backbone, residency
+from sdx.models.hub import local
 from sdx.planning.hardware import suited_to
 from sdx.planning.reading import check_files, first
 from sdx.planning.show import show
@@ -238,7 +239,7 @@ def check(config: Config) -> None:
     limits.check(config.train, config.engine)
     scale = config.scale
     if config.backbone.path:
-        backbone.check_length(Path(config.backbone.path).expanduser(), scale.max_length_tokens)
+        backbone.check_length(local(config.backbone.path), scale.max_length_tokens)
     if 0 < scale.corpus_rows <= scale.validation_rows:
         raise InputError(
             f"scale.validation_rows={scale.validation_rows} leaves nothing of scale.corpus_rows={scale.corpus_rows} to "

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sdx.main import DOORS
+
 ROOT = Path(__file__).parents[1]
 PRINTS = """
 import logging, subprocess, sys, warnings
@@ -118,3 +120,10 @@ def _encoded(call: ast.Call) -> bool:
     if name not in ("open", "fdopen") or owner in ("os", "archive", "tarfile", "gzip"):
         return True
     return "encoding" in given or any(isinstance(text, str) and "b" in text for text in texts)
+
+
+@pytest.mark.parametrize("door", [*DOORS, "main"])
+def test_every_door_makes_its_output_last(door: str):
+    tree = ast.parse((ROOT / "sdx" / f"{door}.py").read_text(encoding="utf-8"))
+    [main] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"]
+    assert "terminal.outlive()" in map(ast.unparse, main.body)

@@ -10,10 +10,10 @@ import shutil
 import subprocess
 from dataclasses import dataclass, replace
 from logging import getLogger
-from pathlib import Path
 
 from sdx import precision
 from sdx.config import BackboneConfig, Precision
+from sdx.models.hub import local
 from sdx.models.shape import shape_in
 from sdx.threads import cores
 from sdx.training.hardware import PEAK_FLOPS, Hardware, can_compile, host_bytes, of_gpu
@@ -140,7 +140,7 @@ def cpu() -> Device:
 
 def suited_to(backbone: BackboneConfig) -> precision.Suited:
     """What a run of this backbone is planned in: with a model too large for a CPU, and no GPU here, what GPUs do."""
-    shape = (shape_in(Path(backbone.path).expanduser()) if backbone.path else None) or backbone.shape
+    shape = (shape_in(local(backbone.path)) if backbone.path else None) or backbone.shape
     here = precision.suited()
     elsewhere = shape.parameters > CPU_LIMIT_PARAMETERS and not visible_gpu()
     return precision.ANY_GPU if elsewhere and here.precision is not Precision.bf16 else here

@@ -6,13 +6,13 @@ All times and sizes are estimates of ours; the formulas stand in `times` and `me
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from sdx.artifacts import Step, Store
 from sdx.config import Config, InputError, ShapeConfig
 from sdx.disk import free_bytes
 from sdx.hub_source import refusals
+from sdx.models.hub import local
 from sdx.models.shape import shape_in
 from sdx.planning import tables
 from sdx.planning.estimate import Estimate, Estimator
@@ -115,7 +115,7 @@ def backbone_shape(config: Config, store: Store, nodes: Sequence[Node]) -> Shape
     step = next((node.step for node in nodes if node.step.name == "backbone"), None)
     places = [store.path(step) / "model"] if step and store.cached(step) else []
     if config.backbone.path:
-        places.append(Path(config.backbone.path).expanduser())
+        places.append(local(config.backbone.path))
     return next(filter(None, map(shape_in, places)), config.backbone.shape)
 
 

@@ -7,13 +7,13 @@ LLM's is in its parameters, as it is everywhere in the plan.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from sdx.artifacts import Step, Store
 from sdx.config import Config, ShapeConfig
 from sdx.languages import language
 from sdx.models.batches import READ_TOKENS, Arithmetic
+from sdx.models.hub import local
 from sdx.models.shape import shape_in
 from sdx.planning import lengths
 from sdx.planning.graph import Node
@@ -52,7 +52,7 @@ def encoder_shape(config: Config, store: Store, nodes: Sequence[Node]) -> ShapeC
     given = config.encoder
     places = [store.path(step) / "model"] if store.cached(step) else []
     if given.path:
-        places.append(Path(given.path).expanduser())
+        places.append(local(given.path))
     known = ENCODERS.get(given.name) or ShapeConfig(given.parameters)
     return next(filter(None, map(shape_in, places)), known)
 
