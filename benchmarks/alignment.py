@@ -18,10 +18,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script's own folder is all that Python would search
 
 from benchmarks.report import table
-from sdx.artifacts import Store
-from sdx.config import InputError
-from sdx.evaluation.tasks import MMLUHuman
+from sdx import InputError
 from sdx.languages import language
+from sdx.store.store import Store
+from sdx.tasks.mmlu import MMLUHuman
 
 SHORT = 200
 """Characters of an English question, which alignment has seen the length of."""
@@ -63,7 +63,7 @@ def _rows(path: Path, questions: dict[str, list[str]], first: bool) -> list[list
     from transformers import AutoTokenizer
 
     from sdx.models.segments import llm_segments
-    from sdx.models.stack import LONGEST_TOKENS, StackModel, without_adapters
+    from sdx.stacking.model import LONGEST_TOKENS, StackModel, without_adapters
 
     model = StackModel.from_pretrained(path, dtype=torch.float32).eval()
     own = llm_segments(AutoTokenizer.from_pretrained(model.directories["llm"], trust_remote_code=False))

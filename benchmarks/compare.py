@@ -10,7 +10,7 @@ from benchmarks import contestants, peers
 from benchmarks.child import Failed, call
 from benchmarks.measure import Job
 from benchmarks.peers import Choice
-from sdx.artifacts import write_json
+from sdx.store.files import write_json
 
 NAMES = ("sdx", "trl_default", "trl_best", "hf_default", "hf_best")
 TRL = ("trl_default", "trl_best")

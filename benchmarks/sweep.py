@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
-from sdx.artifacts import read_json, write_json
-from sdx.reporting.cells import RESULTS
 from sdx.reporting.paired import ITEMS
+from sdx.store.files import read_json, write_json
+from sdx.store.run_dir import RESULTS
 
 METHODS = ("sft", "none", "sdrrl", "translate_sft", "self_translate_train")
 LANGUAGES = ("pt", "de", "fr", "es", "it")

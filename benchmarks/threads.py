@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(work: str, model: Path) -> dict[str, float]:
     """In a process of its own, which has loaded no torch yet."""
-    from sdx import threads
+    from sdx.process import threads
 
     threads.limit()
     import torch
@@ -110,9 +110,9 @@ def _cells(runs: Sequence[dict[str, float]]) -> str:
 
 
 def _packaged() -> Path:
-    from sdx.artifacts import Store
     from sdx.config import BackboneConfig
     from sdx.models.backbone import backbone_step
+    from sdx.store.store import Store
 
     return Store.shared().realise(backbone_step(BackboneConfig(name="smollm2", asset="smollm2_135m"))) / "model"
 

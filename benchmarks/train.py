@@ -28,9 +28,12 @@ from benchmarks.data import distribution, gsm8k, random_tokens
 from benchmarks.machine import machine, threads, versions
 from benchmarks.measure import Job
 from benchmarks.models import MODELS, REAL, random_model, smollm2
-from sdx.artifacts import Store, provenance, write_json
-from sdx.config import Adapter, InputError, Optimizer
+from sdx import InputError
+from sdx.config import Adapter, Optimizer
 from sdx.models.shape import shape_in
+from sdx.store.files import write_json
+from sdx.store.provenance import provenance
+from sdx.store.store import Store
 
 CPU_SIZE = {"batch_size": 16, "tokens": 4096}
 GPU_SIZE = {"batch_size": 128, "tokens": 4096}

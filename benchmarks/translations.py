@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import wait_for_device
-from sdx.artifacts import Step
 from sdx.config import Precision, TemplateKind
 from sdx.generation.decode import Ended
 from sdx.generation.hf import HFGenerator
+from sdx.store.step import Step
 from sdx.translation.base import Surroundings
 from sdx.translation.self_translation import SelfTranslation
 

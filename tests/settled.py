@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sdx.config import Config
-from sdx.precision import ANY_GPU, Settled, planned
+from sdx.models.precision import ANY_GPU, Settled, planned
 
 
 def elsewhere(config: Config) -> Settled:

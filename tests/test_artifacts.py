@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sdx.artifacts import BatchLog, Step, Store, Workspace, read_json, read_rows, write_json
+from sdx.store.batch_log import BatchLog
+from sdx.store.files import read_json, read_rows, write_json
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
 
 
 def writes(text: str):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import read_json, write_json
+from sdx.store.files import read_json, write_json
 from tests import forks
 from tests.tiny import tiny_encoder, tiny_model, tiny_nllb
 

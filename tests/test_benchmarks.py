@@ -32,9 +32,10 @@ from benchmarks import (
     translations,
 )
 from benchmarks.models import SHAPES, random_model
-from sdx.artifacts import Store, read_json, write_json
 from sdx.config import Adapter, ShapeConfig
 from sdx.reporting.compare import compare as compare_cells
+from sdx.store.files import read_json, write_json
+from sdx.store.store import Store
 from tests.reporting import test_compare as written
 from tests.tiny import tiny_encoder, tiny_model
 from tests.tiny_stack import tiny_stack

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sdx import cache, inventory, locks, main
-from sdx.artifacts import MANIFEST, Step, Store, Workspace, read_json, read_rows, write_json
+from sdx.cli import cache, main
+from sdx.reporting import inventory
+from sdx.store import locks
+from sdx.store.files import MANIFEST, read_json, read_rows, write_json
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
 from tests.test_bad_input import Place
 
 DAY_S = 86400

@@ -10,8 +10,8 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from sdx import composition, main
-from sdx.config import InputError
+from sdx import InputError
+from sdx.cli import composition, main
 
 main.register()
 CELLS = (

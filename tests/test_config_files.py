@@ -6,8 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from sdx import main
-from sdx.config import InputError
+from sdx import InputError
+from sdx.cli import main
 
 main.register()
 REFUSED = (HydraException, InputError)

@@ -15,9 +15,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from sdx import conformity, main
-from sdx.config import Config, InputError
-from sdx.fields import SPEC, Range, Text
+from sdx import InputError
+from sdx.cli import main
+from sdx.config import Config
+from sdx.options import conformity
+from sdx.options.fields import SPEC, Range, Text
 
 main.register()
 COMPOSITIONS = {

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sdx import locks, main, preemption
-from sdx.preemption import finishing, interrupts_noted, listening
-from sdx.progress import Progress
+from sdx.cli import main
+from sdx.process import preemption
+from sdx.process.preemption import finishing, interrupts_noted, listening
+from sdx.process.progress import Progress
+from sdx.store import locks
 
 ROOT = Path(__file__).parents[1]
 
@@ -149,7 +151,7 @@ def test_a_second_one_ends_at_once():
     assert done.stderr == "sdx: interrupted again; ended at once\n"
 
 
-IGNORED = "import signal; from sdx.preemption import interrupts_noted; signal.signal(2, signal.SIG_IGN)\n"
+IGNORED = "import signal; from sdx.process.preemption import interrupts_noted; signal.signal(2, signal.SIG_IGN)\n"
 IGNORED += "with interrupts_noted(): signal.raise_signal(2)"
 
 

@@ -9,19 +9,22 @@ from typing import Any
 
 import pytest
 
-from sdx import inventory, locks
-from sdx.artifacts import BatchLog, Step, Store, Workspace, read_json, read_rows, write_json, write_rows
-from sdx.config import InputError
-from sdx.failure import ERROR
-from sdx.launching.cells import is_done
-from sdx.planning import graph, history, lengths
-from sdx.reporting import compare, paired
+from sdx import InputError
+from sdx.planning import graph, lengths
+from sdx.process.failure import ERROR
+from sdx.reporting import compare, inventory, paired
 from sdx.reporting.cells import find
-from sdx.search import objective
-from sdx.state import STATE, StateFile, describe, read_state
+from sdx.store import locks
+from sdx.store.batch_log import BatchLog
+from sdx.store.files import read_json, read_rows, write_json, write_rows
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
+from sdx.sweeps import objective
+from sdx.sweeps.cells import is_done
+from sdx.sweeps.watch import JOB, Watch, launched
+from sdx.tracking.state import STATE, StateFile, describe, read_state
 from sdx.training.loop import SUMMARY
 from sdx.translation import auto
-from sdx.watch import JOB, Watch, launched
 from tests.damage import DAMAGES, EMPTY_FOR_ROWS, put, variants
 
 ROW = {"id": "a", "text": "é"}
@@ -86,7 +89,7 @@ def test_a_manifest_that_is_damaged(name: str, tmp_path: Path):
     for read in (store.realise, store.manifest):
         with pytest.raises(InputError, match=rf"manifest\.json is damaged.*delete {path}, and it is made again"):
             read(STEP)
-    assert history.answers(store) == {}
+    assert lengths.answers(store) == {}
     [found] = inventory.find(store.root)
     assert found.about == "(damaged)"
     assert inventory.remove(found, set())
@@ -99,7 +102,7 @@ def test_a_manifest_with_any_value_of_another_type(tmp_path: Path):
     manifest = read_json(path / "manifest.json")
     for place, odd in variants(manifest):
         write_json(path / "manifest.json", put(manifest, place, odd))
-        history.answers(store)
+        lengths.answers(store)
         inventory.find(store.root)
         with_input_errors(lambda: Store(tmp_path).realise(STEP))
 
@@ -232,7 +235,7 @@ def test_an_error_that_is_not_utf8(tmp_path: Path):
     from omegaconf import OmegaConf
 
     from sdx.config import Stages
-    from sdx.launching.cells import SweepCell, judge
+    from sdx.sweeps.cells import SweepCell, judge
 
     (tmp_path / ERROR).write_bytes(b"\xff\n\xfe bad\n")
     cell = SweepCell(0, [], [], OmegaConf.create({"stages": Stages.all}), tmp_path)
@@ -242,7 +245,7 @@ def test_an_error_that_is_not_utf8(tmp_path: Path):
 
 @pytest.mark.parametrize("name", [name for name in DAMAGES if name != "another object"])
 def test_the_summary_of_a_training_that_is_damaged_counts_as_none(name: str, tmp_path: Path):
-    from sdx.artifacts import read_intact
+    from sdx.store.files import read_intact
 
     write_json(tmp_path / SUMMARY, {"steps": 1})
     damaged(tmp_path / SUMMARY, name)
@@ -266,7 +269,7 @@ def test_a_published_file_that_was_edited_to_the_same_size(tmp_path: Path):
 def test_a_cache_that_was_copied_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import shutil
 
-    from sdx import integrity
+    from sdx.store import integrity
 
     Store(tmp_path / "a").realise(STEP)
     shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)

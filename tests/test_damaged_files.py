@@ -11,20 +11,23 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import Step, Store, Workspace, read_rows
-from sdx.config import CorpusColumns, CorpusConfig, InputError, ParallelConfig, ScaleConfig, TextConfig
+from sdx import InputError
+from sdx.config import CorpusColumns, CorpusConfig, ParallelConfig, ScaleConfig, TextConfig
 from sdx.data.corpus import corpus_step
 from sdx.data.parallel import parallel_step
-from sdx.evaluation.forms import Classification
-from sdx.evaluation.generative import items_step
-from sdx.evaluation.hub_tasks import MKQA, Belebele, Flores, XLSum
-from sdx.evaluation.labelled_config import LabelledFilesConfig
 from sdx.evaluation.reading import items_step as read_step
-from sdx.evaluation.reading import training_step
 from sdx.evaluation.suites import items_step as choice_step
 from sdx.languages import language
 from sdx.planning.reading import check_files
 from sdx.stacking.texts import texts_step
+from sdx.store.files import read_rows
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
+from sdx.tasks.forms import Classification
+from sdx.tasks.generative import items_step
+from sdx.tasks.hub import MKQA, Belebele, Flores, XLSum
+from sdx.tasks.labelled_config import LabelledFilesConfig
+from sdx.tasks.reading import training_step
 from sdx.translation.base import Surroundings
 from sdx.translation.self_translation import SelfTranslation
 from tests.evaluation.labelled_data import Rows, belebele_rows, nli_rows

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sdx import progress
-from sdx.artifacts import Step, Store, Workspace
-from sdx.events import Reading, Watcher, watched
-from sdx.progress import Progress
+from sdx.process import progress
+from sdx.process.events import Reading, Watcher, watched
+from sdx.process.progress import Progress
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
 
 
 class Ear(Watcher):

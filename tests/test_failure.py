@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdx import failure
-from sdx.failure import ERROR, Failure
-from sdx.main import main
-from sdx.state import State, read_state
+from sdx.cli.main import main
+from sdx.process import failure
+from sdx.process.failure import ERROR, Failure
+from sdx.tracking.state import State, read_state
 from sdx.training import checkpoints, export, loop
 from sdx.training.quiet import deepspeed
 from tests.forks import ENVIRONMENT

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from sdx.artifacts import Step, Store, Workspace, write_json
-from sdx.config import InputError
-from sdx.disk import NO_SPACE, disk_full, no_room, no_space, writing
+from sdx import InputError
+from sdx.process.disk import NO_SPACE, disk_full, no_room, no_space, writing
+from sdx.store.files import write_json
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -70,7 +72,7 @@ def test_the_file_is_named(names: list[str], says: str, wrap: Any):
 def test_without_a_file_the_disk_that_is_full(free: dict[str, int], says: str, monkeypatch: pytest.MonkeyPatch):
     """`free` stands for `shutil.disk_usage`."""
     monkeypatch.setattr("tempfile.gettempdir", lambda: "/tmp")
-    monkeypatch.setattr("sdx.disk.free_bytes", lambda place: free.get(str(place), 10**9))
+    monkeypatch.setattr("sdx.process.disk.free_bytes", lambda place: free.get(str(place), 10**9))
     told = no_room(full(), {"cache_dir": "/cache", "runs_dir": "/runs"})
     assert told == f"no space left on the disk of {says}"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu_baseline import keep, worse
-from sdx.artifacts import read_json
+from sdx.store.files import read_json
 
 ABOUT = {"card": "NVIDIA H100 80GB HBM3", "date": "2026-11-01", "versions": {"torch": "2.13.0"}}
 LATER = {**ABOUT, "date": "2026-11-29"}

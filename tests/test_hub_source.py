@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from sdx import hub_source
-from sdx.artifacts import Store
-from sdx.config import InputError, ParallelConfig, TextConfig
-from sdx.data.files import check_source, file_step
+from sdx import InputError
+from sdx.config import ParallelConfig, TextConfig
 from sdx.data.parallel import parallel_step
-from sdx.hub_source import HubFile, HubSource, State, refusals, refused
 from sdx.languages import language
 from sdx.models.hub import SAFETENSORS, HubModel, hub_step
 from sdx.models.hub import check_source as check_model
+from sdx.sources import hub as hub_source
+from sdx.sources.files import check_source, file_step
+from sdx.sources.hub import HubFile, HubSource, State, refusals, refused
 from sdx.stacking.texts import HubTexts, texts_step
+from sdx.store.store import Store
 from tests.mock_hub import REVISION, MockHub, Repository, point_at, serving
 
 PAIRS = ("af-en", "en-fr", "en-th", "en-zu")
@@ -155,7 +156,7 @@ def test_a_busy_hub_is_asked_again(hub: MockHub, monkeypatch: pytest.MonkeyPatch
     def pause(_: float) -> None:
         repository.status = 0
 
-    monkeypatch.setattr("sdx.hub_source.time.sleep", pause)
+    monkeypatch.setattr("sdx.sources.hub.time.sleep", pause)
     assert refusals([data("some/busy")]) == []
 
 

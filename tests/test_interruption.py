@@ -14,10 +14,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sdx import main, run
-from sdx.artifacts import Store
+from sdx import run
+from sdx.cli import main
 from sdx.config import Config
-from sdx.tracking import Tracker
+from sdx.store.store import Store
 from tests.evaluation.labelled_data import parquet, squad_rows
 from tests.forks import forks
 from tests.settled import settled
@@ -225,7 +225,7 @@ def test_an_ablation_needs_neither_the_generator_nor_the_translator(
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     monkeypatch.chdir(launcher.path)
-    work = run.prepare(settled(config), launcher.path, Tracker(config, launcher.path))
+    work = run.prepare(settled(config), launcher.path)
     store = Store(calm.cache)
     made = {step.name for step in store.needed(work.steps).values() if not store.cached(step)}
     assert work.model.name == "train"

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sdx.artifacts import Step
-from sdx.main import register
+from sdx.cli.main import register
 from sdx.run import prepare
-from sdx.tracking import Tracker
+from sdx.store.step import Step
 from tests.settled import settled
 from tests.test_main import composed
 
@@ -34,7 +33,13 @@ CONFIGURATIONS = [
     [*CELL, "parallel=none", "dictionary=none"],
     *([*CELL, f"task={name}"] for name in ("sdrrl", "stt")),
     *([*SELF, f"method.mixture={name}"] for name in ("src", "src+tgt", "src+tgt+cs", "src+mt")),
-    ["method=self_translate_train", "lang=th", "task=arc_easy", "method.mixture=src+parallel", "translator@mt=nllb_600m"],
+    [
+        "method=self_translate_train",
+        "lang=th",
+        "task=arc_easy",
+        "method.mixture=src+parallel",
+        "translator@mt=nllb_600m",
+    ],
     ["+experiments=sdrrl_llama2", "method=sdrrl", "lang=th"],
     ["+experiments=sdrrl_seallm", "method=sdrrl", "lang=th"],
     ["+experiments=sdrrl_offline"],
@@ -58,7 +63,7 @@ def steps(overrides: list[str]) -> list[str]:
         for inner in step.inputs.values():
             visit(inner)
 
-    for step in prepare(config, Path("nowhere"), Tracker(config, Path("nowhere"))).steps:
+    for step in prepare(config, Path("nowhere")).steps:
         visit(step)
     return sorted(f"{name} {key}" for key, name in found.items())
 

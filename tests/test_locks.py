@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from sdx import locks
-from sdx.artifacts import Step, Store, Workspace
-from sdx.config import InputError
+from sdx import InputError
+from sdx.store import locks
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
 
 NOTHING = Step("nothing", lambda workspace: None)
 

@@ -9,13 +9,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sdx import main
-from sdx.artifacts import Store
+from sdx.cli import main
 from sdx.config import Config
 from sdx.languages import languages
 from sdx.planning.show import show
 from sdx.run import prepare
-from sdx.tracking import Tracker
+from sdx.store.store import Store
 from tests.settled import settled
 
 main.register()
@@ -72,7 +71,7 @@ def test_every_experiment_is_planned(given: list[str], tmp_path: Path, monkeypat
     for name in ("a", "b", "az", "kk", "ky", "ug", "uz"):
         (tmp_path / f"{name}.jsonl").write_text("{}\n")
     config = composed(f"+experiments={given[0]}", *given[1:])
-    work = prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path))
+    work = prepare(settled(config), tmp_path / "run")
     found = show(settled(config), Store(tmp_path / "cache"), work.steps)
     assert found["total"]["hours"]
 
@@ -114,8 +113,8 @@ def test_the_run_directory_is_a_function_of_the_configuration():
 def test_a_run_that_is_refused_has_loaded_nothing(tmp_path: Path):
     """All that is imported to check it stays light, or each start of each cell costs seconds."""
     program = (
-        "import sys; sys.argv = ['sdx', 'method=mt_stack', 'scale.text_rows=9', 'plan=true']; import sdx.main\n"
-        "try: sdx.main.main()\nexcept SystemExit as stop: print(stop.code, *sys.modules)"
+        "import sys; sys.argv = ['sdx', 'method=mt_stack', 'scale.text_rows=9', 'plan=true']; import sdx.cli.main\n"
+        "try: sdx.cli.main.main()\nexcept SystemExit as stop: print(stop.code, *sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
     result = subprocess.run(
@@ -128,7 +127,7 @@ def test_a_run_that_is_refused_has_loaded_nothing(tmp_path: Path):
 
 
 def test_help_answers_without_loading_anything(tmp_path: Path):
-    program = "import sys; sys.argv = ['sdx', '--help']; import sdx.main; sdx.main.main(); print(*sys.modules)"
+    program = "import sys; sys.argv = ['sdx', '--help']; import sdx.cli.main; sdx.cli.main.main(); print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
@@ -139,8 +138,8 @@ def test_help_answers_without_loading_anything(tmp_path: Path):
 
 
 def test_a_config_error_answers_without_loading_anything(tmp_path: Path):
-    program = "import sys; sys.argv = ['sdx', 'method=nonsense']; import sdx.main\n"
-    program += "try: sdx.main.main()\nexcept SystemExit: print(*sys.modules)"
+    program = "import sys; sys.argv = ['sdx', 'method=nonsense']; import sdx.cli.main\n"
+    program += "try: sdx.cli.main.main()\nexcept SystemExit: print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )

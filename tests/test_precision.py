@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from sdx import precision
-from sdx.artifacts import read_json, write_json
 from sdx.config import Config, EngineConfig, GeneratorConfig, MethodConfig, Precision, TranslatorConfig
-from sdx.launching.cells import Ending, SweepCell, check
-from sdx.precision import RECORD, Suited, cpu_flags, is_settled, of_cpu, of_gpu, planned, settle, suited
+from sdx.models import precision
+from sdx.models.precision import RECORD, Suited, cpu_flags, is_settled, of_cpu, of_gpu, planned, settle, suited
+from sdx.store.files import read_json, write_json
+from sdx.sweeps.cells import Ending, SweepCell, check
 from sdx.translation.nllb import NLLBConfig
 from tests.methods.test_sdrrl import keys_of
 from tests.test_main import composed

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sdx.artifacts import read_json, read_rows
+from sdx.store.files import read_json, read_rows
 from tests import forks
 from tests.tiny import tiny_model, tiny_nllb
 

@@ -11,11 +11,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sdx import main, secret
-from sdx.failure import Failure
-from sdx.launching.job import CellFailed, CellJob
-from sdx.secret import MaskingFormatter, clean, is_secret, scrub, scrub_all
-from sdx.secret_options import refused
+from sdx.cli import main
+from sdx.options.secret import refused
+from sdx.process import secret
+from sdx.process.failure import Failure
+from sdx.process.secret import MaskingFormatter, clean, is_secret, scrub, scrub_all
+from sdx.sweeps.job import CellFailed, CellJob
 from tests import forks
 from tests.tiny import tiny_model
 

@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 
-from sdx import events, state
-from sdx.artifacts import Step, Store
-from sdx.config import InputError
-from sdx.failure import ERROR
-from sdx.preemption import Preempted
-from sdx.progress import Progress
-from sdx.state import STATE, Record, State, StateFile, describe, read_state
+from sdx import InputError
+from sdx.process import events
+from sdx.process.failure import ERROR
+from sdx.process.preemption import Preempted
+from sdx.process.progress import Progress
+from sdx.store.step import Step
+from sdx.store.store import Store
+from sdx.tracking import state
+from sdx.tracking.state import STATE, Record, State, StateFile, describe, read_state
 
 
 @pytest.fixture(autouse=True)

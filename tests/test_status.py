@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from sdx import scheduler, watch
-from sdx.artifacts import read_json, write_json
-from sdx.failure import ERROR
-from sdx.scheduler import Queue, squeue
-from sdx.state import STATE, Record, State, StateFile, read_state
-from sdx.watch import Status, Watch
+from sdx.process.failure import ERROR
+from sdx.store.files import read_json, write_json
+from sdx.sweeps import scheduler, watch
+from sdx.sweeps.scheduler import Queue, squeue
+from sdx.sweeps.watch import Status, Watch
+from sdx.tracking.state import STATE, Record, State, StateFile, read_state
 from tests.test_run import ROOT, SMALL, Workplace
 
 HOUR_S = 3600

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sdx import ranks, surroundings
-from sdx.artifacts import Store
-from sdx.config import InputError
+from sdx import InputError
+from sdx.process import ranks, surroundings
+from sdx.store.store import Store
 from tests.test_main import composed
 
 LAUNCHED = {

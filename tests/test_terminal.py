@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sdx.main import DOORS
+from sdx.cli.main import DOORS
 
 ROOT = Path(__file__).parents[1]
 PRINTS = """

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sdx import cgroups, threads
+from sdx.process import cgroups, threads
 
 VARIABLES = (
     *("LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"),
@@ -106,7 +106,7 @@ def test_the_command_starts_with_it():
     """Before torch is loaded, which reads it once."""
     code = (
         "import os, sys; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]);"
-        "sys.argv = ['sdx', '--cfg', 'job']; from sdx.main import main; main();"
+        "sys.argv = ['sdx', '--cfg', 'job']; from sdx.cli.main import main; main();"
         "assert 'torch' not in sys.modules; names = 'OMP_NUM_THREADS', 'GOMP_SPINCOUNT', 'PYTORCH_ALLOC_CONF';"
         "print([os.environ[name] for name in names])"
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from sdx.models.stack import StackConfig, StackModel, is_trained
+from sdx.stacking.model import StackConfig, StackModel, is_trained
 
 RANK = {"rank": 4, "alpha": 8, "dropout": 0.0}
 WIDTHS = {"encoder": 32, "llm": 64}

@@ -14,8 +14,8 @@ import regex
 from sdx.data.dictionary_formats import fold
 from sdx.data.mixture import draw
 from sdx.languages import Language
-from sdx.translation.protect import Spans, blank, find_spans
-from sdx.translation.segment import split
+from sdx.text.protect import Spans, blank, find_spans
+from sdx.text.segment import split
 
 LONGEST_WORDS = 3
 """Words of an entry such as `ice cream`."""

@@ -12,10 +12,12 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import Step, Workspace, write_rows
-from sdx.config import CorpusColumns, CorpusConfig, InputError, ScaleConfig
-from sdx.data.files import check_source, column, column_names, file_step, published, read_records, source_name
+from sdx import InputError
+from sdx.config import CorpusColumns, CorpusConfig, ScaleConfig
 from sdx.languages import Language, language
+from sdx.sources.files import check_source, column, column_names, file_step, published, read_records, source_name
+from sdx.store.files import write_rows
+from sdx.store.step import Step, Workspace
 
 log = getLogger("sdx")
 

@@ -8,13 +8,15 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from sdx.artifacts import Step, Workspace, read_rows, write_rows
-from sdx.config import DictionaryConfig, InputError
+from sdx import InputError
+from sdx.config import DictionaryConfig
 from sdx.data.dictionary_formats import Pairs, dictionary_rows, read_cldr, read_freedict, read_muse
-from sdx.data.files import check_each, check_file, fill
 from sdx.data.word_pairs import word_pairs
 from sdx.languages import Language
-from sdx.models.assets import FREEDICT, asset_step
+from sdx.offline.assets import FREEDICT, asset_step
+from sdx.sources.files import check_each, check_file, fill
+from sdx.store.files import read_rows, write_rows
+from sdx.store.step import Step, Workspace
 
 Dictionary = Mapping[str, Sequence[str]]
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import regex
 
-from sdx.config import InputError
-from sdx.data.files import read_lines
+from sdx import InputError
 from sdx.languages import Language, casefold
+from sdx.sources.files import read_lines
 
 Pairs = Iterable[tuple[str, str]]
 

@@ -15,13 +15,15 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdx.artifacts import Step, Workspace, read_rows, write_rows
-from sdx.config import FilterConfig, InputError
-from sdx.data.final_number import final_number as final_number_of
-from sdx.data.identification import in_language, loops, probability_of
-from sdx.data.refusal import refuses
-from sdx.data.spans import marker
+from sdx import InputError
+from sdx.config import FilterConfig
 from sdx.languages import Language
+from sdx.store.files import read_rows, write_rows
+from sdx.store.step import Step, Workspace
+from sdx.text.answer_spans import marker
+from sdx.text.identification import in_language, loops, probability_of
+from sdx.text.numbers import final_number as final_number_of
+from sdx.text.refusal import refuses
 
 if TYPE_CHECKING:
     from regex import Pattern
@@ -90,8 +92,8 @@ def copied(row: Candidate, config: FilterConfig) -> bool:
     """
     if _plain(row.text) != _plain(row.source):
         return False
-    from sdx.translation.protect import blank, find_spans
-    from sdx.translation.segment import split
+    from sdx.text.protect import blank, find_spans
+    from sdx.text.segment import split
 
     pieces = (piece.text for piece in split(row.source) if piece.translate)
     words = " ".join(blank(piece, find_spans(piece)) for piece in pieces)

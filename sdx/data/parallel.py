@@ -15,10 +15,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import Step, Workspace, write_rows
-from sdx.config import InputError, ParallelColumns, ParallelConfig
-from sdx.data import packaged_pairs
-from sdx.data.files import (
+from sdx import InputError
+from sdx.config import ParallelColumns, ParallelConfig
+from sdx.languages import Language
+from sdx.offline import sentence_pairs
+from sdx.offline.assets import asset_step
+from sdx.sources.files import (
     MOSES,
     check_each,
     check_file,
@@ -32,8 +34,8 @@ from sdx.data.files import (
     read_records,
     source_name,
 )
-from sdx.languages import Language
-from sdx.models.assets import asset_step
+from sdx.store.files import write_rows
+from sdx.store.step import Step, Workspace
 
 DEMONSTRATIONS = 32
 """Pairs kept aside at most, and no more than a quarter of the corpus."""
@@ -73,8 +75,8 @@ def check(config: ParallelConfig, source: Language, targets: Sequence[Language],
                 )
     if config.path or config.hub_id:
         check_each("parallel", [config.path, config.file, *asdict(config.columns).values()], targets)
-    if config.asset and not packaged_pairs.languages(config.asset):
-        choice = " or ".join(packaged_pairs.READERS)
+    if config.asset and not sentence_pairs.languages(config.asset):
+        choice = " or ".join(sentence_pairs.READERS)
         raise InputError(f"parallel.asset={config.asset} is no parallel corpus; give {choice}")
     for language in (source, *targets):
         if lacks(config, language):
@@ -88,7 +90,7 @@ def check(config: ParallelConfig, source: Language, targets: Sequence[Language],
 
 def lacks(config: ParallelConfig, language: Language) -> bool:
     """Whether a packaged corpus is known not to have a language."""
-    return bool(config.asset) and language.flores not in packaged_pairs.languages(config.asset or "")
+    return bool(config.asset) and language.flores not in sentence_pairs.languages(config.asset or "")
 
 
 def parallel_step(config: ParallelConfig, source: Language, target: Language, rows: int) -> Step:
@@ -227,7 +229,7 @@ def _file(config: ParallelConfig, placeholders: Mapping[str, str]) -> Step:
 
 
 def _packaged(inputs: Mapping[str, Path], asset: str, source: Language, target: Language) -> Iterator[Pair]:
-    return packaged_pairs.pairs(asset, inputs["asset"], source, target)
+    return sentence_pairs.pairs(asset, inputs["asset"], source, target)
 
 
 def _moses(inputs: Mapping[str, Path], where: Sequence[str]) -> Iterator[Pair]:

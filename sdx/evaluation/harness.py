@@ -18,13 +18,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import read_rows, write_rows
-from sdx.config import InputError, Precision
-from sdx.evaluation.tasks import Kind
+from sdx import InputError
+from sdx.config import Precision
 from sdx.models.backbone import loaded
 from sdx.models.batches import QUESTIONS, cut
 from sdx.models.loading import pretrained
-from sdx.progress import Progress
+from sdx.process.progress import Progress
+from sdx.store.files import read_rows, write_rows
+from sdx.tasks.base import Kind
 
 log = logging.getLogger("sdx")
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from sdx.artifacts import Step
 from sdx.evaluation.translation_quality import Scored
+from sdx.store.step import Step
 
 
 @dataclass(frozen=True)

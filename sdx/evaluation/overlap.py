@@ -1,7 +1,7 @@
 """Overlap of an answer with its references: ROUGE-L, and F1 and exact match as in SQuAD, for any script.
 
 The usual implementations split at spaces and keep ASCII, so that Thai and Chinese score 0; which tokens are compared
-here is in `sdx.evaluation.normalisation`. Nothing is stemmed. All values are from 0 to 1.
+here is in `sdx.tasks.normalisation`. Nothing is stemmed. All values are from 0 to 1.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from sdx.evaluation.normalisation import Normalisation, answer_tokens, words
 from sdx.languages import Language
+from sdx.tasks.normalisation import Normalisation, answer_tokens, words
 
 UNANSWERED = (Normalisation.squad, Normalisation.mlqa)
 """F1 of an answer without tokens is 0 there even if the reference has none."""

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import Store, read_rows
 from sdx.evaluation import values
 from sdx.evaluation.generative import GenerativeSuite
 from sdx.evaluation.reading import ReadingSuite
@@ -17,6 +16,8 @@ from sdx.evaluation.suites import ChoiceSuite, InstructionSuite, Texts
 from sdx.evaluation.translation_quality import Scored, TranslationSuite
 from sdx.evaluation.values import Judged, Value
 from sdx.languages import Language
+from sdx.store.files import read_rows
+from sdx.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _overlap(suite: GenerativeSuite, metric: str, references: list[list[str]]) -
 
 def _in_language(expected: Language) -> Judge:
     """Whether the answers are in the language they should be; None for the undecidable."""
-    from sdx.data.identification import in_language
+    from sdx.text.identification import in_language
 
     return lambda rows: [in_language(row["text"], expected) for row in rows]
 
@@ -178,7 +179,7 @@ def _text(row: dict[str, Any]) -> str:
 
 def samples(suite: InstructionSuite, store: Store, before: Path, after: Path | None) -> list[dict[str, Any]]:
     """The answers before and after side by side with the reference, in the order of the held-out rows."""
-    from sdx.data.identification import language_of
+    from sdx.text.identification import language_of
 
     references = _texts(store, suite.references)
     outcomes = {"before": before, "after": after}

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sdx.artifacts import Step, Workspace, read_rows, write_rows
-from sdx.config import Config, InputError
-from sdx.evaluation.generative import GenerativeSuite, GenerativeTask, generative_suites, machine_translated
-from sdx.evaluation.tasks import ChoiceTask, Task
+from sdx import InputError
+from sdx.config import Config
+from sdx.evaluation.generative import GenerativeSuite, generative_suites, machine_translated
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import generate_step
 from sdx.languages import Language
+from sdx.store.files import read_rows, write_rows
+from sdx.store.step import Step, Workspace
+from sdx.tasks.base import ChoiceTask, Task
+from sdx.tasks.generative import GenerativeTask
 from sdx.translation.base import Translator
 from sdx.translation.rows import translate_step
 

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sdx.artifacts import Step, Workspace, read_rows, write_rows
 from sdx.config import Config
 from sdx.evaluation import generative, suites
-from sdx.evaluation.forms import LabelledGeneration
 from sdx.evaluation.reading import ReadingSuite
 from sdx.evaluation.suites import Suite
-from sdx.evaluation.tasks import ChoiceTask, Task
 from sdx.languages import Language
+from sdx.store.files import read_rows, write_rows
+from sdx.store.step import Step, Workspace
+from sdx.tasks.base import ChoiceTask, Task
+from sdx.tasks.forms import LabelledGeneration
 from sdx.translation.base import Translator
 from sdx.translation.rows import translate_step
 

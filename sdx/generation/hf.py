@@ -13,7 +13,7 @@ from sdx.generation.prefix import Prefix, common, reusable
 from sdx.models.backbone import load_tokenizer, loaded
 from sdx.models.batches import ROWS, cut
 from sdx.models.template import INSTRUCTION_TEMPLATE, NEW_TURN, prompt_ids, stop_ids
-from sdx.ranks import device
+from sdx.process.ranks import device
 
 TAIL = 8
 """Tokens in which the heading of another turn is looked for."""

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from sdx.artifacts import BatchLog, read_rows
-from sdx.config import InputError
+from sdx import InputError
 from sdx.generation.hf import Completion
-from sdx.progress import Progress
+from sdx.process.progress import Progress
+from sdx.store.batch_log import BatchLog
+from sdx.store.files import read_rows
 
 
 class Generator(Protocol):

@@ -3,10 +3,11 @@
 from functools import partial
 from logging import getLogger
 
-from sdx.artifacts import Step, Workspace, read_rows
 from sdx.config import TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.generation.rows import generate_rows
+from sdx.store.files import read_rows
+from sdx.store.step import Step, Workspace
 
 log = getLogger("sdx")
 

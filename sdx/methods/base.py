@@ -2,24 +2,27 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from sdx.artifacts import Step, Workspace, read_rows, write_rows
-from sdx.config import Config, DictionaryConfig, InputError, MethodConfig
+from sdx import InputError
+from sdx.config import Config, DictionaryConfig, MethodConfig
 from sdx.data import dictionaries, parallel
 from sdx.data.corpus import corpus_step
 from sdx.data.filters import check_some_left, filter_step
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.suites import suites
-from sdx.evaluation.tasks import Task
 from sdx.evaluation.translation_quality import translation_suites
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import generate_step
 from sdx.languages import Language, language
 from sdx.models import backbone
-from sdx.tracking import Tracker
+from sdx.store.files import read_rows, write_rows
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
+from sdx.tasks.base import Task
 from sdx.training.step import train_step
 from sdx.translation.base import Surroundings, Translator
 from sdx.translation.rows import translate_step
@@ -45,7 +48,6 @@ class Cell:
         mt: Translator,
         generator: HFGenerator,
         tasks: Mapping[str, Task],
-        tracker: Tracker,
         run_dir: Path,
     ) -> None:
         self.config = config
@@ -53,7 +55,6 @@ class Cell:
         self.mt = mt
         self.generator = generator
         self.tasks = tasks
-        self.tracker = tracker
         self.source, self.targets = languages_of(config)
         self.backbone = backbone.backbone_step(config.backbone)
         record = None if config.plan else run_dir
@@ -189,7 +190,7 @@ class Cell:
 
     def training(self, mix: Step) -> Step:
         """The backbone trained on a mix."""
-        return train_step(mix, self.backbone, self.config, self.tracker)
+        return train_step(mix, self.backbone, self.config)
 
 
 def languages_of(config: Config) -> tuple[Language, list[Language]]:
@@ -281,3 +282,35 @@ class Method(ABC, Generic[Options]):
         ]
         judged = translation_suites(config, tasks, *languages, self.translators(cell))
         return [*found, *(Outcome(suite, suite.outcome()) for suite in judged)], skipped
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a cell comes to."""
+
+    cell: Cell
+    model: Step
+    """The step that publishes the improved model; the backbone's own where nothing is trained."""
+    outcomes: Sequence[Outcome]
+    skipped: Sequence[str]
+    """A sentence for each benchmark and language that cannot be run."""
+
+    @property
+    def ends(self) -> list[Step]:
+        """What the report is made of."""
+        return [self.model, *(step for one in self.outcomes for step in (one.before, one.after) if step)]
+
+    @property
+    def steps(self) -> list[Step]:
+        """What is realised: what shows results early comes first."""
+        return [*self._before, self.model, *(outcome.after for outcome in self.outcomes if outcome.after)]
+
+    def ordered(self, store: Store) -> list[Step]:
+        """`steps` as they are realised: the translations that the first ones lack come before, because a translator and
+        the backbone take turns in memory."""
+        needed = store.needed(self._before).values()
+        return [*(step for step in needed if step.name == "translate" and not store.cached(step)), *self.steps]
+
+    @property
+    def _before(self) -> list[Step]:
+        return [step for outcome in self.outcomes for step in (*outcome.suite.needs, outcome.before)]

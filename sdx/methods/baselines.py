@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import Step, read_rows
 from sdx.config import Config, MethodConfig
 from sdx.data.mixture import pair
 from sdx.methods.base import Cell, Method, texts
+from sdx.store.files import read_rows
+from sdx.store.step import Step
 
 
 @dataclass

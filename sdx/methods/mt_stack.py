@@ -9,24 +9,25 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from importlib.util import find_spec
 
-from sdx import fields
-from sdx.artifacts import Step
-from sdx.config import Adapter, Config, InputError, MethodConfig, Schedule, TrainConfig
+from sdx import InputError
+from sdx.config import Adapter, Config, MethodConfig, Schedule, TrainConfig
 from sdx.evaluation.outcome import Outcome
-from sdx.evaluation.reading import ReadingSuite, ReadTask, reading_suites, training_step, translated_items_step
+from sdx.evaluation.reading import ReadingSuite, reading_suites, translated_items_step
 from sdx.languages import Language
 from sdx.languages import language as find
 from sdx.methods.base import Cell, Method
 from sdx.models import encoder
 from sdx.models.encoder_languages import check_languages
+from sdx.options import fields
 from sdx.stacking import texts
 from sdx.stacking.answers import answers_step
 from sdx.stacking.bridge import BridgeConfig, Projection, stack_step
-from sdx.stacking.parts import Parts
-from sdx.stacking.systems import ENCODER, LLM, TRANSLATE_TEST, UNALIGNED
+from sdx.stacking.parts import ENCODER, LLM, TRANSLATE_TEST, UNALIGNED, Parts
 from sdx.stacking.tokens import tokens_step
 from sdx.stacking.training import Goal, Recipe, alignment_step, task_step
 from sdx.stacking.vectors import vectors_step
+from sdx.store.step import Step
+from sdx.tasks.reading import ReadTask, training_step
 from sdx.training.optimizers import EXTRA
 
 BASELINES = {"llm": LLM, "encoder": ENCODER, "unaligned": UNALIGNED, "translate_test": TRANSLATE_TEST}
@@ -208,7 +209,7 @@ class MTStack(Method[MTStackConfig]):
         tokens = tokens_step(parts, self._texts(cell), given.max_length_tokens)
         recipe = self._recipe(train, 1, 0, given.max_length_tokens, True)
         config = replace(cell.config, seed=self._first_seed(cell))
-        return alignment_step(self._first(cell), tokens, parts, recipe, given.words, config, cell.tracker)
+        return alignment_step(self._first(cell), tokens, parts, recipe, given.words, config)
 
     def _untrained(self, cell: Cell, parts: Parts) -> Step:
         """A stack or a part of one before any training."""
@@ -267,8 +268,8 @@ class MTStack(Method[MTStackConfig]):
         vectors: Step | None = None,
     ) -> Step:
         training, labels = self._training(cell), _task(cell).labels
-        config, tracker = cell.config, cell.tracker
-        return task_step(start, training, parts, goal, labels, cell.source, recipe, config, tracker, teacher, vectors)
+        config = cell.config
+        return task_step(start, training, parts, goal, labels, cell.source, recipe, config, teacher, vectors)
 
     def _task_recipe(self, cell: Cell, trains_bridge: bool) -> Recipe:
         scale, train = cell.config.scale, cell.config.train

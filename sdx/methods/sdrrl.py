@@ -12,15 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sdx import fields
-from sdx.artifacts import Step, read_rows
-from sdx.config import InputError, MethodConfig
+from sdx import InputError
+from sdx.config import MethodConfig
 from sdx.data import dictionaries
 from sdx.data.code_switching import code_switch_rows
 from sdx.data.mixture import pair, weigh, with_language_hint
 from sdx.data.translation_instructions import complete_rows, translate_rows
 from sdx.languages import Language, language
 from sdx.methods.base import Cell, Method, texts
+from sdx.options import fields
+from sdx.store.files import read_rows
+from sdx.store.step import Step
 
 
 class AnswerLanguageHint(str, Enum):

@@ -11,13 +11,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import Step, read_rows
-from sdx.config import InputError, MethodConfig
+from sdx import InputError
+from sdx.config import MethodConfig
 from sdx.data.mixture import draw, pair
 from sdx.data.translation_instructions import translate_rows
-from sdx.evaluation.labelled import LabelledTask
 from sdx.languages import Language
 from sdx.methods.base import Cell, Method, texts
+from sdx.store.files import read_rows
+from sdx.store.step import Step
+from sdx.tasks.labelled import LabelledTask
 from sdx.translation.base import Translator
 
 SUBSETS = ("src", "tgt", "cs", "mt", "parallel")

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import Step, Workspace, read_json, write_json
-from sdx.config import InputError
+from sdx import InputError
 from sdx.models.hub import FILES, SAFETENSORS, directory_step, hub_step, local
-from sdx.models.loading import pretrained, quiet
+from sdx.models.loading import pretrained
+from sdx.process.quiet import quiet
+from sdx.store.files import read_json, write_json
+from sdx.store.step import Step, Workspace
 
 ON_HUB = re.compile(r"(?P<hub_id>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -10,10 +10,9 @@ from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdx.artifacts import Step, read_json
-from sdx.config import BackboneConfig, InputError, Precision, TemplateKind
+from sdx import InputError
+from sdx.config import BackboneConfig, Precision, TemplateKind
 from sdx.models import adapters
-from sdx.models.assets import packaged_step
 from sdx.models.hub import (
     SAFETENSORS,
     check_link,
@@ -23,8 +22,12 @@ from sdx.models.hub import (
     hub_step,
     local,
 )
-from sdx.models.loading import dtype_of, named, pretrained, quiet, straight
+from sdx.models.loading import dtype_of, named, pretrained, straight
 from sdx.models.residency import Resident, resident
+from sdx.offline.assets import packaged_step
+from sdx.process.quiet import quiet
+from sdx.store.files import read_json
+from sdx.store.step import Step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

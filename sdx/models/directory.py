@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sdx.config import InputError
+from sdx import InputError
 from sdx.models.weights import COPY_AGAIN, check_file, files, json_object
 
 CONFIG = "config.json"

@@ -11,10 +11,8 @@ from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdx.artifacts import Step, read_json
-from sdx.config import EncoderConfig, InputError
-from sdx.models.assets import packaged_step
-from sdx.models.e5 import convert
+from sdx import InputError
+from sdx.config import EncoderConfig
 from sdx.models.hub import (
     PYTORCH,
     SAFETENSORS,
@@ -25,7 +23,12 @@ from sdx.models.hub import (
     hub_step,
     local,
 )
-from sdx.models.loading import named, pretrained, unreported
+from sdx.models.loading import named, pretrained
+from sdx.offline.assets import packaged_step
+from sdx.offline.e5 import convert
+from sdx.process.quiet import unreported
+from sdx.store.files import read_json
+from sdx.store.step import Step
 
 if TYPE_CHECKING:
     import torch

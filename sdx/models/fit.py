@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from sdx.config import InputError
+from sdx import InputError
 from sdx.models.batches import RowBytes, cut, room_bytes
 from sdx.models.residency import free, ran_out
 from sdx.models.shape import shape_of

@@ -14,12 +14,13 @@ from logging import getLogger
 from pathlib import Path
 from threading import Thread
 
-from sdx.artifacts import Step, Workspace, write_json
-from sdx.config import InputError
-from sdx.disk import writing
-from sdx.hub_source import ANSWER_S, HubSource, Refused, State, check_hub_id, explained, refusals, refused
+from sdx import InputError
 from sdx.models import directory
 from sdx.models.weights import COPY_AGAIN, parts
+from sdx.process.disk import writing
+from sdx.sources.hub import ANSWER_S, HubSource, Refused, State, check_hub_id, explained, refusals, refused
+from sdx.store.files import write_json
+from sdx.store.step import Step, Workspace
 
 log = getLogger("sdx")
 

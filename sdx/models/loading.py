@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdx.config import InputError, Precision
+from sdx import InputError
+from sdx.config import Precision
 from sdx.models.residency import ran_out
-from sdx.ranks import device
+from sdx.process.ranks import device
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
 
 REASON_LETTERS = 200
 
@@ -59,13 +59,6 @@ def dtype_of(precision: Precision) -> "torch.dtype":
     return {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}[precision]
 
 
-def quiet() -> None:
-    """No bars of transformers between ours."""
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-
-
 def straight() -> dict[str, Any]:
     """Options of `from_pretrained` with which the weights go from the disk to this process' GPU, without a copy in the
     machine's own memory; none where there is no GPU."""
@@ -83,20 +76,6 @@ def four_bits(dtype: "torch.dtype") -> dict[str, Any]:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
     return {"quantization_config": quantised, "device_map": {"": torch.get_default_device()}}
-
-
-@contextmanager
-def unreported() -> Iterator[None]:
-    """While inside, no bars, and no report of many lines on weights that a checkpoint has and the model has not."""
-    from transformers.utils import logging
-
-    quiet()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def padded(rows: Sequence[Sequence[int]], pad_id: int) -> "dict[str, Tensor]":

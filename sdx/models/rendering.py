@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sdx.config import InputError
+from sdx import InputError
 
 LIMIT_S = 5
 """Processor time for all texts, which take milliseconds."""

@@ -7,7 +7,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sdx.config import InputError
+from sdx import InputError
 
 log = getLogger("sdx")
 

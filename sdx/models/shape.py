@@ -5,10 +5,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import read_json
 from sdx.config import ShapeConfig
 from sdx.models.hub import PYTORCH, SAFETENSORS
 from sdx.models.weights import header
+from sdx.store.files import read_json
 
 
 def shape_in(model_dir: Path) -> ShapeConfig | None:

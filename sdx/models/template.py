@@ -13,7 +13,8 @@ shortened Alpaca prompt, with BOS in front where the tokenizer puts one in front
 from functools import lru_cache
 from typing import Any
 
-from sdx.config import InputError, TemplateKind
+from sdx import InputError
+from sdx.config import TemplateKind
 
 INSTRUCTION_TEMPLATE = (
     "{% for message in messages %}"

@@ -5,11 +5,12 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from sdx.config import InputError
+from sdx import InputError
 from sdx.models.directory import CONFIG, config_of
-from sdx.models.loading import named, pretrained, unreported
+from sdx.models.loading import named, pretrained
 from sdx.models.rendering import rendered
 from sdx.models.template import INSTRUCTION_TEMPLATE, OPTIONS, encode_example
+from sdx.process.quiet import unreported
 
 log = getLogger("sdx")
 

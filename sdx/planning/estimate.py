@@ -10,22 +10,22 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import Step, Store
 from sdx.config import Config, CorpusColumns, ShapeConfig
 from sdx.data.corpus import SEED_COLUMNS, SEED_CORPUS, read_corpus
-from sdx.data.files import published
 from sdx.languages import language
 from sdx.models.batches import QUESTIONS, Arithmetic, RowBytes, number_bytes
-from sdx.planning import history, lengths
-from sdx.planning.benchmarks import LABELLED
-from sdx.planning.benchmarks import items as benchmark_items
+from sdx.planning import lengths
 from sdx.planning.graph import Node
-from sdx.planning.lengths import Rows
+from sdx.planning.lengths import LABELLED, Rows
+from sdx.planning.lengths import items as benchmark_items
 from sdx.planning.mixture import parts_of
 from sdx.planning.stacking import StackWork
 from sdx.planning.times import Work
 from sdx.planning.translators import most_rows, translating
 from sdx.reporting.describe import spoken
+from sdx.sources.files import published
+from sdx.store.step import Step
+from sdx.store.store import Store
 
 ROWS = "rows.jsonl"
 TRAINING = ("train", "stack")
@@ -96,7 +96,7 @@ class Estimator:
         self.store = store
         self.shape = shape
         self.source = language(config.lang.source).flores
-        self.history = history.answers(store)
+        self.history = lengths.answers(store)
         self.found: dict[str, Estimate] = {}
         self._resident: tuple[str, str] | None = None
         self.stacking = StackWork(config, shape, encoder, self._rows, self.engine)
@@ -247,11 +247,11 @@ class Estimator:
         files = {ROWS: Rows(given.count, {"text": answers.tokens, "prompt": prompt})}
         return Estimate(given.count, work.generated, files, work, self._of(step.inputs["prompts"]).bound)
 
-    def _answers(self, step: Step) -> history.Answers:
+    def _answers(self, step: Step) -> lengths.Answers:
         model, limit = step.inputs["model"], step.config["max_new_tokens"]
         backbone = model.inputs.get("backbone", model)
         known = (self.history.get((key, limit)) for key in (model.key, backbone.key))
-        return next(filter(None, known), history.assumed(limit))
+        return next(filter(None, known), lengths.assumed(limit))
 
     def _filter(self, step: Step) -> Estimate:
         source = next((inner for inner in step.inputs.values() if self._of(inner).files), None)

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from sdx.artifacts import BatchLog, Step, Store
+from sdx.store.batch_log import BatchLog
+from sdx.store.step import Step
+from sdx.store.store import Store
 
 
 class State(str, Enum):

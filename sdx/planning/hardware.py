@@ -11,11 +11,11 @@ import subprocess
 from dataclasses import dataclass, replace
 from logging import getLogger
 
-from sdx import precision
 from sdx.config import BackboneConfig, Precision
+from sdx.models import precision
 from sdx.models.hub import local
 from sdx.models.shape import shape_in
-from sdx.threads import cores
+from sdx.process.threads import cores
 from sdx.training.hardware import PEAK_FLOPS, Hardware, can_compile, host_bytes, of_gpu
 from sdx.training.memory import GIB, SHOWN
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sdx.artifacts import Step
 from sdx.planning.lengths import Rows
+from sdx.store.step import Step
 
 TRAIN = "train.jsonl"
 ROWS = "rows.jsonl"

@@ -5,8 +5,9 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sdx.artifacts import Step, Store, Workspace
-from sdx.hub_source import HubFile
+from sdx.sources.hub import HubFile
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
 
 READING = ("file", "asset", "corpus", "training", "texts", "parallel", "dictionary", "items", "read", "pairs")
 """Steps that bring in data or read them, if what they are made from is such a step, too."""

@@ -8,10 +8,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sdx.artifacts import Step, Store
-from sdx.config import Config, InputError, ShapeConfig
-from sdx.disk import free_bytes
-from sdx.hub_source import refusals
+from sdx import InputError
+from sdx.config import Config, ShapeConfig
 from sdx.models.hub import local
 from sdx.models.shape import shape_in
 from sdx.planning import tables
@@ -21,11 +19,15 @@ from sdx.planning.hardware import Machine, machines, visible_gpu
 from sdx.planning.sources import sources, told, wanted
 from sdx.planning.stacking import encoder_shape, longest_tokens, stacked
 from sdx.planning.times import Work, seconds
-from sdx.ranks import world_size
+from sdx.process.disk import free_bytes
+from sdx.process.ranks import world_size
+from sdx.sources.hub import refusals
+from sdx.store.step import Step
+from sdx.store.store import Store
 from sdx.training import disk
 from sdx.training.hardware import Hardware
-from sdx.training.layout import GPU_TOKENS, Layout, choose, describe, shortage
-from sdx.training.memory import GIB, SHOWN, Memory, training_memory
+from sdx.training.layout import GPU_TOKENS, choose, describe, shortage
+from sdx.training.memory import GIB, SHOWN, Layout, Memory, training_memory
 
 RANKS = (1, 4, 8)
 NODES = ((8, 80), (4, 80), (8, 40))

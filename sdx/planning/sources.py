@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sdx.artifacts import Step, Store
 from sdx.config import Config, ShapeConfig
-from sdx.hub_source import HubSource, Refusal, State
 from sdx.planning.graph import Node
+from sdx.sources.hub import HubSource, Refusal, State
+from sdx.store.step import Step
+from sdx.store.store import Store
 
 PACKAGE_BYTES = {
     "smollm2_135m": 93e6,
@@ -79,7 +80,7 @@ def _files_together(found: Iterable[Source]) -> list[Source]:
 
 def wanted(nodes: Sequence[Node]) -> list[HubSource]:
     """What the run would fetch from the hub."""
-    return [node.step.hub for node in nodes if node.step.hub and node.state.runs]
+    return [node.step.hub for node in nodes if isinstance(node.step.hub, HubSource) and node.state.runs]
 
 
 def told(found: Sequence[Refusal]) -> list[str]:
@@ -104,7 +105,9 @@ def _source(
     if step.name == "texts" and (hub_id := step.config.get("hub_id")):
         origin = f"hub {hub_id} @ {str(step.config['revision'])[:REVISION_DIGITS]}"
         streamed = {"to do": "to stream", "resumes": "to stream"}.get(state, state)
-        return Source("texts", origin, None, refused.get(step.hub, streamed) if step.hub else streamed)
+        return Source(
+            "texts", origin, None, refused.get(step.hub, streamed) if isinstance(step.hub, HubSource) else streamed
+        )
     if step.name not in ("asset", *PREFIXES) or (step.name in ("backbone", "encoder") and step.inputs):
         return None
     if hub_id := step.config.get("hub_id"):
@@ -114,7 +117,9 @@ def _source(
         if step.name == "backbone" and shape.parameters:
             size = 2.0 * shape.parameters
         state = "in the hub's cache" if _in_hub_cache(step) else _to_download(state)
-        return Source(step.name, origin, size, refused.get(step.hub, state) if step.hub else state)
+        return Source(
+            step.name, origin, size, refused.get(step.hub, state) if isinstance(step.hub, HubSource) else state
+        )
     if step.name == "asset":
         name = str(step.config["name"])
         packages = ", ".join(step.config.get("packages", ()))

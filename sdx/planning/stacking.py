@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sdx.artifacts import Step, Store
 from sdx.config import Config, ShapeConfig
 from sdx.languages import language
 from sdx.models.batches import READ_TOKENS, Arithmetic
@@ -21,6 +20,8 @@ from sdx.planning.lengths import Rows
 from sdx.planning.times import Work
 from sdx.stacking.bridge import FIT_TEXTS
 from sdx.stacking.training import VALIDATION_TEXTS
+from sdx.store.step import Step
+from sdx.store.store import Store
 
 ENCODERS = {
     "e5_small": ShapeConfig(117_505_920, 12, 384, 1536, 384, 250_037),

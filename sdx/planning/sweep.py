@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from sdx.artifacts import Store
+from sdx.methods.base import Work
+from sdx.models.precision import Settled
 from sdx.planning import tables
 from sdx.planning.hardware import visible_gpu
 from sdx.planning.show import estimated, sum_up
-from sdx.precision import Settled
-from sdx.run import Work
+from sdx.store.store import Store
 
 
 def show_sweep(cells: Sequence[tuple[str, Settled, Work]], store: Store) -> None:

@@ -1,13 +1,13 @@
 """The plan on the terminal, in 118 columns where that is a log."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
 
-from sdx.config import Config, InputError, ShapeConfig
+from sdx import InputError
+from sdx.config import Config, ShapeConfig
 from sdx.evaluation.statistics import detectable, expected, power
 from sdx.languages import language
 from sdx.models.batches import number_bytes
@@ -16,12 +16,11 @@ from sdx.planning.graph import Node, State
 from sdx.planning.hardware import Machine
 from sdx.planning.sources import Source
 from sdx.planning.times import Work, batch_rows
-from sdx.reporting.console import Console
+from sdx.process.console import Console, duration, short
 from sdx.reporting.describe import concerned, subject
-from sdx.training.layout import GPU_TOKENS, Layout
-from sdx.training.memory import GIB, GPU_GIB, RESERVE_BYTES, USABLE, Memory, fits, trained_parameters
+from sdx.training.layout import GPU_TOKENS
+from sdx.training.memory import GIB, GPU_GIB, RESERVE_BYTES, USABLE, Layout, Memory, fits, trained_parameters
 
-LOG_WIDTH = 118
 KEY_DIGITS = 8
 SINGLE_LANGUAGES = 2
 """With more target languages, steps that differ in the language alone share a line."""
@@ -61,10 +60,6 @@ class Line:
             "bound": self.estimate.bound,
             "hours": dict(zip([machine.name for machine in where], self.hours, strict=True)),
         }
-
-
-def console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False, markup=False)
 
 
 def steps(console: Console, config: Config, lines: Sequence[Line], where: Sequence[Machine]) -> None:
@@ -188,28 +183,6 @@ def total(
         here = ", ".join(gpu) if gpu else "none visible here"
         console.print(f"GPUs: {here}; training is on all of them, all else on one; shares of their peak are assumed")
     console.print("nothing was run; the same command without plan=true runs it")
-
-
-def duration(hours: float | None) -> str:
-    """For people, in the unit that suits; empty below a tenth of a second."""
-    if hours is None:
-        return "?"
-    if hours < 0.5 / 3600:
-        return "<1 s" if hours > 0.1 / 3600 else ""
-    for unit, size, below in (("s", 1 / 3600, 120 / 3600), ("min", 1 / 60, 2.0), ("h", 1.0, 100.0)):
-        if hours < below:
-            digits = 1 if unit == "h" else 0
-            return f"{hours / size:.{digits}f} {unit}"
-    return f"{hours / 24:.0f} days"
-
-
-def short(count: float) -> str:
-    """A count in at most five characters: 690, 9,500, 51.3k, 2.4M, 1.1B."""
-    for size, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
-        if count >= size:
-            unit = 1e3 if letter == "k" else size
-            return f"{count / unit:.1f}{letter}"
-    return f"{count:,.0f}"
 
 
 def _table(title: str, words: Sequence[str], codes: Sequence[str], figures: Sequence[str]) -> Table:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from sdx.config import Adapter, ShapeConfig, TrainConfig
 from sdx.models.batches import BF16, ROWS, Arithmetic, Most, number_bytes, room_bytes
 from sdx.planning.hardware import Device, Machine
-from sdx.training.layout import Layout
-from sdx.training.memory import cache_bytes
+from sdx.training.memory import Layout, cache_bytes
 
 CACHE_TRIPS = 3
 """The cache is read and written when it grows, and read by attention."""

@@ -3,13 +3,14 @@
 import math
 from dataclasses import replace
 
-from sdx.artifacts import Step, Store
 from sdx.config import Config, Precision, ShapeConfig
 from sdx.models.batches import ROWS, Arithmetic, Most, RowBytes, number_bytes
 from sdx.models.shape import shape_in
 from sdx.planning.lengths import SENTENCE_TOKENS
 from sdx.planning.times import Work
-from sdx.threads import usable_cores
+from sdx.process.threads import usable_cores
+from sdx.store.step import Step
+from sdx.store.store import Store
 
 NLLB = {
     "nllb_600m": ShapeConfig(615_073_792, 12, 1024, 4096, 1024, 256_206),

@@ -1,15 +1,14 @@
 """Finished cells read back from their results.json, and short names for them: what differs among them."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import read_json
 from sdx.config import TrainConfig
+from sdx.store.files import read_json
+from sdx.store.run_dir import RESULTS, directories
 
-RESULTS = "results.json"
 UNSEEN = ("cache_dir", "runs_dir", "tracking", "plan", "stages")
 """Parts of a configuration that decide no result."""
 VALUE_LETTERS = 36
@@ -20,8 +19,6 @@ INHERITED = {
     if isinstance(field.default, str) and field.default.startswith("${")
 }
 """Keys that take the value of another one where they are not given: they tell no more than that one."""
-
-
 Column = tuple[str, str, str, str]
 """Task, language, metric, and whose items they are: scores of other items stand in another column."""
 
@@ -61,16 +58,6 @@ def find(paths: Sequence[Path]) -> tuple[list[Finished], list[str]]:
             except (ValueError, TypeError, KeyError, AttributeError):
                 warnings.append(f"{directory / RESULTS} is damaged or of another version; run the cell again")
     return list(found.values()), warnings
-
-
-def directories(path: Path) -> list[Path]:
-    """Directories of cells, finished or begun. There is none inside another."""
-    found = []
-    for folder, inner, files in os.walk(path):
-        if RESULTS in files or ".hydra" in inner:
-            found.append(Path(folder))
-            inner.clear()
-    return found
 
 
 def read(directory: Path) -> Finished:

@@ -5,16 +5,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdx.config import InputError
-from sdx.disk import writing
-from sdx.printable import escaped
+from sdx import InputError
+from sdx.process.console import Console, plain, table, wide
+from sdx.process.disk import writing
+from sdx.process.printable import escaped
+from sdx.process.secret import scrub
 from sdx.reporting import paired
 from sdx.reporting.baselines import assign
-from sdx.reporting.cells import RESULTS, Column, Finished, column_of, distinct, find
-from sdx.reporting.console import Console
+from sdx.reporting.cells import Column, Finished, column_of, distinct, find
 from sdx.reporting.rows import Entry, rows
-from sdx.reporting.tables import plain, table, wide
-from sdx.secret import scrub
+from sdx.store.run_dir import RESULTS
 
 LOG_WIDTH = 118
 

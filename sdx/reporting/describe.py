@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import Step
 from sdx.config import Config
 from sdx.languages import codes, language
-from sdx.stacking.systems import TRANSLATE_TEST, is_translated, system
+from sdx.stacking.parts import TRANSLATE_TEST, is_translated, system
+from sdx.store.step import Step
 
 SPEECHLESS = ("adapter", "backbone", "train", "mix", "translator", "asset", "file", "pairs")
 """Steps that publish no texts, or texts in several languages."""

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from sdx.evaluation.scores import Score
 from sdx.evaluation.statistics import detectable
-from sdx.printable import escaped
+from sdx.process.console import plain, table
+from sdx.process.printable import escaped
 from sdx.reporting import matrix, synthetic
-from sdx.reporting.tables import plain, table
 
 COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("benchmark", "left"),

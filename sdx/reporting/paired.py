@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import write_rows
 from sdx.evaluation.statistics import Estimate
 from sdx.evaluation.values import Judged, Value, are_values, decided
 from sdx.evaluation.values import difference as difference_of
+from sdx.process.secret import scrub_all
 from sdx.reporting.cells import Column, column_of
-from sdx.secret import scrub_all
+from sdx.store.files import write_rows
 
 ITEMS = "items.jsonl"
 """In the directory of a cell: a line for each score, the fields of `Judged`."""

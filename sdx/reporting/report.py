@@ -12,21 +12,23 @@ from typing import Any
 
 from rich.table import Table
 
-from sdx.artifacts import Step, Store, provenance, write_json, write_rows
 from sdx.config import Config
-from sdx.disk import writing
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.scores import Score, judge, samples, score
 from sdx.evaluation.suites import InstructionSuite
 from sdx.evaluation.values import Judged
 from sdx.languages import language
-from sdx.precision import Settled
+from sdx.models.precision import Settled
+from sdx.process import events
+from sdx.process.console import Console, wide
+from sdx.process.disk import writing
+from sdx.process.secret import scrub, scrub_all
 from sdx.reporting import markdown, matrix, paired, synthetic
-from sdx.reporting.console import Console
 from sdx.reporting.describe import concerned, subject
-from sdx.reporting.tables import wide
-from sdx.secret import scrub, scrub_all
-from sdx.tracking import Tracker
+from sdx.store.files import write_json, write_rows
+from sdx.store.provenance import provenance
+from sdx.store.step import Step
+from sdx.store.store import Store
 
 LOG_WIDTH = 118
 DEFAULT_BACKBONE, DEFAULT_ENCODER = "smollm2_135m", "e5_small"
@@ -42,7 +44,6 @@ def conclude(
     model: Step,
     outcomes: Sequence[Outcome],
     skipped: Sequence[str],
-    tracker: Tracker,
     began: float,
 ) -> None:
     """Reports a finished cell.
@@ -87,7 +88,7 @@ def conclude(
     write_rows(run_dir / "translations.jsonl", results["translations"])
     with writing(run_dir / "report.md"):
         (run_dir / "report.md").write_text(scrub(markdown.report(results, found, answers)), encoding="utf-8")
-    tracker.finish(results)
+    events.finished(results)
     _print(run_dir, results, found)
 
 

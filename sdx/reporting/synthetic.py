@@ -5,11 +5,13 @@ from hashlib import sha256
 from itertools import groupby
 from typing import Any
 
-from sdx.artifacts import Step, Store, read_rows
 from sdx.config import Config
 from sdx.languages import language
+from sdx.process.console import plain, table
 from sdx.reporting.describe import spoken, subject
-from sdx.reporting.tables import plain, table
+from sdx.store.files import read_rows
+from sdx.store.step import Step
+from sdx.store.store import Store
 
 SHOWN_TRANSLATIONS = 10
 """Of each filtered translation."""

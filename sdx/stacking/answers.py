@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sdx.artifacts import BatchLog, Step, Workspace, read_rows
 from sdx.config import Precision
 from sdx.languages import Language
 from sdx.stacking.parts import Parts, directories
 from sdx.stacking.reader import load_reader, read_batches, written_batches
+from sdx.store.batch_log import BatchLog
+from sdx.store.files import read_rows
+from sdx.store.step import Step, Workspace
 
 VERSION = 1
 
@@ -31,7 +33,7 @@ def answers_step(model: Step, parts: Parts, items: Step, language: Language, max
 
 
 def _answer(work: Workspace, language: Language, max_tokens: int, precision: Precision, label: str) -> None:
-    from sdx.models.stack_generation import answer, words
+    from sdx.stacking.generation import answer, words
 
     items = read_rows(work.inputs["items"] / "rows.jsonl")
     log = BatchLog(work.dir / f"rows{BatchLog.SUFFIX}")

@@ -13,17 +13,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sdx import fields
-from sdx.artifacts import Step, Workspace, read_json, write_json
-from sdx.config import InputError
+from sdx import InputError
 from sdx.languages import ENGLISH, Language, language
 from sdx.models import residency
 from sdx.models.encoder_languages import encoder_segments
 from sdx.models.loading import pretrained
-from sdx.ranks import device
+from sdx.options import fields
+from sdx.process.ranks import device
 from sdx.stacking.parts import Parts, directories
 from sdx.stacking.texts import read_texts
-from sdx.stacking.words import aligned
+from sdx.stacking.tokens import aligned
+from sdx.store.files import read_json, write_json
+from sdx.store.step import Step, Workspace
 
 FIT = "fit.json"
 FIT_TEXTS = 512
@@ -116,9 +117,10 @@ def _fit(
     import torch
 
     from sdx.models.encoder import hidden_size
-    from sdx.models.loading import dtype_of, quiet
-    from sdx.models.parts import Part
-    from sdx.models.stack import StackConfig, StackModel
+    from sdx.models.loading import dtype_of
+    from sdx.process.quiet import quiet
+    from sdx.stacking.model import StackConfig, StackModel
+    from sdx.stacking.parts import Part
 
     quiet()
     residency.release()

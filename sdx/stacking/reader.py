@@ -1,14 +1,22 @@
 """A trained stack, or a part of one, that reads rows of a task."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sdx import InputError
 from sdx.config import Precision
 from sdx.languages import Language
-from sdx.models.loading import dtype_of, quiet, straight
+from sdx.models.loading import dtype_of, straight
 from sdx.models.residency import resident
-from sdx.progress import Progress
+from sdx.models.segments import Encoded, Segments
+from sdx.process.progress import Progress
+from sdx.process.quiet import quiet
+
+if TYPE_CHECKING:
+    from sdx.stacking.objectives import Prompted, Text
+    from sdx.training.objectives import Example
 
 SHORTER = "lower scale.max_length_tokens or take a GPU with more memory"
 
@@ -23,7 +31,8 @@ def load_reader(model_dir: Path, parts: Mapping[str, Path], precision: Precision
 
 
 def _loaded(model_dir: Path, parts: Mapping[str, Path], precision: Precision) -> Any:
-    from sdx.models import stack, stack_generation
+    from sdx.stacking import generation as stack_generation
+    from sdx.stacking import model as stack
 
     quiet()
     config = stack.StackConfig.from_pretrained(model_dir)
@@ -41,9 +50,8 @@ def read_batches(
     """
     import torch
 
-    from sdx.models.stack_batches import in_batches
-    from sdx.stacking.examples import examples
-    from sdx.training.reading import Reader, pooled
+    from sdx.stacking.batches import in_batches
+    from sdx.stacking.objectives import Reader, pooled
 
     segments = model.segments(language.flores)
     texts = examples(rows, segments, max_tokens)
@@ -71,8 +79,7 @@ def written_batches(
     model: Any, rows: Sequence[Mapping[str, Any]], language: Language, max_tokens: int, max_new_tokens: int, label: str
 ) -> Iterator[tuple[list[int], list[str]]]:
     """Places of the rows of a batch, and what a model that writes makes of them."""
-    from sdx.models.stack_batches import in_batches
-    from sdx.stacking.examples import read
+    from sdx.stacking.batches import in_batches
 
     segments = model.segments(language.flores)
     texts = [one.ids for one in read(rows, segments, max_tokens)]
@@ -95,3 +102,82 @@ def _moved(value: Any, device: Any) -> Any:
     from accelerate.utils import send_to_device
 
     return send_to_device(value, device)
+
+
+log = getLogger("sdx")
+MOST_CUT = 0.05
+"""Share of texts that may lose their ends without a word. Ours."""
+
+
+def examples(rows: Sequence[Mapping[str, Any]], segments: Segments, max_tokens: int, split: str = "") -> "list[Text]":
+    """Each row's segments as one sequence, cut at `max_tokens`; one vector of it all, or one of each choice.
+
+    Args:
+        split: the rows' file, see `key`.
+
+    Raises:
+        InputError: questions have unlike numbers of answers: a batch's vectors are one array.
+    """
+    from sdx.stacking.objectives import Text
+
+    if len(counts := sorted({row["choices"] for row in rows})) > 1:
+        raise InputError(
+            f"task: there are questions with {' and '.join(map(str, counts))} answers, and a stack chooses among one "
+            "number of them; leave the others out of the task's files, or give another task"
+        )
+    encoded = read(rows, segments, max_tokens)
+    return [
+        Text(
+            id=key(split, row["id"]),
+            input_ids=one.ids,
+            spans=one.spans[-row["choices"] :] if row["choices"] else [(0, len(one.ids))],
+            label=row["label"],
+        )
+        for row, one in zip(rows, encoded, strict=True)
+    ]
+
+
+def written(
+    rows: Sequence[Mapping[str, Any]],
+    segments: Segments,
+    answers: Sequence[Sequence[int]],
+    cue: Sequence[int],
+    stacked: bool,
+    max_tokens: int,
+    split: str,
+) -> "list[Prompted] | list[Example]":
+    """Each row's segments as one sequence, cut at `max_tokens`, and the answer to be written after it.
+
+    Args:
+        answers: of each label, in the LLM's tokens, the end among them.
+        cue: the LLM's tokens in between.
+        stacked: an encoder reads the text; else the LLM, in its own tokens.
+        split: the rows' file, see `key`.
+    """
+    from sdx.stacking.objectives import Prompted
+    from sdx.training.objectives import Example
+
+    encoded = read(rows, segments, max_tokens)
+    both = [
+        (key(split, row["id"]), one.ids, [*cue, *answers[row["label"]]]) for row, one in zip(rows, encoded, strict=True)
+    ]
+    if stacked:
+        return [Prompted(id_, read, after, len(cue)) for id_, read, after in both]
+    return [Example(id_, [*read, *after], len(read) + len(cue)) for id_, read, after in both]
+
+
+def read(rows: Sequence[Mapping[str, Any]], segments: Segments, max_tokens: int) -> list[Encoded]:
+    """Each row's segments as one sequence, with a warning where many lose their ends."""
+    encoded = segments.encode([row["segments"] for row in rows], max_tokens, offsets=False)
+    cut = sum(one.cut for one in encoded)
+    if cut > MOST_CUT * len(rows):
+        log.warning(
+            "%-12s %d of %d are longer than scale.max_length_tokens=%d and lose their ends; raise it",
+            "texts", cut, len(rows), max_tokens,
+        )  # fmt: skip
+    return encoded
+
+
+def key(split: str, id_: str) -> str:
+    """A row's name among those of all files: two of them may number their rows alike."""
+    return f"{split}/{id_}"

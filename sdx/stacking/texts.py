@@ -12,12 +12,14 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import Step, Workspace, rows_in
-from sdx.config import InputError, TextConfig
-from sdx.data.files import check_source, column, file_step, published, read_records
-from sdx.hub_source import ANSWER_S, HubSource, Refused, State, explained
-from sdx.models.assets import asset_step
-from sdx.progress import Progress
+from sdx import InputError
+from sdx.config import TextConfig
+from sdx.offline.assets import asset_step
+from sdx.process.progress import Progress
+from sdx.sources.files import check_source, column, file_step, published, read_records
+from sdx.sources.hub import ANSWER_S, HubSource, Refused, State, explained
+from sdx.store.files import rows_in
+from sdx.store.step import Step, Workspace
 
 log = getLogger("sdx")
 

@@ -6,6 +6,8 @@ words                          int32 [words, 4], a word's tokens in the encoder'
 """
 
 import os
+import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +15,11 @@ from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import Step, Workspace
 from sdx.languages import ENGLISH, language
+from sdx.models.segments import Encoded
 from sdx.stacking.parts import Parts
 from sdx.stacking.texts import read_texts
+from sdx.store.step import Step, Workspace
 
 CHUNK = 1000
 END = "<i8"
@@ -42,7 +45,6 @@ def _encode(work: Workspace, prefix: str, max_tokens: int) -> None:
     from sdx.models.encoder_languages import encoder_segments
     from sdx.models.loading import pretrained
     from sdx.models.segments import llm_segments
-    from sdx.stacking.words import aligned
 
     read = encoder_segments(work.inputs["encoder"] / "model", prefix, language(ENGLISH))
     own = llm_segments(pretrained(AutoTokenizer, work.inputs["backbone"] / "model"))
@@ -99,7 +101,7 @@ def _cut(folder: Path, name: str, ends: list[int]) -> None:
 
 @dataclass(frozen=True)
 class AlignmentText:
-    """As `sdx.training.reading.Text`; its words are looked at in its turn, its length is asked of all before."""
+    """As `sdx.stacking.objectives.Text`; its words are looked at in its turn, its length is asked of all before."""
 
     id: str
     input_ids: list[int]
@@ -148,3 +150,37 @@ class AlignmentTexts(Sequence[Any]):
             for name, ends in self._ends.items()
         )
         return AlignmentText(str(number), ids, own, flat)
+
+
+WORD = re.compile(r"\S+")
+Span = tuple[int, int]
+
+
+def aligned(text: str, one: Encoded, other: Encoded) -> list[tuple[Span, Span]]:
+    """For each word that both have tokens of, its tokens in one and in the other: the first and the one after the last.
+
+    A token is of the word that its last character is in: some tokenizers count the space before a word to it. One that
+    is all space is of none.
+
+    Args:
+        text: English, or another language with spaces between words.
+        one, other: encodings of that text alone.
+    """
+    words = [match.span() for match in WORD.finditer(text)]
+    places = _places(words, one), _places(words, other)
+    return [(places[0][word], places[1][word]) for word in places[0] if word in places[1]]
+
+
+def _places(words: Sequence[Span], encoded: Encoded) -> dict[int, Span]:
+    """Word -> its tokens."""
+    found: dict[int, Span] = {}
+    starts = [start for start, _ in words]
+    first, _ = encoded.spans[0]
+    for number, (start, end) in enumerate(encoded.offsets[0]):
+        if end <= start:
+            continue
+        word = bisect_right(starts, end - 1) - 1
+        if word >= 0 and end <= words[word][1]:
+            begin, _ = found.get(word, (first + number, 0))
+            found[word] = begin, first + number + 1
+    return found

@@ -14,12 +14,18 @@ from torch import Tensor, nn
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from sdx.config import TrainConfig
-from sdx.disk import sync
 from sdx.models.loading import straight
-from sdx.models.stack import StackConfig, StackForMultipleChoice, StackForSequenceClassification, StackModel, is_trained
-from sdx.models.stack_generation import StackForCausalLM
-from sdx.ranks import is_main
-from sdx.training.agree import Agreement
+from sdx.process.disk import sync
+from sdx.process.ranks import is_main
+from sdx.stacking.generation import StackForCausalLM
+from sdx.stacking.model import (
+    StackConfig,
+    StackForMultipleChoice,
+    StackForSequenceClassification,
+    StackModel,
+    is_trained,
+)
+from sdx.training.launch import Agreement
 from sdx.training.state import WEIGHT, TrainedState
 from sdx.training.throughput import Cost
 

@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdx.artifacts import Step, Workspace, read_json, read_rows
-from sdx.config import Config, InputError, ShapeConfig, TrainConfig
+from sdx import InputError
+from sdx.config import Config, ShapeConfig, TrainConfig
 from sdx.languages import Language
 from sdx.models import residency
+from sdx.process import events
 from sdx.stacking.bridge import fitted
 from sdx.stacking.parts import Parts, directories
-from sdx.tracking import Tracker
+from sdx.store.files import read_json, read_rows
+from sdx.store.step import Step, Workspace
 
 if TYPE_CHECKING:
     from sdx.stacking.trainee import StackTrainee
@@ -24,14 +26,14 @@ VERSION = 1
 
 
 class Goal(str, Enum):
-    """What a training on a task minimises, see `sdx.training.reading`."""
+    """What a training on a task minimises, see `sdx.stacking.objectives`."""
 
     classification = "classification"
     distillation = "distillation"
     probe = "probe"
     """The head alone, on vectors that are there already."""
     generation = "generation"
-    """The loss of the label's words, see `sdx.training.soft_prompt`."""
+    """The loss of the label's words, see `sdx.stacking.objectives`."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,7 @@ class Recipe:
         return decides
 
 
-def alignment_step(
-    stack: Step, tokens: Step, parts: Parts, recipe: Recipe, words: bool, config: Config, tracker: Tracker
-) -> Step:
+def alignment_step(stack: Step, tokens: Step, parts: Parts, recipe: Recipe, words: bool, config: Config) -> Step:
     """Stage 1: publishes `model/`, the stack that says of English what the LLM says, and `log.jsonl`.
 
     Args:
@@ -74,7 +74,7 @@ def alignment_step(
         tokens: the texts, of which the last ones are for validation.
         words: whether the error of words counts, too.
     """
-    run = partial(_align, recipe=recipe, words=words, config=config, tracker=tracker)
+    run = partial(_align, recipe=recipe, words=words, config=config)
     decides = {"goal": "alignment", "words": words, **_shared(recipe, config)}
     inputs = {"stack": stack, "tokens": tokens, **parts.inputs}
     return Step("train", run, decides, inputs, VERSION, collective=True)
@@ -89,7 +89,6 @@ def task_step(
     source: Language,
     recipe: Recipe,
     config: Config,
-    tracker: Tracker,
     teacher: Step | None = None,
     vectors: Step | None = None,
 ) -> Step:
@@ -102,7 +101,7 @@ def task_step(
         teacher: of distillation, whose head is copied.
         vectors: of distillation the teacher's, of a probe those of the model that it is for.
     """
-    run = partial(_learn, goal=goal, labels=tuple(labels), source=source, recipe=recipe, config=config, tracker=tracker)
+    run = partial(_learn, goal=goal, labels=tuple(labels), source=source, recipe=recipe, config=config)
     decides = {"goal": goal.value, "labels": list(labels), "language": source.flores, **_shared(recipe, config)}
     more = {name: step for name, step in (("teacher", teacher), ("vectors", vectors)) if step}
     inputs = {"stack": start, "training": training, **more, **parts.inputs}
@@ -113,10 +112,10 @@ def _shared(recipe: Recipe, config: Config) -> dict[str, Any]:
     return {**recipe.decides, "precision": config.engine.precision.value, "seed": config.seed}
 
 
-def _align(work: Workspace, recipe: Recipe, words: bool, config: Config, tracker: Tracker) -> None:
+def _align(work: Workspace, recipe: Recipe, words: bool, config: Config) -> None:
+    from sdx.stacking.objectives import Alignment
     from sdx.stacking.tokens import AlignmentTexts
     from sdx.stacking.trainee import Passes, StackTrainee
-    from sdx.training.reading import Alignment
 
     figures = fitted(work.inputs["stack"])
     texts = len(AlignmentTexts(work.inputs["tokens"]))
@@ -138,7 +137,7 @@ def _align(work: Workspace, recipe: Recipe, words: bool, config: Config, tracker
             "method.alignment.words=true needs tokenizers that know the characters of their tokens, and one of "
             "encoder and backbone does not; give method.alignment.words=false"
         )
-    _train(work, trainee, objective, learnt, held, recipe, config, tracker)
+    _train(work, trainee, objective, learnt, held, recipe, config)
 
 
 def _learn(
@@ -148,13 +147,12 @@ def _learn(
     source: Language,
     recipe: Recipe,
     config: Config,
-    tracker: Tracker,
 ) -> None:
-    from sdx.models.stack import StackConfig, segments_of
-    from sdx.stacking.examples import examples
+    from sdx.stacking.model import StackConfig, segments_of
+    from sdx.stacking.objectives import Classification, Distillation, Probe
+    from sdx.stacking.reader import examples
     from sdx.stacking.trainee import Head, Passes, StackTrainee
     from sdx.stacking.vectors import FILES, Vectors
-    from sdx.training.reading import Classification, Distillation, Probe
 
     taught = work.inputs["teacher"] / "model" if "teacher" in work.inputs else None
     head = Head(labels, taught, writes=goal is Goal.generation, bias=recipe.head_bias)
@@ -164,7 +162,7 @@ def _learn(
     segments = segments_of(StackConfig.from_pretrained(start), directories(work), source)
     rows = {name: read_rows(work.inputs["training"] / f"{name}.jsonl") for name in FILES}
     if goal is Goal.generation:
-        _train(work, trainee, *_written(work, segments, rows, labels, recipe), recipe, config, tracker)
+        _train(work, trainee, *_written(work, segments, rows, labels, recipe), recipe, config)
         return
     learnt, held = (examples(rows[name], segments, recipe.max_tokens, name) for name in FILES)
     reader = _reader(work)
@@ -174,7 +172,7 @@ def _learn(
         objective = (
             Distillation(reader, stored, stored.variance) if goal is Goal.distillation else Probe(reader, stored)
         )
-    _train(work, trainee, objective, learnt, held, recipe, config, tracker)
+    _train(work, trainee, objective, learnt, held, recipe, config)
 
 
 def _written(
@@ -184,11 +182,11 @@ def _written(
     from transformers import AutoTokenizer
 
     from sdx.models.loading import pretrained
-    from sdx.models.stack_generation import answer, cue
-    from sdx.stacking.examples import written
+    from sdx.stacking.generation import answer, cue
+    from sdx.stacking.objectives import SoftPromptedLM
+    from sdx.stacking.reader import written
     from sdx.stacking.vectors import FILES
     from sdx.training.objectives import CausalLM
-    from sdx.training.soft_prompt import SoftPromptedLM
 
     tokenizer = pretrained(AutoTokenizer, directories(work)["llm"])
     answers = [answer(tokenizer, label) for label in labels]
@@ -206,7 +204,6 @@ def _train(
     validation: Sequence[Any],
     recipe: Recipe,
     config: Config,
-    tracker: Tracker,
 ) -> None:
     from sdx.training.loop import train
     from sdx.training.step import layout_for
@@ -228,7 +225,7 @@ def _train(
         epochs=recipe.epochs,
         max_steps=recipe.max_steps,
         seed=config.seed,
-        on_log=partial(tracker.log_training, stage=_stage(work)),
+        on_log=partial(events.trained, stage=_stage(work)),
         validation=validation,
     )
     work.counts.update(examples=len(examples), validation_examples=len(validation), **summary)
@@ -282,7 +279,7 @@ def _quantised(work: Workspace) -> bool:
 
 def _reader(work: Workspace) -> Any:
     """How texts are collated for the parts that a step was given."""
-    from sdx.training.reading import Reader
+    from sdx.stacking.objectives import Reader
 
     parts = directories(work)
     pads = {part: _pad_id(path) for part, path in parts.items()}

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import Step, Workspace, read_intact, read_json, read_rows, write_json
 from sdx.config import Precision
 from sdx.languages import Language
-from sdx.stacking.examples import key
 from sdx.stacking.parts import Parts, directories
-from sdx.stacking.reader import load_reader, read_batches
+from sdx.stacking.reader import key, load_reader, read_batches
+from sdx.store.files import read_intact, read_json, read_rows, write_json
+from sdx.store.step import Step, Workspace
 
 FILES = ("train", "validation")
 CHUNK = 4096

@@ -1,5 +1,5 @@
 """What a cell measures, sent to a dashboard: wandb, TensorBoard or none. Importing this loads neither."""
 
-from sdx.tracking.tracker import Tracker
+from sdx.tracking.tracker import Tracker, check
 
-__all__ = ["Tracker"]
+__all__ = ["Tracker", "check"]

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import read_rows
-from sdx.printable import escaped
+from sdx.process.printable import escaped
+from sdx.store.files import read_rows
 from sdx.tracking.backend import CELL, Results, Rows
 
 FILTER = "filter"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdx.config import InputError
+from sdx import InputError
 from sdx.tracking.content import DIFFERENCE, score_values
 
 TRAINING = {

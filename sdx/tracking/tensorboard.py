@@ -11,9 +11,10 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
-from sdx.config import Config, InputError
-from sdx.reporting.tables import plain, table
-from sdx.secret import clean, scrub
+from sdx import InputError
+from sdx.config import Config
+from sdx.process.console import plain, table
+from sdx.process.secret import clean, scrub
 from sdx.tracking.backend import Backend, Ending, Results, Rows
 
 

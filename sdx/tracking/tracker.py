@@ -9,13 +9,13 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from sdx.artifacts import read_rows
-from sdx.config import Config
-from sdx.disk import disk_full
-from sdx.events import Reading, Watcher
+from sdx.config import Config, TrackingConfig
 from sdx.languages import language
-from sdx.ranks import is_main
-from sdx.targets import target
+from sdx.options.targets import target
+from sdx.process.disk import disk_full
+from sdx.process.events import Reading, Watcher
+from sdx.process.ranks import is_main
+from sdx.store.files import read_rows
 from sdx.tracking.backend import Backend, Ending
 from sdx.tracking.content import FILTER, filter_counts, results_of
 
@@ -26,6 +26,12 @@ READING_INTERVAL_S = 15.0
 STEPS, TRAIN = "steps", "train"
 
 
+def check(config: TrackingConfig) -> None:
+    """Raises `InputError` if the dashboard's package is not installed."""
+    if config._target_:
+        target(config._target_).check()
+
+
 class Tracker(Watcher):
     """Hears what a cell does and shows it. Around the work it is a context that closes the dashboard's run in any case.
 
@@ -34,28 +40,18 @@ class Tracker(Watcher):
     Args:
         config: the cell.
         run_dir: the dashboard's files go here.
-
-    Raises:
-        InputError: the dashboard's package is not installed.
     """
 
     def __init__(self, config: Config, run_dir: Path) -> None:
         self.run_dir = run_dir
         self._backend: Backend | None = None
-        if config.tracking._target_:
-            kind = target(config.tracking._target_)
-            kind.check()
-            if is_main() and not config.plan:
-                self._backend = kind(config, run_dir)
+        if config.tracking._target_ and is_main():
+            self._backend = target(config.tracking._target_)(config, run_dir)
         self._shown: dict[str, tuple[float, int]] = {}
         """Of a stage, when it was shown last and how far it has come."""
 
-    def log_training(self, row: Mapping[str, Any], stage: str = "") -> None:
-        """One line of the training log, on its own step axis. A line that was logged before is skipped.
-
-        Args:
-            stage: which of a cell's trainings it is, where there are several.
-        """
+    def trained(self, row: Mapping[str, Any], stage: str = "") -> None:
+        """The line on its own step axis. A line that was logged before is skipped."""
         where = f"{TRAIN}/{stage}" if stage else TRAIN
         axis, values = f"{where}/step", {f"{where}/{name}": value for name, value in row.items() if name != "step"}
 
@@ -93,8 +89,8 @@ class Tracker(Watcher):
 
         self._guarded(show)
 
-    def finish(self, results: Mapping[str, Any]) -> None:
-        """The results of the cell as in results.json, its samples and its report."""
+    def finished(self, results: Mapping[str, Any]) -> None:
+        """The results of the cell, its samples and its report."""
 
         def show(backend: Backend) -> None:
             found = results_of(results, self.run_dir)
@@ -103,7 +99,7 @@ class Tracker(Watcher):
             trainings = [step for step in results["steps"] if step["name"] == TRAIN]
             if len(trainings) == 1:  # made by another cell, or before there was tracking: its curve belongs here, too
                 for row in read_rows(Path(trainings[0]["path"]) / "log.jsonl"):
-                    self.log_training(row)
+                    self.trained(row)
             backend.finish(found)
 
         self._guarded(show)

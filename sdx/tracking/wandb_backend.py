@@ -14,9 +14,9 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from sdx.artifacts import read_intact, write_json
 from sdx.config import Config
-from sdx.secret import scrub
+from sdx.process.secret import scrub
+from sdx.store.files import read_intact, write_json
 from sdx.tracking import wandb_log, wandb_start
 from sdx.tracking.backend import Backend, Ending, Results
 

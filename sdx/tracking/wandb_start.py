@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from sdx.artifacts import provenance
 from sdx.config import Config, TrackingMode
-from sdx.secret import clean
+from sdx.process.secret import clean
+from sdx.store.provenance import provenance
 
 log = getLogger("sdx")
 

@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from sdx.artifacts import read_json, write_json
-from sdx.config import InputError
-from sdx.disk import sync, whole_zip, writing
-from sdx.ranks import is_main, rank, world_size
-from sdx.training.agree import Disk, agree
+from sdx import InputError
+from sdx.process.disk import sync, whole_zip, writing
+from sdx.process.ranks import is_main, rank, world_size
+from sdx.store.files import read_json, write_json
 from sdx.training.disk import KEPT
+from sdx.training.launch import Disk, agree
 from sdx.training.quiet import deepspeed
 from sdx.training.state import KINDS, TrainedState
 

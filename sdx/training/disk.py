@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdx.config import InputError, ShapeConfig, TrainConfig
-from sdx.disk import free_bytes
+from sdx import InputError
+from sdx.config import ShapeConfig, TrainConfig
+from sdx.process.disk import free_bytes
 from sdx.training.memory import MASTER_BYTES, MOMENT_BYTES, trained_parameters
 
 KEPT = 2

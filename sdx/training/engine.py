@@ -16,11 +16,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sdx.config import Precision, TrainConfig
 from sdx.models.loading import dtype_of
-from sdx.ranks import is_main
+from sdx.process.ranks import is_main
 from sdx.training import kernels, probe
-from sdx.training.agree import agree
-from sdx.training.launch import leaving
-from sdx.training.layout import Layout
+from sdx.training.launch import agree, leaving
+from sdx.training.memory import Layout
 from sdx.training.objectives import Objective
 from sdx.training.optimizers import MULTIPLIER, optimizer, parameter_groups
 from sdx.training.quiet import deepspeed, silence

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from sdx.artifacts import write_json
-from sdx.disk import sync
-from sdx.ranks import is_main, rank, world_size
-from sdx.training.agree import Agreement
+from sdx.process.disk import sync
+from sdx.process.ranks import is_main, rank, world_size
+from sdx.store.files import write_json
+from sdx.training.launch import Agreement
 from sdx.training.quiet import deepspeed, silence
 
 SHARD_BYTES = 2 * 10**9

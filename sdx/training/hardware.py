@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
-from sdx import cgroups
-from sdx.ranks import world_size
+from sdx.process import cgroups
+from sdx.process.ranks import world_size
 
 PEAK_FLOPS = {
     "GB200": 2500e12,

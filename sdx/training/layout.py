@@ -5,12 +5,13 @@ No layout changes the result. Imports no torch.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
-from sdx.config import Adapter, EngineConfig, InputError, Optimizer, Precision, ShapeConfig, TrainConfig
+from sdx import InputError
+from sdx.config import Adapter, EngineConfig, Optimizer, ShapeConfig, TrainConfig
 from sdx.training.hardware import Hardware
-from sdx.training.memory import GIB, GROWN, HOST_USABLE, RESERVE_BYTES, Memory, room, training_memory
+from sdx.training.memory import GIB, GROWN, HOST_USABLE, RESERVE_BYTES, Layout, Memory, room, training_memory
 
 GPU_TOKENS = 4096
 """A GPU is busy with as many tokens of a model worth training on one."""
@@ -25,18 +26,6 @@ LARGER = 1.25
 COMPILE_REPAID = {True: 2e16, False: 3e12}
 """Tokens times parameters of a rank, with and without CUDA, from which compiling saves the time it takes. Ours."""
 DECIDES_MEMORY = ("zero_stage", "offload_optimizer", "activation_checkpointing", "micro_batch_tokens")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """`EngineConfig` with everything decided; the fields mean what they mean there."""
-
-    zero_stage: int = 0
-    offload_optimizer: bool = False
-    precision: Precision = Precision.bf16
-    micro_batch_tokens: int = 2048
-    activation_checkpointing: bool = False
-    compile: bool = False
 
 
 def check(engine: EngineConfig) -> None:

@@ -1,6 +1,7 @@
 """Which training configs can work. Imports no torch: a run checks before it loads anything."""
 
-from sdx.config import EngineConfig, InputError, TrainConfig
+from sdx import InputError
+from sdx.config import EngineConfig, TrainConfig
 from sdx.training import layout, optimizers
 
 

@@ -7,11 +7,12 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from sdx.artifacts import write_rows
-from sdx.config import InputError, TrainConfig
-from sdx.disk import disk_full
-from sdx.progress import Progress
-from sdx.ranks import is_main
+from sdx import InputError
+from sdx.config import TrainConfig
+from sdx.process.disk import disk_full
+from sdx.process.progress import Progress
+from sdx.process.ranks import is_main
+from sdx.store.files import write_rows
 from sdx.training.throughput import Reading
 
 BUFFER_BYTES = 2**20

@@ -20,16 +20,17 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 from torch import distributed as dist
 
-from sdx.artifacts import read_intact, write_json
-from sdx.config import InputError, TrainConfig
+from sdx import InputError
+from sdx.config import TrainConfig
 from sdx.models.residency import ran_out
-from sdx.preemption import Preemption
-from sdx.ranks import is_main, rank, world_size
+from sdx.process.preemption import Preemption
+from sdx.process.ranks import is_main, rank, world_size
+from sdx.store.files import read_intact, write_json
 from sdx.training import checkpoints, rehearsal, room
 from sdx.training.engine import build, update
 from sdx.training.launch import collect, process_group
-from sdx.training.layout import Layout
 from sdx.training.log import TrainingLog
+from sdx.training.memory import Layout
 from sdx.training.objectives import Objective
 from sdx.training.optimizers import check_device
 from sdx.training.plan import (

@@ -22,12 +22,8 @@ take 1.5 GiB more, and 5 % are gaps between tensors, see `room`.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sdx.config import Adapter, Optimizer, Precision, ShapeConfig, TrainConfig
-
-if TYPE_CHECKING:
-    from sdx.training.layout import Layout
 
 GIB = 2**30
 GRADIENT_BYTES = 4
@@ -202,3 +198,15 @@ def fits(total_bytes: float, ranks: int, sizes_gib: Sequence[int] = GPU_GIB) -> 
 
 def _weight_bytes(precision: Precision) -> int:
     return 2 if precision is Precision.bf16 else 4
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`EngineConfig` with everything decided; the fields mean what they mean there."""
+
+    zero_stage: int = 0
+    offload_optimizer: bool = False
+    precision: Precision = Precision.bf16
+    micro_batch_tokens: int = 2048
+    activation_checkpointing: bool = False
+    compile: bool = False

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from sdx.config import InputError, Optimizer, TrainConfig
+from sdx import InputError
+from sdx.config import Optimizer, TrainConfig
 
 if TYPE_CHECKING:
     import torch

@@ -14,9 +14,9 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 
 from sdx.models.loading import padded
-from sdx.ranks import is_main
+from sdx.process.ranks import is_main
 from sdx.training import attention, packing
-from sdx.training.agree import agree
+from sdx.training.launch import agree
 from sdx.training.quiet import deepspeed, silence
 
 log = getLogger("sdx")

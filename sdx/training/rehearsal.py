@@ -5,12 +5,12 @@ from dataclasses import replace
 from logging import getLogger
 from typing import Any
 
-from sdx.config import InputError
+from sdx import InputError
 from sdx.models.residency import ran_out
-from sdx.preemption import Preemption
-from sdx.ranks import is_main, rank, world_size
+from sdx.process.preemption import Preemption
+from sdx.process.ranks import is_main, rank, world_size
 from sdx.training.launch import AgreedError
-from sdx.training.layout import Layout
+from sdx.training.memory import Layout
 from sdx.training.quiet import deepspeed
 
 log = getLogger("sdx")

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from logging import getLogger
 from pathlib import Path
 
-from sdx.disk import FULL, no_space
-from sdx.preemption import Preemption
-from sdx.ranks import is_main
+from sdx.process.disk import FULL, no_space
+from sdx.process.preemption import Preemption
+from sdx.process.ranks import is_main
 from sdx.training import checkpoints
 from sdx.training.quiet import deepspeed
 from sdx.training.trainee import Trainee

@@ -13,7 +13,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.nn import functional
 
-from sdx.ranks import rank, world_size
+from sdx.process.ranks import rank, world_size
 from sdx.training.quiet import deepspeed
 
 WEIGHT = "fp32"

@@ -7,18 +7,21 @@ from functools import partial
 from logging import getLogger
 from typing import Any
 
-from sdx.artifacts import Step, Workspace, read_rows
-from sdx.config import Config, InputError, Schedule, ShapeConfig, TrainConfig
-from sdx.ranks import is_main
-from sdx.tracking import Tracker
+from sdx import InputError
+from sdx.config import Config, Schedule, ShapeConfig, TrainConfig
+from sdx.process import events
+from sdx.process.ranks import is_main
+from sdx.store.files import read_rows
+from sdx.store.step import Step, Workspace
 from sdx.training import disk
 from sdx.training.hardware import read_hardware
-from sdx.training.layout import Layout, choose, describe, shortage
+from sdx.training.layout import choose, describe, shortage
+from sdx.training.memory import Layout
 
 log = getLogger("sdx")
 
 
-def train_step(mix: Step, backbone: Step, config: Config, tracker: Tracker) -> Step:
+def train_step(mix: Step, backbone: Step, config: Config) -> Step:
     """Publishes `model/` and `log.jsonl`, one line per optimizer step. Runs on all ranks."""
     scale = config.scale
     decides = {
@@ -32,7 +35,7 @@ def train_step(mix: Step, backbone: Step, config: Config, tracker: Tracker) -> S
     }
     if scale.validation_rows:  # the key is that of the time when there were none
         decides["validation_rows"] = scale.validation_rows
-    run = partial(_run, config=config, tracker=tracker)
+    run = partial(_run, config=config)
     return Step("train", run, config=decides, inputs={"mix": mix, "backbone": backbone}, collective=True)
 
 
@@ -52,14 +55,14 @@ def deciding(train: TrainConfig, validated: bool = False) -> dict[str, Any]:
     return values
 
 
-def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
+def _run(workspace: Workspace, config: Config) -> None:
     from sdx.models.backbone import check_length, load_tokenizer
     from sdx.models.shape import shape_in
     from sdx.models.template import encode_example, encode_plain
-    from sdx.training.causal_lm import CausalTrainee
     from sdx.training.loop import train
     from sdx.training.objectives import CausalLM, Example
     from sdx.training.plan import held_out
+    from sdx.training.trainee import CausalTrainee
 
     model_dir = workspace.inputs["backbone"] / "model"
     check_length(model_dir, config.scale.max_length_tokens)
@@ -101,7 +104,7 @@ def _run(workspace: Workspace, config: Config, tracker: Tracker) -> None:
         epochs=scale.epochs,
         max_steps=scale.max_steps,
         seed=config.seed,
-        on_log=tracker.log_training,
+        on_log=events.trained,
         validation=validation,
     )
     workspace.counts.update(

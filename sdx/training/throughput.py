@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from sdx.ranks import world_size
+from sdx.process.ranks import world_size
 from sdx.training.hardware import PEAK_FLOPS, of_gpu
 
 

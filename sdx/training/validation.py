@@ -12,8 +12,8 @@ import torch
 from accelerate.utils import send_to_device
 from torch import distributed as dist
 
-from sdx.preemption import Preemption
-from sdx.ranks import rank, world_size
+from sdx.process.preemption import Preemption
+from sdx.process.ranks import rank, world_size
 from sdx.training import room
 from sdx.training.objectives import Objective
 from sdx.training.plan import micro_batches

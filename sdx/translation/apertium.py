@@ -16,10 +16,11 @@ from pathlib import Path
 
 import regex
 
-from sdx.artifacts import Step, Workspace, write_json
-from sdx.config import InputError
+from sdx import InputError
 from sdx.languages import codes, language
-from sdx.translation import segment
+from sdx.store.files import write_json
+from sdx.store.step import Step, Workspace
+from sdx.text import segment
 from sdx.translation.base import Translator
 
 INSTALL = "install apertium and the data of the pair, on Debian for instance apt-get install apertium-eng-spa"

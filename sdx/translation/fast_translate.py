@@ -20,9 +20,9 @@ from typing import Any
 
 import regex
 
-from sdx.config import InputError
-from sdx.threads import usable_cores
-from sdx.translation import segment
+from sdx import InputError
+from sdx.process.threads import usable_cores
+from sdx.text import segment
 from sdx.translation.base import Translator
 
 _MODELS = {

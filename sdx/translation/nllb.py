@@ -15,9 +15,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sdx import fields
-from sdx.artifacts import Step, read_json
-from sdx.config import InputError, Precision, TranslatorConfig
+from sdx import InputError
+from sdx.config import Precision, TranslatorConfig
 from sdx.languages import language
 from sdx.models.batches import ROWS, cut
 from sdx.models.hub import (
@@ -30,10 +29,14 @@ from sdx.models.hub import (
     local,
 )
 from sdx.models.hub import available as available  # where `auto` looks for it
-from sdx.models.loading import dtype_of, named, pretrained, straight, unreported
+from sdx.models.loading import dtype_of, named, pretrained, straight
 from sdx.models.residency import resident
-from sdx.ranks import device
-from sdx.translation import segment
+from sdx.options import fields
+from sdx.process.quiet import unreported
+from sdx.process.ranks import device
+from sdx.store.files import read_json
+from sdx.store.step import Step
+from sdx.text import segment
 from sdx.translation.base import Translator
 
 WEIGHTS = (SAFETENSORS, PYTORCH)

@@ -3,9 +3,11 @@
 from functools import partial
 from typing import Any
 
-from sdx.artifacts import BatchLog, Step, Workspace, read_rows
 from sdx.languages import Language
-from sdx.progress import Progress
+from sdx.process.progress import Progress
+from sdx.store.batch_log import BatchLog
+from sdx.store.files import read_rows
+from sdx.store.step import Step, Workspace
 from sdx.translation.base import Translator
 
 

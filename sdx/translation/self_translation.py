@@ -15,13 +15,15 @@ from pathlib import Path
 
 import regex
 
-from sdx import fields
-from sdx.artifacts import Step, read_rows
-from sdx.config import InputError, ParallelColumns, TranslatorConfig
-from sdx.data.files import column, file_step, fill, published
+from sdx import InputError
+from sdx.config import ParallelColumns, TranslatorConfig
 from sdx.data.parallel import read_pairs
 from sdx.languages import language
-from sdx.translation import segment
+from sdx.options import fields
+from sdx.sources.files import column, file_step, fill, published
+from sdx.store.files import read_rows
+from sdx.store.step import Step
+from sdx.text import segment
 from sdx.translation.answer_line import answer_line
 from sdx.translation.base import Surroundings, Translator
 

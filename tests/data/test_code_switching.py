@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sdx.data.code_switching import LONGEST_GRAPHEMES, LONGEST_WORDS, code_switch, code_switch_rows
 from sdx.data.dictionary_formats import fold
 from sdx.languages import language
-from sdx.translation.protect import find_spans
-from sdx.translation.segment import split
+from sdx.text.protect import find_spans
+from sdx.text.segment import split
 
 PT, TR, DE, TH, ZH, AR, HE, KA = map(language, ("pt", "tr", "de", "th", "zh", "ar", "he", "ka"))
 ENGLISH = {

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from sdx.artifacts import Store, read_rows
-from sdx.config import CorpusColumns, CorpusConfig, InputError, ScaleConfig
+from sdx import InputError
+from sdx.config import CorpusColumns, CorpusConfig, ScaleConfig
 from sdx.data.corpus import SEED_CORPUS, check, corpus_step, read_corpus, split
 from sdx.languages import language
+from sdx.store.files import read_rows
+from sdx.store.store import Store
 
 EN, FR, TH = language("en"), language("fr"), language("th")
 PLAIN = CorpusColumns()

@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from sdx.artifacts import Step, Store, Workspace, read_rows, write_rows
-from sdx.config import DictionaryConfig, InputError
+from sdx import InputError
+from sdx.config import DictionaryConfig
 from sdx.data import dictionaries
 from sdx.data.dictionaries import PACKAGED, check, dictionary_step, load
 from sdx.data.dictionary_formats import dictionary_rows, read_cldr, read_freedict, read_muse, usable
 from sdx.data.word_pairs import word_pairs
 from sdx.languages import language
-from sdx.models.assets import ASSETS
+from sdx.offline.assets import ASSETS
+from sdx.store.files import read_rows, write_rows
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
 
 EN, FR, PT, HI, TH, BG, DE, SL = map(language, ("en", "fr", "pt", "hi", "th", "bg", "de", "sl"))
 BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"

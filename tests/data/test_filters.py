@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdx.artifacts import Step, Store, Workspace, read_rows, write_rows
-from sdx.config import FilterConfig, InputError
+from sdx import InputError
+from sdx.config import FilterConfig
 from sdx.data.corpus import SEED_CORPUS, read_corpus
 from sdx.data.filters import (
     ANSWER_FILTERS,
@@ -23,9 +23,12 @@ from sdx.data.filters import (
     english_letters,
     filter_step,
 )
-from sdx.data.identification import loops, repeats
-from sdx.data.refusal import refuses
 from sdx.languages import language
+from sdx.store.files import read_rows, write_rows
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
+from sdx.text.identification import loops, repeats
+from sdx.text.refusal import refuses
 
 CONFIG = FilterConfig()
 EN, FR, PT, TH, ZH = map(language, ("en", "fr", "pt", "th", "zh"))

@@ -5,8 +5,8 @@ import unicodedata
 
 import pytest
 
-from sdx.data.final_number import final_number
-from sdx.translation.protect import numbers
+from sdx.text.numbers import final_number
+from sdx.text.protect import numbers
 
 ZEROS = [char for char in map(chr, range(sys.maxunicode + 1)) if unicodedata.decimal(char, None) == 0]
 """Of each system of digits that Unicode has."""

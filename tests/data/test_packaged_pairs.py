@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sdx.data.packaged_pairs import languages, pairs
 from sdx.languages import language
+from sdx.offline.sentence_pairs import languages, pairs
 
 EN, FR, TH, PT = map(language, ("en", "fr", "th", "pt"))
 

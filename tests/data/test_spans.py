@@ -2,8 +2,8 @@
 
 import pytest
 
-from sdx.data.spans import mark, marker, unmark
-from sdx.translation.protect import translate_sentences
+from sdx.text.answer_spans import mark, marker, unmark
+from sdx.text.protect import translate_sentences
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdx.config import InputError
-from sdx.data.files import read_records
+from sdx import InputError
+from sdx.sources.files import read_records
 
 CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=12)
 TABLES = st.lists(st.tuples(CELL, CELL, CELL), min_size=1, max_size=6)

@@ -6,15 +6,19 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import Step, Store, Workspace, read_json, read_rows
-from sdx.config import BackboneConfig, Config, EngineConfig, InputError, Precision, ScaleConfig, TemplateKind
-from sdx.evaluation.generative import GenerativeSuite, _fitted, answer_of
-from sdx.evaluation.hub_tasks import MKQA, Belebele, Flores, XLSum
+from sdx import InputError
+from sdx.config import BackboneConfig, Config, EngineConfig, Precision, ScaleConfig, TemplateKind
+from sdx.evaluation.generative import GenerativeSuite, _fitted
 from sdx.evaluation.scores import Score, scores
 from sdx.evaluation.suites import suites
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.models.template import prompt_ids
+from sdx.store.files import read_json, read_rows
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
+from sdx.tasks.generative import answer_of
+from sdx.tasks.hub import MKQA, Belebele, Flores, XLSum
 from tests.evaluation.test_hub_tasks import ENGLISH, THAI, belebele_rows, flores_rows, jsonl, mkqa_rows, xlsum_rows
 from tests.tiny import tiny_model, tiny_tokenizer
 

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from sdx.artifacts import read_rows, write_rows
-from sdx.config import InputError, Precision
+from sdx import InputError
+from sdx.config import Precision
 from sdx.evaluation import harness
 from sdx.evaluation.harness import ItemResult, Questions, score
-from sdx.evaluation.tasks import Item, Kind
 from sdx.models import backbone, residency
 from sdx.models.batches import Most
+from sdx.store.files import read_rows, write_rows
+from sdx.tasks.base import Item, Kind
 from tests.tiny import tiny_model, tiny_tokenizer
 
 ITEMS: list[Item] = [

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import Store
-from sdx.config import InputError
-from sdx.evaluation.hub_tasks import FLORES_PLUS, MKQA, ROMANISED, Belebele, Flores, XLSum
-from sdx.evaluation.normalisation import Normalisation
-from sdx.evaluation.tasks import Kind
+from sdx import InputError
 from sdx.languages import language, languages
 from sdx.run import build
+from sdx.store.store import Store
+from sdx.tasks.base import Kind
+from sdx.tasks.hub import FLORES_PLUS, MKQA, ROMANISED, Belebele, Flores, XLSum
+from sdx.tasks.normalisation import Normalisation
 from tests.evaluation.test_task_conf import compose
 
 Rows = list[dict[str, Any]]

@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import Step, Store, read_rows, write_rows
-from sdx.config import InputError, Precision
-from sdx.evaluation import harness, labelled_files
+from sdx import InputError
+from sdx.config import Precision
+from sdx.evaluation import harness
 from sdx.evaluation.harness import Questions, score
-from sdx.evaluation.labelled import LabelledTask
-from sdx.evaluation.tasks import ChoiceTask, Kind
 from sdx.languages import language
+from sdx.store.files import read_rows, write_rows
+from sdx.store.step import Step
+from sdx.store.store import Store
+from sdx.tasks import labelled_files
+from sdx.tasks.base import ChoiceTask, Kind
+from sdx.tasks.labelled import LabelledTask
 from tests.evaluation.labelled_data import (
     CITY,
     CONTEXT,

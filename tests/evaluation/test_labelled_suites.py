@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import Step, Store, read_rows
 from sdx.config import Precision
 from sdx.evaluation.scores import judge, score, scores
 from sdx.evaluation.suites import suites
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
+from sdx.store.files import read_rows
+from sdx.store.step import Step
+from sdx.store.store import Store
 from sdx.translation.base import Translator
 from tests.evaluation.labelled_data import LANGUAGES, hub_files, hub_task, task
 from tests.evaluation.test_generative import config, scored

@@ -1,8 +1,8 @@
 import pytest
 
-from sdx.data.identification import in_language, language_of
 from sdx.evaluation.metrics import chrf, chrf_score, chrf_statistics
 from sdx.languages import language
+from sdx.text.identification import in_language, language_of
 
 SENTENCES = {
     "th": "กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทย",

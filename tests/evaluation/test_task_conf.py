@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdx.config import TaskConfig
-from sdx.evaluation import hub, labelled_config
+from sdx.tasks import hub, labelled_config
 
 CONF = Path(__file__).parents[2] / "conf" / "task"
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sdx.config import InputError
-from sdx.evaluation.tasks import Instructions, Kind, MMLUHuman
+from sdx import InputError
 from sdx.languages import language
+from sdx.tasks.base import Instructions, Kind
+from sdx.tasks.mmlu import MMLUHuman
 
 TRANSLATIONS = ("de", "es", "fr", "hi", "it", "pt", "th")
 

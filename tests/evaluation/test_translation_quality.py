@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import Step, Store, Workspace, read_json, read_rows, write_rows
 from sdx.config import Config, ScaleConfig
 from sdx.evaluation.metrics import bleu_score, bleu_statistics, bleu_tokenizer
 from sdx.evaluation.scores import scores
-from sdx.evaluation.tasks import Instructions, MMLUHuman
 from sdx.evaluation.translation_quality import TranslationSuite, reference_pairs_step, translation_suites
 from sdx.languages import language
+from sdx.store.files import read_json, read_rows, write_rows
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
+from sdx.tasks.base import Instructions
+from sdx.tasks.mmlu import MMLUHuman
 from sdx.translation.base import Translator
 from tests.evaluation.labelled_data import hub_files, hub_task, task
 

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import read_rows
-from sdx.config import InputError, Precision, TemplateKind
+from sdx import InputError
+from sdx.config import Precision, TemplateKind
 from sdx.generation.decode import greedy
 from sdx.generation.hf import Completion, HFGenerator, _line_ends
 from sdx.generation.rows import generate_rows
 from sdx.models.backbone import load_model, load_tokenizer
 from sdx.models.batches import cut
 from sdx.models.template import prompt_ids
+from sdx.store.files import read_rows
 from tests.tiny import tiny_gemma, tiny_model, tiny_tokenizer
 
 PROMPTS = [

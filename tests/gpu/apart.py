@@ -53,7 +53,7 @@ def scores(model_dir: str, items: str, work_dir: str, hide_gpus: bool) -> dict[s
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     from sdx.config import Precision
     from sdx.evaluation.harness import Questions, score
-    from sdx.evaluation.tasks import Kind
+    from sdx.tasks.base import Kind
 
     suite = Questions(Path(items), Kind.answers, 1, "Q: {question}\nA:")
     results = score(Path(model_dir), {"suite": suite}, Precision.fp32, 1024, Path(work_dir), "test")

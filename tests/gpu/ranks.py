@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdx.artifacts import write_json
-from sdx.failure import Failure, leave
-from sdx.ranks import device, is_main, rank
+from sdx.process.failure import Failure, leave
+from sdx.process.ranks import device, is_main, rank
+from sdx.store.files import write_json
 from sdx.training.objectives import CausalLM
 from tests.gpu.machine import warm
 from tests.gpu.training import train
@@ -60,7 +60,7 @@ def main(model_dir: Path, out: Path, layouts: list[str]) -> None:
         objective = Failing(out) if name == FAILING else None
         try:
             trained = train(model_dir, out / name, objective=objective, **OPTIONS[name])
-        except RuntimeError as error:  # as `sdx.run` and `sdx.main` do
+        except RuntimeError as error:  # as `sdx.run` and `sdx.cli.main` do
             failure.tell(error)
             leave(failure, error)
         write_json(out / f"{name}.{rank()}.json", asdict(trained))

@@ -8,9 +8,10 @@ import torch
 
 from benchmarks.child import call
 from benchmarks.machine import threads
-from sdx.artifacts import Store, write_rows
 from sdx.config import Precision, TemplateKind
 from sdx.generation.hf import HFGenerator
+from sdx.store.files import write_rows
+from sdx.store.store import Store
 from sdx.translation.nllb import NLLB
 from tests.evaluation.test_harness import ITEMS
 from tests.generation.test_prefix import SHOTS, TEXTS

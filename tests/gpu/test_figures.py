@@ -19,10 +19,10 @@ from benchmarks.measure import Job, wait_for_device
 from benchmarks.models import SHAPES
 from benchmarks.readings import NLLB_600M
 from benchmarks.report import flops_per_token
-from sdx.artifacts import Store
 from sdx.config import Adapter, Precision, TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.models.shape import shape_in
+from sdx.store.store import Store
 from sdx.training import attention, kernels
 from sdx.translation.nllb import NLLB
 from tests.gpu.machine import CUDA, DEVICE, TRAINED

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sdx.artifacts import read_json
-from sdx.failure import ERROR
+from sdx.process.failure import ERROR
+from sdx.store.files import read_json
 from tests.gpu import ranks
 from tests.gpu.machine import GPUS, needs_two_gpus
 from tests.gpu.training import LEFT_BYTES, Trained, train_and_forget

@@ -13,12 +13,11 @@ from benchmarks.data import random_tokens
 from benchmarks.models import SHAPES
 from sdx.config import TrainConfig
 from sdx.models.shape import shape_in
-from sdx.ranks import world_size
+from sdx.process.ranks import world_size
 from sdx.training import loop
-from sdx.training.causal_lm import CausalTrainee
-from sdx.training.layout import Layout
-from sdx.training.memory import training_memory
+from sdx.training.memory import Layout, training_memory
 from sdx.training.objectives import CausalLM, Example
+from sdx.training.trainee import CausalTrainee
 from tests.gpu.machine import CUDA, TRAINED, allocated_bytes
 from tests.training import harness
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from sdx.artifacts import write_json
 from sdx.config import Config, Stages
-from sdx.failure import ERROR
-from sdx.launching import cells
-from sdx.launching.cells import Ending, SweepCell, judge, named
-from sdx.state import STATE
+from sdx.process.failure import ERROR
+from sdx.store.files import write_json
+from sdx.sweeps import cells
+from sdx.sweeps.cells import Ending, SweepCell, judge, named
+from sdx.tracking.state import STATE
 
 
 def cell(path: Path, state: str | None = None, stages: Stages = Stages.all, **fields: object) -> SweepCell:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from sdx.config import InputError
-from sdx.launching.grid import GridSweeper
+from sdx import InputError
+from sdx.sweeps.grid import GridSweeper
 
 
 def launched(*arguments: str, params: dict[str, str] | None = None, size: int | None = None) -> list[Any]:

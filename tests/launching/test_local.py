@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sdx.artifacts import write_json
-from sdx.config import InputError
-from sdx.launching import local
-from sdx.launching.cells import Ending
-from sdx.launching.local import LocalLauncher, visible_gpus
-from sdx.state import STATE
+from sdx import InputError
+from sdx.store.files import write_json
+from sdx.sweeps import local
+from sdx.sweeps.cells import Ending
+from sdx.sweeps.local import LocalLauncher, visible_gpus
+from sdx.tracking.state import STATE
 from tests.launching.test_cells import cell
 
 
@@ -48,7 +48,7 @@ def test_gpus_are_those_that_cuda_would_show(
 
 
 def test_gpus_are_counted_without_torch():
-    program = "import sys; from sdx.launching.local import visible_gpus; visible_gpus(); print('torch' in sys.modules)"
+    program = "import sys; from sdx.sweeps.local import visible_gpus; visible_gpus(); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
 
 

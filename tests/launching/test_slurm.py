@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from sdx.artifacts import write_json
-from sdx.config import Config, InputError, Stages
-from sdx.launching.cells import SweepCell
-from sdx.launching.config import GpuFlag, SlurmConfig
-from sdx.launching.sbatch import parameters
-from sdx.launching.slurm import SlurmLauncher, _jobs, _waited_for
-from sdx.scheduler import most_in_an_array
-from sdx.watch import JOB
+from sdx import InputError
+from sdx.config import Config, Stages
+from sdx.store.files import write_json
+from sdx.sweeps.cells import SweepCell
+from sdx.sweeps.options import GpuFlag, SlurmConfig
+from sdx.sweeps.sbatch import parameters
+from sdx.sweeps.scheduler import most_in_an_array
+from sdx.sweeps.slurm import SlurmLauncher, _jobs, _waited_for
+from sdx.sweeps.watch import JOB
 from tests.forks import ROOT, sdx
 
 
@@ -162,9 +163,9 @@ import sys
 from omegaconf import OmegaConf
 from pathlib import Path
 from sdx.config import Config
-from sdx.launching.cells import SweepCell
-from sdx.launching.config import SlurmConfig
-from sdx.launching.slurm import SlurmLauncher
+from sdx.sweeps.cells import SweepCell
+from sdx.sweeps.options import SlurmConfig
+from sdx.sweeps.slurm import SlurmLauncher
 options = {**vars(SlurmConfig()), "gpus_per_node": 0, "snapshot": sys.argv[1] == "True", "python": sys.argv[2] or None}
 del options["_target_"]
 launcher = SlurmLauncher(**options)
@@ -198,7 +199,7 @@ def test_jobs_run_the_code_that_they_were_launched_with(
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-c", LAUNCH, str(snapshot), python]
     subprocess.run(command, cwd=checkout, env=environment, check=True)
-    main = checkout / "sdx/main.py"
+    main = checkout / "sdx/cli/main.py"
     main.write_text(main.read_text().replace("sdx: experiments that make LLMs", "edited since"))
     done = subprocess.run(
         ["bash", str(slurm)], cwd=checkout, env={**environment, **TASK}, stdout=subprocess.PIPE, text=True

@@ -7,14 +7,15 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sdx import main, run
-from sdx.artifacts import Step, read_json, read_rows
+from sdx import run
+from sdx.cli import main
 from sdx.config import BackboneConfig, Config
 from sdx.evaluation.outcome import Outcome
 from sdx.methods.base import Cell, Method
 from sdx.methods.baselines import Untouched
 from sdx.models.backbone import backbone_step
-from sdx.tracking import Tracker
+from sdx.store.files import read_json, read_rows
+from sdx.store.step import Step
 from tests.settled import settled
 from tests.test_run import SMALL
 from tests.tiny import tiny_model
@@ -33,7 +34,7 @@ def cell(tmp_path: Path, *overrides: str) -> Config:
 
 
 def prepared(config: Config, tmp_path: Path) -> run.Work:
-    return run.prepare(settled(config), tmp_path, Tracker(config, tmp_path))
+    return run.prepare(settled(config), tmp_path)
 
 
 def test_without_more_a_method_is_compared_with_the_untrained_backbone(tmp_path: Path):

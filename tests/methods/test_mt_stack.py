@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import Step, Store, read_json, read_rows
-from sdx.config import InputError
+from sdx import InputError
 from sdx.planning.show import show
 from sdx.run import prepare
-from sdx.tracking import Tracker
+from sdx.store.files import read_json, read_rows
+from sdx.store.step import Step
+from sdx.store.store import Store
 from tests import forks
 from tests.evaluation.labelled_data import jsonl, read_files
 from tests.methods.test_sdrrl import steps
@@ -154,11 +155,11 @@ def test_a_saved_stack_loads_as_a_classifier_and_reads_any_language(sweep: tuple
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    import sdx.models.stack
+    import sdx.stacking.model
 
     cells, _ = sweep
     model = AutoModelForSequenceClassification.from_pretrained(cells["direct"] / "model")
-    assert isinstance(model, sdx.models.stack.StackForSequenceClassification)
+    assert isinstance(model, sdx.stacking.model.StackForSequenceClassification)
     assert model.config.id2label == {0: "True", 1: "Neither", 2: "False"}
     assert model.classifier.bias is None
     pair = ("test premise 0 th", "hypothesis 0 th")
@@ -170,7 +171,7 @@ def test_a_saved_stack_loads_as_a_classifier_and_reads_any_language(sweep: tuple
 def test_labels_are_written_behind_what_the_encoder_read(place: Place):
     from transformers import AutoModelForCausalLM
 
-    import sdx.models.stack_generation
+    import sdx.stacking.generation
 
     causal = ("method.bidirectional=false", "method.encoder_baseline=probe")
     [cell], _ = place.sdx("xnli", *XNLI, "method.learning=generation", *causal)
@@ -185,7 +186,7 @@ def test_labels_are_written_behind_what_the_encoder_read(place: Place):
         "encoder alone, probe",
     }
     model = AutoModelForCausalLM.from_pretrained(cell / "model")
-    assert isinstance(model, sdx.models.stack_generation.StackForCausalLM)
+    assert isinstance(model, sdx.stacking.generation.StackForCausalLM)
     answers = [step for step in results["steps"] if step["name"] == "classify" and step["language"] == "th"]
     rows = {step["what"]: read_rows(Path(step["path"]) / "rows.jsonl") for step in answers}
     assert {tuple(row) for row in rows.pop("xnli, encoder alone")} == {("id", "gold", "choice", "acc", "log_probs")}
@@ -201,7 +202,7 @@ def test_labels_are_written_behind_what_the_encoder_read(place: Place):
 def test_choices_of_an_answer(place: Place):
     from transformers import AutoModelForMultipleChoice
 
-    import sdx.models.stack
+    import sdx.stacking.model
 
     overrides = ("method.baselines=[llm]", "method.learning=distillation", "lang=[th,sw]")
     [cell], _ = place.sdx("belebele_mc", *overrides)
@@ -212,7 +213,7 @@ def test_choices_of_an_answer(place: Place):
     rows = read_rows(next(Path(s["path"]) for s in results["steps"] if s["name"] == "classify") / "rows.jsonl")
     assert {len(row["log_probs"]) for row in rows} == {4}
     model = AutoModelForMultipleChoice.from_pretrained(cell / "model")
-    assert isinstance(model, sdx.models.stack.StackForMultipleChoice)
+    assert isinstance(model, sdx.stacking.model.StackForMultipleChoice)
     assert model.encode(["Passage 1."], lang="sw").shape == (1, 64)
 
 
@@ -239,7 +240,7 @@ def test_the_papers_sizes_are_planned(task: str, hours: tuple[int, int], tmp_pat
     config = composed(
         f"+experiments={EXPERIMENTS[task]}", *(["=".join(map(str, own))] if task == "belebele_mc" else [])
     )
-    work = prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path))
+    work = prepare(settled(config), tmp_path / "run")
     found = show(settled(config), Store(tmp_path / "cache"), work.steps)
     low, high = hours
     assert low < found["total"]["hours"]["1 x H100"] < high
@@ -254,7 +255,7 @@ def test_choices_are_not_written(tmp_path: Path):
     own = f"task.belebele_mc.train.path={tmp_path / 'assembled.jsonl'}"
     config = composed("+experiments=mt_llm_belebele", own, "method.learning=generation", "method.bidirectional=false")
     with pytest.raises(InputError, match=r"task=belebele_mc has none; give method\.learning=direct"):
-        prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path))
+        prepare(settled(config), tmp_path / "run")
 
 
 def test_cells_with_other_seeds_share_the_papers_alignment(tmp_path: Path):
@@ -274,7 +275,7 @@ def test_a_language_that_is_read_as_another(tmp_path: Path):
     found: list[set[tuple[str, str]]] = []
     for overrides in ((), ("method.read_as=[]",)):
         config = composed("+experiments=mt_llm_xnli", *given, *overrides)
-        ends = prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path)).steps
+        ends = prepare(settled(config), tmp_path / "run").steps
         answers = [step for step in ends if step.name == "classify"]
         found.append({(step.config["language"], _asked(step)) for step in answers})
         translated = {step.inputs["items"].inputs["texts"].config["source"] for step in answers if is_translated(step)}
@@ -291,7 +292,7 @@ def test_an_llm_in_four_bits_needs_its_package_and_whole_weights(tmp_path: Path,
         with pytest.raises(
             InputError, match=r"engine\.zero_stage=3 does not shard weights in 4 bits; give engine=zero2"
         ):
-            prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path))
+            prepare(settled(config), tmp_path / "run")
     plain, quantised = steps(tmp_path, four_bits[0]), steps(tmp_path, *four_bits)
     assert len(plain["train"] & quantised["train"]) == 1  # the encoder alone
     assert plain["tokens"] == quantised["tokens"]
@@ -312,7 +313,7 @@ def test_an_llm_in_four_bits_needs_its_package_and_whole_weights(tmp_path: Path,
 def test_no_pair_of_languages_to_read_one_as_another(tmp_path: Path, pair: str, message: str):
     config = composed("method=mt_stack", f"method.read_as=[{pair}]")
     with pytest.raises(InputError, match=message):
-        prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path))
+        prepare(settled(config), tmp_path / "run")
 
 
 def _asked(step: Step) -> str:
@@ -335,14 +336,14 @@ def is_translated(step: Step) -> bool:
 def test_an_encoder_that_knows_no_words(tmp_path: Path, overrides: tuple[str, ...], fixes: str):
     config = composed("method=mt_stack", "encoder=opus_mt", *overrides)
     with pytest.raises(InputError, match=rf"^encoder=opus_mt has a tokenizer .*; give {fixes}$"):
-        prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path))
+        prepare(settled(config), tmp_path / "run")
     config = composed("method=mt_stack", "encoder=opus_mt", *fixes.split(), *overrides)
-    assert prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path)).steps
+    assert prepare(settled(config), tmp_path / "run").steps
 
 
 def test_a_language_without_sentence_pairs_is_none_for_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Without NLLB the backbone would translate into English, by examples that there are for Indonesian alone."""
     monkeypatch.setattr("sdx.translation.auto.available", lambda *_: False)  # whatever this machine has
     config = composed("method=mt_stack", "task=nusax", "lang=[id,jv]", "plan=true")
-    work = prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path))
+    work = prepare(settled(config), tmp_path / "run")
     assert sum(reason.startswith("translate-test in ") for reason in work.skipped) == 2

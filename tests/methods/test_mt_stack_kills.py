@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sdx.artifacts import read_json
+from sdx.store.files import read_json
 from tests.evaluation.labelled_data import jsonl, read_files
 from tests.test_interruption import Launcher, assert_nothing_twice, killed_often, published, undisturbed
 from tests.tiny import tiny_model, tiny_nllb

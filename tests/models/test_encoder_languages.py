@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sdx.config import EncoderConfig, InputError
+from sdx import InputError
+from sdx.config import EncoderConfig
 from sdx.languages import language
 from sdx.models.encoder import load_tokenizer
 from sdx.models.encoder_languages import Coding, check_languages, coding, encoder_segments

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from sdx.artifacts import BatchLog, read_rows
-from sdx.config import InputError, Precision, TemplateKind
+from sdx import InputError
+from sdx.config import Precision, TemplateKind
 from sdx.evaluation import harness
 from sdx.generation import hf
 from sdx.generation.hf import HFGenerator
@@ -20,9 +20,11 @@ from sdx.languages import language
 from sdx.models import fit
 from sdx.models.backbone import load_model
 from sdx.models.batches import Most
-from sdx.models.stack import StackForSequenceClassification
-from sdx.models.stack_generation import StackForCausalLM
+from sdx.stacking.generation import StackForCausalLM
+from sdx.stacking.model import StackForSequenceClassification
 from sdx.stacking.reader import read_batches, written_batches
+from sdx.store.batch_log import BatchLog
+from sdx.store.files import read_rows
 from sdx.translation.nllb import NLLB
 from tests.memory import limit_rows
 from tests.stacking.given import labelled

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sdx.artifacts import Store, read_json, write_json
-from sdx.config import InputError
+from sdx import InputError
 from sdx.models.hub import PYTORCH, SAFETENSORS, available, check_source, directory_step, has_weights, hub_step
 from sdx.models.weights import OLD_PICKLE
+from sdx.store.files import read_json, write_json
+from sdx.store.store import Store
 
 REVISION = "0123456789abcdef" * 2 + "01234567"
 BOTH = (SAFETENSORS, PYTORCH)

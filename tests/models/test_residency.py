@@ -9,7 +9,6 @@ import torch
 import transformers
 
 from sdx import run as cells
-from sdx.artifacts import Step, Store
 from sdx.config import Precision, TemplateKind
 from sdx.evaluation import harness
 from sdx.generation.hf import HFGenerator
@@ -17,6 +16,8 @@ from sdx.languages import language
 from sdx.models import loading, residency
 from sdx.models.backbone import load_model, loaded
 from sdx.stacking import reader
+from sdx.store.step import Step
+from sdx.store.store import Store
 from sdx.translation import nllb
 from sdx.translation.nllb import NLLB
 from tests.stacking.given import labelled
@@ -137,7 +138,7 @@ def test_weights_go_straight_to_the_device(places: dict[str, Path], monkeypatch:
 
 def test_a_stack_is_made_on_its_device(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
     """Each of its parts is loaded while that is the device where tensors are made; nothing is moved afterwards."""
-    from sdx.models import stack
+    from sdx.stacking import model as stack
 
     where: list[torch.device] = []
     parts = {"encoder": places["encoder"], "llm": places["one"]}

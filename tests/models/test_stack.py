@@ -11,12 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForMultipleChoice, AutoModelForSequenceClassification
 
-from sdx.artifacts import write_json
-from sdx.config import InputError
-from sdx.models.assets import packages
+from sdx import InputError
 from sdx.models.loading import padded
-from sdx.models.parts import Part, directory
-from sdx.models.stack import (
+from sdx.offline.assets import packages
+from sdx.stacking.model import (
     StackConfig,
     StackForMultipleChoice,
     StackForSequenceClassification,
@@ -25,7 +23,9 @@ from sdx.models.stack import (
     masked_mean,
     without_adapters,
 )
+from sdx.stacking.parts import Part, directory
 from sdx.stacking.training import _pad_id
+from sdx.store.files import write_json
 from sdx.training import packing
 from sdx.training.attention import PACKED
 from tests.tiny import tiny_encoder, tiny_gemma, tiny_model, tiny_nllb

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from sdx.models.stack import StackModel
-from sdx.models.stack_generation import StackForCausalLM, answer, cue
+from sdx.stacking.generation import StackForCausalLM, answer, cue
+from sdx.stacking.model import StackModel
 from tests.tiny import tiny_encoder, tiny_gemma, tiny_model
 from tests.tiny_stack import tiny_stack
 

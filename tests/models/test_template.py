@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from sdx.config import InputError, TemplateKind
+from sdx import InputError
+from sdx.config import TemplateKind
 from sdx.models.template import (
     encode_example,
     encode_plain,

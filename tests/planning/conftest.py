@@ -1,6 +1,5 @@
 import pytest
 
-from sdx.artifacts import Store
 from sdx.config import (
     BackboneConfig,
     Config,
@@ -17,6 +16,7 @@ from sdx.config import (
     TrainConfig,
     TranslatorConfig,
 )
+from sdx.store.store import Store
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Steps with the names and configs of a run's, that write next to nothing."""
 
-from sdx.artifacts import Step, write_rows
+from sdx.store.files import write_rows
+from sdx.store.step import Step
 
 
 def step(name, config=None, inputs=None, files=None, counts=None):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sdx.languages import languages
-from sdx.planning.benchmarks import BENCHMARKS, LABELLED, XLSUM, items
+from sdx.planning.lengths import BENCHMARKS, LABELLED, XLSUM, items
 
 CONF = Path(__file__).parents[2] / "conf"
 MKQA = {"entity": 4221, "date": 1174, "number": 485, "number_with_unit": 394, "short_phrase": 346}

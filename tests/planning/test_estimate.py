@@ -2,12 +2,12 @@
 
 import pytest
 
-from sdx.artifacts import write_rows
 from sdx.config import Precision
 from sdx.models.batches import Most
 from sdx.planning.estimate import Estimator
 from sdx.planning.graph import walk
 from sdx.planning.lengths import measure, tokens_in
+from sdx.store.files import write_rows
 from tests.planning.graph import backbone, corpus, generate, mix, step, train, translate
 
 

@@ -2,8 +2,8 @@
 
 import shutil
 
-from sdx.artifacts import BatchLog
 from sdx.planning.graph import State, walk
+from sdx.store.batch_log import BatchLog
 from tests.planning.graph import backbone, corpus, generate, mix, step, train
 
 

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from sdx import hub_source
-from sdx.artifacts import Step, Store
-from sdx.config import InputError
+from sdx import InputError
+from sdx.methods.base import Work
 from sdx.planning import sources as planned
 from sdx.planning.graph import walk
 from sdx.planning.reading import MODELS, first, only_reads
 from sdx.planning.show import show
-from sdx.run import Work, prepare, run
-from sdx.tracking import Tracker
+from sdx.run import prepare, run
+from sdx.sources import hub as hub_source
+from sdx.store.step import Step
+from sdx.store.store import Store
 from tests.evaluation.labelled_data import read_files
 from tests.mock_hub import REVISION, MockHub, Repository, point_at, serving
 from tests.planning.graph import step
@@ -40,7 +41,7 @@ def no_nllb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def work(tmp_path: Path, *overrides: str) -> Work:
     config = composed(*overrides, "plan=true", f"cache_dir={tmp_path / 'cache'}")
-    return prepare(settled(config), tmp_path / "run", Tracker(config, tmp_path))
+    return prepare(settled(config), tmp_path / "run")
 
 
 def as_made(store: Store, steps: list[Step]) -> list[Step]:

@@ -6,13 +6,12 @@ import pytest
 
 from sdx.config import Adapter, BackboneConfig, Precision, ShapeConfig, TrainConfig
 from sdx.models.batches import BF16, Arithmetic, Most
+from sdx.models.precision import ANY_GPU, Suited
 from sdx.planning import hardware
 from sdx.planning.hardware import GPUS, Device, Machine, driver_gpus, machines, visible_gpu
 from sdx.planning.times import Work, batch_rows, seconds
-from sdx.precision import ANY_GPU, Suited
 from sdx.training.hardware import PEAK_FLOPS, of_gpu
-from sdx.training.layout import Layout
-from sdx.training.memory import GIB
+from sdx.training.memory import GIB, Layout
 
 SMOLLM2 = ShapeConfig(134_515_008, 30, 576, 1536, 192, 49152)
 SHAPE = ShapeConfig(parameters=10**9, layers=10, hidden_size=1000, kv_width=500)
@@ -107,7 +106,7 @@ def test_the_cpu_takes_what_was_measured_within_a_third(monkeypatch, work, measu
 )
 def test_a_cpu_is_as_fast_as_it_is_in_what_it_computes_in(monkeypatch, suited, bf16, fp32):
     fast = replace(hardware.cpu(), fp32=1.0, bf16=1.0)
-    monkeypatch.setattr("sdx.precision.suited_cpu", lambda: suited)
+    monkeypatch.setattr("sdx.models.precision.suited_cpu", lambda: suited)
     for taken, share in ((Precision.bf16, bf16), (Precision.fp32, fp32)):
         on = Arithmetic(cpu=taken, gpu=Precision.bf16)
         for work in (Work(SMOLLM2, trained=10**6), Work(SMOLLM2, read=10**6), Work(SMOLLM2, generated=10**9)):
@@ -173,7 +172,7 @@ def test_without_a_gpu_a_small_model_is_judged_on_the_cpu_and_a_large_one_on_the
 
 def test_a_model_too_large_for_the_cpu_is_planned_in_what_gpus_compute_in(monkeypatch):
     slow = Suited(Precision.fp32, "slow")
-    monkeypatch.setattr("sdx.precision.suited", lambda: slow)
+    monkeypatch.setattr("sdx.models.precision.suited", lambda: slow)
     monkeypatch.setattr(hardware, "visible_gpu", lambda: None)
     large, small = (BackboneConfig("x", shape=ShapeConfig(size)) for size in (7 * 10**9, 135 * 10**6))
     assert hardware.suited_to(small) == slow

@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from sdx import sweep
-from sdx.artifacts import write_rows
-from sdx.config import InputError
-from sdx.launching.cells import Ending, SweepCell
-from sdx.report import main
+from sdx import InputError
+from sdx.cli.report import main
 from sdx.reporting.cells import Finished, distinct, find, label
 from sdx.reporting.compare import compare
+from sdx.store.files import write_rows
+from sdx.sweeps import conclusion
+from sdx.sweeps.cells import Ending, SweepCell
 
 BASE: dict[str, Any] = {
     "method": {"_target_": "sdx.methods.x.X", "name": "stt", "mixture": "src"},
     "backbone": {"name": "tiny", "learning_rate": 2e-5, "path": None},
     "lang": {"source": "en", "targets": {"pt": "por_Latn"}},
-    "task": {"quiz": {"_target_": "sdx.evaluation.tasks.Quiz", "shots": 0}},
+    "task": {"quiz": {"_target_": "sdx.tasks.base.Quiz", "shots": 0}},
     "scale": {"name": "laptop", "batch_size": 128},
     "train": {"learning_rate": 2e-5, "batch_size": 128, "keep_groups": True},
     "seed": 1,
@@ -243,12 +243,12 @@ def test_the_baseline_of_another_language_is_none(tmp_path: Path, capsys: pytest
 def test_the_end_of_a_sweep_says_where_a_baseline_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    over = sweep.Compare("src")
+    over = conclusion.Compare("src")
     over.runs_dir = tmp_path
     found = sorted(path.parent for path in languages(tmp_path, "th-src").glob("*/results.json"))
     over.cells = [SweepCell(n, [], [], OmegaConf.create(), run, Ending.done) for n, run in enumerate(found)]
-    monkeypatch.setattr(sweep, "_current", over)
-    assert sweep.conclude() == 0
+    monkeypatch.setattr(conclusion, "_current", over)
+    assert conclusion.conclude() == 0
     assert to_baseline(tmp_path)["stt method.mixture=src+tgt lang=th", "en"] == ("", "")
     assert "baseline 'src': none with lang=th for" in capsys.readouterr().err
 

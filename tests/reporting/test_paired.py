@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import Step, Store, Workspace, read_json, read_rows, write_rows
 from sdx.config import Config, LangConfig, Precision, TranslatorConfig
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.suites import suites
@@ -16,9 +15,12 @@ from sdx.evaluation.translation_quality import TranslationSuite, translation_sui
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.methods.self_translate_train import SelfTranslateTrainConfig
+from sdx.process.events import Watcher, watched
 from sdx.reporting.compare import compare
 from sdx.reporting.report import conclude
-from sdx.tracking import Tracker
+from sdx.store.files import read_json, read_rows, write_rows
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
 from sdx.tracking.content import score_values
 from tests.evaluation.labelled_data import hub_files, hub_task
 from tests.evaluation.test_generative import config
@@ -39,13 +41,13 @@ def published(name: str, key: Any, rows: list[dict[str, Any]]) -> Step:
     return Step(name, run, {"key": key, "rows": rows})
 
 
-class Noting(Tracker):
+class Noting(Watcher):
     """Keeps what a dashboard would be sent."""
 
     def __init__(self) -> None:
         self.summary: dict[str, float] = {}
 
-    def finish(self, results: Mapping[str, Any]) -> None:
+    def finished(self, results: Mapping[str, Any]) -> None:
         self.summary = score_values(results["scores"])
 
 
@@ -88,7 +90,8 @@ class Place:
             where = suite.task.name, suite.languages
             outcomes.append(Outcome(suite, self.outcome(suite, before[where]), self.outcome(suite, after[where])))
         tracker = Noting()
-        conclude(directory, elsewhere(self.config(name)), self.store, model, [*outcomes, *more], [], tracker, 0)
+        with watched(tracker):
+            conclude(directory, elsewhere(self.config(name)), self.store, model, [*outcomes, *more], [], 0)
         return directory, tracker
 
 

@@ -5,11 +5,10 @@ import unicodedata
 
 import pytest
 
-from sdx.printable import escaped
+from sdx.cli.status import _plain
+from sdx.process.console import Console, plain
+from sdx.process.printable import escaped
 from sdx.reporting import markdown
-from sdx.reporting.console import Console
-from sdx.reporting.tables import plain
-from sdx.status import _plain
 from sdx.tracking.content import _even
 
 HOSTILE = "a\x1b[2Jb\x07c\rd\x08e\x00f\u202eg\x9bh\u2028i\ud800"

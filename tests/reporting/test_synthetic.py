@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import Step, Store, Workspace, write_rows
 from sdx.config import BackboneConfig, Config, CorpusConfig, LangConfig
 from sdx.reporting import synthetic
 from sdx.reporting.report import ancestry
+from sdx.store.files import write_rows
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
 
 DROPPED = {3: "copied", 5: "wrong_language"}
 ODD = "a | b\nc <b>d</b>"

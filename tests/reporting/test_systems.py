@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import Step, Store, read_json, read_rows, write_rows
 from sdx.config import Config, LangConfig, MethodConfig, TranslatorConfig
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.scores import score
 from sdx.evaluation.suites import ChoiceSuite
-from sdx.evaluation.tasks import MMLUHuman
 from sdx.evaluation.values import Judged
 from sdx.languages import language
+from sdx.process.events import watched
 from sdx.reporting.compare import compare
 from sdx.reporting.report import conclude
+from sdx.store.files import read_json, read_rows, write_rows
+from sdx.store.step import Step
+from sdx.store.store import Store
+from sdx.tasks.mmlu import MMLUHuman
 from tests.evaluation.test_generative import config as small_config
 from tests.reporting.test_paired import Noting, published
 from tests.settled import elsewhere
@@ -79,7 +82,8 @@ class Place:
                 after = self.outcome(of, "method", method[code])
                 outcomes.append(Outcome(of, self.outcome(of, system, right), after, system))
         tracker = Noting()
-        conclude(directory, elsewhere(config(seed)), self.store, model, outcomes, [], tracker, 0)
+        with watched(tracker):
+            conclude(directory, elsewhere(config(seed)), self.store, model, outcomes, [], 0)
         return directory, tracker
 
 

@@ -22,14 +22,14 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from sdx import main
-from sdx.artifacts import read_json, read_rows, write_json
-from sdx.config import InputError
-from sdx.launching.cells import CellReturn, Ending
-from sdx.search import objective as objectives
-from sdx.search import space as spaces
-from sdx.search.study import Search, opened
-from sdx.search.sweeper import OptunaConfig, OptunaSweeper
+from sdx import InputError
+from sdx.cli import main
+from sdx.store.files import read_json, read_rows, write_json
+from sdx.sweeps import objective as objectives
+from sdx.sweeps import space as spaces
+from sdx.sweeps.cells import CellReturn, Ending
+from sdx.sweeps.study import Search, opened
+from sdx.sweeps.sweeper import OptunaConfig, OptunaSweeper
 from tests.test_main import composed
 from tests.test_run import ROOT, SMALL, Workplace
 
@@ -218,7 +218,7 @@ def test_a_trial_that_was_not_drawn_whole_is_dropped(tmp_path: Path, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             search(FakeLauncher(tmp_path), study="s")
     with monkeypatch.context() as patched:
-        patched.setattr("sdx.search.study.Study.start", dies)
+        patched.setattr("sdx.sweeps.study.Study.start", dies)
         with pytest.raises(KeyboardInterrupt):
             search(FakeLauncher(tmp_path), study="s")
     table = search(FakeLauncher(tmp_path), study="s")

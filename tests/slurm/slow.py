@@ -11,8 +11,8 @@ BATCH_S = 0.3
 
 
 def slow_down() -> None:
-    from sdx.artifacts import BatchLog
     from sdx.evaluation import harness
+    from sdx.store.batch_log import BatchLog
     from sdx.training import loop
 
     journal = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from sdx.artifacts import read_json
-from sdx.state import read_state
+from sdx.store.files import read_json
+from sdx.tracking.state import read_state
 from tests.slurm.cluster import Cluster, obstacle
 from tests.test_interruption import published
 from tests.test_run import SMALL, Workplace
@@ -193,7 +193,7 @@ def test_two_nodes_train_together(site: Site, calm: str):
     """And run a copy of sdx, or fail."""
     site.sweep("nodes", "method=sft", "scale.max_steps=2", nodes="2", tasks_per_node="1", snapshot="true")
     [cell] = site.cells("nodes")
-    assert len(list((site.place.path / "nodes/slurm").glob("code-*/sdx/main.py"))) == 1
+    assert len(list((site.place.path / "nodes/slurm").glob("code-*/sdx/cli/main.py"))) == 1
     assert read_json(cell / "results.json")["training"]["steps"] == 2
     logs = sorted((site.place.path / "nodes/slurm").glob("*_log.out"))
     ranks = [re.search(r"node=(\d)\(2\), global_rank=(\d)\(2\)", log.read_text()) for log in logs]

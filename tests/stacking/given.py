@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sdx.artifacts import Step, Workspace, write_rows
 from sdx.config import BackboneConfig, EncoderConfig, Precision
 from sdx.models.backbone import backbone_step
 from sdx.models.encoder import encoder_step
 from sdx.stacking.parts import Parts
+from sdx.store.files import write_rows
+from sdx.store.step import Step, Workspace
 
 SENTENCES = (
     "The quick brown fox jumps over the lazy dog.",

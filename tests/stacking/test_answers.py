@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from sdx.artifacts import BatchLog, Step, Store, Workspace, read_rows
 from sdx.languages import language
-from sdx.models import stack_batches
 from sdx.models.batches import Most
-from sdx.models.stack import StackForMultipleChoice, StackForSequenceClassification
+from sdx.stacking import batches as stack_batches
 from sdx.stacking.answers import answers_step
+from sdx.stacking.model import StackForMultipleChoice, StackForSequenceClassification
+from sdx.store.batch_log import BatchLog
+from sdx.store.files import read_rows
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
 from tests.stacking.given import labelled, model_step, parts_of, rows_step
 from tests.tiny_stack import tiny_stack
 

@@ -10,13 +10,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, LlamaModel
 
-from sdx.artifacts import Step, Store, read_json
-from sdx.config import InputError
+from sdx import InputError
 from sdx.models import encoder_languages
 from sdx.models.loading import padded
 from sdx.models.segments import llm_segments
-from sdx.models.stack import StackModel
 from sdx.stacking.bridge import BridgeConfig, Projection, fitted, stack_step
+from sdx.stacking.model import StackModel
+from sdx.store.files import read_json
+from sdx.store.step import Step
+from sdx.store.store import Store
 from tests.stacking.given import SENTENCES, parts_of, texts_step
 from tests.tiny import tiny_encoder, tiny_model
 

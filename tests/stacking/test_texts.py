@@ -9,10 +9,13 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from sdx.artifacts import Step, Store, Workspace, read_rows, write_rows
-from sdx.config import InputError, TextConfig
+from sdx import InputError
+from sdx.config import TextConfig
 from sdx.stacking import texts
 from sdx.stacking.texts import check, sentences, texts_step
+from sdx.store.files import read_rows, write_rows
+from sdx.store.step import Step, Workspace
+from sdx.store.store import Store
 
 REVISION = "0123456789abcdef" * 2 + "01234567"
 HUB = TextConfig(name="hub", hub_id="someone/web", revision=REVISION, subset="sample-10BT")

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from sdx.artifacts import Store, Workspace
 from sdx.languages import language
 from sdx.models.encoder_languages import encoder_segments
 from sdx.models.segments import llm_segments
 from sdx.stacking import tokens
-from sdx.stacking.tokens import ARRAYS, AlignmentTexts, tokens_step
-from sdx.stacking.words import aligned
+from sdx.stacking.tokens import ARRAYS, AlignmentTexts, aligned, tokens_step
+from sdx.store.step import Workspace
+from sdx.store.store import Store
 from tests.stacking.given import SENTENCES, parts_of, texts_step
 
 LIMIT = 30

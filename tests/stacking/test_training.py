@@ -15,24 +15,26 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMultipleChoice, AutoModelForSequenceClassification
 
-from sdx.artifacts import Step, Store, read_json, read_rows, write_json
 from sdx.config import Config, EngineConfig, MethodConfig, Precision, TrackingConfig, TrainConfig
 from sdx.languages import language
 from sdx.models import residency
 from sdx.models.encoder import load_encoder
-from sdx.models.stack import StackForSequenceClassification
-from sdx.models.stack_generation import answer
-from sdx.ranks import is_main
+from sdx.process.ranks import is_main
 from sdx.stacking import reader
 from sdx.stacking.answers import answers_step
 from sdx.stacking.bridge import BridgeConfig, stack_step
+from sdx.stacking.generation import answer
+from sdx.stacking.model import StackForSequenceClassification
+from sdx.stacking.objectives import Alignment, Classification, Reader, Text
 from sdx.stacking.tokens import tokens_step
 from sdx.stacking.trainee import Head, Passes, StackTrainee
 from sdx.stacking.training import Goal, Recipe, alignment_step, task_step
 from sdx.stacking.vectors import vectors_step
+from sdx.store.files import read_json, read_rows, write_json
+from sdx.store.step import Step
+from sdx.store.store import Store
 from sdx.tracking import Tracker
 from sdx.training.probe import asking
-from sdx.training.reading import Alignment, Classification, Reader, Text
 from tests.stacking.given import labelled, parts_of, rows_step, texts_step
 from tests.tiny_stack import RANK, tiny_stack
 from tests.training.harness import fit

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from sdx.artifacts import Store
-from sdx.config import InputError, Precision
+from sdx import InputError
+from sdx.config import Precision
 from sdx.languages import language
 from sdx.models.residency import release
-from sdx.models.stack import StackForMultipleChoice, StackForSequenceClassification
 from sdx.stacking import vectors
-from sdx.stacking.examples import key
-from sdx.stacking.reader import load_reader
+from sdx.stacking.model import StackForMultipleChoice, StackForSequenceClassification
+from sdx.stacking.reader import key, load_reader
 from sdx.stacking.vectors import FILES, Vectors, vectors_step
+from sdx.store.store import Store
 from tests.stacking.given import labelled, model_step, parts_of, rows_step
 from tests.tiny_stack import tiny_stack
 

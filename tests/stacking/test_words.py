@@ -8,7 +8,7 @@ import pytest
 from sdx.languages import language
 from sdx.models.encoder_languages import encoder_segments
 from sdx.models.segments import Encoded, llm_segments
-from sdx.stacking.words import aligned
+from sdx.stacking.tokens import aligned
 from tests.tiny import tiny_tokenizer
 
 

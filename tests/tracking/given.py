@@ -8,9 +8,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sdx import main
-from sdx.artifacts import write_rows
+from sdx.cli import main
 from sdx.config import Config
+from sdx.store.files import write_rows
 from sdx.tracking import wandb_log
 
 main.register()

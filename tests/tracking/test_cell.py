@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sdx.artifacts import read_json
-from sdx.dashboard import main
+from sdx.cli.dashboard import main
+from sdx.store.files import read_json
 from sdx.tracking import dashboard, wandb_log
 from tests.test_run import ROOT, SDRRL, SMALL, Workplace, training_log
 from tests.tracking.given import beginning, summary, whole_history

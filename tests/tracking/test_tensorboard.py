@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sdx import main
-from sdx.config import InputError
-from sdx.events import Reading
+from sdx import InputError
+from sdx.cli import main
+from sdx.process.events import Reading
 from sdx.tracking import Tracker
 from tests.tracking.given import config, results, row
 
@@ -28,7 +28,7 @@ def test_a_requeued_cell_shows_every_step_once(tmp_path: Path):
     for first, last in ((1, 5), (1, 7), (8, 9)):  # the loop tells kept lines once more
         with Tracker(config(tmp_path, GIVEN), tmp_path) as tracker:
             for step in range(first, last + 1):
-                tracker.log_training(row(step))
+                tracker.trained(row(step))
             tracker.progressed(Reading("answers", last, 10, "rows", 2.5, None))
             tracker.step_done("mix", "k", {"seconds": last, "counts": {}, "config": {}})
     training = read(tmp_path / "tensorboard/train")
@@ -45,7 +45,7 @@ def test_a_requeued_cell_shows_every_step_once(tmp_path: Path):
 def test_results_and_tables(tmp_path: Path):
     for score in (40.0, 41.0):
         with Tracker(config(tmp_path, GIVEN), tmp_path) as tracker:
-            tracker.finish(results(tmp_path, score=score))
+            tracker.finished(results(tmp_path, score=score))
     found = read(tmp_path / "tensorboard/results")
     [point] = found.Scalars("score/t/pt/accuracy/before")
     assert point.value == 41.0
@@ -69,7 +69,7 @@ def test_no_tracker_loads_wandb_or_torch_before_it_has_to():
 def test_none_shows_nothing_and_plans_are_not_shown(tmp_path: Path):
     for given in (["tracking=none"], [GIVEN, "plan=true"]):
         with Tracker(config(tmp_path, *given), tmp_path) as tracker:
-            tracker.log_training(row(1))
+            tracker.trained(row(1))
     assert not list(tmp_path.iterdir())
 
 
@@ -77,7 +77,7 @@ def test_a_full_disk_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFix
     with Tracker(config(tmp_path, GIVEN), tmp_path) as tracker:
         (tmp_path / "tensorboard").write_text("in the way")
         for step in (1, 2):
-            tracker.log_training(row(step))
+            tracker.trained(row(step))
     [warning] = caplog.messages
     assert "tensorboard  off for this run" in warning
     assert "the run goes on" in warning

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import wandb
 
-from sdx.artifacts import read_json
-from sdx.events import Reading
+from sdx.process.events import Reading
+from sdx.store.files import read_json
 from sdx.tracking import Tracker, wandb_log
 from tests.tracking.given import beginning, config, history, results, row, summary, whole_history
 from tests.tracking.server import KEY, Server, serving
@@ -30,7 +30,7 @@ from tests.tracking.given import config, row
 tmp_path, first, last, sign, wait_s = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), 1.5
 tracker = Tracker(config(tmp_path, "tracking=wandb", "tracking.mode=offline"), tmp_path)
 for step in range(first, last + 1):
-    tracker.log_training(row(step))
+    tracker.trained(row(step))
 time.sleep(wait_s)
 os.killpg(0, sign)
 time.sleep(30)
@@ -61,10 +61,10 @@ def work(tmp_path: Path, first: int, last: int, *overrides: str, error: BaseExce
     try:
         with Tracker(config(tmp_path, *given), tmp_path) as tracker:
             for step in range(first, last + 1):
-                tracker.log_training(row(step))
+                tracker.trained(row(step))
             if error:
                 raise error
-            tracker.finish(results(tmp_path))
+            tracker.finished(results(tmp_path))
     except (SystemExit, ValueError):
         assert error
 
@@ -139,10 +139,10 @@ def test_the_same_results_are_logged_once(tmp_path: Path):
     work(tmp_path, 1, 2)
     before = wandb_log.files(tmp_path)
     with Tracker(config(tmp_path, *OFFLINE), tmp_path) as tracker:
-        tracker.finish(results(tmp_path))
+        tracker.finished(results(tmp_path))
     assert wandb_log.files(tmp_path) == before
     with Tracker(config(tmp_path, *OFFLINE), tmp_path) as tracker:
-        tracker.finish(results(tmp_path, score=41.0))
+        tracker.finished(results(tmp_path, score=41.0))
     assert len(wandb_log.files(tmp_path)) == len(before) + 1
 
 
@@ -189,7 +189,7 @@ def test_steps_and_rates_have_axes_of_their_own(tmp_path: Path):
         counts = {"kept": 4, "empty": 1, "long": 0}
         manifest = {"seconds": 0.5, "counts": counts, "config": {"language": "por_Latn"}}
         tracker.step_done("filter", "k", manifest)
-        tracker.log_training(row(1), "stack")
+        tracker.trained(row(1), "stack")
     [path] = wandb_log.files(tmp_path)
     shown = [{name: value for name, value in one.items() if name[0] != "_"} for one in history(path)]
     assert shown == [
@@ -236,8 +236,8 @@ def test_no_secret_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     given = config(tmp_path, *OFFLINE, "corpus.path='https://u:hf_abcdefghijklmnop@host/x'")
     found = results(tmp_path, "correct horse battery")
     with Tracker(given, tmp_path) as tracker:
-        tracker.log_training(row(1))
-        tracker.finish(found)
+        tracker.trained(row(1))
+        tracker.finished(found)
     files = [path for path in (tmp_path / "wandb").rglob("*") if path.is_file()]
     assert len(files) > 5
     for path in files:
@@ -281,11 +281,11 @@ def test_a_server_that_falls_silent_holds_nobody_up(
             caplog.at_level(logging.INFO, "sdx"),
             Tracker(config(tmp_path, "tracking=wandb", "tracking.mode=online"), tmp_path) as tracker,
         ):
-            tracker.log_training(row(1))
+            tracker.trained(row(1))
             server.silent = True
-            tracker.log_training(row(2))
+            tracker.trained(row(2))
             began = time.monotonic()
-            tracker.finish(results(tmp_path))
+            tracker.finished(results(tmp_path))
         assert time.monotonic() - began < 30
     assert "wandb sync --include-online" in caplog.text
     assert steps(tmp_path) == [1, 2]
@@ -293,16 +293,16 @@ def test_a_server_that_falls_silent_holds_nobody_up(
 
 def test_wandb_dying_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     with Tracker(config(tmp_path, *OFFLINE), tmp_path) as tracker:
-        tracker.log_training(row(1))
+        tracker.trained(row(1))
         service: Any = wandb.setup().ensure_service()
         children = subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], capture_output=True, text=True)
         assert service
         for child in children.stdout.split():
             os.kill(int(child), signal.SIGKILL)
         for step in range(2, 50):
-            tracker.log_training(row(step))
+            tracker.trained(row(step))
             time.sleep(0.02)
-        tracker.finish(results(tmp_path))
+        tracker.finished(results(tmp_path))
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert ["the run goes on" in said for said in warnings] == [True, False]
     assert "uploads what is on the disk" in warnings[1]
@@ -318,8 +318,8 @@ given, found = config(tmp_path, "tracking=wandb", "tracking.mode=offline"), resu
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 with Tracker(given, tmp_path) as tracker:
     for step in range(1, 400):
-        tracker.log_training(row(step))
-    tracker.finish(found)
+        tracker.trained(row(step))
+    tracker.finished(found)
 print("went on")
 """
 

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from sdx.config import Adapter, Precision, TrainConfig
-from sdx.ranks import is_main
-from sdx.training import causal_lm, checkpoints, loop
-from sdx.training.causal_lm import CausalTrainee
-from sdx.training.layout import Layout
+from sdx.process.ranks import is_main
+from sdx.training import checkpoints, loop
+from sdx.training import trainee as trainees
+from sdx.training.memory import Layout
 from sdx.training.objectives import CausalLM, Example
 from sdx.training.quiet import deepspeed
 from sdx.training.state import WEIGHT, TrainedState
+from sdx.training.trainee import CausalTrainee
 
 PAD_ID = 3
 SEED = 5
@@ -84,13 +85,13 @@ def fit(
     train = TrainConfig(**{key: value for key, value in options.items() if hasattr(TrainConfig, key)})
     layout = Layout(**{key: value for key, value in options.items() if hasattr(Layout, key)})
     caught: list[Weights] = []
-    export = causal_lm.export
+    export = trainees.export
 
     def note_and_export(model: Any, *rest: Any) -> None:
         caught.append(trained_weights(model))
         export(model, *rest)
 
-    causal_lm.export = note_and_export
+    trainees.export = note_and_export
     try:
         summary = loop.train(
             trainee=trainee or CausalTrainee(model_dir, AutoTokenizer.from_pretrained(model_dir)),
@@ -106,7 +107,7 @@ def fit(
             validation=validation,
         )
     finally:
-        causal_lm.export = export
+        trainees.export = export
     return (caught[-1] if caught else {}), summary
 
 

@@ -19,8 +19,8 @@ import torch
 import transformers.models.llama.modeling_llama  # noqa: F401
 from tqdm import tqdm
 
-from sdx.ranks import is_main
-from sdx.training import causal_lm, checkpoints, loop
+from sdx.process.ranks import is_main
+from sdx.training import checkpoints, loop, trainee
 from tests.training.harness import Weights, fit
 
 SLOW_S = 0.02
@@ -84,7 +84,7 @@ def _enter(
     try:
         function(*arguments)
     except SystemExit as stop:
-        print(stop, flush=True)  # as sdx.main does; multiprocessing says nothing
+        print(stop, flush=True)  # as sdx.cli.main does; multiprocessing says nothing
         sys.exit(stop.code)
 
 
@@ -110,7 +110,7 @@ def train(model_dir: Path, out: Path, options: dict[str, Any], pause: str | None
             out.with_suffix(".note").replace(out.with_suffix(".busy"))
 
     note("training")
-    write, save, update, export = torch.save, checkpoints.save, loop.update, causal_lm.export
+    write, save, update, export = torch.save, checkpoints.save, loop.update, trainee.export
     updates = count(1)
 
     def paused_update(*arguments: Any) -> Any:
@@ -134,11 +134,11 @@ def train(model_dir: Path, out: Path, options: dict[str, Any], pause: str | None
         note("training")
         return written
 
-    loop.update, causal_lm.export, checkpoints.save = paused_update, paused_export, paused_save
+    loop.update, trainee.export, checkpoints.save = paused_update, paused_export, paused_save
     if slow:
         for name in ("_write", "_publish", "_prune", "sync"):
             setattr(checkpoints, name, _slowly(getattr(checkpoints, name)))
-        causal_lm.export = _slowly(causal_lm.export)
+        trainee.export = _slowly(trainee.export)
     fit(model_dir, out, **options)
 
 

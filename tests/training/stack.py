@@ -13,7 +13,7 @@ from transformers import AutoModel
 
 from sdx.config import TrainConfig
 from sdx.models.loading import padded
-from sdx.ranks import is_main
+from sdx.process.ranks import is_main
 from sdx.training import packing
 from sdx.training.throughput import Cost
 from tests.tiny import VOCABULARY

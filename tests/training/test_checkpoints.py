@@ -16,8 +16,9 @@ from typing import Any, BinaryIO
 import pytest
 import torch
 
-from sdx.config import Adapter, InputError, Optimizer, Precision
-from sdx.ranks import is_main, rank
+from sdx import InputError
+from sdx.config import Adapter, Optimizer, Precision
+from sdx.process.ranks import is_main, rank
 from sdx.training import checkpoints
 from sdx.training.checkpoints import FILE_BYTES, _share
 from sdx.training.state import KINDS, _piece

@@ -5,7 +5,8 @@ from collections import namedtuple
 
 import pytest
 
-from sdx.config import Adapter, InputError, Optimizer, ShapeConfig, TrainConfig
+from sdx import InputError
+from sdx.config import Adapter, Optimizer, ShapeConfig, TrainConfig
 from sdx.training import disk
 from tests.training.test_memory import LLAMA2, N
 

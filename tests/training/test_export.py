@@ -35,15 +35,15 @@ from transformers import (
 
 from sdx.config import Adapter, Precision, TrainConfig
 from sdx.models.loading import dtype_of
-from sdx.ranks import is_main, rank
+from sdx.process.ranks import is_main, rank
 from sdx.training import engine as engines
 from sdx.training import export as exporting
-from sdx.training.causal_lm import CausalTrainee, with_adapters
 from sdx.training.engine import build, update
 from sdx.training.export import export
 from sdx.training.launch import process_group
-from sdx.training.layout import Layout
+from sdx.training.memory import Layout
 from sdx.training.quiet import deepspeed
+from sdx.training.trainee import CausalTrainee, with_adapters
 from tests.tiny import tiny_tokenizer
 from tests.training.harness import trained_weights
 

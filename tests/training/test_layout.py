@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from sdx import cgroups
-from sdx.config import Adapter, EngineConfig, InputError, Optimizer, Precision, ShapeConfig, TrainConfig
+from sdx import InputError
+from sdx.config import Adapter, EngineConfig, Optimizer, Precision, ShapeConfig, TrainConfig
+from sdx.process import cgroups
 from sdx.training import hardware as module
 from sdx.training.hardware import Hardware, can_compile, host_bytes, read_hardware
-from sdx.training.layout import Layout, choose, describe, shortage
-from sdx.training.memory import GIB, GROWN, HOST_USABLE, room, training_memory
+from sdx.training.layout import choose, describe, shortage
+from sdx.training.memory import GIB, GROWN, HOST_USABLE, Layout, room, training_memory
 
 LLAMA2 = ShapeConfig(6_738_415_616, 32, 4096, 11008, 4096, 32000)
 SMOLLM2 = ShapeConfig(134_515_008, 30, 576, 1536, 192, 49152)

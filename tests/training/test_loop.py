@@ -11,7 +11,8 @@ from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from sdx.config import Adapter, InputError, Precision, TrainConfig
+from sdx import InputError
+from sdx.config import Adapter, Precision, TrainConfig
 from sdx.training.objectives import CausalLM, Example
 from sdx.training.plan import Order, learning_rate
 from tests.training.harness import (

@@ -11,11 +11,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from sdx.config import Adapter, Optimizer, Precision, ShapeConfig, TrainConfig
 from sdx.models.loading import dtype_of
 from sdx.training import engine, loss, memory
-from sdx.training.causal_lm import CausalTrainee, with_adapters
 from sdx.training.launch import process_group
-from sdx.training.layout import Layout
-from sdx.training.memory import GIB, activations, fits, trained_parameters, training_memory
+from sdx.training.memory import GIB, Layout, activations, fits, trained_parameters, training_memory
 from sdx.training.objectives import CausalLM, Example
+from sdx.training.trainee import CausalTrainee, with_adapters
 
 N = 6_738_415_616
 LLAMA2 = ShapeConfig(N, 32, 4096, 11008, 4096, 32000)

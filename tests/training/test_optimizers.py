@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdx.config import InputError, Optimizer, TrainConfig
+from sdx import InputError
+from sdx.config import Optimizer, TrainConfig
 from sdx.training import optimizers
 from tests.training.harness import fit
 

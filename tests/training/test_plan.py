@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sdx.config import EngineConfig, InputError, Schedule, TrainConfig
+from sdx import InputError
+from sdx.config import EngineConfig, Schedule, TrainConfig
 from sdx.training.limits import check
 from sdx.training.plan import Order, computed_tokens, count_steps, learning_rate, micro_batches
 

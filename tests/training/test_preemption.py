@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sdx.preemption import SIGNALS, Preempted, Preemption
+from sdx.process.preemption import SIGNALS, Preempted, Preemption
 from tests.training.killable import Processes, assert_equal, train
 
 OPTIONS: dict[str, Any] = {"epochs": 2, "save_every_steps": 100}

@@ -17,7 +17,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from sdx.ranks import rank
+from sdx.process.ranks import rank
 from sdx.training import attention, probe
 from sdx.training.attention import packed_attention
 from tests.tiny import VOCABULARY, tiny_tokenizer

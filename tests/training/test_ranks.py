@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdx import ranks
-from sdx.config import InputError
+from sdx import InputError
+from sdx.process import ranks
 from tests.training import harness
 from tests.training.harness import CASES, fit
 from tests.training.test_loop import assert_close, grad_norms, losses

@@ -10,8 +10,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sdx.config import Optimizer, TrainConfig
-from sdx.ranks import is_main
-from sdx.training.causal_lm import CausalTrainee
+from sdx.process.ranks import is_main
+from sdx.training.trainee import CausalTrainee
 from tests.training.harness import Weights, fit
 from tests.training.killable import Processes, assert_equal
 from tests.training.test_checkpoints import whole_and_resumed

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from sdx.config import Adapter, InputError, Precision
-from sdx.ranks import rank
+from sdx import InputError
+from sdx.config import Adapter, Precision
+from sdx.process.ranks import rank
 from sdx.training import checkpoints, loop, rehearsal
 from sdx.training.engine import Trained
-from sdx.training.layout import Layout
+from sdx.training.memory import Layout
 from sdx.training.rehearsal import fullest, halved
 from tests.training.harness import examples, fit
 from tests.training.killable import Processes

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from sdx.config import Adapter, TrainConfig
-from sdx.preemption import Preempted, Preemption
+from sdx.process.preemption import Preempted, Preemption
 from sdx.training import checkpoints, room
-from sdx.training.causal_lm import CausalTrainee
 from sdx.training.log import TrainingLog
+from sdx.training.trainee import CausalTrainee
 from tests.training.harness import examples, fit
 from tests.training.killable import assert_equal
 

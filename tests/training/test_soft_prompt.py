@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from sdx.models.stack_generation import StackForCausalLM
+from sdx.stacking.generation import StackForCausalLM
+from sdx.stacking.objectives import Prompted, SoftPromptedLM
 from sdx.training.attention import PACKED
-from sdx.training.soft_prompt import Prompted, SoftPromptedLM
 from tests.tiny import tiny_encoder
 from tests.tiny_stack import tiny_stack
 

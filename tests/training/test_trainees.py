@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sdx.config import InputError
+from sdx import InputError
 from sdx.training import probe
 from sdx.training.attention import PACKED
 from tests.training.harness import Weights, fit

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sdx.config import Adapter, Schedule, TrainConfig
 from sdx.training import loop
-from sdx.training.causal_lm import CausalTrainee
 from sdx.training.objectives import CausalLM, Example
 from sdx.training.plan import validation_steps
 from sdx.training.step import deciding
+from sdx.training.trainee import CausalTrainee
 from tests.training.harness import (
     PAD_ID,
     Interrupted,

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from sdx.translation.segment import split
+from sdx.text.segment import split
 
 # Whatever the splitter looks at, in any order, besides arbitrary Unicode.
 # fmt: off

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import sacrebleu
 
-from sdx.artifacts import Store, read_json
-from sdx.config import InputError
+from sdx import InputError
+from sdx.store.files import read_json
+from sdx.store.store import Store
 from sdx.translation.apertium import Apertium, _cased, _command, _mode, _translate
 
 EN, ES, PT = "eng_Latn", "spa_Latn", "por_Latn"

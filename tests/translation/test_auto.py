@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sdx.artifacts import Step, read_json
 from sdx.config import Precision, TemplateKind
 from sdx.generation.hf import HFGenerator
+from sdx.store.files import read_json
+from sdx.store.step import Step
 from sdx.translation import auto
 from sdx.translation.base import Surroundings
 

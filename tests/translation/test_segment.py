@@ -5,7 +5,7 @@ import time
 import pytest
 from hypothesis import example, given, settings
 
-from sdx.translation.segment import LONGEST_CHARS, Piece, split, translate_text, translate_texts
+from sdx.text.segment import LONGEST_CHARS, Piece, split, translate_text, translate_texts
 from tests.translation.segments import MARKUP, SPANS, backwards, identity, sentences_of, texts, upper
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdx.translation.segment import split, translate_text, translate_texts
+from sdx.text.segment import split, translate_text, translate_texts
 from tests.translation.segments import SPANS, backwards, identity, sentences_of, texts
 
 SCRIPTS = {

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from sdx.artifacts import Step, Store, write_rows
-from sdx.config import InputError, Precision, TemplateKind
+from sdx import InputError
+from sdx.config import Precision, TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.models import residency
+from sdx.store.files import write_rows
+from sdx.store.step import Step
+from sdx.store.store import Store
 from sdx.translation.base import Surroundings
 from sdx.translation.self_translation import SelfTranslation
 from tests.tiny import tiny_model

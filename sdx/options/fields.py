@@ -1,0 +1,94 @@
+"""What a value of the configuration may be: metadata of its field, which `sdx.options.conformity` checks.
+
+Imports nothing of sdx.
+"""
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+SPEC = "sdx"
+"""Under this key it stands in the metadata."""
+SEED = 2**32 - 1
+"""NumPy takes no larger one."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers between two bounds. What is neither, such as nan, is outside."""
+
+    low: float
+    high: float
+    with_low: bool = True
+    with_high: bool = True
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        above = value >= self.low if self.with_low else value > self.low
+        return above and (value <= self.high if self.with_high else value < self.high)
+
+    def wrong(self, value: Any) -> str:
+        """What is wrong with a value that is outside."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+            return "is no number"
+        if value >= self.high:
+            return "is too large"
+        return "is negative" if value < 0 == self.low else "is too small"
+
+    def __str__(self) -> str:
+        low = _written(self.low) if self.with_low else f"more than {_written(self.low)}"
+        return f"{low} to {_written(self.high)}" if self.with_high else f"{low}, less than {_written(self.high)}"
+
+
+class Text(Enum):
+    """Kinds of texts that are not just any text."""
+
+    name = "name"
+    """Part of the name of a file or directory, or a word in a table."""
+    path = "path"
+    """Where a file or directory lies."""
+    line = "line"
+    """One line that others show, such as wandb."""
+
+
+NAMES = {SPEC: Text.name}
+"""Metadata of a dict whose keys are each a `Text.name`."""
+
+
+def number(
+    default: Any,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    """A field with numbers between two bounds: a number, null where its type says so, or a list or dict of numbers."""
+    low, high = above if at_least is None else at_least, below if at_most is None else at_most
+    assert low is not None
+    assert high is not None
+    return field(default=default, metadata={SPEC: Range(low, high, above is None, below is None)})
+
+
+def name(default: Any = MISSING) -> Any:
+    """A field with a `Text.name`."""
+    return field(default=default, metadata={SPEC: Text.name})
+
+
+def path(default: Any = None) -> Any:
+    """A field with a `Text.path`."""
+    return field(default=default, metadata={SPEC: Text.path})
+
+
+def line(default: Any = None) -> Any:
+    """A field with a `Text.line`."""
+    return field(default=default, metadata={SPEC: Text.line})
+
+
+def _written(bound: float) -> str:
+    """As people write it: 1000000 rather than 1e+06."""
+    return str(int(bound)) if float(bound).is_integer() else f"{bound:g}"

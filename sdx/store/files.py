@@ -1,0 +1,94 @@
+"""JSON files of the store: written whole or not at all, read with an error that names what is damaged."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sdx import InputError
+from sdx.process.disk import writing
+
+MANIFEST = "manifest.json"
+PARTIAL = ".partial"
+"""Suffix of the directory of a step that is not yet published."""
+WRITING = ".writing"
+"""Suffix of a file that is not yet whole."""
+
+
+def text_of(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        InputError: it is damaged: no JSON, not UTF-8, or no object.
+        OSError: it cannot be read.
+    """
+    return _object(path.read_bytes(), str(path), path)
+
+
+def read_intact(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that can be made again; empty where the file is not there or damaged."""
+    try:
+        return read_json(path)
+    except (OSError, InputError):
+        return {}
+
+
+def _object(content: bytes, where: str, path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        why = "it holds zeros" if b"\0" in content else f"it is no JSON ({str(error)[:80]})"
+    else:
+        if isinstance(found, dict):
+            return found
+        why = f"it is a JSON {type(found).__name__} and no object"
+    raise InputError(f"{where} is damaged: {why or 'it is empty'}; {_remedy(path)}")
+
+
+def _remedy(path: Path) -> str:
+    for folder in path.parents:
+        if folder.suffix == PARTIAL or (folder / MANIFEST).is_file():
+            return f"delete {folder}, and it is made again"
+    return "mend it or get it again"
+
+
+def write_json(path: Path, value: Any) -> None:
+    _replace(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The objects in a JSONL file.
+
+    Raises:
+        InputError: a line is torn or damaged.
+    """
+    return list(rows_in(path))
+
+
+def rows_in(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects in a JSONL file one by one, see `read_rows`."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            yield _object(line, f"{path}, line {number}", path)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    _replace(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{WRITING}")
+    with writing(path), temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

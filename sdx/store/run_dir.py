@@ -1,0 +1,16 @@
+"""What lies in the directory of a run."""
+
+import os
+from pathlib import Path
+
+RESULTS = "results.json"
+
+
+def directories(path: Path) -> list[Path]:
+    """Directories of cells, finished or begun. There is none inside another."""
+    found = []
+    for folder, inner, files in os.walk(path):
+        if RESULTS in files or ".hydra" in inner:
+            found.append(Path(folder))
+            inner.clear()
+    return found

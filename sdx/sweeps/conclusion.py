@@ -1,0 +1,97 @@
+"""After `python -m sdx -m ...`: the cells of the sweep in one table, and what became of each.
+
+Nothing heavy is imported here, as Hydra makes the callback before it runs anything.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from sdx import InputError
+from sdx.process.printable import escaped
+from sdx.process.ranks import is_main
+from sdx.store.run_dir import RESULTS
+
+if TYPE_CHECKING:
+    from sdx.sweeps.cells import SweepCell
+
+
+class Compare(Callback):
+    """Knows the sweep that runs; `hydra.callbacks.compare` in conf/config.yaml.
+
+    Args:
+        baseline: the cell that the others are compared with, as in `python -m sdx.report --baseline`. An experiment
+            sets `hydra.callbacks.compare.baseline`.
+    """
+
+    def __init__(self, baseline: str | None = None) -> None:
+        self.baseline = baseline
+        self.cells: list[SweepCell] = []
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        global _current
+        if is_main():
+            self.runs_dir = Path(config.runs_dir)
+            _current = self
+
+
+_current: Compare | None = None
+"""The callback of the sweep that runs."""
+
+
+def expect(cells: "Sequence[SweepCell]") -> None:
+    """Tells the sweep which cells it has; a sweeper may tell several times."""
+    if _current:
+        _current.cells.extend(cells)
+
+
+def conclude() -> int:
+    """Prints the comparison of the sweep's finished cells, writes it into runs_dir, and says what became of the others.
+
+    Returns:
+        The exit code: 0 where all cells are done, 1 where one failed, else 75: the same command goes on.
+    """
+    sweep = _current
+    if sweep is None or not sweep.cells:
+        return 0
+    cells = list({cell.run_dir: cell for cell in sweep.cells}.values())
+    found: dict[str, list[SweepCell]] = {}
+    for cell in cells:
+        found.setdefault(cell.ending.value if cell.ending else "not ended", []).append(cell)
+    counts = ", ".join(f"{len(its)} {ending}" for ending, its in found.items())
+    done = [cell.run_dir for ending in ("done", "skipped") for cell in found.pop(ending, [])]
+    if finished := [run_dir for run_dir in done if (run_dir / RESULTS).exists()]:  # with stages=prepare it does not
+        _compare(finished, sweep)
+    print(f"sweep    {len(cells)} cells: {counts}")
+    for ending, its in found.items():
+        for cell in its:
+            print(f"{ending:<8} python -m sdx {shlex.join(cell.overrides)}")
+            for what in filter(None, (cell.error, cell.log and f"log: {cell.log}")):
+                print(f"         {escaped(str(what))}")
+    if found:
+        print(f"again    python -m sdx {shlex.join(sys.argv[1:])}  runs these and skips what is done")
+    return 1 if "failed" in found else os.EX_TEMPFAIL if found else 0
+
+
+def _compare(done: Sequence[Path], sweep: Compare) -> None:
+    from sdx.reporting.cells import find
+    from sdx.reporting.compare import entries, publish
+
+    cells, warnings = find(done)
+    try:
+        found, more = entries(cells, sweep.baseline)
+    except InputError as error:  # the baseline's cell failed
+        found, more = entries(cells, None)[0], [str(error)]
+    try:
+        if found:
+            publish(found, sweep.runs_dir)
+    except OSError as error:  # of the files beside the table
+        more.append(f"{error.filename}: {error.strerror}")
+    for warning in (*warnings, *more):
+        print(f"sdx: warning: {warning}", file=sys.stderr)

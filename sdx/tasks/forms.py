@@ -1,0 +1,286 @@
+"""The forms of labelled tasks: multiple choice, classification, questions on a text, math with worked answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sdx import InputError
+from sdx.languages import Language
+from sdx.store.step import Step
+from sdx.tasks.base import Item, shuffled
+from sdx.tasks.generative import GenerativeTask, Row
+from sdx.tasks.labelled import ANSWER, Fields, LabelledTask
+from sdx.tasks.labelled_choice import LabelledChoice
+from sdx.tasks.labelled_files import Record
+from sdx.tasks.labelled_rows import warn_of_absent
+from sdx.tasks.reading import Labelled
+from sdx.text.answer_spans import mark, unmark
+from sdx.text.numbers import HEADING, final_number
+
+CALCULATOR = re.compile(r"<<[^<>\n]*>>")
+"""GSM8K's notes for a calculator: `48/2 = <<48/2=24>>24`."""
+
+
+class MultipleChoice(LabelledChoice):
+    """A question with answers, each a text; the right one is learnt after the question. As ARC-Easy.
+
+    Columns: `question`, `choices` (a list) and `gold`, the right one's number from 0, or where `letters` names the list
+    of the choices' labels, its label.
+    """
+
+    translatable = True
+    texts: tuple[str, ...] = ("question",)
+    train_columns: tuple[str, ...] = ("choices", "gold")
+    test_columns = train_columns
+    optional_columns: tuple[str, ...] = ("id", "letters")
+
+    @property
+    def wrapper(self) -> str:
+        return self._prompt
+
+    def question(self, fields: Fields) -> str:
+        """`question` of an item, which `wrapper` is put around."""
+        return fields["question"]
+
+    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
+        assert source_dir
+        items: list[Item] = []
+        for id_, record, fields in self.tested(source_dir, language):
+            self.refuse_empty_choice(record)
+            choices, gold = self._choices(record)
+            question, given = self.question(fields), self.to_translate(fields)
+            items.append({"id": id_, "question": question, "choices": choices, "gold": gold, "fields": given})
+        return shuffled(items)
+
+    def example(self, record: Record) -> dict[str, str] | str:
+        choices, gold = self._choices(record)
+        texts = {name: record.text(name) for name in self.fields[:-1]}
+        return {**texts, ANSWER: choices[gold]} if all(texts.values()) and choices[gold] else "dropped"
+
+    def segments(self, fields: Mapping[str, Any]) -> list[str]:
+        return [*(fields[name] for name in self.fields[:-1]), *fields["choices"]]
+
+    def labelled(self, record: Record) -> Labelled | str:
+        choices, gold = self._choices(record)
+        fields = {**{name: record.text(name) for name in self.fields[:-1]}, "choices": choices}
+        segments = self.segments(fields)
+        row: Labelled = {"segments": segments, "choices": self.choice_count(fields), "label": gold}
+        return row if all(segments) else "dropped"
+
+    def refuse_empty_choice(self, record: Record) -> None:
+        choices, _ = self._choices(record)
+        if not all(choices):
+            raise record.refused("choices", choices, "one of them is empty; mend it or name the column")
+
+    def _choices(self, record: Record) -> tuple[list[str], int]:
+        choices = record.texts("choices")
+        if "letters" in record.columns:
+            letters, right = record.texts("letters"), record.text("gold")
+            if right not in letters or len(letters) != len(choices):
+                raise record.refused("gold", right, f"it is one of {', '.join(letters)}; mend it or name the column")
+            return choices, letters.index(right)
+        gold = record.number("gold")
+        if gold is None or not 0 <= gold < len(choices):
+            raise record.refused("gold", gold, f"it is 0 to {len(choices) - 1}; mend it or name the column")
+        return choices, gold
+
+
+class ReadingComprehension(MultipleChoice):
+    """A question on a passage with four answers in columns of their own. As Belebele.
+
+    Columns: `passage`, `question`, `choice1` to `choice4` and `gold`, the right one's number from 1.
+    """
+
+    translatable = False
+    texts = ("passage", "question")
+    choice_columns = ("choice1", "choice2", "choice3", "choice4")
+    train_columns = test_columns = (*choice_columns, "gold")
+    optional_columns = ("id",)
+
+    @property
+    def wrapper(self) -> str:
+        return "{question}"  # the question of an item is the whole prompt
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        return {**super().description, "prompt": self._prompt}
+
+    def question(self, fields: Fields) -> str:
+        return self.ask(fields)
+
+    def refuse_empty_choice(self, record: Record) -> None:
+        for name in self.choice_columns:
+            if not record.text(name):
+                raise record.refused(name, "", "a test item needs all its answers; mend it or name the column")
+
+    def _choices(self, record: Record) -> tuple[list[str], int]:
+        gold = record.number("gold")
+        if gold is None or not 1 <= gold <= len(self.choice_columns):
+            raise record.refused("gold", gold, f"it is 1 to {len(self.choice_columns)}; mend it or name the column")
+        return [record.text(name) for name in self.choice_columns], gold - 1
+
+
+class Classification(LabelledChoice):
+    """One text or more with a label, of which the word is learnt and ranked. As XNLI.
+
+    Columns: the texts, by any names, and `label`, its number from 0; -1 is a row without a label. Where the description
+    of a file has `labels`, they are its words instead.
+    """
+
+    translatable = False
+    train_columns = test_columns = ("label",)
+
+    @property
+    def wrapper(self) -> str:
+        return "{question}"  # the question of an item is the whole prompt
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        return {**super().description, "prompt": self._prompt}
+
+    def check_labels(self, key: str) -> None:
+        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels) or not all(map(str.strip, self.labels)):
+            raise InputError(f"{key}=[{','.join(self.labels)}]: give two words or more, all different")
+        if ANSWER in self.translated:
+            raise InputError(f"task.{self.name}.translated has answer, but the labels stay as they are; leave it out")
+
+    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
+        assert source_dir
+        items: list[Item] = []
+        for id_, record, fields in self.tested(source_dir, language):
+            if (gold := self._label(record)) is not None:
+                choices, given = list(self.labels), self.to_translate(fields)
+                items.append(
+                    {"id": id_, "question": self.ask(fields), "choices": choices, "gold": gold, "fields": given}
+                )
+        warn_of_absent(self.test.opened(language), self.labels, (item["gold"] for item in items))
+        return shuffled(items)
+
+    def example(self, record: Record) -> dict[str, str] | str:
+        texts = {name: record.text(name) for name in self.fields[:-1]}
+        label = self._label(record)
+        if label is None:
+            return "unlabelled"
+        return {**texts, ANSWER: self.labels[label]} if all(texts.values()) else "dropped"
+
+    def segments(self, fields: Mapping[str, Any]) -> list[str]:
+        return [fields[name] for name in self.fields[:-1]]
+
+    def labelled(self, record: Record) -> Labelled | str:
+        fields = self.example(record)
+        if isinstance(fields, str):
+            return fields
+        return {"segments": self.segments(fields), "choices": 0, "label": self.labels.index(fields[ANSWER])}
+
+    def _label(self, record: Record) -> int | None:
+        label = record.label()
+        if label is None or label == -1:
+            return None
+        if not 0 <= label < len(self.labels):
+            raise record.refused("label", label, f"it is 0 to {len(self.labels) - 1} or -1; mend the row or name it")
+        return label
+
+
+class LabelledGeneration(LabelledTask, GenerativeTask):
+    """The prompt is put into the backbone's template and answered freely."""
+
+    plain = False
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        return {**super().description, "prompt": self._prompt}
+
+    def origin(self, asked: Language, answered: Language) -> str:
+        return self.written_by(asked)
+
+    def opened(self, language: Language) -> str:
+        return self.test.opened(language)
+
+    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
+        return {"file": self.test.step(asked)}
+
+
+class ExtractiveQA(LabelledGeneration):
+    """A question on a text, with words of it as the answer. As XQuAD.
+
+    Columns: `context`, `question`, `answer`, in a test a text or a list of texts of which each is right, and in the
+    training data `start`, the character of the context at which the answer begins. There a marker stands in place of
+    the answer (see `sdx.text.answer_spans`).
+    """
+
+    translatable = False
+    texts = ("context", "question")
+    train_columns = (ANSWER, "start")
+    test_columns = (ANSWER,)
+    metrics = ("F1", "exact match")
+    normalised = True
+    reasons: ClassVar[Mapping[str, str]] = {"context": "answer_span"}
+
+    @property
+    def parts(self) -> tuple[tuple[str, ...], ...]:
+        groups = (("context", ANSWER), ("question",))
+        kept = (tuple(name for name in group if name in self.translated) for group in groups)
+        return tuple(filter(None, kept))
+
+    def prompt(self, fields: Fields) -> str:
+        return self.ask({**fields, "context": unmark(fields["context"], fields[ANSWER])})
+
+    def asked(self, fields: Fields) -> tuple[str, ...]:
+        context = unmark(fields["context"], fields[ANSWER]) if ANSWER in fields else fields["context"]
+        return context, fields["question"]
+
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
+        rows: list[Row] = []
+        for id_, record, fields in self.tested(directories["file"], asked):
+            if not (answers := record.text_or_texts(ANSWER)):
+                raise record.refused(ANSWER, "", "a test item needs its answer; mend it or name the column")
+            given = self.to_translate(fields)
+            rows.append({"id": id_, "prompt": self.ask(fields), "references": answers, "fields": given})
+        return rows
+
+    def example(self, record: Record) -> dict[str, str] | str:
+        context, question, answer = record.value("context"), record.text("question"), record.value(ANSWER)
+        start = record.number("start")
+        if not (record.text("context") and question and record.text(ANSWER)) or start is None:
+            return "dropped"
+        bare = str(answer).strip()
+        start += len(str(answer)) - len(str(answer).lstrip())
+        marked = mark(str(context), start, bare)
+        return {"context": marked.strip(), "question": question, ANSWER: bare} if marked else "mismatched"
+
+
+class Math(LabelledGeneration):
+    """A problem with a worked answer that ends with a number. As GSM8K and MGSM.
+
+    Columns: `question` and `answer`, in a test the number alone or a worked answer. The answer of a model is its last
+    number after the last "####", or else its last number.
+    """
+
+    translatable = True
+    texts = ("question",)
+    train_columns = test_columns = (ANSWER,)
+    metrics = ("accuracy",)
+    reasons: ClassVar[Mapping[str, str]] = {ANSWER: "final_number"}
+
+    def answer(self, completion: str) -> str:
+        return final_number(completion)
+
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
+        rows: list[Row] = []
+        for id_, record, fields in self.tested(directories["file"], asked):
+            worked = record.text(ANSWER)
+            if not (number := final_number(worked)):
+                raise record.refused(ANSWER, worked, "it holds no number; mend it or name the column")
+            given = self.to_translate(fields)
+            rows.append({"id": id_, "prompt": self.ask(fields), "references": [number], "fields": given})
+        return rows
+
+    def example(self, record: Record) -> dict[str, str] | str:
+        question, worked = record.text("question"), CALCULATOR.sub("", record.text(ANSWER))
+        steps, heading, last = worked.rpartition(HEADING)
+        if heading and (number := final_number(last)):
+            worked = f"{steps}{HEADING} {number}"
+        return {"question": question, ANSWER: worked.strip()} if question and final_number(worked) else "dropped"

@@ -1,0 +1,346 @@
+"""Benchmarks in files: the options that name them, and their records."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdx import InputError
+from sdx.config import TaskConfig
+from sdx.languages import ENGLISH, Language
+from sdx.options import fields
+from sdx.sources.files import check_source, file_step, published, read_records, source_name
+from sdx.store.step import Step
+from sdx.tasks.base import ChoiceTask, Item, Kind, shuffled
+from sdx.tasks.generative import GenerativeTask, Row
+from sdx.tasks.normalisation import Normalisation
+
+
+@dataclass
+class HubTaskConfig(TaskConfig):
+    """A benchmark in files. A `path` is read instead of the hub's dataset."""
+
+    path: str | None = fields.path()
+    """Local file in the benchmark's own format: .jsonl, .json, .csv, .tsv (each also with .gz) or .parquet.
+    `{language}` stands for the benchmark's code of a language; in FLORES that is FLORES-200's, and `{flores_plus}`
+    FLORES+'s."""
+    hub_id: str | None = None
+    """Dataset on the Hugging Face hub; needs `revision` and `file`."""
+    revision: str | None = None
+    """Commit of the dataset, 40 hexadecimal digits."""
+    file: str | None = None
+    """Path inside the dataset, with the placeholders of `path`."""
+
+
+@dataclass
+class HubAnswersConfig(HubTaskConfig):
+    """A benchmark of short answers."""
+
+    normalisation: Normalisation = Normalisation.unicode
+    """What F1 and exact match compare: `unicode`, ours, or a published evaluation's, which the metric is then named
+    after, as in `F1 (MKQA)`: `mkqa`, `mlqa`, `squad`. See `sdx.tasks.normalisation`."""
+
+
+SCHEMAS = {"hub": HubTaskConfig, "hub_answers": HubAnswersConfig}
+
+
+class Source:
+    """Where the files of a benchmark come from.
+
+    Raises:
+        InputError: the dataset is not pinned.
+    """
+
+    def __init__(self, task: str, path: str | None, hub_id: str | None, revision: str | None, file: str | None) -> None:
+        self.group = f"task.{task}"
+        self.obstacle = None if path or hub_id else f"its file is not on the hub; give a copy as {self.group}.path=..."
+        """Why it cannot be run, as the end of a sentence."""
+        self.path = path
+        self.hub_id, self.revision, self.file = (None, None, None) if path else (hub_id, revision, file)
+        check_source(self.group, self.path, self.hub_id, self.revision, self.file)
+
+    def step(self, language: str, **others: str) -> Step:
+        """Publishes the file in which a language is."""
+        placeholders = {"language": language, **others}
+        return file_step(self.group, self.path, self.hub_id, self.revision, self.file, placeholders)
+
+    def opened(self, language: str, **others: str) -> str:
+        """As messages name the file in which a language is."""
+        return source_name(self.group, self.path, self.hub_id, self.file, {"language": language, **others})
+
+    def records(
+        self, directory: Path, names: Collection[str], language: str, **others: str
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(place, record) of each row of what `step` published for a language.
+
+        Args:
+            names: columns, by which a .tsv's header is known.
+        """
+        return read_records(published(directory), self.opened(language, **others), names)
+
+
+def text_of(record: Mapping[str, Any], column: str, place: str) -> str:
+    """The text in a column.
+
+    Raises:
+        InputError: there is none.
+    """
+    value = record.get(column)
+    if not isinstance(value, str) or not value.strip():
+        columns = ", ".join(record)
+        raise InputError(f"{place} has no text in `{column}` (columns: {columns}); give the benchmark's own file")
+    return value.strip()
+
+
+ROMANISED = frozenset(("ben_Latn", "hin_Latn", "npi_Latn", "sin_Latn", "urd_Latn"))
+"""Belebele's variants that FLORES does not have."""
+FLORES_PLUS = {
+    "ajp_Arab": "apc_Arab_sout3123",
+    "aka_Latn": "twi_Latn_asan1239",
+    "apc_Arab": "apc_Arab_nort3139",
+    "est_Latn": "ekk_Latn",
+    "grn_Latn": "gug_Latn",
+    "kon_Latn": "ktu_Latn",
+    "sat_Beng": "sat_Olck",
+    "tgl_Latn": "fil_Latn",
+    "twi_Latn": "twi_Latn_akua1239",
+    "tzm_Tfng": "zgh_Tfng",
+    "zho_Hans": "cmn_Hans",
+    "zho_Hant": "cmn_Hant",
+}
+"""FLORES-200 code -> FLORES+ code, where the two differ (Akan's by elimination)."""
+NOT_ASKED = frozenset(("unanswerable", "long_answer", "binary"))
+"""MKQA's types of answers that are left out."""
+
+
+class Belebele(ChoiceTask):
+    """Belebele: 900 questions on FLORES passages, four answers, 122 languages (Bandarkar et al. 2024).
+
+    Licence CC BY-SA 4.0. Human-translated from English. Asked as MMLU is: passage and question, then the answers
+    with their letters, of which the likeliest is taken.
+    """
+
+    name = "belebele"
+    kind = Kind.letters
+    choices = ("mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4")
+
+    def __init__(
+        self, shots: int, path: str | None, hub_id: str | None, revision: str | None, file: str | None
+    ) -> None:
+        super().__init__(shots)
+        self.files = Source(self.name, path, hub_id, revision, file)
+
+    def obstacle(self, language: Language) -> str | None:
+        return self.files.obstacle if language.belebele else "Belebele does not have the language."
+
+    def needs_translation(self, language: Language, source: Language) -> bool:
+        return False
+
+    def origin(self, language: Language) -> str:
+        return "original" if language.flores == ENGLISH else "human-translated"
+
+    def source(self, language: Language) -> Step:
+        return self.files.step(language.belebele)
+
+    def shared(self, item: Mapping[str, Any]) -> str:
+        """The passage: 488 passages have one question or two."""
+        return str(item["question"]).rpartition("\n")[0]
+
+    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
+        assert source_dir
+        items: list[Item] = []
+        seen: Counter[str] = Counter()
+        for place, record in self.files.records(source_dir, ("link",), language.belebele):
+            id_ = f"{text_of(record, 'link', place)}/{record.get('question_number')}"
+            seen[id_] += 1
+            if seen[id_] > 1:  # two passages of one page count their questions alike
+                id_ = f"{id_}#{seen[id_]}"
+            question = f"{text_of(record, 'flores_passage', place)}\n{text_of(record, 'question', place)}"
+            right = str(record.get("correct_answer_num"))
+            if right not in ("1", "2", "3", "4"):
+                raise InputError(f"{place} has correct_answer_num={right}; it is 1 to 4 in the benchmark's own file")
+            choices = [text_of(record, column, place) for column in self.choices]
+            items.append({"id": id_, "question": question, "choices": choices, "gold": int(right) - 1})
+        if not items:
+            where = self.files.opened(language.belebele)
+            raise InputError(f"{where} holds no questions; give the benchmark's own file")
+        return shuffled(items)
+
+
+class HubGenerativeTask(GenerativeTask):
+    """A generative benchmark in files."""
+
+    def __init__(
+        self, shots: int, path: str | None, hub_id: str | None, revision: str | None, file: str | None
+    ) -> None:
+        super().__init__(shots)
+        self.files = Source(self.name, path, hub_id, revision, file)
+
+    @abstractmethod
+    def codes(self, language: Language) -> dict[str, str]:
+        """What stands for the placeholders in the name of a language's file."""
+
+    def file(self, language: Language) -> Step:
+        """Publishes the file of a language."""
+        return self.files.step(**self.codes(language))
+
+    def opened(self, language: Language) -> str:
+        return self.files.opened(**self.codes(language))
+
+    def records(
+        self, directory: Path, names: Collection[str], language: Language
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(place, record) of each row of what `file` published, see `Source.records`."""
+        return self.files.records(directory, names, **self.codes(language))
+
+
+class Flores(HubGenerativeTask):
+    """FLORES devtest: 1,012 sentences in 200 languages, translated from L and into L (NLLB Team 2022, OLDI).
+
+    Licence CC BY-SA 4.0; the hub's dataset is gated. Measured with chrF++: spBLEU's tokenizer is not to be had
+    offline. Two sentences belong together by `id`, or by their place where the files have none: one sentence a
+    line in a .tsv, as in the original tarball, is read too.
+    """
+
+    name = "flores"
+    metrics = ("chrF++",)
+    columns = ("text", "sentence", "0")
+    """Of FLORES+, of FLORES-200 on the hub, of plain lines."""
+
+    def obstacle(self, language: Language) -> str | None:
+        return "FLORES does not have the language." if language.flores in ROMANISED else self.files.obstacle
+
+    def pairs(self, source: Language, language: Language) -> list[tuple[Language, Language]]:
+        if language == source or self.obstacle(source):
+            return []
+        return [(source, language), (language, source)]
+
+    def origin(self, asked: Language, answered: Language) -> str:
+        return "human-translated"
+
+    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
+        return {"asked": self.file(asked), "answered": self.file(answered)}
+
+    def codes(self, language: Language) -> dict[str, str]:
+        return {"language": language.flores, "flores_plus": FLORES_PLUS.get(language.flores, language.flores)}
+
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
+        one, other = self._sentences(directories["asked"], asked), self._sentences(directories["answered"], answered)
+        if alone := sorted(one.keys() ^ other.keys()):
+            raise InputError(
+                f"the {len(one)} sentences of {self.opened(asked)} and the {len(other)} of {self.opened(answered)} do "
+                f"not belong together (one has no sentence {alone[0]}); give files of one split and one version"
+            )
+        ask = f"Translate the following sentence from {asked.name} to {answered.name}."
+        return [{"id": id_, "prompt": f"{ask}\n\n{one[id_]}", "references": [other[id_]]} for id_ in one]
+
+    def _sentences(self, directory: Path, language: Language) -> dict[str, str]:
+        sentences: dict[str, str] = {}
+        for number, (place, record) in enumerate(self.records(directory, ("id", *self.columns), language), 1):
+            id_ = str(record.get("id", number))
+            if id_ in sentences:
+                raise InputError(f"{place} has the id {id_} again; give a file of one language and one split")
+            column = next((name for name in self.columns if name in record), self.columns[0])
+            sentences[id_] = text_of(record, column, place)
+        return sentences
+
+
+class XLSum(HubGenerativeTask):
+    """XL-Sum, test split: BBC articles with their one-sentence summary, 43 languages of the table (Hasan et al. 2021).
+
+    Licence CC BY-NC-SA 4.0. Articles are of the language, not translated: languages are not comparable item by item.
+    Measured with ROUGE-L without stemming, on characters where there are no spaces; the authors' fork of rouge_score
+    segments words with a tool per language, so that numbers in papers differ for those.
+    """
+
+    name = "xlsum"
+    metrics = ("ROUGE-L",)
+
+    def obstacle(self, language: Language) -> str | None:
+        return self.files.obstacle if language.xlsum else "XL-Sum does not have the language."
+
+    def origin(self, asked: Language, answered: Language) -> str:
+        return "original"
+
+    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
+        return {"file": self.file(asked)}
+
+    def codes(self, language: Language) -> dict[str, str]:
+        return {"language": language.xlsum}
+
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
+        ask = f"Summarize the following article in one sentence in {answered.name}."
+        rows: dict[str, Row] = {}
+        for place, record in self.records(directories["file"], ("id", "text", "summary"), asked):
+            id_, article = text_of(record, "id", place), text_of(record, "text", place)
+            summary = text_of(record, "summary", place)
+            row: Row = {"id": id_, "prompt": f"{ask}\n\n{article}", "references": [summary]}
+            if rows.setdefault(id_, row) != row:
+                raise InputError(f"{place} has the id {id_} again; give a file of one language and one split")
+        return list(rows.values())
+
+
+class MKQA(HubGenerativeTask):
+    """MKQA: questions of Natural Questions with their short answers, 26 languages (Longpre et al. 2021, CC BY-SA 3.0).
+
+    Of the 10,000 questions are left out: the unanswerable and those with a long answer, to which the right answer is
+    none (the authors report "answerable" F1 too), and yes/no questions, whose answer the file gives in English in
+    every language. An answer may be any of a question's texts and aliases. `normalisation=mkqa` measures as the authors
+    do.
+    """
+
+    name = "mkqa"
+    metrics = ("F1", "exact match")
+
+    def __init__(
+        self,
+        shots: int,
+        path: str | None,
+        hub_id: str | None,
+        revision: str | None,
+        file: str | None,
+        normalisation: Normalisation = Normalisation.unicode,
+    ) -> None:
+        super().__init__(shots, path, hub_id, revision, file)
+        self.normalisation = normalisation
+
+    def obstacle(self, language: Language) -> str | None:
+        if not language.mkqa:
+            return "MKQA does not have the language."
+        return self.files.obstacle or self.normalisation.obstacle(language)
+
+    def origin(self, asked: Language, answered: Language) -> str:
+        return "original" if asked.flores == ENGLISH else "human-translated"
+
+    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
+        return {"file": self.file(asked)}
+
+    def codes(self, language: Language) -> dict[str, str]:
+        return {"language": language.mkqa}
+
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
+        ask = f"Answer the following question in {answered.name} in a few words."
+        rows: list[Row] = []
+        seen: set[str] = set()
+        for place, record in self.records(directories["file"], (), asked):
+            try:
+                id_, question = str(record["example_id"]), text_of(record["queries"], asked.mkqa, place)
+                answers = record["answers"][asked.mkqa]
+                kinds = {answer["type"] for answer in answers}
+                texts = [text for answer in answers for text in (answer["text"], *answer.get("aliases", ()))]
+            except (KeyError, TypeError, AttributeError):
+                raise InputError(
+                    f"{place} has no example_id, queries.{asked.mkqa} or answers.{asked.mkqa} with type and text; "
+                    "give the authors' mkqa.jsonl.gz"
+                ) from None
+            if id_ in seen:
+                raise InputError(f"{place} has the id {id_} again; give the authors' mkqa.jsonl.gz")
+            seen.add(id_)
+            references = list(dict.fromkeys(text.strip() for text in texts if isinstance(text, str) and text.strip()))
+            if references and not kinds & NOT_ASKED:
+                rows.append({"id": id_, "prompt": f"{ask}\n\n{question}", "references": references})
+        return rows

