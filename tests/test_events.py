@@ -10,7 +10,7 @@ import pytest
 from sdx.process import progress
 from sdx.process.events import Reading, Watcher, watched
 from sdx.process.progress import Progress
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Workspace
 from sdx.store.store import Store
 
 
@@ -87,7 +87,7 @@ def test_a_step_tells_that_it_is_made_and_a_cached_one_nothing(ear: Ear, tmp_pat
         (workspace.dir / "out").write_text("x")
         workspace.counts["rows"] = 3
 
-    step = Step("generate", write)
+    step = PlainStep("generate", write)
     Store(tmp_path).realise(step)
     Store(tmp_path).realise(step)
     assert ear.heard == [("began", "generate", step.key, False), ("done", "generate", step.key, {"rows": 3})]
@@ -100,7 +100,7 @@ def test_a_step_that_another_cell_makes_is_awaited(ear: Ear, tmp_path: Path):
         begun.set()
         go_on.wait(20)
 
-    step = Step("mix", slow)
+    step = PlainStep("mix", slow)
     other = threading.Thread(target=Store(tmp_path).realise, args=(step,))
     other.start()
     begun.wait(20)
@@ -114,7 +114,7 @@ def test_a_step_that_fails_is_not_told_done_and_comes_again_as_resumed(ear: Ear,
     def fail(workspace: Workspace) -> None:
         raise RuntimeError("broken")
 
-    step = Step("generate", fail)
+    step = PlainStep("generate", fail)
     for _ in range(2):
         with pytest.raises(RuntimeError):
             Store(tmp_path).realise(step)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from sdx import InputError
 from sdx.process.disk import NO_SPACE, disk_full, no_room, no_space, writing
 from sdx.store.files import write_json
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Workspace
 from sdx.store.store import Store
 
 Usage = namedtuple("Usage", "total used free")
@@ -92,7 +92,7 @@ def test_a_step_of_the_store_is_known_by_its_directory(tmp_path: Path):
         with (work.dir / "rows").open("a", encoding="utf-8") as rows:
             rows.write("one")
 
-    store, step = Store(tmp_path / "cache"), Step("full", run)
+    store, step = Store(tmp_path / "cache"), PlainStep("full", run)
     with pytest.raises(OSError, match="No space left") as caught:
         store.realise(step)
     assert no_room(caught.value, {"cache_dir": tmp_path / "cache"}) == (

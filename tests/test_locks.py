@@ -15,10 +15,10 @@ import pytest
 
 from sdx import InputError
 from sdx.store import locks
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Workspace
 from sdx.store.store import Store
 
-NOTHING = Step("nothing", lambda workspace: None)
+NOTHING = PlainStep("nothing", lambda workspace: None)
 
 
 def note(path: Path, host: str, beat: float) -> None:
@@ -47,7 +47,7 @@ def test_ranks_wait_for_hours_without_asking_the_disk_all_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collective: bool
 ):
     store, clock = Store(tmp_path), Clock(monkeypatch)
-    step = Step("nothing", NOTHING.run, collective=collective)
+    step = PlainStep("nothing", NOTHING.run, collective=collective)
     began = clock.now
 
     def publish() -> None:
@@ -70,7 +70,7 @@ def _wait_for(path: Path) -> None:
 
 
 def _realise(cache: Path) -> None:
-    Store(cache).realise(Step("nothing", lambda workspace: _wait_for(cache / "go")))
+    Store(cache).realise(PlainStep("nothing", lambda workspace: _wait_for(cache / "go")))
 
 
 def test_who_waits_is_told_for_whom(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -144,7 +144,7 @@ def test_a_holder_is_heard_of_while_it_works(tmp_path: Path, monkeypatch: pytest
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
-    path = Store(tmp_path).realise(Step("works", run))
+    path = Store(tmp_path).realise(PlainStep("works", run))
     assert not Path(f"{path}.holder").exists()
 
 
@@ -198,7 +198,7 @@ def test_a_mount_whose_locks_hold_within_a_node_is_warned_of(
     )
     monkeypatch.setattr(locks, "MOUNTS", mounts)
     Store(place / "cache").realise(NOTHING)
-    Store(place / "cache").realise(Step("more", NOTHING.run))
+    Store(place / "cache").realise(PlainStep("more", NOTHING.run))
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == (1 if warns else 0)
     if warns:

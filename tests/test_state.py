@@ -18,7 +18,7 @@ from sdx.process import events
 from sdx.process.failure import ERROR
 from sdx.process.preemption import Preempted
 from sdx.process.progress import Progress
-from sdx.store.step import Step
+from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.tracking import state
 from sdx.tracking.state import STATE, Record, State, StateFile, describe, read_state
@@ -84,7 +84,7 @@ def test_real_steps_and_bars_are_seen(tmp_path: Path, fast: None):
         seen.append(until(tmp_path, lambda found: found["done"] == 4))
 
     seen: list[dict[str, Any]] = []
-    step = Step("generate", run)
+    step = PlainStep("generate", run)
     with StateFile(tmp_path):
         Store(tmp_path / "cache").realise(step)
     assert (seen[0]["stage"], seen[0]["key"]) == ("generate: answers", step.key)

@@ -17,7 +17,7 @@ from sdx.config import CorpusColumns, CorpusConfig, ScaleConfig
 from sdx.languages import Language, language
 from sdx.sources.files import check_source, column, column_names, file_step, published, read_records, source_name
 from sdx.store.files import write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 
 log = getLogger("sdx")
 
@@ -61,7 +61,7 @@ def corpus_step(config: CorpusConfig, scale: ScaleConfig, source: Language) -> S
     where = source_name("corpus", path, config.hub_id, config.file, placeholders)
     named = {"instruction": columns.instruction, "input": columns.input, "answer": columns.answer, "id": columns.id}
     sizes = {"corpus_rows": scale.corpus_rows, "heldout_rows": scale.heldout_rows}
-    return Step(
+    return PlainStep(
         "corpus",
         partial(_run, columns=columns, where=where, scale=scale),
         config={"columns": named, **sizes},

@@ -16,7 +16,7 @@ from sdx.languages import Language
 from sdx.offline.assets import FREEDICT, asset_step
 from sdx.sources.files import check_each, check_file, fill
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 
 Dictionary = Mapping[str, Sequence[str]]
 
@@ -79,7 +79,7 @@ def dictionary_step(config: DictionaryConfig, parallel: Step | None, source: Lan
         read = partial(_parallel, source=source, target=target)
     else:
         return None
-    return Step("dictionary", partial(_run, read=read, origin=config.name), identity, inputs, version=2)
+    return PlainStep("dictionary", partial(_run, read=read, origin=config.name), identity, inputs, version=2)
 
 
 def load(path: Path) -> Dictionary:

@@ -19,7 +19,7 @@ from sdx import InputError
 from sdx.config import FilterConfig
 from sdx.languages import Language
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.text.answer_spans import marker
 from sdx.text.identification import in_language, loops, probability_of
 from sdx.text.numbers import final_number as final_number_of
@@ -191,7 +191,7 @@ def filter_step(
     if "copied" in reasons:
         slice_["spaces"] = source_language.spaces
     run = partial(_run, reasons=reasons, language=language, source_language=source_language, config=config)
-    return Step("filter", run, config=slice_, inputs={"rows": rows}, version=4)
+    return PlainStep("filter", run, config=slice_, inputs={"rows": rows}, version=4)
 
 
 def _run(

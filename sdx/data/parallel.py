@@ -35,7 +35,7 @@ from sdx.sources.files import (
     source_name,
 )
 from sdx.store.files import write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 
 DEMONSTRATIONS = 32
 """Pairs kept aside at most, and no more than a quarter of the corpus."""
@@ -126,7 +126,7 @@ def parallel_step(config: ParallelConfig, source: Language, target: Language, ro
         )
         read = partial(_table, columns=columns, where=where)
         options["columns"] = asdict(columns)
-    return Step("parallel", partial(_run, read=read, where=where, origin=config.name, limit=rows), options, inputs)
+    return PlainStep("parallel", partial(_run, read=read, where=where, origin=config.name, limit=rows), options, inputs)
 
 
 def _run(work: Workspace, read: Reader, where: str, origin: str, limit: int) -> None:

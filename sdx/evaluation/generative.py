@@ -17,7 +17,7 @@ from sdx.generation.hf import HFGenerator
 from sdx.generation.step import generate_step
 from sdx.languages import Language
 from sdx.store.files import read_json, read_rows, write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.tasks.generative import READ_VERSION, GenerativeTask, Row, items_step
 from sdx.translation.base import Translator
 from sdx.translation.rows import translate_step
@@ -71,7 +71,7 @@ def generative_suites(
         items = items_step(task, original, original, limit)
         texts = translate_step(items, "rows.jsonl", "texts", translator, original, language)
         inputs = {"items": items, "texts": texts}
-        translated = Step("items", partial(_translated, task=task), task.description, inputs, READ_VERSION)
+        translated = PlainStep("items", partial(_translated, task=task), task.description, inputs, READ_VERSION)
         origin = machine_translated(translator, original, language)
         return [GenerativeSuite(task, language, language, origin, translated, generator, config)]
     return [
@@ -110,7 +110,7 @@ def _fit_step(model: Step, items: Step, template: TemplateKind, context_tokens: 
             f"scale.max_new_tokens={max_new_tokens} leaves no room for a prompt in "
             f"backbone.context_tokens={context_tokens}; lower the one or raise the other"
         )
-    return Step(
+    return PlainStep(
         "prompts",
         partial(_fit, template=template, room=room, max_new_tokens=max_new_tokens),
         config={"template": template.value, "room": room, "max_new_tokens": max_new_tokens},

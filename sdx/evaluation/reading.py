@@ -15,7 +15,7 @@ from sdx import InputError
 from sdx.config import Config
 from sdx.languages import Language
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.tasks.base import Task
 from sdx.tasks.reading import ReadTask
 from sdx.translation.base import Translator
@@ -30,7 +30,7 @@ KEPT = ("choices", "label")
 def items_step(task: ReadTask, language: Language, limit: int) -> Step:
     """Publishes the first `limit` items, all for 0, as `rows.jsonl`, a `ReadRow` each."""
     source = task.source(language)
-    return Step(
+    return PlainStep(
         "read",
         partial(_read, task=task, language=language, limit=limit),
         config={"task": task.name, "language": language.flores, "limit": limit, **task.description},
@@ -48,7 +48,7 @@ def _read(workspace: Workspace, task: ReadTask, language: Language, limit: int) 
 def translated_items_step(items: Step, translator: Translator, language: Language, english: Language) -> Step:
     """Publishes the items of `items_step` in a language, each segment translated into English, for translate-test."""
     texts = translate_step(items, "rows.jsonl", "segments", translator, language, english)
-    return Step("read", _translated, inputs={"items": items, "texts": texts}, version=READ_VERSION)
+    return PlainStep("read", _translated, inputs={"items": items, "texts": texts}, version=READ_VERSION)
 
 
 def _translated(workspace: Workspace) -> None:

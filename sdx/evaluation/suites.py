@@ -12,7 +12,7 @@ from sdx.generation.hf import HFGenerator
 from sdx.generation.step import generate_step
 from sdx.languages import Language
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.tasks.base import ChoiceTask, Task
 from sdx.tasks.generative import GenerativeTask
 from sdx.translation.base import Translator
@@ -41,7 +41,7 @@ class ChoiceSuite:
         return (self.items,)
 
     def outcome(self, model: Step, label: str) -> Step:
-        return Step(
+        return PlainStep(
             "score",
             partial(_score, suite=self, label=f"{self.task.name} {self.language.code} {label}"),
             config={
@@ -157,14 +157,14 @@ def _choices(
     original = task.original(source)
     items = items_step(task, original, config.scale.eval_items)
     texts = translate_step(items, "rows.jsonl", "texts", translator, original, language)
-    translated = Step("items", _translated, inputs={"items": items, "texts": texts}, version=READ_VERSION)
+    translated = PlainStep("items", _translated, inputs={"items": items, "texts": texts}, version=READ_VERSION)
     return ChoiceSuite(task, language, machine_translated(translator, original, language), translated, config)
 
 
 def items_step(task: ChoiceTask, language: Language, limit: int) -> Step:
     """Publishes the first `limit` items, all for 0, with `texts`, what a translator has to translate."""
     source = task.source(language)
-    return Step(
+    return PlainStep(
         "items",
         partial(_read, task=task, language=language, limit=limit),
         config={"task": task.name, "language": language.flores, "limit": limit, **task.description},

@@ -16,7 +16,7 @@ from sdx.evaluation.reading import ReadingSuite
 from sdx.evaluation.suites import Suite
 from sdx.languages import Language
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.tasks.base import ChoiceTask, Task
 from sdx.tasks.forms import LabelledGeneration
 from sdx.translation.base import Translator
@@ -119,7 +119,7 @@ def reference_pairs_step(items_L: Step, items_T: Step, limit: int) -> Step:
         items_L, items_T: steps that publish the same items, by id, as `rows.jsonl` in L and in T.
         limit: rows at most, 0 for all.
     """
-    return Step(
+    return PlainStep(
         "pairs",
         partial(_pairs, limit=limit),
         config={"limit": limit},

@@ -7,7 +7,7 @@ from sdx.config import TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.generation.rows import generate_rows
 from sdx.store.files import read_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 
 log = getLogger("sdx")
 
@@ -32,7 +32,7 @@ def generate_step(
         prompts: a step that publishes `file` with `id` and the prompt in `field`.
         label: what the progress bar says.
     """
-    return Step(
+    return PlainStep(
         "generate",
         partial(
             _run,

@@ -20,7 +20,7 @@ from sdx.generation.step import generate_step
 from sdx.languages import Language, language
 from sdx.models import backbone
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.store.store import Store
 from sdx.tasks.base import Task
 from sdx.training.step import train_step
@@ -180,7 +180,7 @@ class Cell:
         version: int,
     ) -> Step:
         """The training rows, `build(directories of the inputs, seed)`, published as `rows.jsonl`."""
-        return Step(
+        return PlainStep(
             "mix",
             partial(_mix, build=build, seed=self.config.seed),
             config={"method": self.config.method.name, "options": options, "seed": self.config.seed},

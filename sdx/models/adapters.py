@@ -3,7 +3,6 @@
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from sdx.models.hub import FILES, SAFETENSORS, directory_step, hub_step, local
 from sdx.models.loading import pretrained
 from sdx.process.quiet import quiet
 from sdx.store.files import read_json, write_json
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 
 ON_HUB = re.compile(r"(?P<hub_id>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -51,7 +50,7 @@ def merged_step(base: Step, adapters: Sequence[str]) -> Step:
         given = [adapter if ON_HUB.fullmatch(adapter) else str(local(adapter)) for adapter in adapters]
         write_json(work.dir / "source.json", {**source, "adapters": given})
 
-    return Step("backbone", run, {"adapters": len(adapters)}, {"base": base, **inputs})
+    return PlainStep("backbone", run, {"adapters": len(adapters)}, {"base": base, **inputs})
 
 
 def _adapter_step(adapter: str) -> Step:
@@ -59,7 +58,7 @@ def _adapter_step(adapter: str) -> Step:
         step = hub_step("backbone.adapters", found["hub_id"], found["revision"], (SAFETENSORS,), OFFLINE, config=CONFIG)
     else:
         step = directory_step("backbone.adapters", local(adapter))
-    return replace(step, name="adapter")
+    return PlainStep("adapter", step.run, step.config, step.inputs, hub=step.hub, check=step.check)
 
 
 def _merge(base: Path, adapters: Sequence[Path], out: Path) -> None:

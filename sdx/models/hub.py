@@ -20,7 +20,7 @@ from sdx.models.weights import COPY_AGAIN, parts
 from sdx.process.disk import writing
 from sdx.sources.hub import ANSWER_S, HubSource, Refused, State, check_hub_id, explained, refusals, refused
 from sdx.store.files import write_json
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 
 log = getLogger("sdx")
 
@@ -147,7 +147,7 @@ def hub_step(
         _link(work.dir / "model", snapshot)
         write_json(work.dir / "source.json", {"hub_id": hub_id, "revision": revision})
 
-    return Step(group, run, {"hub_id": hub_id, "revision": revision}, hub=source, check=check)
+    return PlainStep(group, run, {"hub_id": hub_id, "revision": revision}, hub=source, check=check)
 
 
 def directory_step(group: str, path: Path, trial: Trial = no_trial) -> Step:
@@ -169,7 +169,7 @@ def directory_step(group: str, path: Path, trial: Trial = no_trial) -> Step:
     listing = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights]
     others = sorted(file for pattern in FILES for file in path.glob(pattern) if file.is_file())
     digests = {file.name: sha256(file.read_bytes()).hexdigest() for file in others}
-    return Step(group, run, {"weights": listing, "files": digests}, check=check)
+    return PlainStep(group, run, {"weights": listing, "files": digests}, check=check)
 
 
 @cache

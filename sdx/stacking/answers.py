@@ -9,7 +9,7 @@ from sdx.stacking.parts import Parts, directories
 from sdx.stacking.reader import load_reader, read_batches, written_batches
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 
 VERSION = 1
 
@@ -29,7 +29,7 @@ def answers_step(model: Step, parts: Parts, items: Step, language: Language, max
 
     inputs = {"model": model, "items": items, **parts.inputs}
     options = {"language": language.flores, "max_tokens": max_tokens, **parts.decides}
-    return Step("classify", run, options, inputs, VERSION)
+    return PlainStep("classify", run, options, inputs, VERSION)
 
 
 def _answer(work: Workspace, language: Language, max_tokens: int, precision: Precision, label: str) -> None:

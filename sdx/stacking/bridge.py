@@ -24,7 +24,7 @@ from sdx.stacking.parts import Parts, directories
 from sdx.stacking.texts import read_texts
 from sdx.stacking.tokens import aligned
 from sdx.store.files import read_json, write_json
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 
 FIT = "fit.json"
 FIT_TEXTS = 512
@@ -102,7 +102,7 @@ def stack_step(
         _fit(work, parts, bridge, bidirectional, quantised, max_tokens, seed)
 
     inputs = {**parts.inputs, **({"texts": texts} if parts.encoder else {})}
-    return Step("stack", run, options, inputs, VERSION)
+    return PlainStep("stack", run, options, inputs, VERSION)
 
 
 def _fit(

@@ -19,7 +19,7 @@ from sdx.process.progress import Progress
 from sdx.sources.files import check_source, column, file_step, published, read_records
 from sdx.sources.hub import ANSWER_S, HubSource, Refused, State, explained
 from sdx.store.files import rows_in
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 
 log = getLogger("sdx")
 
@@ -73,15 +73,17 @@ def texts_step(config: TextConfig, rows: int) -> Step:
     """
     options: dict[str, Any] = {"rows": rows, "column": config.column}
     if config.asset:
-        return Step("texts", partial(_packaged, rows=rows), options, {"asset": asset_step(config.asset)}, VERSION)
+        return PlainStep("texts", partial(_packaged, rows=rows), options, {"asset": asset_step(config.asset)}, VERSION)
     if config.path:
         file = file_step("text", config.path, None, None, None, {})
-        return Step("texts", partial(_from_file, config=config, rows=rows), options, {"file": file}, VERSION)
+        return PlainStep("texts", partial(_from_file, config=config, rows=rows), options, {"file": file}, VERSION)
     assert config.hub_id
     assert config.revision
     source = {"hub_id": config.hub_id, "revision": config.revision, "subset": config.subset}
     hub = HubTexts("text", config.hub_id, config.revision, OFFLINE)
-    return Step("texts", partial(_streamed, config=config, rows=rows), {**options, **source}, version=VERSION, hub=hub)
+    return PlainStep(
+        "texts", partial(_streamed, config=config, rows=rows), {**options, **source}, version=VERSION, hub=hub
+    )
 
 
 def _packaged(work: Workspace, rows: int) -> None:

@@ -19,7 +19,7 @@ from sdx.languages import ENGLISH, language
 from sdx.models.segments import Encoded
 from sdx.stacking.parts import Parts
 from sdx.stacking.texts import read_texts
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 
 CHUNK = 1000
 END = "<i8"
@@ -34,7 +34,7 @@ def tokens_step(parts: Parts, texts: Step, max_tokens: int) -> Step:
         _encode(work, parts.prefix, max_tokens)
 
     inputs = {"texts": texts, **parts.inputs}
-    return Step("tokens", run, {"prefix": parts.prefix, "max_tokens": max_tokens}, inputs, VERSION)
+    return PlainStep("tokens", run, {"prefix": parts.prefix, "max_tokens": max_tokens}, inputs, VERSION)
 
 
 def _encode(work: Workspace, prefix: str, max_tokens: int) -> None:

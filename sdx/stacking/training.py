@@ -15,7 +15,7 @@ from sdx.process import events
 from sdx.stacking.bridge import fitted
 from sdx.stacking.parts import Parts, directories
 from sdx.store.files import read_json, read_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 
 if TYPE_CHECKING:
     from sdx.stacking.trainee import StackTrainee
@@ -77,7 +77,7 @@ def alignment_step(stack: Step, tokens: Step, parts: Parts, recipe: Recipe, word
     run = partial(_align, recipe=recipe, words=words, config=config)
     decides = {"goal": "alignment", "words": words, **_shared(recipe, config)}
     inputs = {"stack": stack, "tokens": tokens, **parts.inputs}
-    return Step("train", run, decides, inputs, VERSION, collective=True)
+    return PlainStep("train", run, decides, inputs, VERSION, collective=True)
 
 
 def task_step(
@@ -105,7 +105,7 @@ def task_step(
     decides = {"goal": goal.value, "labels": list(labels), "language": source.flores, **_shared(recipe, config)}
     more = {name: step for name, step in (("teacher", teacher), ("vectors", vectors)) if step}
     inputs = {"stack": start, "training": training, **more, **parts.inputs}
-    return Step("train", run, decides, inputs, VERSION, collective=True)
+    return PlainStep("train", run, decides, inputs, VERSION, collective=True)
 
 
 def _shared(recipe: Recipe, config: Config) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from sdx.languages import Language
 from sdx.stacking.parts import Parts, directories
 from sdx.stacking.reader import key, load_reader, read_batches
 from sdx.store.files import read_intact, read_json, read_rows, write_json
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 
 FILES = ("train", "validation")
 CHUNK = 4096
@@ -30,7 +30,7 @@ def vectors_step(model: Step, parts: Parts, training: Step, source: Language, ma
 
     inputs = {"model": model, "training": training, **parts.inputs}
     options = {"language": source.flores, "max_tokens": max_tokens, **parts.decides}
-    return Step("vectors", run, options, inputs, VERSION)
+    return PlainStep("vectors", run, options, inputs, VERSION)
 
 
 def _embed(work: Workspace, source: Language, max_tokens: int, precision: Precision) -> None:

@@ -1,15 +1,23 @@
-"""A step: a unit of work with a content-addressed output directory."""
+"""A step: a unit of work with a content-addressed output directory. It knows its own facts."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from enum import Enum
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
-if TYPE_CHECKING:
-    pass
+from sdx.languages import Language
+
+RUNTIME = "runtime"
+
+
+def runtime(**options: Any) -> Any:
+    """A field of a step that decides nothing of its output, such as a batch size or a label: it is in no key."""
+    return field(metadata={RUNTIME: True}, kw_only=True, **options)
 
 
 @dataclass
@@ -22,30 +30,77 @@ class Workspace:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Step(ABC):
     """A unit of work with a content-addressed output directory.
 
-    Args:
-        name: kind of step; the first part of its path.
-        run: writes the output into `Workspace.dir`. Called again after an interruption with what is there.
-        config: everything that decides the output beside the inputs; must be JSON.
-        inputs: steps whose outputs `run` reads.
-        version: of the code of `run`; raise it when the same config must give another output.
-        collective: every rank runs it (training); otherwise rank 0 does and the others wait.
-        hub: what `run` fetches from the hub; in no key.
-        path: the user's file that `run` copies; in no key.
-        check: raises InputError for what it brings from outside, before the run begins.
+    A subclass is a frozen dataclass (with `eq=False`) whose fields are its key: a field that is a step, or a mapping of
+    names to steps, is an input; others are configuration, but for those of `runtime()`. A subclass whose key has
+    another form overrides `config` or `inputs`.
     """
 
-    name: str
-    run: Callable[[Workspace], None]
-    config: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Mapping[str, "Step"] = field(default_factory=dict)
-    version: int = 1
-    collective: bool = False
-    hub: object | None = None
-    path: Path | None = None
-    check: Callable[[], None] = lambda: None
+    name: ClassVar[str]
+    """Kind of step; the first part of its path."""
+    version: ClassVar[int] = 1
+    """Of the code of `run`; raise it when the same fields must give another output."""
+    collective: ClassVar[bool] = False
+    """Every rank runs it (training); otherwise rank 0 does and the others wait."""
+    is_data: ClassVar[bool] = True
+    """Whether `stages=prepare` makes it; false for what trains a model or puts questions to one."""
+    trains: ClassVar[bool] = False
+    """Whether it needs all memory for a model of its own; what is published is an improved model."""
+
+    @abstractmethod
+    def run(self, work: Workspace) -> None:
+        """Writes the output into `work.dir`. Called again after an interruption with what is there."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What decides the output beside the inputs, as JSON."""
+        return {name: _plain(value) for name, value in self._fields() if not _is_input(value)}
+
+    @property
+    def inputs(self) -> Mapping[str, "Step"]:
+        """The steps whose outputs `run` reads, by the name that their directories have in the workspace."""
+        found: dict[str, Step] = {}
+        for name, value in self._fields():
+            if isinstance(value, Step):
+                found[name] = value
+            elif _is_input(value):
+                found |= value
+        return found
+
+    @property
+    def about(self) -> str:
+        """A few words; with its name and its language they tell the steps of a run apart."""
+        return ""
+
+    @property
+    def language(self) -> Language | None:
+        """Of the texts that it publishes; none where there are none, or several."""
+        return None
+
+    @property
+    def purpose_language(self) -> Language | None:
+        """The language that it is there for: another one where a text is translated into L for a test."""
+        return self.language
+
+    @property
+    def hub(self) -> object | None:
+        """What it fetches from the hub, a `sdx.sources.hub.HubSource`."""
+        return None
+
+    @property
+    def path(self) -> Path | None:
+        """The user's file that it copies."""
+        return None
+
+    def check(self) -> None:
+        """Raises InputError for what it brings from outside, before the run begins."""
+
+    def _fields(self) -> Iterator[tuple[str, Any]]:
+        for one in fields(self):
+            if RUNTIME not in one.metadata:
+                yield one.name, getattr(self, one.name)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -57,3 +112,56 @@ class Step:
     def key(self) -> str:
         canonical = json.dumps(self.identity, sort_keys=True, ensure_ascii=False)
         return sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _is_input(value: Any) -> bool:
+    """Whether a field names steps. An empty mapping names none, and is no configuration."""
+    return isinstance(value, Step) or (
+        isinstance(value, Mapping) and all(isinstance(one, Step) for one in value.values())
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A field as JSON: a language by its FLORES code, an option by its name."""
+    if isinstance(value, Language):
+        return value.flores
+    return value.value if isinstance(value, Enum) else value
+
+
+class PlainStep(Step):
+    """A step made of a function."""
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[[Workspace], None],
+        config: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Step] | None = None,
+        version: int = 1,
+        collective: bool = False,
+        hub: object | None = None,
+        path: Path | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        given = {"name": name, "version": version, "collective": collective, "check": check, "run": function}
+        own = {"config": config or {}, "inputs": inputs or {}, "hub": hub, "path": path}
+        self.__dict__.update(given, _own=own)
+
+    def run(self, work: Workspace) -> None:
+        raise AssertionError("the function stands in its place")
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.__dict__["_own"]["config"]  # type: ignore[no-any-return]
+
+    @property
+    def inputs(self) -> Mapping[str, Step]:
+        return self.__dict__["_own"]["inputs"]  # type: ignore[no-any-return]
+
+    @property
+    def hub(self) -> object | None:
+        return self.__dict__["_own"]["hub"]  # type: ignore[no-any-return]
+
+    @property
+    def path(self) -> Path | None:
+        return self.__dict__["_own"]["path"]  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ from pathlib import Path
 from sdx import InputError
 from sdx.languages import Language
 from sdx.store.files import write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.tasks.base import Kind, Pairable, Task
 from sdx.tasks.normalisation import Normalisation
 
@@ -91,7 +91,7 @@ def answer_of(completion: str) -> str:
 
 def items_step(task: GenerativeTask, asked: Language, answered: Language, limit: int) -> Step:
     """Publishes the first `limit` rows, all for 0, in the order of a hash of their ids."""
-    return Step(
+    return PlainStep(
         "items",
         partial(_read, task=task, asked=asked, answered=answered, limit=limit),
         config={

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from sdx import InputError
 from sdx.languages import ENGLISH, Language, language
 from sdx.store.files import write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.tasks.base import Task
 from sdx.tasks.labelled_config import LabelledFilesConfig
 from sdx.tasks.labelled_files import Files, Record
@@ -215,7 +215,7 @@ class LabelledTask(Task):
         Raises:
             InputError: there are no training data in L.
         """
-        return Step(
+        return PlainStep(
             "training",
             partial(_training, task=self, source=source, rows=rows),
             config={

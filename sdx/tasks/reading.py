@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 
 from sdx.languages import Language
 from sdx.store.files import write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.tasks.base import ChoiceTask, Identified
 
 log = getLogger("sdx")
@@ -111,7 +111,7 @@ def training_step(task: ReadTask, source: Language, rows: int, validation_rows: 
         InputError: there are no training data in L.
     """
     assert validation_rows > 0
-    return Step(
+    return PlainStep(
         "training",
         partial(_training, task=task, source=source, rows=rows, validation_rows=validation_rows),
         config={

@@ -12,7 +12,7 @@ from sdx.config import Config, Schedule, ShapeConfig, TrainConfig
 from sdx.process import events
 from sdx.process.ranks import is_main
 from sdx.store.files import read_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.training import disk
 from sdx.training.hardware import read_hardware
 from sdx.training.layout import choose, describe, shortage
@@ -36,7 +36,7 @@ def train_step(mix: Step, backbone: Step, config: Config) -> Step:
     if scale.validation_rows:  # the key is that of the time when there were none
         decides["validation_rows"] = scale.validation_rows
     run = partial(_run, config=config)
-    return Step("train", run, config=decides, inputs={"mix": mix, "backbone": backbone}, collective=True)
+    return PlainStep("train", run, config=decides, inputs={"mix": mix, "backbone": backbone}, collective=True)
 
 
 def deciding(train: TrainConfig, validated: bool = False) -> dict[str, Any]:

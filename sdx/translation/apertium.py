@@ -19,7 +19,7 @@ import regex
 from sdx import InputError
 from sdx.languages import codes, language
 from sdx.store.files import write_json
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.text import segment
 from sdx.translation.base import Translator
 
@@ -55,7 +55,7 @@ class Apertium(Translator):
         def run(work: Workspace) -> None:
             write_json(work.dir / "source.json", content)
 
-        return {"translator": Step("translator", run, content)}
+        return {"translator": PlainStep("translator", run, content)}
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
         mode = self._checked_mode(source, target)

@@ -7,7 +7,7 @@ from sdx.languages import Language
 from sdx.process.progress import Progress
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.translation.base import Translator
 
 
@@ -22,7 +22,7 @@ def translate_step(
         translator: the engine, or what chooses one for the pair.
     """
     translator = translator.for_pair(source.flores, target.flores)
-    return Step(
+    return PlainStep(
         "translate",
         partial(_run, file=file, field=field, translator=translator, source=source, target=target),
         config={

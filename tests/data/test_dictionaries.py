@@ -18,7 +18,7 @@ from sdx.data.word_pairs import word_pairs
 from sdx.languages import language
 from sdx.offline.assets import ASSETS
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.store.store import Store
 
 EN, FR, PT, HI, TH, BG, DE, SL = map(language, ("en", "fr", "pt", "hi", "th", "bg", "de", "sl"))
@@ -207,7 +207,7 @@ def test_turkish_capitals() -> None:
 
 
 def parallel_of(rows: Sequence[dict]) -> Step:
-    return Step("parallel", partial(_write, rows=rows), {"rows": list(rows)})
+    return PlainStep("parallel", partial(_write, rows=rows), {"rows": list(rows)})
 
 
 def _write(work: Workspace, rows: Sequence[dict]) -> None:
@@ -243,7 +243,7 @@ def test_packaged_steps_read_their_assets(tmp_path: Path, monkeypatch: pytest.Mo
             cldr(work.dir, en={"🐶": "dog"}, pt={"🐶": "cachorro"})
             dictd(work.dir, "freedict-eng-por", ["dog /d/\ncão"])
 
-        return Step("asset", run, {"name": name})
+        return PlainStep("asset", run, {"name": name})
 
     monkeypatch.setattr(dictionaries, "asset_step", asset)
     store = Store(tmp_path)

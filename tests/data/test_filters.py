@@ -25,7 +25,7 @@ from sdx.data.filters import (
 )
 from sdx.languages import language
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Workspace
 from sdx.store.store import Store
 from sdx.text.identification import loops, repeats
 from sdx.text.refusal import refuses
@@ -364,7 +364,7 @@ def realise(rows: list[dict[str, Any]], names: list[str], dir_: Path) -> tuple[l
     for path in (input_, output):
         path.mkdir(exist_ok=True)
     write_rows(input_ / "rows.jsonl", rows)
-    source = Step("translate", lambda _: None)
+    source = PlainStep("translate", lambda _: None)
     workspace = Workspace(output, {"rows": input_})
     filter_step(source, names, PT, EN, CONFIG).run(workspace)
     return read_rows(output / "rows.jsonl"), read_rows(output / "dropped.jsonl"), workspace.counts
@@ -428,7 +428,7 @@ def test_drops_are_counted_by_their_first_reason_and_stay_readable(tmp_path: Pat
         {"id": "d", "prompt": "Say it.", "text": "e assim por diante " * 9, "tokens": 9, "finished": True},
     ]
     store = Store(tmp_path)
-    source = Step("generate", lambda w: write_rows(w.dir / "rows.jsonl", given))
+    source = PlainStep("generate", lambda w: write_rows(w.dir / "rows.jsonl", given))
     step = filter_step(source, ["empty", "truncated", "repetition", "long"], PT, EN, CONFIG)
     path = store.realise(step)
     assert read_rows(path / "rows.jsonl") == given[:1]
@@ -448,7 +448,7 @@ def test_a_dropped_translation_stands_beside_its_source(tmp_path: Path) -> None:
 
 
 def test_only_what_the_reasons_read_decides_the_key() -> None:
-    source = Step("translate", lambda _: None)
+    source = PlainStep("translate", lambda _: None)
     strict = FilterConfig(min_letters=3, max_letters=9, length_ratio=2.0)
 
     def key(names: list[str], target=PT, config=CONFIG, source_language=EN) -> str:

@@ -15,7 +15,7 @@ from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.models.template import prompt_ids
 from sdx.store.files import read_json, read_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.store.store import Store
 from sdx.tasks.generative import answer_of
 from sdx.tasks.hub import MKQA, Belebele, Flores, XLSum
@@ -36,7 +36,7 @@ def model_step(source: Path) -> Step:
     def run(work: Workspace) -> None:
         shutil.copytree(source, work.dir / "model", dirs_exist_ok=True)
 
-    return Step("backbone", run, {"model": source.name})
+    return PlainStep("backbone", run, {"model": source.name})
 
 
 def config(**scale: int) -> Config:
@@ -69,7 +69,7 @@ def tasks(root: Path) -> dict[str, Any]:
 def planned(
     root: Path, settings: Config, generator: HFGenerator, target: str = "th", **chosen: Any
 ) -> tuple[list[Any], list[str]]:
-    corpus, languages = Step("corpus", lambda _: None), (language("en"), [language(target)])
+    corpus, languages = PlainStep("corpus", lambda _: None), (language("en"), [language(target)])
     return suites(settings, chosen or tasks(root), lambda: corpus, NoTranslator(), generator, *languages)  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ from sdx.evaluation import harness
 from sdx.evaluation.harness import Questions, score
 from sdx.languages import language
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import Step
+from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.tasks import labelled_files
 from sdx.tasks.base import ChoiceTask, Kind
@@ -248,7 +248,7 @@ def test_spaces_around_a_span_are_no_part_of_it(tmp_path: Path) -> None:
 
 def asset(monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], object]) -> None:
     """A stand-in for the packaged asset."""
-    step = Step("asset", lambda work: write(work.dir) and None, {"name": "stand-in"})
+    step = PlainStep("asset", lambda work: write(work.dir) and None, {"name": "stand-in"})
     monkeypatch.setattr(labelled_files, "asset_step", lambda name: step)
 
 

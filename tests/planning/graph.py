@@ -1,7 +1,7 @@
 """Steps with the names and configs of a run's, that write next to nothing."""
 
 from sdx.store.files import write_rows
-from sdx.store.step import Step
+from sdx.store.step import PlainStep
 
 
 def step(name, config=None, inputs=None, files=None, counts=None):
@@ -12,7 +12,7 @@ def step(name, config=None, inputs=None, files=None, counts=None):
             write_rows(work.dir / file, rows)
         work.counts.update(counts or {})
 
-    return Step(name, run, config or {}, inputs or {})
+    return PlainStep(name, run, config or {}, inputs or {})
 
 
 def corpus(files=None):

@@ -13,7 +13,7 @@ from sdx.planning.reading import MODELS, first, only_reads
 from sdx.planning.show import show
 from sdx.run import prepare, run
 from sdx.sources import hub as hub_source
-from sdx.store.step import Step
+from sdx.store.step import PlainStep, Step
 from sdx.store.store import Store
 from tests.evaluation.labelled_data import read_files
 from tests.mock_hub import REVISION, MockHub, Repository, point_at, serving
@@ -114,7 +114,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MockHub]:
 def fetching(name: str, file: str) -> Step:
     source = hub_source.HubFile("task.x", name, REVISION, "offline, give a copy", file)
     config = {"hub_id": name, "revision": REVISION, "file": file}
-    return Step("file", print, config, hub=source)  # type: ignore[arg-type]
+    return PlainStep("file", print, config, hub=source)  # type: ignore[arg-type]
 
 
 def test_a_plan_says_what_the_hub_does_not_give(hub: MockHub, config, store, capsys: pytest.CaptureFixture[str]):
@@ -146,7 +146,7 @@ def test_a_plan_without_a_hub_is_one_line(config, store, monkeypatch, tmp_path: 
 
 def test_what_is_there_or_not_needed_is_not_asked_for(hub: MockHub, config, store):
     there = fetching("some/gone", "a.jsonl")
-    store.realise(Step("file", lambda _: None, there.config))
+    store.realise(PlainStep("file", lambda _: None, there.config))
     assert planned.wanted(walk(store, [there, step("corpus")])) == []
 
 

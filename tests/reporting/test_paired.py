@@ -19,7 +19,7 @@ from sdx.process.events import Watcher, watched
 from sdx.reporting.compare import compare
 from sdx.reporting.report import conclude
 from sdx.store.files import read_json, read_rows, write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.store.store import Store
 from sdx.tracking.content import score_values
 from tests.evaluation.labelled_data import hub_files, hub_task
@@ -38,7 +38,7 @@ def published(name: str, key: Any, rows: list[dict[str, Any]]) -> Step:
         write_rows(work.dir / "rows.jsonl", rows)
         (work.dir / "model").mkdir(exist_ok=True)
 
-    return Step(name, run, {"key": key, "rows": rows})
+    return PlainStep(name, run, {"key": key, "rows": rows})
 
 
 class Noting(Watcher):
@@ -67,7 +67,7 @@ class Place:
         return made
 
     def suites(self) -> list[Any]:
-        corpus, languages = Step("corpus", lambda _: None), (language("en"), [language("th")])
+        corpus, languages = PlainStep("corpus", lambda _: None), (language("en"), [language("th")])
         return suites(config(), self.tasks, corpus, Shouting(), HFGenerator(4, Precision.fp32), *languages)[0]
 
     def outcome(self, suite: Any, texts: Sequence[str]) -> Step:

@@ -10,7 +10,7 @@ from sdx.config import BackboneConfig, Config, CorpusConfig, LangConfig
 from sdx.reporting import synthetic
 from sdx.reporting.report import ancestry
 from sdx.store.files import write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 from sdx.store.store import Store
 
 DROPPED = {3: "copied", 5: "wrong_language"}
@@ -30,11 +30,13 @@ def translation() -> Step:
         "source": "eng_Latn",
         "target": "por_Latn",
     }
-    return Step("translate", lambda work: write_rows(work.dir / "rows.jsonl", list(rows())), given, {"rows": corpus()})
+    return PlainStep(
+        "translate", lambda work: write_rows(work.dir / "rows.jsonl", list(rows())), given, {"rows": corpus()}
+    )
 
 
 def corpus() -> Step:
-    return Step("corpus", lambda work: None)
+    return PlainStep("corpus", lambda work: None)
 
 
 def filtered(of: Step) -> Step:
@@ -45,7 +47,9 @@ def filtered(of: Step) -> Step:
         write_rows(work.dir / "dropped.jsonl", dropped)
         work.counts.update(kept=len(kept), empty=0, copied=1, wrong_language=1)
 
-    return Step("filter", run, {"reasons": ["empty", "copied", "wrong_language"], "language": "por_Latn"}, {"rows": of})
+    return PlainStep(
+        "filter", run, {"reasons": ["empty", "copied", "wrong_language"], "language": "por_Latn"}, {"rows": of}
+    )
 
 
 @pytest.fixture
@@ -58,8 +62,8 @@ def config() -> Config:
 def behind(tmp_path: Path) -> tuple[Store, list[Step]]:
     """The steps behind a model trained on translations."""
     store = Store(tmp_path)
-    model = Step(
-        "train", lambda work: None, {}, {"mix": Step("mix", lambda work: None, {}, {"x": filtered(translation())})}
+    model = PlainStep(
+        "train", lambda work: None, {}, {"mix": PlainStep("mix", lambda work: None, {}, {"x": filtered(translation())})}
     )
     store.realise(model)
     return store, ancestry(store, [model])

@@ -9,7 +9,7 @@ from sdx.models.backbone import backbone_step
 from sdx.models.encoder import encoder_step
 from sdx.stacking.parts import Parts
 from sdx.store.files import write_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import PlainStep, Step, Workspace
 
 SENTENCES = (
     "The quick brown fox jumps over the lazy dog.",
@@ -41,7 +41,7 @@ def rows_step(**files: Sequence[Mapping[str, Any]]) -> Step:
         for name, rows in files.items():
             write_rows(work.dir / f"{name}.jsonl", rows)
 
-    return Step("given", run, {name: list(rows) for name, rows in files.items()})
+    return PlainStep("given", run, {name: list(rows) for name, rows in files.items()})
 
 
 def texts_step(texts: Sequence[str] = SENTENCES) -> Step:
@@ -54,7 +54,7 @@ def model_step(model: Any) -> Step:
     def run(work: Workspace) -> None:
         model.save_pretrained(work.dir / "model")
 
-    return Step("trained", run)
+    return PlainStep("trained", run)
 
 
 def labelled(choices: int = 0) -> list[dict[str, Any]]:

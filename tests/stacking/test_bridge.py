@@ -17,7 +17,7 @@ from sdx.models.segments import llm_segments
 from sdx.stacking.bridge import BridgeConfig, Projection, fitted, stack_step
 from sdx.stacking.model import StackModel
 from sdx.store.files import read_json
-from sdx.store.step import Step
+from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from tests.stacking.given import SENTENCES, parts_of, texts_step
 from tests.tiny import tiny_encoder, tiny_model
@@ -158,7 +158,7 @@ def test_an_llm_alone_reads_no_texts(tmp_path: Path, llm_dir: Path):
     def never(_work: Any) -> None:
         raise AssertionError
 
-    step = stack_step(parts_of(None, llm_dir), Step("texts", never), BridgeConfig(), True, 512, 0, [])
+    step = stack_step(parts_of(None, llm_dir), PlainStep("texts", never), BridgeConfig(), True, 512, 0, [])
     out = Store(tmp_path / "cache").realise(step)
     assert not (out / "fit.json").exists()
     assert read_json(out / "model/config.json")["bidirectional"] is True

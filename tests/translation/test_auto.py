@@ -9,7 +9,7 @@ import pytest
 from sdx.config import Precision, TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.store.files import read_json
-from sdx.store.step import Step
+from sdx.store.step import PlainStep
 from sdx.translation import auto
 from sdx.translation.base import Surroundings
 
@@ -26,8 +26,8 @@ OPTIONS = {
 
 def placed(run_dir: Path | None) -> auto.Auto:
     translator = auto.Auto(**OPTIONS)
-    generator, pairs = HFGenerator(1, Precision.fp32), Step("parallel", print)
-    translator.place(Surroundings(Step("x", print), TemplateKind.auto, generator, lambda *_: pairs, run_dir))
+    generator, pairs = HFGenerator(1, Precision.fp32), PlainStep("parallel", print)
+    translator.place(Surroundings(PlainStep("x", print), TemplateKind.auto, generator, lambda *_: pairs, run_dir))
     return translator
 
 

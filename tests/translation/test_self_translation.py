@@ -10,7 +10,7 @@ from sdx.config import Precision, TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.models import residency
 from sdx.store.files import write_rows
-from sdx.store.step import Step
+from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.translation.base import Surroundings
 from sdx.translation.self_translation import SelfTranslation
@@ -39,8 +39,8 @@ def placed(
     def kept_aside(work) -> None:
         write_rows(work.dir / "demonstrations.jsonl", PAIRS)
 
-    backbone = Step("backbone", lambda work: (work.dir / "model").symlink_to(model, target_is_directory=True))
-    pairs = Step("parallel", kept_aside)
+    backbone = PlainStep("backbone", lambda work: (work.dir / "model").symlink_to(model, target_is_directory=True))
+    pairs = PlainStep("parallel", kept_aside)
     generator = Watched(batch_size=2, precision=Precision.fp32)
     translator = SelfTranslation(shots, file, delimiter)
     around = Surroundings(backbone, TemplateKind.auto, generator, lambda source, target: pairs, None)
@@ -95,7 +95,7 @@ def test_it_translates_no_test_items_and_needs_examples():
     assert not SelfTranslation(8, None, "\n\n").independent
     translator = SelfTranslation(8, None, "\n\n")
     generator = HFGenerator(1, Precision.fp32)
-    translator.place(Surroundings(Step("x", print), TemplateKind.auto, generator, lambda *_: None, None))
+    translator.place(Surroundings(PlainStep("x", print), TemplateKind.auto, generator, lambda *_: None, None))
     assert "parallel=" in (translator.obstacle(EN, TH) or "")
 
 

@@ -14,7 +14,7 @@ from sdx.data.filters import TRANSLATION_FILTERS, filter_step
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import Step
+from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.translation.base import Surroundings
 from sdx.translation.rows import translate_step
@@ -64,8 +64,8 @@ class Scripted(HFGenerator):
 def scripted(tmp_path: Path) -> Callable[..., tuple[SelfTranslation, Scripted]]:
     def make(script: Script, delimiter: str = "\n\n", chat: bool = False) -> tuple[SelfTranslation, Scripted]:
         model = tiny_model(tmp_path / f"tiny {chat}", chat)
-        backbone = Step("backbone", lambda work: (work.dir / "model").symlink_to(model, target_is_directory=True))
-        pairs = Step("parallel", lambda work: write_rows(work.dir / "demonstrations.jsonl", PAIRS))
+        backbone = PlainStep("backbone", lambda work: (work.dir / "model").symlink_to(model, target_is_directory=True))
+        pairs = PlainStep("parallel", lambda work: write_rows(work.dir / "demonstrations.jsonl", PAIRS))
         generator = Scripted(batch_size=4, precision=Precision.fp32)
         generator.script, generator.delimiter = script, delimiter
         generator.sentences, generator.written = [], []
@@ -298,7 +298,7 @@ def test_endless_repetition_has_a_limit_and_the_row_is_dropped_for_it(scripted, 
     assert good == "O gato."
     [room] = [math.ceil(translator._factor() * size) + ROOM_TOKENS for size in generator.count_tokens(texts[:1])]
     assert room / 2 < generator.count_tokens([looped])[0] <= room
-    rows = Step(
+    rows = PlainStep(
         "rows",
         lambda work: write_rows(work.dir / "in.jsonl", [{"id": text[:6], "q": text} for text in texts]),
     )
