@@ -29,7 +29,6 @@ CONFIGURATIONS = [
     *([*CELL, f"corpus={name}"] for name in ("alpaca", "dolly")),
     *([*CELL, f"parallel={name}"] for name in ("ccmatrix", "opus100", "udhr")),
     *([*CELL, f"dictionary={name}"] for name in ("cldr", "none")),
-    ["lang=sw", "translator=nllb_600m", "dictionary=freedict"],
     [*CELL, "parallel=none", "dictionary=none"],
     *([*CELL, f"task={name}"] for name in ("sdrrl", "stt")),
     *([*SELF, f"method.mixture={name}"] for name in ("src", "src+tgt", "src+tgt+cs", "src+mt")),

@@ -3,7 +3,6 @@
 import gzip
 import json
 import logging
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -17,7 +16,7 @@ from sdx import InputError
 from sdx.offline import assets, packages
 from sdx.offline.assets import Asset, asset_step, fetch
 from sdx.offline.benchmarks import COUNTS
-from sdx.offline.packages import DebianPackage, NpmPackage, Package, Wheel
+from sdx.offline.packages import NpmPackage, Package, Wheel
 from sdx.store.store import Store
 
 
@@ -130,21 +129,6 @@ def make_npm_package(folder: Path, members: dict[str, bytes]) -> NpmPackage:
     return NpmPackage("@some/words", "1.0.0", sha256(path.read_bytes()).hexdigest())
 
 
-def make_debian_package(folder: Path, members: dict[str, bytes]) -> DebianPackage:
-    """A .deb that a stand-in for apt-get hands out."""
-    root = folder / "root"
-    (root / "DEBIAN").mkdir(parents=True)
-    (root / "DEBIAN/control").write_text(
-        "Package: words\nVersion: 1:2-3\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: words\n"
-    )
-    for name, content in members.items():
-        (root / "usr/share").mkdir(parents=True, exist_ok=True)
-        (root / "usr/share" / name).write_bytes(content)
-    path = folder / "words_1%3a2-3_all.deb"
-    subprocess.run(["dpkg-deb", "--build", str(root), str(path)], check=True, capture_output=True)
-    return DebianPackage("words", "1:2-3", sha256(path.read_bytes()).hexdigest())
-
-
 def stand_in(tool: str, folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts a shell script called `tool` before all others on the PATH."""
     path = folder / "bin" / tool
@@ -168,16 +152,6 @@ def test_npm_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert "@some/words@1.0.0" in (tmp_path / "asked").read_text()
 
 
-@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="dpkg-deb is not installed")
-def test_debian_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    package = make_debian_package(tmp_path, {"en-pt.index": b"house", "readme": b"-"})
-    monkeypatch.setitem(assets.ASSETS, "words", Asset((package,), ("usr/share/*.index",), "free", "do without"))
-    stand_in("apt-get", tmp_path, f'[ "$*" = "download --quiet words=1:2-3" ] && cp {tmp_path}/*.deb .', monkeypatch)
-    fetch("words", tmp_path / "into")
-    assert [path.name for path in (tmp_path / "into").rglob("*") if path.is_file()] == ["en-pt.index"]
-    assert (tmp_path / "into/usr/share/en-pt.index").read_bytes() == b"house"
-
-
 @pytest.mark.parametrize(
     ("package", "tool", "said", "reason"),
     [
@@ -186,12 +160,6 @@ def test_debian_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             "npm",
             "npm error code ETARGET\nnpm error see /a/log",
             "npm error code ETARGET",
-        ),
-        (
-            DebianPackage("words", "9", "0" * 64),
-            "apt-get",
-            "W: a\nE: Version '9' was not found",
-            "E: Version '9' was not",
         ),
     ],
 )
@@ -206,7 +174,7 @@ def test_a_registry_without_the_package_is_one_error(
     assert str(error.value).endswith(": set parallel.path")
 
 
-@pytest.mark.parametrize("package", [NpmPackage("words", "1", "0" * 64), DebianPackage("words", "1", "0" * 64)])
+@pytest.mark.parametrize("package", [NpmPackage("words", "1", "0" * 64)])
 def test_a_missing_tool_is_one_error_with_the_fix(package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(assets.ASSETS, "words", Asset((package,), ("*",), "free", "set parallel.path"))
     monkeypatch.setenv("PATH", str(tmp_path))
