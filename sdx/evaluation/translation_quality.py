@@ -11,12 +11,13 @@ from functools import partial
 from typing import Any
 
 from sdx.config import Config
-from sdx.evaluation import generative, suites
+from sdx.evaluation import suites
 from sdx.evaluation.reading import ReadingSuite
 from sdx.evaluation.suites import Suite
 from sdx.languages import Language
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import PlainStep, Step, Workspace
+from sdx.tasks import generative as generative_tasks
 from sdx.tasks.base import ChoiceTask, Task
 from sdx.tasks.forms import LabelledGeneration
 from sdx.translation.base import Translator
@@ -97,7 +98,7 @@ def _human_items(task: Task, language: Language, source: Language, limit: int) -
     if isinstance(task, ChoiceTask):
         return suites.items_step(task, language, limit)
     if isinstance(task, LabelledGeneration):
-        return generative.items_step(task, language, language, limit)
+        return generative_tasks.items_step(task, language, language, limit)
     return None
 
 
