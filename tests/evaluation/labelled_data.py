@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sdx.run import build
-from tests.evaluation.test_task_conf import compose
+from tests.tasks.test_task_conf import compose
 
 Rows = list[dict[str, Any]]
 LANGUAGES = ("en", "de", "ru", "th", "zh")

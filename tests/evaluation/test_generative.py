@@ -19,7 +19,7 @@ from sdx.store.step import PlainStep, Step, Workspace
 from sdx.store.store import Store
 from sdx.tasks.generative import answer_of
 from sdx.tasks.hub import MKQA, Belebele, Flores, XLSum
-from tests.evaluation.test_hub_tasks import ENGLISH, THAI, belebele_rows, flores_rows, jsonl, mkqa_rows, xlsum_rows
+from tests.tasks.test_hub_tasks import ENGLISH, THAI, belebele_rows, flores_rows, jsonl, mkqa_rows, xlsum_rows
 from tests.tiny import tiny_model, tiny_tokenizer
 
 ENDS = {"belebele": "{language}.jsonl", "flores": "flores/{language}.jsonl", "xlsum": "{language}.jsonl"}

@@ -16,7 +16,7 @@ from sdx.store.store import Store
 from sdx.translation.base import Translator
 from tests.evaluation.labelled_data import LANGUAGES, hub_files, hub_task, task
 from tests.evaluation.test_generative import config, scored
-from tests.evaluation.test_hub_tasks import jsonl
+from tests.tasks.test_hub_tasks import jsonl
 from tests.tiny import tiny_model
 
 NAMES = ("arc_easy_full", "xnli", "xquad", "mgsm")

@@ -31,8 +31,8 @@ from tests.evaluation.labelled_data import (
     task,
 )
 from tests.evaluation.test_generative import config
-from tests.evaluation.test_labelled import items_of
 from tests.evaluation.test_labelled_suites import Shouting
+from tests.tasks.test_labelled import items_of
 
 EN, TH = language("en"), language("th")
 NLI = ["True", "Neither", "False"]

@@ -14,10 +14,10 @@ from sdx.store.files import read_json, read_rows
 from sdx.store.step import Step
 from sdx.store.store import Store
 from tests import forks
+from tests.cli.test_main import composed
 from tests.evaluation.labelled_data import jsonl, read_files
 from tests.methods.test_sdrrl import steps
 from tests.settled import settled
-from tests.test_main import composed
 from tests.tiny import tiny_encoder, tiny_model, tiny_nllb
 
 ROOT = Path(__file__).parents[2]

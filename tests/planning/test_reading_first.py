@@ -15,11 +15,11 @@ from sdx.run import prepare, run
 from sdx.sources import hub as hub_source
 from sdx.store.step import PlainStep, Step
 from sdx.store.store import Store
+from tests.cli.test_main import composed
 from tests.evaluation.labelled_data import read_files
 from tests.mock_hub import REVISION, MockHub, Repository, point_at, serving
 from tests.planning.graph import step
 from tests.settled import settled
-from tests.test_main import composed
 
 METHODS = ("none", "sft", "translate_sft", "sdrrl", "self_translate_train", "mt_stack")
 XNLI = (

@@ -12,16 +12,14 @@ from torch.nn.functional import cross_entropy
 from sdx.stacking.generation import StackForCausalLM
 from sdx.stacking.objectives import Prompted, SoftPromptedLM
 from sdx.training.attention import PACKED
-from tests.tiny import tiny_encoder
 from tests.tiny_stack import tiny_stack
 
 PAD, CUE = 1, 2
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Any:
-    encoder = tiny_encoder(tmp_path_factory.mktemp("encoder"), "xlm-roberta")
-    return tiny_stack(encoder, model_dir, StackForCausalLM, start_token=5)
+def model(encoder_dir: Path, llm_dir: Path) -> Any:
+    return tiny_stack(encoder_dir, llm_dir, StackForCausalLM, start_token=5)
 
 
 def rows(count: int = 7) -> list[Prompted]:

@@ -18,7 +18,7 @@ from sdx.store.store import Store
 from tests.settled import settled
 
 main.register()
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
 OPTIONS = [(group, name) for group in ("method", *main.GROUPS, "lang") for name in main.options(group)]
 NEEDS = {

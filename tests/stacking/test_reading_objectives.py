@@ -13,7 +13,6 @@ from sdx.stacking.model import StackForMultipleChoice, StackForSequenceClassific
 from sdx.stacking.objectives import Alignment, Classification, Distillation, Probe, Reader, Text, pooled
 from sdx.stacking.reader import examples, key
 from sdx.training.attention import PACKED
-from tests.tiny import tiny_encoder
 from tests.tiny_stack import tiny_stack
 
 PAD, LLM_PAD = 1, 3
@@ -23,12 +22,7 @@ GOALS = ("classification", "choice", "distillation", "sequences", "words")
 
 
 @pytest.fixture(scope="module")
-def encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_encoder(tmp_path_factory.mktemp("encoder"), "xlm-roberta")
-
-
-@pytest.fixture(scope="module")
-def models(encoder_dir: Path, model_dir: Path) -> Mapping[tuple[str, str, bool], Any]:
+def models(encoder_dir: Path, llm_dir: Path) -> Mapping[tuple[str, str, bool], Any]:
     class Made(dict[tuple[str, str, bool], Any]):
         def __missing__(self, key: tuple[str, str, bool]) -> Any:
             who, goal, bidirectional = key
@@ -36,7 +30,7 @@ def models(encoder_dir: Path, model_dir: Path) -> Mapping[tuple[str, str, bool],
             kind["distillation"] = kind["choice"]
             encoder = encoder_dir if who == "stack" else None
             head = kind.get(goal, StackModel)
-            self[key] = tiny_stack(encoder, model_dir, head, bidirectional=bidirectional, start_token=encoder and 5)
+            self[key] = tiny_stack(encoder, llm_dir, head, bidirectional=bidirectional, start_token=encoder and 5)
             return self[key]
 
     return Made()
@@ -154,10 +148,10 @@ def test_an_encoder_alone_is_never_packed(encoder_dir: Path):
 # Alignment
 
 
-def test_the_loss_by_hand(models: Mapping[tuple[str, str, bool], Any], model_dir: Path):
+def test_the_loss_by_hand(models: Mapping[tuple[str, str, bool], Any], llm_dir: Path):
     """A third of the sequences' error and two of the words', each text's words averaged, as shares of variances."""
     model, rows = models["stack", "words", False], texts(words=True)
-    plain = AutoModel.from_pretrained(model_dir)
+    plain = AutoModel.from_pretrained(llm_dir)
     sequences, words = [], []
     with torch.no_grad():
         for row in rows:
@@ -181,7 +175,7 @@ def test_the_loss_by_hand(models: Mapping[tuple[str, str, bool], Any], model_dir
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_teacher_is_the_plain_llm_and_learns_nothing(
-    models: Mapping[tuple[str, str, bool], Any], model_dir: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
+    models: Mapping[tuple[str, str, bool], Any], llm_dir: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
 ):
     model, rows = models["stack", "words", False], texts(words=True)
     objective = Alignment(READERS["stack"], VARIANCES, True)
@@ -201,7 +195,7 @@ def test_the_teacher_is_the_plain_llm_and_learns_nothing(
     loss_of(objective, model, rows, packed)
     [taught] = seen
     assert not taught.requires_grad
-    plain = AutoModel.from_pretrained(model_dir)
+    plain = AutoModel.from_pretrained(llm_dir)
     expected = [plain(torch.tensor([row.llm_ids])).last_hidden_state[0] for row in rows]
     whole = pooled(taught, batch["teacher"]).index_select(0, batch["firsts"])
     torch.testing.assert_close(whole, torch.stack([states.mean(0) for states in expected]), atol=2e-5, rtol=1e-4)
@@ -209,10 +203,10 @@ def test_the_teacher_is_the_plain_llm_and_learns_nothing(
     assert not torch.allclose(student, whole, atol=0.1)
 
 
-def test_the_teacher_has_no_dropout(model_dir: Path, encoder_dir: Path, tmp_path: Path):
+def test_the_teacher_has_no_dropout(llm_dir: Path, encoder_dir: Path, tmp_path: Path):
     """Some LLMs have it by their configs: the student would learn noise."""
-    base = LlamaModel.from_pretrained(model_dir)
-    config = LlamaConfig.from_pretrained(model_dir, attention_dropout=0.5)
+    base = LlamaModel.from_pretrained(llm_dir)
+    config = LlamaConfig.from_pretrained(llm_dir, attention_dropout=0.5)
     dropping = LlamaModel(config)
     dropping.load_state_dict(base.state_dict())
     dropping.save_pretrained(tmp_path)
@@ -242,9 +236,9 @@ class Echo(torch.nn.Module):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_student_that_reads_what_the_teacher_reads_has_no_loss(encoder_dir: Path, model_dir: Path, packed: bool):
+def test_a_student_that_reads_what_the_teacher_reads_has_no_loss(encoder_dir: Path, llm_dir: Path, packed: bool):
     """Adapters that were just put on change nothing."""
-    model = tiny_stack(encoder_dir, model_dir)
+    model = tiny_stack(encoder_dir, llm_dir)
     model.encoder = Echo(model.llm.get_input_embeddings())
     model.bridge.up_proj = torch.nn.Identity()
     model.bridge.mean, model.bridge.std, model.bridge.gain = torch.zeros(64), torch.ones(64), torch.ones(1)
@@ -261,12 +255,12 @@ def test_a_student_that_reads_what_the_teacher_reads_has_no_loss(encoder_dir: Pa
     assert -1e-8 < float(score) <= 0
 
 
-def test_one_vector_for_all_texts_explains_nothing(encoder_dir: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch):
-    model = tiny_stack(encoder_dir, model_dir)
+def test_one_vector_for_all_texts_explains_nothing(encoder_dir: Path, llm_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    model = tiny_stack(encoder_dir, llm_dir)
     rows = texts(60, words=True)
     batch = Alignment(READERS["stack"], (1.0, 1.0), False).collate(rows, False)
     with torch.no_grad():
-        plain = AutoModel.from_pretrained(model_dir)
+        plain = AutoModel.from_pretrained(llm_dir)
         taught = pooled(plain(**batch["teacher"]["inputs"]).last_hidden_state, batch["teacher"])
     objective = Alignment(READERS["stack"], (float(taught.var(0).mean()), 1.0), False)
     mean = taught.mean(0)

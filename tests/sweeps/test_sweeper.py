@@ -30,7 +30,7 @@ from sdx.sweeps import space as spaces
 from sdx.sweeps.cells import CellReturn, Ending
 from sdx.sweeps.study import Search, opened
 from sdx.sweeps.sweeper import OptunaConfig, OptunaSweeper
-from tests.test_main import composed
+from tests.cli.test_main import composed
 from tests.test_run import ROOT, SMALL, Workplace
 
 RATE = "train.learning_rate=tag(log,interval(1e-5,1e-3))"

@@ -20,7 +20,7 @@ from tests.slurm.cluster import Cluster, obstacle
 from tests.test_interruption import published
 from tests.test_run import SMALL, Workplace
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(obstacle()), reason=obstacle())]
 
 OPTIONS = {

@@ -10,7 +10,7 @@ import pytest
 
 from sdx.cli.main import DOORS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PRINTS = """
 import logging, subprocess, sys, warnings
 from pathlib import Path

@@ -15,7 +15,7 @@ from sdx.store.store import Store
 from sdx.tasks.base import Kind
 from sdx.tasks.hub import FLORES_PLUS, MKQA, ROMANISED, Belebele, Flores, XLSum
 from sdx.tasks.normalisation import Normalisation
-from tests.evaluation.test_task_conf import compose
+from tests.tasks.test_task_conf import compose
 
 Rows = list[dict[str, Any]]
 THAI = ["แมวอยู่บนโต๊ะ", "สุนัขอยู่ใต้โต๊ะ", "วันนี้ฝนตก"]

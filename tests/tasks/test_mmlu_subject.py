@@ -18,7 +18,7 @@ from sdx.tasks.base import Kind
 from sdx.tasks.mmlu_subject import COUNTS, SUBJECTS, MMLUSubject, balanced
 from sdx.tasks.reading import training_step
 from tests.evaluation.test_generative import config
-from tests.evaluation.test_tasks import TRANSLATIONS
+from tests.tasks.test_tasks import TRANSLATIONS
 
 EN = language("en")
 

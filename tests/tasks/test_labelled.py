@@ -34,7 +34,7 @@ from tests.evaluation.labelled_data import (
     squad_rows,
     task,
 )
-from tests.evaluation.test_hub_tasks import jsonl
+from tests.tasks.test_hub_tasks import jsonl
 
 EN, TH = language("en"), language("th")
 
