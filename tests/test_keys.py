@@ -11,8 +11,7 @@ import pytest
 from sdx.cli.main import register
 from sdx.run import prepare
 from sdx.store.step import Step
-from tests.cli.test_main import composed
-from tests.settled import settled
+from tests.kit.configs import composed, settled
 
 KEYS = Path(__file__).with_name("keys.json")
 CELL = ["lang=th", "translator=nllb_600m"]

@@ -16,9 +16,9 @@ import pytest
 
 from sdx.store.files import read_json
 from sdx.tracking.state import read_state
-from tests.slurm.cluster import Cluster, obstacle
-from tests.test_interruption import published
-from tests.test_run import SMALL, Workplace
+from tests.kit.kills import published
+from tests.kit.slurm import Cluster, obstacle
+from tests.kit.workplace import SMALL, Workplace
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(obstacle()), reason=obstacle())]
@@ -29,7 +29,7 @@ OPTIONS = {
     "poll_s": "1",
     "time_min": "10",
     "signal_delay_s": "60",
-    "python": f"'{sys.executable} {ROOT}/tests/slurm/slow.py'",
+    "python": f"'{sys.executable} {ROOT}/tests/kit/slow_job.py'",
 }
 CELLS = (
     *SMALL,

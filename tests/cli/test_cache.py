@@ -14,7 +14,7 @@ from sdx.store import locks
 from sdx.store.files import MANIFEST, read_json, read_rows, write_json
 from sdx.store.step import PlainStep, Step, Workspace
 from sdx.store.store import Store
-from tests.test_bad_input import Place
+from tests.kit.workplace import QuickRun
 
 DAY_S = 86400
 
@@ -206,7 +206,7 @@ def test_a_mistake_is_one_line(place: Cache, arguments: str, parts: list[str]):
 
 
 def test_a_finished_run_comes_to_the_same_scores_when_all_but_its_model_is_freed(tmp_path: Path):
-    finished = Place(tmp_path)
+    finished = QuickRun(tmp_path)
     [directory] = (tmp_path / "runs").iterdir()
     before, samples = read_json(directory / "results.json"), read_rows(directory / "samples.jsonl")
     store = Store(tmp_path / "cache")

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from sdx.cli import main
-from sdx.config import Config
 from sdx.languages import languages
 from sdx.planning.show import show
 from sdx.run import prepare
 from sdx.store.store import Store
-from tests.settled import settled
+from tests.kit.configs import composed, settled
 
 main.register()
 ROOT = Path(__file__).parents[2]
@@ -30,15 +28,6 @@ NEEDS = {
     "text=file": ["text.path=/data/english.jsonl"],
 }
 """What an option leaves to the user."""
-
-
-def composed(*overrides: str) -> Config:
-    with initialize_config_dir(str(main.CONF), version_base="1.3"):
-        cfg = compose("config", overrides=list(overrides))
-    assert not OmegaConf.missing_keys(cfg)
-    config = OmegaConf.to_object(cfg)
-    assert isinstance(config, Config)
-    return config
 
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)

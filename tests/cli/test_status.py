@@ -23,7 +23,8 @@ from sdx.sweeps import scheduler, watch
 from sdx.sweeps.scheduler import Queue, squeue
 from sdx.sweeps.watch import Status, Watch
 from sdx.tracking.state import STATE, Record, State, StateFile, read_state
-from tests.test_run import ROOT, SMALL, Workplace
+from tests.kit.forks import ROOT
+from tests.kit.workplace import SMALL, Workplace
 
 HOUR_S = 3600
 NOBODY = 2**22 + 1

@@ -14,8 +14,7 @@ from sdx.models.precision import RECORD, Suited, cpu_flags, is_settled, of_cpu, 
 from sdx.store.files import read_json, write_json
 from sdx.sweeps.cells import Ending, SweepCell, check
 from sdx.translation.nllb import NLLBConfig
-from tests.cli.test_main import composed
-from tests.methods.test_sdrrl import keys_of
+from tests.kit.configs import composed, keys_of
 
 BF16, FP32, AUTO = Precision.bf16, Precision.fp32, Precision.auto
 ZEN5 = ("avx2", "avx512f", "avx512_bf16")

@@ -14,9 +14,9 @@ from sdx.process.failure import ERROR, Failure
 from sdx.tracking.state import State, read_state
 from sdx.training import checkpoints, export, loop
 from sdx.training.quiet import deepspeed
-from tests.forks import ENVIRONMENT
-from tests.test_run import SMALL, UNSEEN, Workplace
-from tests.training.killable import Processes
+from tests.kit.forks import ENVIRONMENT
+from tests.kit.processes import Processes
+from tests.kit.workplace import SMALL, UNSEEN, Workplace
 
 FAULT = "no such luck"
 SOON_S = 30

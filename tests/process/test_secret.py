@@ -17,8 +17,8 @@ from sdx.process import secret
 from sdx.process.failure import Failure
 from sdx.process.secret import MaskingFormatter, clean, is_secret, scrub, scrub_all
 from sdx.sweeps.job import CellFailed, CellJob
-from tests import forks
-from tests.tiny import tiny_model
+from tests.kit import forks
+from tests.kit.tiny import tiny_model
 
 HF, GITHUB, WANDB = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz", "ghp_0123456789abcdefABCDEF", "0123456789abcdef" * 2 + "01234567"
 ENVIRONMENT = {

@@ -8,7 +8,7 @@ import pytest
 from sdx import InputError
 from sdx.process import ranks, surroundings
 from sdx.store.store import Store
-from tests.cli.test_main import composed
+from tests.kit.configs import composed
 
 LAUNCHED = {
     "RANK": "1",

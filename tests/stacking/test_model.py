@@ -28,8 +28,8 @@ from sdx.stacking.training import _pad_id
 from sdx.store.files import write_json
 from sdx.training import packing
 from sdx.training.attention import PACKED
-from tests.tiny import tiny_encoder, tiny_gemma, tiny_model, tiny_nllb
-from tests.tiny_stack import LABELS, RANK, stack_config, tiny_stack
+from tests.kit.tiny import tiny_encoder, tiny_gemma, tiny_model, tiny_nllb
+from tests.kit.tiny_stack import LABELS, RANK, stack_config, tiny_stack
 
 KINDS = ("bert", "xlm-roberta", "m2m_100")
 ENGLISH = ["a", "How many legs does a dog have?", "Four, I think; it is a dog.", "of the", "x" * 57]

@@ -13,7 +13,7 @@ from sdx.stacking.model import StackForMultipleChoice, StackForSequenceClassific
 from sdx.stacking.objectives import Alignment, Classification, Distillation, Probe, Reader, Text, pooled
 from sdx.stacking.reader import examples, key
 from sdx.training.attention import PACKED
-from tests.tiny_stack import tiny_stack
+from tests.kit.tiny_stack import tiny_stack
 
 PAD, LLM_PAD = 1, 3
 READERS = {"stack": Reader(True, True, PAD, LLM_PAD), "llm": Reader(False, True, LLM_PAD)}

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from sdx.stacking.generation import StackForCausalLM
 from sdx.stacking.objectives import Prompted, SoftPromptedLM
 from sdx.training.attention import PACKED
-from tests.tiny_stack import tiny_stack
+from tests.kit.tiny_stack import tiny_stack
 
 PAD, CUE = 1, 2
 

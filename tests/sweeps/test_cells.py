@@ -6,20 +6,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from sdx.config import Config, Stages
+from sdx.config import Stages
 from sdx.process.failure import ERROR
-from sdx.store.files import write_json
 from sdx.sweeps import cells
 from sdx.sweeps.cells import Ending, SweepCell, judge, named
-from sdx.tracking.state import STATE
-
-
-def cell(path: Path, state: str | None = None, stages: Stages = Stages.all, **fields: object) -> SweepCell:
-    if state:
-        write_json(path / STATE, {"state": state, **fields})
-    config = OmegaConf.structured(Config)
-    config.stages = stages
-    return SweepCell(0, [], [], config, path)
+from tests.kit.sweep_cell import cell
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from sdx.sweeps import local
 from sdx.sweeps.cells import Ending
 from sdx.sweeps.local import LocalLauncher, visible_gpus
 from sdx.tracking.state import STATE
-from tests.sweeps.test_cells import cell
+from tests.kit.sweep_cell import cell
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from sdx.sweeps.sbatch import parameters
 from sdx.sweeps.scheduler import most_in_an_array
 from sdx.sweeps.slurm import SlurmLauncher, _jobs, _waited_for
 from sdx.sweeps.watch import JOB
-from tests.forks import ROOT, sdx
+from tests.kit.forks import ROOT, sdx
 
 
 def program(path: Path, text: str) -> None:

@@ -30,8 +30,9 @@ from sdx.sweeps import space as spaces
 from sdx.sweeps.cells import CellReturn, Ending
 from sdx.sweeps.study import Search, opened
 from sdx.sweeps.sweeper import OptunaConfig, OptunaSweeper
-from tests.cli.test_main import composed
-from tests.test_run import ROOT, SMALL, Workplace
+from tests.kit.configs import composed
+from tests.kit.forks import ROOT
+from tests.kit.workplace import SMALL, Workplace
 
 RATE = "train.learning_rate=tag(log,interval(1e-5,1e-3))"
 EPOCHS = "scale.epochs=choice(1,2)"

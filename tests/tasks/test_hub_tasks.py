@@ -1,8 +1,5 @@
 """The paper's benchmarks from small files in the formats of the hub and of the authors, through the suites."""
 
-import gzip
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +12,10 @@ from sdx.store.store import Store
 from sdx.tasks.base import Kind
 from sdx.tasks.hub import FLORES_PLUS, MKQA, ROMANISED, Belebele, Flores, XLSum
 from sdx.tasks.normalisation import Normalisation
-from tests.tasks.test_task_conf import compose
-
-Rows = list[dict[str, Any]]
-THAI = ["แมวอยู่บนโต๊ะ", "สุนัขอยู่ใต้โต๊ะ", "วันนี้ฝนตก"]
-ENGLISH = ["The cat is on the table.", "The dog is under the table.", "It rains today."]
+from tests.kit.task_files import ENGLISH, THAI, Rows, compose, flores_rows, jsonl, mkqa_row, mkqa_rows, xlsum_rows
 
 
-def jsonl(path: Path, rows: Rows) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    if path.suffix == ".gz":
-        path.write_bytes(gzip.compress(text.encode()))
-    else:
-        path.write_text(text, encoding="utf-8")
-    return path
-
-
-def belebele_rows(code: str, count: int = 5) -> Rows:
+def questions(code: str, count: int = 5) -> Rows:
     return [
         {
             "link": f"https://en.wikibooks.org/wiki/{number // 2}",
@@ -48,46 +31,12 @@ def belebele_rows(code: str, count: int = 5) -> Rows:
     ]
 
 
-def flores_rows(sentences: list[str]) -> Rows:
-    """As FLORES+ has them, ids from 0 on."""
-    return [{"id": n, "iso_639_3": "tha", "text": text, "url": "u", "domain": "d"} for n, text in enumerate(sentences)]
-
-
-def xlsum_rows(count: int = 4) -> Rows:
-    return [
-        {"id": f"international-{n}", "url": "u", "title": "t", "summary": f"สรุป {n}", "text": "ข่าว " * 20 + str(n)}
-        for n in range(count)
-    ]
-
-
-def mkqa_row(id_: int, answers: Mapping[str, Rows]) -> dict[str, Any]:
-    queries = {code: f"query {id_} in {code}" for code in answers}
-    return {"example_id": id_, "queries": queries, "query": queries.get("en", ""), "answers": answers}
-
-
-def mkqa_rows() -> Rows:
-    def both(kind: str, english: str | None, thai: str | None, **more: Any) -> dict[str, Rows]:
-        return {
-            "en": [{"type": kind, "entity": "Q1", "text": english, "aliases": ["the alias"]}],
-            "th": [{"type": kind, "entity": "Q1", "text": thai, **more}],
-        }
-
-    return [
-        mkqa_row(-7449157003522518870, both("entity", "Bangkok", "กรุงเทพ", aliases=["กรุงเทพฯ", "กรุงเทพ"])),
-        mkqa_row(2, both("number", "12", "12")),
-        mkqa_row(3, both("unanswerable", None, None)),
-        mkqa_row(4, both("long_answer", None, None)),
-        mkqa_row(5, both("binary", "yes", "yes")),
-        mkqa_row(6, {**both("date", "1999", "1999"), "th": []}),
-    ]
-
-
 def local(task: type, path: Path | str) -> Any:
     return task(0, str(path), None, None, None)
 
 
 def test_belebele(tmp_path: Path) -> None:
-    rows = belebele_rows("tha_Thai")
+    rows = questions("tha_Thai")
     rows.append({**rows[0], "flores_passage": "Another passage of the same page.", "correct_answer_num": 3})
     jsonl(tmp_path / "tha_Thai.jsonl", rows)
     task, store = local(Belebele, tmp_path / "{language}.jsonl"), Store(tmp_path / "cache")
@@ -210,7 +159,7 @@ def test_without_a_file_it_is_not_run() -> None:
 
 
 def test_a_path_is_read_instead_of_the_hubs_dataset(tmp_path: Path) -> None:
-    path = jsonl(tmp_path / "tha_Thai.jsonl", belebele_rows("tha_Thai"))
+    path = jsonl(tmp_path / "tha_Thai.jsonl", questions("tha_Thai"))
     task = Belebele(0, str(path), "facebook/belebele", HASH, "data/{language}.jsonl")
     assert Store(tmp_path / "cache").realise(task.source(language("th"))).joinpath(path.name).is_file()
 
@@ -238,11 +187,11 @@ def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
         read(local(Belebele, tmp_path / "{language}.jsonl"))
     with pytest.raises(InputError, match=r"\{lang\} is no placeholder"):
         read(local(XLSum, tmp_path / "{lang}.jsonl"))
-    wrong = belebele_rows("tha_Thai")
+    wrong = questions("tha_Thai")
     del wrong[1]["flores_passage"]
     with pytest.raises(InputError, match=r"path=.*line 2 has no text in `flores_passage` \(columns: link, question_n"):
         read(local(Belebele, jsonl(tmp_path / "passage.jsonl", wrong)))
-    wrong = [{**belebele_rows("tha_Thai")[0], "correct_answer_num": "5"}]
+    wrong = [{**questions("tha_Thai")[0], "correct_answer_num": "5"}]
     with pytest.raises(InputError, match=r"line 1 has correct_answer_num=5; it is 1 to 4"):
         read(local(Belebele, jsonl(tmp_path / "gold.jsonl", wrong)))
     with pytest.raises(InputError, match=r"empty\.jsonl holds no questions"):

@@ -16,9 +16,10 @@ from sdx.store.files import read_rows, write_rows
 from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.tasks import labelled_files
-from sdx.tasks.base import ChoiceTask, Kind
+from sdx.tasks.base import Kind
 from sdx.tasks.labelled import LabelledTask
-from tests.evaluation.labelled_data import (
+from tests.kit.suites import items_of
+from tests.kit.task_files import (
     CITY,
     CONTEXT,
     LANGUAGES,
@@ -28,13 +29,13 @@ from tests.evaluation.labelled_data import (
     gsm8k_rows,
     hub_files,
     hub_task,
+    jsonl,
     nli_rows,
     parquet,
     requests,
     squad_rows,
     task,
 )
-from tests.tasks.test_hub_tasks import jsonl
 
 EN, TH = language("en"), language("th")
 
@@ -48,18 +49,6 @@ def trained(made: LabelledTask, tmp_path: Path, rows: int = 0, source: str = "en
     store = Store(tmp_path / "cache")
     step = made.training(language(source), rows)
     return read_rows(store.realise(step) / "train.jsonl"), store.manifest(step)["counts"]
-
-
-def items_of(made: Any, tmp_path: Path, code: str) -> dict[str, Any]:
-    """Test items by id."""
-    store, asked = Store(tmp_path / "cache"), language(code)
-    if isinstance(made, ChoiceTask):
-        source = made.source(asked)
-        assert source
-        rows: Any = made.read(store.realise(source), asked)
-    else:
-        rows = made.read({name: store.realise(step) for name, step in made.inputs(asked, asked).items()}, asked, asked)
-    return {row["id"]: row for row in rows}
 
 
 def test_multiple_choice(files: Path, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from sdx.tasks import mmlu_subject
 from sdx.tasks.base import Kind
 from sdx.tasks.mmlu_subject import COUNTS, SUBJECTS, MMLUSubject, balanced
 from sdx.tasks.reading import training_step
-from tests.evaluation.test_generative import config
-from tests.tasks.test_tasks import TRANSLATIONS
+from tests.kit.configs import tiny_config
+from tests.kit.task_files import MMLU_LANGUAGES
 
 EN = language("en")
 
@@ -106,7 +106,7 @@ def test_items_in_english_and_by_people(made: MMLUSubject, tmp_path: Path) -> No
     store = Store(tmp_path)
     rows = {
         code: read_rows(store.realise(items_step(made, language(code), 0)) / "rows.jsonl")
-        for code in ("en", *TRANSLATIONS)
+        for code in ("en", *MMLU_LANGUAGES)
     }
     english = rows["en"]
     for code, some in rows.items():
@@ -135,7 +135,7 @@ def test_other_counts_and_other_languages_are_refused(
         Store(tmp_path).realise(training_step(made, EN, 0, 57))
     with pytest.raises(InputError, match=r"task\.mmlu_subject has no training data in Thai; take lang\.source=en"):
         training_step(made, language("th"), 0, 57)
-    found, skipped = reading_suites(config(), {"mmlu_subject": made}, EN, [language("th"), language("sw")])
+    found, skipped = reading_suites(tiny_config(), {"mmlu_subject": made}, EN, [language("th"), language("sw")])
     assert [(suite.language.code, suite.origin) for suite in found] == [("en", "original"), ("th", "human-translated")]
     assert skipped == [
         "mmlu_subject in Swahili: human translations exist for English, French, German, Hindi, Italian, Portuguese, "

@@ -1,37 +1,11 @@
 """conf/task with Hydra: sets, single tasks, lists of tasks, options."""
 
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from sdx.config import TaskConfig
-from sdx.tasks import hub, labelled_config
-
-CONF = Path(__file__).parents[2] / "conf" / "task"
-
-
-@dataclass
-class Root:
-    task: dict[str, TaskConfig] = field(default_factory=dict)
-
-
-def compose(tmp_path: Path, *overrides: str) -> dict[str, TaskConfig]:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.config_store import ConfigStore
-    from omegaconf import OmegaConf
-
-    store = ConfigStore.instance()
-    store.store(name="tasks_only", node=Root)
-    store.store(group="task", name="schema", node=TaskConfig)
-    for name, node in {**hub.SCHEMAS, **labelled_config.SCHEMAS}.items():
-        store.store(group="task", name=f"schema_{name}", node=node)
-    (tmp_path / "task").symlink_to(CONF)
-    (tmp_path / "config.yaml").write_text("defaults: [tasks_only, {task: offline}, _self_]\n")
-    with initialize_config_dir(str(tmp_path), version_base="1.3"):
-        return OmegaConf.to_object(compose("config", overrides=list(overrides))).task
-
+from tests.kit.task_files import CONF, compose
 
 ALL = ["arc_easy", "mmlu_human", "instructions"]
 PAPER = ["belebele", "flores", "xlsum", "mkqa"]

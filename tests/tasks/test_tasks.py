@@ -10,8 +10,7 @@ from sdx import InputError
 from sdx.languages import language
 from sdx.tasks.base import Instructions, Kind
 from sdx.tasks.mmlu import MMLUHuman
-
-TRANSLATIONS = ("de", "es", "fr", "hi", "it", "pt", "th")
+from tests.kit.task_files import MMLU_LANGUAGES
 
 
 def write_english_mmlu(root: Path, golds: dict[str, list[int]]) -> None:
@@ -29,7 +28,7 @@ def write_english_mmlu(root: Path, golds: dict[str, list[int]]) -> None:
             stream.write_table(table)
 
 
-@pytest.mark.parametrize("code", TRANSLATIONS)
+@pytest.mark.parametrize("code", MMLU_LANGUAGES)
 def test_human_translations_of_mmlu(code: str) -> None:
     task = MMLUHuman(shots=0)
     items = task.read(None, language(code))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 
 from sdx.text.segment import LONGEST_CHARS, Piece, split, translate_text, translate_texts
-from tests.translation.segments import MARKUP, SPANS, backwards, identity, sentences_of, texts, upper
+from tests.kit.engines import MARKUP, SPANS, backwards, identity, sentences_of, texts, upper
 
 
 @given(texts)

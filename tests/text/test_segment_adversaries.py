@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdx.text.segment import split, translate_text, translate_texts
-from tests.translation.segments import SPANS, backwards, identity, sentences_of, texts
+from tests.kit.engines import SPANS, backwards, identity, sentences_of, texts
 
 SCRIPTS = {
     "Hebrew": ("כל בני האדם נולדו בני חורין.", "הוא שאל: למה?"),

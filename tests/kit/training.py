@@ -1,11 +1,14 @@
 """Training in tests: a tiny model, examples of many lengths, and the trained weights before they are rounded.
 
-Under torchrun, as `harness.py <model> <out>`: trains every case of `CASES`; rank 0 saves the weights of each.
+Under torchrun, as `training.py <model> <out>`: trains every case of `CASES`; rank 0 saves the weights of each.
 """
 
+import gc
+import json
+import shutil
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -154,6 +157,90 @@ def interrupted(model_dir: Path, out: Path, after: int, **options: Any) -> None:
             fit(model_dir, out, **options)
     finally:
         checkpoints.save = save
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    """What was logged of each step."""
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def losses(out: Path) -> list[float]:
+    return [row["loss"] for row in rows_of(out)]
+
+
+def grad_norms(out: Path) -> list[float]:
+    """Before clipping: the gradient's scale shows nowhere else, clipping and Adam undo it."""
+    return [row["grad_norm"] for row in rows_of(out)]
+
+
+def assert_close(ours: Weights, theirs: Weights, tolerance: float) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def plain_loss(model: torch.nn.Module, rows: list[Example]) -> torch.Tensor:
+    """Sum over the response tokens as transformers computes it, one row at a time."""
+    total = torch.zeros(())
+    for row in rows:
+        labels = torch.tensor([row.input_ids])
+        labels[0, : row.prompt_tokens] = -100
+        count = len(row.input_ids) - row.prompt_tokens
+        total = total + model(input_ids=torch.tensor([row.input_ids]), labels=labels).loss * count
+    return total
+
+
+def alive() -> tuple[int, int]:
+    """Engines, and the bytes of all tensors' storages, each counted once; garbage that nobody collected counts."""
+    objects = gc.get_objects()
+    engines = [one for one in objects if type(one) is deepspeed.DeepSpeedEngine]
+    storages = {}
+    for one in objects:
+        if type(one) in (torch.Tensor, torch.nn.Parameter) and one.device.type == "cpu":
+            storages[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
+    return len(engines), sum(storages.values())
+
+
+def steps_of(out: Path) -> list[int]:
+    return [row["step"] for row in rows_of(out)]
+
+
+def checkpoints_of(out: Path) -> list[str]:
+    return sorted(path.name for path in (out / "checkpoints").glob("*"))
+
+
+@contextmanager
+def replaced(place: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(place, name)
+    setattr(place, name, value)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
+
+
+def whole_and_resumed(model_dir: Path, out: Path, **options: Any) -> tuple[Weights, Weights]:
+    """Weights of a training in one go, and of one that goes on from the middle of it."""
+    save = checkpoints.save
+
+    def save_and_keep(engine: Any, folder: Path, progress: dict[str, Any]) -> bool:
+        written = save(engine, folder, progress)
+        if is_main():
+            shutil.copytree(folder, out / "parts/checkpoints")
+        return written
+
+    with replaced(checkpoints, "save", save_and_keep):
+        whole, _ = fit(model_dir, out / "whole", save_every_steps=2, **options)
+    assert not is_main() or checkpoints_of(out / "parts") == ["step_2"]
+    resumed, _ = fit(model_dir, out / "parts", **options)
+    assert not is_main() or steps_of(out / "parts") == [3, 4]
+    return whole, resumed
+
+
+def assert_equal(ours: Weights, theirs: Weights) -> None:
+    assert ours.keys() == theirs.keys()
+    different = [name for name, weight in ours.items() if not torch.equal(weight, theirs[name])]
+    assert not different, f"{len(different)} of {len(ours)} differ, {different[0]} first"
 
 
 def main(model_dir: Path, out: Path) -> None:

@@ -25,7 +25,7 @@ DECODING: dict[str, Any] = (
     if CUDA
     else {}
 )
-"""Of `tests.tiny.tiny_model`: heads of 64, so that every kernel of a GPU is eligible."""
+"""Of `tests.kit.tiny.tiny_model`: heads of 64, so that every kernel of a GPU is eligible."""
 TRANSLATING: dict[str, Any] = (
     {
         "d_model": 512,
@@ -40,7 +40,7 @@ TRANSLATING: dict[str, Any] = (
     if CUDA
     else {}
 )
-"""Of `tests.tiny.tiny_nllb`."""
+"""Of `tests.kit.tiny.tiny_nllb`."""
 
 
 def warm(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Python for jobs of tests: `python slow.py -u -m MODULE ...` runs the module, slowed so that a signal can hit each
+"""Python for jobs of tests: `python slow_job.py -u -m MODULE ...` runs the module, slowed so that a signal can hit each
 stage, and notes in JOURNAL which rows it has put on disk: `logged <path> <ids>`."""
 
 import json

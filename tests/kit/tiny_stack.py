@@ -9,7 +9,7 @@ from sdx.stacking.model import StackConfig, StackModel, is_trained
 
 RANK = {"rank": 4, "alpha": 8, "dropout": 0.0}
 WIDTHS = {"encoder": 32, "llm": 64}
-"""Of the states of `tests.tiny`'s encoders and LLM."""
+"""Of the states of `tests.kit.tiny`'s encoders and LLM."""
 LABELS = {0: "no", 1: "perhaps", 2: "yes"}
 
 

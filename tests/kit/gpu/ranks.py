@@ -1,4 +1,4 @@
-"""Under torchrun, as `-m tests.gpu.ranks <model> <out> <layout>...`: trains each layout, in `out/<layout>`.
+"""Under torchrun, as `-m tests.kit.gpu.ranks <model> <out> <layout>...`: trains each layout, in `out/<layout>`.
 
 Each rank makes the files `out/<process id>.pid` and `out/<layout>.<rank>.json`, a `Trained`. With the layout `failing`,
 rank 1 raises in the forward pass of the second step, and makes the file `out/failed`.
@@ -18,9 +18,9 @@ from sdx.process.failure import Failure, leave
 from sdx.process.ranks import device, is_main, rank
 from sdx.store.files import write_json
 from sdx.training.objectives import CausalLM
-from tests.gpu.machine import warm
-from tests.gpu.training import train
-from tests.training.harness import PAD_ID
+from tests.kit.gpu.machine import warm
+from tests.kit.gpu.training import train
+from tests.kit.training import PAD_ID
 
 FAILING = "failing"
 MESSAGE = "put into rank 1 by a test"

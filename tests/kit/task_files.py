@@ -1,13 +1,17 @@
-"""Small files in the formats of the hub's labelled datasets, and tasks that read them as conf/task describes them."""
+"""Small files in the formats of the hub's benchmarks, and tasks that read them as conf/task describes them."""
 
 import gzip
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sdx.config import TaskConfig
 from sdx.run import build
-from tests.tasks.test_task_conf import compose
+from sdx.tasks import hub, labelled_config
 
+CONF = Path(__file__).parents[2] / "conf" / "task"
 Rows = list[dict[str, Any]]
 LANGUAGES = ("en", "de", "ru", "th", "zh")
 CITY = {"en": "Paris", "de": "Paris", "ru": "Париж", "th": "ปารีส", "zh": "巴黎"}
@@ -23,6 +27,31 @@ WORKED = (
     "Ann has 2,000 / 2 = <<2000/2=1000>>1,000 pens.\nTogether 1000 + 125.5 = $<<1000+125.5=1125.5>>1125.5.\n"
     "#### 1,125.50"
 )
+MMLU_LANGUAGES = ("de", "es", "fr", "hi", "it", "pt", "th")
+"""Of the packaged human translations."""
+THAI = ["แมวอยู่บนโต๊ะ", "สุนัขอยู่ใต้โต๊ะ", "วันนี้ฝนตก"]
+ENGLISH = ["The cat is on the table.", "The dog is under the table.", "It rains today."]
+
+
+@dataclass
+class Root:
+    task: dict[str, TaskConfig] = field(default_factory=dict)
+
+
+def compose(tmp_path: Path, *overrides: str) -> dict[str, TaskConfig]:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    store = ConfigStore.instance()
+    store.store(name="tasks_only", node=Root)
+    store.store(group="task", name="schema", node=TaskConfig)
+    for name, node in {**hub.SCHEMAS, **labelled_config.SCHEMAS}.items():
+        store.store(group="task", name=f"schema_{name}", node=node)
+    (tmp_path / "task").symlink_to(CONF)
+    (tmp_path / "config.yaml").write_text("defaults: [tasks_only, {task: offline}, _self_]\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        return OmegaConf.to_object(compose("config", overrides=list(overrides))).task
 
 
 def parquet(path: Path, rows: Rows) -> Path:
@@ -179,9 +208,48 @@ def assembled_rows(count: int) -> Rows:
 
 
 def jsonl(path: Path, rows: Rows) -> Path:
+    """Gzipped where the name says so."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text, encoding="utf-8")
     return path
+
+
+def flores_rows(sentences: list[str]) -> Rows:
+    """As FLORES+ has them, ids from 0 on."""
+    return [{"id": n, "iso_639_3": "tha", "text": text, "url": "u", "domain": "d"} for n, text in enumerate(sentences)]
+
+
+def xlsum_rows(count: int = 4) -> Rows:
+    return [
+        {"id": f"international-{n}", "url": "u", "title": "t", "summary": f"สรุป {n}", "text": "ข่าว " * 20 + str(n)}
+        for n in range(count)
+    ]
+
+
+def mkqa_row(id_: int, answers: Mapping[str, Rows]) -> dict[str, Any]:
+    queries = {code: f"query {id_} in {code}" for code in answers}
+    return {"example_id": id_, "queries": queries, "query": queries.get("en", ""), "answers": answers}
+
+
+def mkqa_rows() -> Rows:
+    def both(kind: str, english: str | None, thai: str | None, **more: Any) -> dict[str, Rows]:
+        return {
+            "en": [{"type": kind, "entity": "Q1", "text": english, "aliases": ["the alias"]}],
+            "th": [{"type": kind, "entity": "Q1", "text": thai, **more}],
+        }
+
+    return [
+        mkqa_row(-7449157003522518870, both("entity", "Bangkok", "กรุงเทพ", aliases=["กรุงเทพฯ", "กรุงเทพ"])),
+        mkqa_row(2, both("number", "12", "12")),
+        mkqa_row(3, both("unanswerable", None, None)),
+        mkqa_row(4, both("long_answer", None, None)),
+        mkqa_row(5, both("binary", "yes", "yes")),
+        mkqa_row(6, {**both("date", "1999", "1999"), "th": []}),
+    ]
 
 
 def read_files(root: Path) -> Path:

@@ -21,19 +21,13 @@ from tqdm import tqdm
 
 from sdx.process.ranks import is_main
 from sdx.training import checkpoints, loop, trainee
-from tests.training.harness import Weights, fit
+from tests.kit.training import fit
 
 SLOW_S = 0.02
 """Added before and after the files of a checkpoint, its publishing and the removal of another, and the export."""
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload([__name__])
-
-
-def assert_equal(ours: Weights, theirs: Weights) -> None:
-    assert ours.keys() == theirs.keys()
-    different = [name for name, weight in ours.items() if not torch.equal(weight, theirs[name])]
-    assert not different, f"{len(different)} of {len(ours)} differ, {different[0]} first"
 
 
 class Processes:
@@ -89,7 +83,7 @@ def _enter(
 
 
 def train(model_dir: Path, out: Path, options: dict[str, Any], pause: str | None = None, slow: bool = False) -> None:
-    """Trains as `harness.fit` does, and notes in `out`.busy what with: `training`, `writing` or `exporting`.
+    """Trains as `training.fit` does, and notes in `out`.busy what with: `training`, `writing` or `exporting`.
 
     Args:
         pause: where rank 0 makes the file `out/paused` and waits for `out/go_on`: `step N` when it is taken, `save N`
@@ -150,3 +144,23 @@ def _slowly(function: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return slowly
+
+
+def interrupt(
+    model_dir: Path, out: Path, pause: str, number: int, options: dict[str, Any], ranks: int = 1, rank: int = 0
+) -> str:
+    """Sends a signal while the training pauses; what it said when it left."""
+    processes = Processes(out.with_suffix(".log"), train, model_dir, out, options, pause, ranks=ranks)
+    while not (out / "paused").exists():
+        assert processes.running(), processes.log.read_text()
+        time.sleep(0.005)
+    processes.signal(number, rank)
+    processes.signal(number, rank)  # a second one changes nothing
+    (out / "go_on").touch()
+    assert processes.end() == [os.EX_TEMPFAIL] * ranks, processes.log.read_text()
+    return processes.log.read_text()
+
+
+def go_on(model_dir: Path, out: Path, options: dict[str, Any], ranks: int = 1) -> None:
+    processes = Processes(out.with_suffix(".log"), train, model_dir, out, options, ranks=ranks)
+    assert processes.end() == [0] * ranks, processes.log.read_text()

@@ -1,6 +1,6 @@
 """A real SLURM on this machine for tests: munged, slurmctld and one slurmd per node, all in one directory.
 
-    python -m tests.slurm.cluster DIR -- COMMAND ...        runs the command with the cluster's SLURM_CONF
+    python -m tests.kit.slurm DIR -- COMMAND ...        runs the command with the cluster's SLURM_CONF
 
 Needs root and Debian's slurm-wlm and munge. It has its own ports and touches no SLURM that is there.
 """

@@ -1,4 +1,4 @@
-"""Starts many runs of sdx quickly, see `tests/forks.py`: heavy modules are imported once, each run is a fork.
+"""Starts many runs of sdx quickly, see `forks.py`: heavy modules are imported once, each run is a fork.
 
 Reads a JSON line for each run, `{"cwd", "out", "err", "environment", "arguments", "stop"}`, and answers with the
 process' number; at its end writes `done <number> <exit status>`. A run is `sdx.cli.main.main()` with its arguments, in
@@ -11,7 +11,6 @@ where there are not as many, and goes on no further than to the next seam. So a 
 however fast the machine is.
 """
 
-import dataclasses
 import json
 import os
 import signal
@@ -77,12 +76,15 @@ def note_and_stop(seams: Seams) -> None:
         seams.step = None
 
     def stopped_work(self, step, workspace):
-        def run(workspace):
+        run = step.run
+
+        def stopped_run(workspace):
             seams.reach()
-            step.run(workspace)
+            run(workspace)
             seams.reach()
 
-        work(self, dataclasses.replace(step, run=run), workspace)
+        step.__dict__["run"] = stopped_run  # a step is frozen
+        work(self, step, workspace)
 
     def noted_append(self, rows):
         append(self, rows)

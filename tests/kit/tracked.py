@@ -5,23 +5,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
-
-from sdx.cli import main
 from sdx.config import Config
 from sdx.store.files import write_rows
 from sdx.tracking import wandb_log
-
-main.register()
+from tests.kit.configs import composed
 
 
 def config(tmp_path: Path, *overrides: str) -> Config:
-    given = ("method=sft", "lang=[pt,sw]", "seed=3", f"cache_dir={tmp_path}", *overrides)
-    with initialize_config_dir(str(main.CONF), version_base="1.3"):
-        built = OmegaConf.to_object(compose("config", overrides=list(given)))
-    assert isinstance(built, Config)
-    return built
+    return composed("method=sft", "lang=[pt,sw]", "seed=3", f"cache_dir={tmp_path}", *overrides)
 
 
 def results(run_dir: Path, name: str = "x", score: float = 40.0) -> dict[str, Any]:

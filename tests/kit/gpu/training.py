@@ -18,8 +18,9 @@ from sdx.training import loop
 from sdx.training.memory import Layout, training_memory
 from sdx.training.objectives import CausalLM, Example
 from sdx.training.trainee import CausalTrainee
-from tests.gpu.machine import CUDA, TRAINED, allocated_bytes
-from tests.training import harness
+from tests.kit import training
+from tests.kit.gpu.machine import CUDA, TRAINED, allocated_bytes
+from tests.kit.training import PAD_ID, SEED
 
 PACK_TOKENS = 2048 if CUDA else 64
 OPTIONS: dict[str, Any] = {
@@ -48,7 +49,7 @@ class Trained:
 def examples() -> list[Example]:
     """Enough for two steps: the second epoch has learned from the first."""
     if not CUDA:
-        return harness.examples()
+        return training.examples()
     rows = random_tokens(SHAPES[TRAINED]["vocab_size"], 2 * OPTIONS["batch_size"], PACK_TOKENS)
     return [Example(str(number), **row) for number, row in enumerate(rows)]
 
@@ -68,14 +69,14 @@ def train(
     before = allocated_bytes() if CUDA else 0
     summary = loop.train(
         trainee=CausalTrainee(model_dir, AutoTokenizer.from_pretrained(model_dir)),
-        objective=objective or CausalLM(harness.PAD_ID),
+        objective=objective or CausalLM(PAD_ID),
         examples=rows,
         out=out,
         train=config,
         layout=layout,
         epochs=EPOCHS,
         max_steps=0,
-        seed=harness.SEED,
+        seed=SEED,
     )
     longest = max(len(row.input_ids) for row in rows)
     shape = shape_in(model_dir)

@@ -1,4 +1,4 @@
-"""`python -m sdx` many times quickly: each run is a fork of one process that has imported all, `tests/launcher.py`."""
+"""`python -m sdx` many times quickly: each run is a fork of one process that has imported all, `launcher.py`."""
 
 import atexit
 import json
@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "OMP_NUM_THREADS": "1",
@@ -31,7 +31,7 @@ class Forks:
     def __init__(self) -> None:
         self.log = Path(tempfile.mkdtemp()) / "launcher.log"
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests/launcher.py")],
+            [sys.executable, str(ROOT / "tests/kit/launcher.py")],
             env={**os.environ, **ENVIRONMENT},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -16,8 +16,8 @@ from sdx.models.loading import padded
 from sdx.process.ranks import is_main
 from sdx.training import packing
 from sdx.training.throughput import Cost
-from tests.tiny import VOCABULARY
-from tests.training.harness import SEED, trained_weights
+from tests.kit.tiny import VOCABULARY
+from tests.kit.training import SEED, trained_weights
 
 WIDTH = 24
 CLASSES = 3
