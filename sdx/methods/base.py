@@ -281,7 +281,7 @@ class Method(ABC, Generic[Options]):
             for suite in evaluated
         ]
         judged = translation_suites(config, tasks, *languages, self.translators(cell))
-        return [*found, *(Outcome(suite, suite.outcome()) for suite in judged)], skipped
+        return [*found, *(Outcome(suite, suite.outcome(cell.backbone, "")) for suite in judged)], skipped
 
 
 @dataclass(frozen=True)

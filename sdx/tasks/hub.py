@@ -15,8 +15,8 @@ from sdx.languages import ENGLISH, Language
 from sdx.options import fields
 from sdx.sources.files import check_source, file_step, published, read_records, source_name
 from sdx.store.step import Step
-from sdx.tasks.base import ChoiceTask, Item, Kind, shuffled
-from sdx.tasks.generative import GenerativeTask, Row
+from sdx.tasks.base import ChoiceTask, Item, Kind
+from sdx.tasks.generative import GenerativeTask
 from sdx.tasks.normalisation import Normalisation
 
 
@@ -137,24 +137,23 @@ class Belebele(ChoiceTask):
     def obstacle(self, language: Language) -> str | None:
         return self.files.obstacle if language.belebele else "Belebele does not have the language."
 
-    def needs_translation(self, language: Language, source: Language) -> bool:
-        return False
+    def origin(self, asked: Language, answered: Language) -> str:
+        return "original" if asked.flores == ENGLISH else "human-translated"
 
-    def origin(self, language: Language) -> str:
-        return "original" if language.flores == ENGLISH else "human-translated"
+    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
+        return {"asset": self.files.step(asked.belebele)}
 
-    def source(self, language: Language) -> Step:
-        return self.files.step(language.belebele)
+    def opened(self, language: Language) -> str:
+        return self.files.opened(language.belebele)
 
     def shared(self, item: Mapping[str, Any]) -> str:
         """The passage: 488 passages have one question or two."""
         return str(item["question"]).rpartition("\n")[0]
 
-    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
-        assert source_dir
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
         items: list[Item] = []
         seen: Counter[str] = Counter()
-        for place, record in self.files.records(source_dir, ("link",), language.belebele):
+        for place, record in self.files.records(directories["asset"], ("link",), asked.belebele):
             id_ = f"{text_of(record, 'link', place)}/{record.get('question_number')}"
             seen[id_] += 1
             if seen[id_] > 1:  # two passages of one page count their questions alike
@@ -164,11 +163,8 @@ class Belebele(ChoiceTask):
             if right not in ("1", "2", "3", "4"):
                 raise InputError(f"{place} has correct_answer_num={right}; it is 1 to 4 in the benchmark's own file")
             choices = [text_of(record, column, place) for column in self.choices]
-            items.append({"id": id_, "question": question, "choices": choices, "gold": int(right) - 1})
-        if not items:
-            where = self.files.opened(language.belebele)
-            raise InputError(f"{where} holds no questions; give the benchmark's own file")
-        return shuffled(items)
+            items.append(Item(id_, question, choices, int(right) - 1))
+        return items
 
 
 class HubGenerativeTask(GenerativeTask):
@@ -228,7 +224,7 @@ class Flores(HubGenerativeTask):
     def codes(self, language: Language) -> dict[str, str]:
         return {"language": language.flores, "flores_plus": FLORES_PLUS.get(language.flores, language.flores)}
 
-    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
         one, other = self._sentences(directories["asked"], asked), self._sentences(directories["answered"], answered)
         if alone := sorted(one.keys() ^ other.keys()):
             raise InputError(
@@ -236,7 +232,7 @@ class Flores(HubGenerativeTask):
                 f"not belong together (one has no sentence {alone[0]}); give files of one split and one version"
             )
         ask = f"Translate the following sentence from {asked.name} to {answered.name}."
-        return [{"id": id_, "prompt": f"{ask}\n\n{one[id_]}", "references": [other[id_]]} for id_ in one]
+        return [Item(id_, f"{ask}\n\n{one[id_]}", references=[other[id_]]) for id_ in one]
 
     def _sentences(self, directory: Path, language: Language) -> dict[str, str]:
         sentences: dict[str, str] = {}
@@ -263,22 +259,19 @@ class XLSum(HubGenerativeTask):
     def obstacle(self, language: Language) -> str | None:
         return self.files.obstacle if language.xlsum else "XL-Sum does not have the language."
 
-    def origin(self, asked: Language, answered: Language) -> str:
-        return "original"
-
     def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
         return {"file": self.file(asked)}
 
     def codes(self, language: Language) -> dict[str, str]:
         return {"language": language.xlsum}
 
-    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
         ask = f"Summarize the following article in one sentence in {answered.name}."
-        rows: dict[str, Row] = {}
+        rows: dict[str, Item] = {}
         for place, record in self.records(directories["file"], ("id", "text", "summary"), asked):
             id_, article = text_of(record, "id", place), text_of(record, "text", place)
             summary = text_of(record, "summary", place)
-            row: Row = {"id": id_, "prompt": f"{ask}\n\n{article}", "references": [summary]}
+            row = Item(id_, f"{ask}\n\n{article}", references=[summary])
             if rows.setdefault(id_, row) != row:
                 raise InputError(f"{place} has the id {id_} again; give a file of one language and one split")
         return list(rows.values())
@@ -322,9 +315,9 @@ class MKQA(HubGenerativeTask):
     def codes(self, language: Language) -> dict[str, str]:
         return {"language": language.mkqa}
 
-    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
         ask = f"Answer the following question in {answered.name} in a few words."
-        rows: list[Row] = []
+        rows: list[Item] = []
         seen: set[str] = set()
         for place, record in self.records(directories["file"], (), asked):
             try:
@@ -342,5 +335,5 @@ class MKQA(HubGenerativeTask):
             seen.add(id_)
             references = list(dict.fromkeys(text.strip() for text in texts if isinstance(text, str) and text.strip()))
             if references and not kinds & NOT_ASKED:
-                rows.append({"id": id_, "prompt": f"{ask}\n\n{question}", "references": references})
+                rows.append(Item(id_, f"{ask}\n\n{question}", references=references))
         return rows

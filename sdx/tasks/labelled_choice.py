@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sdx import InputError
 from sdx.languages import Language
 from sdx.store.step import Step
-from sdx.tasks.base import Kind, shuffled
-from sdx.tasks.labelled import LabelledTask
+from sdx.tasks.base import Kind
+from sdx.tasks.items import read_row
+from sdx.tasks.labelled import ANSWER, LabelledTask
 from sdx.tasks.labelled_files import Record
 from sdx.tasks.labelled_rows import digest, learnable, warn_of_absent
-from sdx.tasks.reading import Labelled, ReadRow, ReadTask, Splits
+from sdx.tasks.reading import ReadTask, Splits
 
 
 class LabelledChoice(LabelledTask, ReadTask):
@@ -22,16 +22,23 @@ class LabelledChoice(LabelledTask, ReadTask):
 
     kind = Kind.answers
     plain = True
+    file_input = "asset"
 
-    def source(self, language: Language) -> Step:
-        return self.test.step(language)
+    def example(self, record: Record) -> dict[str, str] | str:
+        texts = self.texts_of(record)
+        item = self.item("", record, texts)
+        if not item:
+            return "unlabelled"
+        fields = {**texts, ANSWER: item.choices[item.gold]}
+        return fields if all(fields.values()) else "dropped"
 
-    def origin(self, language: Language) -> str:
-        return self.written_by(language)
-
-    @abstractmethod
-    def labelled(self, record: Record) -> Labelled | str:
+    def labelled(self, record: Record) -> dict[str, Any] | str:
         """A row to read, or under what it is counted where it cannot be used."""
+        item = self.item("", record, self.texts_of(record))
+        if not item:
+            return "unlabelled"
+        row = read_row(item, bool(self.labels))
+        return row if all(row["segments"]) else "dropped"
 
     def split_inputs(self, source: Language) -> dict[str, Step]:
         inputs = self.training_inputs(source)
@@ -60,22 +67,7 @@ class LabelledChoice(LabelledTask, ReadTask):
                     f"out for validation; give those as {self.validation.key}.path=..., or more rows"
                 )
             train, validation = train[:-validation_rows], train[-validation_rows:]
-        return Splits(cast(list[ReadRow], train), cast(list[ReadRow], validation[:validation_rows]), left_out)
-
-    def read_items(self, source_dir: Path | None, language: Language) -> list[ReadRow]:
-        assert source_dir
-        items: list[ReadRow] = []
-        for id_, record, fields in self.tested(source_dir, language):
-            row = self.labelled(record)
-            if row == "dropped":  # the texts are there
-                self.refuse_empty_choice(record)
-            if not isinstance(row, str):
-                items.append({"id": id_, **row, "fields": self.to_translate(fields)})
-        warn_of_absent(self.test.opened(language), self.labels, (item["label"] for item in items))
-        return shuffled(items)
-
-    def refuse_empty_choice(self, record: Record) -> None:
-        """Raises InputError where an answer of a test item is empty."""
+        return Splits(train, validation[:validation_rows], left_out)
 
 
 def _asked(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from sdx import InputError
 from sdx.languages import ENGLISH, Language, languages
 from sdx.offline.benchmarks import Row, english_subjects
-from sdx.tasks.base import ChoiceTask, Item, Kind, shuffled
+from sdx.tasks.base import ChoiceTask, Item, Kind
 
 LETTERS = "ABCD"
 
@@ -35,25 +35,23 @@ class MMLUHuman(ChoiceTask):
         able = ", ".join(sorted(entry.name for entry in languages() if entry.mmlu))
         return f"human translations exist for {able} only."
 
-    def needs_translation(self, language: Language, source: Language) -> bool:
-        return False
+    def origin(self, asked: Language, answered: Language) -> str:
+        return "original" if asked.flores == ENGLISH else "human-translated"
 
-    def origin(self, language: Language) -> str:
-        return "original" if language.flores == ENGLISH else "human-translated"
-
-    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
-        if language.flores == ENGLISH:
-            assert source_dir
-            where, subjects = self.english, english_subjects(source_dir / self.english)
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
+        if asked.flores == ENGLISH:
+            where, subjects = self.english, english_subjects(directories["asset"] / self.english)
         else:
-            where, subjects = f"mmlu_{language.mmlu} of lm-eval", translated_subjects(language.mmlu)
-        items: dict[str, Item] = {}
-        for subject, rows in subjects.items():
-            for number, (question, choices, gold) in enumerate(rows):
-                id_ = f"{subject}/{number}"
-                items[id_] = {"id": id_, "question": question, "choices": choices, "gold": gold}
-        _check_count(self, items, where)
-        return shuffled(items.values())
+            where, subjects = f"mmlu_{asked.mmlu} of lm-eval", translated_subjects(asked.mmlu)
+        items = [
+            Item(f"{subject}/{number}", *row) for subject, rows in subjects.items() for number, row in enumerate(rows)
+        ]
+        if len(items) != self.count:
+            raise InputError(
+                f"task={self.name}: {where} holds {len(items)} questions instead of {self.count}; install the "
+                "versions of constraints.txt, or delete the asset so that it is fetched again"
+            )
+        return items
 
 
 def translated_subjects(code: str) -> dict[str, list[Row]]:
@@ -79,11 +77,3 @@ def translated_subjects(code: str) -> dict[str, list[Row]]:
 def _row(row: dict[str, Any]) -> Row:
     (letter,) = row["input_correct_responses"]
     return row["input_question"], [row["input_choice_list"][name] for name in LETTERS], LETTERS.index(letter)
-
-
-def _check_count(task: MMLUHuman, items: Mapping[str, Item], where: str) -> None:
-    if len(items) != task.count:
-        raise InputError(
-            f"task={task.name}: {where} holds {len(items)} questions instead of {task.count}; install the "
-            "versions of constraints.txt, or delete the asset so that it is fetched again"
-        )

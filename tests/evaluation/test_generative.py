@@ -8,7 +8,7 @@ import pytest
 
 from sdx import InputError
 from sdx.config import BackboneConfig, Config, EngineConfig, Precision, ScaleConfig, TemplateKind
-from sdx.evaluation.generative import GenerativeSuite, _fitted
+from sdx.evaluation.prompts import _fitted
 from sdx.evaluation.scores import Score, scores
 from sdx.evaluation.suites import suites
 from sdx.generation.hf import HFGenerator
@@ -123,7 +123,6 @@ def test_scores_are_of_the_first_lines(place: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "cache")
     found, _ = planned(place, config(), HFGenerator(4, Precision.fp32), flores=tasks(place)["flores"])
     suite = found[0]
-    assert isinstance(suite, GenerativeSuite)
     items = read_rows(store.realise(suite.items) / "rows.jsonl")
     for name, answers in (
         ("right", [f"\n{row['references'][0]}\nAnd more that does not count." for row in items]),
@@ -228,9 +227,10 @@ def test_answer_of(completion: str, answer: str) -> None:
 
 
 def test_the_template_and_the_model_decide_the_prompts(place: Path) -> None:
-    found, _ = planned(place, config(), HFGenerator(4, Precision.fp32), xlsum=tasks(place)["xlsum"])
+    settings = config()
+    found, _ = planned(place, settings, HFGenerator(4, Precision.fp32), xlsum=tasks(place)["xlsum"])
     chat = found[0].outcome(model_step(place / "one"), "before")
     assert found[0].outcome(model_step(place / "one"), "after").key == chat.key
     assert found[0].outcome(model_step(place / "two"), "before").key != chat.key
-    found[0].config.backbone.template = TemplateKind.instruction
+    settings.backbone.template = TemplateKind.instruction
     assert found[0].outcome(model_step(place / "one"), "before").key != chat.key

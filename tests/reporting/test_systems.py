@@ -11,7 +11,7 @@ import pytest
 from sdx.config import Config, LangConfig, MethodConfig, TranslatorConfig
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.scores import score
-from sdx.evaluation.suites import ChoiceSuite
+from sdx.evaluation.suites import Suite
 from sdx.evaluation.values import Judged
 from sdx.languages import language
 from sdx.process.events import watched
@@ -20,6 +20,7 @@ from sdx.reporting.report import conclude
 from sdx.store.files import read_json, read_rows, write_rows
 from sdx.store.step import Step
 from sdx.store.store import Store
+from sdx.tasks.base import Who
 from sdx.tasks.mmlu import MMLUHuman
 from tests.evaluation.test_generative import config as small_config
 from tests.reporting.test_paired import Noting, published
@@ -42,9 +43,9 @@ def config(seed: int) -> Config:
     return made
 
 
-def suite(code: str) -> ChoiceSuite:
+def suite(code: str) -> Suite:
     items = published("items", code, [{"id": str(n), "question": "?"} for n in range(ITEMS)])
-    return ChoiceSuite(MMLUHuman(0), language(code), ORIGINS.get(code, "original"), items, small_config())
+    return Suite(MMLUHuman(0), Who.rank, language(code), ORIGINS.get(code, "original"), items)
 
 
 class Place:
@@ -55,7 +56,7 @@ class Place:
         self.runs = root / "runs"
         self.store = Store(root / "cache")
 
-    def outcome(self, of: ChoiceSuite, who: str, right: int) -> Step:
+    def outcome(self, of: Suite, who: str, right: int) -> Step:
         rows = [{"id": str(n), "acc": n < right} for n in range(ITEMS)]
         step = published("answers", [who, of.language.code], rows)
         self.store.realise(of.items)
