@@ -62,7 +62,7 @@ def judge(suite: Suite, store: Store, before: Path, after: Path | None, system: 
     references = read_rows(store.realise(suite.items) / suite.file)
     clusters = None if suite.engine else values.numbered([suite.task.shared(row) for row in references])
     found = []
-    for metric, judged in _judges(suite, references).items():
+    for metric, judged in _judges(suite, references, outcomes).items():
         one, *more = (list(judged(rows)) for rows in outcomes)
         if values.decided(ids, one, *more)[0]:
             other = more[0] if more else None
@@ -88,8 +88,11 @@ def score(judged: Judged) -> Score:
     return Score(*about, before, after[0] if after else None, gap, note, judged.benchmark, judged.system)
 
 
-def _judges(suite: Suite, items: Rows) -> dict[str, Judge]:
+def _judges(suite: Suite, items: Rows, outcomes: list[Rows]) -> dict[str, Judge]:
     """The metrics of a suite by name, each with its references."""
+    if suite.judged:
+        metrics = dict.fromkeys(metric for row in outcomes[0] for metric in row["metrics"])
+        return {metric: partial(_given, metric) for metric in metrics}
     if suite.who is not Who.generate:
         return {values.ACCURACY: lambda rows: [bool(row["acc"]) for row in rows]}
     references = [_each(row[suite.references]) for row in items]
@@ -146,6 +149,10 @@ def samples(suite: Suite, store: Store, before: Path, after: Path | None) -> lis
             sample[f"{name}_language"] = language_of(sample[name], suite.language)
         rows.append({**sample, "reference": references[row["id"]], "reference_origin": suite.origin})
     return rows
+
+
+def _given(metric: str, rows: Rows) -> list[Value]:
+    return [row["metrics"].get(metric) for row in rows]
 
 
 def _each(texts: str | list[str]) -> list[str]:

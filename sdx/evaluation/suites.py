@@ -7,7 +7,7 @@ from functools import partial
 from sdx import InputError
 from sdx.config import Config
 from sdx.evaluation.prompts import prompts_step
-from sdx.evaluation.scoring import score_step
+from sdx.evaluation.scoring import harness_step, score_step
 from sdx.evaluation.values import ANSWER_LANGUAGE, CHRF
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import generate_step
@@ -15,6 +15,7 @@ from sdx.languages import Language
 from sdx.store.step import Step
 from sdx.tasks.base import ChoiceTask, Instructions, Task, Who
 from sdx.tasks.items import ROWS, Items, items_step
+from sdx.tasks.lm_eval import HarnessItems, HarnessTask, LMEval
 from sdx.tasks.reading import ReadTask
 from sdx.translation.base import Translator
 from sdx.translation.rows import translate_step
@@ -49,6 +50,8 @@ class Suite:
     """Field of each row."""
     engine: str = ""
     """Name of the translator that answers instead of a model."""
+    judged: bool = False
+    """The answers are published with the values of their metrics."""
 
     @property
     def name(self) -> str:
@@ -94,6 +97,8 @@ def suites(
     """
 
     def make(task: Task, language: Language) -> list[Suite] | str:
+        if isinstance(task, LMEval):  # whatever the languages of the cell
+            return [_harness(config, one, source) for one in task.each] if language == source else []
         if reason := task.obstacle(language) or _untranslatable(task, translator, source, language):
             return reason
         if isinstance(task, Instructions):
@@ -189,6 +194,12 @@ def _written(config: Config, generator: HFGenerator, items: Items, model: Step, 
 
 def _generated(config: Config, generator: HFGenerator, prompts: Texts, model: Step, label: str) -> Step:
     return generate_step(model, *prompts, generator, config.backbone.template, config.scale.max_new_tokens, label)
+
+
+def _harness(config: Config, task: HarnessTask, source: Language) -> Suite:
+    spoken = task.spoken(source)
+    items = HarnessItems(task, spoken, config.scale.eval_items)
+    return Suite(task, task.who, spoken, "as given", items, partial(harness_step, config, items), judged=True)
 
 
 def _instructions(

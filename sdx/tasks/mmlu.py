@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from sdx import InputError
 from sdx.languages import ENGLISH, Language, languages
 from sdx.offline.benchmarks import Row, english_subjects
 from sdx.tasks.base import ChoiceTask, Item, Kind
+from sdx.tasks.lm_eval import tasks_dir, yaml_of
 
 LETTERS = "ABCD"
 
@@ -56,21 +56,12 @@ class MMLUHuman(ChoiceTask):
 
 def translated_subjects(code: str) -> dict[str, list[Row]]:
     """Question, answers and the right one's index, by subject, in a language of MMLU."""
-    import yaml
-
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        """Reads past `!function`, the harness' tag for Python."""
-
-    Loader.add_multi_constructor("!function", lambda *_: None)
-    spec = find_spec("lm_eval")
-    assert spec
-    assert spec.submodule_search_locations
     prefix = f"mmlu_{code}_"
-    root = Path(spec.submodule_search_locations[0]) / "tasks" / "llama3" / "instruct" / f"mmlu_{code}"
+    root = tasks_dir() / "llama3" / "instruct" / f"mmlu_{code}"
     subjects = {}
     for path in sorted(root.glob(f"{prefix}*.yaml")):
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
-        subjects[path.stem.removeprefix(prefix)] = [_row(row) for row in content["fewshot_config"]["samples"]]
+        samples = yaml_of(path)["fewshot_config"]["samples"]
+        subjects[path.stem.removeprefix(prefix)] = [_row(row) for row in samples]
     return subjects
 
 
