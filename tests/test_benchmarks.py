@@ -36,9 +36,9 @@ from sdx.config import Adapter, ShapeConfig
 from sdx.reporting.compare import compare as compare_cells
 from sdx.store.files import read_json, write_json
 from sdx.store.store import Store
-from tests.reporting import test_compare as written
-from tests.tiny import tiny_encoder, tiny_model
-from tests.tiny_stack import tiny_stack
+from tests.kit import results as written
+from tests.kit.tiny import tiny_encoder, tiny_model
+from tests.kit.tiny_stack import tiny_stack
 
 VOCABULARY = SHAPES["tiny"]["vocab_size"]
 

@@ -25,7 +25,7 @@ from sdx.sweeps.watch import JOB, Watch, launched
 from sdx.tracking.state import STATE, StateFile, describe, read_state
 from sdx.training.loop import SUMMARY
 from sdx.translation import auto
-from tests.damage import DAMAGES, EMPTY_FOR_ROWS, put, variants
+from tests.kit.damage import DAMAGES, EMPTY_FOR_ROWS, put, variants
 
 ROW = {"id": "a", "text": "é"}
 ESTIMATE = {"value": 40.0, "low": 30.0, "high": 50.0, "n": 10, "p": None}

@@ -29,7 +29,7 @@ from sdx.tasks.labelled_config import LabelledFilesConfig
 from sdx.tasks.reading import training_step
 from sdx.translation.base import Surroundings
 from sdx.translation.self_translation import SelfTranslation
-from tests.evaluation.labelled_data import Rows, belebele_rows, nli_rows
+from tests.kit.task_files import Rows, belebele_rows, nli_rows
 
 EN, TH = language("en"), language("th")
 NLI = [{**row, "label": n % 3} for n, row in enumerate(nli_rows(12))]

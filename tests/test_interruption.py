@@ -1,33 +1,21 @@
 """kill -9 at random moments of every stage, then the same command: nothing is made twice, nothing differs."""
 
 import json
-import os
-import random
-import signal
-import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from sdx import run
-from sdx.cli import main
-from sdx.config import Config
 from sdx.store.store import Store
-from tests.evaluation.labelled_data import parquet, squad_rows
-from tests.forks import forks
-from tests.settled import settled
-from tests.tiny import tiny_model
+from tests.kit.configs import composed, settled
+from tests.kit.kills import Calm, Launcher, assert_nothing_twice, killed_often, published, undisturbed
+from tests.kit.task_files import parquet, squad_rows
+from tests.kit.tiny import tiny_model
 
 KILLS = {"generate": 5, "translate": 4, "filter": 1, "mix": 2, "train": 5, "score": 3}
 """Step at which a run is killed -> how many times. The held-out answers of the trained model are `generate`, too."""
 assert sum(KILLS.values()) == 20
-LONGEST_S = 0.1
-"""How long at most after a seam the kill comes. It cannot come too late: the run waits for it at the next seam."""
 SDRRL = (
     "method=sdrrl",
     "task=[instructions,belebele]",
@@ -68,30 +56,6 @@ ARGUMENTS = (
 )
 
 
-class Launcher:
-    """Starts runs with these arguments.
-
-    Args:
-        path: where they start; holds the model, `tiny`.
-    """
-
-    def __init__(self, path: Path, arguments: Sequence[str]) -> None:
-        self.path, self.arguments = path, arguments
-
-    def start(self, cache: Path, *overrides: str, stop: tuple[str, int] | None = None) -> int:
-        """The process' number; it stops at that seam of a step, to be killed."""
-        environment = {"SDX_CACHE": str(cache), "JOURNAL": f"{cache}.journal", "SEAMS": f"{cache}.seams"}
-        here = (f"backbone.path={self.path / 'tiny'}", f"runs_dir={cache}-runs")
-        log = Path(f"{cache}.log")
-        return forks().start([*here, *self.arguments, *overrides], self.path, log, log, environment, stop)
-
-    def reach(self) -> None:
-        forks().reach()
-
-    def end(self) -> int:
-        return forks().end()
-
-
 @pytest.fixture(scope="module")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> Launcher:
     path = tmp_path_factory.mktemp("interruption")
@@ -127,21 +91,6 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Launcher:
     return Launcher(path, ARGUMENTS)
 
 
-@dataclass(frozen=True)
-class Calm:
-    """An undisturbed run."""
-
-    cache: Path
-    seams: list[str]
-    """The step, as `<name>/<key>`, of each place where it could have been stopped."""
-
-
-def undisturbed(launcher: Launcher, cache: Path, *overrides: str) -> Calm:
-    launcher.start(cache, *overrides)
-    assert launcher.end() == 0, Path(f"{cache}.log").read_text()
-    return Calm(cache, Path(f"{cache}.seams").read_text().split())
-
-
 @pytest.fixture(scope="module")
 def calm(launcher: Launcher) -> Calm:
     return undisturbed(launcher, launcher.path / "calm", *SDRRL)
@@ -163,44 +112,6 @@ def test_kills_of_self_translation_change_nothing(launcher: Launcher):
     assert_nothing_twice(rough)
 
 
-def killed_often(launcher: Launcher, calm: Calm, cache: Path, kills: Mapping[str, int], *overrides: str) -> None:
-    """Runs the same command again and again and kills it in these steps, as often as said; then lets it end."""
-    seed = int(os.environ.get("SDX_TEST_SEED", time.time_ns() % 10**6))
-    print(f"SDX_TEST_SEED={seed}")
-    dice = random.Random(seed)
-    for step, seams in moments(calm, kills, dice):
-        number = launcher.start(cache, *overrides, stop=(step, seams))
-        launcher.reach()
-        time.sleep(dice.uniform(0, LONGEST_S))
-        os.killpg(number, signal.SIGKILL)
-        assert launcher.end() == -signal.SIGKILL
-        assert (cache / "artifacts" / f"{step}.partial").is_dir()
-        print("killed in", step)
-    launcher.start(cache, *overrides)
-    assert launcher.end() == 0, Path(f"{cache}.log").read_text()
-
-
-def moments(calm: Calm, kills: Mapping[str, int], dice: random.Random) -> list[tuple[str, int]]:
-    """When to kill, in this order: in a step, after as many more of its seams; each seam is as likely as another."""
-    at = {step: [n for n, found in enumerate(calm.seams) if found == step] for step in calm.seams}
-    chosen = []
-    for name, times in kills.items():
-        chosen += dice.sample([n for n, step in enumerate(calm.seams) if step.split("/")[0] == name], times)
-    found, before = [], Counter[str]()
-    for step, seam in ((calm.seams[n], at[calm.seams[n]].index(n)) for n in sorted(chosen)):
-        found.append((step, seam - before[step]))
-        before[step] = seam
-    return found
-
-
-def assert_nothing_twice(cache: Path) -> None:
-    """No row was put on disk twice."""
-    lines = Path(f"{cache}.journal").read_text().splitlines()
-    done = [line.split(" ", 2) for line in lines if line.startswith("logged")]
-    made = Counter((path, id_) for _, path, ids in done for id_ in json.loads(ids))
-    assert set(made.values()) == {1}
-
-
 ABLATIONS = (
     *(f"method.subsets.{name}=0" for name in ("ll", "tl", "lt", "tt", "cs", "translate", "complete")),
     "method.code_switching.sentence_ratio=0",
@@ -218,12 +129,8 @@ def test_an_ablation_needs_neither_the_generator_nor_the_translator(
     launcher: Launcher, calm: Calm, override: str, monkeypatch: pytest.MonkeyPatch
 ):
     """What it would make is another mixture and training; generated and translated rows are there already."""
-    main.register()
     given = [*launcher.arguments, *without(SDRRL, "task", override.partition("=")[0]), override, "task=belebele"]
-    with initialize_config_dir(str(main.CONF), version_base="1.3"):
-        composed = compose("config", overrides=[f"backbone.path={launcher.path / 'tiny'}", *given])
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, Config)
+    config = composed(f"backbone.path={launcher.path / 'tiny'}", *given)
     monkeypatch.chdir(launcher.path)
     work = run.prepare(settled(config), launcher.path)
     store = Store(calm.cache)
@@ -251,11 +158,3 @@ def without(arguments: Sequence[str], *keys: str) -> list[str]:
 
 def partial_free(cache: Path, name: str) -> set[str]:
     return {path.name for path in (cache / "artifacts" / name).iterdir() if path.is_dir() and not path.suffix}
-
-
-def published(cache: Path) -> dict[str, bytes]:
-    """Every file of every artifact but those that hold times."""
-    root = cache / "artifacts"
-    timed = ("manifest.json", "log.jsonl", "summary.json")
-    files = (path for path in root.rglob("*") if path.is_file() and path.name not in timed and path.suffix != ".lock")
-    return {str(path.relative_to(root)): path.read_bytes() for path in files}

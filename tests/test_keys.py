@@ -11,8 +11,7 @@ import pytest
 from sdx.cli.main import register
 from sdx.run import prepare
 from sdx.store.step import Step
-from tests.settled import settled
-from tests.test_main import composed
+from tests.kit.configs import composed, settled
 
 KEYS = Path(__file__).with_name("keys.json")
 CELL = ["lang=th", "translator=nllb_600m"]
@@ -29,7 +28,6 @@ CONFIGURATIONS = [
     *([*CELL, f"corpus={name}"] for name in ("alpaca", "dolly")),
     *([*CELL, f"parallel={name}"] for name in ("ccmatrix", "opus100", "udhr")),
     *([*CELL, f"dictionary={name}"] for name in ("cldr", "none")),
-    ["lang=sw", "translator=nllb_600m", "dictionary=freedict"],
     [*CELL, "parallel=none", "dictionary=none"],
     *([*CELL, f"task={name}"] for name in ("sdrrl", "stt")),
     *([*SELF, f"method.mixture={name}"] for name in ("src", "src+tgt", "src+tgt+cs", "src+mt")),

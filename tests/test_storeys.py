@@ -1,6 +1,7 @@
 """The storeys of the house: a module imports from its own room and from lower floors, and never in a circle."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -65,3 +66,15 @@ def test_modules_are_small() -> None:
     lines = sorted((len(path.read_text().splitlines()), module) for module, path in MODULES.items())
     assert lines[len(lines) // 2][0] <= MEDIAN_LINES
     assert [one for one in lines if one[0] > LONGEST_LINES] == []
+
+
+def test_what_tests_share_lies_in_the_kit() -> None:
+    """Nothing imports a test module, neither a test nor the kit."""
+    imports = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for line in path.read_text().splitlines()
+        if re.match(r"\s*(from|import) tests(?!\.kit\b)\b", line)
+    ]
+    assert not imports
+    assert not [*(ROOT / "tests/kit").rglob("test_*.py")]

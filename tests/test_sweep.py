@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from sdx.store.files import read_json, read_rows
-from tests import forks
-from tests.test_run import ROOT, SMALL, Workplace
+from tests.kit import forks
+from tests.kit.forks import ROOT
+from tests.kit.workplace import SMALL, Workplace
 
 LAUNCHED = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 CELLS = ("task=mmlu_human", "tracking=none")

@@ -1,7 +1,7 @@
 """Hydra's composition, made safe and cheap: what it composes is held to the schema, and a cell of a sweep costs a copy.
 
-Hydra takes 0.2 s to compose a configuration. What comes out is the very same, which `tests/test_composition.py` holds
-it to.
+Hydra takes 0.2 s to compose a configuration. What comes out is the very same, which
+`tests/cli/test_composition.py` holds it to.
 """
 
 import copy

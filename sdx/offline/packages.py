@@ -1,10 +1,9 @@
-"""Files of package registries: wheels, npm packages and Debian packages, downloaded by their own tools as set up.
+"""Files of package registries: wheels and npm packages, downloaded by their own tools as set up.
 
 A package is pinned by version and SHA-256. The tools obey what the user has configured: mirrors, proxies, and for pip
 PIP_NO_INDEX and PIP_FIND_LINKS, so that a folder of wheels serves where no index can be reached.
 """
 
-import io
 import shutil
 import subprocess
 import sys
@@ -89,24 +88,6 @@ class NpmPackage(Package):
     def members(self, path: Path) -> Iterator[tuple[str, IO[bytes]]]:
         with tarfile.open(path) as archive:
             yield from _files(archive)
-
-
-class DebianPackage(Package):
-    """A binary package of Debian, taken with apt-get from the releases that the machine knows; needs no root."""
-
-    tool = "apt-get"
-    suffix = ".deb"
-
-    def __str__(self) -> str:
-        return f"{self.name}={self.version}"
-
-    def command(self, folder: Path) -> list[str]:
-        return ["env", "-C", str(folder), _installed("apt-get", self), "download", "--quiet", str(self)]
-
-    def members(self, path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-        command = [_installed("dpkg-deb", self), "--fsys-tarfile", str(path)]
-        with tarfile.open(fileobj=io.BytesIO(subprocess.run(command, capture_output=True, check=True).stdout)) as files:
-            yield from _files(files)
 
 
 def download(package: Package, into: Path, instead: str) -> Path:

@@ -7,11 +7,12 @@ Portuguese meets Thai without English. Which language has which files stands in 
 import csv
 import json
 import re
-import struct
 from collections.abc import Iterator
 from functools import cache
+from gettext import GNUTranslations
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 from sdx.languages import ENGLISH, Language
 
@@ -88,23 +89,12 @@ def _named(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _catalogue(path: Path) -> Iterator[tuple[str, str]]:
-    """(English, translation) of a compiled gettext catalogue, without plurals and what needs a context.
-
-    GNU gettext manual, "The Format of GNU MO Files": magic, version, count, and where the two tables of (length,
-    offset) begin.
-    """
-    content = path.read_bytes()
-    order = "<" if content[:4] == b"\xde\x12\x04\x95" else ">"
-    count, *tables = struct.unpack_from(f"{order}3I", content, 8)
-
-    def text(table: int, index: int) -> str:
-        length, offset = struct.unpack_from(f"{order}2I", content, table + 8 * index)
-        return content[offset : offset + length].decode("utf-8")
-
-    for index in range(count):
-        english = text(tables[0], index)
-        if english and not {"\0", "\4"} & set(english):
-            yield english, text(tables[1], index)
+    """(English, translation) of a compiled gettext catalogue, without plurals and what needs a context."""
+    with path.open("rb") as file:
+        entries: dict[Any, str] = GNUTranslations(file)._catalog  # type: ignore[attr-defined]
+    for english, text in entries.items():
+        if isinstance(english, str) and english and "\4" not in english:
+            yield english, text
 
 
 def _declaration(directory: Path, flores: str) -> dict[Key, str]:

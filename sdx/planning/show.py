@@ -19,6 +19,7 @@ from sdx.planning.hardware import Machine, machines, visible_gpu
 from sdx.planning.sources import sources, told, wanted
 from sdx.planning.stacking import encoder_shape, longest_tokens, stacked
 from sdx.planning.times import Work, seconds
+from sdx.process.console import console as new_console
 from sdx.process.disk import free_bytes
 from sdx.process.ranks import world_size
 from sdx.sources.hub import refusals
@@ -60,7 +61,7 @@ def show(config: Config, store: Store, steps: Sequence[Step], on_gpus: Config | 
     refused = refusals(wanted(nodes))
     found = sources(config, store, shape, nodes, refused)
 
-    console = tables.console()
+    console = new_console()
     tables.steps(console, config, lines, where)
     tables.sources(console, found)
     for line in told(refused):

@@ -9,6 +9,8 @@ from sdx.models.precision import Settled
 from sdx.planning import tables
 from sdx.planning.hardware import visible_gpu
 from sdx.planning.show import estimated, sum_up
+from sdx.process.console import console as new_console
+from sdx.process.console import duration, short
 from sdx.store.store import Store
 
 
@@ -19,7 +21,7 @@ def show_sweep(cells: Sequence[tuple[str, Settled, Work]], store: Store) -> None
         cells: name, configuration and steps of each.
     """
     gpu = visible_gpu()
-    console = tables.console()
+    console = new_console()
     table = Table(title="plan of the sweep", title_justify="left", header_style="bold")
     together: dict[str, tables.Line] = {}
     for name, settled, work in cells:
@@ -30,8 +32,8 @@ def show_sweep(cells: Sequence[tuple[str, Settled, Work]], store: Store) -> None
             for machine in where:
                 table.add_column(machine.name, justify="right")
         figures = sum_up(lines, where)
-        tokens = [tables.short(figures[f"{done}_tokens"]) for done in ("generated", "translated", "trained")]
-        hours = map(tables.duration, figures["hours"].values())
+        tokens = [short(figures[f"{done}_tokens"]) for done in ("generated", "translated", "trained")]
+        hours = map(duration, figures["hours"].values())
         table.add_row(name, str(figures["to_do"]), str(figures["cached"]), *tokens, *hours)
         together.update({line.node.step.key: line for line in lines if line.node.state.runs})
     console.print(table)

@@ -6,16 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import rich.console
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sdx.process.printable import escaped
 
 LOG_WIDTH = 118
+"""Columns of a table in a log."""
+
+
+class Console(rich.console.Console):
+    """Rich's, on which a text that others wrote, such as a model, can do nothing but be read."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(escaped(text), **options)
 
 
 def console() -> Console:
+    """As wide as the terminal, or as a log."""
     return Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False, markup=False)
 
 
@@ -91,10 +99,3 @@ def wide(console: Console, corner: str, heads: Sequence[Sequence[str]], rows: Se
             shown.add_row(row[0], *(row[number + 1] for number in left[:taken]))
         console.print(shown)
         left = left[taken:]
-
-
-class Console(rich.console.Console):
-    """Rich's, on which a text that others wrote, such as a model, can do nothing but be read."""
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(escaped(text), **options)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sdx import InputError
-from sdx.process.console import Console, plain, table, wide
+from sdx.process.console import console as new_console
+from sdx.process.console import plain, table, wide
 from sdx.process.disk import writing
 from sdx.process.printable import escaped
 from sdx.process.secret import scrub
@@ -15,8 +16,6 @@ from sdx.reporting.baselines import assign
 from sdx.reporting.cells import Column, Finished, column_of, distinct, find
 from sdx.reporting.rows import Entry, rows
 from sdx.store.run_dir import RESULTS
-
-LOG_WIDTH = 118
 
 
 def compare(paths: Sequence[Path], baseline: str | None = None) -> None:
@@ -87,7 +86,7 @@ def publish(found: Sequence[Entry], directory: Path) -> None:
     )
     places = "\n".join(f"- {entry.label}: `{entry.cell.directory}`" for entry in found)
     parts = ["# Comparison", markdown, *legend, places]
-    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False, markup=False)
+    console = new_console()
     console.print()
     wide(console, "cell", heads, texts)
     for line in legend:

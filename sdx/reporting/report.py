@@ -20,6 +20,7 @@ from sdx.languages import language
 from sdx.models.precision import Settled
 from sdx.process import events
 from sdx.process.console import Console, wide
+from sdx.process.console import console as new_console
 from sdx.process.disk import writing
 from sdx.process.secret import scrub, scrub_all
 from sdx.reporting import markdown, matrix, paired, synthetic
@@ -30,7 +31,6 @@ from sdx.store.step import Step
 from sdx.store.store import Store
 from sdx.tasks.base import Instructions
 
-LOG_WIDTH = 118
 DEFAULT_BACKBONE, DEFAULT_ENCODER = "smollm2_135m", "e5_small"
 """Of conf/config.yaml."""
 ITSELF = ("mt_stack", "self_translate_train")
@@ -132,7 +132,7 @@ def link(path: Path, target: Path) -> None:
 
 
 def _print(run_dir: Path, results: dict[str, Any], found: Sequence[Score]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False, markup=False)
+    console = new_console()
     _print_scores(console, results["cell"], found, results["config"]["method"]["name"])
     for line in synthetic.lines(results["filters"]):
         console.print(line, soft_wrap=True)

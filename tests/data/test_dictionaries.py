@@ -12,90 +12,19 @@ from omegaconf import OmegaConf
 from sdx import InputError
 from sdx.config import DictionaryConfig
 from sdx.data import dictionaries
-from sdx.data.dictionaries import PACKAGED, check, dictionary_step, load
-from sdx.data.dictionary_formats import dictionary_rows, read_cldr, read_freedict, read_muse, usable
+from sdx.data.dictionaries import CLDR, check, dictionary_step, load
+from sdx.data.dictionary_formats import dictionary_rows, read_cldr, read_muse, usable
 from sdx.data.word_pairs import word_pairs
 from sdx.languages import language
-from sdx.offline.assets import ASSETS
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import PlainStep, Step, Workspace
 from sdx.store.store import Store
 
-EN, FR, PT, HI, TH, BG, DE, SL = map(language, ("en", "fr", "pt", "hi", "th", "bg", "de", "sl"))
-BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-
-
-def dictd(folder: Path, name: str, entries: Sequence[str]) -> Path:
-    """A dictionary in dictd's format; the headword of an entry is what stands before a slash or a tag."""
-
-    def base64(number: int) -> str:
-        digits = BASE64[number % 64]
-        return base64(number // 64) + digits if number >= 64 else digits
-
-    text, index = b"", []
-    for entry in ["00databaseinfo\nAbout the dictionary: n, o, t, words.", *entries]:
-        head = entry.partition("\n")[0].partition(" /")[0].partition(" <")[0]
-        content = f"{entry}\n".encode()
-        index.append(f"{head}\t{base64(len(text))}\t{base64(len(content))}")
-        text += content
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.index").write_text("\n".join(sorted(index)) + "\n", encoding="utf-8")
-    (folder / f"{name}.dict.dz").write_bytes(gzip.compress(text))
-    return folder
+EN, FR, PT, HI, TH, BG, DE, ACE = map(language, ("en", "fr", "pt", "hi", "th", "bg", "de", "ace_Arab"))
 
 
 def translations(rows: Sequence[dict]) -> dict[str, list[str]]:
     return {row["id"]: row["translations"] for row in rows}
-
-
-def freedict(folder: Path, target) -> dict[str, list[str]]:
-    return translations(dictionary_rows(read_freedict(folder, target), "freedict"))
-
-
-def test_freedict_entries_are_parsed(tmp_path: Path) -> None:
-    entries = [
-        "dog /dɔg/ <n>\ncão",
-        'collapse /kəlæps/ <vi>\n1. cair em ruínas, desabar\n2. ruir <fig> [Br.]\n      "The house, the wall fell."',
-        "water //ˈwɔːtə// //ˈwɒtə// /[woːʔɐ]/ <n>\n1. água 2.\nclear liquid\n 3.\nurine\n2. urina\nfigurative",
-        "ice cream /ais/\nsorvete, gelado {m}",
-        "can /kæn/ <n>\nlata",
-        "constructor /k/\naquele que constrói, construtor",
-        "arrangement /a/ <N>\n1. (mus.) arranjo~musical",
-        "US /ju/\nEUA (país)",
-        "taxi <n>\ntaxi",
-        "see also\n   Synonym: {nothing}",
-    ]
-    found = freedict(dictd(tmp_path, "freedict-eng-por", entries), PT)
-    assert found == {
-        "dog": ["cão"],
-        "collapse": ["desabar", "ruir"],
-        "water": ["água", "urina"],
-        "ice cream": ["sorvete", "gelado"],
-        "constructor": ["construtor"],
-        "arrangement": ["arranjo musical"],
-    }
-
-
-def test_the_other_direction_shorter_words_and_more_senses_decide_what_comes_first(tmp_path: Path) -> None:
-    entries = [
-        "water /w/\naquático, água",
-        "house /h/\nedifício, lar",
-        "word /w/\n1. boato\n2. termo, palavra\n3. palavra",
-    ]
-    alone = freedict(dictd(tmp_path / "one", "freedict-eng-por", entries), PT)
-    assert alone["water"][0] == "aquático"
-    assert alone["word"][0] == "palavra"
-    both = dictd(tmp_path / "two", "freedict-eng-por", entries)
-    dictd(both, "freedict-por-eng", ["água /a/\nwater", "aquático /a/\naquatic", "lar\nhome", "casa <n>\nthe house"])
-    found = freedict(both, PT)
-    assert found["water"] == ["água", "aquático"]
-    assert found["house"][0] == "casa"
-    assert found["aquatic"] == ["aquático"]
-
-
-def test_a_dictionary_from_t_to_english_is_turned_round(tmp_path: Path) -> None:
-    folder = dictd(tmp_path, "freedict-slv-eng", ["bičati /b/ <v>\nto whip, to flog", "bik <n, m, sg>\nbull"])
-    assert freedict(folder, SL) == {"whip": ["bičati"], "flog": ["bičati"], "bull": ["bik"]}
 
 
 @pytest.mark.parametrize(
@@ -241,17 +170,15 @@ def test_packaged_steps_read_their_assets(tmp_path: Path, monkeypatch: pytest.Mo
         def run(work: Workspace) -> None:
             fetched.append(name)
             cldr(work.dir, en={"🐶": "dog"}, pt={"🐶": "cachorro"})
-            dictd(work.dir, "freedict-eng-por", ["dog /d/\ncão"])
 
         return PlainStep("asset", run, {"name": name})
 
     monkeypatch.setattr(dictionaries, "asset_step", asset)
     store = Store(tmp_path)
-    for name, translation in (("freedict", "cão"), ("cldr", "cachorro")):
-        config = DictionaryConfig(name=name, asset=name)
-        check(config, EN, [PT], has_parallel=False)
-        assert load(store.realise(dictionary_step(config, None, EN, PT)) / "rows.jsonl") == {"dog": [translation]}
-    assert fetched == ["freedict_pt", "cldr"]
+    config = DictionaryConfig(name="cldr", asset="cldr")
+    check(config, EN, [PT], has_parallel=False)
+    assert load(store.realise(dictionary_step(config, None, EN, PT)) / "rows.jsonl") == {"dog": ["cachorro"]}
+    assert fetched == ["cldr"]
 
 
 def test_without_a_dictionary_there_is_no_step() -> None:
@@ -261,12 +188,10 @@ def test_without_a_dictionary_there_is_no_step() -> None:
 
 
 def test_packaged_languages_are_ours_and_have_their_assets() -> None:
-    for name, codes in PACKAGED.items():
-        assert len(set(codes)) == len(codes)
-        assert all(language(code).code == code for code in codes)
-        assert all(f"freedict_{code}" in ASSETS for code in codes if name == "freedict")
-    assert {"pt", "hi", "sw"} <= set(PACKAGED["freedict"])
-    assert {"cs", "da", "uk", "hu", "ko", "vi", "pl", "th", "km"} <= set(PACKAGED["cldr"])
+    codes = CLDR.split()
+    assert len(set(codes)) == len(codes)
+    assert all(language(code).code == code for code in codes)
+    assert {"cs", "da", "uk", "hu", "ko", "vi", "pl", "th", "km"} <= set(codes)
 
 
 @pytest.mark.parametrize(
@@ -278,8 +203,8 @@ def test_packaged_languages_are_ours_and_have_their_assets() -> None:
             [PT],
             "asset=cldr and dictionary.from_parallel=True exclude each",
         ),
-        ({"asset": "wiktionary"}, EN, [PT], "dictionary.asset=wiktionary is not packaged: there are freedict and cldr"),
-        ({"asset": "freedict"}, EN, [PT, TH], r"lacks Thai \(th\): it has ar bg .*; choose another dictionary"),
+        ({"asset": "wiktionary"}, EN, [PT], "dictionary.asset=wiktionary is not packaged: there is cldr"),
+        ({"asset": "cldr"}, EN, [PT, ACE], r"lacks .*: it has af ak .*; choose another dictionary"),
         ({"asset": "cldr"}, FR, [PT], r"from English only, not from French \(lang.source=fr\); choose"),
         ({"from_parallel": True}, EN, [PT], "no parallel corpus to take words from; add parallel=offline"),
         ({"path": "none-{target}.txt"}, EN, [PT], "dictionary.path=none-pt.txt: there is no such file; give"),
@@ -303,10 +228,10 @@ def test_an_empty_or_changed_file_is_refused(tmp_path: Path) -> None:
         Store(tmp_path / "cache").realise(step)
 
 
-@pytest.mark.parametrize("name", ["none", "parallel", "freedict", "cldr", "muse"])
+@pytest.mark.parametrize("name", ["none", "parallel", "cldr", "muse"])
 def test_conf_names_at_most_one_source(name: str) -> None:
     config = OmegaConf.load(Path(__file__).parents[2] / "conf" / "dictionary" / f"{name}.yaml")
     given = set(config) & {"asset", "path", "from_parallel"}
     assert config.name == name
     assert len(given) == (name != "none")
-    assert config.get("asset", "cldr") in PACKAGED
+    assert config.get("asset", "cldr") == "cldr"

@@ -1,50 +1,29 @@
 """The paper's benchmarks end to end: files, prompts, a tiny model before and after, scores."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sdx import InputError
-from sdx.config import BackboneConfig, Config, EngineConfig, Precision, ScaleConfig, TemplateKind
+from sdx.config import Config, Precision, TemplateKind
 from sdx.evaluation.prompts import _fitted
-from sdx.evaluation.scores import Score, scores
+from sdx.evaluation.scores import scores
 from sdx.evaluation.suites import suites
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.models.template import prompt_ids
 from sdx.store.files import read_json, read_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.tasks.generative import answer_of
 from sdx.tasks.hub import MKQA, Belebele, Flores, XLSum
-from tests.evaluation.test_hub_tasks import ENGLISH, THAI, belebele_rows, flores_rows, jsonl, mkqa_rows, xlsum_rows
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.kit.configs import tiny_config
+from tests.kit.suites import NoTranslator, model_step, scored
+from tests.kit.task_files import ENGLISH, THAI, belebele_rows, flores_rows, jsonl, mkqa_rows, xlsum_rows
+from tests.kit.tiny import tiny_model, tiny_tokenizer
 
 ENDS = {"belebele": "{language}.jsonl", "flores": "flores/{language}.jsonl", "xlsum": "{language}.jsonl"}
-
-
-class NoTranslator:
-    name = "none"
-
-    def supports(self, *_: str) -> bool:
-        return False
-
-
-def model_step(source: Path) -> Step:
-    def run(work: Workspace) -> None:
-        shutil.copytree(source, work.dir / "model", dirs_exist_ok=True)
-
-    return PlainStep("backbone", run, {"model": source.name})
-
-
-def config(**scale: int) -> Config:
-    return Config(
-        backbone=BackboneConfig(name="tiny", context_tokens=300),
-        engine=EngineConfig(name="zero0", precision=Precision.fp32),
-        scale=ScaleConfig(name="test", max_new_tokens=8, **scale),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_model(root / "one", seed=0)
     tiny_model(root / "two", seed=1)
     for code, sentences in (("tha_Thai", THAI), ("eng_Latn", ENGLISH)):
-        jsonl(root / f"{code}.jsonl", belebele_rows(code))
+        jsonl(root / f"{code}.jsonl", belebele_rows(5, code))
         jsonl(root / f"flores/{code}.jsonl", flores_rows(sentences))
     jsonl(root / "thai.jsonl", xlsum_rows())
     jsonl(root / "english.jsonl", [{**row, "text": "A long story. " * 200} for row in xlsum_rows()])
@@ -73,21 +52,9 @@ def planned(
     return suites(settings, chosen or tasks(root), lambda: corpus, NoTranslator(), generator, *languages)  # type: ignore[arg-type]
 
 
-def scored(found: list[Any], store: Store, one: Path, two: Path) -> list[Score]:
-    """The scores of all suites, with one model before and another after."""
-    before, after = model_step(one), model_step(two)
-    rows: list[Score] = []
-    for suite in found:
-        outcomes = suite.outcome(before, "before"), suite.outcome(after, "after")
-        for step in (*suite.needs, *outcomes):
-            store.realise(step)
-        rows += scores(suite, store, *(store.path(step) for step in outcomes))
-    return rows
-
-
 def test_the_papers_benchmarks_before_and_after(place: Path, tmp_path: Path) -> None:
     generator, store = HFGenerator(4, Precision.fp32), Store(tmp_path)
-    found, skipped = planned(place, config(), generator)
+    found, skipped = planned(place, tiny_config(), generator)
     assert skipped == []
     rows = scored(found, store, place / "one", place / "two")
     own = [(row.task, row.language, row.metric, row.origin, row.before.n) for row in rows if row.metric[:6] != "answer"]
@@ -113,7 +80,7 @@ def test_the_papers_benchmarks_before_and_after(place: Path, tmp_path: Path) -> 
 
 def test_a_language_that_a_benchmark_lacks_is_skipped(place: Path) -> None:
     task = tasks(place)["mkqa"]
-    found, skipped = planned(place, config(), HFGenerator(4, Precision.fp32), "sw", mkqa=task)
+    found, skipped = planned(place, tiny_config(), HFGenerator(4, Precision.fp32), "sw", mkqa=task)
     assert [suite.languages for suite in found] == ["en"]
     assert skipped == ["mkqa in Swahili: MKQA does not have the language."]
 
@@ -121,7 +88,7 @@ def test_a_language_that_a_benchmark_lacks_is_skipped(place: Path) -> None:
 def test_scores_are_of_the_first_lines(place: Path, tmp_path: Path) -> None:
     """Completions written by hand, so that the values are known."""
     store = Store(tmp_path / "cache")
-    found, _ = planned(place, config(), HFGenerator(4, Precision.fp32), flores=tasks(place)["flores"])
+    found, _ = planned(place, tiny_config(), HFGenerator(4, Precision.fp32), flores=tasks(place)["flores"])
     suite = found[0]
     items = read_rows(store.realise(suite.items) / "rows.jsonl")
     for name, answers in (
@@ -143,7 +110,7 @@ def test_rows_are_a_fixed_sample(place: Path, tmp_path: Path) -> None:
     generator = HFGenerator(4, Precision.fp32)
 
     def ids(limit: int) -> list[str]:
-        found, _ = planned(place, config(eval_items=limit), generator, xlsum=tasks(place)["xlsum"])
+        found, _ = planned(place, tiny_config(eval_items=limit), generator, xlsum=tasks(place)["xlsum"])
         return [row["id"] for row in read_rows(store.realise(found[1].items) / "rows.jsonl")]
 
     assert sorted(ids(0)) == [f"international-{n}" for n in range(4)]
@@ -152,7 +119,7 @@ def test_rows_are_a_fixed_sample(place: Path, tmp_path: Path) -> None:
 
 def test_a_prompt_loses_its_end_where_the_context_is_short(place: Path, tmp_path: Path) -> None:
     store, model = Store(tmp_path), model_step(place / "one")
-    found, _ = planned(place, config(), HFGenerator(4, Precision.fp32), xlsum=tasks(place)["xlsum"])
+    found, _ = planned(place, tiny_config(), HFGenerator(4, Precision.fp32), xlsum=tasks(place)["xlsum"])
     english = found[0].outcome(model, "before").inputs["prompts"]
     path = store.realise(english)
     assert read_json(path / "manifest.json")["counts"] == {"prompts": 4, "cut": 4}
@@ -176,7 +143,7 @@ def test_cutting_keeps_characters_whole() -> None:
 
 
 def test_no_room_for_a_prompt(place: Path) -> None:
-    settings = config()
+    settings = tiny_config()
     settings.scale.max_new_tokens = 300
     found, _ = planned(place, settings, HFGenerator(4, Precision.fp32), xlsum=tasks(place)["xlsum"])
     with pytest.raises(InputError, match=r"scale\.max_new_tokens=300 leaves no room .*backbone\.context_tokens=300"):
@@ -185,11 +152,11 @@ def test_no_room_for_a_prompt(place: Path) -> None:
 
 def test_nothing_to_ask(place: Path, tmp_path: Path) -> None:
     task = XLSum(0, str(jsonl(tmp_path / "none.jsonl", [])), None, None, None)
-    found, _ = planned(place, config(), HFGenerator(4, Precision.fp32), xlsum=task)
+    found, _ = planned(place, tiny_config(), HFGenerator(4, Precision.fp32), xlsum=task)
     with pytest.raises(InputError, match=r"xlsum: task\.xlsum\.path=.*none\.jsonl holds nothing to ask"):
         Store(tmp_path / "cache").realise(found[0].items)
     twice = MKQA(0, str(jsonl(tmp_path / "twice.jsonl", mkqa_rows() * 2)), None, None, None)
-    found, _ = planned(place, config(), HFGenerator(4, Precision.fp32), mkqa=twice)
+    found, _ = planned(place, tiny_config(), HFGenerator(4, Precision.fp32), mkqa=twice)
     with pytest.raises(InputError, match=r"twice\.jsonl, line \d+ has the id .* again"):
         Store(tmp_path / "cache").realise(found[0].items)
 
@@ -208,7 +175,7 @@ def test_an_interrupted_outcome_goes_on_where_it_stopped(place: Path, tmp_path: 
 
     generator, store, model = Dying(1, Precision.fp32), Store(tmp_path / "cache"), model_step(place / "one")
     generator.asked = []
-    found, _ = planned(place, config(), generator, flores=tasks(place)["flores"])
+    found, _ = planned(place, tiny_config(), generator, flores=tasks(place)["flores"])
     step = found[0].outcome(model, "before")
     with pytest.raises(KeyboardInterrupt):
         store.realise(step)
@@ -227,7 +194,7 @@ def test_answer_of(completion: str, answer: str) -> None:
 
 
 def test_the_template_and_the_model_decide_the_prompts(place: Path) -> None:
-    settings = config()
+    settings = tiny_config()
     found, _ = planned(place, settings, HFGenerator(4, Precision.fp32), xlsum=tasks(place)["xlsum"])
     chat = found[0].outcome(model_step(place / "one"), "before")
     assert found[0].outcome(model_step(place / "one"), "after").key == chat.key

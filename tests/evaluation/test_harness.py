@@ -19,35 +19,9 @@ from sdx.models import backbone, residency
 from sdx.models.batches import Most
 from sdx.store.files import read_rows, write_rows
 from sdx.tasks.base import Item, Kind
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.kit.prompts import ITEMS
+from tests.kit.tiny import tiny_model, tiny_tokenizer
 
-ITEMS: list[Item] = [
-    {
-        "id": "dog",
-        "question": "How many legs does a dog have?",
-        "choices": ["four", "two", "six", "none"],
-        "gold": 0,
-    },
-    {
-        "id": "gas",
-        "question": "Which gas do plants take in? ",
-        "choices": ["oxygen", "carbon dioxide", "a", "b"],
-        "gold": 1,
-    },
-    {
-        "id": "patas",
-        "question": "Quantas patas tem um cão?",
-        "choices": ["quatro", "É dióxido", "seis", "2"],
-        "gold": 0,
-    },
-    {"id": "thai", "question": "ประเทศไทย {{x}}", "choices": ["ภาษาไทย", "สวัสดีครับ", "ไทย", "ครับ"], "gold": 3},
-    {
-        "id": "long",
-        "question": "The quick brown fox. " * 12,
-        "choices": ["x", "y", "The lazy dog jumps", "z"],
-        "gold": 2,
-    },
-]
 OPTIONS = {"precision": Precision.fp32, "context_tokens": 1024, "stage": "test"}
 
 

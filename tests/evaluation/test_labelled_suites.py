@@ -13,26 +13,12 @@ from sdx.languages import language
 from sdx.store.files import read_rows
 from sdx.store.step import PlainStep
 from sdx.store.store import Store
-from sdx.translation.base import Translator
-from tests.evaluation.labelled_data import LANGUAGES, hub_files, hub_task, task
-from tests.evaluation.test_generative import config, scored
-from tests.evaluation.test_hub_tasks import jsonl
-from tests.tiny import tiny_model
+from tests.kit.configs import tiny_config
+from tests.kit.suites import Shouting, scored
+from tests.kit.task_files import LANGUAGES, hub_files, hub_task, jsonl, task
+from tests.kit.tiny import tiny_model
 
 NAMES = ("arc_easy_full", "xnli", "xquad", "mgsm")
-
-
-class Shouting(Translator):
-    """Into capitals, and numbers stay."""
-
-    name = "shouting"
-    version = "1"
-
-    def supports(self, source: str, target: str) -> bool:
-        return True
-
-    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        return [text.upper() for text in texts]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +32,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def planned(tasks: dict[str, Any], targets: tuple[str, ...], **scale: int) -> tuple[list[Any], list[str]]:
     corpus, languages = PlainStep("corpus", lambda _: None), [language(code) for code in targets]
     generator = HFGenerator(4, Precision.fp32)
-    return suites(config(**scale), tasks, lambda: corpus, Shouting(), generator, language("en"), languages)
+    return suites(tiny_config(**scale), tasks, lambda: corpus, Shouting(), generator, language("en"), languages)
 
 
 def test_four_forms_before_and_after(files: Path, tmp_path: Path) -> None:

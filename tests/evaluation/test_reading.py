@@ -16,7 +16,9 @@ from sdx.tasks.base import Who
 from sdx.tasks.items import items_step
 from sdx.tasks.mmlu import MMLUHuman
 from sdx.tasks.reading import ReadTask, training_step
-from tests.evaluation.labelled_data import (
+from tests.kit.configs import tiny_config
+from tests.kit.suites import Shouting, items_of
+from tests.kit.task_files import (
     LANGUAGES,
     READ,
     Rows,
@@ -32,9 +34,6 @@ from tests.evaluation.labelled_data import (
     read_task,
     task,
 )
-from tests.evaluation.test_generative import config
-from tests.evaluation.test_labelled import items_of
-from tests.evaluation.test_labelled_suites import Shouting
 
 EN, TH = language("en"), language("th")
 NLI = ["True", "Neither", "False"]
@@ -320,7 +319,7 @@ def test_suites_are_of_the_languages_that_the_benchmark_has(files: Path, tmp_pat
     names = ("xnli", "americas_nli", "kardes_nlu", "nusax", "arc_easy_full")
     tasks = {name: read_task(tmp_path, files, name) for name in names}
     tasks |= {"mmlu_human": MMLUHuman(0), "mgsm": hub_task(tmp_path, hub_files(tmp_path / "hub"), "mgsm")}
-    cell = config(eval_items=2)
+    cell = tiny_config(eval_items=2)
     found, skipped = reading_suites(cell, tasks, EN, [TH, language("ay"), language("uz")])
     assert [(suite.task.name, suite.language.code, suite.origin) for suite in found] == [
         ("xnli", "en", "original"),

@@ -17,7 +17,7 @@ from sdx.store.store import Store
 from sdx.tasks.base import Instructions
 from sdx.tasks.mmlu import MMLUHuman
 from sdx.translation.base import Translator
-from tests.evaluation.labelled_data import hub_files, hub_task, task
+from tests.kit.task_files import hub_files, hub_task, task
 
 ENGLISH = [
     {"id": "1", "question": "Water boils at one hundred degrees.", "choices": ["yes", "no"], "gold": 0},

@@ -11,11 +11,9 @@ from sdx.generation.hf import HFGenerator
 from sdx.generation.prefix import MIN_TOKENS, Prefix, common, reusable
 from sdx.models import residency
 from sdx.models.backbone import load_model, load_tokenizer
-from tests.tiny import tiny_gemma, tiny_model
+from tests.kit.prompts import SHOTS, TEXTS
+from tests.kit.tiny import tiny_gemma, tiny_model
 
-SHOTS = [f"English: The dog has {n} legs.\nThai: สุนัขมี {n} ขา\n\n" for n in range(6)]
-SENTENCES = ["How many legs?", "a", "The quick brown fox jumps over the lazy dog.", "ประเทศไทย", "Dog. Four.", "12"]
-TEXTS = ["".join(SHOTS) + f"English: {sentence}\nThai:" for sentence in SENTENCES]
 FEWER = ["".join(SHOTS[:4]) + "English: The fox and the dog, " + "and the dog " * 9 + "\nThai:"]
 
 

@@ -15,7 +15,7 @@ from sdx.models.backbone import load_model, load_tokenizer
 from sdx.models.batches import cut
 from sdx.models.template import prompt_ids
 from sdx.store.files import read_rows
-from tests.tiny import tiny_gemma, tiny_model, tiny_tokenizer
+from tests.kit.tiny import tiny_gemma, tiny_model, tiny_tokenizer
 
 PROMPTS = [
     "How many legs does a dog have?",

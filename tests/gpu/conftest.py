@@ -11,8 +11,8 @@ import torch
 from benchmarks import gpu_baseline
 from benchmarks.models import random_model
 from sdx.planning.hardware import driver_gpus
-from tests.gpu.machine import CUDA, DECODING, DEVICE, TRAINED, warm
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.kit.gpu.machine import CUDA, DECODING, DEVICE, TRAINED, warm
+from tests.kit.tiny import tiny_model, tiny_tokenizer
 
 FOLDER = Path(__file__).parents[2] / "benchmarks/gpu"
 KEPT = pytest.StashKey[dict[str, float]]()

@@ -12,10 +12,10 @@ from torch._dynamo import utils
 from sdx.training import engine
 from sdx.training.hardware import can_compile
 from sdx.training.objectives import CausalLM
-from tests.gpu.machine import CUDA, needs_cuda
-from tests.gpu.training import train
-from tests.tiny import tiny_gemma, tiny_model
-from tests.training import harness
+from tests.kit.gpu.machine import CUDA, needs_cuda
+from tests.kit.gpu.training import train
+from tests.kit.tiny import tiny_gemma, tiny_model
+from tests.kit.training import PAD_ID, examples
 
 pytestmark = pytest.mark.gpu
 
@@ -28,7 +28,7 @@ class Watched(CausalLM):
     """Notes at each training micro-batch its size in tokens and the layers' graphs until then."""
 
     def __init__(self) -> None:
-        super().__init__(harness.PAD_ID)
+        super().__init__(PAD_ID)
         self.sizes: list[int] = []
         self.graphs: list[int] = []
 
@@ -54,7 +54,7 @@ def graphs_of_layers() -> list[str]:
 def test_one_graph_a_layer_type_and_the_losses_of_eager_layers(
     tmp_path: Path, make: Callable[[Path], Path], layer_types: int
 ):
-    model, rows, objective = make(tmp_path / "tiny"), harness.examples(40), Watched()
+    model, rows, objective = make(tmp_path / "tiny"), examples(40), Watched()
     options: dict[str, Any] = {"batch_size": 8, "learning_rate": 1e-3, "micro_batch_tokens": 48}
     torch.compiler.reset()
     utils.clear_compilation_metrics()

@@ -13,11 +13,10 @@ from sdx.generation.hf import HFGenerator
 from sdx.store.files import write_rows
 from sdx.store.store import Store
 from sdx.translation.nllb import NLLB
-from tests.evaluation.test_harness import ITEMS
-from tests.generation.test_prefix import SHOTS, TEXTS
-from tests.gpu import apart
-from tests.gpu.machine import CUDA, TRANSLATING, needs_cuda
-from tests.tiny import tiny_nllb
+from tests.kit.gpu import apart
+from tests.kit.gpu.machine import CUDA, TRANSLATING, needs_cuda
+from tests.kit.prompts import ITEMS, SHOTS, TEXTS
+from tests.kit.tiny import tiny_nllb
 
 pytestmark = pytest.mark.gpu
 

@@ -25,8 +25,8 @@ from sdx.models.shape import shape_in
 from sdx.store.store import Store
 from sdx.training import attention, kernels
 from sdx.translation.nllb import NLLB
-from tests.gpu.machine import CUDA, DEVICE, TRAINED
-from tests.tiny import tiny_nllb
+from tests.kit.gpu.machine import CUDA, DEVICE, TRAINED
+from tests.kit.tiny import tiny_nllb
 
 pytestmark = pytest.mark.gpu
 

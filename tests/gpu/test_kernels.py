@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sdx.training import attention, kernels, loss
-from tests.gpu.machine import CUDA, DEVICE, needs_cuda
+from tests.kit.gpu.machine import CUDA, DEVICE, needs_cuda
 
 pytestmark = pytest.mark.gpu
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sdx.config import Adapter, Optimizer
-from tests.gpu.machine import needs_cuda
-from tests.gpu.training import LEFT_BYTES, OPTIONS, STEPS, Trained, train_and_forget
+from tests.kit.gpu.machine import needs_cuda
+from tests.kit.gpu.training import LEFT_BYTES, OPTIONS, STEPS, Trained, train_and_forget
 
 pytestmark = pytest.mark.gpu
 

@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 
 from sdx.process.failure import ERROR
 from sdx.store.files import read_json
-from tests.gpu import ranks
-from tests.gpu.machine import GPUS, needs_two_gpus
-from tests.gpu.training import LEFT_BYTES, Trained, train_and_forget
-from tests.tiny import tiny_model
-from tests.training.test_preemption import OPTIONS, checkpoints_of, go_on, interrupt
+from tests.kit.gpu import ranks
+from tests.kit.gpu.machine import GPUS, needs_two_gpus
+from tests.kit.gpu.training import LEFT_BYTES, Trained, train_and_forget
+from tests.kit.processes import go_on, interrupt
+from tests.kit.tiny import tiny_model
+from tests.kit.training import checkpoints_of
 
 pytestmark = pytest.mark.gpu
 
@@ -32,7 +33,7 @@ ROUNDING = 0.005
 
 @contextmanager
 def torchrun(model_dir: Path, out: Path, *layouts: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Two ranks of `tests.gpu.ranks`, and the file with all that they print; they end with the block."""
+    """Two ranks of `tests.kit.gpu.ranks`, and the file with all that they print; they end with the block."""
     log = out / "output.log"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", ranks.__name__, str(model_dir), str(out), *layouts]
@@ -94,7 +95,7 @@ def test_a_signal_to_one_rank_stops_both_and_the_same_command_goes_on(
 ):
     if GPUS < 2:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    options = OPTIONS | {"zero_stage": 2}
+    options = {"epochs": 2, "save_every_steps": 100, "zero_stage": 2}
     go_on(tiny, tmp_path / "whole", options, ranks=2)
     said = interrupt(tiny, tmp_path / "run", "step 2", signal.SIGUSR2, options, ranks=2, rank=1)  # they leave with 75
     assert said.count("stopped by SIGUSR2; the same command goes on from step") == 2

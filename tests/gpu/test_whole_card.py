@@ -8,8 +8,8 @@ import torch
 from sdx.config import Precision
 from sdx.generation.decode import greedy
 from sdx.models.backbone import load_model
-from tests.gpu.machine import CUDA, allocated_bytes
-from tests.gpu.training import train
+from tests.kit.gpu.machine import CUDA, allocated_bytes
+from tests.kit.gpu.training import train
 
 pytestmark = pytest.mark.gpu
 

@@ -4,11 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from sdx import run
-from sdx.cli import main
 from sdx.config import BackboneConfig, Config
 from sdx.evaluation.outcome import Outcome
 from sdx.methods.base import Cell, Method
@@ -16,21 +13,16 @@ from sdx.methods.baselines import Untouched
 from sdx.models.backbone import backbone_step
 from sdx.store.files import read_json, read_rows
 from sdx.store.step import Step
-from tests.settled import settled
-from tests.test_run import SMALL
-from tests.tiny import tiny_model
+from tests.kit.configs import composed, settled
+from tests.kit.tiny import tiny_model
+from tests.kit.workplace import SMALL
 
-main.register()
 ALONE = tuple(one for one in SMALL if not one.startswith("parallel"))
 
 
 def cell(tmp_path: Path, *overrides: str) -> Config:
     files = (f"backbone.path={tiny_model(tmp_path / 'tiny')}", f"cache_dir={tmp_path / 'cache'}", "tracking=none")
-    with initialize_config_dir(str(main.CONF), version_base="1.3"):
-        composed = compose("config", overrides=[*ALONE, *files, "lang=pt", *overrides])
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, Config)
-    return config
+    return composed(*ALONE, *files, "lang=pt", *overrides)
 
 
 def prepared(config: Config, tmp_path: Path) -> run.Work:

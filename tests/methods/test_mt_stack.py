@@ -13,12 +13,10 @@ from sdx.run import prepare
 from sdx.store.files import read_json, read_rows
 from sdx.store.step import Step
 from sdx.store.store import Store
-from tests import forks
-from tests.evaluation.labelled_data import jsonl, read_files
-from tests.methods.test_sdrrl import steps
-from tests.settled import settled
-from tests.test_main import composed
-from tests.tiny import tiny_encoder, tiny_model, tiny_nllb
+from tests.kit import forks
+from tests.kit.configs import composed, settled, step_keys
+from tests.kit.task_files import jsonl, read_files
+from tests.kit.tiny import tiny_encoder, tiny_model, tiny_nllb
 
 ROOT = Path(__file__).parents[2]
 CODES = ("eng_Latn", "tha_Thai", "deu_Latn", "ace_Latn", "sun_Latn", "swh_Latn")
@@ -259,13 +257,13 @@ def test_choices_are_not_written(tmp_path: Path):
 
 
 def test_cells_with_other_seeds_share_the_papers_alignment(tmp_path: Path):
-    one, other = (steps(tmp_path, "+experiments=mt_llm_xnli", f"seed={seed}", "lang=th") for seed in (42, 43))
+    one, other = (step_keys(tmp_path, "+experiments=mt_llm_xnli", f"seed={seed}", "lang=th") for seed in (42, 43))
     assert len(one["train"]) == len(other["train"]) == 5
     assert len(one["train"] & other["train"]) == 1
     assert one["tokens"] == other["tokens"]
-    other_task = steps(tmp_path, "+experiments=mt_llm_nusax", "seed=42", "lang=id")
+    other_task = step_keys(tmp_path, "+experiments=mt_llm_nusax", "seed=42", "lang=id")
     assert len(one["train"] & other_task["train"]) == 1
-    own = (steps(tmp_path, "method=mt_stack", f"seed={seed}", "lang=th") for seed in (1, 2))
+    own = (step_keys(tmp_path, "method=mt_stack", f"seed={seed}", "lang=th") for seed in (1, 2))
     assert not set.intersection(*(found["train"] for found in own))
 
 
@@ -293,14 +291,14 @@ def test_an_llm_in_four_bits_needs_its_package_and_whole_weights(tmp_path: Path,
             InputError, match=r"engine\.zero_stage=3 does not shard weights in 4 bits; give engine=zero2"
         ):
             prepare(settled(config), tmp_path / "run")
-    plain, quantised = steps(tmp_path, four_bits[0]), steps(tmp_path, *four_bits)
+    plain, quantised = step_keys(tmp_path, four_bits[0]), step_keys(tmp_path, *four_bits)
     assert len(plain["train"] & quantised["train"]) == 1  # the encoder alone
     assert plain["tokens"] == quantised["tokens"]
     monkeypatch.setattr("sdx.methods.mt_stack.find_spec", lambda name: None)
     with pytest.raises(
         InputError, match=r"method\.quantised=true needs bitsandbytes; install it with pip install 'sdx"
     ):
-        steps(tmp_path, *four_bits, "train.optimizer=adamw")
+        step_keys(tmp_path, *four_bits, "train.optimizer=adamw")
 
 
 @pytest.mark.parametrize(

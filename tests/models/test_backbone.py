@@ -15,7 +15,7 @@ from sdx.models.template import encode_example, prompt_text, stop_ids
 from sdx.store.files import read_json
 from sdx.store.step import Step
 from sdx.store.store import Store
-from tests.tiny import tiny_model
+from tests.kit.tiny import tiny_model
 
 REVISION = "0123456789abcdef" * 2 + "01234567"
 HUB = BackboneConfig(name="hub", hub_id="someone/model", revision=REVISION)

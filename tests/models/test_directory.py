@@ -16,7 +16,7 @@ from sdx import InputError
 from sdx.config import BackboneConfig, EncoderConfig, TemplateKind
 from sdx.models import backbone, encoder, rendering
 from sdx.translation.nllb import NLLB, NLLBConfig
-from tests.tiny import CHATML, tiny_encoder, tiny_model, tiny_nllb
+from tests.kit.tiny import CHATML, tiny_encoder, tiny_model, tiny_nllb
 
 ROOT = Path(__file__).parents[2]
 LOADERS = ("from_pretrained", "from_config", "HFLM")

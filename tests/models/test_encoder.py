@@ -23,7 +23,7 @@ from sdx.models.encoder import (
 )
 from sdx.store.files import read_json, write_json
 from sdx.store.store import Store
-from tests.tiny import ENCODER_TEMPLATES, LINES, tiny_encoder, tiny_nllb
+from tests.kit.tiny import ENCODER_TEMPLATES, LINES, tiny_encoder, tiny_nllb
 
 REVISION = "0123456789abcdef" * 2 + "01234567"
 HUB = EncoderConfig(name="hub", hub_id="someone/model", revision=REVISION)

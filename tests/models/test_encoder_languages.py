@@ -10,7 +10,7 @@ from sdx.config import EncoderConfig
 from sdx.languages import language
 from sdx.models.encoder import load_tokenizer
 from sdx.models.encoder_languages import Coding, check_languages, coding, encoder_segments
-from tests.tiny import ENCODER_TEMPLATES, tiny_encoder, tiny_nllb
+from tests.kit.tiny import ENCODER_TEMPLATES, tiny_encoder, tiny_nllb
 
 THAI, SWAHILI = language("th"), language("sw")
 KINDS = ("nllb", *ENCODER_TEMPLATES)

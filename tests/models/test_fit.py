@@ -26,10 +26,10 @@ from sdx.stacking.reader import read_batches, written_batches
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_rows
 from sdx.translation.nllb import NLLB
-from tests.memory import limit_rows
-from tests.stacking.given import labelled
-from tests.tiny import tiny_encoder, tiny_model, tiny_nllb
-from tests.tiny_stack import tiny_stack
+from tests.kit.memory import limit_rows
+from tests.kit.stack_steps import labelled
+from tests.kit.tiny import tiny_encoder, tiny_model, tiny_nllb
+from tests.kit.tiny_stack import tiny_stack
 
 PROMPTS = [f"{'The quick brown fox. ' * length}How many legs does a dog have?" for length in range(9)]
 ROWS = [{"id": f"r{number}", "prompt": prompt} for number, prompt in enumerate(PROMPTS)]

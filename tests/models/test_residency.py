@@ -20,9 +20,9 @@ from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.translation import nllb
 from sdx.translation.nllb import NLLB
-from tests.stacking.given import labelled
-from tests.tiny import tiny_encoder, tiny_model, tiny_nllb
-from tests.tiny_stack import tiny_stack
+from tests.kit.stack_steps import labelled
+from tests.kit.tiny import tiny_encoder, tiny_model, tiny_nllb
+from tests.kit.tiny_stack import tiny_stack
 
 EN, TH = "eng_Latn", "tha_Thai"
 

@@ -7,7 +7,7 @@ import pytest
 from sdx.languages import language
 from sdx.models.encoder_languages import encoder_segments
 from sdx.models.segments import Segments, fitted, llm_segments
-from tests.tiny import tiny_encoder, tiny_tokenizer
+from tests.kit.tiny import tiny_encoder, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import yaml
 
 from sdx.config import ShapeConfig
 from sdx.models.shape import shape_in
-from tests.tiny import tiny_model
+from tests.kit.tiny import tiny_model
 
 CONF = Path(__file__).parents[2] / "conf" / "backbone"
 QUERIES = {"gemma3_270m": 4 * 256, "qwen3_4b": 32 * 128}

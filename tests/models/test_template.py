@@ -17,7 +17,7 @@ from sdx.models.template import (
     prompt_text,
     stop_ids,
 )
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.kit.tiny import tiny_model, tiny_tokenizer
 
 LLAMA3 = (
     "{{ bos_token }}{% for message in messages %}"

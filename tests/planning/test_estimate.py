@@ -8,7 +8,7 @@ from sdx.planning.estimate import Estimator
 from sdx.planning.graph import walk
 from sdx.planning.lengths import measure, tokens_in
 from sdx.store.files import write_rows
-from tests.planning.graph import backbone, corpus, generate, mix, step, train, translate
+from tests.kit.plan_steps import backbone, corpus, generate, mix, step, train, translate
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import shutil
 
 from sdx.planning.graph import State, walk
 from sdx.store.batch_log import BatchLog
-from tests.planning.graph import backbone, corpus, generate, mix, step, train
+from tests.kit.plan_steps import backbone, corpus, generate, mix, step, train
 
 
 def states(store, *steps):

@@ -15,11 +15,10 @@ from sdx.run import prepare, run
 from sdx.sources import hub as hub_source
 from sdx.store.step import PlainStep, Step
 from sdx.store.store import Store
-from tests.evaluation.labelled_data import read_files
-from tests.mock_hub import REVISION, MockHub, Repository, point_at, serving
-from tests.planning.graph import step
-from tests.settled import settled
-from tests.test_main import composed
+from tests.kit.configs import composed, settled
+from tests.kit.mock_hub import REVISION, MockHub, Repository, point_at, serving
+from tests.kit.plan_steps import step
+from tests.kit.task_files import read_files
 
 METHODS = ("none", "sft", "translate_sft", "sdrrl", "self_translate_train", "mt_stack")
 XNLI = (
@@ -79,7 +78,7 @@ def test_every_method_reads_first(tmp_path: Path, files: Path, method: str, task
 def test_the_file_of_the_last_language_ends_the_run_before_it_computes(
     tmp_path: Path, files: Path, caplog: pytest.LogCaptureFixture
 ):
-    from tests.evaluation.labelled_data import nli_rows, parquet
+    from tests.kit.task_files import nli_rows, parquet
 
     for path in files.glob("*.parquet"):
         (tmp_path / path.name).write_bytes(path.read_bytes())

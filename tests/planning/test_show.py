@@ -9,7 +9,7 @@ import pytest
 from sdx.config import Precision, ShapeConfig, TaskConfig
 from sdx.models.precision import Suited
 from sdx.planning.show import show
-from tests.planning.graph import backbone, corpus, generate, mix, step, train, translate
+from tests.kit.plan_steps import backbone, corpus, generate, mix, step, train, translate
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 from sdx.planning.graph import walk
 from sdx.planning.sources import Source, sources
-from tests.planning.graph import backbone, corpus, step, translate
+from tests.kit.plan_steps import backbone, corpus, step, translate
 
 
 def found(config, store, *steps):

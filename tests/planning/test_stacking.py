@@ -14,7 +14,7 @@ from sdx.planning.show import show
 from sdx.planning.stacking import cut, encoder_shape, longest_tokens, stacked
 from sdx.planning.times import Work, seconds
 from sdx.training.memory import Layout
-from tests.planning.graph import backbone, step
+from tests.kit.plan_steps import backbone, step
 
 ENCODER = ShapeConfig(300_000_000, 12, 1024, 4096, 1024, 200_000)
 BODY = 300_000_000 - 200_000 * 1024

@@ -15,40 +15,20 @@ from sdx.evaluation.translation_quality import translation_suites
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.methods.self_translate_train import SelfTranslateTrainConfig
-from sdx.process.events import Watcher, watched
+from sdx.process.events import watched
 from sdx.reporting.compare import compare
 from sdx.reporting.report import conclude
-from sdx.store.files import read_json, read_rows, write_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.files import read_json, read_rows
+from sdx.store.step import PlainStep, Step
 from sdx.store.store import Store
-from sdx.tracking.content import score_values
-from tests.evaluation.labelled_data import hub_files, hub_task
-from tests.evaluation.test_generative import config
-from tests.evaluation.test_labelled_suites import Shouting
-from tests.settled import elsewhere
+from tests.kit.configs import elsewhere, tiny_config
+from tests.kit.suites import Noting, Shouting, published
+from tests.kit.task_files import hub_files, hub_task
 
 LONG = "This is certainly a long sentence in plain English, and the answer to the question is {}."
 THAI = "คำตอบของคำถามนี้คือ {} และนี่เป็นประโยคภาษาไทยที่ยาวพอสมควร"
 Answers = Mapping[tuple[str, str], Sequence[str]]
 """(task, language) -> the texts that a model wrote, in the order of the items."""
-
-
-def published(name: str, key: Any, rows: list[dict[str, Any]]) -> Step:
-    def run(work: Workspace) -> None:
-        write_rows(work.dir / "rows.jsonl", rows)
-        (work.dir / "model").mkdir(exist_ok=True)
-
-    return PlainStep(name, run, {"key": key, "rows": rows})
-
-
-class Noting(Watcher):
-    """Keeps what a dashboard would be sent."""
-
-    def __init__(self) -> None:
-        self.summary: dict[str, float] = {}
-
-    def finished(self, results: Mapping[str, Any]) -> None:
-        self.summary = score_values(results["scores"])
 
 
 @dataclass
@@ -60,7 +40,7 @@ class Place:
     tasks: dict[str, Any]
 
     def config(self, mixture: str) -> Config:
-        made = config()
+        made = tiny_config()
         made.lang = LangConfig(source="en", targets={"th": "tha_Thai"})
         made.method = SelfTranslateTrainConfig(_target_="sdx.methods.x.X", name="stt", mixture=mixture)
         made.translator = TranslatorConfig(_target_="sdx.translation.x.X", name="shouting")
@@ -68,7 +48,7 @@ class Place:
 
     def suites(self) -> list[Any]:
         corpus, languages = PlainStep("corpus", lambda _: None), (language("en"), [language("th")])
-        return suites(config(), self.tasks, corpus, Shouting(), HFGenerator(4, Precision.fp32), *languages)[0]
+        return suites(tiny_config(), self.tasks, corpus, Shouting(), HFGenerator(4, Precision.fp32), *languages)[0]
 
     def outcome(self, suite: Any, texts: Sequence[str]) -> Step:
         """As if a model had written the texts."""
@@ -161,7 +141,7 @@ def test_overlaps_are_compared_and_the_undecidable_are_left_out(place: Place):
 
 def test_translations_are_compared_and_a_dashboard_tells_their_benchmarks_apart(place: Place):
     place.tasks = {name: hub_task(place.root, place.root / "files", name) for name in ("mgsm", "xquad")}
-    engines = translation_suites(config(), place.tasks, language("en"), [language("th")], [Shouting()])
+    engines = translation_suites(tiny_config(), place.tasks, language("en"), [language("th")], [Shouting()])
     assert [suite.task.name for suite in engines] == ["mgsm", "xquad"]
     unknown = {(name, code): ["?"] * 4 for name in place.tasks for code in ("en", "th")}
     for mixture, share in (("src", 0), ("src+tgt", 2)):

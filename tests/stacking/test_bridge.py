@@ -19,8 +19,8 @@ from sdx.stacking.model import StackModel
 from sdx.store.files import read_json
 from sdx.store.step import PlainStep
 from sdx.store.store import Store
-from tests.stacking.given import SENTENCES, parts_of, texts_step
-from tests.tiny import tiny_encoder, tiny_model
+from tests.kit.stack_steps import SENTENCES, parts_of, texts_step
+from tests.kit.tiny import tiny_encoder, tiny_model
 
 RANDOM = BridgeConfig(Projection.random)
 

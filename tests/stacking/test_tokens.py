@@ -13,7 +13,7 @@ from sdx.stacking import tokens
 from sdx.stacking.tokens import ARRAYS, AlignmentTexts, aligned, tokens_step
 from sdx.store.step import Workspace
 from sdx.store.store import Store
-from tests.stacking.given import SENTENCES, parts_of, texts_step
+from tests.kit.stack_steps import SENTENCES, parts_of, texts_step
 
 LIMIT = 30
 WRITTEN = [file for name in ARRAYS for file in (name, f"{name}.ends")]

@@ -35,11 +35,10 @@ from sdx.store.step import Step
 from sdx.store.store import Store
 from sdx.tracking import Tracker
 from sdx.training.probe import asking
-from tests.stacking.given import labelled, parts_of, rows_step, texts_step
-from tests.tiny_stack import RANK, tiny_stack
-from tests.training.harness import fit
-from tests.training.killable import Processes, train
-from tests.training.test_loop import assert_close, grad_norms, losses
+from tests.kit.processes import Processes, train
+from tests.kit.stack_steps import labelled, parts_of, rows_step, texts_step
+from tests.kit.tiny_stack import RANK, tiny_stack
+from tests.kit.training import assert_close, fit, grad_norms, losses
 
 EN = language("en")
 STAGES = (0, 2, 3)

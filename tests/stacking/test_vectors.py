@@ -17,8 +17,8 @@ from sdx.stacking.model import StackForMultipleChoice, StackForSequenceClassific
 from sdx.stacking.reader import key, load_reader
 from sdx.stacking.vectors import FILES, Vectors, vectors_step
 from sdx.store.store import Store
-from tests.stacking.given import labelled, model_step, parts_of, rows_step
-from tests.tiny_stack import tiny_stack
+from tests.kit.stack_steps import labelled, model_step, parts_of, rows_step
+from tests.kit.tiny_stack import tiny_stack
 
 EN = language("en")
 

@@ -9,7 +9,7 @@ from sdx.languages import language
 from sdx.models.encoder_languages import encoder_segments
 from sdx.models.segments import Encoded, llm_segments
 from sdx.stacking.tokens import aligned
-from tests.tiny import tiny_tokenizer
+from tests.kit.tiny import tiny_tokenizer
 
 
 def encoded(*offsets: tuple[int, int], first: int = 0) -> Encoded:

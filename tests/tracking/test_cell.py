@@ -12,9 +12,10 @@ import pytest
 from sdx.cli.dashboard import main
 from sdx.store.files import read_json
 from sdx.tracking import dashboard, wandb_log
-from tests.test_run import ROOT, SDRRL, SMALL, Workplace, training_log
-from tests.tracking.given import beginning, summary, whole_history
-from tests.tracking.server import KEY
+from tests.kit.forks import ROOT
+from tests.kit.tracked import beginning, summary, whole_history
+from tests.kit.wandb_server import KEY
+from tests.kit.workplace import SDRRL, SMALL, Workplace, training_log
 
 SECRETS = {
     "WANDB_API_KEY": KEY,

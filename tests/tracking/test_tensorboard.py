@@ -11,7 +11,7 @@ from sdx import InputError
 from sdx.cli import main
 from sdx.process.events import Reading
 from sdx.tracking import Tracker
-from tests.tracking.given import config, results, row
+from tests.kit.tracked import config, results, row
 
 GIVEN = "tracking=tensorboard"
 

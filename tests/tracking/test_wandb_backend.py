@@ -17,8 +17,8 @@ import wandb
 from sdx.process.events import Reading
 from sdx.store.files import read_json
 from sdx.tracking import Tracker, wandb_log
-from tests.tracking.given import beginning, config, history, results, row, summary, whole_history
-from tests.tracking.server import KEY, Server, serving
+from tests.kit.tracked import beginning, config, history, results, row, summary, whole_history
+from tests.kit.wandb_server import KEY, Server, serving
 
 ROOT = Path(__file__).parents[2]
 OFFLINE = ("tracking=wandb", "tracking.mode=offline")
@@ -26,7 +26,7 @@ CHILD = """
 import os, signal, sys, time
 from pathlib import Path
 from sdx.tracking import Tracker
-from tests.tracking.given import config, row
+from tests.kit.tracked import config, row
 tmp_path, first, last, sign, wait_s = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), 1.5
 tracker = Tracker(config(tmp_path, "tracking=wandb", "tracking.mode=offline"), tmp_path)
 for step in range(first, last + 1):
@@ -312,7 +312,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from sdx.tracking import Tracker
-from tests.tracking.given import config, results, row
+from tests.kit.tracked import config, results, row
 tmp_path = Path(sys.argv[1])
 given, found = config(tmp_path, "tracking=wandb", "tracking.mode=offline"), results(tmp_path)
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import resource
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -22,9 +21,22 @@ from sdx.process.ranks import is_main, rank
 from sdx.training import checkpoints
 from sdx.training.checkpoints import FILE_BYTES, _share
 from sdx.training.state import KINDS, _piece
-from tests.training.harness import Interrupted, Weights, examples, fit, interrupt_after, interrupted, live_weights
-from tests.training.killable import Processes, assert_equal
-from tests.training.test_loop import rows_of
+from tests.kit.processes import Processes
+from tests.kit.training import (
+    Interrupted,
+    Weights,
+    assert_equal,
+    checkpoints_of,
+    examples,
+    fit,
+    interrupt_after,
+    interrupted,
+    live_weights,
+    replaced,
+    rows_of,
+    steps_of,
+    whole_and_resumed,
+)
 
 LORA = {"adapter": Adapter.lora, "lora_dropout": 0.3}
 BF16 = {"precision": Precision.bf16}
@@ -49,14 +61,6 @@ TWO_RANKS = {
 }
 
 
-def steps_of(out: Path) -> list[int]:
-    return [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
 def tensors(checkpoint: Path) -> Weights:
     """All that is in it, by parameter and kind."""
     found: Weights = {}
@@ -69,16 +73,6 @@ def tensors(checkpoint: Path) -> Weights:
 def steps(checkpoint: Path) -> set[int]:
     """AdamW's."""
     return {entry["steps"] for entry in json.loads((checkpoint / "state/index.json").read_text()).values()}
-
-
-@contextmanager
-def replaced(place: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(place, name)
-    setattr(place, name, value)
-    try:
-        yield
-    finally:
-        setattr(place, name, before)
 
 
 @contextmanager
@@ -95,24 +89,6 @@ def copied(to: Path) -> Iterator[list[Weights]]:
 
     with replaced(checkpoints, "restore", restore_and_write):
         yield weights
-
-
-def whole_and_resumed(model_dir: Path, out: Path, **options: Any) -> tuple[Weights, Weights]:
-    """Weights of a training in one go, and of one that goes on from the middle of it."""
-    save = checkpoints.save
-
-    def save_and_keep(engine: Any, folder: Path, progress: dict[str, Any]) -> bool:
-        written = save(engine, folder, progress)
-        if is_main():
-            shutil.copytree(folder, out / "parts/checkpoints")
-        return written
-
-    with replaced(checkpoints, "save", save_and_keep):
-        whole, _ = fit(model_dir, out / "whole", save_every_steps=2, **options)
-    assert not is_main() or names(out / "parts/checkpoints") == ["step_2"]
-    resumed, _ = fit(model_dir, out / "parts", **options)
-    assert not is_main() or steps_of(out / "parts") == [3, 4]
-    return whole, resumed
 
 
 @pytest.mark.parametrize(
@@ -213,7 +189,7 @@ def test_one_rank_then_two_then_one(two_ranks: Path, model_dir: Path, tmp_path: 
     whole, resumed = torch.load(two_ranks / f"{name}.pt")
     assert_equal(resumed, whole)  # on two ranks alone
     out = two_ranks / name
-    assert names(out / "checkpoints") == ["step_2", "step_3"]
+    assert checkpoints_of(out) == ["step_2", "step_3"]
     assert {file.name[:7] for file in (out / "checkpoints/step_3/state").glob("*.pt")} == {"rank_0-", "rank_1-"}
     assert_equal(tensors(two_ranks / f"{name}-copy/step_2"), tensors(out / "checkpoints/step_2"))
     resumed, _ = fit(model_dir, out, **TWO_RANKS[name])
@@ -256,7 +232,7 @@ def test_a_full_disk_costs_a_checkpoint_and_nothing_else(
                 written.append(save(engine, folder, progress))
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        left.append(names(folder))
+        left.append(checkpoints_of(out))
         return written[-1]
 
     whole, _ = fit(model_dir, tmp_path / "whole", epochs=4)
@@ -291,7 +267,7 @@ def test_damaged_checkpoints_are_skipped(
     monkeypatch.setattr(checkpoints, "FILE_BYTES", 10**5)
     interrupted(model_dir, tmp_path, after=3, save_every_steps=1)
     folder = tmp_path / "checkpoints"
-    assert names(folder) == ["step_2", "step_3"]
+    assert checkpoints_of(tmp_path) == ["step_2", "step_3"]
     file = max((folder / "step_3/state").glob("*.pt"), key=lambda path: path.stat().st_size)
     if damage == "bit":
         flip(file)
@@ -311,7 +287,7 @@ def test_two_are_kept_and_leftovers_go(model_dir: Path, tmp_path: Path):
     for name in ("step_3", "step_9", "step_8.partial"):  # of a training that was damaged later than step 2
         (folder / name).mkdir(parents=True)
     interrupted(model_dir, tmp_path, after=2, save_every_steps=1)
-    assert names(folder) == ["step_1", "step_2"]
+    assert checkpoints_of(tmp_path) == ["step_1", "step_2"]
     assert checkpoints.latest(folder) == 2
     assert checkpoints.latest(tmp_path / "none") == 0
 

@@ -8,7 +8,7 @@ import pytest
 from sdx import InputError
 from sdx.config import Adapter, Optimizer, ShapeConfig, TrainConfig
 from sdx.training import disk
-from tests.training.test_memory import LLAMA2, N
+from tests.kit.configs import LLAMA2, N
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -44,8 +44,8 @@ from sdx.training.launch import process_group
 from sdx.training.memory import Layout
 from sdx.training.quiet import deepspeed
 from sdx.training.trainee import CausalTrainee, with_adapters
-from tests.tiny import tiny_tokenizer
-from tests.training.harness import trained_weights
+from tests.kit.tiny import tiny_tokenizer
+from tests.kit.training import trained_weights
 
 Weights = dict[str, torch.Tensor]
 TRAIN = TrainConfig(batch_size=1, learning_rate=1e-2, lora_dropout=0.0)

@@ -10,9 +10,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from sdx.config import Adapter
-from tests.tiny import tiny_model
-from tests.training.harness import examples, fit
-from tests.training.test_loop import losses
+from tests.kit.tiny import tiny_model
+from tests.kit.training import examples, fit, losses
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 RATES = {"full": 2e-3, "lora": 2e-2}

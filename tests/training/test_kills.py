@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sdx.training.checkpoints import latest
-from tests.training.killable import Processes, train
+from tests.kit.processes import Processes, train
 
 AIMS = {"training": 6, "writing": 9, "exporting": 5}
 """What it is busy with -> how many kills: loading and steps, a checkpoint, the export of the trained model."""

@@ -15,49 +15,24 @@ from sdx import InputError
 from sdx.config import Adapter, Precision, TrainConfig
 from sdx.training.objectives import CausalLM, Example
 from sdx.training.plan import Order, learning_rate
-from tests.training.harness import (
+from tests.kit.training import (
     PAD_ID,
     SEED,
     Weights,
+    assert_close,
     examples,
     fit,
+    grad_norms,
+    losses,
+    plain_loss,
+    rows_of,
 )
 
 STAGES = pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 
 
-def rows_of(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-
-
-def losses(out: Path) -> list[float]:
-    return [row["loss"] for row in rows_of(out)]
-
-
-def grad_norms(out: Path) -> list[float]:
-    """Before clipping: the gradient's scale shows nowhere else, clipping and Adam undo it."""
-    return [row["grad_norm"] for row in rows_of(out)]
-
-
-def assert_close(ours: Weights, theirs: Weights, tolerance: float) -> None:
-    assert ours.keys() == theirs.keys()
-    for name, weight in ours.items():
-        torch.testing.assert_close(weight, theirs[name], rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
-
-
 def distance(ours: Weights, theirs: Weights) -> float:
     return sum(((ours[name] - theirs[name]).norm() ** 2).item() for name in ours) ** 0.5
-
-
-def plain_loss(model: torch.nn.Module, rows: list[Example]) -> torch.Tensor:
-    """Sum over the response tokens as transformers computes it, one row at a time."""
-    total = torch.zeros(())
-    for row in rows:
-        labels = torch.tensor([row.input_ids])
-        labels[0, : row.prompt_tokens] = -100
-        count = len(row.input_ids) - row.prompt_tokens
-        total = total + model(input_ids=torch.tensor([row.input_ids]), labels=labels).loss * count
-    return total
 
 
 def plain_training(model_dir: Path, steps: int) -> tuple[Weights, list[float], list[float]]:

@@ -15,9 +15,8 @@ from sdx.training.launch import process_group
 from sdx.training.memory import GIB, Layout, activations, fits, trained_parameters, training_memory
 from sdx.training.objectives import CausalLM, Example
 from sdx.training.trainee import CausalTrainee, with_adapters
+from tests.kit.configs import LLAMA2, N
 
-N = 6_738_415_616
-LLAMA2 = ShapeConfig(N, 32, 4096, 11008, 4096, 32000)
 FULL = TrainConfig(batch_size=128, learning_rate=2e-5)
 PRECISIONS = (Precision.bf16, Precision.fp32)
 LORA = TrainConfig(batch_size=128, learning_rate=2e-4, adapter=Adapter.lora)

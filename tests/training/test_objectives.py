@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 from sdx.training import loss
 from sdx.training.attention import PACKED
 from sdx.training.objectives import CausalLM, Example
-from tests.training.harness import PAD_ID, examples
+from tests.kit.training import PAD_ID, examples
 
 OBJECTIVE = CausalLM(PAD_ID)
 

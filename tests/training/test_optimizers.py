@@ -10,7 +10,7 @@ import torch
 from sdx import InputError
 from sdx.config import Optimizer, TrainConfig
 from sdx.training import optimizers
-from tests.training.harness import fit
+from tests.kit.training import fit
 
 TRAIN = TrainConfig(batch_size=8, learning_rate=1e-3, weight_decay=0.1)
 EIGHT_BIT = TrainConfig(batch_size=8, learning_rate=1e-3, weight_decay=0.1, optimizer=Optimizer.adamw_8bit)

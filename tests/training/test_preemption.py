@@ -1,10 +1,8 @@
 """Real signals to real trainings: each finishes its step, keeps it and leaves, and the next one goes on from there."""
 
-import json
 import os
 import signal
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,44 +12,17 @@ import torch
 from safetensors.torch import load_file
 
 from sdx.process.preemption import SIGNALS, Preempted, Preemption
-from tests.training.killable import Processes, assert_equal, train
+from tests.kit.processes import go_on, interrupt
+from tests.kit.training import assert_equal, checkpoints_of, steps_of
 
 OPTIONS: dict[str, Any] = {"epochs": 2, "save_every_steps": 100}
 STEPS = 4
-
-
-def steps_of(out: Path) -> list[int]:
-    return [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
-
-
-def checkpoints_of(out: Path) -> list[str]:
-    return sorted(path.name for path in (out / "checkpoints").iterdir())
 
 
 def assert_same_model(out: Path, whole: Path) -> None:
     assert_equal(load_file(out / "model/model.safetensors"), load_file(whole / "model/model.safetensors"))
     assert steps_of(out) == list(range(1, STEPS + 1))
     assert not (out / "checkpoints").exists()
-
-
-def interrupt(
-    model_dir: Path, out: Path, pause: str, number: int, options: dict[str, Any], ranks: int = 1, rank: int = 0
-) -> str:
-    """Sends a signal while the training pauses; what it said when it left."""
-    processes = Processes(out.with_suffix(".log"), train, model_dir, out, options, pause, ranks=ranks)
-    while not (out / "paused").exists():
-        assert processes.running(), processes.log.read_text()
-        time.sleep(0.005)
-    processes.signal(number, rank)
-    processes.signal(number, rank)  # a second one changes nothing
-    (out / "go_on").touch()
-    assert processes.end() == [os.EX_TEMPFAIL] * ranks, processes.log.read_text()
-    return processes.log.read_text()
-
-
-def go_on(model_dir: Path, out: Path, options: dict[str, Any], ranks: int = 1) -> None:
-    processes = Processes(out.with_suffix(".log"), train, model_dir, out, options, ranks=ranks)
-    assert processes.end() == [0] * ranks, processes.log.read_text()
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,9 @@ from transformers import (
 from sdx.process.ranks import rank
 from sdx.training import attention, probe
 from sdx.training.attention import packed_attention
-from tests.tiny import VOCABULARY, tiny_tokenizer
-from tests.training.harness import examples, fit
-from tests.training.killable import Processes
-from tests.training.test_loop import losses, rows_of
+from tests.kit.processes import Processes
+from tests.kit.tiny import VOCABULARY, tiny_tokenizer
+from tests.kit.training import examples, fit, losses, rows_of
 
 SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.2}
 HEADS = {"intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}

@@ -10,17 +10,16 @@ import torch
 
 from sdx import InputError
 from sdx.process import ranks
-from tests.training import harness
-from tests.training.harness import CASES, fit
-from tests.training.test_loop import assert_close, grad_norms, losses
+from tests.kit import training
+from tests.kit.training import CASES, assert_close, fit, grad_norms, losses
 
 
 @pytest.fixture(scope="module")
 def launched(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("ranks")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    launch += ["--log-dir", str(out / "logs"), "--redirects", "3", harness.__file__, str(model_dir), str(out)]
-    root = Path(harness.__file__).parents[2]
+    launch += ["--log-dir", str(out / "logs"), "--redirects", "3", training.__file__, str(model_dir), str(out)]
+    root = Path(training.__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=300, check=False)
     printed = {path.parent.name + path.name: path.read_text() for path in (out / "logs").rglob("std*.log")}

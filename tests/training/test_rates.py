@@ -12,10 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sdx.config import Optimizer, TrainConfig
 from sdx.process.ranks import is_main
 from sdx.training.trainee import CausalTrainee
-from tests.training.harness import Weights, fit
-from tests.training.killable import Processes, assert_equal
-from tests.training.test_checkpoints import whole_and_resumed
-from tests.training.test_loop import assert_close
+from tests.kit.processes import Processes
+from tests.kit.training import Weights, assert_close, assert_equal, fit, whole_and_resumed
 
 FAST, RATE = ".mlp.", 10.0
 needs_extra = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs the extra 8bit: bitsandbytes")

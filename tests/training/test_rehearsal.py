@@ -16,10 +16,8 @@ from sdx.training import checkpoints, loop, rehearsal
 from sdx.training.engine import Trained
 from sdx.training.memory import Layout
 from sdx.training.rehearsal import fullest, halved
-from tests.training.harness import examples, fit
-from tests.training.killable import Processes
-from tests.training.test_loop import assert_close, losses, rows_of
-from tests.training.test_release import alive
+from tests.kit.processes import Processes
+from tests.kit.training import alive, assert_close, examples, fit, losses, rows_of
 
 LAYOUTS = [
     {"zero_stage": 0},

@@ -4,11 +4,9 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 from sdx.config import Adapter, Precision
-from sdx.training.quiet import deepspeed
-from tests.training.harness import fit
+from tests.kit.training import alive, fit
 
 CASES = {
     "zero0": {"zero_stage": 0},
@@ -17,17 +15,6 @@ CASES = {
     "zero3": {"zero_stage": 3, "activation_checkpointing": True},
     "lora": {"zero_stage": 1, "precision": Precision.bf16, "adapter": Adapter.lora},
 }
-
-
-def alive() -> tuple[int, int]:
-    """Engines, and the bytes of all tensors' storages, each counted once; garbage that nobody collected counts."""
-    objects = gc.get_objects()
-    engines = [one for one in objects if type(one) is deepspeed.DeepSpeedEngine]
-    storages = {}
-    for one in objects:
-        if type(one) in (torch.Tensor, torch.nn.Parameter) and one.device.type == "cpu":
-            storages[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
-    return len(engines), sum(storages.values())
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,7 @@ from sdx.process.preemption import Preempted, Preemption
 from sdx.training import checkpoints, room
 from sdx.training.log import TrainingLog
 from sdx.training.trainee import CausalTrainee
-from tests.training.harness import examples, fit
-from tests.training.killable import assert_equal
+from tests.kit.training import assert_equal, checkpoints_of, examples, fit
 
 OPTIONS: dict[str, Any] = {"epochs": 2, "save_every_steps": 1}
 STEPS = 4
@@ -57,12 +56,8 @@ def whole(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def names(out: Path) -> list[str]:
-    return sorted(path.name for path in (out / "checkpoints").glob("*"))
-
-
 def test_earlier_checkpoints_make_room(model_dir: Path, tmp_path: Path, whole: Path):
-    trainee = Full(model_dir, lambda _: len(names(tmp_path)) > 1)
+    trainee = Full(model_dir, lambda _: len(checkpoints_of(tmp_path)) > 1)
     fit(model_dir, tmp_path, trainee=trainee, **OPTIONS)
     assert trainee.tried == 2
     assert_equal(*(load_file(out / "model/model.safetensors") for out in (tmp_path, whole)))
@@ -72,7 +67,7 @@ def test_earlier_checkpoints_make_room(model_dir: Path, tmp_path: Path, whole: P
 def test_the_last_state_is_kept_and_nothing_is_trained_again(model_dir: Path, tmp_path: Path, adapter: Adapter):
     with pytest.raises(RuntimeError, match="No space left"):
         fit(model_dir, tmp_path, trainee=Full(model_dir, lambda _: True), adapter=adapter, **OPTIONS)
-    assert names(tmp_path) == [f"step_{STEPS - 1}", f"step_{STEPS}"]
+    assert checkpoints_of(tmp_path) == [f"step_{STEPS - 1}", f"step_{STEPS}"]
     assert not (tmp_path / "model.partial").exists()
     logged = (tmp_path / "log.jsonl").read_text()
     fit(model_dir, tmp_path, adapter=adapter, **OPTIONS)
@@ -156,7 +151,7 @@ def test_an_earlier_checkpoint_makes_room_for_a_later_one(
     with pytest.raises(RuntimeError, match="No space left"):
         fit(model_dir, tmp_path, trainee=Full(model_dir, lambda _: True), **OPTIONS)
     assert refused == ["step_3.partial"]
-    assert names(tmp_path) == ["step_3", "step_4"]
+    assert checkpoints_of(tmp_path) == ["step_3", "step_4"]
 
 
 def test_the_log_waits_for_room(tmp_path: Path):

@@ -11,8 +11,7 @@ from sdx.store.files import write_rows
 from sdx.store.step import PlainStep, Step, Workspace
 from sdx.training.plan import held_out
 from sdx.training.step import train_step
-from tests.settled import settled
-from tests.test_main import composed
+from tests.kit.configs import composed, settled
 
 QUESTIONS = 8
 

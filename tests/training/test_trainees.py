@@ -10,10 +10,9 @@ import torch
 from sdx import InputError
 from sdx.training import probe
 from sdx.training.attention import PACKED
-from tests.training.harness import Weights, fit
-from tests.training.killable import Processes
-from tests.training.stack import Classes, Labelled, StackTrainee, labelled
-from tests.training.test_loop import assert_close, losses
+from tests.kit.processes import Processes
+from tests.kit.second_trainee import Classes, Labelled, StackTrainee, labelled
+from tests.kit.training import Weights, assert_close, fit, losses
 
 STAGES = (0, 2, 3)
 OPTIONS: dict[str, Any] = {"validations": 2, "activation_checkpointing": True}

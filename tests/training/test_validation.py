@@ -18,18 +18,20 @@ from sdx.training.objectives import CausalLM, Example
 from sdx.training.plan import validation_steps
 from sdx.training.step import deciding
 from sdx.training.trainee import CausalTrainee
-from tests.training.harness import (
+from tests.kit.processes import Processes
+from tests.kit.training import (
     PAD_ID,
     Interrupted,
     Weights,
+    assert_equal,
     examples,
     fit,
     interrupt_after,
     interrupted,
+    losses,
+    plain_loss,
     trained_weights,
 )
-from tests.training.killable import Processes, assert_equal
-from tests.training.test_loop import losses, plain_loss
 
 HELD_OUT = examples(14)[11:]
 STEPS = 8

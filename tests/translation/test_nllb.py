@@ -19,7 +19,7 @@ from sdx.run import build
 from sdx.store.files import read_json, write_json
 from sdx.store.store import Store
 from sdx.translation.nllb import NLLB, NLLBConfig, _batches, _room
-from tests.tiny import NLLB_CODES, tiny_nllb
+from tests.kit.tiny import NLLB_CODES, tiny_nllb
 
 EN, TH, HI = "eng_Latn", "tha_Thai", "hin_Deva"
 REVISION = "0123456789abcdef" * 2 + "01234567"

@@ -14,7 +14,7 @@ from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.translation.base import Surroundings
 from sdx.translation.self_translation import SelfTranslation
-from tests.tiny import tiny_model
+from tests.kit.tiny import tiny_model
 
 PAIRS = [{"source": f"The dog has {n} legs.", "target": f"สุนัขมี {n} ขา"} for n in range(12)]
 EN, TH = "eng_Latn", "tha_Thai"

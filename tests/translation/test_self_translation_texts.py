@@ -19,7 +19,7 @@ from sdx.store.store import Store
 from sdx.translation.base import Surroundings
 from sdx.translation.rows import translate_step
 from sdx.translation.self_translation import ROOM_FACTOR, ROOM_TOKENS, SelfTranslation
-from tests.tiny import tiny_model
+from tests.kit.tiny import tiny_model
 
 EN, TH, PT, AR, HE, ZH, JA = (
     "eng_Latn",

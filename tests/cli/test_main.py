@@ -1,0 +1,142 @@
+"""Hydra's door: every config composes, and a bad command line is one line and exit code 2."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from sdx.cli import main
+from sdx.languages import languages
+from sdx.planning.show import show
+from sdx.run import prepare
+from sdx.store.store import Store
+from tests.kit.configs import composed, settled
+
+main.register()
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
+OPTIONS = [(group, name) for group in ("method", *main.GROUPS, "lang") for name in main.options(group)]
+NEEDS = {
+    "backbone=path": ["backbone.path=/models/mine"],
+    "translator=path": ["translator.path=/models/nllb"],
+    "corpus=file": ["corpus.path=/data/mine.jsonl"],
+    "parallel=file": ["parallel.path=/data/pairs.tsv"],
+    "dictionary=muse": ["dictionary.path=/data/en-pt.txt"],
+    "text=file": ["text.path=/data/english.jsonl"],
+}
+"""What an option leaves to the user."""
+
+
+@pytest.mark.parametrize(("group", "name"), OPTIONS)
+def test_every_option_composes(group: str, name: str):
+    config = composed(f"{group}={name}", *NEEDS.get(f"{group}={name}", []))
+    if group not in ("task", "lang", "tracking", "generator"):
+        assert getattr(config, group).name == name
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_names_its_translator(name: str):
+    config = composed(f"+experiments={name}")
+    assert config.method.name
+    assert config.translator.name != "auto"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *([name] for name in EXPERIMENTS if name != "mt_llm_belebele"),
+        ["mt_llm_belebele", "task.belebele_mc.train.path=a.jsonl", "task.belebele_mc.validation.path=b.jsonl"],
+        ["mt_llm_xnli", "task=americas_nli", "lang=[ay,gn,qu]"],
+        ["mt_llm_xnli", "task=kardes_nlu", "lang=[az,kk,ky,ug,uz]", "task.kardes_nlu.test.path='{language}.jsonl'"],
+    ],
+    ids=lambda given: "-".join(given[:2]),
+)
+def test_every_experiment_is_planned(given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sdx.planning.show.visible_gpu", lambda: None)
+    for name in ("a", "b", "az", "kk", "ky", "ug", "uz"):
+        (tmp_path / f"{name}.jsonl").write_text("{}\n")
+    config = composed(f"+experiments={given[0]}", *given[1:])
+    work = prepare(settled(config), tmp_path / "run")
+    found = show(settled(config), Store(tmp_path / "cache"), work.steps)
+    assert found["total"]["hours"]
+
+
+def test_the_paper_s_settings_win_over_the_laptop_s_in_an_ablation():
+    config = composed("+experiments=[sdrrl_ablation,sdrrl_llama2]")
+    assert (config.translator.name, config.backbone.name) == ("nllb_3b", "llama2_7b")
+
+
+def test_every_language_is_an_option_without_a_file():
+    table = {language.code: language.flores for language in languages()}
+    assert composed(f"lang=[{','.join(table)}]").lang.targets == table
+
+
+def test_lists_and_sets_of_languages():
+    assert composed("lang=[th,sw]").lang.targets == {"th": "tha_Thai", "sw": "swh_Latn"}
+    assert list(composed("lang=stt4").lang.targets) == ["de", "ru", "th", "zh"]
+    assert composed("lang=no").lang.targets == {"no": "nob_Latn"}
+    assert composed("lang=de", "lang.source=fr").lang.source == "fr"
+
+
+def test_defaults_are_where_the_schema_puts_them():
+    config = composed()
+    assert (config.method.name, config.backbone.name, list(config.lang.targets)) == ("sdrrl", "smollm2_135m", ["pt"])
+    assert set(config.task) == {"arc_easy", "mmlu_human", "instructions"}
+    assert composed("task.arc_easy.shots=3").task["arc_easy"].shots == 3
+
+
+def test_the_run_directory_is_a_function_of_the_configuration():
+    def name(*overrides: str) -> str:
+        with initialize_config_dir(str(main.CONF), version_base="1.3"):
+            return main.cell_name(_root_=compose("config", overrides=list(overrides)))
+
+    assert name() == name("tracking=none", "runs_dir=/elsewhere", "cache_dir=/elsewhere")
+    assert name() != name("train.learning_rate=1e-3")
+    assert name("lang=[th,sw]").startswith("sdrrl-smollm2_135m-th+sw-s1-")
+
+
+def test_a_run_that_is_refused_has_loaded_nothing(tmp_path: Path):
+    """All that is imported to check it stays light, or each start of each cell costs seconds."""
+    program = (
+        "import sys; sys.argv = ['sdx', 'method=mt_stack', 'scale.text_rows=9', 'plan=true']; import sdx.cli.main\n"
+        "try: sdx.cli.main.main()\nexcept SystemExit as stop: print(stop.code, *sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert "scale.text_rows=9" in result.stderr
+    loaded = result.stdout.split()
+    assert loaded[0] == "2"
+    assert not {*loaded} & {"torch", "transformers", "deepspeed", "wandb", "lm_eval", "datasets", "numpy", "scipy"}
+
+
+def test_help_answers_without_loading_anything(tmp_path: Path):
+    program = "import sys; sys.argv = ['sdx', '--help']; import sdx.cli.main; sdx.cli.main.main(); print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert "method      mt_stack, none, sdrrl, self_translate_train, sft, translate_sft" in result.stdout
+    assert "encoder     e5_small, nllb_1b, nllb_3b, nllb_600m, opus_mt, path" in result.stdout
+    assert "text        file, fineweb, offline" in result.stdout
+    assert not heavy(result)
+
+
+def test_a_config_error_answers_without_loading_anything(tmp_path: Path):
+    program = "import sys; sys.argv = ['sdx', 'method=nonsense']; import sdx.cli.main\n"
+    program += "try: sdx.cli.main.main()\nexcept SystemExit: print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert "method=nonsense is unknown" in result.stderr
+    assert not heavy(result)
+
+
+def heavy(result: subprocess.CompletedProcess[str]) -> set[str]:
+    """What takes long to load, of the modules printed last."""
+    loaded = set(result.stdout.splitlines()[-1].split())
+    return loaded & {"torch", "transformers", "deepspeed", "wandb", "lm_eval", "datasets", "optuna", "submitit"}

@@ -1,0 +1,408 @@
+"""`python -m sdx.status`: what it makes of the files of cells, of the queue, and of a run that was killed."""
+
+import codecs
+import json
+import os
+import platform
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdx.process.failure import ERROR
+from sdx.store.files import read_json, write_json
+from sdx.sweeps import scheduler, watch
+from sdx.sweeps.scheduler import Queue, squeue
+from sdx.sweeps.watch import Status, Watch
+from sdx.tracking.state import STATE, Record, State, StateFile, read_state
+from tests.kit.forks import ROOT
+from tests.kit.workplace import SMALL, Workplace
+
+HOUR_S = 3600
+NOBODY = 2**22 + 1
+"""No process has this number: it is above Linux' highest."""
+
+
+@pytest.fixture(autouse=True)
+def no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A squeue that knows nothing, as on a machine where SLURM does not answer; its directory."""
+    place = tmp_path / "bin"
+    answers(place, "", code=1, error="slurm_load_jobs error: Unable to contact slurm controller")
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    return place
+
+
+def answers(place: Path, text: str, code: int = 0, error: str = "", sleep_s: float = 0) -> None:
+    """Puts a squeue there that notes how it was asked and says this."""
+    place.mkdir(exist_ok=True)
+    (place / "said").write_text(text)
+    (place / "squeue").write_text(
+        f"#!/bin/sh\necho \"$@\" >> {place}/asked\nsleep {sleep_s}\ncat {place}/said\necho '{error}' >&2\nexit {code}\n"
+    )
+    (place / "squeue").chmod(0o755)
+
+
+def cell(directory: Path, state: State, age_s: float = 0, **fields: Any) -> Path:
+    """A directory with this state, written so long ago."""
+    directory.mkdir(parents=True)
+    fields = {"host": "elsewhere", "pid": 1, "steps_total": 11, **fields}
+    write_json(directory / STATE, asdict(Record(state, **fields)))
+    os.utime(directory / STATE, (time.time() - age_s,) * 2)
+    return directory
+
+
+def launched(directory: Path, job: str) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / watch.JOB, {"job": job, "log": f"/logs/{job}.out"})
+    return directory
+
+
+def seen(runs: Path) -> dict[str, tuple[Status, str]]:
+    return {one.directory.name: (one.status, one.note) for one in Watch(runs).look()}
+
+
+def status(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sdx.status", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_each_cell_is_shown_with_what_it_does(tmp_path: Path):
+    runs = tmp_path / "runs"
+    cell(
+        runs / "sdrrl-th", State.running, stage="translate: to th", done=1204, total=5000, unit="rows", rate=3.14,
+        eta_s=1209.0, steps_done=4, job="17_3",
+    )  # fmt: skip
+    cell(runs / "sft-th", State.done, HOUR_S, steps_done=11)
+    failed = cell(runs / "sft-sw", State.failed, stage="train", error=f"[red] no\x1b[2J {'memory ' * 40}", steps_done=6)
+    (failed / ERROR).write_text("Traceback")
+    cell(runs / "sft-hi", State.interrupted, error="stopped by SIGUSR2")
+    (runs / "old").mkdir()
+    (runs / "old/results.json").write_text("{}")  # of an sdx without state.json
+    launched(runs / "waits", "17_4")
+    (runs / ".submitit/log").mkdir(parents=True)
+    (runs / ".submitit/log/job.json").write_text("{}")
+    done = status(str(runs))
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("│")]
+    assert [line.split()[1] for line in lines] == ["sft-sw", "sdrrl-th", "waits", "sft-hi", "old", "sft-th"]
+    for word in ("running", "translate: to th", "4/11", "1,204/5,000 rows", "3.1/s", "20 min", "17_3"):
+        assert word in lines[1]
+    assert "[red] no" in lines[0]
+    assert "\x1b" not in done.stdout
+    assert max(map(len, done.stdout.splitlines()[: len(lines) + 4])) <= 160
+    assert "60 min" in lines[5]
+    assert "1 failed, 1 running, 1 queued, 1 interrupted, 2 done" in done.stdout
+    assert done.stdout.splitlines()[-1] == f"failed   {failed / ERROR}"
+    assert "runs " in status(str(tmp_path)).stdout or "runs/sft-th" in status(str(tmp_path)).stdout
+
+
+def test_one_cell_can_be_shown_from_inside(tmp_path: Path):
+    place = cell(tmp_path / "sdrrl-th", State.done)
+    assert "sdrrl-th" in status(".", "--once", cwd=place).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["nowhere"], "sdx: nowhere is no directory; give the runs_dir of your runs"),
+        (["."], "sdx: no cell in . or below; give the runs_dir of your runs"),
+        ([], "sdx: the following arguments are required: RUNS_DIR; python -m sdx.status --help explains"),
+        (
+            [".", "--interval", "0"],
+            "sdx: --interval 0 cannot be waited for; give seconds, above 0 and up to a day; "
+            "python -m sdx.status --help explains",
+        ),
+        (
+            [".", "--interval", "soon"],
+            "sdx: argument --interval: invalid float value: 'soon'; python -m sdx.status --help explains",
+        ),
+    ],
+)
+def test_a_bad_command_is_one_line(tmp_path: Path, arguments: Sequence[str], line: str):
+    (tmp_path / "empty").mkdir()
+    done = status(*arguments, cwd=tmp_path / "empty")
+    assert (done.returncode, done.stdout, done.stderr.splitlines()) == (2, "", [line])
+
+
+def test_it_loads_nothing_heavy(tmp_path: Path):
+    cell(tmp_path / "runs/one", State.done)
+    program = "import sys; sys.argv = ['x', 'runs']; import sdx.status; sdx.status.main(); print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert "1 done" in done.stdout, done.stderr
+    heavy = {"torch", "transformers", "deepspeed", "wandb", "lm_eval", "scipy", "numpy", "hydra", "datasets"}
+    assert not set(done.stdout.split()) & heavy
+
+
+def test_a_hundred_cells_are_looked_at_with_one_question_to_slurm(tmp_path: Path, no_slurm: Path):
+    runs = tmp_path / "runs"
+    for number in range(100):
+        cell(runs / f"cell-{number}", State.running, job=f"17_{number}")
+    answers(no_slurm, "".join(f"17_{number}|RUNNING|None\n" for number in range(100)))
+    began = time.monotonic()
+    done = status(str(runs))
+    assert time.monotonic() - began < 20  # 0.4 s on a quiet core; the machine of a test is none
+    assert "100 running" in done.stdout
+    [asked] = (no_slurm / "asked").read_text().splitlines()
+    assert "17_0,17_1,17_10," in asked
+
+
+def test_a_file_that_is_old_is_a_sign_of_death_only_with_another(tmp_path: Path):
+    here = platform.node()
+    cell(tmp_path / "fresh", State.running, host=here, pid=NOBODY)  # a container may hide the process
+    cell(tmp_path / "gone", State.running, HOUR_S, host=here, pid=NOBODY)
+    cell(tmp_path / "there", State.running, HOUR_S, host=here, pid=os.getpid())
+    cell(tmp_path / "elsewhere", State.running, HOUR_S, pid=NOBODY, updated="2026-01-02T03:04:05+00:00")
+    found = seen(tmp_path)
+    assert found["fresh"] == (Status.running, "")
+    assert found["gone"] == (Status.lost, f"process {NOBODY} on {here} is gone")
+    assert found["there"][0] is Status.running
+    assert found["elsewhere"] == (Status.running, "no sign of life since 2026-01-02T03:04:05+00:00")
+
+
+def test_a_clock_that_jumped_gives_no_negative_age_and_hides_no_death(tmp_path: Path):
+    here, future = platform.node(), "2199-01-01T00:00:00+00:00"
+    cell(tmp_path / "gone", State.running, -1000 * HOUR_S, host=here, pid=NOBODY, started=future, updated=future)
+    cell(tmp_path / "there", State.running, -1000 * HOUR_S, host=here, pid=os.getpid(), started=future, updated=future)
+    found = {one.directory.name: one for one in Watch(tmp_path).look()}
+    assert (found["gone"].status, found["there"].status) == (Status.lost, Status.running)
+    printed = status(str(tmp_path)).stdout
+    rows = [line for line in printed.splitlines() if line.startswith("│")]
+    assert all("│" in row and " ? │" in row for row in rows)
+    assert " -" not in printed
+
+
+def test_a_beat_that_is_watched_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whatever the clocks say: one cell beats, with a time of last year; the other, with a fresh file, does not."""
+    clock = [1000.0]
+    monkeypatch.setattr(watch.time, "monotonic", lambda: clock[0])
+    for name in ("beats", "hangs"):
+        cell(tmp_path / name, State.running, 9000 * HOUR_S, host=platform.node(), pid=os.getpid())
+    watched = Watch(tmp_path)
+
+    def look(beat: int) -> dict[str, Status]:
+        write_json(tmp_path / "beats" / STATE, {**read_json(tmp_path / "beats" / STATE), "beat": beat, "pid": NOBODY})
+        os.utime(tmp_path / "beats" / STATE, (0, 0))
+        os.utime(tmp_path / "hangs" / STATE)
+        return {one.directory.name: one.status for one in watched.look()}
+
+    look(1)
+    assert look(2)["beats"] is Status.running
+    clock[0] += 59
+    assert look(3) == {"beats": Status.running, "hangs": Status.running}
+    clock[0] += 1
+    assert look(4) == {"beats": Status.running, "hangs": Status.lost}
+    clock[0] += 61
+    assert look(4)["beats"] is Status.lost
+    assert look(5)["beats"] is Status.running  # it was only asleep
+
+
+def test_the_queue_tells_waiting_from_dead(tmp_path: Path, no_slurm: Path):
+    launched(tmp_path / "waits", "17_0")
+    launched(tmp_path / "starts", "17_1")
+    launched(tmp_path / "cancelled", "17_2")
+    cell(tmp_path / "runs", State.running, HOUR_S, job="17_3")
+    cell(tmp_path / "dead", State.running, HOUR_S, job="17_4")
+    cell(tmp_path / "requeued", State.running, job="17_5")  # its node died a moment ago
+    cell(tmp_path / "preempted", State.interrupted, job="17_6", error="stopped by SIGTERM")
+    cell(tmp_path / "again", State.failed, job="16_0", error="ValueError: bad")
+    launched(tmp_path / "again", "17_7")
+    cell(tmp_path / "failed", State.failed, job="17_8", error="ValueError: bad")
+    launched(cell(tmp_path / "done", State.done, job="16_1"), "17_9")
+    launched(cell(tmp_path / "prepares", State.running, job="17_10"), "18_0")
+    rows = ["17_10|RUNNING|None", "18_0|PENDING|Dependency"]
+    rows += ["17_0|PENDING|Resources", "17_1|CONFIGURING|None", "17_3|RUNNING|None", "17_5|PENDING|BeginTime"]
+    rows += ["17_6|PENDING|None", "17_7|RUNNING|None", "17_8|COMPLETING|None", "17_9|PENDING|None"]
+    answers(no_slurm, "\n".join(["a line of another kind", *rows]) + "\n")
+    assert seen(tmp_path / ".") == {
+        "waits": (Status.queued, "Resources"),
+        "starts": (Status.queued, ""),
+        "cancelled": (Status.lost, "job 17_2 left the queue before the cell began"),
+        "runs": (Status.running, "no sign of life since "),
+        "dead": (Status.lost, "job 17_4 is no longer in the queue"),
+        "requeued": (Status.queued, "BeginTime"),
+        "preempted": (Status.queued, ""),
+        "again": (Status.running, "starts"),
+        "failed": (Status.failed, "ValueError: bad"),
+        "done": (Status.done, ""),
+        "prepares": (Status.running, ""),
+    }
+    jobs = {one.directory.name: (one.job, one.log) for one in Watch(tmp_path).look()}
+    assert jobs["again"] == ("17_7", "/logs/17_7.out")
+    assert jobs["cancelled"] == ("17_2", "/logs/17_2.out")
+    assert jobs["prepares"][0] == "17_10"
+
+
+def test_without_an_answer_from_slurm_the_files_alone_speak(tmp_path: Path, no_slurm: Path, monkeypatch):
+    launched(tmp_path / "waits", "17_0")
+    launched(cell(tmp_path / "failed", State.failed, job="16_0", error="bad"), "17_1")
+    cell(tmp_path / "runs", State.running, HOUR_S, job="17_3")
+    expected = {"waits": Status.queued, "failed": Status.failed, "runs": Status.running}
+    assert {name: one for name, (one, _) in seen(tmp_path).items()} == expected
+    monkeypatch.setattr(scheduler, "ANSWER_S", 0.2)
+    answers(no_slurm, "17_3|PENDING|None", sleep_s=3)
+    assert {name: one for name, (one, _) in seen(tmp_path).items()} == expected
+
+
+def test_what_squeue_is_asked_and_says(no_slurm: Path):
+    assert squeue([]) is None
+    assert squeue(["", "17;rm", "$HOME"]) is None
+    assert not (no_slurm / "asked").exists()
+    answers(no_slurm, "17_3|RUNNING|None\n18|PENDING|JobHeldUser\n19|COMPLETED|None\n")
+    assert squeue(["18", "17_3", "19"]) == {
+        "17_3": (Queue.running, ""),
+        "18": (Queue.waiting, "JobHeldUser"),
+        "19": (Queue.gone, ""),
+    }
+    assert (no_slurm / "asked").read_text() == "--noheader --array --format=%i|%T|%r --jobs=17_3,18,19\n"
+    answers(no_slurm, "", code=1, error="slurm_load_jobs error: Invalid job id specified")
+    assert squeue(["17"]) == {}  # it has forgotten the only one
+
+
+def test_files_that_are_torn_or_strange_stop_nothing(tmp_path: Path):
+    for name, text in (("torn", '{"state": "run'), ("list", "[]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / STATE).write_text(text)
+        (tmp_path / name / watch.JOB).write_text(text)
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / watch.JOB).write_text('{"job": 17, "log": null}')
+    (tmp_path / "finished").mkdir()
+    (tmp_path / "finished" / STATE).write_text("")
+    (tmp_path / "finished/results.json").write_text("{}")
+    unreadable = (Status.lost, f"{STATE} cannot be read")
+    assert seen(tmp_path) == {
+        "torn": unreadable,
+        "list": unreadable,
+        "job": unreadable,
+        "finished": (Status.done, ""),
+    }
+    assert status(str(tmp_path)).returncode == 0
+
+
+class Terminal:
+    """`python -m sdx.status` on a terminal of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.shown = ""
+        self.decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end inside a character
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell has its background jobs ignore it
+            os.environ.update(PYTHONPATH=str(ROOT), TERM="xterm", COLUMNS="120", LINES="20")
+            os.execv(sys.executable, [sys.executable, "-m", "sdx.status", *arguments])
+
+    def until(self, text: str) -> None:
+        end = time.monotonic() + 30
+        while text not in self.shown and time.monotonic() < end:
+            self._read()
+        assert text in self.shown, self.shown
+
+    def leave(self) -> int:
+        os.write(self.fd, b"\x03")
+        end = time.monotonic() + 30
+        while self._read():
+            assert time.monotonic() < end, self.shown
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def _read(self) -> bool:
+        if not select.select([self.fd], [], [], 0.2)[0]:
+            return True
+        try:
+            read = os.read(self.fd, 65536)
+        except OSError:  # the other end is closed
+            return False
+        self.shown += self.decoder.decode(read)
+        return bool(read)
+
+
+def test_a_terminal_shows_it_live_until_ctrl_c(tmp_path: Path):
+    place = tmp_path / "runs/sdrrl-th"
+    place.mkdir(parents=True)
+    for number in range(40):
+        cell(tmp_path / f"runs/z{number}", State.done)
+    with StateFile(place) as state:
+        state.expect(7)
+        terminal = Terminal(str(tmp_path / "runs"), "--interval", "0.2")
+        terminal.until("0/7")
+        state.step_finished()
+        terminal.until("1/7")
+    terminal.until("41 done")
+    assert terminal.leave() == 0
+    assert "Traceback" not in terminal.shown
+    assert "more; a higher window shows them" in terminal.shown
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    return Workplace(tmp_path_factory.mktemp("place"))
+
+
+CELL = ("method=none", "task=mmlu_human", "tracking=none", "generator.batch_size=1")
+
+
+def start(place: Workplace, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "sdx", "lang=pt", f"backbone.path={place.model}", *SMALL, *CELL, *arguments]
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(place.path / "cache"), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    return subprocess.Popen(command, cwd=place.path, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_runs_that_are_done_failed_and_killed(place: Workplace):
+    """Through the real entry point."""
+    planned = place.path / "planned"
+    subprocess.run(start(place, "plan=true", f"runs_dir={planned}").args, cwd=place.path, check=True, timeout=300)
+    assert not list(planned.rglob(STATE))
+    killed = place.path / "runs"
+    process = start(place, f"runs_dir={killed}")
+    while process.poll() is None and not list(killed.glob(f"*/{STATE}")):
+        time.sleep(0.05)
+    [run] = [path.parent for path in killed.glob(f"*/{STATE}")]
+    process.send_signal(signal.SIGSTOP)  # the rest of the test is not to depend on how fast it runs
+    assert read_state(run)["state"] is State.running
+    assert read_state(run)["pid"] == process.pid
+    assert " running " in status(str(killed)).stdout
+    process.kill()
+    process.communicate()
+    os.utime(run / STATE, (time.time() - HOUR_S,) * 2)
+    printed = status(str(killed), "--once").stdout
+    assert " lost " in printed
+    assert f"process {process.pid} on {platform.node()} is gone" in printed
+    assert f"lost     {run / 'sdx.log'}" in printed
+
+    run_again, _ = place.sdx(*CELL)
+    assert run_again.resolve() == run.resolve()
+    state = read_state(run)
+    assert (state["state"], state["stage"], state["error"]) == (State.done, None, None)
+    assert state["steps_done"] == state["steps_total"] > 0
+    assert not list(run.glob(".state*"))
+    assert " done " in status(str(killed)).stdout
+
+    (place.path / "blocked/artifacts").mkdir(parents=True)
+    (place.path / "blocked/artifacts/score").write_text("a file where a directory belongs")
+    failing = start(place, f"cache_dir={place.path}/blocked", f"runs_dir={place.path}/failing")
+    message = failing.communicate(timeout=300)[1].splitlines()[-1]
+    assert failing.returncode == 2
+    [failed] = (place.path / "failing").iterdir()
+    state = read_state(failed)
+    assert state["state"] is State.failed
+    assert message == f"sdx: {state['error']}"
+    assert "cannot be written" in state["error"]
+    assert 0 < state["steps_done"] < state["steps_total"]
+    assert "Traceback" in (failed / ERROR).read_text()
+    printed = status(str(place.path / "failing")).stdout
+    assert " failed " in printed
+    assert f"failed   {failed / ERROR}" in printed
+    assert json.loads((failed / STATE).read_text())["log"] == str(failed / "sdx.log")

@@ -1,0 +1,80 @@
+"""Suites of benchmarks without a run: their models and answers are given, and their scores are computed."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdx.evaluation.scores import Score, scores
+from sdx.languages import language
+from sdx.process.events import Watcher
+from sdx.store.files import write_rows
+from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.store import Store
+from sdx.tasks.base import Item, shuffled
+from sdx.tracking.content import score_values
+from sdx.translation.base import Translator
+
+
+class NoTranslator:
+    name = "none"
+
+    def supports(self, *_: str) -> bool:
+        return False
+
+
+def model_step(source: Path) -> Step:
+    def run(work: Workspace) -> None:
+        shutil.copytree(source, work.dir / "model", dirs_exist_ok=True)
+
+    return PlainStep("backbone", run, {"model": source.name})
+
+
+def scored(found: list[Any], store: Store, one: Path, two: Path) -> list[Score]:
+    """The scores of all suites, with one model before and another after."""
+    before, after = model_step(one), model_step(two)
+    rows: list[Score] = []
+    for suite in found:
+        outcomes = suite.outcome(before, "before"), suite.outcome(after, "after")
+        for step in (*suite.needs, *outcomes):
+            store.realise(step)
+        rows += scores(suite, store, *(store.path(step) for step in outcomes))
+    return rows
+
+
+class Shouting(Translator):
+    """Into capitals, and numbers stay."""
+
+    name = "shouting"
+    version = "1"
+
+    def supports(self, source: str, target: str) -> bool:
+        return True
+
+    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
+        return [text.upper() for text in texts]
+
+
+def items_of(made: Any, tmp_path: Path, code: str) -> dict[str, Item]:
+    """Test items by id."""
+    store, asked = Store(tmp_path / "cache"), language(code)
+    directories = {name: store.realise(step) for name, step in made.inputs(asked, asked).items()}
+    return {item.id: item for item in shuffled(made.read(directories, asked, asked))}
+
+
+def published(name: str, key: Any, rows: list[dict[str, Any]]) -> Step:
+    def run(work: Workspace) -> None:
+        write_rows(work.dir / "rows.jsonl", rows)
+        (work.dir / "model").mkdir(exist_ok=True)
+
+    return PlainStep(name, run, {"key": key, "rows": rows})
+
+
+class Noting(Watcher):
+    """Keeps what a dashboard would be sent."""
+
+    def __init__(self) -> None:
+        self.summary: dict[str, float] = {}
+
+    def finished(self, results: Mapping[str, Any]) -> None:
+        self.summary = score_values(results["scores"])

@@ -1,0 +1,207 @@
+"""What `auto` comes to on which machine, and that a run says, keeps and plans by it."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from sdx.config import Config, EngineConfig, GeneratorConfig, MethodConfig, Precision, TranslatorConfig
+from sdx.models import precision
+from sdx.models.precision import RECORD, Suited, cpu_flags, is_settled, of_cpu, of_gpu, planned, settle, suited
+from sdx.store.files import read_json, write_json
+from sdx.sweeps.cells import Ending, SweepCell, check
+from sdx.translation.nllb import NLLBConfig
+from tests.kit.configs import composed, keys_of
+
+BF16, FP32, AUTO = Precision.bf16, Precision.fp32, Precision.auto
+ZEN5 = ("avx2", "avx512f", "avx512_bf16")
+FAST, SLOW = Suited(BF16, "fast"), Suited(FP32, "slow", 17)
+
+
+@pytest.mark.parametrize(
+    ("flags", "cap", "taken", "slower"),
+    [
+        (ZEN5, "", BF16, None),
+        (("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16"), "", BF16, None),  # Sapphire Rapids
+        (("fp", "asimd", "sve", "svebf16", "bf16"), "", BF16, None),  # Graviton 3, Grace
+        (ZEN5, "AVX512_CORE_BF16", BF16, None),
+        (ZEN5, "AVX512_CORE_AMX", BF16, None),
+        (ZEN5, "ALL", BF16, None),
+        (ZEN5, "AVX2", FP32, 17),
+        (ZEN5, "AVX2_VNNI_2", FP32, 17),
+        (ZEN5, "AVX512_CORE", FP32, 1),
+        (("avx2", "avx512f"), "", FP32, 1),  # Ice Lake
+        (("avx2", "avx_vnni"), "", FP32, 17),  # most laptops
+        (("sse4_2",), "", FP32, None),
+        (("fp", "asimd", "asimddp"), "", FP32, None),  # Graviton 2, Raspberry Pi 5
+        ((), "", FP32, None),
+    ],
+)  # fmt: skip
+def test_a_cpu_takes_bf16_where_it_has_the_instructions_and_may_use_them(
+    flags: tuple[str, ...], cap: str, taken: Precision, slower: float | None
+):
+    found = of_cpu("linux", flags, cap)
+    assert (found.precision, found.slower) == (taken, slower)
+
+
+def test_on_macos_fp32_has_the_fast_library():
+    assert of_cpu("darwin", ("bf16",), "").precision is FP32
+
+
+@pytest.mark.parametrize(("native", "taken"), [(True, BF16), (False, FP32)])
+def test_a_gpu_takes_bf16_where_it_computes_in_it(native: bool, taken: Precision, monkeypatch: pytest.MonkeyPatch):
+    """torch says yes of a V100 unless it is asked for what is no emulation."""
+    import torch
+
+    monkeypatch.setattr(precision, "_may_have_a_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    assert suited() == of_gpu("a GPU", native)
+    assert suited().precision is taken
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(precision, "cpu_flags", lambda: list(ZEN5))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx2")
+    assert suited().why == "ONEDNN_MAX_CPU_ISA=AVX2 keeps PyTorch from this CPU's bf16"
+
+
+def test_the_flags_are_those_that_torch_sees():
+    import torch
+
+    seen = {name for name, value in torch.cpu.get_capabilities().items() if value is True}
+    assert {"avx2", "avx512_bf16", "amx_bf16"} & set(cpu_flags()) == {"avx2", "avx512_bf16", "amx_bf16"} & seen
+
+
+@pytest.fixture
+def config() -> Config:
+    return Config(
+        method=MethodConfig("x", "x"),
+        engine=EngineConfig("auto"),
+        generator=GeneratorConfig("x"),
+        translator=NLLBConfig("x", "nllb"),
+        mt=TranslatorConfig("x", "none"),
+    )
+
+
+def values(config: Config) -> tuple[Any, ...]:
+    return config.engine.precision, config.generator.precision, getattr(config.translator, "precision", None)
+
+
+@pytest.mark.parametrize("here", [FAST, SLOW])
+def test_every_auto_is_settled_and_what_is_given_stays(config: Config, tmp_path: Path, here: Suited):
+    assert values(settle(config, tmp_path, here).config) == (here.precision,) * 3
+    config.generator.precision, config.mt = FP32, replace(config.translator, precision=BF16)
+    found = settle(config, tmp_path / "other", here)
+    assert values(found.config) == (here.precision, FP32, here.precision)
+    assert values(found.on_gpus) == (BF16, FP32, BF16)
+    assert is_settled(found.config)
+    assert not is_settled(config)
+    assert found.config.mt == config.mt
+
+
+def test_it_is_said_and_a_given_bf16_is_warned_about_with_the_factor(config: Config, tmp_path: Path, caplog: Any):
+    caplog.set_level(logging.INFO, "sdx")
+    config.engine.precision = BF16
+    settle(config, tmp_path, SLOW)
+    said, warned = caplog.messages
+    assert said.split(maxsplit=1)[1] == (
+        "engine.precision bf16 (given); generator.precision, translator.precision fp32 (auto: slow)"
+    )
+    assert "engine.precision=bf16 takes about 17 times as long as fp32 in training: slow; leave it" in warned
+    caplog.clear()
+    settle(config, tmp_path, FAST)
+    assert len(caplog.messages) == 1
+    assert Suited(FP32, "", 1).cost == "saves no time"
+    assert Suited(FP32, "").cost == "takes longer than fp32"
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "taken"),
+    [
+        (FAST, FAST, (BF16, BF16, BF16)),
+        (SLOW, FAST, (BF16, FP32, FP32)),  # prepared on a CPU, trained on a GPU
+        (FAST, SLOW, (FP32, FP32, FP32)),
+        (SLOW, SLOW, (FP32, FP32, FP32)),
+    ],
+)
+def test_data_in_fp32_are_kept_and_a_training_takes_what_is_fast(
+    config: Config, tmp_path: Path, first: Suited, then: Suited, taken: tuple[Precision, ...], caplog: Any
+):
+    caplog.set_level(logging.INFO, "sdx")
+    settle(config, tmp_path, first)
+    caplog.clear()
+    assert values(settle(config, tmp_path, then).config) == taken
+    assert ("this run began" in caplog.text) == (first is not then)
+    assert values(planned(config, tmp_path, first).config) == taken  # what it will find, wherever that is asked
+    assert read_json(tmp_path / RECORD)["engine.precision"] == taken[0]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"engine.precision": "fp8", "launch": 1}'])
+def test_a_damaged_record_is_none(config: Config, tmp_path: Path, text: str):
+    (tmp_path / RECORD).write_text(text)
+    assert values(planned(config, tmp_path, FAST).config) == (BF16,) * 3
+    assert values(settle(config, tmp_path, SLOW).config) == (FP32,) * 3
+
+
+def test_ranks_take_what_rank_0_recorded(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "this"}.items():
+        monkeypatch.setenv(name, value)
+    old = dict.fromkeys(("engine.precision", "generator.precision", "translator.precision"), "bf16")
+    write_json(tmp_path / RECORD, {"launch": "another launch", **old})
+    monkeypatch.setattr(precision, "PATIENCE_S", 0.0)
+    with pytest.raises(precision.InputError, match=r"rank 0 did not write .*precision\.json"):
+        settle(config, tmp_path, FAST)
+    monkeypatch.setenv("RANK", "0")
+    settle(config, tmp_path, SLOW)
+    monkeypatch.setenv("RANK", "1")
+    assert values(settle(config, tmp_path, FAST).config) == (FP32,) * 3
+
+
+CELLS = {
+    "sdrrl": ("translator", {"generate", "translate", "score", "train"}),
+    "self_translate_train": ("mt", {"translate", "score", "train"}),
+    "mt_stack": ("translator", {"translate", "stack", "vectors", "train", "classify"}),
+}
+"""Who translates with NLLB in a cell of the method, and the steps that compute in a precision."""
+
+
+def cell(method: str, tmp_path: Path, *overrides: str) -> Config:
+    nllb = {"translator": "translator", "mt": "translator@mt"}[CELLS[method][0]]
+    return composed(f"method={method}", "lang=pt", f"{nllb}=nllb_600m", f"cache_dir={tmp_path}", *overrides)
+
+
+@pytest.mark.parametrize("here", [FAST, SLOW])
+@pytest.mark.parametrize("method", CELLS)
+def test_keys_are_those_of_the_precision_that_was_taken(method: str, here: Suited, tmp_path: Path):
+    groups = ("engine", "generator", CELLS[method][0])
+    given = cell(method, tmp_path, *(f"{group}.precision={here.precision.value}" for group in groups))
+    assert is_settled(given)
+    open_ = planned(cell(method, tmp_path), tmp_path, here).config
+    assert keys_of(open_, tmp_path) == keys_of(given, tmp_path)
+
+
+@pytest.mark.parametrize("method", CELLS)
+def test_every_step_that_computes_in_it_has_it_in_its_key(method: str, tmp_path: Path):
+    fast, slow = (keys_of(planned(cell(method, tmp_path), tmp_path, here).config, tmp_path) for here in (FAST, SLOW))
+    for name in ("backbone", "corpus", "training", "tokens", "parallel"):
+        assert fast[name] == slow[name]
+    for name in CELLS[method][1]:
+        assert fast[name]
+        assert len(fast[name] & slow[name]) == (name == "stack")  # an LLM alone: it is only named there
+
+
+def test_a_sweep_takes_what_its_cells_recorded(tmp_path: Path):
+    """The launching machine may lack what the cells' machines have, and finds them done all the same."""
+    given = "method=sdrrl", "lang=pt", f"cache_dir={tmp_path}", "tracking=none"
+    cell = SweepCell(0, [], [], OmegaConf.structured(composed(*given)), tmp_path / "run")
+    [(found, _)] = check([cell])
+    assert found.config.engine.precision is BF16
+    settle(composed(*given), cell.run_dir, SLOW)
+    [(found, work)] = check([cell])
+    assert found.config.engine.precision is FP32
+    write_json(cell.run_dir / "results.json", {"steps": [{"key": step.key} for step in work.ends]})
+    check([cell])
+    assert cell.ending is Ending.skipped

@@ -1,0 +1,107 @@
+"""Two ranks, of which one fails alone: both end soon, and the run says which one it was and why."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdx.cli.main import main
+from sdx.process import failure
+from sdx.process.failure import ERROR, Failure
+from sdx.tracking.state import State, read_state
+from sdx.training import checkpoints, export, loop
+from sdx.training.quiet import deepspeed
+from tests.kit.forks import ENVIRONMENT
+from tests.kit.processes import Processes
+from tests.kit.workplace import SMALL, UNSEEN, Workplace
+
+FAULT = "no such luck"
+SOON_S = 30
+"""Far below the ten minutes after which gloo gives up, and below the minute that is promised."""
+
+
+def faulty(*_given, **_more):
+    raise RuntimeError(FAULT)
+
+
+def cell(place: Path, arguments: tuple[str, ...], fault: str) -> None:
+    """What a rank does; rank 1 fails there."""
+    os.chdir(place)
+    os.environ.update(ENVIRONMENT, SDX_CACHE=str(place / "cache"))
+    sys.argv = ["sdx", *arguments]
+    if os.environ["RANK"] == "1":
+        if fault == "forward":
+            torch.nn.Embedding.forward = faulty
+        elif fault == "backward":
+            deepspeed.DeepSpeedEngine.backward = faulty
+        elif fault == "checkpoint":
+            checkpoints._write = faulty
+        elif fault == "export":
+            export.revert_weight_conversion = faulty
+        elif fault == "hang":  # rank 0 does not notice by itself
+            loop.update = faulty
+            failure.abort = lambda _code: time.sleep(SOON_S * 10)
+    if os.environ["RANK"] == "0" and fault == "hang":
+        failure.GRACE_S = failure.LOOK_S = 0.2
+    main()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """With the data of a cell."""
+    made = Workplace(tmp_path_factory.mktemp("cells"))
+    made.sdx("method=sft", "task=mmlu_human", UNSEEN)
+    return made
+
+
+@pytest.mark.parametrize("fault", ["forward", "backward", "checkpoint", "export", "hang"])
+def test_an_error_of_one_rank_ends_both_with_its_message(place: Workplace, tmp_path: Path, fault: str):
+    given = ("method=sft", "task=mmlu_human", UNSEEN, "lang=pt", f"backbone.path={place.model}", *SMALL)
+    given += (f"runs_dir={tmp_path}", "seed=2", "train.save_every_steps=1", "scale.epochs=2", "engine.zero_stage=2")
+    began = time.monotonic()
+    processes = Processes(tmp_path / "log", cell, place.path, given, fault, ranks=2)
+    rank_0 = processes.ranks[0]
+    rank_0.join(SOON_S * 4)
+    printed = processes.log.read_text()
+    assert rank_0.exitcode == 1, printed
+    assert time.monotonic() - began < SOON_S * 4
+    if fault != "hang":
+        assert processes.end(SOON_S) == [1, 1], printed
+    else:
+        processes.end(0)
+    run_dir = next(path.parent for path in tmp_path.glob(f"*/{ERROR}"))
+    told = (run_dir / ERROR).read_text()
+    assert FAULT in told
+    ranks = "01" if fault == "export" else "1"  # there rank 1 says what is wrong before it leaves
+    assert any(told.splitlines()[-1].startswith(f"rank {rank} on ") for rank in ranks)
+    state = read_state(run_dir)
+    assert state["state"] is State.failed
+    assert FAULT in state["error"]
+    assert FAULT in printed
+    assert not list(run_dir.parent.glob("**/model"))
+
+
+def test_an_error_of_an_earlier_run_is_none_of_this_one(tmp_path: Path):
+    (tmp_path / ERROR).write_text("Traceback\nValueError: old\n")
+    found = Failure(tmp_path)
+    assert found.told() is None
+    found.tell(ValueError("new"))
+    assert found.told() == "ValueError: new"
+    found.tell(ValueError("later, because of the first"))
+    assert found.told() == "ValueError: new"
+    found.forget()
+    assert found.told() is None
+
+
+def test_an_error_is_told_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    found = Failure(tmp_path)
+    found.tell(ValueError("first"))
+    assert (found.told(), found.is_own) == ("ValueError: first", True)
+    assert [path.name for path in tmp_path.iterdir()] == [ERROR]
