@@ -15,7 +15,7 @@ from sdx.languages import ENGLISH, Language
 from sdx.options import fields
 from sdx.sources.files import check_source, file_step, published, read_records, source_name
 from sdx.store.step import Step
-from sdx.tasks.base import ChoiceTask, Item, Kind
+from sdx.tasks.base import ChoiceTask, Item, Kind, Task
 from sdx.tasks.generative import GenerativeTask
 from sdx.tasks.normalisation import Normalisation
 
@@ -48,39 +48,51 @@ class HubAnswersConfig(HubTaskConfig):
 SCHEMAS = {"hub": HubTaskConfig, "hub_answers": HubAnswersConfig}
 
 
-class Source:
-    """Where the files of a benchmark come from.
+class HubTask(Task):
+    """A benchmark in files.
 
     Raises:
         InputError: the dataset is not pinned.
     """
 
-    def __init__(self, task: str, path: str | None, hub_id: str | None, revision: str | None, file: str | None) -> None:
-        self.group = f"task.{task}"
-        self.obstacle = None if path or hub_id else f"its file is not on the hub; give a copy as {self.group}.path=..."
+    def __init__(
+        self, shots: int, path: str | None, hub_id: str | None, revision: str | None, file: str | None
+    ) -> None:
+        super().__init__(shots)
+        self.group = f"task.{self.name}"
+        self.missing = None if path or hub_id else f"its file is not on the hub; give a copy as {self.group}.path=..."
         """Why it cannot be run, as the end of a sentence."""
         self.path = path
         self.hub_id, self.revision, self.file = (None, None, None) if path else (hub_id, revision, file)
         check_source(self.group, self.path, self.hub_id, self.revision, self.file)
 
-    def step(self, language: str, **others: str) -> Step:
-        """Publishes the file in which a language is."""
-        placeholders = {"language": language, **others}
-        return file_step(self.group, self.path, self.hub_id, self.revision, self.file, placeholders)
+    @abstractmethod
+    def codes(self, language: Language) -> dict[str, str]:
+        """What stands for the placeholders in the name of a language's file."""
 
-    def opened(self, language: str, **others: str) -> str:
-        """As messages name the file in which a language is."""
-        return source_name(self.group, self.path, self.hub_id, self.file, {"language": language, **others})
+    def obstacle(self, language: Language) -> str | None:
+        has = self.codes(language)["language"]
+        return self.missing if has else f"{type(self).__name__} does not have the language."
+
+    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
+        return {"file": self.step(asked)}
+
+    def step(self, language: Language) -> Step:
+        """Publishes the file of a language."""
+        return file_step(self.group, self.path, self.hub_id, self.revision, self.file, self.codes(language))
+
+    def opened(self, language: Language) -> str:
+        return source_name(self.group, self.path, self.hub_id, self.file, self.codes(language))
 
     def records(
-        self, directory: Path, names: Collection[str], language: str, **others: str
+        self, directory: Path, names: Collection[str], language: Language
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """(place, record) of each row of what `step` published for a language.
 
         Args:
             names: columns, by which a .tsv's header is known.
         """
-        return read_records(published(directory), self.opened(language, **others), names)
+        return read_records(published(directory), self.opened(language), names)
 
 
 def text_of(record: Mapping[str, Any], column: str, place: str) -> str:
@@ -117,7 +129,7 @@ NOT_ASKED = frozenset(("unanswerable", "long_answer", "binary"))
 """MKQA's types of answers that are left out."""
 
 
-class Belebele(ChoiceTask):
+class Belebele(HubTask, ChoiceTask):
     """Belebele: 900 questions on FLORES passages, four answers, 122 languages (Bandarkar et al. 2024).
 
     Licence CC BY-SA 4.0. Human-translated from English. Asked as MMLU is: passage and question, then the answers
@@ -128,23 +140,14 @@ class Belebele(ChoiceTask):
     kind = Kind.letters
     choices = ("mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4")
 
-    def __init__(
-        self, shots: int, path: str | None, hub_id: str | None, revision: str | None, file: str | None
-    ) -> None:
-        super().__init__(shots)
-        self.files = Source(self.name, path, hub_id, revision, file)
-
-    def obstacle(self, language: Language) -> str | None:
-        return self.files.obstacle if language.belebele else "Belebele does not have the language."
+    def codes(self, language: Language) -> dict[str, str]:
+        return {"language": language.belebele}
 
     def origin(self, asked: Language, answered: Language) -> str:
         return "original" if asked.flores == ENGLISH else "human-translated"
 
     def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
-        return {"asset": self.files.step(asked.belebele)}
-
-    def opened(self, language: Language) -> str:
-        return self.files.opened(language.belebele)
+        return {"asset": self.step(asked)}
 
     def shared(self, item: Mapping[str, Any]) -> str:
         """The passage: 488 passages have one question or two."""
@@ -153,7 +156,7 @@ class Belebele(ChoiceTask):
     def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
         items: list[Item] = []
         seen: Counter[str] = Counter()
-        for place, record in self.files.records(directories["asset"], ("link",), asked.belebele):
+        for place, record in self.records(directories["asset"], ("link",), asked):
             id_ = f"{text_of(record, 'link', place)}/{record.get('question_number')}"
             seen[id_] += 1
             if seen[id_] > 1:  # two passages of one page count their questions alike
@@ -167,34 +170,7 @@ class Belebele(ChoiceTask):
         return items
 
 
-class HubGenerativeTask(GenerativeTask):
-    """A generative benchmark in files."""
-
-    def __init__(
-        self, shots: int, path: str | None, hub_id: str | None, revision: str | None, file: str | None
-    ) -> None:
-        super().__init__(shots)
-        self.files = Source(self.name, path, hub_id, revision, file)
-
-    @abstractmethod
-    def codes(self, language: Language) -> dict[str, str]:
-        """What stands for the placeholders in the name of a language's file."""
-
-    def file(self, language: Language) -> Step:
-        """Publishes the file of a language."""
-        return self.files.step(**self.codes(language))
-
-    def opened(self, language: Language) -> str:
-        return self.files.opened(**self.codes(language))
-
-    def records(
-        self, directory: Path, names: Collection[str], language: Language
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(place, record) of each row of what `file` published, see `Source.records`."""
-        return self.files.records(directory, names, **self.codes(language))
-
-
-class Flores(HubGenerativeTask):
+class Flores(HubTask, GenerativeTask):
     """FLORES devtest: 1,012 sentences in 200 languages, translated from L and into L (NLLB Team 2022, OLDI).
 
     Licence CC BY-SA 4.0; the hub's dataset is gated. Measured with chrF++: spBLEU's tokenizer is not to be had
@@ -208,7 +184,7 @@ class Flores(HubGenerativeTask):
     """Of FLORES+, of FLORES-200 on the hub, of plain lines."""
 
     def obstacle(self, language: Language) -> str | None:
-        return "FLORES does not have the language." if language.flores in ROMANISED else self.files.obstacle
+        return "FLORES does not have the language." if language.flores in ROMANISED else self.missing
 
     def pairs(self, source: Language, language: Language) -> list[tuple[Language, Language]]:
         if language == source or self.obstacle(source):
@@ -219,7 +195,7 @@ class Flores(HubGenerativeTask):
         return "human-translated"
 
     def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
-        return {"asked": self.file(asked), "answered": self.file(answered)}
+        return {"asked": self.step(asked), "answered": self.step(answered)}
 
     def codes(self, language: Language) -> dict[str, str]:
         return {"language": language.flores, "flores_plus": FLORES_PLUS.get(language.flores, language.flores)}
@@ -245,7 +221,7 @@ class Flores(HubGenerativeTask):
         return sentences
 
 
-class XLSum(HubGenerativeTask):
+class XLSum(HubTask, GenerativeTask):
     """XL-Sum, test split: BBC articles with their one-sentence summary, 43 languages of the table (Hasan et al. 2021).
 
     Licence CC BY-NC-SA 4.0. Articles are of the language, not translated: languages are not comparable item by item.
@@ -257,10 +233,7 @@ class XLSum(HubGenerativeTask):
     metrics = ("ROUGE-L",)
 
     def obstacle(self, language: Language) -> str | None:
-        return self.files.obstacle if language.xlsum else "XL-Sum does not have the language."
-
-    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
-        return {"file": self.file(asked)}
+        return self.missing if language.xlsum else "XL-Sum does not have the language."
 
     def codes(self, language: Language) -> dict[str, str]:
         return {"language": language.xlsum}
@@ -277,7 +250,7 @@ class XLSum(HubGenerativeTask):
         return list(rows.values())
 
 
-class MKQA(HubGenerativeTask):
+class MKQA(HubTask, GenerativeTask):
     """MKQA: questions of Natural Questions with their short answers, 26 languages (Longpre et al. 2021, CC BY-SA 3.0).
 
     Of the 10,000 questions are left out: the unanswerable and those with a long answer, to which the right answer is
@@ -302,15 +275,10 @@ class MKQA(HubGenerativeTask):
         self.normalisation = normalisation
 
     def obstacle(self, language: Language) -> str | None:
-        if not language.mkqa:
-            return "MKQA does not have the language."
-        return self.files.obstacle or self.normalisation.obstacle(language)
+        return super().obstacle(language) or self.normalisation.obstacle(language)
 
     def origin(self, asked: Language, answered: Language) -> str:
         return "original" if asked.flores == ENGLISH else "human-translated"
-
-    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
-        return {"file": self.file(asked)}
 
     def codes(self, language: Language) -> dict[str, str]:
         return {"language": language.mkqa}
