@@ -14,8 +14,7 @@ from sdx.evaluation.suites import Suite
 from sdx.evaluation.values import Judged, Value
 from sdx.store.files import read_rows
 from sdx.store.store import Store
-from sdx.tasks.base import Who
-from sdx.tasks.generative import GenerativeTask
+from sdx.tasks.base import GenerativeTask, Who
 from sdx.tasks.normalisation import Normalisation
 
 if TYPE_CHECKING:

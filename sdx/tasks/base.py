@@ -14,6 +14,7 @@ from sdx import InputError
 from sdx.languages import Language
 from sdx.offline.assets import asset_step
 from sdx.store.step import Step
+from sdx.tasks.normalisation import Normalisation
 
 
 class Who(str, Enum):
@@ -69,6 +70,8 @@ class Task(ABC):
     """The packaged asset that its items are in."""
 
     def __init__(self, shots: int) -> None:
+        if shots and self.who is Who.generate:
+            raise InputError(f"task.{self.name}.shots={shots}: {self.name} is asked without examples; write 0")
         self.shots = shots
 
     @property
@@ -152,22 +155,33 @@ class ChoiceTask(Task):
         return None
 
 
+class GenerativeTask(Task):
+    """A benchmark of prompts with references."""
+
+    who = Who.generate
+    normalisation = Normalisation.unicode
+    """What F1 and exact match compare."""
+
+    def answer(self, completion: str) -> str:
+        return answer_of(completion)
+
+
 class Instructions(Task):
     """Held-out instructions of the corpus, answered freely; the run gives them and has them translated."""
 
     name = "instructions"
     who = Who.generate
 
-    def __init__(self, shots: int) -> None:
-        super().__init__(shots)
-        if shots:
-            raise InputError(f"task.{self.name}.shots={shots}: instructions are asked without examples; write 0")
-
     def needs_translation(self, language: Language, source: Language) -> bool:
         return language != source
 
     def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
         raise AssertionError("the corpus has them")
+
+
+def answer_of(completion: str) -> str:
+    """The first line with a text; nothing where there is none."""
+    return next((line.strip() for line in completion.splitlines() if line.strip()), "")
 
 
 def shuffled(items: Iterable[Item]) -> list[Item]:

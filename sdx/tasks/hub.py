@@ -15,8 +15,7 @@ from sdx.languages import ENGLISH, Language
 from sdx.options import fields
 from sdx.sources.files import check_source, file_step, published, read_records, source_name
 from sdx.store.step import Step
-from sdx.tasks.base import ChoiceTask, Item, Kind, Task
-from sdx.tasks.generative import GenerativeTask
+from sdx.tasks.base import ChoiceTask, GenerativeTask, Item, Kind, Task
 from sdx.tasks.normalisation import Normalisation
 
 

@@ -16,7 +16,7 @@ from sdx.models.template import prompt_ids
 from sdx.store.files import read_json, read_rows
 from sdx.store.step import PlainStep
 from sdx.store.store import Store
-from sdx.tasks.generative import answer_of
+from sdx.tasks.base import answer_of
 from sdx.tasks.hub import MKQA, Belebele, Flores, XLSum
 from tests.kit.configs import tiny_config
 from tests.kit.suites import NoTranslator, model_step, scored
