@@ -31,6 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 import sdx.methods
 import sdx.tasks.hub
 import sdx.tasks.labelled_config
+import sdx.tasks.lm_eval
 import sdx.translation
 from sdx import InputError
 from sdx import config as schema
@@ -99,6 +100,7 @@ def register() -> None:
         ("translator", sdx.translation),
         ("task", sdx.tasks.hub),
         ("task", sdx.tasks.labelled_config),
+        ("task", sdx.tasks.lm_eval),
     ):
         for module in _modules(place):
             for name, node in getattr(module, "SCHEMAS", {}).items():

@@ -26,6 +26,7 @@ from sdx.models.loading import pretrained
 from sdx.process.progress import Progress
 from sdx.store.files import read_rows, write_rows
 from sdx.tasks.base import Kind
+from sdx.tasks.lm_eval import HarnessTask, is_mean, refusing
 
 log = logging.getLogger("sdx")
 
@@ -41,6 +42,8 @@ PROMPTS: Mapping[Kind, Mapping[str, Any]] = {
     },
 }
 CONTEXT_BUCKET_TOKENS = 8
+WRITTEN_ROWS = 8
+"""Answers that a task of the harness has a model write at once."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,45 @@ def score(
                 results = _run(model, name, suite, work_dir)
                 write_rows(work_dir / f"{name}.jsonl", [asdict(result) for result in results])
     return {name: [ItemResult(**row) for row in read_rows(work_dir / f"{name}.jsonl")] for name in suites}
+
+
+def judged(
+    task: HarnessTask, limit: int, model_dir: Path, precision: Precision, context_tokens: int, stage: str
+) -> dict[str, dict[str, bool | float]]:
+    """Of each item, as `task/number`, the metrics that are means over items and lie between 0 and 1, by name.
+
+    Args:
+        limit: items of each task; 0: all.
+
+    Raises:
+        InputError: the task's code fails, or no metric is left.
+    """
+    from lm_eval.evaluator import evaluate
+
+    with _quiet():
+        loaded = task.load()
+        model = _shared_question_lm(model_dir, precision, context_tokens, stage)
+        with refusing(task.name):
+            samples = evaluate(model, loaded, limit=limit or None, bootstrap_iters=0, log_samples=True)["samples"]
+    found: dict[str, dict[str, Any]] = {}
+    for name, rows in samples.items():
+        means = {metric for metric, way in loaded["tasks"][name].aggregation().items() if is_mean(way)}
+        for row in rows:
+            values = found.setdefault(f"{name}/{row['doc_id']}", {})
+            for metric in (one for one in row["metrics"] if one in means):
+                values[metric if row["filter"] == "none" else f"{metric},{row['filter']}"] = row[metric]
+    for metric in dict.fromkeys(metric for values in found.values() for metric in values):
+        column = [values[metric] for values in found.values() if metric in values]
+        if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in column):
+            log.warning("%-12s %s: %s is not between 0 and 1, and left out", "lm_eval", task.name, metric)
+            found = {id_: {key: value for key, value in row.items() if key != metric} for id_, row in found.items()}
+        else:
+            kind = bool if set(map(float, column)) <= {0.0, 1.0} else float
+            for row in found.values():
+                row.update({metric: kind(row[metric])} if metric in row else {})
+    if not any(found.values()):
+        raise InputError(f"task.lm_eval.names={task.name}: no metric is a share of its items; leave it out")
+    return found
 
 
 def _check(name: str, suite: Questions) -> None:
@@ -217,7 +259,7 @@ def _shared_question_lm(model_dir: Path, precision: Precision, context_tokens: i
     if model.config.model_type.startswith("gemma") and tokenizer("A").input_ids[0] != tokenizer.bos_token_id:
         tokenizer.add_bos_token = True
     limit = min(context_tokens, getattr(model.config, "max_position_embeddings", None) or context_tokens)
-    return SharedQuestionLM(model, tokenizer=tokenizer, max_length=limit)
+    return SharedQuestionLM(model, tokenizer=tokenizer, max_length=limit, batch_size=WRITTEN_ROWS)
 
 
 def _log_probs(

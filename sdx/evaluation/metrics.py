@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdx.languages import Language
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 CHRF_ORDERS = 8
 """Characters 1 to 6, words 1 and 2."""
-CHRF_BETA = 2
 BLEU_ORDERS = 4
 
 
@@ -37,19 +36,9 @@ def chrf_score(statistics: np.ndarray) -> np.ndarray:
 
     The corpus score is that of the sum over all sentences, not the mean of the sentences' scores.
     """
-    import numpy as np
+    from sacrebleu.metrics import CHRF
 
-    hypothesis, reference, match = np.moveaxis(
-        statistics.reshape(*statistics.shape[:-1], CHRF_ORDERS, 3).astype(float), -1, 0
-    )
-    usable = (hypothesis > 0) & (reference > 0)
-    orders = np.maximum(usable.sum(-1), 1)
-    precision = np.divide(match, hypothesis, out=np.zeros_like(match), where=usable).sum(-1) / orders
-    recall = np.divide(match, reference, out=np.zeros_like(match), where=usable).sum(-1) / orders
-    weight = CHRF_BETA**2
-    below = weight * precision + recall
-    share = np.divide(precision * recall, below, out=np.zeros_like(below), where=below > 0)
-    return np.asarray(100 * (1 + weight) * share)
+    return _scored(CHRF(word_order=2), statistics)
 
 
 def bleu_tokenizer(language: Language) -> str:
@@ -83,12 +72,15 @@ def bleu_score(statistics: np.ndarray) -> np.ndarray:
     As sacreBLEU's default has it (`smooth:exp`, NIST's): the first order without a match counts half an n-gram, the
     second a quarter, and so on; where no word matches, or no hypothesis has four words, the score is 0.
     """
+    from sacrebleu.metrics import BLEU
+
+    return _scored(BLEU(force=True), statistics)
+
+
+def _scored(metric: Any, statistics: np.ndarray) -> np.ndarray:
+    """[..., k] -> [...]: sacreBLEU's score of summed statistics; internal, as there is no other way to resample."""
     import numpy as np
 
-    length, reference, *orders = np.moveaxis(statistics.astype(float), -1, 0)
-    match, total = np.stack(orders[:BLEU_ORDERS], -1), np.stack(orders[BLEU_ORDERS:], -1)
-    usable = match.any(-1) & (total > 0).all(-1)
-    smoothed = np.where(match > 0, match, 0.5 ** np.cumsum(match == 0, -1))
-    precision = np.log(smoothed / np.maximum(total, 1)).mean(-1)
-    brevity = np.minimum(0, 1 - reference / np.maximum(length, 1))
-    return np.asarray(np.where(usable, 100 * np.exp(precision + brevity), 0.0))
+    rows = statistics.reshape(-1, statistics.shape[-1]).tolist()
+    scores = [metric._compute_score_from_stats(row).score for row in rows]
+    return np.array(scores).reshape(statistics.shape[:-1])

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sdx.evaluation.translation_quality import Scored
+from sdx.evaluation.suites import Suite
 from sdx.store.step import Step
 
 
@@ -10,7 +10,7 @@ from sdx.store.step import Step
 class Outcome:
     """A suite with its answers before and after. Where a cell has several systems, the suite comes once for each."""
 
-    suite: Scored
+    suite: Suite
     before: Step
     """Publishes what the untrained backbone, or `system`, makes of the suite, as `rows.jsonl`."""
     after: Step | None = None

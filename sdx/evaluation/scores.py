@@ -6,18 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdx.evaluation import values
-from sdx.evaluation.generative import GenerativeSuite
-from sdx.evaluation.reading import ReadingSuite
 from sdx.evaluation.statistics import Estimate
-from sdx.evaluation.suites import ChoiceSuite, InstructionSuite, Texts
-from sdx.evaluation.translation_quality import Scored, TranslationSuite
+from sdx.evaluation.suites import Suite
 from sdx.evaluation.values import Judged, Value
-from sdx.languages import Language
 from sdx.store.files import read_rows
 from sdx.store.store import Store
+from sdx.tasks.base import GenerativeTask, Who
+from sdx.tasks.normalisation import Normalisation
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ Judge = Callable[[Rows], Sequence[Value]]
 """The values of the rows of an outcome."""
 
 
-def scores(suite: Scored, store: Store, before: Path, after: Path | None) -> list[Score]:
+def scores(suite: Suite, store: Store, before: Path, after: Path | None) -> list[Score]:
     """The scores of a suite, see `judge`."""
     return [score(one) for one in judge(suite, store, before, after)]
 
 
-def judge(suite: Scored, store: Store, before: Path, after: Path | None, system: str = "") -> list[Judged]:
+def judge(suite: Suite, store: Store, before: Path, after: Path | None, system: str = "") -> list[Judged]:
     """What each metric says of each item of a suite; nothing of a metric that can tell of none.
 
     Args:
@@ -57,24 +58,16 @@ def judge(suite: Scored, store: Store, before: Path, after: Path | None, system:
     """
     outcomes = [read_rows(path / "rows.jsonl") for path in (before, after) if path]
     ids = [str(row["id"]) for row in outcomes[0]]
-    task, language = named(suite)
-    benchmark = suite.benchmark if isinstance(suite, TranslationSuite) else suite.task.name
-    clusters = _clusters(suite, store)
+    references = read_rows(store.realise(suite.items) / suite.file)
+    clusters = None if suite.engine else values.numbered([suite.task.shared(row) for row in references])
     found = []
-    for metric, judged in _judges(suite, store).items():
+    for metric, judged in _judges(suite, references, outcomes).items():
         one, *more = (list(judged(rows)) for rows in outcomes)
         if values.decided(ids, one, *more)[0]:
             other = more[0] if more else None
-            about = task, language, metric, origin(suite)
-            found.append(Judged(*about, ids, one, other, benchmark, system, clusters))
+            about = suite.name, suite.languages, metric, suite.origin
+            found.append(Judged(*about, ids, one, other, suite.task.name, system, clusters))
     return found
-
-
-def _clusters(suite: Scored, store: Store) -> list[int] | None:
-    """Which items of a benchmark share a text, in the order of the items."""
-    if isinstance(suite, TranslationSuite | InstructionSuite):
-        return None
-    return values.numbered([suite.task.shared(row) for row in read_rows(store.realise(suite.items) / "rows.jsonl")])
 
 
 def score(judged: Judged) -> Score:
@@ -94,94 +87,57 @@ def score(judged: Judged) -> Score:
     return Score(*about, before, after[0] if after else None, gap, note, judged.benchmark, judged.system)
 
 
-def named(suite: Scored) -> tuple[str, str]:
-    """Task and language of a suite, as its scores name them."""
-    if isinstance(suite, TranslationSuite):
-        return f"translation by {suite.engine}", suite.languages
-    return suite.task.name, suite.languages if isinstance(suite, GenerativeSuite) else suite.language.code
-
-
-def origin(suite: Scored) -> str:
-    """Whose items or references they are, as its scores say it."""
-    return f"{suite.origin} ({suite.benchmark})" if isinstance(suite, TranslationSuite) else suite.origin
-
-
-def _judges(suite: Scored, store: Store) -> dict[str, Judge]:
+def _judges(suite: Suite, items: Rows, outcomes: list[Rows]) -> dict[str, Judge]:
     """The metrics of a suite by name, each with its references."""
-    if isinstance(suite, ChoiceSuite | ReadingSuite):
+    if suite.judged:
+        metrics = dict.fromkeys(metric for row in outcomes[0] for metric in row["metrics"])
+        return {metric: partial(_given, metric) for metric in metrics}
+    if suite.who is not Who.generate:
         return {values.ACCURACY: lambda rows: [bool(row["acc"]) for row in rows]}
-    if isinstance(suite, TranslationSuite):
-        wanted = [row["reference"] for row in read_rows(store.realise(suite.pairs) / "rows.jsonl")]
-        return {values.CHRF: _chrf(wanted, _text), **_bleu(wanted, suite.language)}
-    spoken: dict[str, Judge] = {values.ANSWER_LANGUAGE: _in_language(suite.language)}
-    if isinstance(suite, GenerativeSuite):
-        right = [row["references"] for row in read_rows(store.realise(suite.items) / "rows.jsonl")]
-        found = dict(_overlap(suite, metric, right) for metric in suite.task.metrics)
-        return found | spoken
-    return spoken | {values.CHRF: _chrf(list(_texts(store, suite.references).values()), _text)}
+    references = [_each(row[suite.references]) for row in items]
+    return dict(_judge(suite, metric, references) for metric in suite.metrics)
 
 
-def _overlap(suite: GenerativeSuite, metric: str, references: list[list[str]]) -> tuple[str, Judge]:
-    """One of a generative benchmark's own metrics, under its name in tables."""
-    from sdx.evaluation.overlap import exact_match, f1, rouge_l
-
-    def answer(row: dict[str, Any]) -> str:
-        return suite.task.answer(row["text"])
-
-    if metric == values.CHRF:
-        return metric, _chrf([first for first, *_ in references], answer)
-    normalisation, name = suite.task.normalisation, metric
-    if metric in (values.EXACT_MATCH, values.F1):
-        name = normalisation.named(metric)
-    measures: dict[str, Callable[[str, list[str], Language], Value]] = {
-        values.ACCURACY: lambda text, right, _: text in right,
-        values.EXACT_MATCH: partial(exact_match, normalisation=normalisation),
-        values.F1: partial(f1, normalisation=normalisation),
-        values.ROUGE_L: rouge_l,
-    }
-    measure = measures[metric]
-    return name, lambda rows: [
-        measure(answer(row), right, suite.language) for row, right in zip(rows, references, strict=True)
-    ]
-
-
-def _in_language(expected: Language) -> Judge:
-    """Whether the answers are in the language they should be; None for the undecidable."""
+def _judge(suite: Suite, metric: str, references: list[list[str]]) -> tuple[str, Judge]:
+    """A metric of written answers, under its name in tables."""
+    from sdx.evaluation import metrics, overlap
     from sdx.text.identification import in_language
 
-    return lambda rows: [in_language(row["text"], expected) for row in rows]
+    language, task = suite.language, suite.task
+    rules = task.normalisation if isinstance(task, GenerativeTask) else Normalisation.unicode
+
+    def answers(rows: Rows) -> list[str]:
+        return [row["text"] if suite.engine else task.answer(row["text"]) for row in rows]
+
+    def corpus(statistics: Callable[[list[str], list[str]], np.ndarray]) -> Judge:
+        return lambda rows: statistics(answers(rows), [first for first, *_ in references]).tolist() if rows else []
+
+    def each(measure: Callable[[str, list[str]], Value]) -> Judge:
+        return lambda rows: [measure(*pair) for pair in zip(answers(rows), references, strict=True)]
+
+    if metric == values.ANSWER_LANGUAGE:  # None for the undecidable
+        return metric, lambda rows: [in_language(row["text"], language) for row in rows]
+    if metric == values.CHRF:
+        return metric, corpus(metrics.chrf_statistics)
+    if metric == values.BLEU:
+        tokenizer = metrics.bleu_tokenizer(language)
+        name = metric if tokenizer == "13a" else f"{metric} ({tokenizer})"
+        return name, corpus(partial(metrics.bleu_statistics, tokenizer=tokenizer))
+    measures: dict[str, Callable[[str, list[str]], Value]] = {
+        values.ACCURACY: lambda text, right: text in right,
+        values.ROUGE_L: partial(overlap.rouge_l, language=language),
+        values.EXACT_MATCH: partial(overlap.exact_match, language=language, normalisation=rules),
+        values.F1: partial(overlap.f1, language=language, normalisation=rules),
+    }
+    return rules.named(metric) if metric in (values.EXACT_MATCH, values.F1) else metric, each(measures[metric])
 
 
-def _chrf(references: list[str], answer: Callable[[dict[str, Any]], str]) -> Judge:
-    from sdx.evaluation.metrics import chrf_statistics
-
-    def judged(rows: Rows) -> list[Value]:
-        return list(chrf_statistics([answer(row) for row in rows], references).tolist()) if rows else []
-
-    return judged
-
-
-def _bleu(references: list[str], language: Language) -> dict[str, Judge]:
-    """The metric's name and the metric."""
-    from sdx.evaluation.metrics import bleu_statistics, bleu_tokenizer
-
-    tokenizer = bleu_tokenizer(language)
-
-    def judged(rows: Rows) -> list[Value]:
-        return list(bleu_statistics([_text(row) for row in rows], references, tokenizer).tolist()) if rows else []
-
-    return {values.BLEU if tokenizer == "13a" else f"{values.BLEU} ({tokenizer})": judged}
-
-
-def _text(row: dict[str, Any]) -> str:
-    return str(row["text"])
-
-
-def samples(suite: InstructionSuite, store: Store, before: Path, after: Path | None) -> list[dict[str, Any]]:
+def samples(suite: Suite, store: Store, before: Path, after: Path | None) -> list[dict[str, Any]]:
     """The answers before and after side by side with the reference, in the order of the held-out rows."""
     from sdx.text.identification import language_of
 
-    references = _texts(store, suite.references)
+    items = read_rows(store.realise(suite.items) / suite.file)
+    references = {row["id"]: row[suite.references] for row in items}
     outcomes = {"before": before, "after": after}
     answers = {name: read_rows(path / "rows.jsonl") for name, path in outcomes.items() if path}
     rows = []
@@ -194,6 +150,9 @@ def samples(suite: InstructionSuite, store: Store, before: Path, after: Path | N
     return rows
 
 
-def _texts(store: Store, texts: Texts) -> dict[str, str]:
-    step, file, field = texts
-    return {row["id"]: row[field] for row in read_rows(store.realise(step) / file)}
+def _given(metric: str, rows: Rows) -> list[Value]:
+    return [row["metrics"].get(metric) for row in rows]
+
+
+def _each(texts: str | list[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else texts

@@ -1,39 +1,67 @@
-"""A suite is one benchmark in one language: where its items come from, and the step that puts a model to it."""
+"""A suite is a task in a language: its items, and who answers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from sdx import InputError
 from sdx.config import Config
-from sdx.evaluation.generative import GenerativeSuite, generative_suites, machine_translated
+from sdx.evaluation.prompts import prompts_step
+from sdx.evaluation.scoring import harness_step, score_step
+from sdx.evaluation.values import ANSWER_LANGUAGE, CHRF
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import generate_step
 from sdx.languages import Language
-from sdx.store.files import read_rows, write_rows
-from sdx.store.step import PlainStep, Step, Workspace
-from sdx.tasks.base import ChoiceTask, Task
-from sdx.tasks.generative import GenerativeTask
+from sdx.store.step import Step
+from sdx.tasks.base import ChoiceTask, Instructions, Task, Who
+from sdx.tasks.items import ROWS, Items, items_step
+from sdx.tasks.lm_eval import HarnessItems, HarnessTask, LMEval
+from sdx.tasks.reading import ReadTask
 from sdx.translation.base import Translator
 from sdx.translation.rows import translate_step
 
-READ_VERSION = 1
-SCORE_VERSION = 1
+Answer = Callable[[Step, str], Step]
+"""The step that puts a model to a suite, with a label for progress bars; it publishes the answers as `rows.jsonl`."""
 Texts = tuple[Step, str, str]
 """A step, the file it publishes, and the field of each row that is the text."""
 
 
 @dataclass(frozen=True)
-class ChoiceSuite:
-    """Multiple choice: an outcome publishes `rows.jsonl`, an `ItemResult` per question."""
+class Suite:
+    """A task in a language."""
 
-    task: ChoiceTask
+    task: Task
+    who: Who
     language: Language
+    """Of the answers."""
     origin: str
-    """original, human-translated, or by which engine the items are translated."""
+    """original, human-translated, as given, or by which engine the items are translated."""
     items: Step
-    config: Config
+    """What scoring reads beside the answers."""
+    answer: Answer | None = None
+    """None where the method that trains the readers has the answers."""
+    metrics: tuple[str, ...] = ()
+    """Of written answers."""
+    asked: Language | None = None
+    """Of the items, if another one than that of the answers."""
+    file: str = ROWS
+    """Of `items`."""
+    references: str = "references"
+    """Field of each row."""
+    engine: str = ""
+    """Name of the translator that answers instead of a model."""
+    judged: bool = False
+    """The answers are published with the values of their metrics."""
+
+    @property
+    def name(self) -> str:
+        """As tables name the task."""
+        return f"translation by {self.engine}" if self.engine else self.task.name
+
+    @property
+    def languages(self) -> str:
+        """As tables name them: `th`, or `en-th` for a translation."""
+        return "-".join(dict.fromkeys(one.code for one in (self.asked or self.language, self.language)))
 
     @property
     def needs(self) -> tuple[Step, ...]:
@@ -41,44 +69,13 @@ class ChoiceSuite:
         return (self.items,)
 
     def outcome(self, model: Step, label: str) -> Step:
-        return PlainStep(
-            "score",
-            partial(_score, suite=self, label=f"{self.task.name} {self.language.code} {label}"),
-            config={
-                "task": self.task.name,
-                "shots": self.task.shots,
-                "precision": self.config.engine.precision.value,
-                "context_tokens": self.config.backbone.context_tokens,
-                **({"wrapper": self.task.wrapper} if self.task.wrapper else {}),
-            },
-            inputs={"model": model, "items": self.items},
-            version=SCORE_VERSION,
-        )
+        """The answers of a model."""
+        assert self.answer
+        return self.answer(model, f"{self.task.name} {self.languages} {label}")
 
 
-@dataclass(frozen=True)
-class InstructionSuite:
-    """Held-out instructions, answered freely: an outcome publishes the completions as `rows.jsonl`."""
-
-    task: Task
-    language: Language
-    origin: str
-    prompts: Texts
-    references: Texts
-    generator: HFGenerator
-    config: Config
-
-    @property
-    def needs(self) -> tuple[Step, ...]:
-        return (self.references[0],)
-
-    def outcome(self, model: Step, label: str) -> Step:
-        template, limit = self.config.backbone.template, self.config.scale.max_new_tokens
-        label = f"{self.task.name} {self.language.code} {label}"
-        return generate_step(model, *self.prompts, self.generator, template, limit, label)
-
-
-Suite = ChoiceSuite | InstructionSuite | GenerativeSuite
+Make = Callable[[Task, Language], list[Suite] | str]
+"""The suites that a task has in a language of the cell, or why there are none, as a sentence."""
 
 
 def suites(
@@ -98,18 +95,57 @@ def suites(
     Raises:
         InputError: nothing is left to evaluate.
     """
+
+    def make(task: Task, language: Language) -> list[Suite] | str:
+        if isinstance(task, LMEval):  # whatever the languages of the cell
+            return [_harness(config, one, source) for one in task.each] if language == source else []
+        if reason := task.obstacle(language) or _untranslatable(task, translator, source, language):
+            return reason
+        if isinstance(task, Instructions):
+            return [_instructions(config, task, corpus(), translator, generator, source, language)]
+        return _asked(config, task, translator, generator, source, language)
+
+    return _all(tasks, tasks, [source, *targets], make)
+
+
+def reading_suites(
+    config: Config, tasks: Mapping[str, Task], source: Language, targets: Sequence[Language]
+) -> tuple[list[Suite], list[str]]:
+    """The suites that a model with a head reads, and a sentence for each benchmark and language that cannot be run.
+
+    Items are what the benchmark itself has: they are not machine-translated.
+
+    Raises:
+        InputError: nothing is left to evaluate.
+    """
+
+    def make(task: Task, language: Language) -> list[Suite] | str:
+        if reason := task.obstacle(language):
+            return reason
+        if task.needs_translation(language, source):
+            return "the benchmark does not have the language, and items that are read are not machine-translated."
+        items = items_step(task, Who.read, language, config.scale.eval_items)
+        return [Suite(task, Who.read, language, task.origin(language, language), items)]
+
+    read = {name: task for name, task in tasks.items() if isinstance(task, ReadTask)}
+    return _all(tasks, read, [source, *targets], make)
+
+
+def _all(
+    tasks: Mapping[str, Task], fit: Mapping[str, Task], languages: Sequence[Language], make: Make
+) -> tuple[list[Suite], list[str]]:
     made: list[Suite] = []
     skipped: list[str] = []
     for name, task in tasks.items():
-        for language in (source, *targets):
-            if reason := task.obstacle(language) or _untranslatable(task, translator, source, language):
-                skipped.append(f"{name} in {language.name}: {reason}")
-            elif isinstance(task, ChoiceTask):
-                made.append(_choices(config, task, translator, source, language))
-            elif isinstance(task, GenerativeTask):
-                made += generative_suites(config, task, translator, generator, source, language)
+        if name not in fit:
+            skipped.append(f"{name}: it is not classification or multiple choice with training data.")
+            continue
+        for language in languages:
+            found = make(task, language)
+            if isinstance(found, str):
+                skipped.append(f"{name} in {language.name}: {found}")
             else:
-                made.append(_instructions(config, task, corpus(), translator, generator, source, language))
+                made += found
     if not made:
         raise InputError(f"task={','.join(tasks) or '{}'}: nothing can be evaluated; {' '.join(skipped)}")
     return made, skipped
@@ -124,9 +160,46 @@ def _untranslatable(task: Task, translator: Translator, source: Language, langua
     if reason := translator.obstacle(*pair):
         return f"the translator {translator.name} {reason}."
     engine = translator.for_pair(*pair)
-    if isinstance(task, ChoiceTask | GenerativeTask) and not engine.independent:
+    if not engine.independent and not isinstance(task, Instructions):
         return f"translator={engine.name} is the model under test and does not write its own questions."
     return None
+
+
+def _asked(
+    config: Config, task: Task, translator: Translator, generator: HFGenerator, source: Language, language: Language
+) -> list[Suite]:
+    """The suites of a benchmark with items of its own."""
+    limit, made = config.scale.eval_items, []
+    if task.needs_translation(language, source):
+        original = task.original(source)
+        items = translated(items_step(task, task.who, original, limit), translator, original, language)
+        made = [(items, machine_translated(translator, original, language))]
+    else:
+        for asked, answered in task.pairs(source, language):
+            made.append((items_step(task, task.who, asked, limit, answered), task.origin(asked, answered)))
+    return [_suite(config, task, items, origin, generator) for items, origin in made]
+
+
+def _suite(config: Config, task: Task, items: Items, origin: str, generator: HFGenerator) -> Suite:
+    answer, metrics = partial(_written, config, generator, items), (*task.metrics, ANSWER_LANGUAGE)
+    if isinstance(task, ChoiceTask):
+        answer, metrics = partial(score_step, config, task, items), ()
+    return Suite(task, task.who, items.answered, origin, items, answer, metrics, items.asked)
+
+
+def _written(config: Config, generator: HFGenerator, items: Items, model: Step, label: str) -> Step:
+    texts = prompts_step(model, items, config), ROWS, "prompt"
+    return _generated(config, generator, texts, model, label)
+
+
+def _generated(config: Config, generator: HFGenerator, prompts: Texts, model: Step, label: str) -> Step:
+    return generate_step(model, *prompts, generator, config.backbone.template, config.scale.max_new_tokens, label)
+
+
+def _harness(config: Config, task: HarnessTask, source: Language) -> Suite:
+    spoken = task.spoken(source)
+    items = HarnessItems(task, spoken, config.scale.eval_items)
+    return Suite(task, task.who, spoken, "as given", items, partial(harness_step, config, items), judged=True)
 
 
 def _instructions(
@@ -137,72 +210,23 @@ def _instructions(
     generator: HFGenerator,
     source: Language,
     language: Language,
-) -> InstructionSuite:
+) -> Suite:
     def texts(field: str) -> Texts:
         if language == source:
             return corpus, "heldout.jsonl", field
         translation = translate_step(corpus, "heldout.jsonl", field, translator, source, language)
-        return translation, "rows.jsonl", "text"
+        return translation, ROWS, "text"
 
     origin = "original" if language == source else machine_translated(translator, source, language)
-    return InstructionSuite(task, language, origin, texts("instruction"), texts("answer"), generator, config)
+    answer, (references, file, field) = partial(_generated, config, generator, texts("instruction")), texts("answer")
+    metrics = ANSWER_LANGUAGE, CHRF
+    return Suite(task, task.who, language, origin, references, answer, metrics, file=file, references=field)
 
 
-def _choices(
-    config: Config, task: ChoiceTask, translator: Translator, source: Language, language: Language
-) -> ChoiceSuite:
-    if not task.needs_translation(language, source):
-        items = items_step(task, language, config.scale.eval_items)
-        return ChoiceSuite(task, language, task.origin(language), items, config)
-    original = task.original(source)
-    items = items_step(task, original, config.scale.eval_items)
-    texts = translate_step(items, "rows.jsonl", "texts", translator, original, language)
-    translated = PlainStep("items", _translated, inputs={"items": items, "texts": texts}, version=READ_VERSION)
-    return ChoiceSuite(task, language, machine_translated(translator, original, language), translated, config)
+def translated(items: Items, translator: Translator, original: Language, language: Language) -> Items:
+    """Items in another language, by a translator."""
+    return items.translated(translate_step(items, ROWS, items.to_translate, translator, original, language), language)
 
 
-def items_step(task: ChoiceTask, language: Language, limit: int) -> Step:
-    """Publishes the first `limit` items, all for 0, with `texts`, what a translator has to translate."""
-    source = task.source(language)
-    return PlainStep(
-        "items",
-        partial(_read, task=task, language=language, limit=limit),
-        config={"task": task.name, "language": language.flores, "limit": limit, **task.description},
-        inputs={"asset": source} if source else {},
-        version=READ_VERSION,
-    )
-
-
-def _read(workspace: Workspace, task: ChoiceTask, language: Language, limit: int) -> None:
-    items = task.read(workspace.inputs.get("asset"), language)[: limit or None]
-    rows = [{**item, "texts": [item["question"], *item["choices"]]} for item in items]
-    write_rows(workspace.dir / "rows.jsonl", rows)
-    workspace.counts.update(items=len(rows))
-
-
-def _translated(workspace: Workspace) -> None:
-    texts = {row["id"]: row["text"] for row in read_rows(workspace.inputs["texts"] / "rows.jsonl")}
-    rows: list[dict[str, Any]] = []
-    for item in read_rows(workspace.inputs["items"] / "rows.jsonl"):
-        question, *choices = texts[item["id"]]
-        row = {"id": item["id"], "question": question, "choices": choices, "gold": item["gold"]}
-        rows.append({**row, "fields": dict.fromkeys(item["fields"], question)} if "fields" in item else row)
-    write_rows(workspace.dir / "rows.jsonl", rows)
-    workspace.counts.update(items=len(rows))
-
-
-def _score(workspace: Workspace, suite: ChoiceSuite, label: str) -> None:
-    from sdx.evaluation.harness import Questions, score
-
-    task = suite.task
-    name = task.name
-    results = score(
-        workspace.inputs["model"] / "model",
-        {name: Questions(workspace.inputs["items"] / "rows.jsonl", task.kind, task.shots, task.wrapper)},
-        suite.config.engine.precision,
-        suite.config.backbone.context_tokens,
-        workspace.dir,
-        label,
-    )[name]
-    (workspace.dir / f"{name}.jsonl").rename(workspace.dir / "rows.jsonl")
-    workspace.counts.update(items=len(results), correct=sum(result.acc for result in results))
+def machine_translated(translator: Translator, original: Language, language: Language) -> str:
+    return f"machine-translated ({translator.for_pair(original.flores, language.flores).name})"

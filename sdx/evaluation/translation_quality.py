@@ -7,60 +7,19 @@ for every method. Ours: the paper of Self-Translate-Train (arXiv 2407.00454) doe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from sdx.config import Config
-from sdx.evaluation import suites
-from sdx.evaluation.reading import ReadingSuite
 from sdx.evaluation.suites import Suite
+from sdx.evaluation.values import BLEU, CHRF
 from sdx.languages import Language
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import PlainStep, Step, Workspace
-from sdx.tasks import generative as generative_tasks
-from sdx.tasks.base import ChoiceTask, Task
+from sdx.store.step import Step, Workspace
+from sdx.tasks.base import ChoiceTask, Task, Who
 from sdx.tasks.forms import LabelledGeneration
+from sdx.tasks.items import ROWS, Items, items_step
 from sdx.translation.base import Translator
 from sdx.translation.rows import translate_step
-
-VERSION = 1
-
-
-@dataclass(frozen=True)
-class TranslationSuite:
-    """A benchmark's human texts, translated by one engine: an outcome publishes the translations as `rows.jsonl`.
-
-    The engine does not change with training: there is one outcome, and it stands for the time before.
-    """
-
-    benchmark: str
-    """The name of the task that the texts are from."""
-    source: Language
-    language: Language
-    """Of the translations."""
-    origin: str
-    """Who wrote the references: original or human-translated."""
-    engine: str
-    """Name of the translator, for `auto` of the one that it chooses for the pair."""
-    pairs: Step
-    """Publishes `rows.jsonl`, see `reference_pairs_step`."""
-    translator: Translator
-
-    @property
-    def languages(self) -> str:
-        """As tables name them: `en-th`."""
-        return f"{self.source.code}-{self.language.code}"
-
-    @property
-    def needs(self) -> tuple[Step, ...]:
-        return (self.pairs,)
-
-    def outcome(self) -> Step:
-        return translate_step(self.pairs, "rows.jsonl", "source", self.translator, self.source, self.language)
-
-
-Scored = Suite | ReadingSuite | TranslationSuite
-"""What a cell has scores of."""
 
 
 def translation_suites(
@@ -69,89 +28,105 @@ def translation_suites(
     source: Language,
     targets: Sequence[Language],
     translators: Sequence[Translator],
-) -> list[TranslationSuite]:
+) -> list[Suite]:
     """A suite for each benchmark with human texts in `source` and a target, and each engine that knows the pair.
+
+    An engine does not change with training: whatever the model, its translations are the outcome.
 
     Args:
         translators: those of the cell; two that come to the same engine count once.
     """
-    found: dict[str, TranslationSuite] = {}
+    found: dict[str, Suite] = {}
     limit = config.scale.eval_items
-    for name, task in tasks.items():
+    for task in tasks.values():
         for target in targets:
             sides = [_human_items(task, side, source, limit) for side in (source, target)]
             if not (sides[0] and sides[1]):
                 continue
-            pairs = reference_pairs_step(sides[0], sides[1], limit)
+            pairs = Pairs(sides[0], sides[1], limit)
             for translator in translators:
                 if translator.supports(source.flores, target.flores):
                     engine = translator.for_pair(source.flores, target.flores)
-                    made = TranslationSuite(name, source, target, _origin(task, target), engine.name, pairs, engine)
-                    found.setdefault(made.outcome().key, made)
+                    made = translation_suite(task, source, target, pairs, engine)
+                    found.setdefault(made.outcome(pairs, "").key, made)  # whatever the model
     return list(found.values())
 
 
-def _human_items(task: Task, language: Language, source: Language, limit: int) -> Step | None:
+def translation_suite(task: Task, source: Language, target: Language, pairs: Step, engine: Translator) -> Suite:
+    """A benchmark's texts in a language, translated by an engine.
+
+    Args:
+        pairs: publishes the texts and their references, see `Pairs`.
+    """
+    answers = translate_step(pairs, ROWS, "source", engine, source, target)
+    return Suite(
+        task,
+        Who.generate,
+        target,
+        f"{task.origin(target, target)} ({task.name})",
+        pairs,
+        lambda *_: answers,
+        (CHRF, BLEU),
+        source,
+        references="reference",
+        engine=engine.name,
+    )
+
+
+def _human_items(task: Task, language: Language, source: Language, limit: int) -> Items | None:
     """The items of a benchmark in a language in which people wrote them; none of one whose texts are not told apart."""
     if task.obstacle(language) or task.needs_translation(language, source):
         return None
-    if isinstance(task, ChoiceTask):
-        return suites.items_step(task, language, limit)
-    if isinstance(task, LabelledGeneration):
-        return generative_tasks.items_step(task, language, language, limit)
+    if isinstance(task, ChoiceTask | LabelledGeneration):
+        return items_step(task, task.who, language, limit)
     return None
 
 
-def _origin(task: Task, language: Language) -> str:
-    if isinstance(task, LabelledGeneration):
-        return task.origin(language, language)
-    assert isinstance(task, ChoiceTask)
-    return task.origin(language)
-
-
-def reference_pairs_step(items_L: Step, items_T: Step, limit: int) -> Step:
+@dataclass(frozen=True, eq=False)
+class Pairs(Step):
     """Publishes `rows.jsonl`, `{"id", "source", "reference"}` for each text that both sides have, in the order of L.
 
     An item with `fields`, `{name: text}`, gives a row for each field; another one its `question`. Left out and counted
     are texts that are empty or equal on both sides, such as formulas, and a pair that was there before, such as a
     passage with several questions.
-
-    Args:
-        items_L, items_T: steps that publish the same items, by id, as `rows.jsonl` in L and in T.
-        limit: rows at most, 0 for all.
     """
-    return PlainStep(
-        "pairs",
-        partial(_pairs, limit=limit),
-        config={"limit": limit},
-        inputs={"source": items_L, "reference": items_T},
-        version=VERSION,
-    )
 
+    source: Step
+    """Publishes items in L as `rows.jsonl`."""
+    reference: Step
+    """Publishes the same items, by id, in T."""
+    limit: int
+    """Rows at most, 0 for all."""
 
-def _pairs(workspace: Workspace, limit: int) -> None:
-    sources, references = (
-        {id_: text for row in read_rows(workspace.inputs[side] / "rows.jsonl") for id_, text in _texts(row).items()}
-        for side in ("source", "reference")
-    )
-    counts = dict.fromkeys(("one_side", "empty", "equal", "repeated"), 0)
-    counts["one_side"] = len(sources.keys() ^ references.keys())
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    for id_ in sources:
-        if id_ not in references:
-            continue
-        pair = sources[id_].strip(), references[id_].strip()
-        if not all(pair):
-            counts["empty"] += 1
-        elif pair[0] == pair[1]:
-            counts["equal"] += 1
-        elif pair in rows:
-            counts["repeated"] += 1
-        else:
-            rows[pair] = {"id": id_, "source": pair[0], "reference": pair[1]}
-    kept = list(rows.values())[: limit or None]
-    write_rows(workspace.dir / "rows.jsonl", kept)
-    workspace.counts.update(rows=len(kept), **counts)
+    name = "pairs"
+
+    @property
+    def about(self) -> str:
+        return self.source.about
+
+    def run(self, work: Workspace) -> None:
+        sources, references = (
+            {id_: text for row in read_rows(work.inputs[side] / ROWS) for id_, text in _texts(row).items()}
+            for side in ("source", "reference")
+        )
+        counts = dict.fromkeys(("one_side", "empty", "equal", "repeated"), 0)
+        counts["one_side"] = len(sources.keys() ^ references.keys())
+        rows: dict[tuple[str, str], dict[str, str]] = {}
+        for id_ in sources:
+            if id_ not in references:
+                continue
+            pair = sources[id_].strip(), references[id_].strip()
+            if not all(pair):
+                counts["empty"] += 1
+            elif pair[0] == pair[1]:
+                counts["equal"] += 1
+            elif pair in rows:
+                counts["repeated"] += 1
+            else:
+                rows[pair] = {"id": id_, "source": pair[0], "reference": pair[1]}
+        kept = list(rows.values())[: self.limit or None]
+        write_rows(work.dir / ROWS, kept)
+        work.counts.update(rows=len(kept), **counts)
 
 
 def _texts(item: Mapping[str, Any]) -> dict[str, str]:

@@ -85,7 +85,7 @@ def estimate(metric: str, values: Sequence[Value], labels: Sequence[Hashable] = 
         labels: of the items' clusters; without any, each item stands alone.
     """
     clusters = numbered(labels)
-    if _plain(metric) in SHARES:
+    if _is_share(metric, values):
         return proportion([bool(value) for value in values], clusters)
     return bootstrap_corpus(_statistics(metric, values), _corpus_score(metric), clusters)
 
@@ -99,7 +99,7 @@ def difference(
         labels: of the items' clusters; without any, each item stands alone.
     """
     clusters = numbered(labels)
-    if _plain(metric) in SHARES:
+    if _is_share(metric, before) and _is_share(metric, after):
         return paired_difference([bool(value) for value in before], [bool(value) for value in after], clusters)
     statistics = _statistics(metric, before), _statistics(metric, after)
     return bootstrap_corpus_difference(*statistics, _corpus_score(metric), clusters)
@@ -109,16 +109,17 @@ def are_values(metric: str, values: Any) -> bool:
     """Whether something read from a file is a list of the metric's values."""
     if not isinstance(values, list):
         return False
+    if _is_corpus(metric):
+        return all(
+            isinstance(value, list)
+            and len(value) == _counts(metric)
+            and all(isinstance(count, int) and 0 <= count < LARGEST_COUNT for count in value)
+            for value in values
+        )
     if _plain(metric) in SHARES:
         return all(value is None or isinstance(value, bool) for value in values)
-    if _plain(metric) in MEANS:
-        return all(isinstance(value, int | float) and 0 <= value <= 1 for value in values)
-    return _is_corpus(metric) and all(
-        isinstance(value, list)
-        and len(value) == _counts(metric)
-        and all(isinstance(count, int) and 0 <= count < LARGEST_COUNT for count in value)
-        for value in values
-    )
+    empty = () if _plain(metric) in MEANS else (None,)
+    return all(value in empty or (isinstance(value, int | float) and 0 <= value <= 1) for value in values)
 
 
 def _plain(metric: str) -> str:
@@ -130,15 +131,19 @@ def _is_corpus(metric: str) -> bool:
     return _plain(metric) in (CHRF, BLEU)
 
 
+def _is_share(metric: str, values: Sequence[Value]) -> bool:
+    """Whether the values are right or wrong: of our own metrics the name says it, of the harness' the values."""
+    return _plain(metric) in SHARES or (_plain(metric) not in MEANS and all(isinstance(one, bool) for one in values))
+
+
 def _counts(metric: str) -> int:
     """Length of an item's counts, see `sdx.evaluation.metrics`."""
     return 3 * CHRF_ORDERS if metric == CHRF else 2 + 2 * BLEU_ORDERS
 
 
 def _corpus_score(metric: str) -> Callable[[np.ndarray], np.ndarray]:
-    if _plain(metric) in MEANS:
+    if not _is_corpus(metric):
         return mean_score
-    assert _is_corpus(metric), metric
     return chrf_score if metric == CHRF else bleu_score
 
 
@@ -146,4 +151,4 @@ def _statistics(metric: str, values: Sequence[Value]) -> np.ndarray:
     """[item, k]: what `_corpus_score` takes the sum of."""
     import numpy as np
 
-    return np.array([[value, 1.0] for value in values] if _plain(metric) in MEANS else values)
+    return np.array([[value, 1.0] for value in values] if not _is_corpus(metric) else values)

@@ -116,7 +116,7 @@ class Cell:
             InputError: it lacks the pair. Only a method that uses the corpus asks for it.
         """
         config = self.config
-        parallel.check(config.parallel, source, self.targets, config.task)
+        parallel.check(config.parallel, source, self.targets, evaluated(config))
         limit = config.scale.parallel_rows if rows is None else rows
         return parallel.parallel_step(config.parallel, source, target, limit)
 
@@ -140,7 +140,7 @@ class Cell:
         config = self.config.parallel
         if not self.has_parallel or parallel.lacks(config, source) or parallel.lacks(config, target):
             return None
-        parallel.check(config, source, [target], self.config.task)
+        parallel.check(config, source, [target], evaluated(self.config))
         return parallel.parallel_step(config, source, target, SOME_PAIRS)
 
     def answers(self) -> Step:
@@ -191,6 +191,11 @@ class Cell:
     def training(self, mix: Step) -> Step:
         """The backbone trained on a mix."""
         return train_step(mix, self.backbone, self.config)
+
+
+def evaluated(config: Config) -> list[str]:
+    """The benchmarks, those of the harness by their names there."""
+    return [name for key, task in config.task.items() for name in (key, *getattr(task, "names", ()))]
 
 
 def languages_of(config: Config) -> tuple[Language, list[Language]]:
@@ -281,7 +286,7 @@ class Method(ABC, Generic[Options]):
             for suite in evaluated
         ]
         judged = translation_suites(config, tasks, *languages, self.translators(cell))
-        return [*found, *(Outcome(suite, suite.outcome()) for suite in judged)], skipped
+        return [*found, *(Outcome(suite, suite.outcome(cell.backbone, "")) for suite in judged)], skipped
 
 
 @dataclass(frozen=True)

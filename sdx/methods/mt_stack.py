@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from sdx import InputError
 from sdx.config import Adapter, Config, MethodConfig, Schedule, TrainConfig
 from sdx.evaluation.outcome import Outcome
-from sdx.evaluation.reading import ReadingSuite, reading_suites, translated_items_step
+from sdx.evaluation.suites import Suite, reading_suites, translated
 from sdx.languages import Language
 from sdx.languages import language as find
 from sdx.methods.base import Cell, Method
@@ -27,6 +27,7 @@ from sdx.stacking.tokens import tokens_step
 from sdx.stacking.training import Goal, Recipe, alignment_step, task_step
 from sdx.stacking.vectors import vectors_step
 from sdx.store.step import Step
+from sdx.tasks.items import Items
 from sdx.tasks.reading import ReadTask, training_step
 from sdx.training.optimizers import EXTRA
 
@@ -172,7 +173,7 @@ class MTStack(Method[MTStackConfig]):
             skipped += [reason for target in cell.targets if (reason := _untranslated(cell, self._told(target)))]
         return found, skipped
 
-    def _systems(self, cell: Cell, suite: ReadingSuite) -> Iterator[tuple[str, Step]]:
+    def _systems(self, cell: Cell, suite: Suite) -> Iterator[tuple[str, Step]]:
         """The answers of each baseline."""
         wanted = self.options.baselines
         llm, reader = llm_alone(cell), replace(cell_parts(cell), backbone=None)
@@ -185,7 +186,8 @@ class MTStack(Method[MTStackConfig]):
             yield BASELINES["unaligned"], self._answers(cell, unaligned, cell_parts(cell), suite, "unaligned")
         told = self._told(suite.language)
         if "translate_test" in wanted and suite.language != cell.source and not _untranslated(cell, told):
-            items = translated_items_step(suite.items, cell.mt, told, cell.source)
+            assert isinstance(suite.items, Items)
+            items = translated(suite.items, cell.mt, told, cell.source)
             english, who = replace(suite, items=items, language=cell.source), f"from {suite.language.code}, LLM"
             yield BASELINES["translate_test"], self._answers(cell, self._teacher(cell), llm, english, who)
 
@@ -288,7 +290,7 @@ class MTStack(Method[MTStackConfig]):
     def _vectors(self, cell: Cell, model: Step, parts: Parts) -> Step:
         return vectors_step(model, parts, self._training(cell), cell.source, cell.config.scale.max_length_tokens)
 
-    def _answers(self, cell: Cell, model: Step, parts: Parts, suite: ReadingSuite, who: str) -> Step:
+    def _answers(self, cell: Cell, model: Step, parts: Parts, suite: Suite, who: str) -> Step:
         label = f"{suite.task.name} {suite.language.code} {who}"
         told = self._told(suite.language)
         return answers_step(model, parts, suite.items, told, cell.config.scale.max_length_tokens, label)

@@ -15,7 +15,6 @@ from rich.table import Table
 from sdx.config import Config
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.scores import Score, judge, samples, score
-from sdx.evaluation.suites import InstructionSuite
 from sdx.evaluation.values import Judged
 from sdx.languages import language
 from sdx.models.precision import Settled
@@ -30,6 +29,7 @@ from sdx.store.files import write_json, write_rows
 from sdx.store.provenance import provenance
 from sdx.store.step import Step
 from sdx.store.store import Store
+from sdx.tasks.base import Instructions
 
 DEFAULT_BACKBONE, DEFAULT_ENCODER = "smollm2_135m", "e5_small"
 """Of conf/config.yaml."""
@@ -60,7 +60,7 @@ def conclude(
     for one in outcomes:
         paths = store.path(one.before), store.path(one.after) if one.after else None
         judged += judge(one.suite, store, *paths, one.system)
-        if isinstance(one.suite, InstructionSuite) and not one.system:
+        if isinstance(one.suite.task, Instructions) and not one.system:
             answers += samples(one.suite, store, *paths)
     answers.sort(key=lambda sample: sample["language"] == config.lang.source)
     found = [score(one) for one in judged]

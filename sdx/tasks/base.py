@@ -1,59 +1,58 @@
-"""The benchmarks: where their items come from, in which languages, and how a model answers.
-
-The order of the items is a fixed shuffle, so that the first n of them are a sample of all.
-"""
+"""A task: what is asked, in which languages, and who answers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any
 
 from sdx import InputError
 from sdx.languages import Language
 from sdx.offline.assets import asset_step
 from sdx.store.step import Step
+from sdx.tasks.normalisation import Normalisation
+
+
+class Who(str, Enum):
+    """Who answers the items of a task."""
+
+    rank = "rank"
+    """A model ranks the answers to a question by their log-probability."""
+    generate = "generate"
+    """A model writes an answer, which is compared with references."""
+    read = "read"
+    """A model with a head reads the texts and names a class or one of the answers."""
 
 
 class Kind(str, Enum):
-    """How a model answers."""
+    """What is ranked."""
 
     answers = "answers"
-    """The texts of the answers are ranked by their log-probability after the question."""
+    """The texts of the answers, after the question."""
     letters = "letters"
-    """Question and answers A to D are read; the letters are ranked by their log-probability."""
-    instructions = "instructions"
-    """Free answers to held-out instructions."""
-    free = "free"
-    """Free answers, compared with a benchmark's references."""
+    """The letters A to D, after the question and the answers."""
 
 
-class Pairable(TypedDict, total=False):
-    """What a benchmark with the same items in several languages may say of one."""
-
-    fields: dict[str, str]
-    """Its texts in the language of the item, by name: a translation can be compared with that of a person."""
-
-
-class Identified(Pairable):
-    """An item of a benchmark."""
+@dataclass(frozen=True)
+class Item:
+    """One question of a task."""
 
     id: str
-
-
-AnyItem = TypeVar("AnyItem", bound=Identified)
-
-
-class Item(Identified):
-    """A multiple-choice question."""
-
-    question: str
-    choices: list[str]
-    gold: int
-    """Index of the right answer, from 0."""
+    prompt: str
+    choices: Sequence[str] = ()
+    gold: int = 0
+    """Index of the right choice, from 0."""
+    references: Sequence[str] = ()
+    """The right answers, where the answer is written."""
+    fields: Mapping[str, str] | None = None
+    """Texts in the language of the item, by name, where several languages have the same items: a translation can be
+    compared with that of a person."""
+    segments: Sequence[str] = ()
+    """The texts that a model with a head reads, in order, without the choices."""
 
 
 class Task(ABC):
@@ -64,11 +63,15 @@ class Task(ABC):
     """
 
     name: str
-    kind: Kind
+    who: Who
+    metrics: tuple[str, ...] = ()
+    """Of written answers: chrF++, ROUGE-L, F1, exact match and accuracy, see `sdx.evaluation.scores`."""
     asset: str | None = None
     """The packaged asset that its items are in."""
 
     def __init__(self, shots: int) -> None:
+        if shots and self.who is Who.generate:
+            raise InputError(f"task.{self.name}.shots={shots}: {self.name} is asked without examples; write 0")
         self.shots = shots
 
     @property
@@ -83,7 +86,9 @@ class Task(ABC):
             item: a row of the suite's items.
         """
         texts = [*item.get("fields", {}).values()]
-        return texts[0] if len(texts) > 1 else str(item["id"])
+        if "segments" in item:
+            texts = item["segments"][: len(item["segments"]) - item["choices"]]
+        return str(texts[0] if len(texts) > 1 else item["id"])
 
     def obstacle(self, language: Language) -> str | None:
         """Why it cannot be run in a language, whatever the translator, as a sentence; none if it can."""
@@ -93,55 +98,92 @@ class Task(ABC):
         """The language to translate from, where `needs_translation`."""
         return source
 
-    @abstractmethod
     def needs_translation(self, language: Language, source: Language) -> bool:
         """Whether a translator has to bring it from `original(source)` into `language`."""
+        return False
+
+    def pairs(self, source: Language, language: Language) -> list[tuple[Language, Language]]:
+        """(language of the item's text, language of the answer) of each suite that a language of the cell has.
+
+        Args:
+            source: the cell's L.
+        """
+        return [(language, language)]
+
+    def ask(self, fields: Mapping[str, str]) -> str:
+        """The prompt around the `fields` of an item, where a translator has to render them."""
+        raise NotImplementedError
+
+    def answer(self, completion: str) -> str:
+        """What of a completion is compared with the references."""
+        return completion
+
+    def opened(self, language: Language) -> str:
+        """As messages name the file of a language."""
+        return f"the file of {language.name}"
+
+    def origin(self, asked: Language, answered: Language) -> str:
+        """Who wrote the texts, as `original` or `human-translated`."""
+        return "original"
+
+    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
+        """The steps whose outputs `read` needs, by name.
+
+        Raises:
+            InputError: a file is not there.
+        """
+        return {"asset": asset_step(self.asset)} if self.asset else {}
+
+    @abstractmethod
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
+        """All items in a language that needs no translation, from the outputs of `inputs`.
+
+        Raises:
+            InputError: a file is not in the benchmark's format.
+        """
 
 
 class ChoiceTask(Task):
-    """A multiple-choice benchmark with items of its own."""
+    """A multiple-choice benchmark."""
+
+    who = Who.rank
+    kind: Kind
 
     @property
     def wrapper(self) -> str | None:
         """What the model reads, around the `{question}` of an item, where the kind is `answers`."""
         return None
 
-    def source(self, language: Language) -> Step | None:
-        """The step whose output `read` needs for a language.
 
-        Raises:
-            InputError: a file is not there.
-        """
-        return asset_step(self.asset) if self.asset else None
+class GenerativeTask(Task):
+    """A benchmark of prompts with references."""
 
-    def origin(self, language: Language) -> str:
-        """Who wrote the items that `read` gives: `original` or `human-translated`."""
-        return "original"
+    who = Who.generate
+    normalisation = Normalisation.unicode
+    """What F1 and exact match compare."""
 
-    @abstractmethod
-    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
-        """All items in a language that needs no translation.
-
-        Args:
-            source_dir: the output of `source`.
-        """
+    def answer(self, completion: str) -> str:
+        return answer_of(completion)
 
 
 class Instructions(Task):
     """Held-out instructions of the corpus, answered freely; the run gives them and has them translated."""
 
     name = "instructions"
-    kind = Kind.instructions
-
-    def __init__(self, shots: int) -> None:
-        super().__init__(shots)
-        if shots:
-            raise InputError(f"task.{self.name}.shots={shots}: instructions are asked without examples; write 0")
+    who = Who.generate
 
     def needs_translation(self, language: Language, source: Language) -> bool:
         return language != source
 
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
+        raise AssertionError("the corpus has them")
 
-def shuffled(items: Iterable[AnyItem]) -> list[AnyItem]:
-    """Items in the order of a hash of their ids."""
-    return sorted(items, key=lambda item: sha256(item["id"].encode()).digest())
+
+def answer_of(completion: str) -> str:
+    """The first line with a text; nothing where there is none."""
+    return next((line.strip() for line in completion.splitlines() if line.strip()), "")
+
+
+def shuffled(items: Iterable[Item]) -> list[Item]:
+    """Items in the order of a hash of their ids: the first n of them are a sample of all."""
+    return sorted(items, key=lambda item: sha256(item.id.encode()).digest())

@@ -3,25 +3,78 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sdx import InputError
 from sdx.languages import Language
 from sdx.store.step import Step
-from sdx.tasks.base import Item, shuffled
-from sdx.tasks.generative import GenerativeTask, Row
+from sdx.tasks.base import GenerativeTask, Item, Kind
+from sdx.tasks.items import read_row
 from sdx.tasks.labelled import ANSWER, Fields, LabelledTask
-from sdx.tasks.labelled_choice import LabelledChoice
 from sdx.tasks.labelled_files import Record
-from sdx.tasks.labelled_rows import warn_of_absent
-from sdx.tasks.reading import Labelled
+from sdx.tasks.labelled_rows import digest, learnable, warn_of_absent
+from sdx.tasks.reading import ReadTask, Splits
 from sdx.text.answer_spans import mark, unmark
 from sdx.text.numbers import HEADING, final_number
 
 CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 """GSM8K's notes for a calculator: `48/2 = <<48/2=24>>24`."""
+
+
+class LabelledChoice(LabelledTask, ReadTask):
+    """The texts of the answers are ranked after the prompt, as it stands; or a model with a head reads the texts."""
+
+    kind = Kind.answers
+    plain = True
+    file_input = "asset"
+
+    def example(self, record: Record) -> dict[str, str] | str:
+        texts = self.texts_of(record)
+        item = self.item("", record, texts)
+        if not item:
+            return "unlabelled"
+        fields = {**texts, ANSWER: item.choices[item.gold]}
+        return fields if all(fields.values()) else "dropped"
+
+    def labelled(self, record: Record) -> dict[str, Any] | str:
+        """A row to read, or under what it is counted where it cannot be used."""
+        item = self.item("", record, self.texts_of(record))
+        if not item:
+            return "unlabelled"
+        row = read_row(item, bool(self.labels))
+        return row if all(row["segments"]) else "dropped"
+
+    def split_inputs(self, source: Language) -> dict[str, Step]:
+        inputs = self.training_inputs(source)
+        given = self.validation
+        if not given.missing and (given.path or given.has(source)):
+            inputs["validation"] = given.step(source)
+        return inputs
+
+    @property
+    def split_description(self) -> Mapping[str, Any]:
+        files = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {"form": type(self).__name__, **{name: split.description for name, split in files.items()}}
+
+    def splits(self, directories: Mapping[str, Path], source: Language, validation_rows: int) -> Splits:
+        taken = {"in_test": self.asked_in_test(directories.get("test"), source)}
+        validation: list[dict[str, Any]] = []
+        if "validation" in directories:
+            validation, _ = learnable(self.validation, directories["validation"], source, self.labelled, _asked, taken)
+            taken["in_validation"] = {digest(_asked(row)) for row in validation}
+        train, left_out = learnable(self.train, directories["train"], source, self.labelled, _asked, taken)
+        warn_of_absent(self.train.opened(source), self.labels, (row["label"] for row in train))
+        if not validation:
+            if len(train) <= validation_rows:
+                raise InputError(
+                    f"{self.train.opened(source)} has {len(train)} rows, no more than the {validation_rows} to hold "
+                    f"out for validation; give those as {self.validation.key}.path=..., or more rows"
+                )
+            train, validation = train[:-validation_rows], train[-validation_rows:]
+        return Splits(train, validation[:validation_rows], left_out)
 
 
 class MultipleChoice(LabelledChoice):
@@ -45,32 +98,18 @@ class MultipleChoice(LabelledChoice):
         """`question` of an item, which `wrapper` is put around."""
         return fields["question"]
 
-    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
-        assert source_dir
-        items: list[Item] = []
-        for id_, record, fields in self.tested(source_dir, language):
+    def item(self, id_: str, record: Record, texts: dict[str, str]) -> Item:
+        choices, gold = self._choices(record)
+        given = self.to_translate(texts)
+        return Item(id_, self.question(texts), choices, gold, fields=given, segments=list(texts.values()))
+
+    def tested(self, directory: Path, language: Language) -> Iterator[tuple[str, Record, dict[str, str]]]:
+        for id_, record, texts in super().tested(directory, language):
             self.refuse_empty_choice(record)
-            choices, gold = self._choices(record)
-            question, given = self.question(fields), self.to_translate(fields)
-            items.append({"id": id_, "question": question, "choices": choices, "gold": gold, "fields": given})
-        return shuffled(items)
-
-    def example(self, record: Record) -> dict[str, str] | str:
-        choices, gold = self._choices(record)
-        texts = {name: record.text(name) for name in self.fields[:-1]}
-        return {**texts, ANSWER: choices[gold]} if all(texts.values()) and choices[gold] else "dropped"
-
-    def segments(self, fields: Mapping[str, Any]) -> list[str]:
-        return [*(fields[name] for name in self.fields[:-1]), *fields["choices"]]
-
-    def labelled(self, record: Record) -> Labelled | str:
-        choices, gold = self._choices(record)
-        fields = {**{name: record.text(name) for name in self.fields[:-1]}, "choices": choices}
-        segments = self.segments(fields)
-        row: Labelled = {"segments": segments, "choices": self.choice_count(fields), "label": gold}
-        return row if all(segments) else "dropped"
+            yield id_, record, texts
 
     def refuse_empty_choice(self, record: Record) -> None:
+        """Raises InputError where an answer of a test item is empty."""
         choices, _ = self._choices(record)
         if not all(choices):
             raise record.refused("choices", choices, "one of them is empty; mend it or name the column")
@@ -147,33 +186,11 @@ class Classification(LabelledChoice):
         if ANSWER in self.translated:
             raise InputError(f"task.{self.name}.translated has answer, but the labels stay as they are; leave it out")
 
-    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
-        assert source_dir
-        items: list[Item] = []
-        for id_, record, fields in self.tested(source_dir, language):
-            if (gold := self._label(record)) is not None:
-                choices, given = list(self.labels), self.to_translate(fields)
-                items.append(
-                    {"id": id_, "question": self.ask(fields), "choices": choices, "gold": gold, "fields": given}
-                )
-        warn_of_absent(self.test.opened(language), self.labels, (item["gold"] for item in items))
-        return shuffled(items)
-
-    def example(self, record: Record) -> dict[str, str] | str:
-        texts = {name: record.text(name) for name in self.fields[:-1]}
-        label = self._label(record)
-        if label is None:
-            return "unlabelled"
-        return {**texts, ANSWER: self.labels[label]} if all(texts.values()) else "dropped"
-
-    def segments(self, fields: Mapping[str, Any]) -> list[str]:
-        return [fields[name] for name in self.fields[:-1]]
-
-    def labelled(self, record: Record) -> Labelled | str:
-        fields = self.example(record)
-        if isinstance(fields, str):
-            return fields
-        return {"segments": self.segments(fields), "choices": 0, "label": self.labels.index(fields[ANSWER])}
+    def item(self, id_: str, record: Record, texts: dict[str, str]) -> Item | None:
+        gold, given = self._label(record), self.to_translate(texts)
+        if gold is None:
+            return None
+        return Item(id_, self.ask(texts), self.labels, gold, fields=given, segments=list(texts.values()))
 
     def _label(self, record: Record) -> int | None:
         label = record.label()
@@ -188,19 +205,22 @@ class LabelledGeneration(LabelledTask, GenerativeTask):
     """The prompt is put into the backbone's template and answered freely."""
 
     plain = False
+    file_input = "file"
 
     @property
     def description(self) -> Mapping[str, Any]:
         return {**super().description, "prompt": self._prompt}
 
-    def origin(self, asked: Language, answered: Language) -> str:
-        return self.written_by(asked)
+    def item(self, id_: str, record: Record, texts: dict[str, str]) -> Item:
+        return Item(id_, self.ask(texts), references=self.references(record), fields=self.to_translate(texts))
 
-    def opened(self, language: Language) -> str:
-        return self.test.opened(language)
+    @abstractmethod
+    def references(self, record: Record) -> list[str]:
+        """The right answers to a test item.
 
-    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
-        return {"file": self.test.step(asked)}
+        Raises:
+            InputError: there is none.
+        """
 
 
 class ExtractiveQA(LabelledGeneration):
@@ -232,14 +252,10 @@ class ExtractiveQA(LabelledGeneration):
         context = unmark(fields["context"], fields[ANSWER]) if ANSWER in fields else fields["context"]
         return context, fields["question"]
 
-    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
-        rows: list[Row] = []
-        for id_, record, fields in self.tested(directories["file"], asked):
-            if not (answers := record.text_or_texts(ANSWER)):
-                raise record.refused(ANSWER, "", "a test item needs its answer; mend it or name the column")
-            given = self.to_translate(fields)
-            rows.append({"id": id_, "prompt": self.ask(fields), "references": answers, "fields": given})
-        return rows
+    def references(self, record: Record) -> list[str]:
+        if not (answers := record.text_or_texts(ANSWER)):
+            raise record.refused(ANSWER, "", "a test item needs its answer; mend it or name the column")
+        return answers
 
     def example(self, record: Record) -> dict[str, str] | str:
         context, question, answer = record.value("context"), record.text("question"), record.value(ANSWER)
@@ -268,15 +284,11 @@ class Math(LabelledGeneration):
     def answer(self, completion: str) -> str:
         return final_number(completion)
 
-    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
-        rows: list[Row] = []
-        for id_, record, fields in self.tested(directories["file"], asked):
-            worked = record.text(ANSWER)
-            if not (number := final_number(worked)):
-                raise record.refused(ANSWER, worked, "it holds no number; mend it or name the column")
-            given = self.to_translate(fields)
-            rows.append({"id": id_, "prompt": self.ask(fields), "references": [number], "fields": given})
-        return rows
+    def references(self, record: Record) -> list[str]:
+        worked = record.text(ANSWER)
+        if not (number := final_number(worked)):
+            raise record.refused(ANSWER, worked, "it holds no number; mend it or name the column")
+        return [number]
 
     def example(self, record: Record) -> dict[str, str] | str:
         question, worked = record.text("question"), CALCULATOR.sub("", record.text(ANSWER))
@@ -284,3 +296,7 @@ class Math(LabelledGeneration):
         if heading and (number := final_number(last)):
             worked = f"{steps}{HEADING} {number}"
         return {"question": question, ANSWER: worked.strip()} if question and final_number(worked) else "dropped"
+
+
+def _asked(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(row["segments"][: len(row["segments"]) - row["choices"]])

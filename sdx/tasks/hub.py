@@ -15,8 +15,7 @@ from sdx.languages import ENGLISH, Language
 from sdx.options import fields
 from sdx.sources.files import check_source, file_step, published, read_records, source_name
 from sdx.store.step import Step
-from sdx.tasks.base import ChoiceTask, Item, Kind, shuffled
-from sdx.tasks.generative import GenerativeTask, Row
+from sdx.tasks.base import ChoiceTask, GenerativeTask, Item, Kind, Task
 from sdx.tasks.normalisation import Normalisation
 
 
@@ -48,39 +47,51 @@ class HubAnswersConfig(HubTaskConfig):
 SCHEMAS = {"hub": HubTaskConfig, "hub_answers": HubAnswersConfig}
 
 
-class Source:
-    """Where the files of a benchmark come from.
+class HubTask(Task):
+    """A benchmark in files.
 
     Raises:
         InputError: the dataset is not pinned.
     """
 
-    def __init__(self, task: str, path: str | None, hub_id: str | None, revision: str | None, file: str | None) -> None:
-        self.group = f"task.{task}"
-        self.obstacle = None if path or hub_id else f"its file is not on the hub; give a copy as {self.group}.path=..."
+    def __init__(
+        self, shots: int, path: str | None, hub_id: str | None, revision: str | None, file: str | None
+    ) -> None:
+        super().__init__(shots)
+        self.group = f"task.{self.name}"
+        self.missing = None if path or hub_id else f"its file is not on the hub; give a copy as {self.group}.path=..."
         """Why it cannot be run, as the end of a sentence."""
         self.path = path
         self.hub_id, self.revision, self.file = (None, None, None) if path else (hub_id, revision, file)
         check_source(self.group, self.path, self.hub_id, self.revision, self.file)
 
-    def step(self, language: str, **others: str) -> Step:
-        """Publishes the file in which a language is."""
-        placeholders = {"language": language, **others}
-        return file_step(self.group, self.path, self.hub_id, self.revision, self.file, placeholders)
+    @abstractmethod
+    def codes(self, language: Language) -> dict[str, str]:
+        """What stands for the placeholders in the name of a language's file."""
 
-    def opened(self, language: str, **others: str) -> str:
-        """As messages name the file in which a language is."""
-        return source_name(self.group, self.path, self.hub_id, self.file, {"language": language, **others})
+    def obstacle(self, language: Language) -> str | None:
+        has = self.codes(language)["language"]
+        return self.missing if has else f"{type(self).__name__} does not have the language."
+
+    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
+        return {"file": self.step(asked)}
+
+    def step(self, language: Language) -> Step:
+        """Publishes the file of a language."""
+        return file_step(self.group, self.path, self.hub_id, self.revision, self.file, self.codes(language))
+
+    def opened(self, language: Language) -> str:
+        return source_name(self.group, self.path, self.hub_id, self.file, self.codes(language))
 
     def records(
-        self, directory: Path, names: Collection[str], language: str, **others: str
+        self, directory: Path, names: Collection[str], language: Language
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """(place, record) of each row of what `step` published for a language.
 
         Args:
             names: columns, by which a .tsv's header is known.
         """
-        return read_records(published(directory), self.opened(language, **others), names)
+        return read_records(published(directory), self.opened(language), names)
 
 
 def text_of(record: Mapping[str, Any], column: str, place: str) -> str:
@@ -117,7 +128,7 @@ NOT_ASKED = frozenset(("unanswerable", "long_answer", "binary"))
 """MKQA's types of answers that are left out."""
 
 
-class Belebele(ChoiceTask):
+class Belebele(HubTask, ChoiceTask):
     """Belebele: 900 questions on FLORES passages, four answers, 122 languages (Bandarkar et al. 2024).
 
     Licence CC BY-SA 4.0. Human-translated from English. Asked as MMLU is: passage and question, then the answers
@@ -128,33 +139,23 @@ class Belebele(ChoiceTask):
     kind = Kind.letters
     choices = ("mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4")
 
-    def __init__(
-        self, shots: int, path: str | None, hub_id: str | None, revision: str | None, file: str | None
-    ) -> None:
-        super().__init__(shots)
-        self.files = Source(self.name, path, hub_id, revision, file)
+    def codes(self, language: Language) -> dict[str, str]:
+        return {"language": language.belebele}
 
-    def obstacle(self, language: Language) -> str | None:
-        return self.files.obstacle if language.belebele else "Belebele does not have the language."
+    def origin(self, asked: Language, answered: Language) -> str:
+        return "original" if asked.flores == ENGLISH else "human-translated"
 
-    def needs_translation(self, language: Language, source: Language) -> bool:
-        return False
-
-    def origin(self, language: Language) -> str:
-        return "original" if language.flores == ENGLISH else "human-translated"
-
-    def source(self, language: Language) -> Step:
-        return self.files.step(language.belebele)
+    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
+        return {"asset": self.step(asked)}
 
     def shared(self, item: Mapping[str, Any]) -> str:
         """The passage: 488 passages have one question or two."""
         return str(item["question"]).rpartition("\n")[0]
 
-    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
-        assert source_dir
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
         items: list[Item] = []
         seen: Counter[str] = Counter()
-        for place, record in self.files.records(source_dir, ("link",), language.belebele):
+        for place, record in self.records(directories["asset"], ("link",), asked):
             id_ = f"{text_of(record, 'link', place)}/{record.get('question_number')}"
             seen[id_] += 1
             if seen[id_] > 1:  # two passages of one page count their questions alike
@@ -164,41 +165,11 @@ class Belebele(ChoiceTask):
             if right not in ("1", "2", "3", "4"):
                 raise InputError(f"{place} has correct_answer_num={right}; it is 1 to 4 in the benchmark's own file")
             choices = [text_of(record, column, place) for column in self.choices]
-            items.append({"id": id_, "question": question, "choices": choices, "gold": int(right) - 1})
-        if not items:
-            where = self.files.opened(language.belebele)
-            raise InputError(f"{where} holds no questions; give the benchmark's own file")
-        return shuffled(items)
+            items.append(Item(id_, question, choices, int(right) - 1))
+        return items
 
 
-class HubGenerativeTask(GenerativeTask):
-    """A generative benchmark in files."""
-
-    def __init__(
-        self, shots: int, path: str | None, hub_id: str | None, revision: str | None, file: str | None
-    ) -> None:
-        super().__init__(shots)
-        self.files = Source(self.name, path, hub_id, revision, file)
-
-    @abstractmethod
-    def codes(self, language: Language) -> dict[str, str]:
-        """What stands for the placeholders in the name of a language's file."""
-
-    def file(self, language: Language) -> Step:
-        """Publishes the file of a language."""
-        return self.files.step(**self.codes(language))
-
-    def opened(self, language: Language) -> str:
-        return self.files.opened(**self.codes(language))
-
-    def records(
-        self, directory: Path, names: Collection[str], language: Language
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(place, record) of each row of what `file` published, see `Source.records`."""
-        return self.files.records(directory, names, **self.codes(language))
-
-
-class Flores(HubGenerativeTask):
+class Flores(HubTask, GenerativeTask):
     """FLORES devtest: 1,012 sentences in 200 languages, translated from L and into L (NLLB Team 2022, OLDI).
 
     Licence CC BY-SA 4.0; the hub's dataset is gated. Measured with chrF++: spBLEU's tokenizer is not to be had
@@ -212,7 +183,7 @@ class Flores(HubGenerativeTask):
     """Of FLORES+, of FLORES-200 on the hub, of plain lines."""
 
     def obstacle(self, language: Language) -> str | None:
-        return "FLORES does not have the language." if language.flores in ROMANISED else self.files.obstacle
+        return "FLORES does not have the language." if language.flores in ROMANISED else self.missing
 
     def pairs(self, source: Language, language: Language) -> list[tuple[Language, Language]]:
         if language == source or self.obstacle(source):
@@ -223,12 +194,12 @@ class Flores(HubGenerativeTask):
         return "human-translated"
 
     def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
-        return {"asked": self.file(asked), "answered": self.file(answered)}
+        return {"asked": self.step(asked), "answered": self.step(answered)}
 
     def codes(self, language: Language) -> dict[str, str]:
         return {"language": language.flores, "flores_plus": FLORES_PLUS.get(language.flores, language.flores)}
 
-    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
         one, other = self._sentences(directories["asked"], asked), self._sentences(directories["answered"], answered)
         if alone := sorted(one.keys() ^ other.keys()):
             raise InputError(
@@ -236,7 +207,7 @@ class Flores(HubGenerativeTask):
                 f"not belong together (one has no sentence {alone[0]}); give files of one split and one version"
             )
         ask = f"Translate the following sentence from {asked.name} to {answered.name}."
-        return [{"id": id_, "prompt": f"{ask}\n\n{one[id_]}", "references": [other[id_]]} for id_ in one]
+        return [Item(id_, f"{ask}\n\n{one[id_]}", references=[other[id_]]) for id_ in one]
 
     def _sentences(self, directory: Path, language: Language) -> dict[str, str]:
         sentences: dict[str, str] = {}
@@ -249,7 +220,7 @@ class Flores(HubGenerativeTask):
         return sentences
 
 
-class XLSum(HubGenerativeTask):
+class XLSum(HubTask, GenerativeTask):
     """XL-Sum, test split: BBC articles with their one-sentence summary, 43 languages of the table (Hasan et al. 2021).
 
     Licence CC BY-NC-SA 4.0. Articles are of the language, not translated: languages are not comparable item by item.
@@ -261,30 +232,24 @@ class XLSum(HubGenerativeTask):
     metrics = ("ROUGE-L",)
 
     def obstacle(self, language: Language) -> str | None:
-        return self.files.obstacle if language.xlsum else "XL-Sum does not have the language."
-
-    def origin(self, asked: Language, answered: Language) -> str:
-        return "original"
-
-    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
-        return {"file": self.file(asked)}
+        return self.missing if language.xlsum else "XL-Sum does not have the language."
 
     def codes(self, language: Language) -> dict[str, str]:
         return {"language": language.xlsum}
 
-    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
         ask = f"Summarize the following article in one sentence in {answered.name}."
-        rows: dict[str, Row] = {}
+        rows: dict[str, Item] = {}
         for place, record in self.records(directories["file"], ("id", "text", "summary"), asked):
             id_, article = text_of(record, "id", place), text_of(record, "text", place)
             summary = text_of(record, "summary", place)
-            row: Row = {"id": id_, "prompt": f"{ask}\n\n{article}", "references": [summary]}
+            row = Item(id_, f"{ask}\n\n{article}", references=[summary])
             if rows.setdefault(id_, row) != row:
                 raise InputError(f"{place} has the id {id_} again; give a file of one language and one split")
         return list(rows.values())
 
 
-class MKQA(HubGenerativeTask):
+class MKQA(HubTask, GenerativeTask):
     """MKQA: questions of Natural Questions with their short answers, 26 languages (Longpre et al. 2021, CC BY-SA 3.0).
 
     Of the 10,000 questions are left out: the unanswerable and those with a long answer, to which the right answer is
@@ -309,22 +274,17 @@ class MKQA(HubGenerativeTask):
         self.normalisation = normalisation
 
     def obstacle(self, language: Language) -> str | None:
-        if not language.mkqa:
-            return "MKQA does not have the language."
-        return self.files.obstacle or self.normalisation.obstacle(language)
+        return super().obstacle(language) or self.normalisation.obstacle(language)
 
     def origin(self, asked: Language, answered: Language) -> str:
         return "original" if asked.flores == ENGLISH else "human-translated"
 
-    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
-        return {"file": self.file(asked)}
-
     def codes(self, language: Language) -> dict[str, str]:
         return {"language": language.mkqa}
 
-    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Row]:
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
         ask = f"Answer the following question in {answered.name} in a few words."
-        rows: list[Row] = []
+        rows: list[Item] = []
         seen: set[str] = set()
         for place, record in self.records(directories["file"], (), asked):
             try:
@@ -342,5 +302,5 @@ class MKQA(HubGenerativeTask):
             seen.add(id_)
             references = list(dict.fromkeys(text.strip() for text in texts if isinstance(text, str) and text.strip()))
             if references and not kinds & NOT_ASKED:
-                rows.append({"id": id_, "prompt": f"{ask}\n\n{question}", "references": references})
+                rows.append(Item(id_, f"{ask}\n\n{question}", references=references))
         return rows

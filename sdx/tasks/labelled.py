@@ -7,30 +7,26 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from functools import partial
-from logging import getLogger
+from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 from typing import Any, ClassVar
 
 from sdx import InputError
 from sdx.languages import ENGLISH, Language, language
-from sdx.store.files import write_rows
-from sdx.store.step import PlainStep, Step, Workspace
-from sdx.tasks.base import Task
+from sdx.store.step import Step
+from sdx.tasks.base import Item
 from sdx.tasks.labelled_config import LabelledFilesConfig
 from sdx.tasks.labelled_files import Files, Record
 from sdx.tasks.labelled_rows import digest, learnable, warn_of_absent
 from sdx.tasks.normalisation import Normalisation
-
-log = getLogger("sdx")
+from sdx.tasks.reading import Splits, TrainedTask, Training
 
 ANSWER = "answer"
-TRAINING_VERSION = 2
 Fields = Mapping[str, str]
 
 
-class LabelledTask(Task):
+class LabelledTask(TrainedTask):
     """A benchmark with labelled training data. A form is a subclass that is a choice or a generative task too.
 
     Raises:
@@ -48,6 +44,8 @@ class LabelledTask(Task):
     test_columns: tuple[str, ...]
     """Further columns of the test."""
     optional_columns: tuple[str, ...] = ("id",)
+    file_input: str
+    """As steps that read the test name its file."""
     normalised = False
     """F1 and exact match are measured, by `normalisation`."""
     reasons: ClassVar[Mapping[str, str]] = {}
@@ -169,11 +167,31 @@ class LabelledTask(Task):
     def original(self, source: Language) -> Language:
         return source if self.test.has(source) else language(ENGLISH)
 
-    def written_by(self, language: Language) -> str:
-        """Who wrote the items of a language; of a file that no benchmark has, nobody knows."""
-        if language.flores == ENGLISH:
+    def origin(self, asked: Language, answered: Language) -> str:
+        """Of a file that no benchmark has nobody knows who wrote it."""
+        if asked.flores == ENGLISH:
             return "original"
-        return "human-translated" if self.test.official(language) else "as given"
+        return "human-translated" if self.test.official(asked) else "as given"
+
+    def opened(self, language: Language) -> str:
+        return self.test.opened(language)
+
+    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
+        return {self.file_input: self.test.step(asked)}
+
+    @abstractmethod
+    def item(self, id_: str, record: Record, texts: dict[str, str]) -> Item | None:
+        """A row of the test; none of one without a label.
+
+        Raises:
+            InputError: a row that does not fit the description.
+        """
+
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
+        rows = self.tested(directories[self.file_input], asked)
+        items = [item for row in rows if (item := self.item(*row))]
+        warn_of_absent(self.opened(asked), self.labels, (item.gold for item in items))
+        return items
 
     def tested(self, directory: Path, language: Language) -> Iterator[tuple[str, Record, dict[str, str]]]:
         """(id, record, texts) of each test item from the output of the file's step.
@@ -186,7 +204,7 @@ class LabelledTask(Task):
         """
         seen: set[str] = set()
         for id_, record in self.test.records(directory, language):
-            fields = {name: record.text(name) for name in self.fields[:-1]}
+            fields = self.texts_of(record)
             if empty := [name for name, text in fields.items() if not text]:
                 raise record.refused(empty[0], "", "a test item needs all its texts; mend it or name the column")
             if id_ in seen:
@@ -197,6 +215,10 @@ class LabelledTask(Task):
             raise InputError(
                 f"{self.test.opened(language)} holds nothing to ask in {language.name}; give the benchmark's own file"
             )
+
+    def texts_of(self, record: Record) -> dict[str, str]:
+        """The texts of a row by name, without the answer."""
+        return {name: record.text(name) for name in self.fields[:-1]}
 
     def to_translate(self, fields: Fields) -> dict[str, str]:
         """The translated fields of a test item, without the answer."""
@@ -215,22 +237,7 @@ class LabelledTask(Task):
         Raises:
             InputError: there are no training data in L.
         """
-        return PlainStep(
-            "training",
-            partial(_training, task=self, source=source, rows=rows),
-            config={
-                "task": self.name,
-                "language": source.flores,
-                "rows": rows,
-                "fields": list(self.fields),
-                "form": type(self).__name__,
-                "labels": list(self.labels),
-                "train": self.train.description,
-                "test": self.test.description,
-            },
-            inputs=self.training_inputs(source),
-            version=TRAINING_VERSION,
-        )
+        return LabelledTraining(self, source, rows, self.training_inputs(source))
 
     def training_inputs(self, source: Language) -> dict[str, Step]:
         """The files of labelled data in L: `train`, and `test` where the benchmark is there in L or in English.
@@ -276,14 +283,22 @@ def _checked(key: str, prompt: str, texts: tuple[str, ...]) -> str:
     return prompt
 
 
-def _training(workspace: Workspace, task: LabelledTask, source: Language, rows: int) -> None:
-    taken = {"in_test": task.asked_in_test(workspace.inputs.get("test"), source)}
-    kept, left_out = learnable(task.train, workspace.inputs["train"], source, task.example, task.asked, taken)
-    where = task.train.opened(source)
-    if task.labels:
-        warn_of_absent(where, task.labels, (task.labels.index(row[ANSWER]) for row in kept))
-    if len(kept) < rows:
-        log.warning("%-12s %s has %d, fewer than scale.corpus_rows=%d", "training", where, len(kept), rows)
-    kept = kept[: rows or None]
-    write_rows(workspace.dir / "train.jsonl", kept)
-    workspace.counts.update(train=len(kept), **left_out)
+@dataclass(frozen=True, eq=False)
+class LabelledTraining(Training):
+    """Examples by the names of their fields."""
+
+    task: LabelledTask
+    version = 2
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        task = self.task
+        return {"form": type(task).__name__, "train": task.train.description, "test": task.test.description}
+
+    def splits(self, directories: Mapping[str, Path]) -> Splits:
+        task, files, source = self.task, self.task.train, self.source
+        taken = {"in_test": task.asked_in_test(directories.get("test"), source)}
+        kept, left_out = learnable(files, directories["train"], source, task.example, task.asked, taken)
+        if task.labels:
+            warn_of_absent(files.opened(source), task.labels, (task.labels.index(row[ANSWER]) for row in kept))
+        return Splits(kept, (), left_out)

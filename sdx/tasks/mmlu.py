@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from sdx import InputError
 from sdx.languages import ENGLISH, Language, languages
 from sdx.offline.benchmarks import Row, english_subjects
-from sdx.tasks.base import ChoiceTask, Item, Kind, shuffled
+from sdx.tasks.base import ChoiceTask, Item, Kind
+from sdx.tasks.lm_eval import tasks_dir, yaml_of
 
 LETTERS = "ABCD"
 
@@ -35,55 +35,36 @@ class MMLUHuman(ChoiceTask):
         able = ", ".join(sorted(entry.name for entry in languages() if entry.mmlu))
         return f"human translations exist for {able} only."
 
-    def needs_translation(self, language: Language, source: Language) -> bool:
-        return False
+    def origin(self, asked: Language, answered: Language) -> str:
+        return "original" if asked.flores == ENGLISH else "human-translated"
 
-    def origin(self, language: Language) -> str:
-        return "original" if language.flores == ENGLISH else "human-translated"
-
-    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
-        if language.flores == ENGLISH:
-            assert source_dir
-            where, subjects = self.english, english_subjects(source_dir / self.english)
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
+        if asked.flores == ENGLISH:
+            where, subjects = self.english, english_subjects(directories["asset"] / self.english)
         else:
-            where, subjects = f"mmlu_{language.mmlu} of lm-eval", translated_subjects(language.mmlu)
-        items: dict[str, Item] = {}
-        for subject, rows in subjects.items():
-            for number, (question, choices, gold) in enumerate(rows):
-                id_ = f"{subject}/{number}"
-                items[id_] = {"id": id_, "question": question, "choices": choices, "gold": gold}
-        _check_count(self, items, where)
-        return shuffled(items.values())
+            where, subjects = f"mmlu_{asked.mmlu} of lm-eval", translated_subjects(asked.mmlu)
+        items = [
+            Item(f"{subject}/{number}", *row) for subject, rows in subjects.items() for number, row in enumerate(rows)
+        ]
+        if len(items) != self.count:
+            raise InputError(
+                f"task={self.name}: {where} holds {len(items)} questions instead of {self.count}; install the "
+                "versions of constraints.txt, or delete the asset so that it is fetched again"
+            )
+        return items
 
 
 def translated_subjects(code: str) -> dict[str, list[Row]]:
     """Question, answers and the right one's index, by subject, in a language of MMLU."""
-    import yaml
-
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        """Reads past `!function`, the harness' tag for Python."""
-
-    Loader.add_multi_constructor("!function", lambda *_: None)
-    spec = find_spec("lm_eval")
-    assert spec
-    assert spec.submodule_search_locations
     prefix = f"mmlu_{code}_"
-    root = Path(spec.submodule_search_locations[0]) / "tasks" / "llama3" / "instruct" / f"mmlu_{code}"
+    root = tasks_dir() / "llama3" / "instruct" / f"mmlu_{code}"
     subjects = {}
     for path in sorted(root.glob(f"{prefix}*.yaml")):
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
-        subjects[path.stem.removeprefix(prefix)] = [_row(row) for row in content["fewshot_config"]["samples"]]
+        samples = yaml_of(path)["fewshot_config"]["samples"]
+        subjects[path.stem.removeprefix(prefix)] = [_row(row) for row in samples]
     return subjects
 
 
 def _row(row: dict[str, Any]) -> Row:
     (letter,) = row["input_correct_responses"]
     return row["input_question"], [row["input_choice_list"][name] for name in LETTERS], LETTERS.index(letter)
-
-
-def _check_count(task: MMLUHuman, items: Mapping[str, Item], where: str) -> None:
-    if len(items) != task.count:
-        raise InputError(
-            f"task={task.name}: {where} holds {len(items)} questions instead of {task.count}; install the "
-            "versions of constraints.txt, or delete the asset so that it is fetched again"
-        )

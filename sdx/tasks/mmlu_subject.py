@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from sdx.languages import ENGLISH, Language, language
 from sdx.offline.benchmarks import english_subjects
 from sdx.store.step import Step
 from sdx.tasks.base import Item, Kind, shuffled
+from sdx.tasks.items import Row, read_row
 from sdx.tasks.labelled_rows import digest
 from sdx.tasks.mmlu import MMLUHuman
-from sdx.tasks.reading import ReadRow, ReadTask, Splits
+from sdx.tasks.reading import ReadTask, Splits
 
 SUBJECTS = tuple(
     """abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry
@@ -49,40 +51,31 @@ class MMLUSubject(MMLUHuman, ReadTask):
     def wrapper(self) -> str:
         return "Question: {question}\nSubject:"
 
-    def read(self, source_dir: Path | None, language: Language) -> list[Item]:
+    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
         choices = [subject.replace("_", " ") for subject in SUBJECTS]
-        items = super().read(source_dir, language)
-        return [{**item, "choices": choices, "gold": SUBJECTS.index(_subject(item["id"]))} for item in items]
-
-    def segments(self, fields: Mapping[str, Any]) -> list[str]:
-        return [fields["question"]]
-
-    def read_items(self, source_dir: Path | None, language: Language) -> list[ReadRow]:
         return [
-            {"id": item["id"], "segments": self.segments(item), "choices": 0, "label": item["gold"]}
-            for item in self.read(source_dir, language)
+            replace(item, choices=choices, gold=SUBJECTS.index(item.id.split("/")[0]), segments=[item.prompt])
+            for item in super().read(directories, asked, answered)
         ]
 
     def split_inputs(self, source: Language) -> dict[str, Step]:
         if source.flores != ENGLISH:
             raise InputError(f"task.{self.name} has no training data in {source.name}; take lang.source=en")
-        step = self.source(source)
-        assert step
-        return {"asset": step}
+        return self.inputs(source, source)
 
     @property
     def split_description(self) -> Mapping[str, Any]:
         return {}
 
     def splits(self, directories: Mapping[str, Path], source: Language, validation_rows: int) -> Splits:
-        root = directories["asset"]
-        taken = {"in_test": {digest((item["question"],)) for item in self.read(root, language(ENGLISH))}}
+        root, english = directories["asset"], language(ENGLISH)
+        taken = {"in_test": {digest((item.prompt,)) for item in self.read(directories, english, english)}}
         validation, _ = self._rows(root, "validation", taken)
         taken["in_validation"] = {digest((*row["segments"],)) for row in validation}
         train, left_out = self._rows(root, "test", taken)
         return Splits(train, validation[:validation_rows], left_out)
 
-    def _rows(self, root: Path, split: str, taken: Mapping[str, set[bytes]]) -> tuple[list[ReadRow], Mapping[str, int]]:
+    def _rows(self, root: Path, split: str, taken: Mapping[str, set[bytes]]) -> tuple[list[Row], Mapping[str, int]]:
         """Rows of a split, balanced, and how many were left out by reason.
 
         Raises:
@@ -97,7 +90,7 @@ class MMLUSubject(MMLUHuman, ReadTask):
             )
         left_out = Counter(dict.fromkeys((*taken, "repeated"), 0))
         seen: set[bytes] = set()
-        kept: dict[str, list[ReadRow]] = {subject: [] for subject in SUBJECTS}
+        kept: dict[str, list[Item]] = {subject: [] for subject in SUBJECTS}
         for label, subject in enumerate(SUBJECTS):
             for number, (question, *_) in enumerate(subjects[subject]):
                 texts = digest((question,))
@@ -106,16 +99,12 @@ class MMLUSubject(MMLUHuman, ReadTask):
                     left_out[reason or "repeated"] += 1
                     continue
                 seen.add(texts)
-                id_ = f"{split}/{subject}/{number}"
-                kept[subject].append({"id": id_, "segments": [question], "choices": 0, "label": label})
-        return balanced([shuffled(rows) for rows in kept.values()]), left_out
+                kept[subject].append(Item(f"{split}/{subject}/{number}", question, gold=label, segments=[question]))
+        rows = balanced([shuffled(items) for items in kept.values()])
+        return [{"id": item.id, **read_row(item, True)} for item in rows], left_out
 
 
-def balanced(groups: Sequence[Sequence[ReadRow]]) -> list[ReadRow]:
+def balanced(groups: Sequence[Sequence[Item]]) -> list[Item]:
     """One row of each group in turn, so that the first rows hold as many of each as far as there are."""
     longest = max(map(len, groups), default=0)
     return [rows[turn] for turn in range(longest) for rows in groups if turn < len(rows)]
-
-
-def _subject(id_: str) -> str:
-    return id_.split("/")[0]

@@ -1,70 +1,43 @@
-"""Benchmarks that are read: classification and multiple choice with training data of their own."""
+"""Labelled training data of tasks, as files: for a model that writes or ranks, and for one with a head that reads."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from logging import getLogger
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from sdx.languages import Language
 from sdx.store.files import write_rows
-from sdx.store.step import PlainStep, Step, Workspace
-from sdx.tasks.base import ChoiceTask, Identified
+from sdx.store.step import Step, Workspace
+from sdx.tasks.base import ChoiceTask, Task
 
 log = getLogger("sdx")
-
-TRAINING_VERSION = 1
-
-
-class Labelled(TypedDict):
-    """What is read, and what is right."""
-
-    segments: list[str]
-    choices: int
-    """How many of the last segments are answers to choose from; 0: classification."""
-    label: int
-    """Index of the right class or of the right answer, from 0."""
-
-
-class ReadRow(Identified, Labelled):
-    """A row of training data, or a test item; only that has `fields`."""
 
 
 @dataclass(frozen=True)
 class Splits:
     """Rows to learn from and rows to choose a model by, which have no texts in common."""
 
-    train: Sequence[ReadRow]
-    validation: Sequence[ReadRow]
+    train: Sequence[Mapping[str, Any]]
+    validation: Sequence[Mapping[str, Any]]
     left_out: Mapping[str, int]
     """Reason -> training rows."""
 
 
-class ReadTask(ChoiceTask):
-    """A benchmark with items and labelled training data that a model with a head can read."""
+class TrainedTask(Task):
+    """A task with labelled training data."""
 
     labels: tuple[str, ...]
-    """The classes, from label 0 on; empty for multiple choice."""
+    """The classes, from label 0 on; empty where nothing is classified."""
     fields: tuple[str, ...]
-    """Names of the texts that are read, and `answer`."""
+    """Names of the texts, and `answer`."""
 
-    def shared(self, item: Mapping[str, Any]) -> str:
-        if "segments" not in item:
-            return super().shared(item)
-        texts = item["segments"][: len(item["segments"]) - item["choices"]]
-        return str(texts[0] if len(texts) > 1 else item["id"])
 
-    @abstractmethod
-    def segments(self, fields: Mapping[str, Any]) -> list[str]:
-        """The texts in the order in which they are read, by name; for multiple choice `choices` is a list of them."""
-
-    def choice_count(self, fields: Mapping[str, Any]) -> int:
-        """How many of the last segments are answers to choose from; 0: classification."""
-        return len(fields.get("choices", ()))
+class ReadTask(ChoiceTask, TrainedTask):
+    """A benchmark with items and labelled training data that a model with a head can read."""
 
     @abstractmethod
     def split_inputs(self, source: Language) -> dict[str, Step]:
@@ -81,7 +54,8 @@ class ReadTask(ChoiceTask):
 
     @abstractmethod
     def splits(self, directories: Mapping[str, Path], source: Language, validation_rows: int) -> Splits:
-        """All training rows in L in their order, without what the test asks, and the first validation rows.
+        """All training rows in L in their order, without what the test asks, and the first validation rows; each as
+        `sdx.tasks.items.read_row` with its `id`.
 
         Args:
             directories: the outputs of `split_inputs`.
@@ -90,53 +64,76 @@ class ReadTask(ChoiceTask):
             InputError: files that cannot be used.
         """
 
+
+@dataclass(frozen=True, eq=False)
+class Training(Step):
+    """Publishes labelled examples as `train.jsonl`, and counts what was left out."""
+
+    task: TrainedTask
+    source: Language
+    rows: int
+    """To train on; 0: all."""
+    files: Mapping[str, Step]
+    validation_rows: int = 0
+    """At most; without a split for it they are held out from the training data."""
+
+    name = "training"
+
+    @property
+    def about(self) -> str:
+        return self.task.name
+
+    @property
+    def language(self) -> Language:
+        return self.source
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        task = {"task": self.task.name, "fields": list(self.task.fields), "labels": list(self.task.labels)}
+        return {**task, "language": self.source.flores, "rows": self.rows, **self.description}
+
+    @property
     @abstractmethod
-    def read_items(self, source_dir: Path | None, language: Language) -> list[ReadRow]:
-        """All test items in a language, shuffled once and for all.
+    def description(self) -> Mapping[str, Any]:
+        """What else decides the rows."""
 
-        Args:
-            source_dir: the output of `source`.
-        """
+    @abstractmethod
+    def splits(self, directories: Mapping[str, Path]) -> Splits:
+        """All rows, from the outputs of `files`."""
+
+    def run(self, work: Workspace) -> None:
+        found = self.splits(work.inputs)
+        train, validation = found.train[: self.rows or None], found.validation
+        asked = {"scale.corpus_rows": (self.rows, train), "method.validation_rows": (self.validation_rows, validation)}
+        for option, (count, rows) in asked.items():
+            if len(rows) < count:
+                log.warning("%-12s task=%s has %d, fewer than %s=%d", self.name, self.about, len(rows), option, count)
+        write_rows(work.dir / "train.jsonl", train)
+        work.counts.update(train=len(train), **found.left_out)
+        if self.validation_rows:
+            write_rows(work.dir / "validation.jsonl", validation)
+            work.counts.update(validation=len(validation))
 
 
-def training_step(task: ReadTask, source: Language, rows: int, validation_rows: int) -> Step:
-    """Publishes `train.jsonl` and `validation.jsonl`, rows as `ReadRow`, and counts what was left out.
+@dataclass(frozen=True, eq=False)
+class ReadTraining(Training):
+    """Examples for a model with a head, and `validation.jsonl`."""
 
-    Args:
-        source: L.
-        rows: to train on; 0: all.
-        validation_rows: at most, 1 or more; without a split for it they are held out from the training data.
+    task: ReadTask
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        return {"validation_rows": self.validation_rows, **self.task.split_description}
+
+    def splits(self, directories: Mapping[str, Path]) -> Splits:
+        return self.task.splits(directories, self.source, self.validation_rows)
+
+
+def training_step(task: ReadTask, source: Language, rows: int, validation_rows: int) -> Training:
+    """Examples to read.
 
     Raises:
         InputError: there are no training data in L.
     """
     assert validation_rows > 0
-    return PlainStep(
-        "training",
-        partial(_training, task=task, source=source, rows=rows, validation_rows=validation_rows),
-        config={
-            "task": task.name,
-            "language": source.flores,
-            "rows": rows,
-            "validation_rows": validation_rows,
-            "fields": list(task.fields),
-            "labels": list(task.labels),
-            **task.split_description,
-        },
-        inputs=task.split_inputs(source),
-        version=TRAINING_VERSION,
-    )
-
-
-def _training(workspace: Workspace, task: ReadTask, source: Language, rows: int, validation_rows: int) -> None:
-    splits = task.splits(workspace.inputs, source, validation_rows)
-    train = splits.train[: rows or None]
-    for name, there, asked in (
-        ("scale.corpus_rows", len(train), rows),
-        ("method.validation_rows", len(splits.validation), validation_rows),
-    ):
-        if there < asked:
-            log.warning("%-12s task=%s has %d, fewer than %s=%d", "training", task.name, there, name, asked)
-    write_rows(workspace.dir / "train.jsonl", train)
-    write_rows(workspace.dir / "validation.jsonl", splits.validation)
-    workspace.counts.update(train=len(train), validation=len(splits.validation), **splits.left_out)
+    return ReadTraining(task, source, rows, task.split_inputs(source), validation_rows)

@@ -7,7 +7,7 @@ import pytest
 
 from sdx import InputError
 from sdx.config import Config, Precision, TemplateKind
-from sdx.evaluation.generative import GenerativeSuite, _fitted
+from sdx.evaluation.prompts import _fitted
 from sdx.evaluation.scores import scores
 from sdx.evaluation.suites import suites
 from sdx.generation.hf import HFGenerator
@@ -16,7 +16,7 @@ from sdx.models.template import prompt_ids
 from sdx.store.files import read_json, read_rows
 from sdx.store.step import PlainStep
 from sdx.store.store import Store
-from sdx.tasks.generative import answer_of
+from sdx.tasks.base import answer_of
 from sdx.tasks.hub import MKQA, Belebele, Flores, XLSum
 from tests.kit.configs import tiny_config
 from tests.kit.suites import NoTranslator, model_step, scored
@@ -90,7 +90,6 @@ def test_scores_are_of_the_first_lines(place: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "cache")
     found, _ = planned(place, tiny_config(), HFGenerator(4, Precision.fp32), flores=tasks(place)["flores"])
     suite = found[0]
-    assert isinstance(suite, GenerativeSuite)
     items = read_rows(store.realise(suite.items) / "rows.jsonl")
     for name, answers in (
         ("right", [f"\n{row['references'][0]}\nAnd more that does not count." for row in items]),
@@ -195,9 +194,10 @@ def test_answer_of(completion: str, answer: str) -> None:
 
 
 def test_the_template_and_the_model_decide_the_prompts(place: Path) -> None:
-    found, _ = planned(place, tiny_config(), HFGenerator(4, Precision.fp32), xlsum=tasks(place)["xlsum"])
+    settings = tiny_config()
+    found, _ = planned(place, settings, HFGenerator(4, Precision.fp32), xlsum=tasks(place)["xlsum"])
     chat = found[0].outcome(model_step(place / "one"), "before")
     assert found[0].outcome(model_step(place / "one"), "after").key == chat.key
     assert found[0].outcome(model_step(place / "two"), "before").key != chat.key
-    found[0].config.backbone.template = TemplateKind.instruction
+    settings.backbone.template = TemplateKind.instruction
     assert found[0].outcome(model_step(place / "one"), "before").key != chat.key

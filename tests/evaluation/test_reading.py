@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from sdx import InputError
-from sdx.evaluation.reading import items_step, reading_suites, translated_items_step
+from sdx.evaluation.suites import reading_suites, translated
 from sdx.languages import language
 from sdx.store.files import read_rows
 from sdx.store.store import Store
+from sdx.tasks.base import Who
+from sdx.tasks.items import items_step
 from sdx.tasks.mmlu import MMLUHuman
 from sdx.tasks.reading import ReadTask, training_step
 from tests.kit.configs import tiny_config
@@ -57,7 +59,9 @@ def split(made: ReadTask, tmp_path: Path, rows: int = 0, validation: int = 4) ->
 
 
 def read(made: ReadTask, tmp_path: Path, code: str, limit: int = 0) -> Rows:
-    return read_rows(Store(tmp_path / "cache").realise(items_step(made, language(code), limit)) / "rows.jsonl")
+    return read_rows(
+        Store(tmp_path / "cache").realise(items_step(made, Who.read, language(code), limit)) / "rows.jsonl"
+    )
 
 
 def hashed(rows: Rows) -> Rows:
@@ -97,15 +101,13 @@ def test_items_pair_up_across_languages(name: str, files: Path, tmp_path: Path) 
         assert read(made, tmp_path, code, limit=2) == some[:2]
         # The same items as are ranked, with the same right answers.
         ranked = items_of(made, tmp_path, code)
-        assert {row["id"]: row["label"] for row in some} == {id_: item["gold"] for id_, item in ranked.items()}
-        assert all(row["fields"] == ranked[row["id"]]["fields"] for row in some)
+        assert {row["id"]: row["label"] for row in some} == {id_: item.gold for id_, item in ranked.items()}
+        assert all(row["fields"] == ranked[row["id"]].fields for row in some)
 
 
 def test_segments_of_classification(files: Path, tmp_path: Path) -> None:
     made = read_task(tmp_path, files, "xnli")
     assert made.labels == tuple(NLI)
-    assert made.segments({"hypothesis": "h", "premise": "p", "answer": "True"}) == ["p", "h"]
-    assert made.choice_count({"premise": "p", "hypothesis": "h"}) == 0
     train, validation, counts = split(made, tmp_path)
     assert counts["unlabelled"] == 10
     row = next(row for row in train if row["id"] == "3")
@@ -141,8 +143,8 @@ def test_segments_of_multiple_choice(files: Path, tmp_path: Path) -> None:
     ]
     assert [items[f"https://en.wikibooks.org/{n}"]["label"] for n in ("0/1", "0/2", "0/1#2", "1/1")] == [0, 1, 2, 3]
     ranked = items_of(made, tmp_path, "sw")["https://en.wikibooks.org/0/2"]
-    assert ranked["question"] == "swh_Latn passage 0\nQ: swh_Latn question 1?\nA:"
-    assert (ranked["choices"][ranked["gold"]], made.wrapper) == ("swh_Latn answer 1 2", "{question}")
+    assert ranked.prompt == "swh_Latn passage 0\nQ: swh_Latn question 1?\nA:"
+    assert (ranked.choices[ranked.gold], made.wrapper) == ("swh_Latn answer 1 2", "{question}")
 
 
 def test_letters_of_answers_become_their_places(files: Path, tmp_path: Path) -> None:
@@ -303,10 +305,10 @@ def test_training_data_that_are_not_there(files: Path, tmp_path: Path) -> None:
 def test_every_segment_is_translated_for_translate_test(files: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "cache")
     for name, code in (("belebele_mc", "sw"), ("nusax", "su")):
-        items = items_step(read_task(tmp_path, files, name), language(code), 3)
-        step = translated_items_step(items, Shouting(), language(code), EN)
-        rows, translated = (read_rows(store.realise(one) / "rows.jsonl") for one in (items, step))
-        assert translated == [
+        items = items_step(read_task(tmp_path, files, name), Who.read, language(code), 3)
+        step = translated(items, Shouting(), language(code), EN)
+        rows, english = (read_rows(store.realise(one) / "rows.jsonl") for one in (items, step))
+        assert english == [
             {"id": row["id"], "segments": [text.upper() for text in row["segments"]]}
             | {key: row[key] for key in ("choices", "label")}
             for row in rows

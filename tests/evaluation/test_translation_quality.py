@@ -8,7 +8,8 @@ import pytest
 from sdx.config import Config, ScaleConfig
 from sdx.evaluation.metrics import bleu_score, bleu_statistics, bleu_tokenizer
 from sdx.evaluation.scores import scores
-from sdx.evaluation.translation_quality import TranslationSuite, reference_pairs_step, translation_suites
+from sdx.evaluation.suites import Suite
+from sdx.evaluation.translation_quality import Pairs, translation_suite, translation_suites
 from sdx.languages import language
 from sdx.store.files import read_json, read_rows, write_rows
 from sdx.store.step import PlainStep, Step, Workspace
@@ -67,7 +68,7 @@ def published(rows: list[dict[str, Any]]) -> Step:
 
 
 def pairs(store: Store, one: list[dict[str, Any]], other: list[dict[str, Any]], limit: int = 0) -> tuple[Any, Any]:
-    path = store.realise(reference_pairs_step(published(one), published(other), limit))
+    path = store.realise(Pairs(published(one), published(other), limit))
     return read_rows(path / "rows.jsonl"), read_json(path / "manifest.json")["counts"]
 
 
@@ -89,7 +90,7 @@ def test_fields_are_rows_of_their_own_and_a_shared_passage_is_one(tmp_path: Path
     assert counts == {"rows": 3, "one_side": 2, "empty": 0, "equal": 0, "repeated": 1}
 
 
-def found(tmp_path: Path, targets: list[str], *translators: Translator) -> list[TranslationSuite]:
+def found(tmp_path: Path, targets: list[str], *translators: Translator) -> list[Suite]:
     arc = task(tmp_path, "arc_easy")
     tasks = {"arc_easy": arc, "mmlu_human": MMLUHuman(0), "instructions": Instructions(0)}
     config = Config(scale=ScaleConfig(name="test", eval_items=4))
@@ -98,13 +99,13 @@ def found(tmp_path: Path, targets: list[str], *translators: Translator) -> list[
 
 def test_a_suite_for_each_benchmark_with_human_texts_and_each_engine(tmp_path: Path):
     [suite] = found(tmp_path, ["pt", "sw"], Table(), Choosing())  # the same engine by another name; no Swahili in MMLU
-    assert (suite.benchmark, suite.languages, suite.origin, suite.engine) == (
+    assert (suite.task.name, suite.languages, suite.origin, suite.engine) == (
         "mmlu_human",
         "en-pt",
-        "human-translated",
+        "human-translated (mmlu_human)",
         "table",
     )
-    assert suite.needs == (suite.pairs,)
+    assert isinstance(suite.items, Pairs)
     assert found(tmp_path, ["de"], Table()) == []
     assert [suite.engine for suite in found(tmp_path, ["pt"], Table(), Table("other"))] == ["table", "other"]
 
@@ -115,22 +116,26 @@ def test_labelled_benchmarks_are_references_too(name: str, tmp_path: Path):
     config = Config(scale=ScaleConfig(name="test", eval_items=0))
     engine = Table(target=language("th").flores)
     [suite] = translation_suites(config, tasks, language("en"), [language("th")], [engine])
-    rows = read_rows(Store(tmp_path / "cache").realise(suite.pairs) / "rows.jsonl")
+    rows = read_rows(Store(tmp_path / "cache").realise(suite.items) / "rows.jsonl")
     same = {"xquad": {"question"}}.get(name, set())  # in the file of the test
     assert {row["id"].partition("/")[2] for row in rows} == {*tasks[name].translated} - {"answer"} - same
     assert all(row["source"] != row["reference"] for row in rows)
 
 
-def suite_of(items: list[dict[str, Any]], references: list[dict[str, Any]], target: str) -> TranslationSuite:
-    step = reference_pairs_step(published(items), published(references), 0)
+def suite_of(items: list[dict[str, Any]], references: list[dict[str, Any]], target: str) -> Suite:
+    step = Pairs(published(items), published(references), 0)
     engine = Table(target=language(target).flores)
-    return TranslationSuite("mmlu_human", language("en"), language(target), "human-translated", "table", step, engine)
+    return translation_suite(MMLUHuman(0), language("en"), language(target), step, engine)
+
+
+def answers(suite: Suite) -> Step:
+    return suite.outcome(published([]), "whatever the model")
 
 
 def test_scores_of_an_engine(tmp_path: Path):
     store = Store(tmp_path)
     suite = suite_of(ENGLISH, PORTUGUESE, "pt")
-    chrf, bleu = scores(suite, store, store.realise(suite.outcome()), None)
+    chrf, bleu = scores(suite, store, store.realise(answers(suite)), None)
     for score in (chrf, bleu):
         named = (score.task, score.language, score.origin)
         assert named == ("translation by table", "en-pt", "human-translated (mmlu_human)")
@@ -142,10 +147,10 @@ def test_scores_of_an_engine(tmp_path: Path):
 def test_the_tokeniser_is_named_and_no_pairs_are_no_score(tmp_path: Path):
     store = Store(tmp_path)
     thai = suite_of(ENGLISH, [{"id": "1", "question": "น้ำเดือดที่หนึ่งร้อยองศา"}], "th")
-    _, bleu = scores(thai, store, store.realise(thai.outcome()), None)
+    _, bleu = scores(thai, store, store.realise(answers(thai)), None)
     assert (bleu.metric, bleu.before.value) == ("BLEU (char)", 0)
     empty = suite_of(ENGLISH, [], "th")
-    assert scores(empty, store, store.realise(empty.outcome()), None) == []
+    assert scores(empty, store, store.realise(answers(empty)), None) == []
 
 
 TEXTS = {

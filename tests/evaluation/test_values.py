@@ -20,6 +20,14 @@ def test_shares(metric: str):
     assert difference(metric, one, other).value == 50
 
 
+def test_a_metric_of_the_harness_is_what_its_values_are():
+    right: list[Value] = [True, False, False, False]
+    half: list[Value] = [0.5, 0.0, 0.0, 0.0]
+    assert estimate("acc", right) == estimate("accuracy", right)
+    assert estimate("em", half) == estimate("F1", half)
+    assert difference("em", right, half) == difference("F1", right, half)
+
+
 @pytest.mark.parametrize("metric", ["F1", "F1 (MLQA)", "ROUGE-L"])
 def test_means(metric: str):
     one: list[Value] = [0.0, 0.5, 1, 0.1]
@@ -70,7 +78,10 @@ def test_the_undecided_are_left_out_of_all():
         ("BLEU", [[0.5] * 10], False),
         ("BLEU", [[10**30] * 10], False),
         ("BLEU", 3, False),
-        ("another", [True], False),
+        ("acc of the harness", [True, False, None], True),
+        ("f1 of the harness", [0.25, 1, None], True),
+        ("f1 of the harness", [2.5], False),
+        ("another", ["true"], False),
     ],
 )
 def test_what_is_read_is_checked(metric: str, values: Any, fits: bool):

@@ -11,7 +11,7 @@ from sdx.process.events import Watcher
 from sdx.store.files import write_rows
 from sdx.store.step import PlainStep, Step, Workspace
 from sdx.store.store import Store
-from sdx.tasks.base import ChoiceTask
+from sdx.tasks.base import Item, shuffled
 from sdx.tracking.content import score_values
 from sdx.translation.base import Translator
 
@@ -55,16 +55,11 @@ class Shouting(Translator):
         return [text.upper() for text in texts]
 
 
-def items_of(made: Any, tmp_path: Path, code: str) -> dict[str, Any]:
+def items_of(made: Any, tmp_path: Path, code: str) -> dict[str, Item]:
     """Test items by id."""
     store, asked = Store(tmp_path / "cache"), language(code)
-    if isinstance(made, ChoiceTask):
-        source = made.source(asked)
-        assert source
-        rows: Any = made.read(store.realise(source), asked)
-    else:
-        rows = made.read({name: store.realise(step) for name, step in made.inputs(asked, asked).items()}, asked, asked)
-    return {row["id"]: row for row in rows}
+    directories = {name: store.realise(step) for name, step in made.inputs(asked, asked).items()}
+    return {item.id: item for item in shuffled(made.read(directories, asked, asked))}
 
 
 def published(name: str, key: Any, rows: list[dict[str, Any]]) -> Step:

@@ -11,7 +11,7 @@ import pytest
 from sdx.config import Config, LangConfig, Precision, TranslatorConfig
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.suites import suites
-from sdx.evaluation.translation_quality import TranslationSuite, translation_suites
+from sdx.evaluation.translation_quality import translation_suites
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.methods.self_translate_train import SelfTranslateTrainConfig
@@ -52,8 +52,7 @@ class Place:
 
     def outcome(self, suite: Any, texts: Sequence[str]) -> Step:
         """As if a model had written the texts."""
-        items = suite.pairs if isinstance(suite, TranslationSuite) else suite.items
-        ids = [row["id"] for row in read_rows(self.store.realise(items) / "rows.jsonl")]
+        ids = [row["id"] for row in read_rows(self.store.realise(suite.items) / "rows.jsonl")]
         rows = [{"id": id_, "text": text} for id_, text in zip(ids, texts, strict=True)]
         step = published("answers", suite.languages, rows)
         self.store.realise(step)
@@ -143,12 +142,12 @@ def test_overlaps_are_compared_and_the_undecidable_are_left_out(place: Place):
 def test_translations_are_compared_and_a_dashboard_tells_their_benchmarks_apart(place: Place):
     place.tasks = {name: hub_task(place.root, place.root / "files", name) for name in ("mgsm", "xquad")}
     engines = translation_suites(tiny_config(), place.tasks, language("en"), [language("th")], [Shouting()])
-    assert [suite.benchmark for suite in engines] == ["mgsm", "xquad"]
+    assert [suite.task.name for suite in engines] == ["mgsm", "xquad"]
     unknown = {(name, code): ["?"] * 4 for name in place.tasks for code in ("en", "th")}
     for mixture, share in (("src", 0), ("src+tgt", 2)):
         judged = []
         for suite in engines:
-            rows = read_rows(place.store.realise(suite.pairs) / "rows.jsonl")
+            rows = read_rows(place.store.realise(suite.items) / "rows.jsonl")
             texts = [row["reference"] if n < share else "?" for n, row in enumerate(rows)]
             judged.append(Outcome(suite, place.outcome(suite, texts)))
         run, dashboard = place.cell(mixture, unknown, unknown, judged)

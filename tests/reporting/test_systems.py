@@ -11,7 +11,7 @@ import pytest
 from sdx.config import Config, LangConfig, MethodConfig, TranslatorConfig
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.scores import score
-from sdx.evaluation.suites import ChoiceSuite
+from sdx.evaluation.suites import Suite
 from sdx.evaluation.values import Judged
 from sdx.languages import language
 from sdx.process.events import watched
@@ -20,6 +20,7 @@ from sdx.reporting.report import conclude
 from sdx.store.files import read_json, read_rows, write_rows
 from sdx.store.step import Step
 from sdx.store.store import Store
+from sdx.tasks.base import Who
 from sdx.tasks.mmlu import MMLUHuman
 from tests.kit.configs import elsewhere, tiny_config
 from tests.kit.suites import Noting, published
@@ -41,9 +42,9 @@ def config(seed: int) -> Config:
     return made
 
 
-def suite(code: str) -> ChoiceSuite:
+def suite(code: str) -> Suite:
     items = published("items", code, [{"id": str(n), "question": "?"} for n in range(ITEMS)])
-    return ChoiceSuite(MMLUHuman(0), language(code), ORIGINS.get(code, "original"), items, tiny_config())
+    return Suite(MMLUHuman(0), Who.rank, language(code), ORIGINS.get(code, "original"), items)
 
 
 class Place:
@@ -54,7 +55,7 @@ class Place:
         self.runs = root / "runs"
         self.store = Store(root / "cache")
 
-    def outcome(self, of: ChoiceSuite, who: str, right: int) -> Step:
+    def outcome(self, of: Suite, who: str, right: int) -> Step:
         rows = [{"id": str(n), "acc": n < right} for n in range(ITEMS)]
         step = published("answers", [who, of.language.code], rows)
         self.store.realise(of.items)
@@ -175,7 +176,7 @@ def test_without_training_a_system_stands_alone(place: Place, capsys: pytest.Cap
     place.store.realise(model)
     place.runs.mkdir()
     alone = Outcome(of, place.outcome(of, "LLM alone", 12), system="LLM alone")
-    conclude(place.runs, elsewhere(config(1)), place.store, model, [alone], [], Noting(), 0)
+    conclude(place.runs, elsewhere(config(1)), place.store, model, [alone], [], 0)
     printed = capsys.readouterr().out
     assert "│ LLM alone  │       30.0 ±13.7 │" in printed
     assert "│ mt_stack   │                - │" in printed

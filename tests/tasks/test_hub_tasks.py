@@ -9,8 +9,9 @@ from sdx import InputError
 from sdx.languages import language, languages
 from sdx.run import build
 from sdx.store.store import Store
-from sdx.tasks.base import Kind
+from sdx.tasks.base import Item, Kind, Who
 from sdx.tasks.hub import FLORES_PLUS, MKQA, ROMANISED, Belebele, Flores, XLSum
+from sdx.tasks.items import items_step
 from sdx.tasks.normalisation import Normalisation
 from tests.kit.task_files import ENGLISH, THAI, Rows, compose, flores_rows, jsonl, mkqa_row, mkqa_rows, xlsum_rows
 
@@ -31,6 +32,13 @@ def questions(code: str, count: int = 5) -> Rows:
     ]
 
 
+def read(store: Store, task: Any, asked: str, answered: str) -> dict[str, Item]:
+    """Items by id."""
+    pair = language(asked), language(answered)
+    paths = {name: store.realise(step) for name, step in task.inputs(*pair).items()}
+    return {item.id: item for item in task.read(paths, *pair)}
+
+
 def local(task: type, path: Path | str) -> Any:
     return task(0, str(path), None, None, None)
 
@@ -40,18 +48,18 @@ def test_belebele(tmp_path: Path) -> None:
     rows.append({**rows[0], "flores_passage": "Another passage of the same page.", "correct_answer_num": 3})
     jsonl(tmp_path / "tha_Thai.jsonl", rows)
     task, store = local(Belebele, tmp_path / "{language}.jsonl"), Store(tmp_path / "cache")
-    items = task.read(store.realise(task.source(language("th"))), language("th"))
+    items = [*read(store, task, "th", "th").values()]
     assert task.kind is Kind.letters
-    assert len({item["id"] for item in items}) == len(items) == 6
-    item = next(item for item in items if item["id"] == "https://en.wikibooks.org/wiki/1/2")
-    assert item["question"] == "Passage 1 in tha_Thai.\nWhat is 3?"
-    assert (item["choices"], item["gold"]) == ([f"answer {n}" for n in (1, 2, 3, 4)], 3)
-    assert next(item for item in items if item["id"].endswith("#2"))["gold"] == 2
-    assert sorted(task.shared(item)[:9] for item in items) == sorted(
+    assert len({item.id for item in items}) == len(items) == 6
+    item = next(item for item in items if item.id == "https://en.wikibooks.org/wiki/1/2")
+    assert item.prompt == "Passage 1 in tha_Thai.\nWhat is 3?"
+    assert (item.choices, item.gold) == ([f"answer {n}" for n in (1, 2, 3, 4)], 3)
+    assert next(item for item in items if item.id.endswith("#2")).gold == 2
+    assert sorted(task.shared({"question": item.prompt})[:9] for item in items) == sorted(
         ["Passage 0", "Passage 1"] * 2 + ["Passage 2", "Another p"]
     )
-    assert task.origin(language("th")) == "human-translated"
-    assert task.origin(language("en")) == "original"
+    assert task.origin(language("th"), language("th")) == "human-translated"
+    assert task.origin(language("en"), language("en")) == "original"
     assert not task.needs_translation(language("th"), language("en"))
 
 
@@ -64,23 +72,17 @@ def test_flores_in_both_directions_from_both_formats(tmp_path: Path) -> None:
     assert plus.pairs(english, chinese) == [(english, chinese), (chinese, english)]
     assert plus.pairs(english, english) == []
 
-    def read(task: Flores, asked: Any, answered: Any) -> Rows:
-        paths = {name: store.realise(step) for name, step in task.inputs(asked, answered).items()}
-        return task.read(paths, asked, answered)
-
-    rows = {row["id"]: row for row in read(plus, english, chinese)}
-    assert rows["1"] == {
-        "id": "1",
-        "prompt": "Translate the following sentence from English to Chinese (Simplified).\n\n"
-        "The dog is under the table.",
-        "references": ["狗在桌子下。"],
-    }
-    assert {row["id"]: row["references"] for row in read(plus, chinese, english)}["1"] == [ENGLISH[1]]
+    assert read(store, plus, "en", "zh")["1"] == Item(
+        "1",
+        "Translate the following sentence from English to Chinese (Simplified).\n\nThe dog is under the table.",
+        references=["狗在桌子下。"],
+    )
+    assert read(store, plus, "zh", "en")["1"].references == [ENGLISH[1]]
     # The lines of the original tarball.
     for code, sentences in (("eng_Latn", ENGLISH), ("zho_Hans", THAI)):
         (tmp_path / f"{code}.tsv").write_text("".join(f"{text}\n" for text in sentences), encoding="utf-8")
-    lines = read(local(Flores, tmp_path / "{language}.tsv"), english, chinese)
-    assert [row["references"] for row in lines] == [[text] for text in THAI]
+    lines = read(store, local(Flores, tmp_path / "{language}.tsv"), "en", "zh").values()
+    assert [item.references for item in lines] == [[text] for text in THAI]
 
 
 def test_flores_codes() -> None:
@@ -97,26 +99,23 @@ def test_xlsum(tmp_path: Path) -> None:
     (tmp_path / "thai/test").mkdir(parents=True)
     write_table(pyarrow.Table.from_pylist(xlsum_rows()), tmp_path / "thai/test/0000.parquet")
     task, store = local(XLSum, tmp_path / "{language}/test/0000.parquet"), Store(tmp_path / "cache")
-    thai = language("th")
-    paths = {name: store.realise(step) for name, step in task.inputs(thai, thai).items()}
-    rows = task.read(paths, thai, thai)
+    rows = [*read(store, task, "th", "th").values()]
     assert len(rows) == 4
-    assert rows[2]["references"] == ["สรุป 2"]
-    assert rows[2]["prompt"].startswith("Summarize the following article in one sentence in Thai.\n\nข่าว ข่าว")
+    assert rows[2].references == ["สรุป 2"]
+    assert rows[2].prompt.startswith("Summarize the following article in one sentence in Thai.\n\nข่าว ข่าว")
 
 
 def test_mkqa_asks_what_has_a_short_answer(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "mkqa.jsonl.gz", mkqa_rows())
     task, store = local(MKQA, path), Store(tmp_path / "cache")
-    paths = {name: store.realise(step) for name, step in task.inputs(language("th"), language("th")).items()}
-    rows = task.read(paths, language("th"), language("th"))
-    assert [row["id"] for row in rows] == ["-7449157003522518870", "2"]
-    assert rows[0]["references"] == ["กรุงเทพ", "กรุงเทพฯ"]
-    assert rows[0]["prompt"] == (
+    rows = [*read(store, task, "th", "th").values()]
+    assert [row.id for row in rows] == ["-7449157003522518870", "2"]
+    assert rows[0].references == ["กรุงเทพ", "กรุงเทพฯ"]
+    assert rows[0].prompt == (
         "Answer the following question in Thai in a few words.\n\nquery -7449157003522518870 in th"
     )
-    english = task.read(paths, language("en"), language("en"))
-    assert [row["references"][0] for row in english] == ["Bangkok", "12", "1999"]
+    english = read(store, task, "en", "en").values()
+    assert [item.references[0] for item in english] == ["Bangkok", "12", "1999"]
 
 
 @pytest.mark.parametrize(
@@ -161,12 +160,18 @@ def test_without_a_file_it_is_not_run() -> None:
 def test_a_path_is_read_instead_of_the_hubs_dataset(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "tha_Thai.jsonl", questions("tha_Thai"))
     task = Belebele(0, str(path), "facebook/belebele", HASH, "data/{language}.jsonl")
-    assert Store(tmp_path / "cache").realise(task.source(language("th"))).joinpath(path.name).is_file()
+    assert (
+        Store(tmp_path / "cache")
+        .realise(task.inputs(language("th"), language("th"))["asset"])
+        .joinpath(path.name)
+        .is_file()
+    )
 
 
 def test_from_the_hub_the_commit_and_the_file_decide_the_key() -> None:
     def key(code: str, revision: str = HASH) -> str:
-        return Belebele(0, None, "facebook/belebele", revision, "data/{language}.jsonl").source(language(code)).key
+        made = Belebele(0, None, "facebook/belebele", revision, "data/{language}.jsonl")
+        return items_step(made, Who.rank, language(code), 0).key
 
     assert len({key("th"), key("sw"), key("th", HASH[::-1])}) == 3
     assert key("th") == key("th")
@@ -175,45 +180,41 @@ def test_from_the_hub_the_commit_and_the_file_decide_the_key() -> None:
 def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
     thai, store = language("th"), Store(tmp_path / "cache")
 
-    def read(task: Any) -> None:
-        if isinstance(task, Belebele):
-            task.read(store.realise(task.source(thai)), thai)
-        else:
-            pairs = task.pairs(language("en"), thai)
-            paths = {name: store.realise(step) for name, step in task.inputs(*pairs[0]).items()}
-            task.read(paths, *pairs[0])
+    def made(task: Any) -> None:
+        asked, answered = task.pairs(language("en"), thai)[0]
+        store.realise(items_step(task, task.who, asked, 0, answered))
 
     with pytest.raises(InputError, match=r"task\.belebele\.path=.*/tha_Thai\.jsonl: there is no such file"):
-        read(local(Belebele, tmp_path / "{language}.jsonl"))
+        made(local(Belebele, tmp_path / "{language}.jsonl"))
     with pytest.raises(InputError, match=r"\{lang\} is no placeholder"):
-        read(local(XLSum, tmp_path / "{lang}.jsonl"))
+        made(local(XLSum, tmp_path / "{lang}.jsonl"))
     wrong = questions("tha_Thai")
     del wrong[1]["flores_passage"]
     with pytest.raises(InputError, match=r"path=.*line 2 has no text in `flores_passage` \(columns: link, question_n"):
-        read(local(Belebele, jsonl(tmp_path / "passage.jsonl", wrong)))
+        made(local(Belebele, jsonl(tmp_path / "passage.jsonl", wrong)))
     wrong = [{**questions("tha_Thai")[0], "correct_answer_num": "5"}]
     with pytest.raises(InputError, match=r"line 1 has correct_answer_num=5; it is 1 to 4"):
-        read(local(Belebele, jsonl(tmp_path / "gold.jsonl", wrong)))
-    with pytest.raises(InputError, match=r"empty\.jsonl holds no questions"):
-        read(local(Belebele, jsonl(tmp_path / "empty.jsonl", [])))
+        made(local(Belebele, jsonl(tmp_path / "gold.jsonl", wrong)))
+    with pytest.raises(InputError, match=r"empty\.jsonl holds nothing to ask"):
+        made(local(Belebele, jsonl(tmp_path / "empty.jsonl", [])))
     with pytest.raises(InputError, match=r"line 1 has no text in `summary`"):
-        read(local(XLSum, jsonl(tmp_path / "x.jsonl", [{"id": "1", "text": "t", "summary": " "}])))
+        made(local(XLSum, jsonl(tmp_path / "x.jsonl", [{"id": "1", "text": "t", "summary": " "}])))
     with pytest.raises(InputError, match=r"line 1 has no example_id, queries\.th or answers\.th"):
-        read(local(MKQA, jsonl(tmp_path / "m.jsonl", [{"example_id": 1, "queries": {"th": "q"}, "answers": {}}])))
+        made(local(MKQA, jsonl(tmp_path / "m.jsonl", [{"example_id": 1, "queries": {"th": "q"}, "answers": {}}])))
     with pytest.raises(InputError, match=r"line 1 has no text in `th` \(columns: en\)"):
-        read(local(MKQA, jsonl(tmp_path / "q.jsonl", [mkqa_row(1, {"en": []})])))
+        made(local(MKQA, jsonl(tmp_path / "q.jsonl", [mkqa_row(1, {"en": []})])))
     jsonl(tmp_path / "f/eng_Latn.jsonl", flores_rows(ENGLISH))
     jsonl(tmp_path / "f/tha_Thai.jsonl", flores_rows(THAI[:2]))
     with pytest.raises(InputError, match=r"3 sentences of .*eng_Latn\.jsonl and the 2 of .*do not belong together"):
-        read(local(Flores, tmp_path / "f/{language}.jsonl"))
+        made(local(Flores, tmp_path / "f/{language}.jsonl"))
     jsonl(tmp_path / "d/eng_Latn.jsonl", flores_rows(ENGLISH) * 2)
     jsonl(tmp_path / "d/tha_Thai.jsonl", flores_rows(THAI) * 2)
     with pytest.raises(InputError, match="line 4 has the id 0 again; give a file of one language"):
-        read(local(Flores, tmp_path / "d/{language}.jsonl"))
+        made(local(Flores, tmp_path / "d/{language}.jsonl"))
     jsonl(tmp_path / "g/eng_Latn.jsonl", flores_rows(ENGLISH))
     jsonl(tmp_path / "g/tha_Thai.jsonl", [{"id": 0, "satz": "x"}])
     with pytest.raises(InputError, match=r"line 1 has no text in `text` \(columns: id, satz\)"):
-        read(local(Flores, tmp_path / "g/{language}.jsonl"))
+        made(local(Flores, tmp_path / "g/{language}.jsonl"))
 
 
 def test_generative_benchmarks_are_asked_without_examples() -> None:

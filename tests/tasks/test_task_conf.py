@@ -58,9 +58,10 @@ def test_every_task_is_built_and_bears_the_name_of_its_file(tmp_path: Path) -> N
     import importlib
 
     names = [*ALL, *PAPER, *LABELLED, *READ]
-    assert sorted([*names, "offline", "sdrrl", "stt"]) == sorted(path.stem for path in CONF.glob("*.yaml"))
-    composed = compose(tmp_path, f"task=[{','.join(names)}]", "task.mkqa.path=/mkqa.jsonl.gz")
-    assert list(composed) == names
+    assert sorted([*names, "lm_eval", "offline", "sdrrl", "stt"]) == sorted(path.stem for path in CONF.glob("*.yaml"))
+    given = "task.mkqa.path=/mkqa.jsonl.gz", "task.lm_eval.names=[arc_easy]"
+    composed = compose(tmp_path, f"task=[lm_eval,{','.join(names)}]", *given)
+    assert list(composed) == ["lm_eval", *names]
     for name, config in composed.items():
         options = vars(config).copy()
         module, _, cls = options.pop("_target_").rpartition(".")

@@ -1,0 +1,81 @@
+"""Prompts as a model can read them: with room for the answer in its context."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sdx import InputError
+from sdx.config import Config, TemplateKind
+from sdx.languages import Language
+from sdx.store.files import read_json, read_rows, write_rows
+from sdx.store.step import Step, Workspace
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts(Step):
+    """Publishes the prompts as `rows.jsonl`; one that leaves no room for the answer loses its end and is counted."""
+
+    model: Step
+    items: Step
+    template: TemplateKind
+    room: int
+    max_new_tokens: int
+
+    name = "prompts"
+
+    @property
+    def about(self) -> str:
+        return f"{self.items.about}, {moment(self.model)}"
+
+    @property
+    def language(self) -> Language | None:
+        return self.items.language
+
+    def run(self, work: Workspace) -> None:
+        from sdx.models.backbone import load_tokenizer
+
+        model_dir, room = work.inputs["model"] / "model", self.room
+        tokenizer = load_tokenizer(model_dir, self.template)
+        if context := read_json(model_dir / "config.json").get("max_position_embeddings"):
+            room = min(room, context - self.max_new_tokens)
+        rows, cut = [], 0
+        for row in read_rows(work.inputs["items"] / "rows.jsonl"):
+            prompt = _fitted(tokenizer, row["prompt"], room)
+            cut += prompt != row["prompt"]
+            rows.append({"id": row["id"], "prompt": prompt})
+        write_rows(work.dir / "rows.jsonl", rows)
+        work.counts.update(prompts=len(rows), cut=cut)
+
+
+def prompts_step(model: Step, items: Step, config: Config) -> Prompts:
+    """The prompts of `items` for a model.
+
+    Raises:
+        InputError: the answer takes all the room.
+    """
+    limit, context_tokens = config.scale.max_new_tokens, config.backbone.context_tokens
+    if limit >= context_tokens:
+        raise InputError(
+            f"scale.max_new_tokens={limit} leaves no room for a prompt in backbone.context_tokens={context_tokens}; "
+            "lower the one or raise the other"
+        )
+    return Prompts(model, items, config.backbone.template, context_tokens - limit, limit)
+
+
+def moment(model: Step) -> str:
+    """When a model is asked: before training or after."""
+    return "after" if model.name == "train" else "before"
+
+
+def _fitted(tokenizer: Any, prompt: str, room: int) -> str:
+    """The longest beginning of a prompt that takes at most `room` tokens, with what the template adds."""
+    from sdx.models.template import prompt_ids
+
+    while (excess := len(prompt_ids(tokenizer, prompt)) - room) > 0:
+        offsets = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+        if excess >= len(offsets):
+            raise InputError(
+                f"the model's template leaves no room for a prompt in {room} tokens; lower scale.max_new_tokens "
+                "or raise backbone.context_tokens"
+            )
+        prompt = prompt[: offsets[-excess][0]].rstrip()
+    return prompt

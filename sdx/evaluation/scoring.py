@@ -1,0 +1,96 @@
+"""The step that has a model rank the answers to multiple-choice questions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sdx.config import Config, Precision
+from sdx.evaluation.prompts import moment
+from sdx.languages import Language
+from sdx.store.files import read_rows, write_rows
+from sdx.store.step import Step, Workspace, runtime
+from sdx.tasks.base import ChoiceTask
+from sdx.tasks.lm_eval import HarnessItems
+
+
+@dataclass(frozen=True, eq=False)
+class Score(Step):
+    """Publishes `rows.jsonl`, a `sdx.evaluation.harness.ItemResult` per question."""
+
+    model: Step
+    items: Step
+    task: ChoiceTask
+    precision: Precision
+    context_tokens: int
+    label: str = runtime()
+
+    name = "score"
+    is_data = False
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        task = self.task
+        given = {"task": task.name, "shots": task.shots, **({"wrapper": task.wrapper} if task.wrapper else {})}
+        return {**given, "precision": self.precision.value, "context_tokens": self.context_tokens}
+
+    @property
+    def about(self) -> str:
+        return f"{self.items.about}, {moment(self.model)}"
+
+    @property
+    def language(self) -> Language | None:
+        return self.items.language
+
+    def run(self, work: Workspace) -> None:
+        from sdx.evaluation.harness import Questions, score
+
+        name, task = self.task.name, self.task
+        questions = Questions(work.inputs["items"] / "rows.jsonl", task.kind, task.shots, task.wrapper)
+        model_dir = work.inputs["model"] / "model"
+        results = score(model_dir, {name: questions}, self.precision, self.context_tokens, work.dir, self.label)[name]
+        (work.dir / f"{name}.jsonl").rename(work.dir / "rows.jsonl")
+        work.counts.update(items=len(results), correct=sum(result.acc for result in results))
+
+
+@dataclass(frozen=True, eq=False)
+class HarnessScore(Step):
+    """Publishes `rows.jsonl`, `{"id", "metrics"}` for each item of a task of the harness."""
+
+    model: Step
+    items: HarnessItems
+    precision: Precision
+    context_tokens: int
+    label: str = runtime()
+
+    name = "score"
+    is_data = False
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        task = {"task": self.items.task.name, "precision": self.precision.value}
+        return {**task, "context_tokens": self.context_tokens}
+
+    @property
+    def about(self) -> str:
+        return f"{self.items.about}, {moment(self.model)}"
+
+    @property
+    def language(self) -> Language:
+        return self.items.language
+
+    def run(self, work: Workspace) -> None:
+        from sdx.evaluation.harness import judged
+
+        model_dir, limit = work.inputs["model"] / "model", self.items.limit
+        ids = [row["id"] for row in read_rows(work.inputs["items"] / "rows.jsonl")]
+        found = judged(self.items.task, limit, model_dir, self.precision, self.context_tokens, self.label)
+        write_rows(work.dir / "rows.jsonl", [{"id": id_, "metrics": found.get(id_, {})} for id_ in ids])
+        work.counts.update(items=len(ids))
+
+
+def harness_step(config: Config, items: HarnessItems, model: Step, label: str) -> Step:
+    return HarnessScore(model, items, config.engine.precision, config.backbone.context_tokens, label=label)
+
+
+def score_step(config: Config, task: ChoiceTask, items: Step, model: Step, label: str) -> Step:
+    return Score(model, items, task, config.engine.precision, config.backbone.context_tokens, label=label)
