@@ -14,13 +14,13 @@ from typing import Any
 from sdx import InputError
 from sdx.config import Config, TemplateKind
 from sdx.generation.hf import HFGenerator
-from sdx.generation.step import generate_step
+from sdx.generation.step import Generate
 from sdx.languages import Language
 from sdx.store.files import read_json, read_rows, write_rows
 from sdx.store.step import PlainStep, Step, Workspace
 from sdx.tasks.generative import READ_VERSION, GenerativeTask, Row, items_step
 from sdx.translation.base import Translator
-from sdx.translation.rows import translate_step
+from sdx.translation.step import Translate
 
 FIT_VERSION = 1
 
@@ -53,7 +53,7 @@ class GenerativeSuite:
         template, limit = self.config.backbone.template, self.config.scale.max_new_tokens
         prompts = _fit_step(model, self.items, template, self.config.backbone.context_tokens, limit)
         label = f"{self.task.name} {self.languages} {label}"
-        return generate_step(model, prompts, "rows.jsonl", "prompt", self.generator, template, limit, label)
+        return Generate(model, prompts, "rows.jsonl", "prompt", template, limit, generator=self.generator, label=label)
 
 
 def generative_suites(
@@ -69,7 +69,7 @@ def generative_suites(
     if task.needs_translation(language, source):
         original = task.original(source)
         items = items_step(task, original, original, limit)
-        texts = translate_step(items, "rows.jsonl", "texts", translator, original, language)
+        texts = Translate(items, "rows.jsonl", "texts", original, language, translator=translator)
         inputs = {"items": items, "texts": texts}
         translated = PlainStep("items", partial(_translated, task=task), task.description, inputs, READ_VERSION)
         origin = machine_translated(translator, original, language)

@@ -19,7 +19,7 @@ from sdx.store.step import PlainStep, Step, Workspace
 from sdx.tasks.base import Task
 from sdx.tasks.reading import ReadTask
 from sdx.translation.base import Translator
-from sdx.translation.rows import translate_step
+from sdx.translation.step import Translate
 
 log = getLogger("sdx")
 READ_VERSION = 1
@@ -47,7 +47,9 @@ def _read(workspace: Workspace, task: ReadTask, language: Language, limit: int) 
 
 def translated_items_step(items: Step, translator: Translator, language: Language, english: Language) -> Step:
     """Publishes the items of `items_step` in a language, each segment translated into English, for translate-test."""
-    texts = translate_step(items, "rows.jsonl", "segments", translator, language, english)
+    texts = Translate(
+        items, "rows.jsonl", "segments", language, english, translator=translator, purpose=items.purpose_language
+    )
     return PlainStep("read", _translated, inputs={"items": items, "texts": texts}, version=READ_VERSION)
 
 

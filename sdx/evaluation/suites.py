@@ -9,14 +9,14 @@ from sdx import InputError
 from sdx.config import Config
 from sdx.evaluation.generative import GenerativeSuite, generative_suites, machine_translated
 from sdx.generation.hf import HFGenerator
-from sdx.generation.step import generate_step
+from sdx.generation.step import Generate
 from sdx.languages import Language
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import PlainStep, Step, Workspace
 from sdx.tasks.base import ChoiceTask, Task
 from sdx.tasks.generative import GenerativeTask
 from sdx.translation.base import Translator
-from sdx.translation.rows import translate_step
+from sdx.translation.step import Translate
 
 READ_VERSION = 1
 SCORE_VERSION = 1
@@ -75,7 +75,7 @@ class InstructionSuite:
     def outcome(self, model: Step, label: str) -> Step:
         template, limit = self.config.backbone.template, self.config.scale.max_new_tokens
         label = f"{self.task.name} {self.language.code} {label}"
-        return generate_step(model, *self.prompts, self.generator, template, limit, label)
+        return Generate(model, *self.prompts, template, limit, generator=self.generator, label=label)
 
 
 Suite = ChoiceSuite | InstructionSuite | GenerativeSuite
@@ -141,7 +141,7 @@ def _instructions(
     def texts(field: str) -> Texts:
         if language == source:
             return corpus, "heldout.jsonl", field
-        translation = translate_step(corpus, "heldout.jsonl", field, translator, source, language)
+        translation = Translate(corpus, "heldout.jsonl", field, source, language, translator=translator)
         return translation, "rows.jsonl", "text"
 
     origin = "original" if language == source else machine_translated(translator, source, language)
@@ -156,7 +156,7 @@ def _choices(
         return ChoiceSuite(task, language, task.origin(language), items, config)
     original = task.original(source)
     items = items_step(task, original, config.scale.eval_items)
-    texts = translate_step(items, "rows.jsonl", "texts", translator, original, language)
+    texts = Translate(items, "rows.jsonl", "texts", original, language, translator=translator)
     translated = PlainStep("items", _translated, inputs={"items": items, "texts": texts}, version=READ_VERSION)
     return ChoiceSuite(task, language, machine_translated(translator, original, language), translated, config)
 

@@ -21,7 +21,7 @@ from sdx.tasks import generative as generative_tasks
 from sdx.tasks.base import ChoiceTask, Task
 from sdx.tasks.forms import LabelledGeneration
 from sdx.translation.base import Translator
-from sdx.translation.rows import translate_step
+from sdx.translation.step import Translate
 
 VERSION = 1
 
@@ -56,7 +56,7 @@ class TranslationSuite:
         return (self.pairs,)
 
     def outcome(self) -> Step:
-        return translate_step(self.pairs, "rows.jsonl", "source", self.translator, self.source, self.language)
+        return Translate(self.pairs, "rows.jsonl", "source", self.source, self.language, translator=self.translator)
 
 
 Scored = Suite | ReadingSuite | TranslationSuite

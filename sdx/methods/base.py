@@ -16,7 +16,7 @@ from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.suites import suites
 from sdx.evaluation.translation_quality import translation_suites
 from sdx.generation.hf import HFGenerator
-from sdx.generation.step import generate_step
+from sdx.generation.step import Generate
 from sdx.languages import Language, language
 from sdx.models import backbone
 from sdx.store.files import read_rows, write_rows
@@ -25,7 +25,7 @@ from sdx.store.store import Store
 from sdx.tasks.base import Task
 from sdx.training.step import train_step
 from sdx.translation.base import Surroundings, Translator
-from sdx.translation.rows import translate_step
+from sdx.translation.step import Translate
 
 SOME_PAIRS = 20_000
 """Sentence pairs at most from which words and demonstrations are taken. Ours."""
@@ -164,13 +164,13 @@ class Cell:
     def generation(self, model: Step, prompts: Step, file: str, field: str, label: str) -> Step:
         """Greedy completions of `model` for one field of a step's rows."""
         template, limit = self.config.backbone.template, self.config.scale.max_new_tokens
-        return generate_step(model, prompts, file, field, self.generator, template, limit, label)
+        return Generate(model, prompts, file, field, template, limit, generator=self.generator, label=label)
 
     def translation(
         self, rows: Step, file: str, field: str, target: Language, translator: Translator | None = None
     ) -> Step:
         """One field of a step's rows, from the source language, by the cell's translator unless another is given."""
-        return translate_step(rows, file, field, translator or self.translator, self.source, target)
+        return Translate(rows, file, field, self.source, target, translator=translator or self.translator)
 
     def mix(
         self,

@@ -48,6 +48,13 @@ class Step(ABC):
     """Whether `stages=prepare` makes it; false for what trains a model or puts questions to one."""
     trains: ClassVar[bool] = False
     """Whether it needs all memory for a model of its own; what is published is an improved model."""
+    reads: ClassVar[bool] = False
+    """Whether it brings in data or reads them, if all its inputs do. A run makes such steps before it computes
+    anything, so that what is wrong with a file shows at once."""
+    read_in_plan: ClassVar[bool] = False
+    """Whether a plan makes it, and throws it away, where it is made of files of this machine."""
+    brings_model: ClassVar[bool] = False
+    """Whether it brings in a model, which a run does before it computes anything."""
 
     @abstractmethod
     def run(self, work: Workspace) -> None:
@@ -74,6 +81,10 @@ class Step(ABC):
         """A few words; with its name and its language they tell the steps of a run apart."""
         return ""
 
+    def about_field(self, file: str, field: str) -> str:
+        """What a field of the rows in a file of its output is, for the `about` of the step that reads it."""
+        return self.about.partition(",")[0] or self.name
+
     @property
     def language(self) -> Language | None:
         """Of the texts that it publishes; none where there are none, or several."""
@@ -88,6 +99,11 @@ class Step(ABC):
     def hub(self) -> object | None:
         """What it fetches from the hub, a `sdx.sources.hub.HubSource`."""
         return None
+
+    @property
+    def downloads(self) -> bool:
+        """Whether it fetches something, from the hub or elsewhere."""
+        return self.hub is not None
 
     @property
     def path(self) -> Path | None:

@@ -17,8 +17,8 @@ from sdx.store.files import read_rows, write_rows
 from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.translation.base import Surroundings
-from sdx.translation.rows import translate_step
 from sdx.translation.self_translation import ROOM_FACTOR, ROOM_TOKENS, SelfTranslation
+from sdx.translation.step import Translate
 from tests.tiny import tiny_model
 
 EN, TH, PT, AR, HE, ZH, JA = (
@@ -303,7 +303,7 @@ def test_endless_repetition_has_a_limit_and_the_row_is_dropped_for_it(scripted, 
         lambda work: write_rows(work.dir / "in.jsonl", [{"id": text[:6], "q": text} for text in texts]),
     )
     english, portuguese = language("en"), language("pt")
-    translated = translate_step(rows, "in.jsonl", "q", translator, english, portuguese)
+    translated = Translate(rows, "in.jsonl", "q", english, portuguese, translator=translator)
     kept = filter_step(translated, TRANSLATION_FILTERS, portuguese, english, FilterConfig(min_letters=1))
     published = Store(tmp_path / "cache False").realise(kept)
     assert [(row["id"], row["reason"]) for row in read_rows(published / "dropped.jsonl")] == [("A loop", "repetition")]
