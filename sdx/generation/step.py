@@ -50,7 +50,8 @@ class Generate(RowStep[HFGenerator]):
     def about(self) -> str:
         return f"{self.prompts.about_field(self.file, self.field)}, {'after' if self.model.trains else 'before'}"
 
-    def about_field(self, file: str, field: str) -> str:
+    @property
+    def result(self) -> str:
         return "own answers"
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sdx.config import FilterConfig, Precision, TemplateKind
-from sdx.data.filters import TRANSLATION_FILTERS, filter_step
+from sdx.data.filters import TRANSLATION_FILTERS, Filter
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.store.files import read_rows, write_rows
@@ -304,7 +304,7 @@ def test_endless_repetition_has_a_limit_and_the_row_is_dropped_for_it(scripted, 
     )
     english, portuguese = language("en"), language("pt")
     translated = Translate(rows, "in.jsonl", "q", english, portuguese, translator=translator)
-    kept = filter_step(translated, TRANSLATION_FILTERS, portuguese, english, FilterConfig(min_letters=1))
+    kept = Filter(translated, TRANSLATION_FILTERS, portuguese, english, FilterConfig(min_letters=1))
     published = Store(tmp_path / "cache False").realise(kept)
     assert [(row["id"], row["reason"]) for row in read_rows(published / "dropped.jsonl")] == [("A loop", "repetition")]
     assert [row["text"] for row in read_rows(published / "rows.jsonl")] == ["O gato."]
