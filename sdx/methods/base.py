@@ -329,7 +329,7 @@ class Work:
         """`steps` as they are realised: the translations that the first ones lack come before, because a translator and
         the backbone take turns in memory."""
         needed = store.needed(self._before).values()
-        return [*(step for step in needed if step.name == "translate" and not store.cached(step)), *self.steps]
+        return [*(step for step in needed if isinstance(step, Translate) and not store.cached(step)), *self.steps]
 
     @property
     def _before(self) -> list[Step]:
