@@ -39,10 +39,6 @@ from sdx.translation.base import Translator
 
 log = getLogger("sdx")
 FREE = "free some or give another directory; what is finished stays, and the same command goes on from there"
-ON_MODELS = ("score", "train", "stack", "vectors", "classify")
-"""Steps that train or score a model; what needs none of them is data."""
-TRAINING = ("train", "stack")
-"""Steps that need all memory for a model of their own."""
 
 
 def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
@@ -132,7 +128,7 @@ def _realise(step: Step, store: Store) -> None:
     if not store.cached(step):
         for needed in step.inputs.values():
             _realise(needed, store)
-        if step.name in TRAINING:
+        if step.trains:
             residency.release()
     store.realise(step)
 
@@ -142,7 +138,7 @@ def _data(steps: Sequence[Step]) -> list[Step]:
 
     @cache
     def is_data(step: Step) -> bool:
-        return step.name not in ON_MODELS and all(map(is_data, step.inputs.values()))
+        return step.is_data and all(map(is_data, step.inputs.values()))
 
     found: dict[str, Step] = {}
 

@@ -6,7 +6,7 @@ The held-out rows are the same for every method, so that they are never trained 
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import partial
+from dataclasses import dataclass
 from hashlib import sha256
 from logging import getLogger
 from pathlib import Path
@@ -17,7 +17,7 @@ from sdx.config import CorpusColumns, CorpusConfig, ScaleConfig
 from sdx.languages import Language, language
 from sdx.sources.files import check_source, column, column_names, file_step, published, read_records, source_name
 from sdx.store.files import write_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace, runtime
 
 log = getLogger("sdx")
 
@@ -44,7 +44,7 @@ def check(config: CorpusConfig, source: Language) -> None:
 
 
 def corpus_step(config: CorpusConfig, scale: ScaleConfig, source: Language) -> Step:
-    """Publishes `train.jsonl` and `heldout.jsonl`, and counts the rows that were left out.
+    """The corpus of a cell.
 
     Args:
         source: L; its code stands for `{language}` in `corpus.path` and `corpus.file`.
@@ -59,38 +59,55 @@ def corpus_step(config: CorpusConfig, scale: ScaleConfig, source: Language) -> S
     placeholders = {"language": source.code}
     file = file_step("corpus", path, config.hub_id, config.revision, config.file, placeholders)
     where = source_name("corpus", path, config.hub_id, config.file, placeholders)
-    named = {"instruction": columns.instruction, "input": columns.input, "answer": columns.answer, "id": columns.id}
-    sizes = {"corpus_rows": scale.corpus_rows, "heldout_rows": scale.heldout_rows}
-    return PlainStep(
-        "corpus",
-        partial(_run, columns=columns, where=where, scale=scale),
-        config={"columns": named, **sizes},
-        inputs={"file": file},
-        version=2,
-    )
+    sizes = scale.corpus_rows, scale.heldout_rows
+    return Corpus(file, columns, *sizes, where=where, about=config.name, language=source)
 
 
-def _run(workspace: Workspace, columns: CorpusColumns, where: str, scale: ScaleConfig) -> None:
-    left_out: Counter[str] = Counter()
-    rows = read_corpus(published(workspace.inputs["file"]), columns, where, left_out)
-    train, heldout = split(rows, scale)
-    if len(train) < scale.corpus_rows:
-        log.warning("%-12s %s has %d, fewer than scale.corpus_rows=%d", "corpus", where, len(train), scale.corpus_rows)
-    write_rows(workspace.dir / "train.jsonl", train)
-    write_rows(workspace.dir / "heldout.jsonl", heldout)
-    workspace.counts.update(train=len(train), heldout=len(heldout), **left_out)
+@dataclass(frozen=True, eq=False)
+class Corpus(Step):
+    """Publishes `train.jsonl` and `heldout.jsonl`, and counts the rows that were left out."""
+
+    name = "corpus"
+    version = 2
+    reads = read_in_plan = True
+
+    file: Step
+    columns: CorpusColumns
+    corpus_rows: int
+    heldout_rows: int
+    where: str = runtime()
+    """As messages name the file."""
+    about: str = runtime(default="")
+    language: Language | None = runtime(default=None)
+
+    def about_field(self, file: str, field: str) -> str:
+        part = {"train.jsonl": "train ", "heldout.jsonl": "held-out "}.get(file, "")
+        return f"{part}{field}s"
+
+    def run(self, work: Workspace) -> None:
+        left_out: Counter[str] = Counter()
+        rows = read_corpus(published(work.inputs["file"]), self.columns, self.where, left_out)
+        train, heldout = split(rows, self.corpus_rows, self.heldout_rows)
+        if (there := len(train)) < self.corpus_rows:
+            fewer = "%-12s %s has %d, fewer than scale.corpus_rows=%d"
+            log.warning(fewer, self.name, self.where, there, self.corpus_rows)
+        write_rows(work.dir / "train.jsonl", train)
+        write_rows(work.dir / "heldout.jsonl", heldout)
+        work.counts.update(train=len(train), heldout=len(heldout), **left_out)
 
 
-def split(rows: list[dict[str, Any]], scale: ScaleConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def split(
+    rows: list[dict[str, Any]], corpus_rows: int, heldout_rows: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(train, held-out) in the order of a hash of the ids: independent of seed and of the file's order."""
     rows = sorted(rows, key=lambda row: sha256(row["id"].encode()).digest())
-    heldout, rest = rows[: scale.heldout_rows], rows[scale.heldout_rows :]
+    heldout, rest = rows[:heldout_rows], rows[heldout_rows:]
     if not rest:
         raise InputError(
-            f"scale.heldout_rows={scale.heldout_rows} leaves none of the corpus's {len(rows)} rows to train on; "
+            f"scale.heldout_rows={heldout_rows} leaves none of the corpus's {len(rows)} rows to train on; "
             "lower it or give a larger corpus.path"
         )
-    return rest[: scale.corpus_rows or None], heldout
+    return rest[: corpus_rows or None], heldout
 
 
 def read_corpus(

@@ -3,10 +3,11 @@
 A dictionary maps a folded word of L (see `dictionary_formats.fold`) to its translations into T, the best first.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from sdx import InputError
 from sdx.config import DictionaryConfig
@@ -16,7 +17,7 @@ from sdx.languages import Language
 from sdx.offline.assets import asset_step
 from sdx.sources.files import check_each, check_file, fill
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace, optional, runtime
 
 Dictionary = Mapping[str, Sequence[str]]
 
@@ -55,29 +56,75 @@ def check(config: DictionaryConfig, source: Language, targets: Sequence[Language
 
 
 def dictionary_step(config: DictionaryConfig, parallel: Step | None, source: Language, target: Language) -> Step | None:
-    """Publishes `rows.jsonl`: `id`, a folded word; `translations`, best first; `origin`. None without a dictionary.
+    """The dictionary of a pair of languages; none without one.
 
     Args:
         config: as `check` passed it.
         parallel: the step that publishes the sentence pairs; only dictionary=parallel needs it.
     """
-    identity: dict[str, str] = {"name": config.name, "source": source.flores, "target": target.flores}
     inputs: dict[str, Step] = {}
-    read: Callable[[Workspace], Pairs]
+    path, where, digest = None, "", None
     if config.asset:
         inputs["asset"] = asset_step(config.asset)
-        read = partial(_packaged, target=target)
     elif config.path is not None:
         path, where = _user_file(config.path, source, target)
-        identity["sha256"] = sha256(path.read_bytes()).hexdigest()
-        read = partial(_muse, path=path, where=where, digest=identity["sha256"])
+        digest = sha256(path.read_bytes()).hexdigest()
     elif config.from_parallel:
         assert parallel, "check demands a parallel corpus"
         inputs["parallel"] = parallel
-        read = partial(_parallel, source=source, target=target)
     else:
         return None
-    return PlainStep("dictionary", partial(_run, read=read, origin=config.name), identity, inputs, version=2)
+    return DictionaryStep(source, target, inputs, sha256=digest, origin=config.name, file=path, where=where)
+
+
+@dataclass(frozen=True, eq=False)
+class DictionaryStep(Step):
+    """Publishes `rows.jsonl`: `id`, a folded word; `translations`, best first; `origin`."""
+
+    name = "dictionary"
+    version = 2
+    reads = True
+
+    source: Language
+    target: Language
+    sources: Mapping[str, Step]
+    """A package, or sentence pairs; none where there is a file."""
+    sha256: str | None = optional()
+    """Of the user's file."""
+    origin: str = runtime()
+    file: Path | None = runtime()
+    where: str = runtime()
+    """As messages name the file."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {**super().config, "name": self.origin}
+
+    @property
+    def about(self) -> str:
+        return self.origin
+
+    @property
+    def language(self) -> Language:
+        return self.target
+
+    def run(self, work: Workspace) -> None:
+        rows = dictionary_rows(self._pairs(work.inputs), self.origin)
+        if not rows:
+            raise InputError(f"dictionary={self.origin} has no word to use; {INSTEAD}")
+        write_rows(work.dir / "rows.jsonl", rows)
+        work.counts.update(words=len(rows))
+
+    def _pairs(self, inputs: Mapping[str, Path]) -> Pairs:
+        if "asset" in inputs:
+            return read_cldr(inputs["asset"], self.target)
+        if "parallel" in inputs:
+            return word_pairs(read_rows(inputs["parallel"] / "rows.jsonl"), self.source, self.target)
+        assert self.file
+        pairs = list(read_muse(self.file, self.where))
+        if sha256(self.file.read_bytes()).hexdigest() != self.sha256:
+            raise InputError(f"{self.where} has changed since this run began; run again when it is complete")
+        return pairs
 
 
 def load(path: Path) -> Dictionary:
@@ -107,26 +154,3 @@ def _user_file(template: str, source: Language, target: Language) -> tuple[Path,
     path = Path(name).expanduser().absolute()
     check_file(f"dictionary.path={name}", path)
     return path, f"dictionary.path={path}"
-
-
-def _run(work: Workspace, read: Callable[[Workspace], Pairs], origin: str) -> None:
-    rows = dictionary_rows(read(work), origin)
-    if not rows:
-        raise InputError(f"dictionary={origin} has no word to use; {INSTEAD}")
-    write_rows(work.dir / "rows.jsonl", rows)
-    work.counts.update(words=len(rows))
-
-
-def _packaged(work: Workspace, target: Language) -> Pairs:
-    return read_cldr(work.inputs["asset"], target)
-
-
-def _muse(work: Workspace, path: Path, where: str, digest: str) -> Pairs:
-    pairs = list(read_muse(path, where))
-    if sha256(path.read_bytes()).hexdigest() != digest:
-        raise InputError(f"{where} has changed since this run began; run again when it is complete")
-    return pairs
-
-
-def _parallel(work: Workspace, source: Language, target: Language) -> Pairs:
-    return word_pairs(read_rows(work.inputs["parallel"] / "rows.jsonl"), source, target)

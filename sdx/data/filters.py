@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from sdx import InputError
 from sdx.config import FilterConfig
 from sdx.languages import Language
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace
 from sdx.text.answer_spans import marker
 from sdx.text.identification import in_language, loops, probability_of
 from sdx.text.numbers import final_number as final_number_of
@@ -172,44 +172,61 @@ def _near(name: str, choices: Sequence[str]) -> str:
     return f"{f'; did you mean {near[0]}?' if near else ';'} Choose from: {', '.join(choices)}"
 
 
-def filter_step(
-    rows: Step, reasons: Sequence[str], language: Language, source_language: Language, config: FilterConfig
-) -> Step:
-    """Publishes the kept rows of `rows.jsonl`, as they are, and the others as `dropped.jsonl` with their reason.
+@dataclass(frozen=True, eq=False)
+class Filter(Step):
+    """Publishes the kept rows of `rows.jsonl`, as they are, and the others as `dropped.jsonl` with their reason."""
 
-    Args:
-        rows: completions `{"id", "prompt", "text", "tokens", "finished"}` or translations `{"id", "source", "text"}`.
-        reasons: names in `FILTERS`; a row that several of them drop counts for the first.
-        language: what the texts should be in.
-        source_language: what the prompts or sources are in.
-        config: the thresholds.
-    """
-    slice_: dict[str, Any] = {"reasons": list(reasons)}
-    slice_ |= {field: getattr(config, field) for reason, field in THRESHOLDS.items() if reason in reasons}
-    if "wrong_language" in reasons:
-        slice_["language"] = language.flores
-    if "copied" in reasons:
-        slice_["spaces"] = source_language.spaces
-    run = partial(_run, reasons=reasons, language=language, source_language=source_language, config=config)
-    return PlainStep("filter", run, config=slice_, inputs={"rows": rows}, version=4)
+    name = "filter"
+    version = 4
 
+    rows: Step
+    """Completions `{"id", "prompt", "text", "tokens", "finished"}` or translations `{"id", "source", "text"}`."""
+    reasons: Sequence[str]
+    """Names in `FILTERS`; a row that several of them drop counts for the first."""
+    target: Language
+    """What the texts should be in."""
+    source: Language
+    """What the prompts or sources are in."""
+    thresholds: FilterConfig
 
-def _run(
-    workspace: Workspace, reasons: Sequence[str], language: Language, source_language: Language, config: FilterConfig
-) -> None:
-    kept, dropped = [], []
-    for row in read_rows(workspace.inputs["rows"] / "rows.jsonl"):
-        source = row["source"] if "source" in row else row["prompt"]
-        candidate = Candidate(row["text"], source, language, source_language, row.get("finished", True))
-        reason = next((name for name in reasons if FILTERS[name](candidate, config)), None)
-        if reason:
-            dropped.append({"id": row["id"], "reason": reason, **row})
-        else:
-            kept.append(row)
-    write_rows(workspace.dir / "rows.jsonl", kept)
-    write_rows(workspace.dir / "dropped.jsonl", dropped)
-    counts = Counter(row["reason"] for row in dropped)
-    workspace.counts.update(kept=len(kept), **{name: counts[name] for name in reasons})
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What the reasons look at."""
+        decides: dict[str, Any] = {"reasons": list(self.reasons)}
+        decides |= {
+            field: getattr(self.thresholds, field) for name, field in THRESHOLDS.items() if name in self.reasons
+        }
+        if "wrong_language" in self.reasons:
+            decides["language"] = self.target.flores
+        if "copied" in self.reasons:
+            decides["spaces"] = self.source.spaces
+        return decides
+
+    @property
+    def about(self) -> str:
+        return self.rows.result
+
+    @property
+    def language(self) -> Language:
+        return self.target
+
+    def about_field(self, file: str, field: str) -> str:
+        return self.rows.about_field(file, field)
+
+    def run(self, work: Workspace) -> None:
+        kept, dropped = [], []
+        for row in read_rows(work.inputs["rows"] / "rows.jsonl"):
+            source = row["source"] if "source" in row else row["prompt"]
+            candidate = Candidate(row["text"], source, self.target, self.source, row.get("finished", True))
+            reason = next((name for name in self.reasons if FILTERS[name](candidate, self.thresholds)), None)
+            if reason:
+                dropped.append({"id": row["id"], "reason": reason, **row})
+            else:
+                kept.append(row)
+        write_rows(work.dir / "rows.jsonl", kept)
+        write_rows(work.dir / "dropped.jsonl", dropped)
+        counts = Counter(row["reason"] for row in dropped)
+        work.counts.update(kept=len(kept), **{name: counts[name] for name in self.reasons})
 
 
 def check_some_left(directory: Path) -> None:

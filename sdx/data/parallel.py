@@ -7,9 +7,8 @@ order of a file does not. All choices here are ours.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import zip_longest
 from pathlib import Path
@@ -35,7 +34,7 @@ from sdx.sources.files import (
     source_name,
 )
 from sdx.store.files import write_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace, optional, runtime
 
 DEMONSTRATIONS = 32
 """Pairs kept aside at most, and no more than a quarter of the corpus."""
@@ -50,8 +49,6 @@ INSTEAD = "choose another parallel=..., give parallel.path=..., a file of senten
 
 Pair = tuple[str, str]
 """A text in the source language and the same in the target language."""
-Reader = Callable[[Mapping[str, Path]], Iterator[Pair]]
-"""The pairs of a corpus from the directories of a step's inputs."""
 
 
 def check(config: ParallelConfig, source: Language, targets: Sequence[Language], evaluated: Collection[str]) -> None:
@@ -94,10 +91,7 @@ def lacks(config: ParallelConfig, language: Language) -> bool:
 
 
 def parallel_step(config: ParallelConfig, source: Language, target: Language, rows: int) -> Step:
-    """Publishes `rows.jsonl` to train on and `demonstrations.jsonl` for few-shot prompts: id, source, target, origin.
-
-    No text of a demonstration occurs in the rows. A pair is left out that lacks a side or letters, or that is the
-    same on both sides.
+    """The corpus of a pair of languages.
 
     Args:
         config: with one of its sources; see `check`.
@@ -108,47 +102,79 @@ def parallel_step(config: ParallelConfig, source: Language, target: Language, ro
     """
     codes = _placeholders(source, target)
     where = source_name("parallel", config.path, config.hub_id, config.file, codes)
-    options: dict[str, Any] = {"origin": config.name, "languages": [source.flores, target.flores], "rows": rows}
-    read: Reader
+    columns = None
+    inputs: dict[str, Step]
     if config.asset:
         where = f"parallel={config.name}"
         inputs = {"asset": asset_step(config.asset)}
-        read = partial(_packaged, asset=config.asset, source=source, target=target)
-        options["asset"] = config.asset
     elif (config.path or config.file or "").endswith(MOSES):
-        sides = {"source": {"language": source.code}, "target": {"language": target.code}}
-        inputs = {name: _file(config, codes | side) for name, side in sides.items()}
-        read = partial(_moses, where=[where.replace("{language}", side["language"]) for side in sides.values()])
+        inputs = {name: _file(config, codes | {"language": codes[name]}) for name in ("source", "target")}
     else:
         inputs = {"file": _file(config, codes)}
         columns = ParallelColumns(
             **{side: fill(f"parallel.columns.{side}", name, codes) for side, name in asdict(config.columns).items()}
         )
-        read = partial(_table, columns=columns, where=where)
-        options["columns"] = asdict(columns)
-    return PlainStep("parallel", partial(_run, read=read, where=where, origin=config.name, limit=rows), options, inputs)
+    pair = source, target
+    return Parallel(config.name, pair, rows, inputs, asset=config.asset or None, columns=columns, where=where)
 
 
-def _run(work: Workspace, read: Reader, where: str, origin: str, limit: int) -> None:
-    """Reads the corpus twice, so that memory holds no more of a large one than what is taken."""
-    counts: Counter[str] = Counter()
-    candidates = _Smallest(4 * DEMONSTRATIONS)
-    for pair in _usable(read(work.inputs), counts):
-        candidates.add(f"{_unlikeness(pair)}{_id(pair)}", pair)
-    if not candidates.pairs():
-        dropped = ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason != "pairs")
-        raise InputError(f"{where} has no pair to use ({dropped or 'it is empty'}); {INSTEAD}")
-    demonstrations = _demonstrations(candidates.pairs())
-    aside = {text for pair in demonstrations for text in pair}
-    taken = _Smallest(limit)
-    for pair in _usable(read(work.inputs), Counter()):
-        if aside.isdisjoint(pair):
-            taken.add(_id(pair), pair)
-    for name, pairs in (("rows", taken.pairs()), ("demonstrations", demonstrations)):
-        rows = [{"id": _id(pair), "source": pair[0], "target": pair[1], "origin": origin} for pair in pairs]
-        write_rows(work.dir / f"{name}.jsonl", rows)
-        work.counts[name] = len(rows)
-    work.counts.update(counts)
+@dataclass(frozen=True, eq=False)
+class Parallel(Step):
+    """Publishes `rows.jsonl` to train on and `demonstrations.jsonl` for few-shot prompts: id, source, target, origin.
+
+    No text of a demonstration occurs in the rows. A pair is left out that lacks a side or letters, or that is the
+    same on both sides.
+    """
+
+    name = "parallel"
+    reads = read_in_plan = True
+
+    origin: str
+    languages: tuple[Language, Language]
+    rows: int
+    """To train on at most; 0 takes all."""
+    sources: Mapping[str, Step]
+    asset: str | None = optional()
+    columns: ParallelColumns | None = optional()
+    where: str = runtime()
+    """As messages name the file or files."""
+
+    @property
+    def about(self) -> str:
+        return self.origin
+
+    @property
+    def language(self) -> Language:
+        return self.languages[1]
+
+    def run(self, work: Workspace) -> None:
+        """Reads the corpus twice, so that memory holds no more of a large one than what is taken."""
+        counts: Counter[str] = Counter()
+        candidates = _Smallest(4 * DEMONSTRATIONS)
+        for pair in _usable(self._pairs(work.inputs), counts):
+            candidates.add(f"{_unlikeness(pair)}{_id(pair)}", pair)
+        if not candidates.pairs():
+            dropped = ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason != "pairs")
+            raise InputError(f"{self.where} has no pair to use ({dropped or 'it is empty'}); {INSTEAD}")
+        demonstrations = _demonstrations(candidates.pairs())
+        aside = {text for pair in demonstrations for text in pair}
+        taken = _Smallest(self.rows)
+        for pair in _usable(self._pairs(work.inputs), Counter()):
+            if aside.isdisjoint(pair):
+                taken.add(_id(pair), pair)
+        for name, pairs in (("rows", taken.pairs()), ("demonstrations", demonstrations)):
+            rows = [{"id": _id(pair), "source": pair[0], "target": pair[1], "origin": self.origin} for pair in pairs]
+            write_rows(work.dir / f"{name}.jsonl", rows)
+            work.counts[name] = len(rows)
+        work.counts.update(counts)
+
+    def _pairs(self, inputs: Mapping[str, Path]) -> Iterator[Pair]:
+        if self.asset:
+            return sentence_pairs.pairs(self.asset, inputs["asset"], *self.languages)
+        if self.columns:
+            return _table(inputs["file"], self.columns, self.where)
+        files = [published(inputs[name]) for name in ("source", "target")]
+        return _moses(files, [self.where.replace("{language}", one.code) for one in self.languages])
 
 
 def _usable(pairs: Iterable[Pair], counts: Counter[str]) -> Iterator[Pair]:
@@ -228,13 +254,8 @@ def _file(config: ParallelConfig, placeholders: Mapping[str, str]) -> Step:
     return file_step("parallel", config.path, config.hub_id, config.revision, config.file, placeholders)
 
 
-def _packaged(inputs: Mapping[str, Path], asset: str, source: Language, target: Language) -> Iterator[Pair]:
-    return sentence_pairs.pairs(asset, inputs["asset"], source, target)
-
-
-def _moses(inputs: Mapping[str, Path], where: Sequence[str]) -> Iterator[Pair]:
+def _moses(files: Sequence[Path], where: Sequence[str]) -> Iterator[Pair]:
     """Line by line of two files of plain text."""
-    files = [published(inputs[name]) for name in ("source", "target")]
     for left, right in zip_longest(*map(read_lines, files, where)):
         if not (left and right):
             lines = [sum(1 for _ in read_lines(file, name)) for file, name in zip(files, where, strict=True)]
@@ -245,8 +266,8 @@ def _moses(inputs: Mapping[str, Path], where: Sequence[str]) -> Iterator[Pair]:
         yield left[1], right[1]
 
 
-def _table(inputs: Mapping[str, Path], columns: ParallelColumns, where: str) -> Iterator[Pair]:
-    for place, record, names in read_pairs(published(inputs["file"]), columns, where):
+def _table(directory: Path, columns: ParallelColumns, where: str) -> Iterator[Pair]:
+    for place, record, names in read_pairs(published(directory), columns, where):
         yield _text(record, names, "source", place), _text(record, names, "target", place)
 
 

@@ -10,7 +10,7 @@ from sdx.evaluation.prompts import prompts_step
 from sdx.evaluation.scoring import harness_step, score_step
 from sdx.evaluation.values import ANSWER_LANGUAGE, CHRF
 from sdx.generation.hf import HFGenerator
-from sdx.generation.step import generate_step
+from sdx.generation.step import Generate
 from sdx.languages import Language
 from sdx.store.step import Step
 from sdx.tasks.base import ChoiceTask, Instructions, Task, Who
@@ -18,7 +18,7 @@ from sdx.tasks.items import ROWS, Items, items_step
 from sdx.tasks.lm_eval import HarnessItems, HarnessTask, LMEval
 from sdx.tasks.reading import ReadTask
 from sdx.translation.base import Translator
-from sdx.translation.rows import translate_step
+from sdx.translation.step import Translate
 
 Answer = Callable[[Step, str], Step]
 """The step that puts a model to a suite, with a label for progress bars; it publishes the answers as `rows.jsonl`."""
@@ -193,7 +193,9 @@ def _written(config: Config, generator: HFGenerator, items: Items, model: Step, 
 
 
 def _generated(config: Config, generator: HFGenerator, prompts: Texts, model: Step, label: str) -> Step:
-    return generate_step(model, *prompts, generator, config.backbone.template, config.scale.max_new_tokens, label)
+    return Generate(
+        model, *prompts, config.backbone.template, config.scale.max_new_tokens, generator=generator, label=label
+    )
 
 
 def _harness(config: Config, task: HarnessTask, source: Language) -> Suite:
@@ -214,7 +216,7 @@ def _instructions(
     def texts(field: str) -> Texts:
         if language == source:
             return corpus, "heldout.jsonl", field
-        translation = translate_step(corpus, "heldout.jsonl", field, translator, source, language)
+        translation = Translate(corpus, "heldout.jsonl", field, source, language, translator=translator)
         return translation, ROWS, "text"
 
     origin = "original" if language == source else machine_translated(translator, source, language)
@@ -225,7 +227,9 @@ def _instructions(
 
 def translated(items: Items, translator: Translator, original: Language, language: Language) -> Items:
     """Items in another language, by a translator."""
-    return items.translated(translate_step(items, ROWS, items.to_translate, translator, original, language), language)
+    return items.translated(
+        Translate(items, ROWS, items.to_translate, original, language, translator=translator), language
+    )
 
 
 def machine_translated(translator: Translator, original: Language, language: Language) -> str:

@@ -19,7 +19,7 @@ from sdx.tasks.base import ChoiceTask, Task, Who
 from sdx.tasks.forms import LabelledGeneration
 from sdx.tasks.items import ROWS, Items, items_step
 from sdx.translation.base import Translator
-from sdx.translation.rows import translate_step
+from sdx.translation.step import Translate
 
 
 def translation_suites(
@@ -58,7 +58,7 @@ def translation_suite(task: Task, source: Language, target: Language, pairs: Ste
     Args:
         pairs: publishes the texts and their references, see `Pairs`.
     """
-    answers = translate_step(pairs, ROWS, "source", engine, source, target)
+    answers = Translate(pairs, ROWS, "source", source, target, translator=engine)
     return Suite(
         task,
         Who.generate,

@@ -1,13 +1,18 @@
 """Completions of one model for the prompts of one step, as a step of its own: shared and resumable."""
 
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from logging import getLogger
+from pathlib import Path
+from typing import Any
 
+from sdx import InputError
 from sdx.config import TemplateKind
 from sdx.generation.hf import HFGenerator
-from sdx.generation.rows import generate_rows
+from sdx.languages import Language
 from sdx.store.files import read_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.row_step import Row, RowStep
+from sdx.store.step import Step, runtime
 
 log = getLogger("sdx")
 
@@ -15,67 +20,81 @@ MANY = 0.25
 """Of the answers. Ours; a worked answer that is cut has no result."""
 
 
-def generate_step(
-    model: Step,
-    prompts: Step,
-    file: str,
-    field: str,
-    generator: HFGenerator,
-    template: TemplateKind,
-    max_new_tokens: int,
-    label: str,
-) -> Step:
+@dataclass(frozen=True, eq=False)
+class Generate(RowStep[HFGenerator]):
     """Publishes `rows.jsonl`: `{"id", "prompt", "text", "tokens", "finished"}` for each prompt, in its order.
 
-    Args:
-        model: a step whose output holds `model/`, a Hugging Face directory.
-        prompts: a step that publishes `file` with `id` and the prompt in `field`.
-        label: what the progress bar says.
+    Counts `tokens` generated, `cut`, the rows that ran into `max_new_tokens`, and `too_long`, those whose prompt left
+    no room for an answer in the model's context: theirs is empty.
     """
-    return PlainStep(
-        "generate",
-        partial(
-            _run,
-            file=file,
-            field=field,
-            generator=generator,
-            template=template,
-            max_new_tokens=max_new_tokens,
-            label=label,
-        ),
-        config={
-            "file": file,
-            "field": field,
-            "precision": generator.precision.value,
-            "template": template.value,
-            "sampling": "greedy",
-            "max_new_tokens": max_new_tokens,
-        },
-        inputs={"model": model, "prompts": prompts},
-        version=2,
-    )
 
+    name = "generate"
+    version = 2
 
-def _run(
-    workspace: Workspace,
-    file: str,
-    field: str,
-    generator: HFGenerator,
-    template: TemplateKind,
-    max_new_tokens: int,
-    label: str,
-) -> None:
-    rows = read_rows(workspace.inputs["prompts"] / file)
-    generator.load(workspace.inputs["model"] / "model", template)
-    prompts = [{"id": row["id"], "prompt": row[field]} for row in rows]
-    counts = generate_rows(generator, prompts, workspace.dir / "rows.jsonl", max_new_tokens, stage=label)
-    workspace.counts.update(counts)
-    if counts["cut"] > MANY * counts["rows"]:
-        log.warning(
-            "%-12s %s: %d of %d answers are cut off at scale.max_new_tokens=%d",
-            "generate",
-            label,
-            counts["cut"],
-            counts["rows"],
-            max_new_tokens,
-        )
+    model: Step
+    """Its output holds `model/`, a Hugging Face directory."""
+    prompts: Step
+    """Publishes `file` with `id` and the prompt in `field`."""
+    file: str
+    field: str
+    template: TemplateKind
+    max_new_tokens: int
+    generator: HFGenerator = runtime()
+    label: str = runtime(default="")
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {**super().config, "precision": self.generator.precision.value, "sampling": "greedy"}
+
+    @property
+    def about(self) -> str:
+        return f"{self.prompts.about_field(self.file, self.field)}, {'after' if self.model.trains else 'before'}"
+
+    @property
+    def result(self) -> str:
+        return "own answers"
+
+    @property
+    def language(self) -> Language | None:
+        return self.prompts.language
+
+    def read(self, inputs: Mapping[str, Path]) -> list[Row]:
+        return [{"id": row["id"], "prompt": row[self.field]} for row in read_rows(inputs["prompts"] / self.file)]
+
+    def load(self, inputs: Mapping[str, Path]) -> HFGenerator:
+        self.generator.load(inputs["model"] / "model", self.template)
+        return self.generator
+
+    def batches(self, rows: Sequence[Row], loaded: HFGenerator) -> list[list[Row]]:
+        """Prompts of like length, the longest first: memory that does not suffice shows at once."""
+        # Bytes follow the tokens of a text in any script better than characters do, and need no tokenizer.
+        ordered = sorted(rows, key=lambda row: -len(row["prompt"].encode()))
+        return [ordered[some] for some in loaded.batches([row["prompt"] for row in ordered], self.max_new_tokens)]
+
+    def process(self, batch: Sequence[Row], loaded: HFGenerator) -> list[Row]:
+        completions = loaded.complete([row["prompt"] for row in batch], self.max_new_tokens)
+        return [{**row, **vars(completion)} for row, completion in zip(batch, completions, strict=True)]
+
+    def count(self, rows: Sequence[Row]) -> dict[str, int]:
+        """What the manifest counts.
+
+        Raises:
+            InputError: no prompt left room.
+        """
+        if rows and not any(row["tokens"] for row in rows):
+            raise InputError(
+                f"scale.max_new_tokens={self.max_new_tokens} leaves no room for any of the {len(rows)} prompts in the "
+                "model's context; lower it"
+            )
+        cut = sum(not row["finished"] and row["tokens"] > 0 for row in rows)
+        if cut > MANY * len(rows):
+            log.warning(
+                "%-12s %s: %d of %d answers are cut off at scale.max_new_tokens=%d",
+                *(self.name, self.label, cut, len(rows), self.max_new_tokens),
+            )
+        return {
+            "rows": len(rows),
+            "tokens": sum(row["tokens"] for row in rows),
+            "cut": cut,
+            "too_long": sum(row["tokens"] == 0 for row in rows),
+        }

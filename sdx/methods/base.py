@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -11,24 +11,65 @@ from sdx import InputError
 from sdx.config import Config, DictionaryConfig, MethodConfig
 from sdx.data import dictionaries, parallel
 from sdx.data.corpus import corpus_step
-from sdx.data.filters import check_some_left, filter_step
+from sdx.data.filters import Filter, check_some_left
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.suites import suites
 from sdx.evaluation.translation_quality import translation_suites
 from sdx.generation.hf import HFGenerator
-from sdx.generation.step import generate_step
+from sdx.generation.step import Generate
 from sdx.languages import Language, language
 from sdx.models import backbone
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace, runtime
 from sdx.store.store import Store
 from sdx.tasks.base import Task
-from sdx.training.step import train_step
+from sdx.training.step import Train
 from sdx.translation.base import Surroundings, Translator
-from sdx.translation.rows import translate_step
+from sdx.translation.step import Translate
 
 SOME_PAIRS = 20_000
 """Sentence pairs at most from which words and demonstrations are taken. Ours."""
+
+
+Build = Callable[[Mapping[str, Path], int], list[dict[str, Any]]]
+"""Training rows from the directories of a mix's inputs and a seed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mix(Step):
+    """Publishes `rows.jsonl`, the rows that a method trains on."""
+
+    name = "mix"
+
+    method: str
+    options: Mapping[str, Any]
+    """Of the method, as far as they decide the rows."""
+    seed: int
+    parts: Mapping[str, Step]
+    build: Build = runtime()
+    version: int = runtime()  # type: ignore[misc]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {"method": self.method, "options": self.options, "seed": self.seed}
+
+    @property
+    def about(self) -> str:
+        return self.method
+
+    def run(self, work: Workspace) -> None:
+        for directory in work.inputs.values():
+            if (directory / "dropped.jsonl").exists():
+                check_some_left(directory)
+        rows = self.build(work.inputs, self.seed)
+        if not rows:
+            raise InputError(
+                "the training mix is empty: every row was dropped by a filter (see dropped.jsonl of the filter steps) "
+                "or every subset has weight 0; raise scale.max_new_tokens, relax filters.answers and "
+                "filters.translations or raise the weights"
+            )
+        write_rows(work.dir / "rows.jsonl", rows)
+        work.counts.update(rows=len(rows))
 
 
 class Cell:
@@ -153,44 +194,38 @@ class Cell:
     def good_answers(self, answers: Step) -> Step:
         """The answers in the source language that pass `filters.answers`."""
         filters = self.config.filters
-        return filter_step(answers, filters.answers, self.source, self.source, filters)
+        return Filter(answers, filters.answers, self.source, self.source, filters)
 
     def good_translations(self, translation: Step, target: Language, *also: str) -> Step:
         """The rows of a translation that pass `filters.translations`, and those of `filters.tasks` named here."""
         filters = self.config.filters
         reasons = [*filters.translations, *(name for name in filters.tasks if name in also)]
-        return filter_step(translation, reasons, target, self.source, filters)
+        return Filter(translation, reasons, target, self.source, filters)
 
     def generation(self, model: Step, prompts: Step, file: str, field: str, label: str) -> Step:
         """Greedy completions of `model` for one field of a step's rows."""
         template, limit = self.config.backbone.template, self.config.scale.max_new_tokens
-        return generate_step(model, prompts, file, field, self.generator, template, limit, label)
+        return Generate(model, prompts, file, field, template, limit, generator=self.generator, label=label)
 
     def translation(
         self, rows: Step, file: str, field: str, target: Language, translator: Translator | None = None
     ) -> Step:
         """One field of a step's rows, from the source language, by the cell's translator unless another is given."""
-        return translate_step(rows, file, field, translator or self.translator, self.source, target)
+        return Translate(rows, file, field, self.source, target, translator=translator or self.translator)
 
     def mix(
         self,
-        build: Callable[[Mapping[str, Any], int], list[dict[str, Any]]],
+        build: Build,
         inputs: Mapping[str, Step],
         options: Mapping[str, Any],
         version: int,
     ) -> Step:
         """The training rows, `build(directories of the inputs, seed)`, published as `rows.jsonl`."""
-        return PlainStep(
-            "mix",
-            partial(_mix, build=build, seed=self.config.seed),
-            config={"method": self.config.method.name, "options": options, "seed": self.config.seed},
-            inputs=inputs,
-            version=version,
-        )
+        return Mix(self.config.method.name, options, self.config.seed, inputs, build=build, version=version)
 
     def training(self, mix: Step) -> Step:
         """The backbone trained on a mix."""
-        return train_step(mix, self.backbone, self.config)
+        return Train(mix, self.backbone, self.config)
 
 
 def evaluated(config: Config) -> list[str]:
@@ -220,21 +255,6 @@ def languages_of(config: Config) -> tuple[Language, list[Language]]:
     if source in targets:
         raise InputError(f"lang={names} has the source language {source.code} as a target; drop it or set lang.source")
     return source, targets
-
-
-def _mix(workspace: Workspace, build: Callable[..., list[dict[str, Any]]], seed: int) -> None:
-    for directory in workspace.inputs.values():
-        if (directory / "dropped.jsonl").exists():
-            check_some_left(directory)
-    rows = build(workspace.inputs, seed)
-    if not rows:
-        raise InputError(
-            "the training mix is empty: every row was dropped by a filter (see dropped.jsonl of the filter steps) or "
-            "every subset has weight 0; raise scale.max_new_tokens, relax filters.answers and filters.translations or "
-            "raise the weights"
-        )
-    write_rows(workspace.dir / "rows.jsonl", rows)
-    workspace.counts.update(rows=len(rows))
 
 
 Options = TypeVar("Options", bound=MethodConfig)
@@ -314,7 +334,7 @@ class Work:
         """`steps` as they are realised: the translations that the first ones lack come before, because a translator and
         the backbone take turns in memory."""
         needed = store.needed(self._before).values()
-        return [*(step for step in needed if step.name == "translate" and not store.cached(step)), *self.steps]
+        return [*(step for step in needed if isinstance(step, Translate) and not store.cached(step)), *self.steps]
 
     @property
     def _before(self) -> list[Step]:

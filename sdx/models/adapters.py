@@ -2,16 +2,17 @@
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sdx import InputError
-from sdx.models.hub import FILES, SAFETENSORS, directory_step, hub_step, local
+from sdx.models.hub import FILES, SAFETENSORS, DirectoryStep, HubModel, HubModelStep, ModelStep, local
 from sdx.models.loading import pretrained
 from sdx.process.quiet import quiet
 from sdx.store.files import read_json, write_json
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace, runtime
 
 ON_HUB = re.compile(r"(?P<hub_id>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -37,28 +38,41 @@ def check(adapters: Sequence[str]) -> None:
                 raise InputError(f"{where} has no {name}; give a directory that PEFT's save_pretrained wrote")
 
 
-def merged_step(base: Step, adapters: Sequence[str]) -> Step:
-    """Publishes what `base` does, with the adapters merged; `base` itself where there are none."""
+def merged_step(base: Step, adapters: Sequence[str], about: str) -> Step:
+    """`base` with the adapters merged; `base` itself where there are none."""
     if not adapters:
         return base
-    names = [f"adapter_{number}" for number in range(1, len(adapters) + 1)]
-    inputs = dict(zip(names, map(_adapter_step, adapters), strict=True))
+    steps = {f"adapter_{number}": _adapter_step(adapter) for number, adapter in enumerate(adapters, 1)}
+    return MergedModel(base, steps, name="backbone", about=about, given=adapters)
 
-    def run(work: Workspace) -> None:
-        _merge(work.inputs["base"] / "model", [work.inputs[name] / "model" for name in names], work.dir / "model")
+
+@dataclass(frozen=True, eq=False)
+class MergedModel(ModelStep):
+    """What `base` publishes, with the adapters merged."""
+
+    base: Step
+    adapters: Mapping[str, Step]
+    given: Sequence[str] = runtime()
+    """The adapters as the user named them."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {"adapters": len(self.adapters)}
+
+    def run(self, work: Workspace) -> None:
+        adapters = [work.inputs[name] / "model" for name in self.adapters]
+        _merge(work.inputs["base"] / "model", adapters, work.dir / "model")
         source = read_json(work.inputs["base"] / "source.json")
-        given = [adapter if ON_HUB.fullmatch(adapter) else str(local(adapter)) for adapter in adapters]
+        given = [adapter if ON_HUB.fullmatch(adapter) else str(local(adapter)) for adapter in self.given]
         write_json(work.dir / "source.json", {**source, "adapters": given})
-
-    return PlainStep("backbone", run, {"adapters": len(adapters)}, {"base": base, **inputs})
 
 
 def _adapter_step(adapter: str) -> Step:
     if found := ON_HUB.fullmatch(adapter):
-        step = hub_step("backbone.adapters", found["hub_id"], found["revision"], (SAFETENSORS,), OFFLINE, config=CONFIG)
-    else:
-        step = directory_step("backbone.adapters", local(adapter))
-    return PlainStep("adapter", step.run, step.config, step.inputs, hub=step.hub, check=step.check)
+        hub_id, revision = found["hub_id"], found["revision"]
+        source = HubModel("backbone.adapters", hub_id, revision, OFFLINE, (SAFETENSORS,), CONFIG)
+        return HubModelStep(source, name="adapter", about=Path(hub_id).name)
+    return DirectoryStep(local(adapter), name="adapter")
 
 
 def _merge(base: Path, adapters: Sequence[Path], out: Path) -> None:

@@ -15,16 +15,16 @@ from sdx.config import BackboneConfig, Precision, TemplateKind
 from sdx.models import adapters
 from sdx.models.hub import (
     SAFETENSORS,
+    DirectoryStep,
+    PackagedModel,
     check_link,
     check_one_source,
     check_source,
-    directory_step,
     hub_step,
     local,
 )
 from sdx.models.loading import dtype_of, named, pretrained, straight
 from sdx.models.residency import Resident, resident
-from sdx.offline.assets import packaged_step
 from sdx.process.quiet import quiet
 from sdx.store.files import read_json
 from sdx.store.step import Step
@@ -58,19 +58,19 @@ def check(config: BackboneConfig) -> None:
 def backbone_step(config: BackboneConfig) -> Step:
     """Publishes `model/` (config, weights in safetensors, tokenizer) and `source.json`."""
     check(config)
-    return adapters.merged_step(_given_step(config), config.adapters)
+    return adapters.merged_step(_given_step(config), config.adapters, config.name)
 
 
 def _given_step(config: BackboneConfig) -> Step:
     """The model without adapters."""
     if config.asset:
-        return packaged_step("backbone", config.asset, "*.gguf", convert)
+        return PackagedModel(config.asset, "*.gguf", convert, name="backbone", about=config.name)
     trial = partial(_try, template=config.template)
     if config.hub_id:
         assert config.revision
-        return hub_step("backbone", config.hub_id, config.revision, (SAFETENSORS,), OFFLINE, trial)
+        return hub_step("backbone", config.hub_id, config.revision, (SAFETENSORS,), OFFLINE, trial, config.name)
     assert config.path
-    return directory_step("backbone", local(config.path), trial)
+    return DirectoryStep(local(config.path), name="backbone", about=config.name, trial=trial)
 
 
 def _try(model_dir: Path, what: str, again: str, template: TemplateKind) -> None:

@@ -16,15 +16,15 @@ from sdx.config import EncoderConfig
 from sdx.models.hub import (
     PYTORCH,
     SAFETENSORS,
+    DirectoryStep,
+    PackagedModel,
     check_link,
     check_one_source,
     check_source,
-    directory_step,
     hub_step,
     local,
 )
 from sdx.models.loading import named, pretrained
-from sdx.offline.assets import packaged_step
 from sdx.offline.e5 import convert
 from sdx.process.quiet import unreported
 from sdx.store.files import read_json
@@ -83,12 +83,12 @@ def encoder_step(config: EncoderConfig) -> Step:
     """Publishes `model/` (config, weights, tokenizer) and `source.json`."""
     check(config)
     if config.asset:
-        return packaged_step("encoder", config.asset, "*.bin", convert)
+        return PackagedModel(config.asset, "*.bin", convert, name="encoder", about=config.name)
     if config.hub_id:
         assert config.revision
-        return hub_step("encoder", config.hub_id, config.revision, WEIGHTS, OFFLINE, _try)
+        return hub_step("encoder", config.hub_id, config.revision, WEIGHTS, OFFLINE, _try, config.name)
     assert config.path
-    return directory_step("encoder", local(config.path), _try)
+    return DirectoryStep(local(config.path), name="encoder", about=config.name, trial=_try)
 
 
 def _try(model_dir: Path, what: str, again: str) -> None:

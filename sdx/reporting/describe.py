@@ -7,7 +7,7 @@ from typing import Any
 from sdx.config import Config
 from sdx.languages import codes, language
 from sdx.stacking.parts import TRANSLATE_TEST, is_translated, system
-from sdx.store.step import Step
+from sdx.store.step import PlainStep, Step
 
 SPEECHLESS = ("adapter", "backbone", "train", "mix", "translator", "asset", "file", "pairs")
 """Steps that publish no texts, or texts in several languages."""
@@ -19,6 +19,8 @@ def spoken(step: Step, source: str) -> str | None:
     Args:
         source: FLORES code of L.
     """
+    if not isinstance(step, PlainStep):
+        return step.language.flores if step.language else None
     if step.name == "corpus":
         return source
     pair = step.config.get("languages") or [None]  # of a parallel corpus
@@ -34,6 +36,8 @@ def spoken(step: Step, source: str) -> str | None:
 def concerned(step: Step, source: str) -> str | None:
     """FLORES code of the language that a step is there for: what `spoken` says, but of what is translated into L for
     a test the language that it is tested in."""
+    if not isinstance(step, PlainStep):
+        return step.purpose_language.flores if step.purpose_language else None
     if step.name in ("read", "classify") and "items" in step.inputs:
         return concerned(step.inputs["items"], source)
     if step.name == "translate" and step.config["target"] == source:
@@ -43,6 +47,8 @@ def concerned(step: Step, source: str) -> str | None:
 
 def subject(step: Step, config: Config) -> str:
     """A few words; with the step's name and its language they tell the steps of a run apart."""
+    if not isinstance(step, PlainStep):
+        return step.about
     inputs, given = step.inputs, step.config
     if step.name == "translate":
         return f"{_texts(inputs['rows'], config, given)} by {given['translator']}"
@@ -86,6 +92,8 @@ def subject(step: Step, config: Config) -> str:
 
 def _texts(step: Step, config: Config, given: Mapping[str, Any]) -> str:
     """The field of a file that a step reads, from the config of the step that reads it."""
+    if not isinstance(step, PlainStep):
+        return step.about_field(given.get("file", ""), given.get("field", "row"))
     if step.name == "corpus":
         part = {"train.jsonl": "train ", "heldout.jsonl": "held-out "}.get(given.get("file", ""), "")
         return f"{part}{given.get('field', 'row')}s"
@@ -108,6 +116,8 @@ def _task(items: Step) -> str:
 
 def _kept(step: Step, config: Config) -> str:
     """What a filter chooses from."""
+    if not isinstance(step, PlainStep):
+        return step.result
     return "own answers" if step.name == "generate" else subject(step, config)
 
 

@@ -72,7 +72,7 @@ def conclude(
         "precision": settled.said,
         "scores": [asdict(one) for one in found],
         "skipped": list(skipped),
-        "training": store.manifest(model)["counts"] if model.name == "train" else None,
+        "training": store.manifest(model)["counts"] if model.trains else None,
         "steps": [_step(store, step, config) for step in ancestry(store, [model, *_steps(outcomes)])],
         "filters": synthetic.filters(store, behind, config),
         "translations": synthetic.translations(store, behind, config),

@@ -11,6 +11,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sdx.process.disk import sha256_of, writing
 from sdx.sources.hub import HubFile, check_hub_id, explained, refusals, refused
 from sdx.sources.tables import read_csv, read_tsv
 from sdx.store.files import MANIFEST
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace, runtime
 
 READABLE = re.compile(r"\.((jsonl|json|csv|tsv)(\.gz)?|parquet)$", re.IGNORECASE)
 ENDINGS = ".jsonl, .json, .csv, .tsv (each also with .gz) or .parquet"
@@ -116,11 +117,95 @@ def file_step(
     assert path or hub_id, "a source without a file has no file step"
     if path:
         local = Path(fill(f"{group}.path", path, placeholders)).expanduser().absolute()
-        return _local_step(f"{group}.path={local}", local)
+        where = f"{group}.path={local}"
+        check_file(where, local)
+        try:
+            return LocalFile(_digest(local), source=local, where=where)
+        except OSError as error:
+            raise InputError(f"{where} cannot be read ({error.strerror}); see to its permissions") from None
     assert hub_id
     assert revision
     assert file
-    return _hub_step(group, hub_id, revision, fill(f"{group}.file", file, placeholders))
+    instead = f"offline, give a local copy: {group}.hub_id=null {group}.path=/its/copy"
+    filled = fill(f"{group}.file", file, placeholders)
+    return FetchedFile(HubFile(group, hub_id, revision, instead, filled))
+
+
+@dataclass(frozen=True, eq=False)
+class LocalFile(Step):
+    """Publishes a copy of a file of this machine."""
+
+    name = "file"
+    reads = True
+
+    sha256: str
+    source: Path = runtime()
+    where: str = runtime()
+    """As messages name it."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {"name": self.source.name, "sha256": self.sha256}
+
+    @property
+    def about(self) -> str:
+        return self.source.name
+
+    @property
+    def path(self) -> Path:
+        return self.source
+
+    def run(self, work: Workspace) -> None:
+        target = work.dir / self.source.name
+        if not self.source.is_file():
+            raise InputError(f"{self.where} is gone since this run began; put it back and run again")
+        shutil.copyfile(self.source, target)
+        if sha256_of(target) != self.sha256:
+            raise InputError(f"{self.where} has changed since this run began; run again when it is complete")
+        work.counts.update(bytes=target.stat().st_size)
+
+
+@dataclass(frozen=True, eq=False)
+class FetchedFile(Step):
+    """Publishes a file of a dataset on the hub."""
+
+    name = "file"
+    reads = True
+
+    source: HubFile
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {name: getattr(self.source, name) for name in ("hub_id", "revision", "file")}
+
+    @property
+    def about(self) -> str:
+        return Path(self.source.hub_id).name
+
+    @property
+    def hub(self) -> HubFile:
+        return self.source
+
+    def run(self, work: Workspace) -> None:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        # Asks once, with the real reason; the download would try again for minutes.
+        if found := refusals([self.source]):
+            raise refused(found)
+        try:
+            with writing(Path(HF_HUB_CACHE)):
+                there = hf_hub_download(**self.source.location)
+        except Exception as error:  # the client has a class for each reason, its HTTP library others
+            raise InputError(explained(self.source, error).message) from error
+        target = work.dir / Path(self.source.file).name
+        target.unlink(missing_ok=True)
+        blob = Path(there).resolve()
+        try:
+            os.link(blob, target)
+        except OSError:
+            shutil.copyfile(blob, target)
+        work.counts.update(bytes=target.stat().st_size)
 
 
 def published(directory: Path) -> Path:
@@ -152,26 +237,6 @@ def check_file(where: str, path: Path) -> None:
         raise InputError(f"{where}: there is no such file; give the path of one that is there")
 
 
-def _local_step(where: str, path: Path) -> Step:
-    check_file(where, path)
-    try:
-        digest = _digest(path)
-    except OSError as error:
-        raise InputError(f"{where} cannot be read ({error.strerror}); see to its permissions") from None
-    run = partial(_copy, path=path, where=where, digest=digest)
-    return PlainStep("file", run, {"name": path.name, "sha256": digest}, path=path)
-
-
-def _copy(work: Workspace, path: Path, where: str, digest: str) -> None:
-    target = work.dir / path.name
-    if not path.is_file():
-        raise InputError(f"{where} is gone since this run began; put it back and run again")
-    shutil.copyfile(path, target)
-    if sha256_of(target) != digest:
-        raise InputError(f"{where} has changed since this run began; run again when it is complete")
-    work.counts.update(bytes=target.stat().st_size)
-
-
 def _digest(path: Path) -> str:
     """SHA-256 of a file, read again only when its size or time of change is another."""
     state = path.stat()
@@ -181,34 +246,6 @@ def _digest(path: Path) -> str:
 @cache
 def _digest_of(path: Path, _size: int, _changed_ns: int) -> str:
     return sha256_of(path)
-
-
-def _hub_step(group: str, hub_id: str, revision: str, file: str) -> Step:
-    copy = f"offline, give a local copy: {group}.hub_id=null {group}.path=/its/copy"
-    source = HubFile(group, hub_id, revision, copy, file)
-
-    def run(work: Workspace) -> None:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.constants import HF_HUB_CACHE
-
-        # Asks once, with the real reason; the download would try again for minutes.
-        if found := refusals([source]):
-            raise refused(found)
-        try:
-            with writing(Path(HF_HUB_CACHE)):
-                there = hf_hub_download(**source.location)
-        except Exception as error:  # the client has a class for each reason, its HTTP library others
-            raise InputError(explained(source, error).message) from error
-        target = work.dir / Path(file).name
-        target.unlink(missing_ok=True)
-        blob = Path(there).resolve()
-        try:
-            os.link(blob, target)
-        except OSError:
-            shutil.copyfile(blob, target)
-        work.counts.update(bytes=target.stat().st_size)
-
-    return PlainStep("file", run, {"hub_id": hub_id, "revision": revision, "file": file}, hub=source)
 
 
 def read_records(path: Path, where: str, names: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:

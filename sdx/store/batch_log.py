@@ -2,15 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sdx.process.disk import writing
 from sdx.process.preemption import finishing
-from sdx.store.files import (
-    write_rows,
-)
+from sdx.store.files import write_rows
 
 
 class BatchLog:
@@ -47,7 +45,7 @@ class BatchLog:
                     return
                 yield line, rows
 
-    def pending(self, batches: Sequence[Sequence[dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
+    def pending(self, batches: Iterable[Sequence[dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
         """The rows still to do, batch by batch as planned over all rows. Who is asked to leave finishes the batch."""
         for batch in batches:
             if rest := [row for row in batch if row["id"] not in self.rows]:

@@ -3,21 +3,27 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sdx.languages import Language
+from sdx.languages import Language, codes
+from sdx.languages import language as language_of
 
-RUNTIME = "runtime"
+RUNTIME, OPTIONAL = "runtime", "optional"
 
 
 def runtime(**options: Any) -> Any:
     """A field of a step that decides nothing of its output, such as a batch size or a label: it is in no key."""
     return field(metadata={RUNTIME: True}, kw_only=True, **options)
+
+
+def optional() -> Any:
+    """A field of a step that is in its key only if it is given: without it, the key is that of a step that lacks it."""
+    return field(metadata={OPTIONAL: True}, kw_only=True, default=None)
 
 
 @dataclass
@@ -34,8 +40,9 @@ class Step(ABC):
     """A unit of work with a content-addressed output directory.
 
     A subclass is a frozen dataclass (with `eq=False`) whose fields are its key: a field that is a step, or a mapping of
-    names to steps, is an input; others are configuration, but for those of `runtime()`. A subclass whose key has
-    another form overrides `config` or `inputs`.
+    names to steps, is an input; others are configuration, but for those of `runtime()` and those of `optional()` that
+    are not given. A subclass whose key has another form overrides `config` or `inputs`. A field that stands for a
+    property of this class, such as `about`, needs a default: without one, the property itself would be its default.
     """
 
     name: ClassVar[str]
@@ -48,6 +55,13 @@ class Step(ABC):
     """Whether `stages=prepare` makes it; false for what trains a model or puts questions to one."""
     trains: ClassVar[bool] = False
     """Whether it needs all memory for a model of its own; what is published is an improved model."""
+    reads: ClassVar[bool] = False
+    """Whether it brings in data or reads them, if all its inputs do. A run makes such steps before it computes
+    anything, so that what is wrong with a file shows at once."""
+    read_in_plan: ClassVar[bool] = False
+    """Whether a plan makes it, and throws it away, where it is made of files of this machine."""
+    brings_model: ClassVar[bool] = False
+    """Whether it brings in a model, which a run does before it computes anything."""
 
     @abstractmethod
     def run(self, work: Workspace) -> None:
@@ -74,6 +88,15 @@ class Step(ABC):
         """A few words; with its name and its language they tell the steps of a run apart."""
         return ""
 
+    def about_field(self, file: str, field: str) -> str:
+        """What a field of the rows in a file of its output is, for the `about` of the step that reads it."""
+        return self.result.partition(",")[0] or self.name
+
+    @property
+    def result(self) -> str:
+        """What it publishes, for the `about` of the step that chooses among it."""
+        return self.about
+
     @property
     def language(self) -> Language | None:
         """Of the texts that it publishes; none where there are none, or several."""
@@ -85,9 +108,20 @@ class Step(ABC):
         return self.language
 
     @property
+    def summary(self) -> str:
+        """`about` and the language, for a line of text."""
+        language = self.purpose_language
+        return ", ".join(filter(None, (self.about, language.code if language else "")))
+
+    @property
     def hub(self) -> object | None:
         """What it fetches from the hub, a `sdx.sources.hub.HubSource`."""
         return None
+
+    @property
+    def downloads(self) -> bool:
+        """Whether it fetches something, from the hub or elsewhere."""
+        return self.hub is not None
 
     @property
     def path(self) -> Path | None:
@@ -99,8 +133,9 @@ class Step(ABC):
 
     def _fields(self) -> Iterator[tuple[str, Any]]:
         for one in fields(self):
-            if RUNTIME not in one.metadata:
-                yield one.name, getattr(self, one.name)
+            value = getattr(self, one.name)
+            if RUNTIME not in one.metadata and not (OPTIONAL in one.metadata and value is None):
+                yield one.name, value
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -122,9 +157,13 @@ def _is_input(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """A field as JSON: a language by its FLORES code, an option by its name."""
+    """A field as JSON: a language by its FLORES code, an option by its name, options as an object."""
     if isinstance(value, Language):
         return value.flores
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
     return value.value if isinstance(value, Enum) else value
 
 
@@ -165,3 +204,65 @@ class PlainStep(Step):
     @property
     def path(self) -> Path | None:
         return self.__dict__["_own"]["path"]  # type: ignore[no-any-return]
+
+    # Facts by name, for the steps that have no class of their own yet.
+
+    @property
+    def trains(self) -> bool:  # type: ignore[override]
+        return self.name in ("train", "stack")
+
+    @property
+    def is_data(self) -> bool:  # type: ignore[override]
+        return self.name not in ("score", "train", "stack", "vectors", "classify")
+
+    @property
+    def reads(self) -> bool:  # type: ignore[override]
+        return self.name in ("asset", "dictionary", "file", "pairs") or self.read_in_plan
+
+    @property
+    def read_in_plan(self) -> bool:  # type: ignore[override]
+        return self.name in ("corpus", "training", "texts", "parallel", "items", "read")
+
+    @property
+    def brings_model(self) -> bool:  # type: ignore[override]
+        return self.name in ("adapter", "backbone", "encoder", "translator")
+
+    @property
+    def about(self) -> str:
+        items, source = self.inputs.get("items"), self.inputs.get("source")
+        if self.name == "read":
+            return f"{items.about}, translated" if items else str(self.config["task"])
+        if self.name in ("score", "prompts"):
+            return f"{items.about if items else ''}, {'after' if self.inputs['model'].trains else 'before'}"
+        if self.name == "filter":
+            return next((inner.result for inner in self.inputs.values()), "")
+        given = self.config.get("task") or Path(self.config.get("hub_id") or self.config.get("name") or "").name
+        return str(given) or next((one.about for one in (items, source) if one), "")
+
+    def about_field(self, file: str, field: str) -> str:
+        if self.name == "training":
+            return f"{self.config['task']} {field}"
+        if self.name == "read":
+            return f"{self.about.partition(',')[0]} items"
+        return super().about_field(file, field)
+
+    @property
+    def result(self) -> str:
+        return "own answers" if self.name == "generate" else self.about
+
+    @property
+    def language(self) -> Language | None:
+        pair = self.config.get("languages") or [None]  # of a parallel corpus
+        for code in (*(self.config.get(name) for name in ("target", "answered", "language")), pair[-1]):
+            if isinstance(code, str) and code in codes():
+                return language_of(code)
+        if self.name in ("adapter", "backbone", "train", "mix", "translator", "asset", "file", "pairs"):
+            return None
+        inputs = {"texts": self.inputs["texts"]} if "texts" in self.inputs else self.inputs
+        return next(filter(None, (inner.language for inner in inputs.values())), None)
+
+    @property
+    def purpose_language(self) -> Language | None:
+        if self.name in ("read", "classify") and "items" in self.inputs:
+            return self.inputs["items"].purpose_language
+        return self.language

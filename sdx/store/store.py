@@ -82,7 +82,7 @@ class Store:
         if self.cached(step):
             if path.name not in self._seen:
                 verify(path)
-                log.info("%-12s cached  %s", step.name, path.name)
+                log.info("%-12s cached  %s", step.name, _told(step))
             self._seen.add(path.name)
             return path
         inputs = {name: self.realise(needed) for name, needed in step.inputs.items()}
@@ -153,7 +153,7 @@ class Store:
 
     def _work(self, step: Step, workspace: Workspace) -> None:
         resumed = workspace.dir.exists()
-        log.info("%-12s %s %s", step.name, "resumes" if resumed else "starts ", step.key)
+        log.info("%-12s %s %s", step.name, "resumes" if resumed else "starts ", _told(step))
         events.step_began(step.name, step.key, resumed)
         workspace.dir.mkdir(exist_ok=True)
         for torn in workspace.dir.rglob(f".*{WRITING}"):
@@ -178,6 +178,10 @@ class Store:
         events.step_done(step.name, step.key, manifest)
         counts = ", ".join(f"{name} {value}" for name, value in workspace.counts.items())
         log.info("%-12s done in %.1f s%s", step.name, seconds, f": {counts}" if counts else "")
+
+
+def _told(step: Step) -> str:
+    return f"{step.summary}  {step.key}" if step.summary else step.key
 
 
 def _manifest(path: Path) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """Training as a step: a mix of (prompt, response) rows and a backbone in, a model in Hugging Face format out."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from logging import getLogger
 from typing import Any
 
@@ -12,7 +11,7 @@ from sdx.config import Config, Schedule, ShapeConfig, TrainConfig
 from sdx.process import events
 from sdx.process.ranks import is_main
 from sdx.store.files import read_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace
 from sdx.training import disk
 from sdx.training.hardware import read_hardware
 from sdx.training.layout import choose, describe, shortage
@@ -21,22 +20,100 @@ from sdx.training.memory import Layout
 log = getLogger("sdx")
 
 
-def train_step(mix: Step, backbone: Step, config: Config) -> Step:
+@dataclass(frozen=True, eq=False)
+class Train(Step):
     """Publishes `model/` and `log.jsonl`, one line per optimizer step. Runs on all ranks."""
-    scale = config.scale
-    decides = {
-        "train": deciding(config.train, validated=scale.validation_rows > 0),
-        "precision": config.engine.precision.value,
-        "template": config.backbone.template,
-        "max_length_tokens": scale.max_length_tokens,
-        "epochs": scale.epochs,
-        "max_steps": scale.max_steps,
-        "seed": config.seed,
-    }
-    if scale.validation_rows:  # the key is that of the time when there were none
-        decides["validation_rows"] = scale.validation_rows
-    run = partial(_run, config=config)
-    return PlainStep("train", run, config=decides, inputs={"mix": mix, "backbone": backbone}, collective=True)
+
+    name = "train"
+    collective = True
+    is_data = False
+    trains = True
+
+    mix: Step
+    backbone: Step
+    options: Config
+    """Of the run."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        config, scale = self.options, self.options.scale
+        decides = {
+            "train": deciding(config.train, validated=scale.validation_rows > 0),
+            "precision": config.engine.precision.value,
+            "template": config.backbone.template,
+            "max_length_tokens": scale.max_length_tokens,
+            "epochs": scale.epochs,
+            "max_steps": scale.max_steps,
+            "seed": config.seed,
+        }
+        if scale.validation_rows:  # the key is that of the time when there were none
+            decides["validation_rows"] = scale.validation_rows
+        return decides
+
+    @property
+    def about(self) -> str:
+        return f"{self.options.train.adapter.value}, {self.options.engine.name}"
+
+    def run(self, work: Workspace) -> None:
+        from sdx.models.backbone import check_length, load_tokenizer
+        from sdx.models.shape import shape_in
+        from sdx.models.template import encode_example, encode_plain
+        from sdx.training.loop import train
+        from sdx.training.objectives import CausalLM, Example
+        from sdx.training.plan import held_out
+        from sdx.training.trainee import CausalTrainee
+
+        config = self.options
+        model_dir = work.inputs["backbone"] / "model"
+        check_length(model_dir, config.scale.max_length_tokens)
+        tokenizer = load_tokenizer(model_dir, config.backbone.template)
+        rows = read_rows(work.inputs["mix"] / "rows.jsonl")
+        encoded = []
+        for row in rows:
+            encode = encode_plain if row.get("plain") else encode_example
+            encoded.append((row, *encode(tokenizer, row["prompt"], row["response"])))
+        limit = config.scale.max_length_tokens
+        kept = [
+            (Example(row["id"], ids, prompt, row["source_id"]), row["subset"])
+            for row, ids, prompt in encoded
+            if len(ids) <= limit
+        ]
+        if not kept:
+            raise InputError(f"scale.max_length_tokens={limit} is shorter than every training example; raise it")
+        held = held_out((example.group for example, _ in kept), config.scale.validation_rows)
+        examples = [example for example, _ in kept if example.group not in held]
+        validation = [example for example, _ in kept if example.group in held]
+        if not examples:
+            raise InputError(
+                f"scale.validation_rows={config.scale.validation_rows} leaves nothing to train on: the mix has "
+                f"{len(held)} questions and sentence pairs; lower it or raise scale.corpus_rows"
+            )
+        shape = shape_in(model_dir)
+        assert shape is not None, model_dir
+        lengths = [len(example.input_ids) for example in examples]
+        scale = config.scale
+        given = config.train, shape, lengths, scale.epochs, scale.max_steps, bool(validation)
+        layout = layout_for(work, config, *given)
+        summary: dict[str, Any] = train(
+            trainee=CausalTrainee(model_dir, tokenizer),
+            objective=CausalLM(pad_id=tokenizer.pad_token_id),
+            examples=examples,
+            out=work.dir,
+            train=config.train,
+            layout=layout,
+            epochs=scale.epochs,
+            max_steps=scale.max_steps,
+            seed=config.seed,
+            on_log=events.trained,
+            validation=validation,
+        )
+        work.counts.update(
+            examples=len(examples),
+            **({"validation_examples": len(validation)} if validation else {}),
+            too_long=len(rows) - len(kept),
+            subsets=dict(Counter(subset for example, subset in kept if example.group not in held)),
+            **summary,
+        )
 
 
 def deciding(train: TrainConfig, validated: bool = False) -> dict[str, Any]:
@@ -53,67 +130,6 @@ def deciding(train: TrainConfig, validated: bool = False) -> dict[str, Any]:
     if train.schedule is Schedule.cosine:  # the key is that of the time when there was no other
         del values["schedule"]
     return values
-
-
-def _run(workspace: Workspace, config: Config) -> None:
-    from sdx.models.backbone import check_length, load_tokenizer
-    from sdx.models.shape import shape_in
-    from sdx.models.template import encode_example, encode_plain
-    from sdx.training.loop import train
-    from sdx.training.objectives import CausalLM, Example
-    from sdx.training.plan import held_out
-    from sdx.training.trainee import CausalTrainee
-
-    model_dir = workspace.inputs["backbone"] / "model"
-    check_length(model_dir, config.scale.max_length_tokens)
-    tokenizer = load_tokenizer(model_dir, config.backbone.template)
-    rows = read_rows(workspace.inputs["mix"] / "rows.jsonl")
-    encoded = []
-    for row in rows:
-        encode = encode_plain if row.get("plain") else encode_example
-        encoded.append((row, *encode(tokenizer, row["prompt"], row["response"])))
-    limit = config.scale.max_length_tokens
-    kept = [
-        (Example(row["id"], ids, prompt, row["source_id"]), row["subset"])
-        for row, ids, prompt in encoded
-        if len(ids) <= limit
-    ]
-    if not kept:
-        raise InputError(f"scale.max_length_tokens={limit} is shorter than every training example; raise it")
-    held = held_out((example.group for example, _ in kept), config.scale.validation_rows)
-    examples = [example for example, _ in kept if example.group not in held]
-    validation = [example for example, _ in kept if example.group in held]
-    if not examples:
-        raise InputError(
-            f"scale.validation_rows={config.scale.validation_rows} leaves nothing to train on: the mix has {len(held)} "
-            "questions and sentence pairs; lower it or raise scale.corpus_rows"
-        )
-    shape = shape_in(model_dir)
-    assert shape is not None, model_dir
-    lengths = [len(example.input_ids) for example in examples]
-    scale = config.scale
-    given = config.train, shape, lengths, scale.epochs, scale.max_steps, bool(validation)
-    layout = layout_for(workspace, config, *given)
-    summary: dict[str, Any] = train(
-        trainee=CausalTrainee(model_dir, tokenizer),
-        objective=CausalLM(pad_id=tokenizer.pad_token_id),
-        examples=examples,
-        out=workspace.dir,
-        train=config.train,
-        layout=layout,
-        epochs=scale.epochs,
-        max_steps=scale.max_steps,
-        seed=config.seed,
-        on_log=events.trained,
-        validation=validation,
-    )
-    workspace.counts.update(
-        examples=len(examples),
-        **({"validation_examples": len(validation)} if validation else {}),
-        too_long=len(rows) - len(kept),
-        subsets=dict(Counter(subset for example, subset in kept if example.group not in held)),
-        **summary,
-    )
 
 
 def layout_for(

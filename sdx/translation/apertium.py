@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -19,11 +20,25 @@ import regex
 from sdx import InputError
 from sdx.languages import codes, language
 from sdx.store.files import write_json
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace
 from sdx.text import segment
 from sdx.translation.base import Translator
 
 INSTALL = "install apertium and the data of the pair, on Debian for instance apt-get install apertium-eng-spa"
+
+
+@dataclass(frozen=True, eq=False)
+class ApertiumData(Step):
+    """Publishes which data of a pair are installed."""
+
+    name = "translator"
+    brings_model = True
+
+    mode: str
+    sha256: str
+
+    def run(self, work: Workspace) -> None:
+        write_json(work.dir / "source.json", dict(self.config))
 
 
 class Apertium(Translator):
@@ -50,12 +65,7 @@ class Apertium(Translator):
 
     def needs(self, source: str, target: str) -> Mapping[str, Step]:
         mode = self._checked_mode(source, target)
-        content = {"mode": mode.stem, "sha256": _digest(mode)}
-
-        def run(work: Workspace) -> None:
-            write_json(work.dir / "source.json", content)
-
-        return {"translator": PlainStep("translator", run, content)}
+        return {"translator": ApertiumData(mode.stem, _digest(mode))}
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
         mode = self._checked_mode(source, target)

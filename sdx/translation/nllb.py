@@ -22,9 +22,9 @@ from sdx.models.batches import ROWS, cut
 from sdx.models.hub import (
     PYTORCH,
     SAFETENSORS,
+    DirectoryStep,
     check_link,
     check_source,
-    directory_step,
     hub_step,
     local,
 )
@@ -121,7 +121,7 @@ class NLLB(Translator):
 
     def needs(self, source: str, target: str) -> Mapping[str, Step]:
         if self.directory:
-            return {"translator": directory_step("translator", self.directory, _try)}
+            return {"translator": DirectoryStep(self.directory, name="translator", trial=_try)}
         assert self.hub_id
         assert self.revision
         return {"translator": hub_step("translator", self.hub_id, self.revision, WEIGHTS, OFFLINE, _try)}

@@ -61,8 +61,8 @@ def test_the_shipped_corpus_is_large_varied_and_clean(tmp_path: Path):
 
 def test_split_is_disjoint_and_does_not_depend_on_the_order_of_the_file():
     rows = read_corpus(SEED_CORPUS)
-    train, heldout = split(rows, ScaleConfig(corpus_rows=100, heldout_rows=20))
-    again = split(rows[::-1], ScaleConfig(corpus_rows=300, heldout_rows=20))
+    train, heldout = split(rows, 100, 20)
+    again = split(rows[::-1], 300, 20)
     assert (len(train), len(heldout)) == (100, 20)
     assert again[1] == heldout
     assert again[0][:100] == train
@@ -70,7 +70,7 @@ def test_split_is_disjoint_and_does_not_depend_on_the_order_of_the_file():
 
 
 def test_the_split_of_the_shipped_corpus_is_the_one_of_earlier_results():
-    _, heldout = split(read_corpus(SEED_CORPUS), ScaleConfig(heldout_rows=3))
+    _, heldout = split(read_corpus(SEED_CORPUS), ScaleConfig().corpus_rows, 3)
     assert [row["id"] for row in heldout] == ["summarize-26", "how_to-01", "compare-21"]
 
 
@@ -265,7 +265,7 @@ def test_any_spelling_of_the_source_language_will_do():
 
 def test_a_corpus_that_is_all_held_out():
     with pytest.raises(InputError, match=r"scale.heldout_rows=5 leaves none of the corpus's 1 rows"):
-        split([{"id": "a"}], ScaleConfig(heldout_rows=5))
+        split([{"id": "a"}], 0, 5)
 
 
 def test_the_key_follows_the_content_and_the_columns_not_the_place(tmp_path: Path):

@@ -19,9 +19,9 @@ from sdx.data.filters import (
     THRESHOLDS,
     TRANSLATION_FILTERS,
     Candidate,
+    Filter,
     check,
     english_letters,
-    filter_step,
 )
 from sdx.languages import language
 from sdx.store.files import read_rows, write_rows
@@ -366,7 +366,7 @@ def realise(rows: list[dict[str, Any]], names: list[str], dir_: Path) -> tuple[l
     write_rows(input_ / "rows.jsonl", rows)
     source = PlainStep("translate", lambda _: None)
     workspace = Workspace(output, {"rows": input_})
-    filter_step(source, names, PT, EN, CONFIG).run(workspace)
+    Filter(source, names, PT, EN, CONFIG).run(workspace)
     return read_rows(output / "rows.jsonl"), read_rows(output / "dropped.jsonl"), workspace.counts
 
 
@@ -429,7 +429,7 @@ def test_drops_are_counted_by_their_first_reason_and_stay_readable(tmp_path: Pat
     ]
     store = Store(tmp_path)
     source = PlainStep("generate", lambda w: write_rows(w.dir / "rows.jsonl", given))
-    step = filter_step(source, ["empty", "truncated", "repetition", "long"], PT, EN, CONFIG)
+    step = Filter(source, ["empty", "truncated", "repetition", "long"], PT, EN, CONFIG)
     path = store.realise(step)
     assert read_rows(path / "rows.jsonl") == given[:1]
     assert [(row["id"], row["reason"]) for row in read_rows(path / "dropped.jsonl")] == [
@@ -438,7 +438,7 @@ def test_drops_are_counted_by_their_first_reason_and_stay_readable(tmp_path: Pat
         ("d", "repetition"),
     ]
     assert store.manifest(step)["counts"] == {"kept": 1, "empty": 1, "truncated": 1, "repetition": 1, "long": 0}
-    assert read_rows(store.realise(filter_step(source, [], PT, EN, CONFIG)) / "rows.jsonl") == given
+    assert read_rows(store.realise(Filter(source, [], PT, EN, CONFIG)) / "rows.jsonl") == given
 
 
 def test_a_dropped_translation_stands_beside_its_source(tmp_path: Path) -> None:
@@ -452,7 +452,7 @@ def test_only_what_the_reasons_read_decides_the_key() -> None:
     strict = FilterConfig(min_letters=3, max_letters=9, length_ratio=2.0)
 
     def key(names: list[str], target=PT, config=CONFIG, source_language=EN) -> str:
-        return filter_step(source, names, target, source_language, config).key
+        return Filter(source, names, target, source_language, config).key
 
     assert key(["empty", "copied"], PT) == key(["empty", "copied"], TH, strict, FR)
     assert key(["empty"]) != key(["copied"])

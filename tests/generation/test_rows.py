@@ -10,11 +10,11 @@ from sdx import InputError
 from sdx.config import Precision, TemplateKind
 from sdx.generation.decode import greedy
 from sdx.generation.hf import Completion, HFGenerator, _line_ends
-from sdx.generation.rows import generate_rows
 from sdx.models.backbone import load_model, load_tokenizer
 from sdx.models.batches import cut
 from sdx.models.template import prompt_ids
 from sdx.store.files import read_rows
+from tests.kit.generated import generate_rows
 from tests.kit.tiny import tiny_gemma, tiny_model, tiny_tokenizer
 
 PROMPTS = [
@@ -51,6 +51,10 @@ class Fake:
     batch_size: int = 2
     dies: int = 99
     calls: list[list[str]] = field(default_factory=list)
+    precision = Precision.fp32
+
+    def load(self, model_dir: Path, template: TemplateKind) -> None:
+        assert self.dies, "nothing is left to do"
 
     def batches(self, instructions: list[str], max_new_tokens: int) -> list[slice]:
         return list(cut([0.0] * len(instructions), 1.0, self.batch_size))
@@ -76,9 +80,9 @@ class Counting(HFGenerator):
 
 
 def test_rows_come_out_in_their_order_and_batches_longest_first(tmp_path: Path):
-    fake, out = Fake(), tmp_path / "rows.jsonl"
-    counts = generate_rows(fake, ROWS, out, 8, "answers")
-    rows = read_rows(out)
+    fake = Fake()
+    counts = generate_rows(fake, tmp_path, ROWS, tmp_path / "out", 8)
+    rows = read_rows(tmp_path / "out" / "rows.jsonl")
     assert [row["id"] for row in rows] == [row["id"] for row in ROWS]
     assert list(rows[0]) == ["id", "prompt", "text", "tokens", "finished"]
     assert rows[0] == {**ROWS[0], "text": "How", "tokens": 7, "finished": True}
@@ -88,52 +92,38 @@ def test_rows_come_out_in_their_order_and_batches_longest_first(tmp_path: Path):
     assert counts == {"rows": 7, "tokens": sum(row["tokens"] for row in rows), "cut": 1, "too_long": 0}
 
 
-def test_finished_rows_are_not_generated_again(tmp_path: Path):
-    out = tmp_path / "rows.jsonl"
-    first = generate_rows(Fake(), ROWS, out, 8, "answers")
-    untouched = Fake(dies=0)
-    assert generate_rows(untouched, ROWS, out, 8, "answers") == first
-
-
 def test_a_log_with_all_rows_is_published_without_the_model(tmp_path: Path):
-    out = tmp_path / "rows.jsonl"
-    first = generate_rows(Fake(), ROWS, out, 8, "answers")
-    published = out.read_bytes()
-    out.unlink()
-    assert generate_rows(Fake(dies=0), ROWS, out, 8, "answers") == first
-    assert out.read_bytes() == published
+    out = tmp_path / "out"
+    first = generate_rows(Fake(), tmp_path, ROWS, out, 8)
+    published = (out / "rows.jsonl").read_bytes()
+    assert generate_rows(Fake(dies=0), tmp_path, ROWS, out, 8) == first
+    (out / "rows.jsonl").unlink()
+    assert generate_rows(Fake(dies=0), tmp_path, ROWS, out, 8) == first
+    assert (out / "rows.jsonl").read_bytes() == published
 
 
 def test_no_rows_need_no_model(tmp_path: Path):
-    assert generate_rows(Fake(dies=0), [], tmp_path / "rows.jsonl", 8, "answers")["rows"] == 0
+    assert generate_rows(Fake(dies=0), tmp_path, [], tmp_path / "out", 8)["rows"] == 0
 
 
 @pytest.mark.parametrize("torn", [False, True])
 def test_resume_equals_an_undisturbed_run(model_dir: Path, tmp_path: Path, torn: bool):
     def generator() -> Counting:
-        made = Counting(batch_size=2, precision=Precision.bf16)
-        made.load(model_dir, TemplateKind.auto)
-        return made
+        return Counting(batch_size=2, precision=Precision.bf16)
 
-    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
-    generate_rows(generator(), ROWS, whole, 12, "answers")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    generate_rows(generator(), model_dir, ROWS, whole, 12)
     first, second = generator(), generator()
     first.dies = 4
     with pytest.raises(KeyboardInterrupt):
-        generate_rows(first, ROWS, cut, 12, "answers")
-    log = tmp_path / "cut.log"
+        generate_rows(first, model_dir, ROWS, cut, 12)
+    log = cut / "rows.log"
     if torn:  # the kill hit the second batch's line
         log.write_bytes(log.read_bytes()[:-7])
-    generate_rows(second, ROWS, cut, 12, "answers")
-    assert cut.read_bytes() == whole.read_bytes()
+    generate_rows(second, model_dir, ROWS, cut, 12)
+    assert (cut / "rows.jsonl").read_bytes() == (whole / "rows.jsonl").read_bytes()
     lost = first.seen[2:] if torn else []
     assert sorted(first.seen + second.seen) == sorted(PROMPTS + lost)
-
-
-def test_loading_waits_for_a_prompt(tmp_path: Path):
-    generator = HFGenerator(2, Precision.fp32)
-    generator.load(tmp_path / "no such model", TemplateKind.auto)
-    assert generate_rows(generator, [], tmp_path / "rows.jsonl", 8, "answers")["rows"] == 0
 
 
 def test_another_model_replaces_the_first(model_dir: Path, tmp_path: Path):
@@ -217,20 +207,18 @@ def test_a_line_ends_at_a_line_feed_and_at_no_maltese_letter():
     assert set(tokenizer("\n").input_ids) <= _line_ends(tokenizer)
 
 
-def test_errors_name_the_key(model_dir: Path):
+def test_errors_name_the_key(model_dir: Path, tmp_path: Path):
     generator = HFGenerator(2, Precision.fp32)
-    generator.load(model_dir, TemplateKind.auto)
     prompt = "The quick brown fox jumps over the lazy dog."
     with pytest.raises(InputError, match=r"scale\.max_new_tokens=1010 leaves no room for any of the 1 prompts"):
-        generate_rows(generator, [{"id": "a", "prompt": prompt}], model_dir / "none.jsonl", 1010, "test")
+        generate_rows(generator, model_dir, [{"id": "a", "prompt": prompt}], tmp_path / "out", 1010)
 
 
 def test_a_prompt_that_does_not_fit_is_passed_over(model_dir: Path, tmp_path: Path):
     generator = HFGenerator(2, Precision.fp32)
-    generator.load(model_dir, TemplateKind.auto)
     rows = [{"id": "long", "prompt": "word " * 2000}, {"id": "short", "prompt": "The quick brown fox"}]
-    counts = generate_rows(generator, rows, tmp_path / "rows.jsonl", 8, "test")
+    counts = generate_rows(generator, model_dir, rows, tmp_path / "out", 8)
     assert (counts["rows"], counts["too_long"]) == (2, 1)
-    long, short = read_rows(tmp_path / "rows.jsonl")
+    long, short = read_rows(tmp_path / "out" / "rows.jsonl")
     assert (long["text"], long["finished"]) == ("", False)
     assert short["tokens"] > 0

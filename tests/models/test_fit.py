@@ -15,7 +15,6 @@ from sdx.config import Precision, TemplateKind
 from sdx.evaluation import harness
 from sdx.generation import hf
 from sdx.generation.hf import HFGenerator
-from sdx.generation.rows import generate_rows
 from sdx.languages import language
 from sdx.models import fit
 from sdx.models.backbone import load_model
@@ -26,6 +25,7 @@ from sdx.stacking.reader import read_batches, written_batches
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_rows
 from sdx.translation.nllb import NLLB
+from tests.kit.generated import generate_rows
 from tests.kit.memory import limit_rows
 from tests.kit.stack_steps import labelled
 from tests.kit.tiny import tiny_encoder, tiny_model, tiny_nllb
@@ -205,8 +205,7 @@ def test_rows_are_planned_by_memory_and_a_killed_run_goes_on_with_the_same_batch
 ):
     """On the CPU, which is told to plan as a GPU with little memory."""
     generator, _ = HFGenerator(None, Precision.fp32), generating(places)
-    generator.load(places["llm"], TemplateKind.auto)
-    generate_rows(generator, ROWS, tmp_path / "cpu.jsonl", 8, "test")
+    generate_rows(generator, places["llm"], ROWS, tmp_path / "cpu", 8)
     monkeypatch.setattr(hf, "device", lambda: torch.device("cuda", 0))
     monkeypatch.setattr(fit, "room", lambda _: 3 * generator._sizes([100], [8])[0])
     batches: list[int] = []
@@ -220,14 +219,14 @@ def test_rows_are_planned_by_memory_and_a_killed_run_goes_on_with_the_same_batch
 
     monkeypatch.setattr(BatchLog, "append", dying)
     with pytest.raises(KeyboardInterrupt):
-        generate_rows(generator, ROWS, tmp_path / "gpu.jsonl", 8, "test")
-    generate_rows(generator, ROWS, tmp_path / "gpu.jsonl", 8, "test")
+        generate_rows(generator, places["llm"], ROWS, tmp_path / "gpu", 8)
+    generate_rows(generator, places["llm"], ROWS, tmp_path / "gpu", 8)
     cut, batches[:] = list(batches), [9, 9, 9]
-    generate_rows(generator, ROWS, tmp_path / "again.jsonl", 8, "test")
+    generate_rows(generator, places["llm"], ROWS, tmp_path / "again", 8)
     assert cut == batches[3:]
     assert cut == sorted(cut)
     assert 1 <= cut[0] < cut[-1]  # the longest first, and more of the shorter ones
-    assert read_rows(tmp_path / "gpu.jsonl") == read_rows(tmp_path / "cpu.jsonl")
+    assert read_rows(tmp_path / "gpu" / "rows.jsonl") == read_rows(tmp_path / "cpu" / "rows.jsonl")
     capped = HFGenerator(2, Precision.fp32)
     capped.load(places["llm"], TemplateKind.auto)
     assert max(some.stop - some.start for some in capped.batches(PROMPTS, 8)) == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdx import InputError
-from sdx.models.hub import PYTORCH, SAFETENSORS, available, check_source, directory_step, has_weights, hub_step
+from sdx.models.hub import PYTORCH, SAFETENSORS, DirectoryStep, available, check_source, has_weights, hub_step
 from sdx.models.weights import OLD_PICKLE
 from sdx.store.files import read_json, write_json
 from sdx.store.store import Store
@@ -103,12 +103,12 @@ def test_an_unreachable_hub_is_one_line(
 def test_the_key_of_a_directory_follows_its_files(tmp_path: Path):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_text("{}")
-    key = directory_step("translator", tmp_path).key
-    assert directory_step("translator", tmp_path).key == key
-    assert directory_step("encoder", tmp_path).key != key
+    key = DirectoryStep(tmp_path, name="translator").key
+    assert DirectoryStep(tmp_path, name="translator").key == key
+    assert DirectoryStep(tmp_path, name="encoder").key != key
     later = time.time_ns() + 1
     os.utime(tmp_path / "model.safetensors", ns=(later, later))
-    assert directory_step("translator", tmp_path).key != key
+    assert DirectoryStep(tmp_path, name="translator").key != key
 
 
 @pytest.mark.parametrize(

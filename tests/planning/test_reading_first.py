@@ -9,7 +9,7 @@ from sdx import InputError
 from sdx.methods.base import Work
 from sdx.planning import sources as planned
 from sdx.planning.graph import walk
-from sdx.planning.reading import MODELS, first, only_reads
+from sdx.planning.reading import first, only_reads
 from sdx.planning.show import show
 from sdx.run import prepare, run
 from sdx.sources import hub as hub_source
@@ -66,10 +66,10 @@ def test_every_method_reads_first(tmp_path: Path, files: Path, method: str, task
     assert {one.key for one in made} == {one.key for one in as_made(store, ordered)}
     reads = [only_reads(one) for one in made]
     assert any(reads)
-    computed = [not read and one.name not in MODELS for one, read in zip(made, reads, strict=True)]
+    computed = [not read and not one.brings_model for one, read in zip(made, reads, strict=True)]
     begins = computed.index(True) if True in computed else len(made)
     assert not any(reads[begins:]), [one.name for one in made[begins:] if only_reads(one)]
-    model = next((place for place, one in enumerate(made) if one.name in MODELS), len(made))
+    model = next((place for place, one in enumerate(made) if one.brings_model), len(made))
     assert not any(only_reads(one) and one.name != "asset" for one in made[model:])
     local = [one.path is not None for one in made if one.name == "file"]
     assert local == sorted(local, reverse=True), "what is here is read before anything is downloaded"

@@ -70,8 +70,7 @@ def test_what_is_there_is_not_counted_and_an_interrupted_step_by_what_is_left(co
     before = show(config, store, run)["total"]["hours"]["1 x H100"]
     rows = [{"instruction": "a" * 110, "answer": "b" * 264}]
     content = {"train.jsonl": rows * 1000, "heldout.jsonl": rows * 100}
-    held_out.inputs["prompts"].__dict__["run"] = corpus(content).run
-    store.realise(held_out.inputs["prompts"])
+    store.realise(corpus(content))
     store.realise(held_out.inputs["model"])
     fresh = show(config, store, [held_out])["total"]["hours"]["1 x H100"]
     partial = store.path(held_out).with_name(f"{held_out.key}.partial")

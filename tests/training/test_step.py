@@ -10,7 +10,7 @@ from sdx.run import check
 from sdx.store.files import write_rows
 from sdx.store.step import PlainStep, Step, Workspace
 from sdx.training.plan import held_out
-from sdx.training.step import train_step
+from sdx.training.step import Train
 from tests.kit.configs import composed, settled
 
 QUESTIONS = 8
@@ -38,7 +38,7 @@ def trained(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, *o
     ]
     write_rows(inputs["mix"] / "rows.jsonl", rows)
     work = Workspace(tmp_path, inputs)
-    step = train_step(PlainStep("mix", lambda _: None), PlainStep("backbone", lambda _: None), config)
+    step = Train(PlainStep("mix", lambda _: None), PlainStep("backbone", lambda _: None), config)
     step.run(work)
     return {**seen, "counts": work.counts}
 
@@ -79,7 +79,7 @@ def test_the_key_of_a_training_without_validation_rows_knows_nothing_of_them():
     def step(*overrides: str) -> Step:
         config = settled(composed("method=sft", *overrides))
         made = PlainStep("mix", lambda _: None), PlainStep("backbone", lambda _: None)
-        return train_step(*made, config)
+        return Train(*made, config)
 
     plain = step()
     assert "validation_rows" not in plain.config

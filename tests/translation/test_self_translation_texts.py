@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from sdx.config import FilterConfig, Precision, TemplateKind
-from sdx.data.filters import TRANSLATION_FILTERS, filter_step
+from sdx.data.filters import TRANSLATION_FILTERS, Filter
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.translation.base import Surroundings
-from sdx.translation.rows import translate_step
 from sdx.translation.self_translation import ROOM_FACTOR, ROOM_TOKENS, SelfTranslation
+from sdx.translation.step import Translate
 from tests.kit.tiny import tiny_model
 
 EN, TH, PT, AR, HE, ZH, JA = (
@@ -303,8 +303,8 @@ def test_endless_repetition_has_a_limit_and_the_row_is_dropped_for_it(scripted, 
         lambda work: write_rows(work.dir / "in.jsonl", [{"id": text[:6], "q": text} for text in texts]),
     )
     english, portuguese = language("en"), language("pt")
-    translated = translate_step(rows, "in.jsonl", "q", translator, english, portuguese)
-    kept = filter_step(translated, TRANSLATION_FILTERS, portuguese, english, FilterConfig(min_letters=1))
+    translated = Translate(rows, "in.jsonl", "q", english, portuguese, translator=translator)
+    kept = Filter(translated, TRANSLATION_FILTERS, portuguese, english, FilterConfig(min_letters=1))
     published = Store(tmp_path / "cache False").realise(kept)
     assert [(row["id"], row["reason"]) for row in read_rows(published / "dropped.jsonl")] == [("A loop", "repetition")]
     assert [row["text"] for row in read_rows(published / "rows.jsonl")] == ["O gato."]

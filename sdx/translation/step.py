@@ -1,0 +1,82 @@
+"""Texts of one step, translated into one language, as a step of its own: shared, resumable, with progress."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdx.languages import Language
+from sdx.store.files import read_rows
+from sdx.store.row_step import Row, RowStep
+from sdx.store.step import Step, runtime
+from sdx.translation.base import Translator
+
+
+@dataclass(frozen=True, eq=False)
+class Translate(RowStep[Translator]):
+    """Publishes `rows.jsonl`: `{"id", "source", "text"}` for each row of `rows`/`file`, in its order."""
+
+    name = "translate"
+
+    rows: Step
+    """Publishes `file` with `id` and `field` in each row."""
+    file: str
+    field: str
+    """The text, or the list of texts, to translate; `text` has the same form."""
+    source: Language
+    target: Language
+    translator: Translator = runtime()
+    """The engine; may be given as what chooses one for the pair."""
+    needs: Mapping[str, Step] = dataclasses.field(init=False)
+    """Of the engine, for the pair."""
+    purpose: Language | None = runtime(default=None)
+    """`purpose_language`, if it is not the target."""
+
+    def __post_init__(self) -> None:
+        pair = self.source.flores, self.target.flores
+        engine = self.translator.for_pair(*pair)
+        self.__dict__.update(translator=engine, needs=engine.needs(*pair))
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {**super().config, "translator": self.translator.name, "translator_version": self.translator.version}
+
+    @property
+    def about(self) -> str:
+        return f"{self.about_field('', '')} by {self.translator.name}"
+
+    def about_field(self, file: str, field: str) -> str:
+        return self.rows.about_field(self.file, self.field)
+
+    @property
+    def language(self) -> Language:
+        return self.target
+
+    @property
+    def purpose_language(self) -> Language:
+        return self.purpose or self.target
+
+    @property
+    def label(self) -> str:
+        return f"to {self.target.code}"
+
+    def read(self, inputs: Mapping[str, Path]) -> list[Row]:
+        return [{"id": row["id"], "source": row[self.field]} for row in read_rows(inputs["rows"] / self.file)]
+
+    def load(self, inputs: Mapping[str, Path]) -> Translator:
+        self.translator.prepare(inputs)
+        return self.translator
+
+    def batches(self, rows: Sequence[Row], loaded: Translator) -> list[Sequence[Row]]:
+        return [rows[start : start + loaded.batch_rows] for start in range(0, len(rows), loaded.batch_rows)]
+
+    def process(self, batch: Sequence[Row], loaded: Translator) -> list[Row]:
+        texts = [[row["source"]] if isinstance(row["source"], str) else row["source"] for row in batch]
+        flat = [text for some in texts for text in some]
+        translated = iter(loaded.translate(flat, self.source.flores, self.target.flores))
+        rendered = [[next(translated) for _ in some] for some in texts]
+        return [
+            {**row, "text": some[0] if isinstance(row["source"], str) else some}
+            for row, some in zip(batch, rendered, strict=True)
+        ]
