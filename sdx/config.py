@@ -2,14 +2,16 @@
 
 Below `sdx.cli.main` only these dataclasses exist, never a DictConfig. A field that decides a result goes into the keys
 of the steps that read it (see `sdx.store.store`); fields on where things lie or how they are shown never do.
-This module imports nothing of sdx but `sdx.options.fields`.
+This module imports nothing of sdx but `sdx.languages` and `sdx.options.fields`.
 """
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from omegaconf import II, MISSING
 
+from sdx.languages import targets
 from sdx.options import fields
 
 
@@ -169,12 +171,12 @@ class TextConfig:
 
 @dataclass
 class LangConfig:
-    """Source language L and target languages T. `lang=th`, `lang=[th,sw]` and `lang=stt4` fill `targets`."""
+    """Source language L and target languages T, made of the options `source` and `lang`."""
 
     source: str = "en"
-    """The resource-rich language, any code of languages.csv."""
-    targets: dict[str, str] = field(default_factory=dict, metadata=fields.NAMES)
-    """Code as the user wrote it -> FLORES code."""
+    """As the user wrote it."""
+    targets: dict[str, str] = field(default_factory=dict)
+    """Code -> FLORES code."""
 
 
 @dataclass
@@ -223,7 +225,7 @@ class CorpusConfig:
     name: str = fields.name()
     """Short name in run directories and tables."""
     language: str | None = None
-    """The language it is written in, any code of languages.csv; none takes `lang.source` for granted."""
+    """The language it is written in, any code of languages.csv; none takes `source` for granted."""
     path: str | None = fields.path()
     """File: .jsonl, .json, .csv or .tsv, each also with .gz, or .parquet; `{language}` stands for the source's code."""
     hub_id: str | None = None
@@ -441,7 +443,11 @@ class Config:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     text: TextConfig = field(default_factory=TextConfig)
-    lang: LangConfig = field(default_factory=LangConfig)
+    lang: Any = field(default="pt", metadata=fields.LANGUAGES)
+    """Target languages T: one as `lang=th`, several as `lang=[th,sw]`, a set of language_sets.yaml as `lang=stt4`.
+    A `LangConfig` once the configuration is made."""
+    source: str = fields.language("en")
+    """Source language L, the resource-rich one: any code of languages.csv."""
     translator: TranslatorConfig = MISSING
     mt: TranslatorConfig | None = None
     """Machine translation of test items and of what self-translation is compared with, of the group `translator`:
@@ -466,3 +472,7 @@ class Config:
     """Assets, converted models and step outputs, shared between runs; the environment's SDX_CACHE sets it."""
     runs_dir: str = fields.path("runs")
     """Run directories: reports, logs, samples."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.lang, LangConfig):
+            self.lang = LangConfig(self.source, targets(self.lang))

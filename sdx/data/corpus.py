@@ -37,7 +37,7 @@ def check(config: CorpusConfig, source: Language) -> None:
         raise InputError(f"corpus.language={config.language}: {error}") from None
     if written_in != source:
         raise InputError(
-            f"corpus.language={config.language} is not lang.source={source.code}: corpus={config.name} is in "
+            f"corpus.language={config.language} is not source={source.code}: corpus={config.name} is in "
             f"{written_in.name}; give instructions in {source.name} as corpus.path=... with "
             f"corpus.language={source.code}, or take corpus=bactrian_x"
         )

@@ -90,7 +90,7 @@ def _check_packaged(asset: str, source: Language, targets: Sequence[Language]) -
         raise InputError(f"dictionary.asset={asset} is not packaged: there is cldr; {INSTEAD}")
     if source.code != "en":
         raise InputError(
-            f"dictionary.asset={asset} translates from English only, not from {source.name} (lang.source="
+            f"dictionary.asset={asset} translates from English only, not from {source.name} (source="
             f"{source.code}); choose dictionary=parallel, or dictionary=muse dictionary.path=FILE, or dictionary=none"
         )
     for target in targets:

@@ -53,10 +53,15 @@ class Text(Enum):
     """Where a file or directory lies."""
     line = "line"
     """One line that others show, such as wandb."""
+    language = "language"
+    """A language of languages.csv."""
+    languages = "languages"
+    """A language, a set of them, or a list of both: no text where it is a list."""
 
 
 NAMES = {SPEC: Text.name}
 """Metadata of a dict whose keys are each a `Text.name`."""
+LANGUAGES = {SPEC: Text.languages}
 
 
 def number(
@@ -87,6 +92,11 @@ def path(default: Any = None) -> Any:
 def line(default: Any = None) -> Any:
     """A field with a `Text.line`."""
     return field(default=default, metadata={SPEC: Text.line})
+
+
+def language(default: Any = None) -> Any:
+    """A field with a `Text.language`."""
+    return field(default=default, metadata={SPEC: Text.language})
 
 
 def _written(bound: float) -> str:

@@ -237,7 +237,7 @@ def test_bad_files_are_refused_with_place_and_fix(
         (
             conf("seed"),
             FR,
-            "corpus.language=en is not lang.source=fr: corpus=seed is in English; give instructions in French as "
+            "corpus.language=en is not source=fr: corpus=seed is in English; give instructions in French as "
             "corpus.path=... with corpus.language=fr, or take corpus=bactrian_x",
         ),
         (conf("dolly"), TH, "corpus=dolly is in English"),
