@@ -2,7 +2,7 @@
 
 Below `sdx.cli.main` only these dataclasses exist, never a DictConfig. A field that decides a result goes into the keys
 of the steps that read it (see `sdx.store.store`); fields on where things lie or how they are shown never do.
-This module imports nothing of sdx but `sdx.languages` and `sdx.options.fields`.
+This module imports nothing of sdx but `sdx.languages` and the fields and sources of `sdx.options`.
 """
 
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from omegaconf import II, MISSING
 
 from sdx.languages import targets
 from sdx.options import fields
+from sdx.options.source import FileSource, Source
 
 
 class Precision(str, Enum):
@@ -101,19 +102,13 @@ class ShapeConfig:
 
 
 @dataclass
-class BackboneConfig:
+class BackboneConfig(Source):
     """Where the LLM comes from: exactly one of `asset`, `hub_id` and `path`."""
 
     name: str = fields.name()
     """Short name in run directories and tables."""
     asset: str | None = None
     """Name of packaged weights, see `sdx.offline.assets`."""
-    hub_id: str | None = None
-    """Repository on the Hugging Face hub; needs `revision`."""
-    revision: str | None = None
-    """Commit of the hub repository, 40 hexadecimal digits: a branch name would let the weights change."""
-    path: str | None = fields.path()
-    """Local directory in Hugging Face format."""
     adapters: list[str] = field(default_factory=list)
     """Adapters in PEFT's format that are merged into it, one after the other: each a directory, or a repository on the
     hub with its commit, `owner/name@` and 40 hexadecimal digits."""
@@ -128,19 +123,14 @@ class BackboneConfig:
 
 
 @dataclass
-class EncoderConfig:
-    """Where the multilingual encoder of a stack comes from: exactly one of `asset`, `hub_id` and `path`."""
+class EncoderConfig(Source):
+    """Where the multilingual encoder of a stack comes from: exactly one of `asset`, `hub_id` and `path`. Of an
+    encoder-decoder, its encoder is taken."""
 
     name: str = fields.name()
     """Short name in tables."""
     asset: str | None = None
     """Name of packaged weights, see `sdx.offline.assets`."""
-    hub_id: str | None = None
-    """Repository on the Hugging Face hub; needs `revision`. Of an encoder-decoder, its encoder is taken."""
-    revision: str | None = None
-    """Commit of the hub repository, 40 hexadecimal digits."""
-    path: str | None = fields.path()
-    """Local directory in Hugging Face format."""
     prefix: str = ""
     """Put before every text, as in the encoder's own training."""
     characters: bool = True
@@ -150,19 +140,17 @@ class EncoderConfig:
 
 
 @dataclass
-class TextConfig:
-    """English text to align a stack on. At most one of `asset`, `path` and `hub_id`."""
+class TextConfig(Source):
+    """English text to align a stack on: exactly one of `asset`, `path` and `hub_id`.
+
+    `path` is a file of .jsonl, .json, .csv or .tsv, each also with .gz, or .parquet; a dataset on the hub is read from
+    its beginning as far as needed.
+    """
 
     name: str = fields.name()
     """Short name in tables."""
     asset: str | None = None
     """Packaged texts, see `sdx.offline.assets`."""
-    path: str | None = fields.path()
-    """File: .jsonl, .json, .csv or .tsv, each also with .gz, or .parquet."""
-    hub_id: str | None = None
-    """Dataset on the Hugging Face hub, read from its beginning as far as needed; needs `revision`."""
-    revision: str | None = None
-    """Commit of the dataset, 40 hexadecimal digits."""
     subset: str | None = None
     """Of the dataset on the hub, its configuration: `sample-10BT`."""
     column: str = "text"
@@ -216,24 +204,17 @@ class CorpusColumns:
 
 
 @dataclass
-class CorpusConfig:
+class CorpusConfig(FileSource):
     """Instructions in L. The gold answers serve the baselines and the held-out references only.
 
-    At most one of `path` and `hub_id`; with neither it is the corpus shipped with sdx.
+    At most one of `path` and `hub_id`; with neither it is the corpus shipped with sdx. `path` is a file of .jsonl,
+    .json, .csv or .tsv, each also with .gz, or .parquet. `{language}` in it or in `file` stands for the source's code.
     """
 
     name: str = fields.name()
     """Short name in run directories and tables."""
-    language: str | None = None
+    language: str | None = fields.language()
     """The language it is written in, any code of languages.csv; none takes `source` for granted."""
-    path: str | None = fields.path()
-    """File: .jsonl, .json, .csv or .tsv, each also with .gz, or .parquet; `{language}` stands for the source's code."""
-    hub_id: str | None = None
-    """Dataset on the Hugging Face hub; needs `revision` and `file`."""
-    revision: str | None = None
-    """Commit of the dataset, 40 hexadecimal digits."""
-    file: str | None = None
-    """Path inside the dataset. `{language}` stands for the source's code."""
     columns: CorpusColumns = field(default_factory=CorpusColumns)
     """Which column holds what."""
     rows: int = fields.number(0, at_least=0, at_most=10**9)
@@ -251,25 +232,18 @@ class ParallelColumns:
 
 
 @dataclass
-class ParallelConfig:
+class ParallelConfig(FileSource):
     """Sentence pairs in L and T: translation data to train on, demonstrations, word pairs.
 
-    At most one of `asset`, `path` and `hub_id`; with none there is no parallel corpus.
+    At most one of `asset`, `path` and `hub_id`; with none there is no parallel corpus. `path` is a file of .tsv, .csv,
+    .jsonl, .json or .parquet, all but the last also with .gz; or the two files of a Moses corpus, of which `{language}`
+    is the end that differs. `{source}`, `{target}` and `{pair}` in it or in `file` stand for codes.
     """
 
     name: str = fields.name()
     """Short name in run directories and tables."""
     asset: str | None = None
     """Packaged data, see `sdx.offline.assets`."""
-    path: str | None = fields.path()
-    """File: .tsv, .csv, .jsonl, .json or .parquet, all but the last also with .gz; or the two files of a Moses corpus,
-    of which `{language}` is the end that differs. `{source}`, `{target}` and `{pair}` stand for codes."""
-    hub_id: str | None = None
-    """Dataset on the Hugging Face hub; needs `revision` and `file`."""
-    revision: str | None = None
-    """Commit of the dataset, 40 hexadecimal digits."""
-    file: str | None = None
-    """Path inside the dataset, with the placeholders of `path`."""
     columns: ParallelColumns = field(default_factory=ParallelColumns)
     """Which column holds which side."""
 

@@ -133,6 +133,7 @@ AT_ONCE = {
     "corpus.path=table.xlsx": ["corpus.path=table.xlsx", ".csv"],
     "corpus=alpaca corpus.revision=main": ["corpus.revision=main", "40 hexadecimal digits"],
     "corpus=file": ["corpus.path"],
+    "corpus.language=klingon": ["corpus.language=klingon", "not in the table"],
     "parallel=file parallel.path=/nowhere.tsv": ["parallel.path=/nowhere.tsv", "no such file"],
     "parallel=opus100 parallel.revision=main": ["parallel.revision=main", "40 hexadecimal digits"],
     "parallel.asset=kjv": ["parallel.asset=kjv", "interface"],
