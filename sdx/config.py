@@ -262,19 +262,23 @@ class DictionaryConfig:
     """Take word pairs from the parallel corpus."""
 
 
+ANSWER_FILTERS = ("empty", "truncated", "repetition", "short", "long", "wrong_language", "refusal")
+TRANSLATION_FILTERS = ("empty", "copied", "repetition", "short", "long", "length_ratio", "wrong_language")
+TASK_FILTERS = ("final_number", "answer_span")
+
+
 @dataclass
 class FilterConfig:
     """Reasons to drop a synthetic row, by name: see `sdx.data.filters`. `[]` keeps all. All of it is ours."""
 
-    answers: list[str] = field(
-        default_factory=lambda: ["empty", "truncated", "repetition", "short", "long", "wrong_language", "refusal"]
-    )
+    answers: list[str] = field(default_factory=lambda: list(ANSWER_FILTERS), metadata=fields.among(ANSWER_FILTERS))
     """For the backbone's own answers."""
     translations: list[str] = field(
-        default_factory=lambda: ["empty", "copied", "repetition", "length_ratio", "wrong_language"]
+        default_factory=lambda: ["empty", "copied", "repetition", "length_ratio", "wrong_language"],
+        metadata=fields.among(TRANSLATION_FILTERS),
     )
     """For machine-translated instructions and answers."""
-    tasks: list[str] = field(default_factory=lambda: ["final_number", "answer_span"])
+    tasks: list[str] = field(default_factory=lambda: list(TASK_FILTERS), metadata=fields.among(TASK_FILTERS))
     """In addition to `translations`, for the fields of labelled tasks: a worked answer's number and the place of an
     answer in its context have to survive."""
     min_letters: int = fields.number(1, at_least=1, at_most=10**9)

@@ -153,6 +153,7 @@ AT_ONCE = {
     "task=flores parallel=opus100 parallel.hub_id=x/flores": ["FLORES", "task=flores"],
     "lang=[th,sw] translator=nllb_600m parallel=file parallel.path=one.tsv": ["parallel.path=one.tsv", "{target}"],
     "task=mkqa": ["task.mkqa.path"],
+    "task=xnli task.xnli.test.codes=xlni": ["task.xnli.test.codes=xlni", "did you mean xnli?"],
     "hydra/launcher=basic": ["hydra/launcher=basic", "needs -m"],
     "method=sft,sdrrl": ["method=sft,sdrrl", "-m"],
     "seed=": ["seed"],

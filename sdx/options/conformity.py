@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sdx import InputError
 from sdx.languages import language, targets
-from sdx.options.fields import SPEC, Range, Text
+from sdx.options.fields import SPEC, Choices, Range, Text
 from sdx.process.printable import escaped
 
 NAME_BYTES, LINE_LETTERS = 64, 128
@@ -149,7 +149,7 @@ def _check_value(key: str, parent: Container, name: Any, node: Node, spec: Any) 
         return
     if isinstance(node, Container):
         for one, child in _children(node):
-            if isinstance(spec, Range):
+            if isinstance(spec, Range | Choices):
                 _check_value(_below(key, str(name)), node, one, child, spec)
             elif spec is Text.name:
                 _check_text(f"a key of {_below(key, str(name))}", str(one), spec)
@@ -180,8 +180,9 @@ def _check_languages(key: str, given: Any) -> None:
         raise InputError(f"{_shown(key, text if given is not each else f'[{text}]')}: {error}") from None
 
 
-def _check_text(key: str, value: str, spec: Text | None) -> None:
-    if reason := _ill_formed(value) or _WRONG[spec](value):
+def _check_text(key: str, value: str, spec: Text | Choices | None) -> None:
+    wrong = spec.wrong if isinstance(spec, Choices) else _WRONG[spec]
+    if reason := _ill_formed(value) or wrong(value):
         raise InputError(f"{_shown(key, value)}{reason if reason[0] == ':' else f' {reason}'}")
 
 

@@ -9,6 +9,9 @@ from sdx.options import fields
 from sdx.options.source import FileSource
 from sdx.tasks.normalisation import Normalisation
 
+CODES = ("xnli", "xquad", "mgsm", "nusax", "americas_nli", "kardes_nlu", "belebele")
+"""The columns of languages.csv that can name the files of a language."""
+
 
 @dataclass
 class LabelledFilesConfig(FileSource):
@@ -21,7 +24,7 @@ class LabelledFilesConfig(FileSource):
 
     asset: str | None = None
     """Packaged data, see `sdx.offline.assets`; needs `file`."""
-    codes: str | None = None
+    codes: str | None = field(default=None, metadata=fields.among(CODES))
     """Column of languages.csv with the benchmark's codes; none where it has one language."""
     half: int = fields.number(0, at_least=0, at_most=2)
     """1 or 2: only this half of the rows of `file`, which a hash of their ids cuts; 0: all."""

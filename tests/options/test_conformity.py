@@ -223,5 +223,13 @@ def test_a_value_is_blamed_where_it_was_given():
         composed("backbone.learning_rate=nan")
     with pytest.raises(InputError, match=r"^train\.batch_size=\$\{seed\} gives train\.batch_size=0 is too small"):
         composed("seed=0", "train.batch_size=${seed}")
+    for override, message in (
+        ("filters.answers=[emty]", r"answers\.0=emty is unknown; did you mean empty\? Choose from: empty, truncated"),
+        ("filters.answers=[copied]", r"answers\.0=copied is unknown; Choose from"),
+        ("filters.tasks=[final_numbers]", r"tasks\.0=final_numbers is unknown; did you mean final_number\?"),
+        ("filters.translations=[empty,refusal]", r"translations\.1=refusal is unknown; Choose from: empty"),
+    ):
+        with pytest.raises(InputError, match=rf"^filters\.{message}"):
+            composed(override)
     with pytest.raises(InputError, match=r"^train\.max_grad_norm=nan is no number"):
         composed("train.max_grad_norm=nan")
