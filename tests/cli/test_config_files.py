@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from sdx import InputError
 from sdx.cli import main
 from sdx.options.gate import STUMBLES
-from tests.composing import checked
+from tests.kit.composing import checked
 
 main.register()
 REFUSED = (HydraException, InputError, *STUMBLES)

@@ -17,7 +17,7 @@ from sdx.cli import main
 from sdx.config import Config
 from sdx.options import conformity
 from sdx.options.fields import SPEC, Range, Text
-from tests.composing import checked
+from tests.kit.composing import checked
 
 main.register()
 COMPOSITIONS = {
