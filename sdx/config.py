@@ -2,15 +2,18 @@
 
 Below `sdx.cli.main` only these dataclasses exist, never a DictConfig. A field that decides a result goes into the keys
 of the steps that read it (see `sdx.store.store`); fields on where things lie or how they are shown never do.
-This module imports nothing of sdx but `sdx.options.fields`.
+This module imports nothing of sdx but `sdx.languages` and the fields and sources of `sdx.options`.
 """
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from omegaconf import II, MISSING
 
+from sdx.languages import targets
 from sdx.options import fields
+from sdx.options.source import FileSource, Source
 
 
 class Precision(str, Enum):
@@ -99,19 +102,13 @@ class ShapeConfig:
 
 
 @dataclass
-class BackboneConfig:
+class BackboneConfig(Source):
     """Where the LLM comes from: exactly one of `asset`, `hub_id` and `path`."""
 
     name: str = fields.name()
     """Short name in run directories and tables."""
     asset: str | None = None
     """Name of packaged weights, see `sdx.offline.assets`."""
-    hub_id: str | None = None
-    """Repository on the Hugging Face hub; needs `revision`."""
-    revision: str | None = None
-    """Commit of the hub repository, 40 hexadecimal digits: a branch name would let the weights change."""
-    path: str | None = fields.path()
-    """Local directory in Hugging Face format."""
     adapters: list[str] = field(default_factory=list)
     """Adapters in PEFT's format that are merged into it, one after the other: each a directory, or a repository on the
     hub with its commit, `owner/name@` and 40 hexadecimal digits."""
@@ -126,19 +123,14 @@ class BackboneConfig:
 
 
 @dataclass
-class EncoderConfig:
-    """Where the multilingual encoder of a stack comes from: exactly one of `asset`, `hub_id` and `path`."""
+class EncoderConfig(Source):
+    """Where the multilingual encoder of a stack comes from: exactly one of `asset`, `hub_id` and `path`. Of an
+    encoder-decoder, its encoder is taken."""
 
     name: str = fields.name()
     """Short name in tables."""
     asset: str | None = None
     """Name of packaged weights, see `sdx.offline.assets`."""
-    hub_id: str | None = None
-    """Repository on the Hugging Face hub; needs `revision`. Of an encoder-decoder, its encoder is taken."""
-    revision: str | None = None
-    """Commit of the hub repository, 40 hexadecimal digits."""
-    path: str | None = fields.path()
-    """Local directory in Hugging Face format."""
     prefix: str = ""
     """Put before every text, as in the encoder's own training."""
     characters: bool = True
@@ -148,19 +140,17 @@ class EncoderConfig:
 
 
 @dataclass
-class TextConfig:
-    """English text to align a stack on. At most one of `asset`, `path` and `hub_id`."""
+class TextConfig(Source):
+    """English text to align a stack on: exactly one of `asset`, `path` and `hub_id`.
+
+    `path` is a file of .jsonl, .json, .csv or .tsv, each also with .gz, or .parquet; a dataset on the hub is read from
+    its beginning as far as needed.
+    """
 
     name: str = fields.name()
     """Short name in tables."""
     asset: str | None = None
     """Packaged texts, see `sdx.offline.assets`."""
-    path: str | None = fields.path()
-    """File: .jsonl, .json, .csv or .tsv, each also with .gz, or .parquet."""
-    hub_id: str | None = None
-    """Dataset on the Hugging Face hub, read from its beginning as far as needed; needs `revision`."""
-    revision: str | None = None
-    """Commit of the dataset, 40 hexadecimal digits."""
     subset: str | None = None
     """Of the dataset on the hub, its configuration: `sample-10BT`."""
     column: str = "text"
@@ -169,12 +159,12 @@ class TextConfig:
 
 @dataclass
 class LangConfig:
-    """Source language L and target languages T. `lang=th`, `lang=[th,sw]` and `lang=stt4` fill `targets`."""
+    """Source language L and target languages T, made of the options `source` and `lang`."""
 
     source: str = "en"
-    """The resource-rich language, any code of languages.csv."""
-    targets: dict[str, str] = field(default_factory=dict, metadata=fields.NAMES)
-    """Code as the user wrote it -> FLORES code."""
+    """As the user wrote it."""
+    targets: dict[str, str] = field(default_factory=dict)
+    """Code -> FLORES code."""
 
 
 @dataclass
@@ -214,24 +204,17 @@ class CorpusColumns:
 
 
 @dataclass
-class CorpusConfig:
+class CorpusConfig(FileSource):
     """Instructions in L. The gold answers serve the baselines and the held-out references only.
 
-    At most one of `path` and `hub_id`; with neither it is the corpus shipped with sdx.
+    At most one of `path` and `hub_id`; with neither it is the corpus shipped with sdx. `path` is a file of .jsonl,
+    .json, .csv or .tsv, each also with .gz, or .parquet. `{language}` in it or in `file` stands for the source's code.
     """
 
     name: str = fields.name()
     """Short name in run directories and tables."""
-    language: str | None = None
-    """The language it is written in, any code of languages.csv; none takes `lang.source` for granted."""
-    path: str | None = fields.path()
-    """File: .jsonl, .json, .csv or .tsv, each also with .gz, or .parquet; `{language}` stands for the source's code."""
-    hub_id: str | None = None
-    """Dataset on the Hugging Face hub; needs `revision` and `file`."""
-    revision: str | None = None
-    """Commit of the dataset, 40 hexadecimal digits."""
-    file: str | None = None
-    """Path inside the dataset. `{language}` stands for the source's code."""
+    language: str | None = fields.language()
+    """The language it is written in, any code of languages.csv; none takes `source` for granted."""
     columns: CorpusColumns = field(default_factory=CorpusColumns)
     """Which column holds what."""
     rows: int = fields.number(0, at_least=0, at_most=10**9)
@@ -249,25 +232,18 @@ class ParallelColumns:
 
 
 @dataclass
-class ParallelConfig:
+class ParallelConfig(FileSource):
     """Sentence pairs in L and T: translation data to train on, demonstrations, word pairs.
 
-    At most one of `asset`, `path` and `hub_id`; with none there is no parallel corpus.
+    At most one of `asset`, `path` and `hub_id`; with none there is no parallel corpus. `path` is a file of .tsv, .csv,
+    .jsonl, .json or .parquet, all but the last also with .gz; or the two files of a Moses corpus, of which `{language}`
+    is the end that differs. `{source}`, `{target}` and `{pair}` in it or in `file` stand for codes.
     """
 
     name: str = fields.name()
     """Short name in run directories and tables."""
     asset: str | None = None
     """Packaged data, see `sdx.offline.assets`."""
-    path: str | None = fields.path()
-    """File: .tsv, .csv, .jsonl, .json or .parquet, all but the last also with .gz; or the two files of a Moses corpus,
-    of which `{language}` is the end that differs. `{source}`, `{target}` and `{pair}` stand for codes."""
-    hub_id: str | None = None
-    """Dataset on the Hugging Face hub; needs `revision` and `file`."""
-    revision: str | None = None
-    """Commit of the dataset, 40 hexadecimal digits."""
-    file: str | None = None
-    """Path inside the dataset, with the placeholders of `path`."""
     columns: ParallelColumns = field(default_factory=ParallelColumns)
     """Which column holds which side."""
 
@@ -286,19 +262,23 @@ class DictionaryConfig:
     """Take word pairs from the parallel corpus."""
 
 
+ANSWER_FILTERS = ("empty", "truncated", "repetition", "short", "long", "wrong_language", "refusal")
+TRANSLATION_FILTERS = ("empty", "copied", "repetition", "short", "long", "length_ratio", "wrong_language")
+TASK_FILTERS = ("final_number", "answer_span")
+
+
 @dataclass
 class FilterConfig:
     """Reasons to drop a synthetic row, by name: see `sdx.data.filters`. `[]` keeps all. All of it is ours."""
 
-    answers: list[str] = field(
-        default_factory=lambda: ["empty", "truncated", "repetition", "short", "long", "wrong_language", "refusal"]
-    )
+    answers: list[str] = field(default_factory=lambda: list(ANSWER_FILTERS), metadata=fields.among(ANSWER_FILTERS))
     """For the backbone's own answers."""
     translations: list[str] = field(
-        default_factory=lambda: ["empty", "copied", "repetition", "length_ratio", "wrong_language"]
+        default_factory=lambda: ["empty", "copied", "repetition", "length_ratio", "wrong_language"],
+        metadata=fields.among(TRANSLATION_FILTERS),
     )
     """For machine-translated instructions and answers."""
-    tasks: list[str] = field(default_factory=lambda: ["final_number", "answer_span"])
+    tasks: list[str] = field(default_factory=lambda: list(TASK_FILTERS), metadata=fields.among(TASK_FILTERS))
     """In addition to `translations`, for the fields of labelled tasks: a worked answer's number and the place of an
     answer in its context have to survive."""
     min_letters: int = fields.number(1, at_least=1, at_most=10**9)
@@ -441,7 +421,11 @@ class Config:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     text: TextConfig = field(default_factory=TextConfig)
-    lang: LangConfig = field(default_factory=LangConfig)
+    lang: Any = field(default="pt", metadata=fields.LANGUAGES)
+    """Target languages T: one as `lang=th`, several as `lang=[th,sw]`, a set of language_sets.yaml as `lang=stt4`.
+    A `LangConfig` once the configuration is made."""
+    source: str = fields.language("en")
+    """Source language L, the resource-rich one: any code of languages.csv."""
     translator: TranslatorConfig = MISSING
     mt: TranslatorConfig | None = None
     """Machine translation of test items and of what self-translation is compared with, of the group `translator`:
@@ -466,3 +450,7 @@ class Config:
     """Assets, converted models and step outputs, shared between runs; the environment's SDX_CACHE sets it."""
     runs_dir: str = fields.path("runs")
     """Run directories: reports, logs, samples."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.lang, LangConfig):
+            self.lang = LangConfig(self.source, targets(self.lang))

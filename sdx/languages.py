@@ -6,7 +6,7 @@ Native names are CLDR's, and common autonyms where CLDR has none or the wrong sc
 names languages in its own way: its column holds that name, or nothing where it lacks the language.
 
 An ISO 639-1 code stands at one row, the standard variety: `ar` is `arb_Arab`, `zh` is `zho_Hans`,
-`no` is `nob_Latn`. This module imports nothing of sdx.
+`no` is `nob_Latn`. `language_sets.yaml` has named sets of them. This module imports nothing of sdx.
 """
 
 import csv
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import yaml
 
 if TYPE_CHECKING:
     import langcodes
@@ -142,6 +144,34 @@ def language(code: str) -> Language:
     if near := _suggestions(spelling):
         raise ValueError(f"{refused}; did you mean {_or(f'{entry.code} ({entry.name})' for entry in near)}?")
     raise ValueError(f"{refused}: write an ISO 639-1, ISO 639-3 or FLORES-200 code, like th or tha")
+
+
+@cache
+def sets() -> dict[str, list[str]]:
+    """Name -> codes."""
+    text = Path(__file__).with_name("language_sets.yaml").read_text(encoding="utf-8")
+    return {name: codes.split() for name, codes in yaml.safe_load(text).items()}
+
+
+def targets(given: object) -> dict[str, str]:
+    """Code in the table's spelling -> FLORES code.
+
+    Args:
+        given: a language as `language` takes it, the name of a set, or a list of either.
+
+    Raises:
+        ValueError: it is something else, or empty, or the table has no such language.
+    """
+    found: dict[str, str] = {}
+    for one in given if isinstance(given, list | tuple) else [given]:
+        if not isinstance(one, str | bool):
+            raise ValueError("give a language, lang=th, a list, lang=[th,sw], or a set, lang=stt4")
+        for code in sets().get(str(one), [str(one)]):
+            entry = language(code)
+            found[code if code in codes() else entry.code] = entry.flores
+    if not found:
+        raise ValueError("names no target language; give one or more, such as lang=th or lang=[th,sw]")
+    return found
 
 
 def _or(choices: Iterable[str]) -> str:

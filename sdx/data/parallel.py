@@ -19,11 +19,10 @@ from sdx.config import ParallelColumns, ParallelConfig
 from sdx.languages import Language
 from sdx.offline import sentence_pairs
 from sdx.offline.assets import asset_step
+from sdx.options.source import MOSES
 from sdx.sources.files import (
-    MOSES,
     check_each,
     check_file,
-    check_source,
     column,
     column_names,
     file_step,
@@ -57,10 +56,8 @@ def check(config: ParallelConfig, source: Language, targets: Sequence[Language],
     Args:
         evaluated: names of the benchmarks of the run.
     """
+    config.check("parallel", required=False)
     given = [f"parallel.{key}={value}" for key in ("asset", "path", "hub_id") if (value := getattr(config, key))]
-    if len(given) > 1:
-        first = given[0].partition("=")[0]
-        raise InputError(f"{' and '.join(given)} exclude each other; keep one, as with {first}=null")
     names = (config.name, config.asset, config.path, config.hub_id, config.file)
     if given and any("flores" in (name or "").lower() for name in names):
         for task in evaluated:
@@ -78,7 +75,6 @@ def check(config: ParallelConfig, source: Language, targets: Sequence[Language],
     for language in (source, *targets):
         if lacks(config, language):
             raise InputError(f"parallel={config.name} has no {language.name} ({language.code}); {INSTEAD}")
-    check_source("parallel", config.path, config.hub_id, config.revision, config.file)
     for target in targets if config.path else ():
         for side in (source, target):
             path = fill("parallel.path", config.path or "", _placeholders(source, target) | {"language": side.code})

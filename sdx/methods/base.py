@@ -237,23 +237,15 @@ def languages_of(config: Config) -> tuple[Language, list[Language]]:
     """Source and target languages of a cell.
 
     Raises:
-        InputError: an unknown code, no target, one language twice, or the source among the targets.
+        InputError: one language twice, or the source among the targets.
     """
-    try:
-        source = language(config.lang.source)
-    except ValueError as error:
-        raise InputError(f"lang.source={config.lang.source}: {error}") from None
-    try:
-        targets = [language(code) for code in config.lang.targets.values()]
-    except ValueError as error:
-        raise InputError(f"lang.targets={config.lang.targets}: {error}") from None
+    source = language(config.lang.source)
+    targets = [language(code) for code in config.lang.targets.values()]
     names = ",".join(config.lang.targets)
-    if not targets:
-        raise InputError("lang=[] names no target language; give one or more, such as lang=th or lang=[th,sw]")
     if len(set(targets)) < len(targets):
         raise InputError(f"lang=[{names}] names one language twice; give each once")
     if source in targets:
-        raise InputError(f"lang={names} has the source language {source.code} as a target; drop it or set lang.source")
+        raise InputError(f"lang={names} has the source language {source.code} as a target; drop it or set source=...")
     return source, targets
 
 

@@ -18,8 +18,7 @@ from sdx.models.hub import (
     DirectoryStep,
     PackagedModel,
     check_link,
-    check_one_source,
-    check_source,
+    check_model,
     hub_step,
     local,
 )
@@ -44,14 +43,7 @@ CONTROL, USER_DEFINED = 3, 4
 
 def check(config: BackboneConfig) -> None:
     """Raises InputError for a source that cannot work. Loads nothing and asks no network."""
-    check_one_source("backbone", config.asset, config.hub_id, config.path, OWN)
-    if config.asset and config.asset not in PACKAGED:
-        raise InputError(f"backbone.asset={config.asset} is unknown; choose one of {', '.join(PACKAGED)}")
-    check_source("backbone", config.hub_id, config.revision, config.path, pickles=False)
-    if config.path:
-        directory = local(config.path)
-        if not any((directory / name).is_file() for name in TOKENIZERS):
-            raise InputError(f"backbone.path={config.path} has no tokenizer ({', '.join(TOKENIZERS)}); save it there")
+    check_model(config, "backbone", OWN, packaged=PACKAGED, tokenizers=TOKENIZERS, pickles=False)
     adapters.check(config.adapters)
 
 

@@ -19,8 +19,7 @@ from sdx.models.hub import (
     DirectoryStep,
     PackagedModel,
     check_link,
-    check_one_source,
-    check_source,
+    check_model,
     hub_step,
     local,
 )
@@ -67,16 +66,9 @@ POSITIONS_AFTER_PAD = ("camembert", "roberta", "xlm-roberta", "xlm-roberta-xl")
 
 def check(config: EncoderConfig) -> None:
     """Raises InputError for a source that cannot work. Loads nothing and asks no network."""
-    check_one_source("encoder", config.asset, config.hub_id, config.path, OWN)
-    if config.asset and config.asset not in PACKAGED:
-        raise InputError(f"encoder.asset={config.asset} is unknown; choose one of {', '.join(PACKAGED)}; {OWN}")
-    check_source("encoder", config.hub_id, config.revision, config.path)
-    if not config.path:
-        return
-    directory = local(config.path)
-    if not any(any(directory.glob(pattern)) for pattern in TOKENIZERS):
-        raise InputError(f"encoder.path={config.path} has no tokenizer ({', '.join(TOKENIZERS)}); save it there")
-    _check_kind(f"encoder.path={config.path}", read_json(directory / "config.json"))
+    check_model(config, "encoder", OWN, packaged=PACKAGED, tokenizers=TOKENIZERS)
+    if config.path:
+        _check_kind(f"encoder.path={config.path}", read_json(local(config.path) / "config.json"))
 
 
 def encoder_step(config: EncoderConfig) -> Step:

@@ -1,9 +1,8 @@
 """Models in Hugging Face format that somebody else made: packaged, from a commit on the hub, or in a directory."""
 
 import os
-import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from fnmatch import fnmatch
 from functools import cache, cached_property
@@ -17,8 +16,9 @@ from sdx import InputError
 from sdx.models import directory
 from sdx.models.weights import COPY_AGAIN, parts
 from sdx.offline.assets import AssetStep, asset, packages
+from sdx.options.source import Source
 from sdx.process.disk import writing
-from sdx.sources.hub import ANSWER_S, HubSource, Refused, State, check_hub_id, explained, refusals, refused
+from sdx.sources.hub import ANSWER_S, HubSource, Refused, State, explained, refusals, refused
 from sdx.store.files import write_json
 from sdx.store.step import Step, Workspace, runtime
 
@@ -68,36 +68,32 @@ def no_trial(model_dir: Path, what: str, again: str) -> None:
     """Nothing is tried."""
 
 
-def check_source(
-    group: str, hub_id: str | None, revision: str | None, path: str | None, *, pickles: bool = True
+def check_model(
+    source: Source,
+    group: str,
+    own: str = "",
+    *,
+    packaged: Collection[str] = (),
+    tokenizers: Sequence[str] = (),
+    pickles: bool = True,
 ) -> None:
-    """Looks at a config group's source without loading it or asking the network.
+    """Raises InputError for a model that cannot be had from there. Loads nothing and asks no network.
 
     Args:
+        own: how to take a model of one's own.
+        packaged: names of the assets that there are.
+        tokenizers: patterns of files; a directory has one of them.
         pickles: whether weights in PyTorch's own format will do.
-
-    Raises:
-        InputError: a commit that is not pinned or belongs to nothing, a directory that holds no model.
     """
-    if hub_id:
-        check_hub_id(group, hub_id)
-    if hub_id and not re.fullmatch("[0-9a-f]{40}", revision or ""):
-        raise InputError(
-            f"{group}.revision={revision} does not pin {group}.hub_id={hub_id}; "
-            "give the 40 hexadecimal digits of a commit"
-        )
-    if revision and not hub_id:
-        raise InputError(f"{group}.revision={revision} belongs to {group}.hub_id; leave it out")
-    if path:
-        directory.check(local(path), f"{group}.path={path}", pickles)
-
-
-def check_one_source(group: str, asset: str | None, hub_id: str | None, path: str | None, own: str) -> None:
-    """Raises InputError unless exactly one of them is given; `own` says how to take a model of one's own."""
-    given = {key: value for key, value in (("asset", asset), ("hub_id", hub_id), ("path", path)) if value}
-    if len(given) != 1:
-        got = ", ".join(f"{group}.{key}={value}" for key, value in given.items()) or "none of them"
-        raise InputError(f"give exactly one of {group}.asset, {group}.hub_id and {group}.path, not {got}; {own}")
+    source.check(group, own)
+    asset = getattr(source, "asset", None)
+    if asset and asset not in packaged:
+        raise InputError(f"{group}.asset={asset} is unknown; choose one of {', '.join(packaged)}; {own}")
+    if source.path:
+        model_dir, what = local(source.path), f"{group}.path={source.path}"
+        directory.check(model_dir, what, pickles)
+        if tokenizers and not any(any(model_dir.glob(pattern)) for pattern in tokenizers):
+            raise InputError(f"{what} has no tokenizer ({', '.join(tokenizers)}); save it there")
 
 
 @dataclass(frozen=True, eq=False)

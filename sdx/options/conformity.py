@@ -16,7 +16,8 @@ from omegaconf import MISSING, Container, DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sdx import InputError
-from sdx.options.fields import SPEC, Range, Text
+from sdx.languages import language, targets
+from sdx.options.fields import SPEC, Choices, Range, Text
 from sdx.process.printable import escaped
 
 NAME_BYTES, LINE_LETTERS = 64, 128
@@ -141,11 +142,14 @@ def _check_there(key: str, node: Container, specs: Mapping[str, Any]) -> None:
 
 def _check_value(key: str, parent: Container, name: Any, node: Node, spec: Any) -> None:
     value: Any = node._value()
+    if spec is Text.languages:
+        _check_languages(_below(key, str(name)), parent[name])
+        return
     if value is None or value == MISSING:
         return
     if isinstance(node, Container):
         for one, child in _children(node):
-            if isinstance(spec, Range):
+            if isinstance(spec, Range | Choices):
                 _check_value(_below(key, str(name)), node, one, child, spec)
             elif spec is Text.name:
                 _check_text(f"a key of {_below(key, str(name))}", str(one), spec)
@@ -166,9 +170,20 @@ def _check_value(key: str, parent: Container, name: Any, node: Node, spec: Any) 
         _check_text(told, value, spec)
 
 
-def _check_text(key: str, value: str, spec: Text | None) -> None:
-    if reason := _ill_formed(value) or _WRONG[spec](value):
-        raise InputError(f"{_shown(key, value)} {reason}")
+def _check_languages(key: str, given: Any) -> None:
+    given = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
+    try:
+        targets(given)
+    except ValueError as error:
+        each = given if isinstance(given, list) else [given]
+        text = ",".join("null" if one is None else str(one) for one in each)
+        raise InputError(f"{_shown(key, text if given is not each else f'[{text}]')}: {error}") from None
+
+
+def _check_text(key: str, value: str, spec: Text | Choices | None) -> None:
+    wrong = spec.wrong if isinstance(spec, Choices) else _WRONG[spec]
+    if reason := _ill_formed(value) or wrong(value):
+        raise InputError(f"{_shown(key, value)}{reason if reason[0] == ':' else f' {reason}'}")
 
 
 def _ill_formed(text: str) -> str | None:
@@ -205,7 +220,21 @@ def _wrong_line(text: str) -> str | None:
     return None
 
 
-_WRONG = {None: lambda _: None, Text.name: _wrong_name, Text.path: _wrong_path, Text.line: _wrong_line}
+def _wrong_language(text: str) -> str | None:
+    try:
+        language(text)
+    except ValueError as error:
+        return f": {error}"
+    return None
+
+
+_WRONG = {
+    None: lambda _: None,
+    Text.name: _wrong_name,
+    Text.path: _wrong_path,
+    Text.line: _wrong_line,
+    Text.language: _wrong_language,
+}
 
 
 def _shown(key: str, value: Any) -> str:

@@ -3,6 +3,7 @@
 Imports nothing of sdx.
 """
 
+import difflib
 import math
 from dataclasses import dataclass, field
 from enum import Enum
@@ -44,6 +45,20 @@ class Range:
         return f"{low} to {_written(self.high)}" if self.with_high else f"{low}, less than {_written(self.high)}"
 
 
+@dataclass(frozen=True)
+class Choices:
+    """Texts that a value, or each of a list, is one of."""
+
+    names: tuple[str, ...]
+
+    def wrong(self, value: str) -> str | None:
+        """What is wrong with a value that is none of them."""
+        if value in self.names:
+            return None
+        near = difflib.get_close_matches(value, self.names, n=1, cutoff=0.5)
+        return f"is unknown; {f'did you mean {near[0]}? ' if near else ''}Choose from: {', '.join(self.names)}"
+
+
 class Text(Enum):
     """Kinds of texts that are not just any text."""
 
@@ -53,10 +68,15 @@ class Text(Enum):
     """Where a file or directory lies."""
     line = "line"
     """One line that others show, such as wandb."""
+    language = "language"
+    """A language of languages.csv."""
+    languages = "languages"
+    """A language, a set of them, or a list of both: no text where it is a list."""
 
 
 NAMES = {SPEC: Text.name}
 """Metadata of a dict whose keys are each a `Text.name`."""
+LANGUAGES = {SPEC: Text.languages}
 
 
 def number(
@@ -87,6 +107,16 @@ def path(default: Any = None) -> Any:
 def line(default: Any = None) -> Any:
     """A field with a `Text.line`."""
     return field(default=default, metadata={SPEC: Text.line})
+
+
+def among(names: tuple[str, ...]) -> dict[str, Any]:
+    """Metadata of a field with one of these names, or a list of some of them."""
+    return {SPEC: Choices(names)}
+
+
+def language(default: Any = None) -> Any:
+    """A field with a `Text.language`."""
+    return field(default=default, metadata={SPEC: Text.language})
 
 
 def _written(bound: float) -> str:

@@ -1,35 +1,22 @@
 """Options that hold a secret are refused before Hydra writes them down."""
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sdx.process.ranks import is_main
+from sdx import InputError
 from sdx.process.secret import found_in, scrub
 
 GIVEN = ("overrides", "job.env_set", "launcher", "sweeper")
 """What a user says to Hydra itself."""
 
 
-class Refusal(Callback):
-    """Ends a run whose options hold a secret before Hydra writes them down; `hydra.callbacks` in conf/config.yaml."""
-
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        _refuse(config)
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        _refuse(config)
-
-
-def _refuse(config: DictConfig) -> None:
+def check(config: DictConfig) -> None:
+    """Raises InputError for a configuration that holds a secret."""
     if why := refused(config):
-        if is_main():
-            print(f"sdx: {why}", file=sys.stderr)
-        sys.exit(2)  # of exceptions Hydra would make a warning
+        raise InputError(why)
 
 
 def refused(config: DictConfig) -> str | None:

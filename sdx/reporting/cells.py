@@ -137,7 +137,7 @@ def leaves(config: Mapping[str, Any]) -> dict[str, str]:
         if group in UNSEEN:
             continue
         if group == "lang":
-            found |= {"lang": _written(list(value["targets"])), "lang.source": str(value["source"])}
+            found |= {"lang": _written(list(value["targets"])), "source": str(value["source"])}
             continue
         if group == "task":
             found["task"] = _written(list(value))

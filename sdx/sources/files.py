@@ -19,55 +19,15 @@ from typing import Any
 from sdx import InputError
 from sdx.languages import Language
 from sdx.process.disk import sha256_of, writing
-from sdx.sources.hub import HubFile, check_hub_id, explained, refusals, refused
+from sdx.sources.hub import HubFile, explained, refusals, refused
 from sdx.sources.tables import read_csv, read_tsv
 from sdx.store.files import MANIFEST
 from sdx.store.step import Step, Workspace, runtime
 
-READABLE = re.compile(r"\.((jsonl|json|csv|tsv)(\.gz)?|parquet)$", re.IGNORECASE)
-ENDINGS = ".jsonl, .json, .csv, .tsv (each also with .gz) or .parquet"
-MOSES = ".{language}"
-"""End of the path of a Moses corpus, two files of plain lines."""
 BOM = b"\xef\xbb\xbf"
-COMMIT = re.compile("[0-9a-f]{40}")
 DAMAGED = "the file was not written to its end, or is no text; copy or make it again"
 PARQUET_ROWS = 1000
 """Rows in memory at once."""
-
-
-def check_source(group: str, path: str | None, hub_id: str | None, revision: str | None, file: str | None) -> None:
-    """Raises InputError for a source that cannot work. Reads nothing and asks no network.
-
-    Args:
-        group: what the keys begin with, such as `corpus`, `parallel` or `task.belebele`.
-        path, hub_id, revision, file: the group's options; all of them may be none.
-    """
-    if path == "":
-        raise InputError(f"{group}.path= is empty; give the path of a file, as in {group}.path=/data/mine.jsonl")
-    if path and hub_id:
-        raise InputError(
-            f"{group}.path={path} and {group}.hub_id={hub_id} are both given; "
-            f"drop one of them, as in {group}.hub_id=null"
-        )
-    if hub_id:
-        check_hub_id(group, hub_id)
-    if hub_id and not COMMIT.fullmatch(revision or ""):
-        raise InputError(
-            f"{group}.revision={revision} does not pin {group}.hub_id={hub_id}; "
-            f"give the 40 hexadecimal digits of a commit as {group}.revision=..."
-        )
-    if hub_id and not file:
-        raise InputError(f"{group}.hub_id={hub_id} needs {group}.file=..., the path of the data inside the dataset")
-    for key, value in (("revision", revision), ("file", file)):
-        if value and not (hub_id or path):
-            raise InputError(f"{group}.{key}={value} belongs to {group}.hub_id; give that too or leave it out")
-    name = path or file
-    if name and not READABLE.search(name) and not (group == "parallel" and name.endswith(MOSES)):
-        raise InputError(
-            f"{source_name(group, path, hub_id, file)} cannot be read by its ending; convert it to {ENDINGS}"
-        )
-    if name and Path(name).name == MANIFEST:  # it would pass for the step's own
-        raise InputError(f"{source_name(group, path, hub_id, file)}: a file may not be named {MANIFEST}; rename it")
 
 
 def check_each(group: str, templates: Sequence[str | None], targets: Sequence[Language]) -> None:
@@ -111,9 +71,8 @@ def file_step(
         placeholders: name -> what `{name}` stands for in `path` and `file`.
 
     Raises:
-        InputError: as `check_source`; a `{name}` that is no placeholder; no such local file.
+        InputError: a `{name}` that is no placeholder; no such local file.
     """
-    check_source(group, path, hub_id, revision, file)
     assert path or hub_id, "a source without a file has no file step"
     if path:
         local = Path(fill(f"{group}.path", path, placeholders)).expanduser().absolute()

@@ -6,7 +6,6 @@ A licence is spoken of where the hub refuses access, near names where it lacks a
 from __future__ import annotations
 
 import errno
-import re
 import socket
 import time
 from abc import ABC, abstractmethod
@@ -31,7 +30,6 @@ AGAIN_S = (1.0, 3.0)
 BUSY = (408, 425, 429)
 NAMED_CHARACTERS = 400
 """Of names of files that are there instead, in a message."""
-HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 NAMED_SOURCES = 3
 LISTED = 5000
 """Entries of a folder that are looked through."""
@@ -120,12 +118,6 @@ class HubSource(ABC):
     def gated(self) -> str:
         """What to say where its licence has to be accepted."""
         return f"is gated: accept its licence at {self.page} with {_account()}; {self.instead}"
-
-
-def check_hub_id(group: str, hub_id: str) -> None:
-    """Raises InputError for what cannot be the name of a repository."""
-    if not HUB_ID.fullmatch(hub_id):
-        raise InputError(f"{group}.hub_id={hub_id} names no repository; give its owner and its name, as owner/name")
 
 
 @dataclass(frozen=True)

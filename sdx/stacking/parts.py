@@ -93,16 +93,17 @@ def directory(kind: str, part: Part, given: Mapping[str, Path] | None) -> Path:
     """
     if given and kind in given:
         return given[kind]
-    asset, hub_id, revision, path = part.asset, part.hub_id, part.revision, part.path
+    asset = part.asset
+    source: dict[str, Any] = {"asset": asset, "hub_id": part.hub_id, "revision": part.revision, "path": part.path}
     if asset and part.packages and list(part.packages) != (here := packages(asset)):
         raise InputError(
             f"the stack was trained on {asset} of {' '.join(part.packages)}, and this sdx has {' '.join(here)}; take "
             "the sdx that trained it, or give parts={...}"
         )
     if kind == "encoder":
-        step = encoder_step(EncoderConfig(kind, asset, hub_id, revision, path))
+        step = encoder_step(EncoderConfig(kind, **source))
     else:
-        step = backbone_step(BackboneConfig(kind, asset, hub_id, revision, path, list(part.adapters)))
+        step = backbone_step(BackboneConfig(kind, adapters=list(part.adapters), **source))
     return Store.shared().realise(step) / "model"
 
 

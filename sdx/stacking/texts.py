@@ -15,8 +15,9 @@ from typing import Any
 from sdx import InputError
 from sdx.config import TextConfig
 from sdx.offline.assets import asset_step
+from sdx.options.source import FileSource
 from sdx.process.progress import Progress
-from sdx.sources.files import check_source, column, file_step, published, read_records
+from sdx.sources.files import column, file_step, published, read_records
 from sdx.sources.hub import ANSWER_S, HubSource, Refused, State, explained
 from sdx.store.files import rows_in
 from sdx.store.step import PlainStep, Step, Workspace
@@ -54,14 +55,9 @@ class HubTexts(HubSource):
 
 def check(config: TextConfig) -> None:
     """Raises InputError for a source that cannot work. Reads nothing and asks no network."""
-    given = [key for key in ("asset", "path", "hub_id") if getattr(config, key)]
-    if len(given) != 1:
-        named = " and ".join(f"text.{key}" for key in given) or "none of them"
-        raise InputError(
-            f"give exactly one of text.asset, text.path and text.hub_id, not {named}; text=offline has one"
-        )
-    file = "streamed.parquet" if config.hub_id else None  # whichever the dataset has
-    check_source("text", config.path, config.hub_id, config.revision, file)
+    config.check("text", "text=offline has one")
+    if config.path:
+        FileSource(path=config.path).check("text")
 
 
 def texts_step(config: TextConfig, rows: int) -> Step:

@@ -19,6 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from sdx import InputError
 from sdx.config import Stages
 from sdx.models.precision import ANY_GPU, Settled, planned
+from sdx.options import conformity
+from sdx.options.gate import STUMBLES, stumbled
 from sdx.process.failure import ERROR
 from sdx.tracking.state import STATE, State, read_state
 
@@ -86,9 +88,25 @@ class CellReturn(JobReturn):
         """There is none."""
 
 
+def composed_by_hydra(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The whole configuration of a cell that these overrides of the sweep's configuration describe.
+
+    Raises:
+        InputError: it has a key or a value that no cell can have.
+    """
+    try:
+        composed = context.config_loader.load_sweep_config(config, list(overrides))
+    except (HydraException, InputError):
+        raise
+    except STUMBLES as error:
+        raise stumbled(list(overrides), error) from error
+    conformity.check(composed)
+    return composed
+
+
 def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int) -> SweepCell:
     """The cell that these overrides of the sweep's configuration describe."""
-    composed = context.config_loader.load_sweep_config(config, list(overrides))
+    composed = composed_by_hydra(context, config, overrides)
     with open_dict(composed):
         composed.hydra.job.id = composed.hydra.job.num = number
     directories = composed.hydra.sweep

@@ -32,7 +32,7 @@ from sdx.process.disk import disk_full, no_room, writing
 from sdx.process.ranks import world_size
 from sdx.sweeps import objective as objectives
 from sdx.sweeps import space as spaces
-from sdx.sweeps.cells import CellReturn, Ending
+from sdx.sweeps.cells import CellReturn, Ending, composed_by_hydra
 
 if TYPE_CHECKING:
     from sdx.sweeps.study import Study, Trial
@@ -157,7 +157,7 @@ class OptunaSweeper(Sweeper):
         assert self.config
         assert self.hydra_context
         overrides = [*self.fixed, *spaces.assigned(self.space, values)]
-        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        cfg = composed_by_hydra(self.hydra_context, self.config, overrides)
         from sdx.run import typed
 
         name = str(OmegaConf.select(cfg, "hydra.sweep.subdir"))

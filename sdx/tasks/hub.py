@@ -12,27 +12,21 @@ from typing import Any
 from sdx import InputError
 from sdx.config import TaskConfig
 from sdx.languages import ENGLISH, Language
-from sdx.options import fields
-from sdx.sources.files import check_source, file_step, published, read_records, source_name
+from sdx.options.source import FileSource
+from sdx.sources.files import file_step, published, read_records, source_name
 from sdx.store.step import Step
 from sdx.tasks.base import ChoiceTask, GenerativeTask, Item, Kind, Task
 from sdx.tasks.normalisation import Normalisation
 
 
 @dataclass
-class HubTaskConfig(TaskConfig):
-    """A benchmark in files. A `path` is read instead of the hub's dataset."""
+class HubTaskConfig(TaskConfig, FileSource):
+    """A benchmark in files. A `path` is read instead of the hub's dataset.
 
-    path: str | None = fields.path()
-    """Local file in the benchmark's own format: .jsonl, .json, .csv, .tsv (each also with .gz) or .parquet.
-    `{language}` stands for the benchmark's code of a language; in FLORES that is FLORES-200's, and `{flores_plus}`
-    FLORES+'s."""
-    hub_id: str | None = None
-    """Dataset on the Hugging Face hub; needs `revision` and `file`."""
-    revision: str | None = None
-    """Commit of the dataset, 40 hexadecimal digits."""
-    file: str | None = None
-    """Path inside the dataset, with the placeholders of `path`."""
+    It is in the benchmark's own format: .jsonl, .json, .csv, .tsv (each also with .gz) or .parquet. `{language}` in
+    `path` or `file` stands for the benchmark's code of a language; in FLORES that is FLORES-200's, and `{flores_plus}`
+    FLORES+'s.
+    """
 
 
 @dataclass
@@ -63,7 +57,8 @@ class HubTask(Task):
         """Why it cannot be run, as the end of a sentence."""
         self.path = path
         self.hub_id, self.revision, self.file = (None, None, None) if path else (hub_id, revision, file)
-        check_source(self.group, self.path, self.hub_id, self.revision, self.file)
+        source = FileSource(path=self.path, hub_id=self.hub_id, revision=self.revision, file=self.file)
+        source.check(self.group, required=False)
 
     @abstractmethod
     def codes(self, language: Language) -> dict[str, str]:

@@ -248,7 +248,7 @@ class LabelledTask(TrainedTask):
         if not (self.train.missing or self.train.path or self.train.has(source)):
             raise InputError(
                 f"task.{self.name} has no training data in {source.name}; give a file as {self.train.key}.path=..., or "
-                "take lang.source=en"
+                "take source=en"
             )
         inputs = {"train": self.train.step(source)}
         if self.test.missing or self.test.has(self.original(source)):

@@ -6,26 +6,25 @@ from omegaconf import MISSING
 
 from sdx.config import TaskConfig
 from sdx.options import fields
+from sdx.options.source import FileSource
 from sdx.tasks.normalisation import Normalisation
+
+CODES = ("xnli", "xquad", "mgsm", "nusax", "americas_nli", "kardes_nlu", "belebele")
+"""The columns of languages.csv that can name the files of a language."""
 
 
 @dataclass
-class LabelledFilesConfig:
-    """One split of a benchmark. A `path` is read instead of the asset's or the hub's file."""
+class LabelledFilesConfig(FileSource):
+    """One split of a benchmark. A `path` is read instead of the asset's or the hub's `file`.
 
-    path: str | None = fields.path()
-    """Local file with the same columns: .jsonl, .json, .csv, .tsv (each also with .gz) or .parquet. `{language}`
-    stands for the benchmark's code of a language, or for ours where it has none. Without it: training data in L, a test
-    in English."""
+    It has the same columns, in .jsonl, .json, .csv, .tsv (each also with .gz) or .parquet. In `path` and `file`,
+    `{language}` stands for the benchmark's code of a language, or for ours where it has none. Without it: training data
+    in L, a test in English.
+    """
+
     asset: str | None = None
     """Packaged data, see `sdx.offline.assets`; needs `file`."""
-    hub_id: str | None = None
-    """Dataset on the Hugging Face hub; needs `revision` and `file`."""
-    revision: str | None = None
-    """Commit of the dataset, 40 hexadecimal digits."""
-    file: str | None = None
-    """Path inside the asset or the dataset, with the placeholder of `path`. One without it is in English."""
-    codes: str | None = None
+    codes: str | None = field(default=None, metadata=fields.among(CODES))
     """Column of languages.csv with the benchmark's codes; none where it has one language."""
     half: int = fields.number(0, at_least=0, at_most=2)
     """1 or 2: only this half of the rows of `file`, which a hash of their ids cuts; 0: all."""

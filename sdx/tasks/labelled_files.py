@@ -15,12 +15,11 @@ from sdx import InputError
 from sdx.languages import ENGLISH, Language
 from sdx.offline.assets import asset_step
 from sdx.offline.benchmarks import COUNTS, read_requests
-from sdx.sources.files import check_source, column, column_names, file_step, fill, published, read_records, source_name
+from sdx.options.source import FileSource
+from sdx.sources.files import column, column_names, file_step, fill, published, read_records, source_name
 from sdx.store.step import Step
 from sdx.tasks.labelled_config import LabelledFilesConfig
 
-CODES = ("xnli", "xquad", "mgsm", "nusax", "americas_nli", "kardes_nlu", "belebele")
-"""The columns of languages.csv that can name the files of a language."""
 WHOLE = re.compile(r"[+-]?\d+(\.0+)?")
 
 
@@ -159,16 +158,8 @@ class Files:
         self.path, self.half = given.path, 0 if local else given.half
         self.asset = None if local else given.asset
         self.hub_id, self.revision, self.file = (None,) * 3 if local else (given.hub_id, given.revision, given.file)
-        if given.codes is not None and given.codes not in CODES:
-            raise InputError(f"{key}.codes={given.codes} is no column of languages.csv: give {' or '.join(CODES)}")
-        if not self.asset:
-            check_source(key, self.path, self.hub_id, self.revision, self.file)
-        elif self.hub_id:
-            raise InputError(
-                f"{key}.asset={self.asset} and {key}.hub_id={self.hub_id} are both given; drop one of them, as in "
-                f"{key}.asset=null"
-            )
-        elif self.file not in COUNTS:
+        (FileSource(path=self.path) if local else given).check(key, required=False)
+        if self.asset and self.file not in COUNTS:
             raise InputError(f"{key}.file={self.file} is not in the asset; give one of {', '.join(COUNTS)}")
 
     @property

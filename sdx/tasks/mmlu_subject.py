@@ -60,7 +60,7 @@ class MMLUSubject(MMLUHuman, ReadTask):
 
     def split_inputs(self, source: Language) -> dict[str, Step]:
         if source.flores != ENGLISH:
-            raise InputError(f"task.{self.name} has no training data in {source.name}; take lang.source=en")
+            raise InputError(f"task.{self.name} has no training data in {source.name}; take source=en")
         return self.inputs(source, source)
 
     @property

@@ -24,7 +24,7 @@ from sdx.models.hub import (
     SAFETENSORS,
     DirectoryStep,
     check_link,
-    check_source,
+    check_model,
     hub_step,
     local,
 )
@@ -32,6 +32,7 @@ from sdx.models.hub import available as available  # where `auto` looks for it
 from sdx.models.loading import dtype_of, named, pretrained, straight
 from sdx.models.residency import resident
 from sdx.options import fields
+from sdx.options.source import Source
 from sdx.process.quiet import unreported
 from sdx.process.ranks import device
 from sdx.store.files import read_json
@@ -48,15 +49,9 @@ round in a loop now and then, and sentences that share a limit can share a batch
 
 
 @dataclass
-class NLLBConfig(TranslatorConfig):
-    """Where the model comes from: exactly one of `hub_id` and `path`."""
+class NLLBConfig(TranslatorConfig, Source):
+    """Where the model comes from: exactly one of `hub_id` and `path`, NLLB-200 itself or fine-tuned from it."""
 
-    hub_id: str | None = None
-    """Repository on the Hugging Face hub; needs `revision`."""
-    revision: str | None = None
-    """Commit of the hub repository, 40 hexadecimal digits."""
-    path: str | None = fields.path()
-    """Local directory in Hugging Face format: NLLB-200 itself, or fine-tuned from it."""
     batch_size: int | None = fields.number(None, at_least=1, at_most=10**6)
     """Sentences translated at once, at most; null: 32 on a CPU, on a GPU as many as its memory holds. Ours. Not part of
     cache keys."""
@@ -84,10 +79,7 @@ class NLLB(Translator):
         precision: Precision,
         num_beams: int,
     ) -> None:
-        if bool(hub_id) == bool(path):
-            got = f"translator.hub_id={hub_id} and translator.path={path}" if hub_id else "none of them"
-            raise InputError(f"give exactly one of translator.hub_id and translator.path, not {got}")
-        check_source("translator", hub_id, revision, path)
+        check_model(Source(path=path, hub_id=hub_id, revision=revision), "translator")
         self.hub_id, self.revision = hub_id, revision
         self.directory = local(path) if path else None
         self.batch_size = batch_size

@@ -18,7 +18,7 @@ from tests.kit.configs import composed, settled
 main.register()
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
-OPTIONS = [(group, name) for group in ("method", *main.GROUPS, "lang") for name in main.options(group)]
+OPTIONS = [(group, name) for group in ("method", *main.GROUPS) for name in main.options(group)]
 NEEDS = {
     "backbone=path": ["backbone.path=/models/mine"],
     "translator=path": ["translator.path=/models/nllb"],
@@ -33,7 +33,7 @@ NEEDS = {
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_every_option_composes(group: str, name: str):
     config = composed(f"{group}={name}", *NEEDS.get(f"{group}={name}", []))
-    if group not in ("task", "lang", "tracking", "generator"):
+    if group not in ("task", "tracking", "generator"):
         assert getattr(config, group).name == name
 
 
@@ -70,7 +70,7 @@ def test_the_paper_s_settings_win_over_the_laptop_s_in_an_ablation():
     assert (config.translator.name, config.backbone.name) == ("nllb_3b", "llama2_7b")
 
 
-def test_every_language_is_an_option_without_a_file():
+def test_every_language_can_be_a_target():
     table = {language.code: language.flores for language in languages()}
     assert composed(f"lang=[{','.join(table)}]").lang.targets == table
 
@@ -79,7 +79,15 @@ def test_lists_and_sets_of_languages():
     assert composed("lang=[th,sw]").lang.targets == {"th": "tha_Thai", "sw": "swh_Latn"}
     assert list(composed("lang=stt4").lang.targets) == ["de", "ru", "th", "zh"]
     assert composed("lang=no").lang.targets == {"no": "nob_Latn"}
-    assert composed("lang=de", "lang.source=fr").lang.source == "fr"
+    assert composed("lang=[TH,zh-TW,Portuguese,stt4]").lang.targets == {
+        "th": "tha_Thai",
+        "zho_Hant": "zho_Hant",
+        "pt": "por_Latn",
+        "de": "deu_Latn",
+        "ru": "rus_Cyrl",
+        "zh": "zho_Hans",
+    }
+    assert composed("lang=de", "source=fr").lang.source == "fr"
 
 
 def test_defaults_are_where_the_schema_puts_them():
@@ -96,6 +104,7 @@ def test_the_run_directory_is_a_function_of_the_configuration():
 
     assert name() == name("tracking=none", "runs_dir=/elsewhere", "cache_dir=/elsewhere")
     assert name() != name("train.learning_rate=1e-3")
+    assert name("lang=th") == name("lang=TH") == name("lang=[th-TH]") != name("lang=th", "source=fr")
     assert name("lang=[th,sw]").startswith("sdrrl-smollm2_135m-th+sw-s1-")
 
 

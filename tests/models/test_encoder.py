@@ -42,7 +42,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ("config", "message"),
     [
         (EncoderConfig(name="x"), "exactly one of .*not none of them; .*encoder=path encoder.path=/its/directory"),
-        (replace(HUB, asset="e5_small"), r"encoder\.asset=e5_small, encoder\.hub_id=someone/model"),
+        (replace(HUB, asset="e5_small"), r"encoder\.asset=e5_small and encoder\.hub_id=someone/model"),
         (EncoderConfig(name="x", asset="e5_large"), r"encoder\.asset=e5_large is unknown; choose one of e5_small"),
         (EncoderConfig(name="x", asset="smollm2_135m"), "smollm2_135m is unknown"),
         (replace(HUB, revision="main"), r"encoder\.revision=main .*40 hexadecimal"),

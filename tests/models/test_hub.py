@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from sdx import InputError
-from sdx.models.hub import PYTORCH, SAFETENSORS, DirectoryStep, available, check_source, has_weights, hub_step
+from sdx.models.hub import PYTORCH, SAFETENSORS, DirectoryStep, available, check_model, has_weights, hub_step
 from sdx.models.weights import OLD_PICKLE
+from sdx.options.source import Source
 from sdx.store.files import read_json, write_json
 from sdx.store.store import Store
 
@@ -114,15 +115,17 @@ def test_the_key_of_a_directory_follows_its_files(tmp_path: Path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (("someone/model", "main", None), r"translator\.revision=main does not pin translator\.hub_id=someone/model"),
-        (("someone/model", None, None), "40 hexadecimal digits"),
-        ((None, REVISION, "."), r"belongs to translator\.hub_id"),
-        ((None, None, "/no/such/place"), r"translator\.path=/no/such/place has no config\.json"),
+        (
+            {"hub_id": "someone/model", "revision": "main"},
+            r"revision=main does not pin translator\.hub_id=someone/model",
+        ),
+        ({"hub_id": "someone/model"}, "40 hexadecimal digits"),
+        ({"path": "/no/such/place"}, r"translator\.path=/no/such/place has no config\.json"),
     ],
 )
-def test_sources_that_cannot_work(source: tuple[str | None, str | None, str | None], message: str):
+def test_sources_that_cannot_work(source: dict[str, str], message: str):
     with pytest.raises(InputError, match=message):
-        check_source("translator", *source)
+        check_model(Source(**source), "translator")
 
 
 @pytest.fixture

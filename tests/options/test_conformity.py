@@ -9,10 +9,7 @@ from types import UnionType
 from typing import Any
 
 import pytest
-from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sdx import InputError
@@ -20,6 +17,7 @@ from sdx.cli import main
 from sdx.config import Config
 from sdx.options import conformity
 from sdx.options.fields import SPEC, Range, Text
+from tests.kit.composing import checked
 
 main.register()
 COMPOSITIONS = {
@@ -40,11 +38,7 @@ Place = tuple[str, str]
 """A composition, and a key in it."""
 
 
-@cache
-def composed(*overrides: str) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(main.CONF), version_base="1.3"):
-        return GlobalHydra.instance().hydra.config_loader.load_configuration("config", list(overrides), RunMode.RUN)
+composed = cache(checked)
 
 
 def schemas() -> set[type]:
@@ -196,13 +190,13 @@ def test_no_text_has_characters_that_no_text_has():
 def test_a_key_that_is_a_name():
     config = composed(*COMPOSITIONS["self_translate_train"])
     with open_dict(config):
-        config.lang.targets["../../x"] = "por_Latn"
+        config.task["../../x"] = config.task.arc_easy
     try:
-        with pytest.raises(InputError, match=r"a key of lang.targets=\.\./\.\./x is no name"):
+        with pytest.raises(InputError, match=r"a key of task=\.\./\.\./x is no name"):
             conformity.check(config)
     finally:
         with open_dict(config):
-            del config.lang.targets["../../x"]
+            del config.task["../../x"]
 
 
 @pytest.mark.parametrize("name", COMPOSITIONS)
@@ -229,5 +223,13 @@ def test_a_value_is_blamed_where_it_was_given():
         composed("backbone.learning_rate=nan")
     with pytest.raises(InputError, match=r"^train\.batch_size=\$\{seed\} gives train\.batch_size=0 is too small"):
         composed("seed=0", "train.batch_size=${seed}")
+    for override, message in (
+        ("filters.answers=[emty]", r"answers\.0=emty is unknown; did you mean empty\? Choose from: empty, truncated"),
+        ("filters.answers=[copied]", r"answers\.0=copied is unknown; Choose from"),
+        ("filters.tasks=[final_numbers]", r"tasks\.0=final_numbers is unknown; did you mean final_number\?"),
+        ("filters.translations=[empty,refusal]", r"translations\.1=refusal is unknown; Choose from: empty"),
+    ):
+        with pytest.raises(InputError, match=rf"^filters\.{message}"):
+            composed(override)
     with pytest.raises(InputError, match=r"^train\.max_grad_norm=nan is no number"):
         composed("train.max_grad_norm=nan")

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdx import InputError
-from sdx.sources.files import check_source, column, column_names, file_step, published, read_lines, read_records
+from sdx.sources.files import column, column_names, file_step, published, read_lines, read_records
 from sdx.store.store import Store
 from tests.kit.mock_hub import REVISION, MockHub, Repository, point_at, serving
 
@@ -147,39 +147,6 @@ def test_columns_reach_into_records():
             column(record, name)
     assert column_names(record) == ["translation.en", "translation.th", "turns.0", "a.b", "none"]
     assert all(column(record, name) or True for name in column_names(record))
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        (("", None, None, None), r"g\.path= is empty; give the path of a file"),
-        (("a.jsonl", "some/set", REVISION, "a.jsonl"), r"g\.path=a\.jsonl and g\.hub_id=some/set .*g\.hub_id=null"),
-        ((None, "some/set", None, "a.jsonl"), r"g\.revision=None does not pin .*40 hexadecimal"),
-        ((None, "some/set", "main", "a.jsonl"), r"g\.revision=main does not pin"),
-        ((None, "some/set", REVISION + "0", "a.jsonl"), "does not pin"),
-        ((None, "some/set", REVISION, None), r"g\.hub_id=some/set needs g\.file="),
-        ((None, None, REVISION, None), r"g\.revision=.* belongs to g\.hub_id"),
-        ((None, None, None, "a.jsonl"), r"g\.file=a\.jsonl belongs to g\.hub_id"),
-        (("a.xlsx", None, None, None), r"g\.path=a\.xlsx cannot be read by its ending; convert it to \.jsonl"),
-        (("jsonl", None, None, None), "cannot be read by its ending"),
-        (("a.parquet.gz", None, None, None), "cannot be read by its ending"),
-        (("a.{language}", None, None, None), "cannot be read by its ending"),
-        ((None, "some/set", REVISION, "a.zip"), r"g\.hub_id=some/set g\.file=a\.zip cannot be read"),
-        (("x/manifest.json", None, None, None), r"may not be named manifest\.json; rename it"),
-    ],
-)
-def test_sources_that_cannot_work(source: tuple[str | None, ...], message: str):
-    with pytest.raises(InputError, match=message) as error:
-        check_source("g", *source)
-    assert "\n" not in str(error.value)
-
-
-def test_sources_that_can():
-    check_source("task.belebele", None, None, None, None)
-    check_source("corpus", "~/A.JSONL.GZ", None, None, None)
-    check_source("corpus", "local.parquet", None, REVISION, "where/it/is/from.parquet")
-    check_source("parallel", "set.en-th.{language}", None, None, None)
-    check_source("parallel", None, "some/set", REVISION, "{pair}.tsv")
 
 
 def test_a_local_file_is_copied_and_known_by_its_content(tmp_path: Path):

@@ -11,9 +11,9 @@ from sdx.config import ParallelConfig, TextConfig
 from sdx.data.parallel import parallel_step
 from sdx.languages import language
 from sdx.models.hub import SAFETENSORS, HubModel, hub_step
-from sdx.models.hub import check_source as check_model
+from sdx.options.source import Source
 from sdx.sources import hub as hub_source
-from sdx.sources.files import check_source, file_step
+from sdx.sources.files import file_step
 from sdx.sources.hub import HubFile, HubSource, State, refusals, refused
 from sdx.stacking.texts import HubTexts, texts_step
 from sdx.store.store import Store
@@ -100,7 +100,7 @@ def test_a_refusal_says_what_the_hub_said(hub: MockHub, source: HubSource, state
 
 
 def test_a_pair_that_a_corpus_lacks_names_those_that_it_has(hub: MockHub, tmp_path: Path):
-    config = ParallelConfig("opus", None, None, "some/pairs", REVISION, "{pair}/train-00000-of-00001.parquet")
+    config = ParallelConfig("opus", hub_id="some/pairs", revision=REVISION, file="{pair}/train-00000-of-00001.parquet")
     step = parallel_step(config, language("fr"), language("th"), 10)
     with pytest.raises(InputError, match=r"parallel\.file=fr-th/train.* is not there; there are (.*); give") as error:
         Store(tmp_path / "cache").realise(step)
@@ -162,9 +162,8 @@ def test_a_busy_hub_is_asked_again(hub: MockHub, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("name", ["a/b/c", "a b/c", "https://hub/a/b", "../a", "a/", ""])
 def test_what_names_no_repository(name: str):
-    for check, rest in ((check_source, (REVISION, "a.jsonl")), (check_model, (REVISION, None))):
-        with pytest.raises(InputError):
-            check("corpus", None, name, *rest) if check is check_source else check("corpus", name, *rest)
+    with pytest.raises(InputError, match=r"names no repository|exactly one of"):
+        Source(hub_id=name, revision=REVISION).check("corpus")
 
 
 def test_steps_know_what_they_fetch():

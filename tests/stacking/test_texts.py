@@ -38,8 +38,8 @@ def read(step: Step, cache: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (TextConfig(name="x"), r"exactly one of text\.asset, text\.path and text\.hub_id, not none of them"),
-        (TextConfig(name="x", asset="english", path="a.jsonl"), r"not text\.asset and text\.path"),
+        (TextConfig(name="x"), r"exactly one of text\.asset, text\.hub_id and text\.path, not none of them"),
+        (TextConfig(name="x", asset="english", path="a.jsonl"), r"not text\.asset=english and text\.path"),
         (TextConfig(name="x", hub_id="a/b", revision="main"), r"text\.revision=main .*40 hexadecimal"),
         (TextConfig(name="x", path="a.txt"), r"text\.path=a\.txt cannot be read by its ending"),
     ],

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sdx.config import FilterConfig, Precision, TemplateKind
-from sdx.data.filters import TRANSLATION_FILTERS, Filter
+from sdx.config import TRANSLATION_FILTERS, FilterConfig, Precision, TemplateKind
+from sdx.data.filters import Filter
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.store.files import read_rows, write_rows
