@@ -1,18 +1,18 @@
-"""Where Hydra finds sdx's launchers and its sweeper: it takes them from this namespace package alone."""
+"""Where Hydra finds sdx's launchers and its sweepers: it takes them from this namespace package alone."""
 
-from sdx.sweeps import grid, local, slurm, sweeper
+from sdx.sweeps import launcher, slurm, sweeper
 
 
-class LocalLauncher(local.LocalLauncher):
-    __doc__ = local.LocalLauncher.__doc__
+class LocalLauncher(launcher.LocalLauncher):
+    __doc__ = launcher.LocalLauncher.__doc__
 
 
 class SlurmLauncher(slurm.SlurmLauncher):
     __doc__ = slurm.SlurmLauncher.__doc__
 
 
-class GridSweeper(grid.GridSweeper):
-    __doc__ = grid.GridSweeper.__doc__
+class GridSweeper(sweeper.GridSweeper):
+    __doc__ = sweeper.GridSweeper.__doc__
 
 
 class OptunaSweeper(sweeper.OptunaSweeper):

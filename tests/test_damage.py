@@ -20,7 +20,7 @@ from sdx.store.files import read_json, read_rows, write_json, write_rows
 from sdx.store.step import PlainStep, Workspace
 from sdx.store.store import Store
 from sdx.sweeps import objective
-from sdx.sweeps.cells import is_done
+from sdx.sweeps.runs import is_done
 from sdx.sweeps.watch import JOB, Watch, launched
 from sdx.tracking.state import STATE, StateFile, describe, read_state
 from sdx.training.loop import SUMMARY
@@ -235,10 +235,10 @@ def test_an_error_that_is_not_utf8(tmp_path: Path):
     from omegaconf import OmegaConf
 
     from sdx.config import Stages
-    from sdx.sweeps.cells import SweepCell, judge
+    from sdx.sweeps.runs import Run, judge
 
     (tmp_path / ERROR).write_bytes(b"\xff\n\xfe bad\n")
-    cell = SweepCell(0, [], [], OmegaConf.create({"stages": Stages.all}), tmp_path)
+    cell = Run(0, [], [], OmegaConf.create({"stages": Stages.all}), tmp_path)
     judge(cell, 1)
     assert cell.error.endswith(" bad")
 

@@ -39,7 +39,7 @@ def main() -> None:
 
 def _create(arguments: argparse.Namespace) -> None:
     from sdx.tracking.dashboard import as_json, scores_in, workspace
-    from sdx.tracking.wandb_start import has_key
+    from sdx.tracking.wandb import has_key
 
     scores = scores_in(arguments.runs)
     if arguments.dry_run:

@@ -46,9 +46,9 @@ from sdx.process.failure import Failure, abort, leave
 from sdx.process.preemption import Preempted, interrupts_noted
 from sdx.process.ranks import is_main, world_size
 from sdx.sweeps import conclusion
-from sdx.sweeps.grid import GridConfig
-from sdx.sweeps.options import SCHEMAS
-from sdx.sweeps.sweeper import OptunaConfig
+from sdx.sweeps.launcher import LocalConfig
+from sdx.sweeps.slurm import SlurmConfig
+from sdx.sweeps.sweeper import GridConfig, OptunaConfig
 
 log = logging.getLogger("sdx")
 
@@ -106,10 +106,10 @@ def register() -> None:
         for module in _modules(place):
             for name, node in getattr(module, "SCHEMAS", {}).items():
                 store.store(group=group, name=f"schema_{name}", node=node)
-    for name, node in SCHEMAS.items():
-        store.store(group="hydra/launcher", name=f"schema_{name}", node=node)
+    store.store(group="hydra/launcher", name="schema_local", node=LocalConfig)
+    store.store(group="hydra/launcher", name="schema_slurm", node=SlurmConfig)
     # What Hydra takes where none is named; named in conf/config.yaml, an experiment could not choose another.
-    store.store(group="hydra/launcher", name="basic", node=SCHEMAS["local"])
+    store.store(group="hydra/launcher", name="basic", node=LocalConfig)
     store.store(group="hydra/sweeper", name="basic", node=GridConfig)
     store.store(group="hydra/sweeper", name="schema_optuna", node=OptunaConfig)
     if not OmegaConf.has_resolver("cell_name"):

@@ -111,13 +111,13 @@ def _row(directory: Path, cell: "Seen") -> dict[str, str]:
     from sdx.tracking.state import describe
 
     told = dict.fromkeys(HEADS, "")
-    if cell.state is not None:
-        told |= describe(cell.state, cell.age_s)
-    if cell.status.value not in ("running", "lost"):
+    if cell.told is not None:
+        told |= describe(cell.told, cell.age_s)
+    if cell.state.value not in ("running", "lost"):
         told |= {"rate": "", "ETA": ""}  # nothing moves
     told |= {
         "cell": name_of(directory, cell),
-        "state": cell.status.value,
+        "state": cell.state.value,
         "job": cell.job or "",
         "last error": cell.note,
     }
@@ -138,7 +138,7 @@ def _fitting(heads: Sequence[str], rows: Sequence[dict[str, str]], width: int) -
 
 def counts(cells: Sequence["Seen"]) -> str:
     """`1 failed, 3 running`, in the order of the table."""
-    return ", ".join(f"{count} {status}" for status, count in Counter(cell.status.value for cell in cells).items())
+    return ", ".join(f"{count} {state}" for state, count in Counter(cell.state.value for cell in cells).items())
 
 
 def files(directory: Path, cells: Sequence["Seen"], most: int | None = None) -> list[str]:
@@ -148,9 +148,9 @@ def files(directory: Path, cells: Sequence["Seen"], most: int | None = None) -> 
     lines = []
     for cell in cells:
         error = cell.directory / ERROR
-        where = error if cell.status.value == "failed" and error.exists() else cell.log
-        if cell.status.value in ("failed", "lost") and where:
-            lines.append(_plain(f"{cell.status.value:<8} {where}"))
+        where = error if cell.state.value == "failed" and error.exists() else cell.log
+        if cell.state.value in ("failed", "lost") and where:
+            lines.append(_plain(f"{cell.state.value:<8} {where}"))
     rest = len(lines) - len(lines[:most])
     return [*lines[:most], *([f"... and {rest} more; --once names all"] if rest else [])]
 

@@ -1,4 +1,4 @@
-"""After `python -m sdx -m ...`: the cells of the sweep in one table, and what became of each.
+"""After `python -m sdx -m ...`: the runs of the sweep in one table, and what became of each.
 
 Nothing heavy is imported here, as Hydra makes the callback before it runs anything.
 """
@@ -19,7 +19,7 @@ from sdx.process.ranks import is_main
 from sdx.store.run_dir import RESULTS
 
 if TYPE_CHECKING:
-    from sdx.sweeps.cells import SweepCell
+    from sdx.sweeps.runs import Run
 
 
 class Compare(Callback):
@@ -32,7 +32,7 @@ class Compare(Callback):
 
     def __init__(self, baseline: str | None = None) -> None:
         self.baseline = baseline
-        self.cells: list[SweepCell] = []
+        self.runs: list[Run] = []
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         global _current
@@ -45,34 +45,34 @@ _current: Compare | None = None
 """The callback of the sweep that runs."""
 
 
-def expect(cells: "Sequence[SweepCell]") -> None:
-    """Tells the sweep which cells it has; a sweeper may tell several times."""
+def expect(runs: "Sequence[Run]") -> None:
+    """Tells the sweep which runs it has; a sweeper may tell several times."""
     if _current:
-        _current.cells.extend(cells)
+        _current.runs.extend(runs)
 
 
 def conclude() -> int:
-    """Prints the comparison of the sweep's finished cells, writes it into runs_dir, and says what became of the others.
+    """Prints the comparison of the sweep's finished runs, writes it into runs_dir, and says what became of the others.
 
     Returns:
-        The exit code: 0 where all cells are done, 1 where one failed, else 75: the same command goes on.
+        The exit code: 0 where all runs are done, 1 where one failed, else 75: the same command goes on.
     """
     sweep = _current
-    if sweep is None or not sweep.cells:
+    if sweep is None or not sweep.runs:
         return 0
-    cells = list({cell.run_dir: cell for cell in sweep.cells}.values())
-    found: dict[str, list[SweepCell]] = {}
-    for cell in cells:
-        found.setdefault(cell.ending.value if cell.ending else "not ended", []).append(cell)
-    counts = ", ".join(f"{len(its)} {ending}" for ending, its in found.items())
-    done = [cell.run_dir for ending in ("done", "skipped") for cell in found.pop(ending, [])]
+    runs = list({run.run_dir: run for run in sweep.runs}.values())
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.state.value if run.state else "not ended", []).append(run)
+    counts = ", ".join(f"{len(its)} {state}" for state, its in found.items())
+    done = [run.run_dir for state in ("done", "skipped") for run in found.pop(state, [])]
     if finished := [run_dir for run_dir in done if (run_dir / RESULTS).exists()]:  # with stages=prepare it does not
         _compare(finished, sweep)
-    print(f"sweep    {len(cells)} cells: {counts}")
-    for ending, its in found.items():
-        for cell in its:
-            print(f"{ending:<8} python -m sdx {shlex.join(cell.overrides)}")
-            for what in filter(None, (cell.error, cell.log and f"log: {cell.log}")):
+    print(f"sweep    {len(runs)} cells: {counts}")
+    for state, its in found.items():
+        for run in its:
+            print(f"{state:<8} python -m sdx {shlex.join(run.overrides)}")
+            for what in filter(None, (run.error, run.log and f"log: {run.log}")):
                 print(f"         {escaped(str(what))}")
     if found:
         print(f"again    python -m sdx {shlex.join(sys.argv[1:])}  runs these and skips what is done")

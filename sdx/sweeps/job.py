@@ -1,44 +1,48 @@
-"""A cell as a job of SLURM: one process for each rank, started by srun through submitit."""
+"""A run as a job of SLURM: one process for each rank, started by srun through submitit."""
 
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from hashlib import sha256
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 from sdx.process.failure import ERROR, in_a_line
 from sdx.process.secret import print_exception, scrub
-from sdx.sweeps.scheduler import runs
+from sdx.store.provenance import GIT_STATE, git_state
+from sdx.sweeps.watch import ask
 
 log = getLogger("sdx")
 
+PACKAGE = Path(__file__).parents[1]
+ROOT = PACKAGE.parent
 TRIES = 30
 RETRY_S = 10
 GONE_S = 3600
 
 
-class CellFailed(Exception):
-    """The cell has said itself what is wrong."""
+class RunFailed(Exception):
+    """The run has said itself what is wrong."""
 
 
-class CellJob:
-    """Runs one cell on every rank of a job; asked to leave by SIGUSR2, it has SLURM start the job again.
+class RunJob:
+    """Does one run on every rank of a job; asked to leave by SIGUSR2, it has SLURM start the job again.
 
     Until sdx listens, submitit's own handler requeues the job, with what `checkpoint` returns.
 
     Args:
         overrides: what follows `python -m sdx`.
-        run_dir: the cell's.
+        run_dir: the run's.
         grace_s: how long rank 0 may take to finish its batch after SIGUSR2.
         code: the copy of sdx that has to run; none for what Python finds.
     """
-
-    code: Path | None = None  # of jobs that an earlier sdx has submitted
 
     def __init__(self, overrides: list[str], run_dir: Path, grace_s: float, code: Path | None) -> None:
         self.overrides, self.run_dir, self.grace_s, self.code = overrides, run_dir, grace_s, code
@@ -59,26 +63,25 @@ class CellJob:
             if not first:
                 self._wait_for_rank_0(left.signal)
             # After SIGTERM: a job that runs on is being preempted, with a time of grace; scancel would have ended it.
-            if left.signal is signal.SIGUSR2 or runs(os.environ["SLURM_JOB_ID"]):
+            if left.signal is signal.SIGUSR2 or _runs_on(os.environ["SLURM_JOB_ID"]):
                 requeue(first)
             raise
         except SystemExit as stop:
             if stop.code:
-                raise CellFailed(f"exit code {stop.code}") from None
+                raise RunFailed(f"exit code {stop.code}") from None
         except Exception as error:  # of which submitit would write all that it says
             print_exception(error)
-            raise CellFailed(scrub(in_a_line(error))) from None
+            raise RunFailed(scrub(in_a_line(error))) from None
 
     def _check_code(self) -> None:
-        here = Path(__file__).parents[2]
-        if self.code and here.resolve() != self.code.resolve():
+        if self.code and ROOT.resolve() != self.code.resolve():
             error = (
-                f"sdx runs from {here} instead of its snapshot {self.code}: hydra.launcher.python has to hand "
+                f"sdx runs from {ROOT} instead of its snapshot {self.code}: hydra.launcher.python has to hand "
                 "PYTHONPATH on, and before Python 3.11 the directory it starts in comes first"
             )
             with suppress(OSError):
                 (self.run_dir / ERROR).write_text(f"{error}\n", encoding="utf-8")
-            raise CellFailed(error)
+            raise RunFailed(error)
 
     def checkpoint(self) -> Any:
         from submitit.helpers import DelayedSubmission
@@ -90,6 +93,12 @@ class CellJob:
         asked = number is signal.SIGUSR2
         signal.signal(signal.SIGTERM, signal.SIG_DFL if asked else signal.SIG_IGN)  # after SIGUSR2: rank 0 is done
         time.sleep(self.grace_s if asked else GONE_S)
+
+
+def _runs_on(job: str) -> bool:
+    """Whether a job runs, and nothing has told it to end."""
+    answer = ask("squeue", "--noheader", "--format=%T", f"--jobs={job}")
+    return answer is not None and answer.stdout.split() == ["RUNNING"]
 
 
 def requeue(first: bool) -> None:
@@ -109,3 +118,43 @@ def requeue(first: bool) -> None:
         except (OSError, subprocess.SubprocessError) as error:
             log.warning("%-12s cannot requeue the job, trying again in %d s: %s", "slurm", RETRY_S, error)
             time.sleep(RETRY_S)
+
+
+def copy_code(folder: Path) -> Path:
+    """Copies sdx, so that what is edited while jobs wait in the queue does not change them. Equal code is copied once.
+
+    Returns:
+        The directory of the copy, `<folder>/code-<hash>`, to be put into PYTHONPATH.
+    """
+    files = {path.relative_to(ROOT): path.read_bytes() for path in _code()}
+    files[Path(GIT_STATE)] = (git_state() or "").encode()
+    digest = sha256()
+    for name, content in sorted(files.items()):
+        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(content)
+    path = folder / f"code-{digest.hexdigest()[:12]}"
+    if not path.is_dir():
+        _write(files, path)
+    return path
+
+
+def _code() -> Iterator[Path]:
+    """The package, its part of `hydra_plugins`, and in a checkout what a wheel has inside of the package."""
+    yield ROOT / "hydra_plugins/sdx.py"
+    folders = [PACKAGE] if (PACKAGE / "conf").is_dir() else [PACKAGE, ROOT / "conf", ROOT / "experiments"]
+    for folder in folders:
+        yield from (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+
+
+def _write(files: dict[Path, bytes], path: Path) -> None:
+    """All of it or nothing."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    for name, content in files.items():
+        (partial / name).parent.mkdir(parents=True, exist_ok=True)
+        (partial / name).write_bytes(content)
+    try:
+        partial.rename(path)
+    except OSError:
+        if not path.is_dir():  # else another launch was faster
+            raise
+        shutil.rmtree(partial)

@@ -1,31 +1,30 @@
-"""`hydra/launcher=slurm`: each cell of a sweep as a job of SLURM, a rank for each GPU.
+"""`hydra/launcher=slurm`: each run of a sweep as a job of SLURM, a rank for each GPU.
 
 The command that launches waits for the jobs and can be stopped and given again: what is done is skipped, and what is
 in the queue is waited for and not submitted twice.
 """
 
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 from sdx import InputError
-from sdx.options import conformity
+from sdx.options import conformity, fields
 from sdx.process.preemption import leave_if_asked
 from sdx.store.files import write_json
-from sdx.sweeps import snapshot
-from sdx.sweeps.cells import SweepCell, forget, judge
-from sdx.sweeps.job import CellJob
-from sdx.sweeps.launcher import CellLauncher, end, start
-from sdx.sweeps.options import SlurmConfig
-from sdx.sweeps.sbatch import check, parameters
-from sdx.sweeps.scheduler import Queue, end_of, most_in_an_array, squeue
-from sdx.sweeps.watch import JOB, launched
+from sdx.sweeps.job import RunJob, copy_code
+from sdx.sweeps.launcher import RunLauncher, say_end, say_start
+from sdx.sweeps.runs import Run, forget, judge
+from sdx.sweeps.watch import JOB, Queue, ask, launched, squeue
 
 log = getLogger("sdx")
 
@@ -36,14 +35,67 @@ REQUEUES = 10_000
 """That submitit allows."""
 DEAF = 'trap "" USR2; exec "$0" "$@"'
 """A signal that comes before Python listens would kill the job."""
+ARRAY = 1000
+"""Jobs in an array where the cluster does not say how many it takes."""
 
 
-class SlurmLauncher(CellLauncher):
-    """Submits cells as one job array and waits for them.
+class GpuFlag(str, Enum):
+    """Options of sbatch that ask for GPUs."""
 
-    Args:
-        options: `SlurmConfig`.
-    """
+    gpus_per_node = "gpus_per_node"
+    gpus_per_task = "gpus_per_task"
+    """Each rank sees its own GPU alone. NCCL may then be slower between the GPUs of a node, or fail: for clusters that
+    know no other."""
+    gres = "gres"
+    """For clusters that know no other, `--gres=gpu:8`."""
+
+
+@dataclass
+class SlurmConfig:
+    """Jobs of SLURM. What is none is left to the cluster's defaults."""
+
+    _target_: str = "hydra_plugins.sdx.SlurmLauncher"
+    nodes: int = fields.number(1, at_least=1, at_most=10**5)
+    """Of each cell."""
+    gpus_per_node: int = fields.number(1, at_least=0, at_most=1024)
+    """0 for none."""
+    gpu_flag: GpuFlag = GpuFlag.gpus_per_node
+    """How sbatch is asked for GPUs."""
+    gpu_type: str | None = None
+    """Kind of GPU where a cluster has several, as it names them: `a100`."""
+    tasks_per_node: int | None = fields.number(None, at_least=1, at_most=1024)
+    """Ranks on a node; none is one for each GPU, or one."""
+    cpus_per_task: int | None = fields.number(None, at_least=1, at_most=10_000)
+    """Cores of a rank. A rank computes with as many threads as it has cores."""
+    mem_gb: int | None = fields.number(None, at_least=1, at_most=10**6)
+    """Memory of a node, in GB."""
+    time_min: int = fields.number(1440, at_least=1, at_most=10**6)
+    """Limit of a job. A cell that takes longer is put back into the queue and goes on."""
+    signal_delay_s: int = fields.number(300, at_least=1, at_most=65_535)
+    """How long before the limit a job is asked to save and leave."""
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    array_parallelism: int = fields.number(256, at_least=1, at_most=10**6)
+    """Cells at once."""
+    setup: list[str] = field(default_factory=list)
+    """Lines of shell before the run: `module load cuda`, `source .venv/bin/activate`."""
+    snapshot: bool = False
+    """Jobs run a copy of sdx as it is at the launch, in `slurm/` of runs_dir, whatever is edited while they wait."""
+    python: str | None = None
+    """How to start Python; none is the one that launches. `apptainer exec --nv sdx.sif python` for a container."""
+    sbatch: Any = None  # Hydra lets nobody add keys to a dict that has a type
+    """Any other option of sbatch: `{nodelist: n1, exclusive: true}`."""
+    prepare: Any = None
+    """Options of a job before each cell that makes its data, `stages=prepare`: `{gpus_per_node: 0, partition: cpu}`.
+    None makes the data in the cell's own job."""
+    poll_s: float = fields.number(20.0, at_least=0.1, at_most=3600)
+    """Seconds between two looks at the queue."""
+
+
+class SlurmLauncher(RunLauncher):
+    """Submits runs as one job array and waits for them. The arguments are those of `SlurmConfig`."""
 
     def __init__(self, prepare: Any, poll_s: float, **options: Any) -> None:
         self.options = {**options, "sbatch": _mapping("sbatch", options["sbatch"])}
@@ -62,73 +114,70 @@ class SlurmLauncher(CellLauncher):
         for where, given in (("", options), ("prepare.", {**options, **self.prepare})):
             check(given, f"hydra.launcher.{where}")
 
-    def run(self, cells: Sequence[SweepCell]) -> None:
-        queue = _queue(job for cell in cells for job in _jobs(cell))
+    def run(self, runs: Sequence[Run]) -> None:
+        queue = _queue(job for run in runs for job in _jobs(run))
         if queue is None:
             raise InputError("squeue does not answer, so nobody knows which cells are in the queue; try again later")
-        jobs = {}
-        for cell in cells:
-            if job := _waited_for(cell, queue):
-                jobs[cell.run_dir] = job
-        new = [cell for cell in cells if cell.run_dir not in jobs]
-        for cell in cells:
-            if cell.run_dir in jobs:
-                log.info("%-12s %s  is in the queue as job %s", "slurm", cell.name, jobs[cell.run_dir])
+        jobs = {run.run_dir: job for run in runs if (job := _waited_for(run, queue))}
+        for run in runs:
+            if run.run_dir in jobs:
+                log.info("%-12s %s  is in the queue as job %s", "slurm", run.name, jobs[run.run_dir])
+        new = [run for run in runs if run.run_dir not in jobs]
         if new and self.options["snapshot"]:
-            self.code = snapshot.take(_folder(new))
+            self.code = copy_code(_folder(new))
             log.info("%-12s the jobs run the copy of sdx in %s", "slurm", self.code)
         for first in range(0, len(new), most := most_in_an_array()):
             jobs |= self._submit(new[first : first + most])
         try:
-            self._wait(cells, jobs)
+            self._wait(runs, jobs)
         except KeyboardInterrupt:
-            left = " ".join(job for cell in cells if cell.ending is None for job in _jobs(cell))
+            left = " ".join(job for run in runs if run.state is None for job in _jobs(run))
             log.warning("%-12s the jobs go on; the same command waits for them, scancel %s ends them", "slurm", left)
             raise
 
-    def _submit(self, cells: Sequence[SweepCell]) -> dict[Path, str]:
-        for cell in cells:  # before one of them can have said anything
-            cell.run_dir.mkdir(parents=True, exist_ok=True)
-            forget(cell.run_dir)
+    def _submit(self, runs: Sequence[Run]) -> dict[Path, str]:
+        for run in runs:  # before one of them can have said anything
+            run.run_dir.mkdir(parents=True, exist_ok=True)
+            forget(run.run_dir)
         arrays: list[list[Any]] = []
         try:
             after = None
             if self.prepare:
-                arrays.append(self._array(cells, {**self.options, **self.prepare}, ["stages=prepare"], None))
-                after = f"{'aftercorr' if len(cells) > 1 else 'afterok'}:{_array_id(arrays[0])}"
-            arrays.append(self._array(cells, self.options, [], after))
+                arrays.append(self._array(runs, {**self.options, **self.prepare}, ["stages=prepare"], None))
+                after = f"{'aftercorr' if len(runs) > 1 else 'afterok'}:{_array_id(arrays[0])}"
+            arrays.append(self._array(runs, self.options, [], after))
             jobs = arrays[-1]
-            for cell, job, *prepares in zip(cells, jobs, *arrays[:-1], strict=True):
-                told = {"job": job.job_id, "log": str(job.paths.stdout), "stages": cell.config.stages.value}
+            for run, job, *prepares in zip(runs, jobs, *arrays[:-1], strict=True):
+                told = {"job": job.job_id, "log": str(job.paths.stdout), "stages": run.config.stages.value}
                 for one in prepares:
                     told |= {"prepare": one.job_id, "prepare_log": str(one.paths.stdout)}
-                write_json(cell.run_dir / JOB, told)
+                write_json(run.run_dir / JOB, told)
         except BaseException:  # what nobody would find again
             for array in arrays:
                 subprocess.run(["scancel", _array_id(array)], check=False, timeout=SCANCEL_S)
             raise
-        for cell, job in zip(cells, jobs, strict=True):
-            start(cell, f"as job {job.job_id}")
-        return {cell.run_dir: job.job_id for cell, job in zip(cells, jobs, strict=True)}
+        for run, job in zip(runs, jobs, strict=True):
+            say_start(run, f"as job {job.job_id}")
+        return {run.run_dir: job.job_id for run, job in zip(runs, jobs, strict=True)}
 
-    def _array(
-        self, cells: Sequence[SweepCell], options: Mapping[str, Any], more: list[str], after: str | None
-    ) -> list[Any]:
+    def _array(self, runs: Sequence[Run], options: Mapping[str, Any], more: list[str], after: str | None) -> list[Any]:
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         python = options["python"] or shlex.quote(sys.executable)
-        shell = f"{_export(self.code)}{DEAF}"
+        shell = DEAF
+        if self.code:  # and not one in the directory where the job starts
+            path = f"{shlex.quote(str(self.code))}${{PYTHONPATH:+:$PYTHONPATH}}"
+            shell = f"export PYTHONSAFEPATH=1 PYTHONPATH={path}; {DEAF}"
         executor = SlurmExecutor(
-            _folder(cells), max_num_timeout=REQUEUES, python=f"bash -c {shlex.quote(shell)} {python}"
+            _folder(runs), max_num_timeout=REQUEUES, python=f"bash -c {shlex.quote(shell)} {python}"
         )
         grace_s = options["signal_delay_s"] / 2
         try:
             executor.update_parameters(**parameters(options, after))
             with executor.batch():
                 jobs = [
-                    executor.submit(CellJob([*cell.overrides, *more], cell.run_dir, grace_s, self.code))
-                    for cell in cells
+                    executor.submit(RunJob([*run.overrides, *more], run.run_dir, grace_s, self.code)) for run in runs
                 ]
             [job.job_id for job in jobs]
         except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
@@ -136,70 +185,81 @@ class SlurmLauncher(CellLauncher):
             raise InputError(f"sbatch refused the job: {reason}; see the options under hydra.launcher") from None
         return jobs
 
-    def _wait(self, cells: Sequence[SweepCell], jobs: Mapping[Path, str]) -> None:
+    def _wait(self, runs: Sequence[Run], jobs: Mapping[Path, str]) -> None:
         """Until no job is in the queue any more."""
-        shown: dict[str, tuple[str, str]] = {}
+        shown: dict[str, str] = {}
         absent: set[Path] = set()
-        while waiting := [cell for cell in cells if cell.ending is None]:
-            queue = _queue([jobs[cell.run_dir] for cell in waiting])
+        while waiting := [run for run in runs if run.state is None]:
+            queue = _queue(jobs[run.run_dir] for run in waiting)
             if queue is None:
                 log.warning("%-12s squeue does not answer; the jobs go on", "slurm")
-            for cell in waiting if queue is not None else ():
-                assert queue is not None
-                job = jobs[cell.run_dir]
-                if job in queue:
-                    absent.discard(cell.run_dir)
-                    if shown.get(job) != queue[job]:
-                        shown[job] = queue[job]
-                        log.info("%-12s job %s %s  %s", "slurm", job, " ".join(queue[job]), cell.name)
-                elif cell.run_dir in absent:  # a look later: its last words may take their time to get here
-                    judge(cell, known=end_of(job))
-                    cell.log = _log(cell.run_dir)
-                    end(cell)
+                waiting = []
+            for run in waiting:
+                job = jobs[run.run_dir]
+                if queue and job in queue:
+                    absent.discard(run.run_dir)
+                    state, why = queue[job]
+                    if shown.get(job) != (now := f"{state.value} {why}"):
+                        shown[job] = now
+                        log.info("%-12s job %s %s  %s", "slurm", job, now, run.name)
+                elif run.run_dir in absent:  # a look later: its last words may take their time to get here
+                    judge(run, known=_end_of(job))
+                    run.log = _log(run.run_dir)
+                    say_end(run)
                 else:
-                    absent.add(cell.run_dir)
+                    absent.add(run.run_dir)
             leave_if_asked()
-            if any(cell.ending is None for cell in cells):
+            if any(run.state is None for run in runs):
                 time.sleep(self.poll_s)
 
 
-def _jobs(cell: SweepCell) -> list[str]:
-    """The cell's job, and the one that makes its data."""
-    found = launched(cell.run_dir)
+def _jobs(run: Run) -> list[str]:
+    """The run's job, and the one that makes its data."""
+    found = launched(run.run_dir)
     return [found[name] for name in ("job", "prepare") if name in found]
 
 
-def _waited_for(cell: SweepCell, queue: Mapping[str, tuple[str, str]]) -> str | None:
-    """The cell's job, if it is in the queue.
+def _waited_for(run: Run, queue: Queue) -> str | None:
+    """The run's job, if it is in the queue.
 
     Raises:
         InputError: another job is there, which would be in the way of a new one.
     """
-    found = launched(cell.run_dir)
+    found = launched(run.run_dir)
     job, prepare = found.get("job"), found.get("prepare")
     if job in queue:
-        if (stages := found.get("stages", cell.config.stages.value)) != cell.config.stages.value:
-            raise InputError(
-                f"{cell.name} is in the queue with stages={stages} as job {job}; wait for it or scancel it"
-            )
+        if (stages := found.get("stages", run.config.stages.value)) != run.config.stages.value:
+            raise InputError(f"{run.name} is in the queue with stages={stages} as job {job}; wait for it or scancel it")
         return job
     if prepare in queue:
         raise InputError(
-            f"{cell.name}: job {prepare} makes its data, and the job that would train is gone; wait for it or "
-            "scancel it"
+            f"{run.name}: job {prepare} makes its data, and the job that would train is gone; wait for it or scancel it"
         )
     return None
 
 
-def _folder(cells: Sequence[SweepCell]) -> Path:
-    return cells[0].run_dir.parent / FOLDER
+def _queue(jobs: Iterable[str]) -> Queue | None:
+    """What jobs do that are not over; none where SLURM does not answer."""
+    asked = [job for job in jobs if job]
+    return squeue(asked) if asked else {}
 
 
-def _export(code: Path | None) -> str:
-    """Shell that has Python import that copy of sdx, and not one in the directory where the job starts."""
-    if code is None:
-        return ""
-    return f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}; "
+def _end_of(job: str) -> str:
+    """How a job ended, as long as SLURM knows: `JobState=... Reason=... ExitCode=...`."""
+    answer = ask("scontrol", "--oneliner", "show", "job", job)
+    said = answer.stdout.split() if answer else []
+    return " ".join(word for word in said if word.startswith(("JobState=", "Reason=", "ExitCode=")))
+
+
+def most_in_an_array() -> int:
+    """Jobs, by the cluster's configuration."""
+    answer = ask("scontrol", "show", "config")
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", answer.stdout) if answer else None
+    return max(1, int(found[1])) if found else ARRAY
+
+
+def _folder(runs: Sequence[Run]) -> Path:
+    return runs[0].run_dir.parent / FOLDER
 
 
 def _array_id(jobs: Sequence[Any]) -> str:
@@ -207,7 +267,7 @@ def _array_id(jobs: Sequence[Any]) -> str:
 
 
 def _log(run_dir: Path) -> Path:
-    """Of the cell's job; of the one that made its data where that failed, and the other never began."""
+    """Of the run's job; of the one that made its data where that failed, and the other never began."""
     found = launched(run_dir)
     paths = [Path(found[name]) for name in ("log", "prepare_log") if name in found]
     return next((path for path in paths if path.exists()), paths[0])
@@ -221,10 +281,71 @@ def _mapping(key: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def _queue(jobs: Iterable[str]) -> dict[str, tuple[str, str]] | None:
-    """What jobs do that are not over, and why they wait; none where SLURM does not answer."""
-    asked = [job for job in jobs if job]
-    found = squeue(asked) if asked else {}
-    if found is None:
-        return None
-    return {job: (where.value, why) for job, (where, why) in found.items() if where is not Queue.gone}
+def check(options: Mapping[str, Any], where: str) -> None:
+    """Raises InputError for options that no job can have.
+
+    Args:
+        where: the key that they are under, with a full stop.
+    """
+    if (time_min := options["time_min"]) * 60 <= options["signal_delay_s"]:
+        raise InputError(
+            f"{where}time_min={time_min} leaves no time before the signal that comes "
+            f"{where}signal_delay_s={options['signal_delay_s']} before the end; raise it"
+        )
+    count, tasks = options["gpus_per_node"], _tasks(options)
+    if 0 < count < tasks:
+        raise InputError(
+            f"{where}tasks_per_node={tasks} exceeds {where}gpus_per_node={count}, and each rank needs its own GPU; "
+            "give as many, or leave tasks_per_node out"
+        )
+    if options["gpu_flag"] == GpuFlag.gpus_per_task and count % tasks:
+        raise InputError(
+            f"{where}gpus_per_node={count} cannot be divided among {where}tasks_per_node={tasks}, as "
+            f"{where}gpu_flag=gpus_per_task does; give a multiple, or leave tasks_per_node out"
+        )
+
+
+def parameters(options: Mapping[str, Any], after: str | None) -> dict[str, Any]:
+    """For submitit, which names them as sbatch does, more or less."""
+    cpus = options["cpus_per_task"]
+    more = {"requeue": True, **options["sbatch"]}
+    if after:
+        more |= {"dependency": after, "kill-on-invalid-dep": "yes"}
+    named = {name: options[name] for name in ("partition", "account", "qos", "constraint", "cpus_per_task", "nodes")}
+    return {
+        **named,
+        "job_name": "sdx",
+        "time": options["time_min"],
+        **_gpus(options),
+        "ntasks_per_node": _tasks(options),
+        "mem": f"{options['mem_gb']}G" if options["mem_gb"] else None,
+        "setup": list(options["setup"]) or None,
+        "signal_delay_s": options["signal_delay_s"],
+        "array_parallelism": options["array_parallelism"],
+        "stderr_to_stdout": True,
+        "wckey": None,  # submitit would name itself
+        "srun_args": [
+            "--kill-on-bad-exit=1",
+            *([f"--cpus-per-task={cpus}"] if cpus else []),
+        ],  # srun does not inherit the option
+        "additional_parameters": more,
+    }
+
+
+def _tasks(options: Mapping[str, Any]) -> int:
+    """On a node."""
+    return int(options["tasks_per_node"] or options["gpus_per_node"] or 1)
+
+
+def _gpus(options: Mapping[str, Any]) -> dict[str, str]:
+    """The option of sbatch that asks for them."""
+    count, kind = options["gpus_per_node"], f"{options['gpu_type']}:" if options["gpu_type"] else ""
+    if not count:
+        return {}
+    match GpuFlag(options["gpu_flag"]):
+        case GpuFlag.gres:
+            return {"gres": f"gpu:{kind}{count}"}
+        case GpuFlag.gpus_per_task:
+            return {"gpus_per_task": f"{kind}{count // _tasks(options)}"}
+        case GpuFlag.gpus_per_node:
+            return {"gpus_per_node": f"{kind}{count}"}

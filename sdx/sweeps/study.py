@@ -5,7 +5,7 @@ works where a file system locks badly, as NFS does. A process that searches hold
 running in the store without one has been interrupted.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from sdx import InputError
 from sdx.store import locks
-from sdx.store.files import read_rows, write_json
+from sdx.store.files import read_rows
 from sdx.sweeps.space import Space
 
 if TYPE_CHECKING:
@@ -41,18 +41,6 @@ class Search:
     """What all cells share, as `space.deciding`."""
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A point of the space that has been or is to be tried."""
-
-    number: int
-    values: Mapping[str, Any]
-    cell: str
-    state: str
-    """Optuna's: RUNNING, COMPLETE or FAIL."""
-    value: float | None
-
-
 class Study:
     """A study in its store. `opened` makes it."""
 
@@ -60,39 +48,28 @@ class Study:
         self._study = study
         self._space = space
         self._seed = seed
+        self.tell = study.tell
 
-    def ask(self) -> tuple[int, dict[str, Any]]:
-        """The next point to try; `start` it.
+    def start(self, cell: Callable[[dict[str, Any]], str]) -> "FrozenTrial":
+        """The next point to try.
 
         It depends on the seed, its number and the results so far: a search that was interrupted goes on as it would
         have. A sampler that lives as long as its process would begin with the same draws again.
+
+        Args:
+            cell: names the run directory of a point.
         """
         from optuna.samplers import TPESampler
 
         number = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = TPESampler(seed=Random(f"trial {self._seed} {number}").getrandbits(32))
         trial = self._study.ask(dict(self._space))
-        self._asked = trial
-        return trial.number, dict(trial.params)
+        trial.set_user_attr(CELL, cell(dict(trial.params)))
+        return self.trials()[-1]
 
-    def start(self, cell: str) -> Trial:
-        """Notes where the trial that was asked for last runs."""
-        self._asked.set_user_attr(CELL, cell)
-        return Trial(self._asked.number, dict(self._asked.params), cell, "RUNNING", None)
-
-    def tell(self, trial: Trial, value: float | None) -> None:
-        """What came of it; nothing where it failed."""
-        from optuna.trial import TrialState
-
-        self._study.tell(trial.number, value, TrialState.FAIL if value is None else TrialState.COMPLETE)
-
-    def interrupted(self) -> list[Trial]:
-        """What was running when the last search died."""
-        return [trial for trial in self.trials() if trial.state == "RUNNING"]
-
-    def trials(self) -> list[Trial]:
-        """All that were started, in order."""
-        return [_trial(one) for one in self._study.get_trials(deepcopy=False) if CELL in one.user_attrs]
+    def trials(self) -> "list[FrozenTrial]":
+        """All that were started, in order. What is RUNNING when a study is opened was interrupted."""
+        return [one for one in self._study.get_trials(deepcopy=False) if CELL in one.user_attrs]
 
     def drop_unstarted(self) -> None:
         """Ends trials of which the last search died before they were drawn whole."""
@@ -136,33 +113,6 @@ def opened(directory: Path, name: str, search: Search, space: Space, seed: int) 
         yield found
     finally:
         lock.release()
-
-
-def publish(path: Path, name: str, objective: str, trials: Sequence[tuple[Trial, Sequence[str]]]) -> None:
-    """Writes all trials, with their overrides, and the best one."""
-    rows = [
-        {
-            "number": trial.number,
-            "value": trial.value,
-            "state": trial.state,
-            "overrides": list(overrides),
-            "cell": trial.cell,
-        }
-        for trial, overrides in trials
-    ]
-    found = best(trial for trial, _ in trials)
-    chosen = next((row for row in rows if found and row["number"] == found.number), None)
-    write_json(path, {"study": name, "objective": objective, "best": chosen, "trials": rows})
-
-
-def best(trials: Iterable[Trial]) -> Trial | None:
-    """The first of those with the highest value."""
-    return max((one for one in trials if one.value is not None), key=lambda one: float(one.value or 0), default=None)
-
-
-def _trial(one: "FrozenTrial") -> Trial:
-    value = one.values[0] if one.values else None
-    return Trial(one.number, dict(one.params), one.user_attrs[CELL], one.state.name, value)
 
 
 def _mend(journal: Path) -> None:

@@ -7,18 +7,39 @@ cell/seconds, cell/peak_memory_bytes
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sdx.process.printable import escaped
 from sdx.store.files import read_rows
-from sdx.tracking.backend import CELL, Results, Rows
 
+Rows = Sequence[Mapping[str, Any]]
+
+CELL = "cell"
+"""Begins the names of figures of the process that finished the run."""
 FILTER = "filter"
 KEPT = "kept"
 DIFFERENCE = "difference"
 MOST_ROWS = 200
 """Of a table."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is known at the end of a run."""
+
+    summary: Mapping[str, float]
+    """Figures of the whole run by name."""
+    tables: Mapping[str, Rows]
+    """Rows of text and numbers, all rows of a table with the same columns."""
+    reports: Sequence[Path]
+    """Files to read."""
+
+    @property
+    def lasting(self) -> dict[str, float]:
+        """The figures that are the same when the same command finds everything done."""
+        return {name: value for name, value in self.summary.items() if not name.startswith(f"{CELL}/")}
 
 
 def filter_counts(counts: Mapping[str, int]) -> dict[str, int]:

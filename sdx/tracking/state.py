@@ -37,21 +37,40 @@ LEAVE_S = 10.0
 """How long the end of a run waits for a disk that hangs."""
 
 
-class State(str, Enum):
-    """`prepared`: its data are there, see `Stages`; `interrupted`: it was asked to leave. The same command goes on."""
+class RunState(str, Enum):
+    """What has become of a run, in the order in which people want to see them."""
 
-    running = "running"
-    prepared = "prepared"
-    done = "done"
     failed = "failed"
+    lost = "lost"
+    """It says that it runs, and nobody is there."""
+    running = "running"
+    queued = "queued"
+    """Its job waits in SLURM's queue."""
     interrupted = "interrupted"
+    """It was asked to leave, and the same command goes on."""
+    prepared = "prepared"
+    """Its data are there, see `Stages`."""
+    skipped = "skipped"
+    """It was done before the sweep began."""
+    done = "done"
+
+    @staticmethod
+    def after(error: BaseException | None) -> "RunState":
+        """How a process leaves its run with that error."""
+        return RunState.done if error is None else RunState.interrupted if _asked_to_leave(error) else RunState.failed
+
+
+TOLD = (RunState.failed, RunState.running, RunState.interrupted, RunState.prepared, RunState.done)
+"""By `state.json`. The others are known to who starts a run or looks at it."""
+NOTHING: dict[str, Any] = dict.fromkeys(("stage", "key", "done", "total", "unit", "rate", "eta_s"))
+"""The fields of a `Record` between two steps."""
 
 
 @dataclass(frozen=True)
 class Record:
     """What `state.json` holds."""
 
-    state: State
+    state: RunState
     stage: str | None = None
     """The step, and what its progress bar is called: `translate: to pt`."""
     key: str | None = None
@@ -108,7 +127,7 @@ class StateFile(events.Watcher):
         self._failure = failure or Failure(run_dir)
         self._watchdog = Watchdog(self._failure, self._other_failed)
         self._record = Record(
-            State.running,
+            RunState.running,
             started=_now(),
             host=platform.node(),
             pid=os.getpid(),
@@ -117,7 +136,7 @@ class StateFile(events.Watcher):
             log=_log_file(),
         )
         """Replaced as a whole, so that the thread needs no lock to read it."""
-        self._end = State.done
+        self._end = RunState.done
         self._step = ""
         self._beat = 0
         self._news, self._urgent = threading.Event(), threading.Event()
@@ -149,12 +168,12 @@ class StateFile(events.Watcher):
         if self._thread is None:
             return
         self._watching.__exit__(None, None, None)
+        state = RunState.after(error)
         if error is None:
-            self._idle(state=self._end)
-        elif told and (_asked_to_leave(error) or not self._failure.is_own):
-            self._record = replace(self._record, state=State.failed, error=told)
+            self._record = replace(self._record, **NOTHING, state=self._end)
+        elif told and (state is RunState.interrupted or not self._failure.is_own):
+            self._record = replace(self._record, state=RunState.failed, error=told)
         else:
-            state = State.interrupted if _asked_to_leave(error) else State.failed
             self._record = replace(self._record, state=state, error=_line(error))
         self._left = True
         self._tell(urgent=True)
@@ -162,54 +181,41 @@ class StateFile(events.Watcher):
 
     def _other_failed(self, line: str) -> None:
         if self._thread is not None:
-            self._record = replace(self._record, state=State.failed, error=line)
+            self._record = replace(self._record, state=RunState.failed, error=line)
             self._write(last=True)
 
     def expect(self, steps: int) -> None:
         """How often `step_finished` will be told."""
-        self._record = replace(self._record, steps_total=steps)
-        self._tell(urgent=True)
+        self._change(steps_total=steps)
 
     def prepared(self) -> None:
-        """The end of the block is not the end of the cell."""
-        self._end = State.prepared
+        """The end of the block is not the end of the run."""
+        self._end = RunState.prepared
 
     def step_finished(self) -> None:
         """One of `steps_total` is published or was found in the cache."""
-        self._idle(steps_done=self._record.steps_done + 1)
-        self._tell(urgent=True)
+        self._change(**NOTHING, steps_done=self._record.steps_done + 1)
 
     def step_awaited(self, name: str, key: str) -> None:
-        self._idle(stage=f"{name}: another cell makes it", key=key)
-        self._tell(urgent=True)
+        self._change(**{**NOTHING, "stage": f"{name}: another cell makes it", "key": key})
 
     def step_began(self, name: str, key: str, resumed: bool) -> None:
         self._step = name
-        self._idle(stage=name, key=key)
-        self._tell(urgent=True)
+        self._change(**{**NOTHING, "stage": name, "key": key})
 
     def step_done(self, name: str, key: str, manifest: Mapping[str, Any]) -> None:
         self._step = ""
-        self._idle()
-        self._tell(urgent=True)
+        self._change(**NOTHING)
 
     def progressed(self, reading: events.Reading) -> None:
-        self._record = replace(
-            self._record,
-            stage=": ".join(dict.fromkeys(filter(None, (self._step, reading.stage)))),
-            done=reading.done,
-            total=reading.total,
-            unit=reading.unit,
-            rate=reading.rate,
-            eta_s=reading.eta_s,
-        )
-        self._tell()
+        stage = ": ".join(dict.fromkeys(filter(None, (self._step, reading.stage))))
+        self._change(False, **{**asdict(reading), "stage": stage})
 
-    def _idle(self, **changes: Any) -> None:
-        nothing = dict.fromkeys(("stage", "key", "done", "total", "unit", "rate", "eta_s"))
-        self._record = replace(self._record, **{**nothing, **changes})
+    def _change(self, urgent: bool = True, **changes: Any) -> None:
+        self._record = replace(self._record, **changes)
+        self._tell(urgent)
 
-    def _tell(self, urgent: bool = False) -> None:
+    def _tell(self, urgent: bool) -> None:
         if urgent:
             self._urgent.set()
         self._news.set()
@@ -226,21 +232,18 @@ class StateFile(events.Watcher):
 
     def _write(self, last: bool = False) -> None:
         with self._writing:
-            self._written(last)
-
-    def _written(self, last: bool) -> None:
-        self._beat += 1
-        content = scrub_all(asdict(replace(self._record, beat=self._beat, updated=_now())))
-        try:
-            write_json(self._path, content)
-        except Exception as error:  # whatever it is, the run goes on
-            if not self._warned:
-                log.warning("%-12s %s cannot be written: %s", "state", self._path, _line(error))
-            self._warned = True
-            if last and disk_full(error):  # a block of the old file is left, so that how it ended can be told
-                with suppress(OSError), self._path.open("r+", encoding="utf-8") as file:
-                    json.dump(content, file, ensure_ascii=False)
-                    file.truncate()
+            self._beat += 1
+            content = scrub_all(asdict(replace(self._record, beat=self._beat, updated=_now())))
+            try:
+                write_json(self._path, content)
+            except Exception as error:  # whatever it is, the run goes on
+                if not self._warned:
+                    log.warning("%-12s %s cannot be written: %s", "state", self._path, _line(error))
+                self._warned = True
+                if last and disk_full(error):  # a block of the old file is left, so that how it ended can be told
+                    with suppress(OSError), self._path.open("r+", encoding="utf-8") as file:
+                        json.dump(content, file, ensure_ascii=False)
+                        file.truncate()
 
 
 def read_state(run_dir: Path) -> dict[str, Any] | None:
@@ -248,7 +251,7 @@ def read_state(run_dir: Path) -> dict[str, Any] | None:
     try:
         found = read_json(run_dir / STATE)
         read = {field.name: found.get(field.name, field.default) for field in fields(Record)}
-        read["state"] = State(read["state"])
+        read["state"] = TOLD[TOLD.index(read["state"])]
         finite = all(math.isfinite(value) for value in read.values() if isinstance(value, (int, float)))
     except (OSError, ValueError, TypeError, OverflowError):
         return None

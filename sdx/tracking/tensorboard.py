@@ -1,10 +1,9 @@
-"""Metrics to TensorBoard, in `<run directory>/tensorboard`: `tensorboard --logdir runs` shows all cells.
+"""Metrics to TensorBoard, in `<run directory>/tensorboard`: `tensorboard --logdir runs` shows all runs.
 
-Each axis is a directory, for TensorBoard knows one axis, and what a resumed process shows anew hides what was there
-from that step on.
+Each axis is a directory, because TensorBoard knows one axis. A resumed process writes the curves anew, which hides what
+was there before.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.util import find_spec
 from json import dumps
@@ -15,7 +14,9 @@ from sdx import InputError
 from sdx.config import Config
 from sdx.process.console import plain, table
 from sdx.process.secret import clean, scrub
-from sdx.tracking.backend import Backend, Ending, Results, Rows
+from sdx.tracking.content import Results, Rows
+from sdx.tracking.state import RunState
+from sdx.tracking.tracker import Backend, Point
 
 
 class TensorBoard(Backend):
@@ -26,7 +27,6 @@ class TensorBoard(Backend):
     def __init__(self, config: Config, run_dir: Path) -> None:
         super().__init__(config, run_dir)
         self._writers: dict[str, Any] = {}
-        self._last: dict[str, int] = {}
 
     @classmethod
     def check(cls) -> None:
@@ -36,16 +36,14 @@ class TensorBoard(Backend):
                 "tracking=wandb or tracking=none"
             )
 
-    def logged(self, axis: str) -> int:
-        if axis not in self._last:
-            self._last[axis] = _last_step(self._dir(axis))
-        return self._last[axis]
-
-    def log(self, axis: str, step: int, values: Mapping[str, float]) -> None:
-        writer = self._writer(axis, step)
-        for name, value in values.items():
-            writer.add_scalar(name, value, step)
-        self._last[axis] = max(step, self.logged(axis))
+    def show(self, point: Point) -> None:
+        points = [point]
+        if point.axis not in self._writers:
+            points = sorted((one for one in self.curves.points if one.axis == point.axis), key=lambda one: one.step)
+        writer = self._writer(point.axis, points[0].step)
+        for one in points:
+            for name, value in one.values.items():
+                writer.add_scalar(name, value, one.step, one.time_s)
 
     def finish(self, results: Results) -> None:
         writer = self._writer("results/number", 0)
@@ -57,35 +55,21 @@ class TensorBoard(Backend):
         for path in results.reports:
             if path.suffix == ".md":
                 writer.add_text(path.name, scrub(path.read_text(encoding="utf-8")), 0)
-        self.close(Ending.done)
+        self.close(RunState.done)
 
-    def close(self, ending: Ending) -> None:
+    def close(self, state: RunState) -> None:
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
 
-    def _dir(self, axis: str) -> Path:
-        return self.run_dir / "tensorboard" / axis.rpartition("/")[0]
-
-    def _writer(self, axis: str, step: int) -> Any:
+    def _writer(self, axis: str, first: int) -> Any:
+        """The writer of an axis, which hides what is there from that step on."""
         if axis not in self._writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            last = self.logged(axis)
-            self._writers[axis] = SummaryWriter(
-                str(self._dir(axis)), purge_step=step if last >= step else None, flush_secs=10
-            )
+            directory = self.run_dir / "tensorboard" / axis.rpartition("/")[0]
+            self._writers[axis] = SummaryWriter(str(directory), purge_step=first, flush_secs=10)
         return self._writers[axis]
-
-
-def _last_step(directory: Path) -> int:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    if not directory.exists():
-        return -1
-    read = EventAccumulator(str(directory))
-    read.Reload()
-    return max((read.Scalars(tag)[-1].step for tag in read.Tags()["scalars"]), default=-1)
 
 
 def _markdown(rows: Rows) -> str:

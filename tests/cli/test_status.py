@@ -19,10 +19,9 @@ import pytest
 
 from sdx.process.failure import ERROR
 from sdx.store.files import read_json, write_json
-from sdx.sweeps import scheduler, watch
-from sdx.sweeps.scheduler import Queue, squeue
-from sdx.sweeps.watch import Status, Watch
-from sdx.tracking.state import STATE, Record, State, StateFile, read_state
+from sdx.sweeps import watch
+from sdx.sweeps.watch import Watch, squeue
+from sdx.tracking.state import STATE, Record, RunState, StateFile, read_state
 from tests.kit.forks import ROOT
 from tests.kit.workplace import SMALL, Workplace
 
@@ -50,7 +49,7 @@ def answers(place: Path, text: str, code: int = 0, error: str = "", sleep_s: flo
     (place / "squeue").chmod(0o755)
 
 
-def cell(directory: Path, state: State, age_s: float = 0, **fields: Any) -> Path:
+def cell(directory: Path, state: RunState, age_s: float = 0, **fields: Any) -> Path:
     """A directory with this state, written so long ago."""
     directory.mkdir(parents=True)
     fields = {"host": "elsewhere", "pid": 1, "steps_total": 11, **fields}
@@ -65,8 +64,8 @@ def launched(directory: Path, job: str) -> Path:
     return directory
 
 
-def seen(runs: Path) -> dict[str, tuple[Status, str]]:
-    return {one.directory.name: (one.status, one.note) for one in Watch(runs).look()}
+def seen(runs: Path) -> dict[str, tuple[RunState, str]]:
+    return {one.directory.name: (one.state, one.note) for one in Watch(runs).look()}
 
 
 def status(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -78,13 +77,15 @@ def status(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
 def test_each_cell_is_shown_with_what_it_does(tmp_path: Path):
     runs = tmp_path / "runs"
     cell(
-        runs / "sdrrl-th", State.running, stage="translate: to th", done=1204, total=5000, unit="rows", rate=3.14,
+        runs / "sdrrl-th", RunState.running, stage="translate: to th", done=1204, total=5000, unit="rows", rate=3.14,
         eta_s=1209.0, steps_done=4, job="17_3",
     )  # fmt: skip
-    cell(runs / "sft-th", State.done, HOUR_S, steps_done=11)
-    failed = cell(runs / "sft-sw", State.failed, stage="train", error=f"[red] no\x1b[2J {'memory ' * 40}", steps_done=6)
+    cell(runs / "sft-th", RunState.done, HOUR_S, steps_done=11)
+    failed = cell(
+        runs / "sft-sw", RunState.failed, stage="train", error=f"[red] no\x1b[2J {'memory ' * 40}", steps_done=6
+    )
     (failed / ERROR).write_text("Traceback")
-    cell(runs / "sft-hi", State.interrupted, error="stopped by SIGUSR2")
+    cell(runs / "sft-hi", RunState.interrupted, error="stopped by SIGUSR2")
     (runs / "old").mkdir()
     (runs / "old/results.json").write_text("{}")  # of an sdx without state.json
     launched(runs / "waits", "17_4")
@@ -106,7 +107,7 @@ def test_each_cell_is_shown_with_what_it_does(tmp_path: Path):
 
 
 def test_one_cell_can_be_shown_from_inside(tmp_path: Path):
-    place = cell(tmp_path / "sdrrl-th", State.done)
+    place = cell(tmp_path / "sdrrl-th", RunState.done)
     assert "sdrrl-th" in status(".", "--once", cwd=place).stdout
 
 
@@ -134,7 +135,7 @@ def test_a_bad_command_is_one_line(tmp_path: Path, arguments: Sequence[str], lin
 
 
 def test_it_loads_nothing_heavy(tmp_path: Path):
-    cell(tmp_path / "runs/one", State.done)
+    cell(tmp_path / "runs/one", RunState.done)
     program = "import sys; sys.argv = ['x', 'runs']; import sdx.status; sdx.status.main(); print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -148,7 +149,7 @@ def test_it_loads_nothing_heavy(tmp_path: Path):
 def test_a_hundred_cells_are_looked_at_with_one_question_to_slurm(tmp_path: Path, no_slurm: Path):
     runs = tmp_path / "runs"
     for number in range(100):
-        cell(runs / f"cell-{number}", State.running, job=f"17_{number}")
+        cell(runs / f"cell-{number}", RunState.running, job=f"17_{number}")
     answers(no_slurm, "".join(f"17_{number}|RUNNING|None\n" for number in range(100)))
     began = time.monotonic()
     done = status(str(runs))
@@ -160,23 +161,25 @@ def test_a_hundred_cells_are_looked_at_with_one_question_to_slurm(tmp_path: Path
 
 def test_a_file_that_is_old_is_a_sign_of_death_only_with_another(tmp_path: Path):
     here = platform.node()
-    cell(tmp_path / "fresh", State.running, host=here, pid=NOBODY)  # a container may hide the process
-    cell(tmp_path / "gone", State.running, HOUR_S, host=here, pid=NOBODY)
-    cell(tmp_path / "there", State.running, HOUR_S, host=here, pid=os.getpid())
-    cell(tmp_path / "elsewhere", State.running, HOUR_S, pid=NOBODY, updated="2026-01-02T03:04:05+00:00")
+    cell(tmp_path / "fresh", RunState.running, host=here, pid=NOBODY)  # a container may hide the process
+    cell(tmp_path / "gone", RunState.running, HOUR_S, host=here, pid=NOBODY)
+    cell(tmp_path / "there", RunState.running, HOUR_S, host=here, pid=os.getpid())
+    cell(tmp_path / "elsewhere", RunState.running, HOUR_S, pid=NOBODY, updated="2026-01-02T03:04:05+00:00")
     found = seen(tmp_path)
-    assert found["fresh"] == (Status.running, "")
-    assert found["gone"] == (Status.lost, f"process {NOBODY} on {here} is gone")
-    assert found["there"][0] is Status.running
-    assert found["elsewhere"] == (Status.running, "no sign of life since 2026-01-02T03:04:05+00:00")
+    assert found["fresh"] == (RunState.running, "")
+    assert found["gone"] == (RunState.lost, f"process {NOBODY} on {here} is gone")
+    assert found["there"][0] is RunState.running
+    assert found["elsewhere"] == (RunState.running, "no sign of life since 2026-01-02T03:04:05+00:00")
 
 
 def test_a_clock_that_jumped_gives_no_negative_age_and_hides_no_death(tmp_path: Path):
     here, future = platform.node(), "2199-01-01T00:00:00+00:00"
-    cell(tmp_path / "gone", State.running, -1000 * HOUR_S, host=here, pid=NOBODY, started=future, updated=future)
-    cell(tmp_path / "there", State.running, -1000 * HOUR_S, host=here, pid=os.getpid(), started=future, updated=future)
+    cell(tmp_path / "gone", RunState.running, -1000 * HOUR_S, host=here, pid=NOBODY, started=future, updated=future)
+    cell(
+        tmp_path / "there", RunState.running, -1000 * HOUR_S, host=here, pid=os.getpid(), started=future, updated=future
+    )
     found = {one.directory.name: one for one in Watch(tmp_path).look()}
-    assert (found["gone"].status, found["there"].status) == (Status.lost, Status.running)
+    assert (found["gone"].state, found["there"].state) == (RunState.lost, RunState.running)
     printed = status(str(tmp_path)).stdout
     rows = [line for line in printed.splitlines() if line.startswith("│")]
     assert all("│" in row and " ? │" in row for row in rows)
@@ -188,55 +191,55 @@ def test_a_beat_that_is_watched_decides(tmp_path: Path, monkeypatch: pytest.Monk
     clock = [1000.0]
     monkeypatch.setattr(watch.time, "monotonic", lambda: clock[0])
     for name in ("beats", "hangs"):
-        cell(tmp_path / name, State.running, 9000 * HOUR_S, host=platform.node(), pid=os.getpid())
+        cell(tmp_path / name, RunState.running, 9000 * HOUR_S, host=platform.node(), pid=os.getpid())
     watched = Watch(tmp_path)
 
-    def look(beat: int) -> dict[str, Status]:
+    def look(beat: int) -> dict[str, RunState]:
         write_json(tmp_path / "beats" / STATE, {**read_json(tmp_path / "beats" / STATE), "beat": beat, "pid": NOBODY})
         os.utime(tmp_path / "beats" / STATE, (0, 0))
         os.utime(tmp_path / "hangs" / STATE)
-        return {one.directory.name: one.status for one in watched.look()}
+        return {one.directory.name: one.state for one in watched.look()}
 
     look(1)
-    assert look(2)["beats"] is Status.running
+    assert look(2)["beats"] is RunState.running
     clock[0] += 59
-    assert look(3) == {"beats": Status.running, "hangs": Status.running}
+    assert look(3) == {"beats": RunState.running, "hangs": RunState.running}
     clock[0] += 1
-    assert look(4) == {"beats": Status.running, "hangs": Status.lost}
+    assert look(4) == {"beats": RunState.running, "hangs": RunState.lost}
     clock[0] += 61
-    assert look(4)["beats"] is Status.lost
-    assert look(5)["beats"] is Status.running  # it was only asleep
+    assert look(4)["beats"] is RunState.lost
+    assert look(5)["beats"] is RunState.running  # it was only asleep
 
 
 def test_the_queue_tells_waiting_from_dead(tmp_path: Path, no_slurm: Path):
     launched(tmp_path / "waits", "17_0")
     launched(tmp_path / "starts", "17_1")
     launched(tmp_path / "cancelled", "17_2")
-    cell(tmp_path / "runs", State.running, HOUR_S, job="17_3")
-    cell(tmp_path / "dead", State.running, HOUR_S, job="17_4")
-    cell(tmp_path / "requeued", State.running, job="17_5")  # its node died a moment ago
-    cell(tmp_path / "preempted", State.interrupted, job="17_6", error="stopped by SIGTERM")
-    cell(tmp_path / "again", State.failed, job="16_0", error="ValueError: bad")
+    cell(tmp_path / "runs", RunState.running, HOUR_S, job="17_3")
+    cell(tmp_path / "dead", RunState.running, HOUR_S, job="17_4")
+    cell(tmp_path / "requeued", RunState.running, job="17_5")  # its node died a moment ago
+    cell(tmp_path / "preempted", RunState.interrupted, job="17_6", error="stopped by SIGTERM")
+    cell(tmp_path / "again", RunState.failed, job="16_0", error="ValueError: bad")
     launched(tmp_path / "again", "17_7")
-    cell(tmp_path / "failed", State.failed, job="17_8", error="ValueError: bad")
-    launched(cell(tmp_path / "done", State.done, job="16_1"), "17_9")
-    launched(cell(tmp_path / "prepares", State.running, job="17_10"), "18_0")
+    cell(tmp_path / "failed", RunState.failed, job="17_8", error="ValueError: bad")
+    launched(cell(tmp_path / "done", RunState.done, job="16_1"), "17_9")
+    launched(cell(tmp_path / "prepares", RunState.running, job="17_10"), "18_0")
     rows = ["17_10|RUNNING|None", "18_0|PENDING|Dependency"]
     rows += ["17_0|PENDING|Resources", "17_1|CONFIGURING|None", "17_3|RUNNING|None", "17_5|PENDING|BeginTime"]
     rows += ["17_6|PENDING|None", "17_7|RUNNING|None", "17_8|COMPLETING|None", "17_9|PENDING|None"]
     answers(no_slurm, "\n".join(["a line of another kind", *rows]) + "\n")
     assert seen(tmp_path / ".") == {
-        "waits": (Status.queued, "Resources"),
-        "starts": (Status.queued, ""),
-        "cancelled": (Status.lost, "job 17_2 left the queue before the cell began"),
-        "runs": (Status.running, "no sign of life since "),
-        "dead": (Status.lost, "job 17_4 is no longer in the queue"),
-        "requeued": (Status.queued, "BeginTime"),
-        "preempted": (Status.queued, ""),
-        "again": (Status.running, "starts"),
-        "failed": (Status.failed, "ValueError: bad"),
-        "done": (Status.done, ""),
-        "prepares": (Status.running, ""),
+        "waits": (RunState.queued, "Resources"),
+        "starts": (RunState.queued, ""),
+        "cancelled": (RunState.lost, "job 17_2 left the queue before the cell began"),
+        "runs": (RunState.running, "no sign of life since "),
+        "dead": (RunState.lost, "job 17_4 is no longer in the queue"),
+        "requeued": (RunState.queued, "BeginTime"),
+        "preempted": (RunState.queued, ""),
+        "again": (RunState.running, "starts"),
+        "failed": (RunState.failed, "ValueError: bad"),
+        "done": (RunState.done, ""),
+        "prepares": (RunState.running, ""),
     }
     jobs = {one.directory.name: (one.job, one.log) for one in Watch(tmp_path).look()}
     assert jobs["again"] == ("17_7", "/logs/17_7.out")
@@ -246,11 +249,11 @@ def test_the_queue_tells_waiting_from_dead(tmp_path: Path, no_slurm: Path):
 
 def test_without_an_answer_from_slurm_the_files_alone_speak(tmp_path: Path, no_slurm: Path, monkeypatch):
     launched(tmp_path / "waits", "17_0")
-    launched(cell(tmp_path / "failed", State.failed, job="16_0", error="bad"), "17_1")
-    cell(tmp_path / "runs", State.running, HOUR_S, job="17_3")
-    expected = {"waits": Status.queued, "failed": Status.failed, "runs": Status.running}
+    launched(cell(tmp_path / "failed", RunState.failed, job="16_0", error="bad"), "17_1")
+    cell(tmp_path / "runs", RunState.running, HOUR_S, job="17_3")
+    expected = {"waits": RunState.queued, "failed": RunState.failed, "runs": RunState.running}
     assert {name: one for name, (one, _) in seen(tmp_path).items()} == expected
-    monkeypatch.setattr(scheduler, "ANSWER_S", 0.2)
+    monkeypatch.setattr(watch, "ANSWER_S", 0.2)
     answers(no_slurm, "17_3|PENDING|None", sleep_s=3)
     assert {name: one for name, (one, _) in seen(tmp_path).items()} == expected
 
@@ -261,9 +264,8 @@ def test_what_squeue_is_asked_and_says(no_slurm: Path):
     assert not (no_slurm / "asked").exists()
     answers(no_slurm, "17_3|RUNNING|None\n18|PENDING|JobHeldUser\n19|COMPLETED|None\n")
     assert squeue(["18", "17_3", "19"]) == {
-        "17_3": (Queue.running, ""),
-        "18": (Queue.waiting, "JobHeldUser"),
-        "19": (Queue.gone, ""),
+        "17_3": (RunState.running, ""),
+        "18": (RunState.queued, "JobHeldUser"),
     }
     assert (no_slurm / "asked").read_text() == "--noheader --array --format=%i|%T|%r --jobs=17_3,18,19\n"
     answers(no_slurm, "", code=1, error="slurm_load_jobs error: Invalid job id specified")
@@ -280,12 +282,12 @@ def test_files_that_are_torn_or_strange_stop_nothing(tmp_path: Path):
     (tmp_path / "finished").mkdir()
     (tmp_path / "finished" / STATE).write_text("")
     (tmp_path / "finished/results.json").write_text("{}")
-    unreadable = (Status.lost, f"{STATE} cannot be read")
+    unreadable = (RunState.lost, f"{STATE} cannot be read")
     assert seen(tmp_path) == {
         "torn": unreadable,
         "list": unreadable,
         "job": unreadable,
-        "finished": (Status.done, ""),
+        "finished": (RunState.done, ""),
     }
     assert status(str(tmp_path)).returncode == 0
 
@@ -331,7 +333,7 @@ def test_a_terminal_shows_it_live_until_ctrl_c(tmp_path: Path):
     place = tmp_path / "runs/sdrrl-th"
     place.mkdir(parents=True)
     for number in range(40):
-        cell(tmp_path / f"runs/z{number}", State.done)
+        cell(tmp_path / f"runs/z{number}", RunState.done)
     with StateFile(place) as state:
         state.expect(7)
         terminal = Terminal(str(tmp_path / "runs"), "--interval", "0.2")
@@ -371,7 +373,7 @@ def test_runs_that_are_done_failed_and_killed(place: Workplace):
         time.sleep(0.05)
     [run] = [path.parent for path in killed.glob(f"*/{STATE}")]
     process.send_signal(signal.SIGSTOP)  # the rest of the test is not to depend on how fast it runs
-    assert read_state(run)["state"] is State.running
+    assert read_state(run)["state"] is RunState.running
     assert read_state(run)["pid"] == process.pid
     assert " running " in status(str(killed)).stdout
     process.kill()
@@ -385,7 +387,7 @@ def test_runs_that_are_done_failed_and_killed(place: Workplace):
     run_again, _ = place.sdx(*CELL)
     assert run_again.resolve() == run.resolve()
     state = read_state(run)
-    assert (state["state"], state["stage"], state["error"]) == (State.done, None, None)
+    assert (state["state"], state["stage"], state["error"]) == (RunState.done, None, None)
     assert state["steps_done"] == state["steps_total"] > 0
     assert not list(run.glob(".state*"))
     assert " done " in status(str(killed)).stdout
@@ -397,7 +399,7 @@ def test_runs_that_are_done_failed_and_killed(place: Workplace):
     assert failing.returncode == 2
     [failed] = (place.path / "failing").iterdir()
     state = read_state(failed)
-    assert state["state"] is State.failed
+    assert state["state"] is RunState.failed
     assert message == f"sdx: {state['error']}"
     assert "cannot be written" in state["error"]
     assert 0 < state["steps_done"] < state["steps_total"]

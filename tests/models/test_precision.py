@@ -12,7 +12,8 @@ from sdx.config import Config, EngineConfig, GeneratorConfig, MethodConfig, Prec
 from sdx.models import precision
 from sdx.models.precision import RECORD, Suited, cpu_flags, is_settled, of_cpu, of_gpu, planned, settle, suited
 from sdx.store.files import read_json, write_json
-from sdx.sweeps.cells import Ending, SweepCell, check
+from sdx.sweeps.runs import Run, check
+from sdx.tracking.state import RunState
 from sdx.translation.nllb import NLLBConfig
 from tests.kit.configs import composed, keys_of
 
@@ -196,7 +197,7 @@ def test_every_step_that_computes_in_it_has_it_in_its_key(method: str, tmp_path:
 def test_a_sweep_takes_what_its_cells_recorded(tmp_path: Path):
     """The launching machine may lack what the cells' machines have, and finds them done all the same."""
     given = "method=sdrrl", "lang=pt", f"cache_dir={tmp_path}", "tracking=none"
-    cell = SweepCell(0, [], [], OmegaConf.structured(composed(*given)), tmp_path / "run")
+    cell = Run(0, [], [], OmegaConf.structured(composed(*given)), tmp_path / "run")
     [(found, _)] = check([cell])
     assert found.config.engine.precision is BF16
     settle(composed(*given), cell.run_dir, SLOW)
@@ -204,4 +205,4 @@ def test_a_sweep_takes_what_its_cells_recorded(tmp_path: Path):
     assert found.config.engine.precision is FP32
     write_json(cell.run_dir / "results.json", {"steps": [{"key": step.key} for step in work.ends]})
     check([cell])
-    assert cell.ending is Ending.skipped
+    assert cell.state is RunState.skipped

@@ -11,7 +11,7 @@ import torch
 from sdx.cli.main import main
 from sdx.process import failure
 from sdx.process.failure import ERROR, Failure
-from sdx.tracking.state import State, read_state
+from sdx.tracking.state import RunState, read_state
 from sdx.training import checkpoints, export, loop
 from sdx.training.quiet import deepspeed
 from tests.kit.forks import ENVIRONMENT
@@ -78,7 +78,7 @@ def test_an_error_of_one_rank_ends_both_with_its_message(place: Workplace, tmp_p
     ranks = "01" if fault == "export" else "1"  # there rank 1 says what is wrong before it leaves
     assert any(told.splitlines()[-1].startswith(f"rank {rank} on ") for rank in ranks)
     state = read_state(run_dir)
-    assert state["state"] is State.failed
+    assert state["state"] is RunState.failed
     assert FAULT in state["error"]
     assert FAULT in printed
     assert not list(run_dir.parent.glob("**/model"))

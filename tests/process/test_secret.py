@@ -16,7 +16,7 @@ from sdx.options.secret import refused
 from sdx.process import secret
 from sdx.process.failure import Failure
 from sdx.process.secret import MaskingFormatter, clean, is_secret, scrub, scrub_all
-from sdx.sweeps.job import CellFailed, CellJob
+from sdx.sweeps.job import RunFailed, RunJob
 from tests.kit import forks
 from tests.kit.tiny import tiny_model
 
@@ -211,8 +211,8 @@ def test_submitit_gets_no_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(submitit.helpers, "TorchDistributedEnvironment", Mock)
     monkeypatch.setattr(main, "main", fails)
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(CellFailed, match=r"ValueError: no access with \[removed\]"):
-        CellJob([], tmp_path, 1.0, None)()
+    with pytest.raises(RunFailed, match=r"ValueError: no access with \[removed\]"):
+        RunJob([], tmp_path, 1.0, None)()
     assert "no access with [removed]" in capsys.readouterr().err
 
 

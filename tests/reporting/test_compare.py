@@ -12,7 +12,8 @@ from sdx.cli.report import main
 from sdx.reporting.cells import Finished, distinct, find, label
 from sdx.reporting.compare import compare
 from sdx.sweeps import conclusion
-from sdx.sweeps.cells import Ending, SweepCell
+from sdx.sweeps.runs import Run
+from sdx.tracking.state import RunState
 from tests.kit.results import cell, config, score
 
 
@@ -190,7 +191,7 @@ def test_the_end_of_a_sweep_says_where_a_baseline_is_missing(
     over = conclusion.Compare("src")
     over.runs_dir = tmp_path
     found = sorted(path.parent for path in languages(tmp_path, "th-src").glob("*/results.json"))
-    over.cells = [SweepCell(n, [], [], OmegaConf.create(), run, Ending.done) for n, run in enumerate(found)]
+    over.runs = [Run(n, [], [], OmegaConf.create(), run, RunState.done) for n, run in enumerate(found)]
     monkeypatch.setattr(conclusion, "_current", over)
     assert conclusion.conclude() == 0
     assert to_baseline(tmp_path)["stt method.mixture=src+tgt lang=th", "en"] == ("", "")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sdx import InputError
-from sdx.sweeps.grid import GridSweeper
+from sdx.sweeps.sweeper import GridSweeper
 
 
 def launched(*arguments: str, params: dict[str, str] | None = None, size: int | None = None) -> list[Any]:

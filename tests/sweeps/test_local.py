@@ -9,11 +9,10 @@ import pytest
 
 from sdx import InputError
 from sdx.store.files import write_json
-from sdx.sweeps import local
-from sdx.sweeps.cells import Ending
-from sdx.sweeps.local import LocalLauncher, visible_gpus
-from sdx.tracking.state import STATE
-from tests.kit.sweep_cell import cell
+from sdx.sweeps import launcher
+from sdx.sweeps.launcher import LocalLauncher, visible_gpus
+from sdx.tracking.state import STATE, RunState
+from tests.kit.sweep_run import planned
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def test_gpus_are_those_that_cuda_would_show(
 
 
 def test_gpus_are_counted_without_torch():
-    program = "import sys; from sdx.sweeps.local import visible_gpus; visible_gpus(); print('torch' in sys.modules)"
+    program = "import sys; from sdx.sweeps.launcher import visible_gpus; visible_gpus(); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
 
 
@@ -68,12 +67,12 @@ def started(monkeypatch: pytest.MonkeyPatch, path: Path, count: int, jobs: int |
         return 0
 
     monkeypatch.setattr(LocalLauncher, "_wait", wait)
-    monkeypatch.setattr(local, "cores", lambda: 12)
-    cells = [cell(path / str(number)) for number in range(count)]
-    for number, one in enumerate(cells):
+    monkeypatch.setattr(launcher, "cores", lambda: 12)
+    runs = [planned(path / str(number)) for number in range(count)]
+    for number, one in enumerate(runs):
         one.overrides = [str(number)]
-    LocalLauncher(jobs).run(cells)
-    assert [one.ending for one in cells] == [Ending.done] * count
+    LocalLauncher(jobs).run(runs)
+    assert [one.state for one in runs] == [RunState.done] * count
     return environments
 
 
@@ -99,7 +98,7 @@ def test_cells_at_once_share_the_cores_on_gpus_too(
 
 
 def test_cells_at_once_share_the_cores_without_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(local, "driver_gpus", list)
+    monkeypatch.setattr(launcher, "driver_gpus", list)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [one["OMP_NUM_THREADS"] for one in started(monkeypatch, tmp_path, 3, 3)] == ["4"] * 3
     [alone] = started(monkeypatch, tmp_path / "alone", 1, None)
@@ -110,4 +109,4 @@ def test_cells_at_once_share_the_cores_without_gpus(tmp_path: Path, monkeypatch:
 def test_more_jobs_than_gpus(driver: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(LocalLauncher, "_wait", lambda *_: pytest.fail("started a cell"))
     with pytest.raises(InputError, match=r"hydra\.launcher\.jobs=5 exceeds the 4 GPUs here"):
-        LocalLauncher(5).run([cell(tmp_path)])
+        LocalLauncher(5).run([planned(tmp_path)])

@@ -12,12 +12,10 @@ from omegaconf import OmegaConf
 from sdx import InputError
 from sdx.config import Config, Stages
 from sdx.store.files import write_json
-from sdx.sweeps.cells import SweepCell
-from sdx.sweeps.options import GpuFlag, SlurmConfig
-from sdx.sweeps.sbatch import parameters
-from sdx.sweeps.scheduler import most_in_an_array
-from sdx.sweeps.slurm import SlurmLauncher, _jobs, _waited_for
+from sdx.sweeps.runs import Run
+from sdx.sweeps.slurm import GpuFlag, SlurmConfig, SlurmLauncher, _jobs, _waited_for, most_in_an_array, parameters
 from sdx.sweeps.watch import JOB
+from sdx.tracking.state import RunState
 from tests.kit.forks import ROOT, sdx
 
 
@@ -97,17 +95,17 @@ def test_options_in_an_experiment_need_its_launcher(tmp_path: Path, sbatch: None
 
 def test_jobs_in_the_queue(tmp_path: Path):
     config = OmegaConf.structured(Config)
-    cell = SweepCell(0, [], [], config, tmp_path)
+    cell = Run(0, [], [], config, tmp_path)
     assert _waited_for(cell, {}) is None
     write_json(cell.run_dir / JOB, {"job": "8_0", "log": "l", "stages": "all", "prepare": "7_0", "prepare_log": "p"})
     assert _jobs(cell) == ["8_0", "7_0"]
-    assert _waited_for(cell, {"8_0": ("running", ""), "7_0": ("running", "")}) == "8_0"
+    assert _waited_for(cell, {"8_0": (RunState.running, ""), "7_0": (RunState.running, "")}) == "8_0"
     assert _waited_for(cell, {}) is None
     with pytest.raises(InputError, match="job 7_0 makes its data, and the job that would train is gone"):
-        _waited_for(cell, {"7_0": ("running", "")})
+        _waited_for(cell, {"7_0": (RunState.running, "")})
     config.stages = Stages.prepare
     with pytest.raises(InputError, match="in the queue with stages=all as job 8_0; wait for it or scancel it"):
-        _waited_for(cell, {"8_0": ("waiting", "")})
+        _waited_for(cell, {"8_0": (RunState.queued, "")})
 
 
 @pytest.mark.parametrize(("said", "most"), [("MaxArraySize            = 1001\n", 1001), ("", 1000)])
@@ -153,7 +151,7 @@ def test_the_script_asks_for_gpus_as_the_cluster_knows_them(
     tmp_path: Path, slurm: Path, options: dict[str, object], asks: list[str]
 ):
     given = {"gpus_per_node": 8, **options}
-    launcher(**given)._submit([SweepCell(0, [], [], OmegaConf.structured(Config), tmp_path / "runs/cell")])
+    launcher(**given)._submit([Run(0, [], [], OmegaConf.structured(Config), tmp_path / "runs/cell")])
     flags = [line.removeprefix("#SBATCH --").replace("'", "") for line in slurm.read_text().splitlines()]
     assert [flag for flag in flags if flag.startswith(("gpu", "gres", "ntasks"))] == asks
 
@@ -163,14 +161,13 @@ import sys
 from omegaconf import OmegaConf
 from pathlib import Path
 from sdx.config import Config
-from sdx.sweeps.cells import SweepCell
-from sdx.sweeps.options import SlurmConfig
-from sdx.sweeps.slurm import SlurmLauncher
+from sdx.sweeps.runs import Run
+from sdx.sweeps.slurm import SlurmConfig, SlurmLauncher
 options = {**vars(SlurmConfig()), "gpus_per_node": 0, "snapshot": sys.argv[1] == "True", "python": sys.argv[2] or None}
 del options["_target_"]
 launcher = SlurmLauncher(**options)
-launcher._wait = lambda cells, jobs: None
-launcher.run([SweepCell(0, ["--help"], [], OmegaConf.structured(Config), Path("runs/cell").absolute())])
+launcher._wait = lambda runs, jobs: None
+launcher.run([Run(0, ["--help"], [], OmegaConf.structured(Config), Path("runs/cell").absolute())])
 """
 TASK = {
     **dict.fromkeys(("SLURM_NODEID", "SLURM_PROCID", "SLURM_LOCALID"), "0"),

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -27,9 +27,10 @@ from sdx.cli import main
 from sdx.store.files import read_json, read_rows, write_json
 from sdx.sweeps import objective as objectives
 from sdx.sweeps import space as spaces
-from sdx.sweeps.cells import CellReturn, Ending
+from sdx.sweeps.runs import Run, returned
 from sdx.sweeps.study import Search, opened
 from sdx.sweeps.sweeper import OptunaConfig, OptunaSweeper
+from sdx.tracking.state import RunState
 from tests.kit.configs import composed
 from tests.kit.forks import ROOT
 from tests.kit.workplace import SMALL, Workplace
@@ -64,27 +65,24 @@ class FakeLauncher:
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         self.batches.append([tuple(overrides) for overrides in job_overrides])
         assert initial_job_idx == sum(len(batch) for batch in self.batches[:-1])
-        returns = []
+        runs = []
         for overrides in job_overrides:
-            returns.append(self._cell(list(overrides)))
+            runs.append(self._run(list(overrides)))
             if self.dies_in == len(self.batches) - 1:
                 raise KeyboardInterrupt
-        return returns
+        return [returned(run) for run in runs]
 
-    def _cell(self, overrides: list[str]) -> JobReturn:
-        cell = dict(one.split("=", 1) for one in overrides)
+    def _run(self, overrides: list[str]) -> Run:
         directory = self.path / "cells" / str(abs(hash(tuple(overrides))))
         directory.mkdir(parents=True, exist_ok=True)
-        its = OmegaConf.create({"hydra": {"runtime": {"output_dir": str(directory)}}})
-        value = self.judge(cell)
-        if value is None or self.interrupts & set(overrides):
-            if self.interrupts & set(overrides):
-                left = CellReturn(hydra_cfg=its, status=JobStatus.FAILED)
-                left.ending = Ending.interrupted
-                return left
-            return JobReturn(hydra_cfg=its, status=JobStatus.FAILED)
-        write_json(directory / "results.json", {"training": {"validation": value}, "scores": []})
-        return JobReturn(hydra_cfg=its, status=JobStatus.COMPLETED)
+        value = self.judge(dict(one.split("=", 1) for one in overrides))
+        run = Run(0, overrides, overrides, OmegaConf.create(), directory, RunState.failed)
+        if self.interrupts & set(overrides):
+            run.state = RunState.interrupted
+        elif value is not None:
+            run.state = RunState.done
+            write_json(directory / "results.json", {"training": {"validation": value}, "scores": []})
+        return run
 
     @property
     def points(self) -> list[tuple[str, ...]]:
@@ -219,7 +217,7 @@ def test_a_trial_that_was_not_drawn_whole_is_dropped(tmp_path: Path, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             search(FakeLauncher(tmp_path), study="s")
     with monkeypatch.context() as patched:
-        patched.setattr("sdx.sweeps.study.Study.start", dies)
+        patched.setattr("optuna.trial.Trial.set_user_attr", dies)
         with pytest.raises(KeyboardInterrupt):
             search(FakeLauncher(tmp_path), study="s")
     table = search(FakeLauncher(tmp_path), study="s")

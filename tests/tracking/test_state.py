@@ -21,7 +21,7 @@ from sdx.process.progress import Progress
 from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.tracking import state
-from sdx.tracking.state import STATE, Record, State, StateFile, describe, read_state
+from sdx.tracking.state import STATE, Record, RunState, StateFile, describe, read_state
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_a_cell_tells_its_step_and_its_progress(tmp_path: Path, fast: None):
     with StateFile(tmp_path) as cell:
         cell.expect(3)
         began = until(tmp_path, lambda found: found["steps_total"] == 3)
-        assert (began["state"], began["steps_done"], began["steps_total"]) == (State.running, 0, 3)
+        assert (began["state"], began["steps_done"], began["steps_total"]) == (RunState.running, 0, 3)
         assert (began["pid"], began["job"], began["restarts"], began["error"]) == (os.getpid(), None, 0, None)
         cell.step_finished()  # found in the cache
         events.step_awaited("translate", "0123")
@@ -71,7 +71,7 @@ def test_a_cell_tells_its_step_and_its_progress(tmp_path: Path, fast: None):
         events.progressed(events.Reading("train", 1, 5, "steps", None, None))
         until(tmp_path, lambda found: found["stage"] == "train")
     ended = read_state(tmp_path)
-    assert (ended["state"], ended["stage"], ended["error"]) == (State.done, None, None)
+    assert (ended["state"], ended["stage"], ended["error"]) == (RunState.done, None, None)
     assert [path.name for path in tmp_path.iterdir()] == [STATE]
     events.step_began("train", "4567", False)  # it listens no more
     assert read_state(tmp_path) == ended
@@ -103,22 +103,22 @@ def test_progress_is_written_at_most_every_two_seconds(tmp_path: Path):
             events.progressed(events.Reading("to pt", 1, 2, "rows", None, None))
             time.sleep(0.001)
         assert read_state(tmp_path)["beat"] <= 2
-    assert read_state(tmp_path)["state"] is State.done  # which does not wait
+    assert read_state(tmp_path)["state"] is RunState.done  # which does not wait
 
 
 @pytest.mark.parametrize(
     ("error", "ended", "line"),
     [
-        (ValueError("bad\n  thing"), State.failed, "ValueError: bad thing"),
-        (MemoryError(), State.failed, "MemoryError"),
-        (InputError("seed=x is bad; give a number"), State.failed, "seed=x is bad; give a number"),
-        (SystemExit(3), State.failed, "SystemExit: 3"),
-        (SystemExit(0), State.failed, "SystemExit: 0"),
-        (Preempted(10, "step 4"), State.interrupted, "stopped by SIGUSR1; the same command goes on from step 4"),
-        (KeyboardInterrupt(), State.interrupted, "Ctrl-C"),
+        (ValueError("bad\n  thing"), RunState.failed, "ValueError: bad thing"),
+        (MemoryError(), RunState.failed, "MemoryError"),
+        (InputError("seed=x is bad; give a number"), RunState.failed, "seed=x is bad; give a number"),
+        (SystemExit(3), RunState.failed, "SystemExit: 3"),
+        (SystemExit(0), RunState.failed, "SystemExit: 0"),
+        (Preempted(10, "step 4"), RunState.interrupted, "stopped by SIGUSR1; the same command goes on from step 4"),
+        (KeyboardInterrupt(), RunState.interrupted, "Ctrl-C"),
     ],
 )
-def test_each_way_to_end(tmp_path: Path, error: BaseException, ended: State, line: str):
+def test_each_way_to_end(tmp_path: Path, error: BaseException, ended: RunState, line: str):
     def train() -> None:
         with StateFile(tmp_path):
             events.step_began("train", "4567", False)
@@ -129,7 +129,7 @@ def test_each_way_to_end(tmp_path: Path, error: BaseException, ended: State, lin
     found = read_state(tmp_path)
     assert (found["state"], found["error"]) == (ended, line)
     assert (found["stage"], found["steps_done"]) == ("train", 0)  # where it was
-    assert (tmp_path / ERROR).exists() == (ended is State.failed)
+    assert (tmp_path / ERROR).exists() == (ended is RunState.failed)
 
 
 def test_the_traceback_stays_until_the_cell_starts_again(tmp_path: Path):
@@ -177,7 +177,7 @@ def test_a_full_disk_disturbs_nothing_and_the_end_is_told(
     with pytest.raises(OSError, match="No space"):
         run()
     found = read_state(tmp_path)
-    assert (found["state"], found["steps_done"]) == (State.failed, 1)
+    assert (found["state"], found["steps_done"]) == (RunState.failed, 1)
     assert found["error"] == "OSError: [Errno 28] No space left on device"
     assert len([record for record in caplog.records if "cannot be written" in record.message]) == 1
 
@@ -259,7 +259,7 @@ def test_no_file_is_none_and_an_older_one_is_filled_up(tmp_path: Path):
     assert read_state(tmp_path) is None
     assert read_state(tmp_path / "nowhere") is None
     (tmp_path / STATE).write_text('{"state": "failed", "of_a_newer_sdx": 1}')
-    assert read_state(tmp_path) == asdict(Record(State.failed))
+    assert read_state(tmp_path) == asdict(Record(RunState.failed))
 
 
 def test_what_is_written_is_what_is_read(tmp_path: Path):
@@ -275,7 +275,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path):
 
 def test_in_words():
     record = Record(
-        State.running, stage="translate: to pt", done=1204, total=5000, unit="rows", rate=3.14, eta_s=1209.0,
+        RunState.running, stage="translate: to pt", done=1204, total=5000, unit="rows", rate=3.14, eta_s=1209.0,
         steps_done=4, steps_total=11,
     )  # fmt: skip
     assert describe(asdict(record), 4.0) == {
@@ -286,7 +286,7 @@ def test_in_words():
         "ETA": "20 min",
         "updated": "4 s",
     }
-    silent = describe(asdict(Record(State.running)), None)
+    silent = describe(asdict(Record(RunState.running)), None)
     assert [silent[name] for name in ("stage", "progress", "rate", "ETA", "updated")] == ["", "", "", "", "?"]
     assert describe(asdict(record), -3600.0)["updated"] == "?"  # a clock jumped
     assert describe(asdict(record), 0.0)["updated"] == "1 s"

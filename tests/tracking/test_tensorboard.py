@@ -10,7 +10,8 @@ import pytest
 from sdx import InputError
 from sdx.cli import main
 from sdx.process.events import Reading
-from sdx.tracking import Tracker
+from sdx.store.files import read_rows
+from sdx.tracking import Tracker, check
 from tests.kit.tracked import config, results, row
 
 GIVEN = "tracking=tensorboard"
@@ -57,19 +58,17 @@ def test_results_and_tables(tmp_path: Path):
 def test_a_missing_package_shows_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sdx.tracking.tensorboard.find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"tracking=tensorboard .* pip install 'sdx\[tensorboard\]'"):
-        Tracker(config(tmp_path, GIVEN), tmp_path)
-    assert not list(tmp_path.iterdir())
+        check(config(tmp_path, GIVEN).tracking)
 
 
 def test_no_tracker_loads_wandb_or_torch_before_it_has_to():
-    check = "import sys, sdx.tracking, sdx.dashboard; assert not {'wandb', 'torch', 'tensorboard'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", check], check=True, cwd=main.PACKAGE.parent, timeout=60)
+    program = "import sys, sdx.tracking, sdx.dashboard; assert not {'wandb', 'torch', 'tensorboard'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=main.PACKAGE.parent, timeout=60)
 
 
-def test_none_shows_nothing_and_plans_are_not_shown(tmp_path: Path):
-    for given in (["tracking=none"], [GIVEN, "plan=true"]):
-        with Tracker(config(tmp_path, *given), tmp_path) as tracker:
-            tracker.trained(row(1))
+def test_none_shows_nothing(tmp_path: Path):
+    with Tracker(config(tmp_path, "tracking=none"), tmp_path) as tracker:
+        tracker.trained(row(1))
     assert not list(tmp_path.iterdir())
 
 
@@ -81,3 +80,17 @@ def test_a_full_disk_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFix
     [warning] = caplog.messages
     assert "tensorboard  off for this run" in warning
     assert "the run goes on" in warning
+
+
+def test_a_kill_costs_no_point_and_points_keep_their_time(tmp_path: Path):
+    tracker = Tracker(config(tmp_path, GIVEN), tmp_path)
+    for step in (1, 2, 3):
+        tracker.trained(row(step))  # not closed: TensorBoard writes every ten seconds
+    with (tmp_path / "tracking.jsonl").open("a") as file:
+        file.write('{"axis": "train/step", "st')
+    with Tracker(config(tmp_path, GIVEN), tmp_path) as tracker:
+        tracker.trained(row(4))
+    points = read(tmp_path / "tensorboard/train").Scalars("train/loss")
+    assert [point.step for point in points] == [1, 2, 3, 4]
+    kept = read_rows(tmp_path / "tracking.jsonl")
+    assert [point.wall_time for point in points] == pytest.approx([one["time_s"] for one in kept])

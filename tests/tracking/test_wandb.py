@@ -16,8 +16,8 @@ import wandb
 
 from sdx.process.events import Reading
 from sdx.store.files import read_json
-from sdx.tracking import Tracker, wandb_log
-from tests.kit.tracked import beginning, config, history, results, row, summary, whole_history
+from sdx.tracking import Tracker
+from tests.kit.tracked import beginning, config, files, history, records, results, row, summary, whole_history
 from tests.kit.wandb_server import KEY, Server, serving
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ CHILD = """
 import os, signal, sys, time
 from pathlib import Path
 from sdx.tracking import Tracker
-from tests.kit.tracked import config, row
+from tests.kit.tracked import beginning, config, files, history, records, results, row, summary, whole_history
 tmp_path, first, last, sign, wait_s = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), 1.5
 tracker = Tracker(config(tmp_path, "tracking=wandb", "tracking.mode=offline"), tmp_path)
 for step in range(first, last + 1):
@@ -70,26 +70,34 @@ def work(tmp_path: Path, first: int, last: int, *overrides: str, error: BaseExce
 
 
 def test_a_requeued_cell_is_one_run_and_every_step_is_there_once(tmp_path: Path):
-    work(tmp_path, 1, 5, error=SystemExit(os.EX_TEMPFAIL))
-    work(tmp_path, 4, 8, error=ValueError())  # its checkpoint was that of step 3
-    work(tmp_path, 8, 9)
-    paths = wandb_log.files(tmp_path)
-    assert len(paths) == 3
-    runs = [beginning(path) for path in paths]
-    assert {run.run_id for run in runs} == {read_json(tmp_path / "tracking.json")["id"]}
-    assert {(run.project, run.run_group, run.job_type) for run in runs} == {("sdx", "sft-pt+sw", "cell")}
-    assert list(runs[0].tags) == ["sft", "smollm2_135m", "pt", "sw", "seed-3", "auto"]
-    assert steps(tmp_path) == list(range(1, 10))
-    exits = [next(record.exit for _, record in wandb_log.records(path) if record.HasField("exit")) for path in paths]
-    assert [exit_.exit_code for exit_ in exits] == [1, 1, 0]
-    assert summary(paths[-1])["score/t/pt/accuracy/before"] == 40.0
-    assert summary(paths[-1])["filter/all/kept_rows"] == 6
-    options = {update.key: json.loads(update.value_json) for update in runs[0].config.update}
-    assert options["seed"] == 3
-    assert options["lang"]["targets"] == {"pt": "por_Latn", "sw": "swh_Latn"}
+    exits, ids, groups, options = [], set(), set(), []
+    for first, last, error in ((1, 5, SystemExit(os.EX_TEMPFAIL)), (4, 8, ValueError()), (8, 9, None)):
+        work(tmp_path, first, last, error=error)  # the checkpoint of the second was that of step 3
+        [path] = files(tmp_path)  # it has what the earlier ones had
+        run = beginning(path)
+        assert steps(tmp_path) == list(range(1, last + 1))
+        exits += [record.exit.exit_code for record in records(path) if record.HasField("exit")]
+        ids.add(run.run_id)
+        groups.add((run.project, run.run_group, run.job_type))
+        assert list(run.tags) == ["sft", "smollm2_135m", "pt", "sw", "seed-3", "auto"]
+        options.append({update.key: json.loads(update.value_json) for update in run.config.update})
+    assert ids == {read_json(tmp_path / "tracking.json")["id"]}
+    assert groups == {("sdx", "sft-pt+sw", "cell")}
+    assert exits == [1, 1, 0]
+    assert summary(path)["score/t/pt/accuracy/before"] == 40.0
+    assert summary(path)["filter/all/kept_rows"] == 6
+    assert options[0]["seed"] == 3
+    assert options[0]["lang"]["targets"] == {"pt": "por_Latn", "sw": "swh_Latn"}
 
 
-def test_sync_makes_one_run_of_all_directories(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_rows_keep_the_time_at_which_they_were_logged(tmp_path: Path):
+    work(tmp_path, 1, 2, error=ValueError())
+    before = [one["_timestamp"] for one in whole_history(tmp_path)]
+    work(tmp_path, 3, 3, error=ValueError())
+    assert [one["_timestamp"] for one in whole_history(tmp_path)][:2] == before
+
+
+def test_sync_makes_one_run_of_all_processes(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     work(tmp_path, 1, 5, error=SystemExit(os.EX_TEMPFAIL))
     with caplog.at_level(logging.INFO, "sdx"):
         work(tmp_path, 5, 7)
@@ -103,6 +111,39 @@ def test_sync_makes_one_run_of_all_directories(tmp_path: Path, caplog: pytest.Lo
     assert [one["_step"] for one in rows] == list(range(len(rows)))
     assert [one["train/step"] for one in rows if "train/step" in one] == list(range(1, 8))
     assert server.began[run]["groupName"] == "sft-pt+sw"
+
+
+@pytest.mark.parametrize("then", ["offline", "online"])
+def test_what_was_uploaded_meanwhile_is_not_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str):
+    with serving() as server:
+        work(tmp_path, 1, 3, error=ValueError())
+        sync(server, str(tmp_path / "wandb"))
+        if then == "online":
+            for name, value in server.environment.items():
+                monkeypatch.setenv(name, value)
+            wandb.teardown()
+        work(tmp_path, 2, 5, "tracking=wandb", f"tracking.mode={then}")
+        assert len(files(tmp_path)) == 2
+        assert steps(tmp_path) == [1, 2, 3, 4, 5]
+        if then == "offline":
+            sync(server, str(tmp_path / "wandb"))
+        [rows] = server.runs.values()
+    assert [one["_step"] for one in rows] == list(range(len(rows)))
+    assert [one["train/step"] for one in rows if "train/step" in one] == [1, 2, 3, 4, 5]
+
+
+def test_a_server_gets_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Though the process that had to send it is gone."""
+    with serving() as server:
+        for name, value in {**server.environment, "WANDB_FINISH_TIMEOUT": "3"}.items():
+            monkeypatch.setenv(name, value)
+        online = ("tracking=wandb", "tracking.mode=online")
+        work(tmp_path, 1, 3, *online, error=ValueError())
+        [rows] = server.runs.values()
+        del rows[2:]
+        work(tmp_path, 1, 5, *online)
+    assert [one["_step"] for one in rows] == list(range(len(rows)))
+    assert [one["train/step"] for one in rows if "train/step" in one] == [1, 2, 3, 4, 5]
 
 
 def sync(server: Server, *arguments: str) -> str:
@@ -119,11 +160,11 @@ def sync(server: Server, *arguments: str) -> str:
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
 def test_a_kill_costs_no_row_and_blocks_no_upload(tmp_path: Path, sign: signal.Signals):
-    """The whole process group dies, wandb's own process with it; what tore is cut off and the rest is told again."""
+    """The whole process group dies, wandb's own process with it; the next one writes the rows anew."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", CHILD, str(tmp_path), "1", "6", str(int(sign))]
     assert subprocess.run(command, env=environment, start_new_session=True, timeout=60).returncode == -sign
-    [path] = wandb_log.files(tmp_path)
+    [path] = files(tmp_path)
     assert [one["train/step"] for one in history(path)] == [1, 2, 3, 4, 5, 6]
     os.truncate(path, path.stat().st_size - 5)  # as if the disk had got only a part
     work(tmp_path, 1, 8)  # the loop hands over its kept rows first
@@ -137,13 +178,14 @@ def test_a_kill_costs_no_row_and_blocks_no_upload(tmp_path: Path, sign: signal.S
 
 def test_the_same_results_are_logged_once(tmp_path: Path):
     work(tmp_path, 1, 2)
-    before = wandb_log.files(tmp_path)
+    before = files(tmp_path)
     with Tracker(config(tmp_path, *OFFLINE), tmp_path) as tracker:
         tracker.finished(results(tmp_path))
-    assert wandb_log.files(tmp_path) == before
+    assert files(tmp_path) == before
     with Tracker(config(tmp_path, *OFFLINE), tmp_path) as tracker:
         tracker.finished(results(tmp_path, score=41.0))
-    assert len(wandb_log.files(tmp_path)) == len(before) + 1
+    assert files(tmp_path) != before
+    assert steps(tmp_path) == [1, 2]
 
 
 class Clock:
@@ -170,11 +212,8 @@ def test_a_clock_that_was_set_back_does_not_turn_the_processes_round(
     with caplog.at_level(logging.INFO, "sdx"):
         work(tmp_path, 4, 6)
     [said] = [record.message for record in caplog.records if "wandb sync" in record.message]
-    commands = said.partition("offline; ")[2].partition(" uploads")[0].split(" && ")
-    assert len(commands) == 2
     with serving() as server:
-        for command in commands:
-            sync(server, *command.split()[2:])
+        sync(server, *said.partition("offline; ")[2].partition(" uploads")[0].split()[2:])
         [rows] = server.runs.values()
     assert [one["_step"] for one in rows] == list(range(len(rows)))
     assert [one["train/step"] for one in rows if "train/step" in one] == list(range(1, 7))
@@ -190,7 +229,7 @@ def test_steps_and_rates_have_axes_of_their_own(tmp_path: Path):
         manifest = {"seconds": 0.5, "counts": counts, "config": {"language": "por_Latn"}}
         tracker.step_done("filter", "k", manifest)
         tracker.trained(row(1), "stack")
-    [path] = wandb_log.files(tmp_path)
+    [path] = files(tmp_path)
     shown = [{name: value for name, value in one.items() if name[0] != "_"} for one in history(path)]
     assert shown == [
         {"progress/answers/rows": 5, "progress/answers/rows_per_s": 2.5},
@@ -203,7 +242,7 @@ def test_steps_and_rates_have_axes_of_their_own(tmp_path: Path):
     ]
     metrics = {
         (record.metric.glob_name or record.metric.name): record.metric.step_metric
-        for _, record in wandb_log.records(path)
+        for record in records(path)
         if record.HasField("metric")
     }
     assert metrics["train/stack/*"] == "train/stack/step"
@@ -213,16 +252,14 @@ def test_steps_and_rates_have_axes_of_their_own(tmp_path: Path):
 
 def test_tables_are_short_and_the_report_is_an_artifact(tmp_path: Path):
     work(tmp_path, 1, 1)
-    [path] = wandb_log.files(tmp_path)
+    [path] = files(tmp_path)
     tables = {table.name.split("_")[0]: read_json(table) for table in path.parent.glob("files/media/table/tables/*")}
     assert set(tables) == {"evaluation", "filters", "samples", "steps"}
     assert len(tables["samples"]["data"]) == 200
     [score] = tables["evaluation"]["data"]
     assert score[tables["evaluation"]["columns"].index("before")] == 40.0
     [artifact] = [
-        record.artifact
-        for _, record in wandb_log.records(path)
-        if record.HasField("artifact") and record.artifact.type == "report"
+        record.artifact for record in records(path) if record.HasField("artifact") and record.artifact.type == "report"
     ]
     [report] = artifact.manifest.contents
     assert (report.path, Path(report.local_path).read_text()) == ("report.md", "# x\n")
@@ -238,13 +275,13 @@ def test_no_secret_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with Tracker(given, tmp_path) as tracker:
         tracker.trained(row(1))
         tracker.finished(found)
-    files = [path for path in (tmp_path / "wandb").rglob("*") if path.is_file()]
-    assert len(files) > 5
-    for path in files:
+    written = [path for path in (tmp_path / "wandb").rglob("*") if path.is_file()]
+    assert len(written) > 5
+    for path in written:
         content = path.read_bytes()
         assert not [value for value in secrets.values() if value.encode() in content], path
-    [path] = wandb_log.files(tmp_path)
-    decoded = "".join(str(record) for _, record in wandb_log.records(path))
+    [path] = files(tmp_path)
+    decoded = "".join(str(record) for record in records(path))
     assert "https://u:[removed]@host/x" in decoded
     assert not [value for value in secrets.values() if value in decoded]
 
@@ -312,7 +349,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from sdx.tracking import Tracker
-from tests.kit.tracked import config, results, row
+from tests.kit.tracked import beginning, config, files, history, records, results, row, summary, whole_history
 tmp_path = Path(sys.argv[1])
 given, found = config(tmp_path, "tracking=wandb", "tracking.mode=offline"), results(tmp_path)
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))

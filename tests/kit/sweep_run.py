@@ -1,4 +1,4 @@
-"""A run of a sweep by what it left."""
+"""A run of a sweep that was not composed."""
 
 from pathlib import Path
 
@@ -6,13 +6,14 @@ from omegaconf import OmegaConf
 
 from sdx.config import Config, Stages
 from sdx.store.files import write_json
-from sdx.sweeps.cells import SweepCell
+from sdx.sweeps.runs import Run
 from sdx.tracking.state import STATE
 
 
-def cell(path: Path, state: str | None = None, stages: Stages = Stages.all, **fields: object) -> SweepCell:
+def planned(path: Path, state: str | None = None, stages: Stages = Stages.all, **fields: object) -> Run:
+    """It left a state file, if a state is given."""
     if state:
         write_json(path / STATE, {"state": state, **fields})
     config = OmegaConf.structured(Config)
     config.stages = stages
-    return SweepCell(0, [], [], config, path)
+    return Run(0, [], [], config, path)

@@ -1,11 +1,10 @@
-"""The cells of a sweep: composed, checked before the first of them starts, and judged by what each left behind."""
+"""The runs of a sweep: composed, checked before the first of them starts, and judged by what each left behind."""
 
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import Enum
 from logging import LogRecord, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +21,7 @@ from sdx.models.precision import ANY_GPU, Settled, planned
 from sdx.options import conformity
 from sdx.options.gate import STUMBLES, stumbled
 from sdx.process.failure import ERROR
-from sdx.tracking.state import STATE, State, read_state
+from sdx.tracking.state import STATE, RunState, read_state
 
 if TYPE_CHECKING:
     from sdx.methods.base import Work
@@ -31,29 +30,18 @@ log = getLogger("sdx")
 
 T = TypeVar("T")
 SAY_S = 5.0
-"""Between two words on how far a large sweep is."""
+"""Between two messages on how far a large sweep is."""
 CANCELLED = "JobState=CANCELLED"
 """By `scancel`, as SLURM says it: a rank that waits for another cannot say so itself."""
 UNPREPARED = "Reason=DependencyNeverSatisfied"
-"""Cancelled by SLURM, since the job that makes its data failed."""
+"""Cancelled by SLURM, because the job that makes its data failed."""
 SWEEP_ALONE = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.mode")
-"""Overrides that say how to launch the cells, and not what a cell is."""
-
-
-class Ending(str, Enum):
-    """How a cell of the sweep ended."""
-
-    done = "done"
-    skipped = "skipped"
-    """It was done before."""
-    failed = "failed"
-    interrupted = "interrupted"
-    """It left when it was asked to, and nothing starts it again."""
+"""Overrides that say how to launch the runs, and not what a run is."""
 
 
 @dataclass
-class SweepCell:
-    """One cell of a sweep."""
+class Run:
+    """One run of a sweep."""
 
     number: int
     overrides: list[str]
@@ -63,8 +51,8 @@ class SweepCell:
     config: DictConfig
     """Without hydra's own part."""
     run_dir: Path
-    ending: Ending | None = None
-    """None until it has ended."""
+    state: RunState | None = None
+    """How it ended: done, skipped, failed or interrupted; none until then."""
     error: str = ""
     log: Path | None = None
     """What it prints, where that is not this terminal."""
@@ -72,20 +60,6 @@ class SweepCell:
     @property
     def name(self) -> str:
         return self.run_dir.name
-
-
-class CellReturn(JobReturn):
-    """What Hydra hears of a cell. A failed one has no value, and the sweep goes on."""
-
-    ending: Ending | None = None
-
-    @property
-    def return_value(self) -> Any:
-        return None
-
-    @return_value.setter
-    def return_value(self, value: Any) -> None:
-        """There is none."""
 
 
 def composed_by_hydra(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -104,15 +78,15 @@ def composed_by_hydra(context: HydraContext, config: DictConfig, overrides: Sequ
     return composed
 
 
-def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int) -> SweepCell:
-    """The cell that these overrides of the sweep's configuration describe."""
+def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int) -> Run:
+    """The run that these overrides of the sweep's configuration describe."""
     composed = composed_by_hydra(context, config, overrides)
     with open_dict(composed):
         composed.hydra.job.id = composed.hydra.job.num = number
     directories = composed.hydra.sweep
     run_dir = Path(directories.dir, directories.subdir).absolute()
     alike = _written(composed.hydra.run, "dir") == f"{_written(directories, 'dir')}/{_written(directories, 'subdir')}"
-    if not alike and Path(composed.hydra.run.dir).absolute() != run_dir:  # where the cell's own process works
+    if not alike and Path(composed.hydra.run.dir).absolute() != run_dir:  # where the run's own process works
         raise InputError(
             "hydra.run.dir and hydra.sweep.dir: a cell's directory is named by what it is; set runs_dir=... for all of "
             "them"
@@ -121,21 +95,21 @@ def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str],
     own += _searched(config, own)
     with open_dict(composed):
         del composed["hydra"]
-    return SweepCell(number, [*own, *overrides], list(overrides), composed, run_dir)
+    return Run(number, [*own, *overrides], list(overrides), composed, run_dir)
 
 
 def _written(config: DictConfig, key: str) -> Any:
-    """A value as it was given, with its interpolations: to resolve a cell's name takes long in a large sweep."""
+    """A value as it was given, with its interpolations: to resolve a run's name takes long in a large sweep."""
     return OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[index, call-overload]
 
 
 def compose_all(
     context: HydraContext, config: DictConfig, given: Sequence[Sequence[str]], first_number: int
-) -> list[SweepCell]:
-    """The cells of all these overrides.
+) -> list[Run]:
+    """The runs of all these overrides.
 
     Raises:
-        InputError: one of them has a key or a value that no cell can have.
+        InputError: one of them has a key or a value that no run can have.
     """
     found = []
     for number, overrides in enumerate(_told(given, "composed")):
@@ -147,7 +121,7 @@ def compose_all(
 
 
 def _searched(config: DictConfig, own: Sequence[str]) -> list[str]:
-    """The directory given as --config-dir, as an override for the cells' processes."""
+    """The directory given as --config-dir, as an override for the runs' processes."""
     sources = config.hydra.runtime.config_sources
     found = [source.path for source in sources if source.provider == "command-line"]
     if not found or any("hydra.searchpath" in one for one in own):
@@ -155,10 +129,10 @@ def _searched(config: DictConfig, own: Sequence[str]) -> list[str]:
     return [f"hydra.searchpath=[file://{','.join(found)}]"]
 
 
-def check_alone(context: HydraContext, cell: SweepCell) -> None:
-    """Raises InputError for a cell whose own process could not compose what the sweep did."""
+def check_alone(context: HydraContext, run: Run) -> None:
+    """Raises InputError for a run whose own process could not compose what the sweep did."""
     try:
-        context.config_loader.load_configuration("config", list(cell.overrides), RunMode.RUN)
+        context.config_loader.load_configuration("config", list(run.overrides), RunMode.RUN)
     except (HydraException, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split())
         raise InputError(
@@ -167,9 +141,9 @@ def check_alone(context: HydraContext, cell: SweepCell) -> None:
         ) from None
 
 
-def named(cells: Sequence[SweepCell]) -> list[str]:
+def named(runs: Sequence[Run]) -> list[str]:
     """What each of them has that not all have."""
-    return _distinct([cell.given for cell in cells])
+    return _distinct([run.given for run in runs])
 
 
 def _distinct(given: Sequence[Sequence[str]]) -> list[str]:
@@ -178,14 +152,14 @@ def _distinct(given: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _which(name: str, count: int) -> str:
-    """Names the cell that an error is about."""
+    """Names the run that an error is about."""
     return f" (the cell {name}, one of {count}; none was started)" if name and count > 1 else ""
 
 
-def check(cells: Sequence[SweepCell]) -> "list[tuple[Settled, Work]]":
-    """The typed configuration and the steps of each cell; notes which of them are done.
+def check(runs: Sequence[Run]) -> "list[tuple[Settled, Work]]":
+    """The typed configuration and the steps of each run; notes which of them are done.
 
-    What a cell will compute in where it runs is known here if it has begun, and in a plan.
+    What a run will compute in where it runs is known here if it has begun, and in a plan.
 
     Raises:
         InputError: one of them cannot work.
@@ -194,16 +168,16 @@ def check(cells: Sequence[SweepCell]) -> "list[tuple[Settled, Work]]":
     from sdx.run import prepare, typed
 
     found = []
-    with _each_message_once():  # the cells have much in common, such as which engine translates
-        for cell, name in zip(_told(cells, "checked"), named(cells), strict=True):
+    with _each_message_once():  # the runs have much in common, such as which engine translates
+        for run, name in zip(_told(runs, "checked"), named(runs), strict=True):
             try:
-                config = typed(cell.config)
-                settled = planned(config, cell.run_dir, suited_to(config.backbone) if config.plan else ANY_GPU)
-                work = prepare(settled.config, cell.run_dir)
+                config = typed(run.config)
+                settled = planned(config, run.run_dir, suited_to(config.backbone) if config.plan else ANY_GPU)
+                work = prepare(settled.config, run.run_dir)
             except InputError as error:
-                raise InputError(f"{error}{_which(name, len(cells))}") from None
-            if is_done(cell.run_dir, {step.key for step in work.ends}):
-                cell.ending = Ending.skipped
+                raise InputError(f"{error}{_which(name, len(runs))}") from None
+            if is_done(run.run_dir, {step.key for step in work.ends}):
+                run.state = RunState.skipped
             found.append((settled, work))
     return found
 
@@ -251,32 +225,32 @@ def forget(run_dir: Path) -> None:
         (run_dir / name).unlink(missing_ok=True)
 
 
-def judge(cell: SweepCell, exit_code: int | None = None, known: str = "") -> None:
-    """Says how a cell ended that runs no more, by the files it left.
+def judge(run: Run, exit_code: int | None = None, known: str = "") -> None:
+    """Says how a run ended, by the files it left.
 
     Args:
         exit_code: of its process, negative for a signal; none where it is not known.
         known: what else is known of its end.
     """
-    left = read_state(cell.run_dir) or {}
+    left = read_state(run.run_dir) or {}
     state, error = left.get("state"), left.get("error") or ""
-    wanted = State.prepared if cell.config.stages is Stages.prepare else State.done
-    if state == wanted and not exit_code:
-        cell.ending = Ending.done
-    elif state == State.interrupted or exit_code == os.EX_TEMPFAIL or (CANCELLED in known and UNPREPARED not in known):
-        cell.ending, cell.error = Ending.interrupted, error or known
+    wanted = RunState.prepared if run.config.stages is Stages.prepare else RunState.done
+    if state is wanted and not exit_code:
+        run.state = RunState.done
+    elif (
+        state is RunState.interrupted or exit_code == os.EX_TEMPFAIL or (CANCELLED in known and UNPREPARED not in known)
+    ):
+        run.state, run.error = RunState.interrupted, error or known
     else:
-        cell.ending = Ending.failed
-        cell.error = error if state == State.failed else _last_words(cell, state == State.prepared, exit_code, known)
+        run.state = RunState.failed
+        run.error = error if state is RunState.failed else _last_words(run, state, exit_code, known)
 
 
-def _last_words(cell: SweepCell, prepared: bool, exit_code: int | None, known: str) -> str:
-    try:
-        return (cell.run_dir / ERROR).read_text(encoding="utf-8", errors="replace").splitlines()[-1]  # of another rank
-    except (OSError, IndexError):
-        pass
+def _last_words(run: Run, state: RunState | None, exit_code: int | None, known: str) -> str:
+    with suppress(OSError, IndexError):
+        return (run.run_dir / ERROR).read_text(encoding="utf-8", errors="replace").splitlines()[-1]  # of another rank
     what = "ended without a word"
-    if prepared:
+    if state is RunState.prepared:
         what = "its data are there, but the training left the queue before it began"
     elif UNPREPARED in known:
         what = "the job that makes its data ended without a word"
@@ -284,15 +258,8 @@ def _last_words(cell: SweepCell, prepared: bool, exit_code: int | None, known: s
     return f"{what} ({known or 'killed: out of memory, or by somebody'})"
 
 
-def returns(cells: Sequence[SweepCell]) -> list[JobReturn]:
-    """For Hydra's sweepers."""
-    return [_return(cell) for cell in cells]
-
-
-def _return(cell: SweepCell) -> JobReturn:
-    done = cell.ending in (Ending.done, Ending.skipped)
-    its = OmegaConf.create({"hydra": {"runtime": {"output_dir": str(cell.run_dir)}}})
-    status = JobStatus.COMPLETED if done else JobStatus.FAILED
-    returned = CellReturn(overrides=cell.given, hydra_cfg=its, task_name="sdx", status=status)
-    returned.ending = cell.ending
-    return returned
+def returned(run: Run) -> JobReturn:
+    """The run for sdx's sweepers, in the form that Hydra's launchers have. That a run failed does not end the sweep."""
+    found = JobReturn(overrides=run.given, task_name="sdx", status=JobStatus.COMPLETED)
+    found.return_value = run
+    return found
