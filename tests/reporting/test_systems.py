@@ -175,7 +175,7 @@ def test_without_training_a_system_stands_alone(place: Place, capsys: pytest.Cap
     place.store.realise(model)
     place.runs.mkdir()
     alone = Outcome(of, place.outcome(of, "LLM alone", 12), system="LLM alone")
-    conclude(place.runs, elsewhere(config(1)), place.store, model, [alone], [], Noting(), 0)
+    conclude(place.runs, elsewhere(config(1)), place.store, model, [alone], [], 0)
     printed = capsys.readouterr().out
     assert "│ LLM alone  │       30.0 ±13.7 │" in printed
     assert "│ mt_stack   │                - │" in printed
