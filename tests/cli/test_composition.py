@@ -47,6 +47,7 @@ def master(loader: ConfigLoaderImpl) -> DictConfig:
     return loader.load_configuration("config", ["hydra.job.name=sdx"], RunMode.RUN)
 
 
+@pytest.mark.whole
 def test_the_cells_are_those_of_hydra(loader: ConfigLoaderImpl):
     given = master(loader)
     for overrides in CELLS:

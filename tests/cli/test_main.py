@@ -44,6 +44,7 @@ def test_every_experiment_composes_and_names_its_translator(name: str):
     assert config.translator.name != "auto"
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "given",
     [
