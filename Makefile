@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-gpu test-slurm test-slow lint clean
+.PHONY: help setup demo test test-fast test-gpu test-slurm test-slow lint clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ demo: setup ## The main job for real: SDRRL on a 135M model, English to Portugue
 # In their own order: by the number of tests, the longest files would come last.
 test: setup ## The tests that need no GPU, no SLURM and no large weights (under 15 minutes on 2 cores)
 	CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not slurm"
+
+test-fast: setup ## After every edit: the tests that start no run and no training (under 2 minutes on 2 cores)
+	CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not whole and not slow and not gpu and not slurm"
 
 test-gpu: setup ## What a GPU node must pass, with random weights (under 10 minutes on one GPU; without one, what runs on the CPU)
 	$(BIN)/python -m pytest -m gpu

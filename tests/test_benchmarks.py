@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import signal
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -36,9 +35,12 @@ from sdx.config import Adapter, ShapeConfig
 from sdx.reporting.compare import compare as compare_cells
 from sdx.store.files import read_json, write_json
 from sdx.store.store import Store
+from tests.kit import children
 from tests.kit import results as written
 from tests.kit.tiny import tiny_encoder, tiny_model
 from tests.kit.tiny_stack import tiny_stack
+
+pytestmark = pytest.mark.whole
 
 VOCABULARY = SHAPES["tiny"]["vocab_size"]
 
@@ -229,35 +231,20 @@ def test_flops_are_those_of_the_formula():
     assert report.flops_per_token(shape, [10, 30], Adapter.lora)[0] == 4000
 
 
-def environment() -> dict[str, Any]:
-    return {"pid": os.getpid(), "threads": os.environ["OMP_NUM_THREADS"]}
-
-
-def out_of_memory() -> dict[str, Any]:
-    raise MemoryError
-
-
-def killed() -> dict[str, Any]:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return {}
-
-
-def wrong() -> dict[str, Any]:
-    raise ValueError("a reason")
-
-
-for function in (environment, out_of_memory, killed, wrong):
-    function.__module__ = "tests.test_benchmarks"  # pytest imports this file by a name that no other process knows
-
-
 def test_a_child_is_a_process_of_its_own():
-    found = child.call(environment, 3)
+    found = child.call(children.environment, 3)
     assert found["pid"] != os.getpid()
     assert found["threads"] == "3"
 
 
 @pytest.mark.parametrize(
-    ("function", "reason"), [(out_of_memory, "^out of memory$"), (killed, "^out of memory$"), (wrong, "a reason")]
+    ("function", "reason"),
+    [
+        (children.out_of_memory, "^out of memory$"),
+        (children.killed, "^out of memory$"),
+        (children.wrong, "a reason"),
+    ],
+    ids=lambda given: getattr(given, "__name__", None),
 )
 def test_a_child_that_fails_says_why(function: Any, reason: str):
     with pytest.raises(child.Failed, match=reason):

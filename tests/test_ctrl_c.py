@@ -131,7 +131,7 @@ def test_the_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 AGAIN = """
 import signal, time
-from sdx import preemption
+from sdx.process import preemption
 preemption.ONE_PRESS_S = 0.2
 with preemption.interrupts_noted():
     try:

@@ -30,6 +30,7 @@ NEEDS = {
 """What an option leaves to the user."""
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_every_option_composes(group: str, name: str):
     config = composed(f"{group}={name}", *NEEDS.get(f"{group}={name}", []))
@@ -44,6 +45,7 @@ def test_every_experiment_composes_and_names_its_translator(name: str):
     assert config.translator.name != "auto"
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "given",
     [

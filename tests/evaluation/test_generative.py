@@ -52,6 +52,7 @@ def planned(
     return suites(settings, chosen or tasks(root), lambda: corpus, NoTranslator(), generator, *languages)  # type: ignore[arg-type]
 
 
+@pytest.mark.whole
 def test_the_papers_benchmarks_before_and_after(place: Path, tmp_path: Path) -> None:
     generator, store = HFGenerator(4, Precision.fp32), Store(tmp_path)
     found, skipped = planned(place, tiny_config(), generator)

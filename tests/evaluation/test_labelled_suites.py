@@ -35,6 +35,7 @@ def planned(tasks: dict[str, Any], targets: tuple[str, ...], **scale: int) -> tu
     return suites(tiny_config(**scale), tasks, lambda: corpus, Shouting(), generator, language("en"), languages)
 
 
+@pytest.mark.whole
 def test_four_forms_before_and_after(files: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "cache")
     found, skipped = planned({name: hub_task(tmp_path, files, name) for name in NAMES}, ("th", "de"))

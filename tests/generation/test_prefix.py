@@ -14,6 +14,8 @@ from sdx.models.backbone import load_model, load_tokenizer
 from tests.kit.prompts import SHOTS, TEXTS
 from tests.kit.tiny import tiny_gemma, tiny_model
 
+pytestmark = pytest.mark.whole
+
 FEWER = ["".join(SHOTS[:4]) + "English: The fox and the dog, " + "and the dog " * 9 + "\nThai:"]
 
 

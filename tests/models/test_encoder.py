@@ -212,6 +212,7 @@ print("sharded")
 """
 
 
+@pytest.mark.whole
 def test_zero3_shards_while_loading(models: dict[str, Path], tmp_path: Path):
     import torch
     from transformers import AutoModel

@@ -31,6 +31,8 @@ from tests.kit.stack_steps import labelled
 from tests.kit.tiny import tiny_encoder, tiny_model, tiny_nllb
 from tests.kit.tiny_stack import tiny_stack
 
+pytestmark = pytest.mark.whole
+
 PROMPTS = [f"{'The quick brown fox. ' * length}How many legs does a dog have?" for length in range(9)]
 ROWS = [{"id": f"r{number}", "prompt": prompt} for number, prompt in enumerate(PROMPTS)]
 EN, TH = "eng_Latn", "tha_Thai"

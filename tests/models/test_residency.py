@@ -24,6 +24,8 @@ from tests.kit.stack_steps import labelled
 from tests.kit.tiny import tiny_encoder, tiny_model, tiny_nllb
 from tests.kit.tiny_stack import tiny_stack
 
+pytestmark = pytest.mark.whole
+
 EN, TH = "eng_Latn", "tha_Thai"
 
 

@@ -16,7 +16,7 @@ import logging, subprocess, sys, warnings
 from pathlib import Path
 from rich.console import Console
 from tqdm import tqdm
-from sdx import terminal
+from sdx.process import terminal
 
 terminal.outlive()
 terminal.outlive()
@@ -124,6 +124,6 @@ def _encoded(call: ast.Call) -> bool:
 
 @pytest.mark.parametrize("door", [*DOORS, "main"])
 def test_every_door_makes_its_output_last(door: str):
-    tree = ast.parse((ROOT / "sdx" / f"{door}.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "sdx/cli" / f"{door}.py").read_text(encoding="utf-8"))
     [main] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"]
     assert "terminal.outlive()" in map(ast.unparse, main.body)

@@ -31,6 +31,8 @@ from sdx.training.attention import PACKED
 from tests.kit.tiny import tiny_encoder, tiny_gemma, tiny_model, tiny_nllb
 from tests.kit.tiny_stack import LABELS, RANK, stack_config, tiny_stack
 
+pytestmark = pytest.mark.whole
+
 KINDS = ("bert", "xlm-roberta", "m2m_100")
 ENGLISH = ["a", "How many legs does a dog have?", "Four, I think; it is a dog.", "of the", "x" * 57]
 ROWS = [(text, text[:4]) for text in ENGLISH[:4]]

@@ -20,6 +20,8 @@ from sdx.store.store import Store
 from tests.kit.stack_steps import labelled, model_step, parts_of, rows_step
 from tests.kit.tiny_stack import tiny_stack
 
+pytestmark = pytest.mark.whole
+
 EN = language("en")
 
 

@@ -62,7 +62,9 @@ def test_a_missing_package_shows_before_anything_is_loaded(tmp_path: Path, monke
 
 
 def test_no_tracker_loads_wandb_or_torch_before_it_has_to():
-    program = "import sys, sdx.tracking, sdx.dashboard; assert not {'wandb', 'torch', 'tensorboard'} & set(sys.modules)"
+    program = (
+        "import sys, sdx.tracking, sdx.cli.dashboard; assert not {'wandb', 'torch', 'tensorboard'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=main.PACKAGE.parent, timeout=60)
 
 

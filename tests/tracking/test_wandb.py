@@ -20,6 +20,8 @@ from sdx.tracking import Tracker
 from tests.kit.tracked import beginning, config, files, history, records, results, row, summary, whole_history
 from tests.kit.wandb_server import KEY, Server, serving
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[2]
 OFFLINE = ("tracking=wandb", "tracking.mode=offline")
 CHILD = """

@@ -21,6 +21,8 @@ from sdx.training import attention, kernels
 from sdx.training.attention import PACKED
 from sdx.training.packing import join
 
+pytestmark = pytest.mark.whole
+
 SHAPE: dict[str, Any] = {"vocab_size": 100, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 SHAPE |= {"num_attention_heads": 4, "initializer_range": 0.3}
 EXAMPLES = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [15] * 11, [16, 17]]

@@ -1,14 +1,9 @@
-"""The export against the engine's weights, before they are rounded.
-
-Under torchrun, as `test_export.py <models> <out>`: exports what `RANKS` says; every rank notes what it held.
-"""
+"""The export against the engine's weights, before they are rounded."""
 
 import errno
 import json
 import logging
 import os
-import subprocess
-import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +39,7 @@ from sdx.training.launch import process_group
 from sdx.training.memory import Layout
 from sdx.training.quiet import deepspeed
 from sdx.training.trainee import CausalTrainee, with_adapters
+from tests.kit.processes import Processes
 from tests.kit.tiny import tiny_tokenizer
 from tests.kit.training import trained_weights
 
@@ -290,12 +286,8 @@ def full_disk(*_arguments: Any, **_options: Any) -> None:
 @pytest.fixture(scope="module")
 def launched(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("ranks")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    launch += ["--log-dir", str(out / "logs"), "--redirects", "3", __file__, str(models), str(out)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    printed = {path.parent.name + path.name: path.read_text() for path in (out / "logs").rglob("std*.log")}
-    assert done.returncode == 0, printed
+    processes = Processes(out / "log", export_on_each_rank, models, out, ranks=2)
+    assert processes.end(300) == [0, 0], processes.log.read_text()
     return out
 
 
@@ -357,7 +349,8 @@ class Held:
         self._patch.undo()
 
 
-def main(models: Path, out: Path) -> None:
+def export_on_each_rank(models: Path, out: Path) -> None:
+    """Exports what `RANKS` says; every rank notes what it held."""
     config = engines.deepspeed_config
 
     def all_sharded(*arguments: Any) -> dict[str, Any]:
@@ -384,7 +377,3 @@ def main(models: Path, out: Path) -> None:
             export(engine, tokenizer, out / "failed", SHARD_BYTES)
         except Exception as error:
             (out / f"failed{rank()}.json").write_text(json.dumps(f"{type(error).__name__}: {error}"))
-
-
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))

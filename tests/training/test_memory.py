@@ -17,6 +17,8 @@ from sdx.training.objectives import CausalLM, Example
 from sdx.training.trainee import CausalTrainee, with_adapters
 from tests.kit.configs import LLAMA2, N
 
+pytestmark = pytest.mark.whole
+
 FULL = TrainConfig(batch_size=128, learning_rate=2e-5)
 PRECISIONS = (Precision.bf16, Precision.fp32)
 LORA = TrainConfig(batch_size=128, learning_rate=2e-4, adapter=Adapter.lora)

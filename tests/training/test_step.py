@@ -73,6 +73,7 @@ def test_validation_rows_that_leave_nothing_to_train_on(
             check(composed("method=sft", f"scale.validation_rows={rows}"))
 
 
+@pytest.mark.whole
 def test_the_key_of_a_training_without_validation_rows_knows_nothing_of_them():
     """So that what was trained before there were any is still found."""
 

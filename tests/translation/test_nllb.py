@@ -21,6 +21,8 @@ from sdx.store.store import Store
 from sdx.translation.nllb import NLLB, NLLBConfig, _batches, _room
 from tests.kit.tiny import NLLB_CODES, tiny_nllb
 
+pytestmark = pytest.mark.whole
+
 EN, TH, HI = "eng_Latn", "tha_Thai", "hin_Deva"
 REVISION = "0123456789abcdef" * 2 + "01234567"
 CONF = Path(__file__).parents[2] / "conf" / "translator"

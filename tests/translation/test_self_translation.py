@@ -16,6 +16,8 @@ from sdx.translation.base import Surroundings
 from sdx.translation.self_translation import SelfTranslation
 from tests.kit.tiny import tiny_model
 
+pytestmark = pytest.mark.whole
+
 PAIRS = [{"source": f"The dog has {n} legs.", "target": f"สุนัขมี {n} ขา"} for n in range(12)]
 EN, TH = "eng_Latn", "tha_Thai"
 
