@@ -16,12 +16,11 @@ from sdx.evaluation.reading import ReadingSuite, reading_suites, translated_item
 from sdx.languages import Language
 from sdx.languages import language as find
 from sdx.methods.base import Cell, Method
-from sdx.models import encoder
-from sdx.models.encoder_languages import check_languages
 from sdx.options import fields
-from sdx.stacking import texts
+from sdx.stacking import encoder, texts
 from sdx.stacking.answers import answers_step
 from sdx.stacking.bridge import BridgeConfig, Projection, stack_step
+from sdx.stacking.encoder_languages import check_languages
 from sdx.stacking.parts import ENCODER, LLM, TRANSLATE_TEST, UNALIGNED, Parts
 from sdx.stacking.tokens import tokens_step
 from sdx.stacking.training import Goal, Recipe, alignment_step, task_step

@@ -16,10 +16,10 @@ from typing import Any
 from sdx import InputError
 from sdx.languages import ENGLISH, Language, language
 from sdx.models import residency
-from sdx.models.encoder_languages import encoder_segments
 from sdx.models.loading import pretrained
 from sdx.options import fields
 from sdx.process.ranks import device
+from sdx.stacking.encoder_languages import encoder_segments
 from sdx.stacking.parts import Parts, directories
 from sdx.stacking.texts import read_texts
 from sdx.stacking.tokens import aligned
@@ -116,9 +116,9 @@ def _fit(
 ) -> None:
     import torch
 
-    from sdx.models.encoder import hidden_size
     from sdx.models.loading import dtype_of
     from sdx.process.quiet import quiet
+    from sdx.stacking.encoder import hidden_size
     from sdx.stacking.model import StackConfig, StackModel
     from sdx.stacking.parts import Part
 
@@ -175,7 +175,7 @@ class _Readings:
     def __init__(self, model: Any, max_tokens: int) -> None:
         from transformers import AutoTokenizer
 
-        from sdx.models.segments import llm_segments
+        from sdx.stacking.segments import llm_segments
 
         self.model, self.max_tokens = model, max_tokens
         self.segments = model.segments(ENGLISH)

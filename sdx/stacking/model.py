@@ -38,13 +38,13 @@ from transformers.utils.hub import cached_file
 
 from sdx import InputError
 from sdx.languages import Language, language
-from sdx.models.encoder import load_encoder
-from sdx.models.encoder_languages import encoder_segments
 from sdx.models.loading import four_bits, named, padded, pretrained
-from sdx.models.segments import Segments, llm_segments
 from sdx.process.quiet import unreported
 from sdx.stacking.batches import in_batches
+from sdx.stacking.encoder import load_encoder
+from sdx.stacking.encoder_languages import encoder_segments
 from sdx.stacking.parts import Part, directory
+from sdx.stacking.segments import Segments, llm_segments
 
 TRAINED = ("bridge.", "classifier.")
 """Beginnings of the names of weights that are stored, beside those of the adapters."""

@@ -8,8 +8,8 @@ from typing import Any
 from sdx import InputError
 from sdx.config import BackboneConfig, EncoderConfig, Precision
 from sdx.models.backbone import backbone_step
-from sdx.models.encoder import encoder_step
 from sdx.offline.assets import packages
+from sdx.stacking.encoder import encoder_step
 from sdx.store.files import read_json
 from sdx.store.step import Step, Workspace
 from sdx.store.store import Store

@@ -10,9 +10,9 @@ from sdx.config import Precision
 from sdx.languages import Language
 from sdx.models.loading import dtype_of, straight
 from sdx.models.residency import resident
-from sdx.models.segments import Encoded, Segments
 from sdx.process.progress import Progress
 from sdx.process.quiet import quiet
+from sdx.stacking.segments import Encoded, Segments
 
 if TYPE_CHECKING:
     from sdx.stacking.objectives import Prompted, Text

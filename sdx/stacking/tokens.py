@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sdx.languages import ENGLISH, language
-from sdx.models.segments import Encoded
 from sdx.stacking.parts import Parts
+from sdx.stacking.segments import Encoded
 from sdx.stacking.texts import read_texts
 from sdx.store.step import PlainStep, Step, Workspace
 
@@ -42,9 +42,9 @@ def _encode(work: Workspace, prefix: str, max_tokens: int) -> None:
     import numpy as np
     from transformers import AutoTokenizer
 
-    from sdx.models.encoder_languages import encoder_segments
     from sdx.models.loading import pretrained
-    from sdx.models.segments import llm_segments
+    from sdx.stacking.encoder_languages import encoder_segments
+    from sdx.stacking.segments import llm_segments
 
     read = encoder_segments(work.inputs["encoder"] / "model", prefix, language(ENGLISH))
     own = llm_segments(pretrained(AutoTokenizer, work.inputs["backbone"] / "model"))

@@ -234,7 +234,7 @@ def _train(
 def _check_lengths(work: Workspace, max_tokens: int) -> None:
     """Raises InputError for texts that may be longer than a part reads: one would read less of them than the other."""
     from sdx.models.backbone import check_length
-    from sdx.models.encoder import context_tokens
+    from sdx.stacking.encoder import context_tokens
 
     parts = directories(work)
     if "llm" in parts:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sdx.config import BackboneConfig, EncoderConfig, Precision
 from sdx.models.backbone import backbone_step
-from sdx.models.encoder import encoder_step
+from sdx.stacking.encoder import encoder_step
 from sdx.stacking.parts import Parts
 from sdx.store.files import write_rows
 from sdx.store.step import PlainStep, Step, Workspace

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, LlamaModel
 
 from sdx import InputError
-from sdx.models import encoder_languages
 from sdx.models.loading import padded
-from sdx.models.segments import llm_segments
+from sdx.stacking import encoder_languages
 from sdx.stacking.bridge import BridgeConfig, Projection, fitted, stack_step
 from sdx.stacking.model import StackModel
+from sdx.stacking.segments import llm_segments
 from sdx.store.files import read_json
 from sdx.store.step import PlainStep
 from sdx.store.store import Store

@@ -7,9 +7,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from sdx.languages import language
-from sdx.models.encoder_languages import encoder_segments
-from sdx.models.segments import llm_segments
 from sdx.stacking import tokens
+from sdx.stacking.encoder_languages import encoder_segments
+from sdx.stacking.segments import llm_segments
 from sdx.stacking.tokens import ARRAYS, AlignmentTexts, aligned, tokens_step
 from sdx.store.step import Workspace
 from sdx.store.store import Store

@@ -18,11 +18,11 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMultipleCh
 from sdx.config import Config, EngineConfig, MethodConfig, Precision, TrackingConfig, TrainConfig
 from sdx.languages import language
 from sdx.models import residency
-from sdx.models.encoder import load_encoder
 from sdx.process.ranks import is_main
 from sdx.stacking import reader
 from sdx.stacking.answers import answers_step
 from sdx.stacking.bridge import BridgeConfig, stack_step
+from sdx.stacking.encoder import load_encoder
 from sdx.stacking.generation import answer
 from sdx.stacking.model import StackForSequenceClassification
 from sdx.stacking.objectives import Alignment, Classification, Reader, Text
