@@ -10,10 +10,10 @@ from sdx.languages import language
 from sdx.stacking import tokens
 from sdx.stacking.encoder_languages import encoder_segments
 from sdx.stacking.segments import llm_segments
-from sdx.stacking.tokens import ARRAYS, AlignmentTexts, aligned, tokens_step
+from sdx.stacking.tokens import ARRAYS, AlignmentTexts, aligned
 from sdx.store.step import Workspace
 from sdx.store.store import Store
-from tests.stacking.given import SENTENCES, parts_of, texts_step
+from tests.stacking.given import SENTENCES, parts_of, texts_step, tokens_step
 
 LIMIT = 30
 WRITTEN = [file for name in ARRAYS for file in (name, f"{name}.ends")]
