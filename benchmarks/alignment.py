@@ -62,8 +62,8 @@ def _rows(path: Path, questions: dict[str, list[str]], first: bool) -> list[list
     import torch
     from transformers import AutoTokenizer
 
-    from sdx.models.segments import llm_segments
     from sdx.stacking.model import LONGEST_TOKENS, StackModel, without_adapters
+    from sdx.stacking.segments import llm_segments
 
     model = StackModel.from_pretrained(path, dtype=torch.float32).eval()
     own = llm_segments(AutoTokenizer.from_pretrained(model.directories["llm"], trust_remote_code=False))

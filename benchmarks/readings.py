@@ -68,7 +68,7 @@ def _ways(place: Path, texts: list[str], lang: str, shape: str, beams: int) -> d
     translate = _packaged(spoken.flores) if shape == "e5_small" else _decoding(place, beams)
 
     def reader(kinds: Sequence[str]) -> Any:
-        from sdx.models.encoder import hidden_size
+        from sdx.stacking.encoder import hidden_size
 
         sizes = {f"{kind}_size": hidden_size(parts[kind]) for kind in kinds}
         named = {kind: {"path": str(parts[kind])} for kind in kinds}
@@ -103,7 +103,7 @@ def _decoding(place: Path, beams: int) -> Callable[[Sequence[str]], list[str]]:
     import torch
     from transformers import M2M100Config, M2M100ForConditionalGeneration
 
-    from sdx.models.encoder import load_tokenizer
+    from sdx.stacking.encoder import load_tokenizer
 
     config = M2M100Config(**NLLB_600M)
     torch.manual_seed(0)

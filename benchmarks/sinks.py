@@ -60,8 +60,8 @@ def _rows(path: Path, texts: Sequence[str], first: bool) -> list[list[str]]:
     import torch
     from transformers import AutoTokenizer
 
-    from sdx.models.segments import llm_segments
     from sdx.stacking.model import StackModel, is_trained, without_adapters
+    from sdx.stacking.segments import llm_segments
 
     model = StackModel.from_pretrained(path, dtype=torch.float32)
     for name, weight in model.named_parameters():

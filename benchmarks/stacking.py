@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _prepare(options: argparse.Namespace, folder: Path) -> list[str]:
     """Puts `encoder/` and `llm/` of each shape into the folder; the texts to read."""
     from sdx.models.backbone import backbone_step
-    from sdx.models.encoder import encoder_step
+    from sdx.stacking.encoder import encoder_step
     from sdx.tasks.mmlu import translated_subjects
 
     store = Store.shared()

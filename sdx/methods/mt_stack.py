@@ -1,38 +1,78 @@
-"""MT-encoder stacking, MT-LLM (Schmidt et al., arXiv 2406.12739).
+"""MT-LLM: a frozen multilingual encoder stacked under an LLM (Schmidt et al., arXiv 2406.12739).
 
-A frozen multilingual encoder is stacked under an LLM. First the stack learns to say of English text what the LLM itself
-says of it; then it learns a task in English; then it reads the task in every language that the encoder knows.
+First the stack learns to say of English text what the LLM itself says of it; then it learns a task in English; then it
+reads the task in every language that the encoder knows.
+
+    v(x) = mean over the tokens of LLM(inputs_embeds=up_proj(encoder(x)))         what the stack says of a text
+    1.  min over up_proj and LoRA  |v(x) - v_LLM(x)|^2        x: English text, v_LLM: the LLM on its own tokens
+    2.  min over LoRA              |v(x) - v_teacher(x)|^2    x: English task data, the head is the teacher's
+
+[P]: the paper, its authors' code or their model card. [2]: read of it at second hand. [O]: ours. Files are below sdx/.
+
+| statement | mark | where |
+|---|---|---|
+| encoder frozen, in eval mode | [P] | stacking/model.py:StackModel.train |
+| `inputs_embeds = up_proj(encoder(ids))`, no tokens of the LLM's own | [P] | stacking/model.py:StackModel.soft |
+| the LLM's start token in place of the encoder's, an option | [O] | stacking/bridge.py:_start_token |
+| masked mean of the last hidden state | [P] | stacking/model.py:masked_mean |
+| the same over spans and packs, in training | [O] | stacking/objectives.py:pooled |
+| LLM made bidirectional (LLM2Vec), an option | [P] | stacking/model.py:_see_both_ways |
+| LLM in 4 bits (nf4), an option | [P] | models/loading.py:four_bits |
+| LoRA r 16, alpha 32, dropout 0.05 on all linear layers | [P] | stacking/model.py:StackModel.add_lora |
+| language code by language, an unknown one is an error | [P] | stacking/encoder_languages.py:encoder_segments |
+| EOS between a premise and a hypothesis | [O] | stacking/encoder_languages.py:encoder_segments |
+| `up_proj` without bias by least squares (later recipe), or random | [P] | stacking/bridge.py:_least_squares |
+| its scale, that of the LLM's embeddings; standardised states, an option | [O] | stacking/bridge.py:_projected |
+| stage 1: 10,000 x 256 texts, 512 tokens, 2e-4, 1 % warm-up, linear | [P] | methods/mt_stack.py:AlignmentConfig |
+| stage 1: the teacher is the LLM without its adapters, on its own tokens | [P] | stacking/model.py:without_adapters |
+| stage 1: MSE, 1/3 of sequences and 2/3 of words (later recipe) | [P] | stacking/objectives.py:Alignment.loss |
+| its division by the variance of what is taught: the share unexplained | [O] | stacking/objectives.py:Alignment.loss |
+| words aligned by the tokens' characters | [P] | stacking/tokens.py:aligned |
+| stage 2a: the LLM and a head learn the English task: the teacher | [P] | methods/mt_stack.py:Study.teacher |
+| stage 2b: its vectors of the training set, by example id | [P] | stacking/vectors.py:VectorsStep.run |
+| stage 2c: its head is copied and frozen | [P] | stacking/trainee.py:StackTrainee.load |
+| stage 2c: MSE to its vectors, no labels | [P] | stacking/objectives.py:Distillation.loss |
+| `direct`: cross-entropy after stage 1 | [P] | stacking/objectives.py:Classification.loss |
+| `generation`: the labels' words behind a soft prompt | [O] | stacking/generation.py:StackForCausalLM |
+| multiple choice: each choice's span -> Linear(d, 1) | [P] | stacking/model.py:StackForMultipleChoice.classify |
+| stage 2: rate, schedule and AdamW of conf/method/mt_stack.yaml | [P] | methods/mt_stack.py:Study.recipe |
+| selection on English validation data | [P] | stacking/training.py:StackTraining.run |
+| zero-shot test in every language | [P] | methods/mt_stack.py:MTStack.outcomes |
+| baselines: LLM alone, encoder alone, no stage 1, translate-test | [P] | methods/mt_stack.py:Study.baselines |
+| encoder alone with LoRA | [P] | methods/mt_stack.py:Study.encoder |
+| encoder alone with a head on its vectors, an option | [O] | stacking/objectives.py:Probe |
+| Uyghur in Cyrillic letters is read as Kazakh, an option | [P] | methods/mt_stack.py:Study.told |
+
+`bidirectional` belongs to the LLM and is off but for LLM2Vec's: see experiments/mt_llm_*.yaml.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cached_property
 from importlib.util import find_spec
 
 from sdx import InputError
-from sdx.config import Adapter, Config, MethodConfig, Schedule, TrainConfig
+from sdx.config import Adapter, Config, MethodConfig, Schedule
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.suites import Suite, reading_suites, translated
 from sdx.languages import Language
 from sdx.languages import language as find
 from sdx.methods.base import Cell, Method
-from sdx.models import encoder
-from sdx.models.encoder_languages import check_languages
 from sdx.options import fields
-from sdx.stacking import texts
-from sdx.stacking.answers import answers_step
-from sdx.stacking.bridge import BridgeConfig, Projection, stack_step
-from sdx.stacking.parts import ENCODER, LLM, TRANSLATE_TEST, UNALIGNED, Parts
-from sdx.stacking.tokens import tokens_step
-from sdx.stacking.training import Goal, Recipe, alignment_step, task_step
-from sdx.stacking.vectors import vectors_step
+from sdx.stacking import encoder, texts
+from sdx.stacking.answers import ClassifyStep
+from sdx.stacking.bridge import BridgeConfig, Projection, StackStep
+from sdx.stacking.encoder_languages import check_languages
+from sdx.stacking.parts import Goal, Parts, System
+from sdx.stacking.tokens import TokensStep
+from sdx.stacking.training import AlignmentStep, Recipe, TaskStep
+from sdx.stacking.vectors import VectorsStep
 from sdx.store.step import Step
 from sdx.tasks.items import Items
 from sdx.tasks.reading import ReadTask, training_step
 from sdx.training.optimizers import EXTRA
 
-BASELINES = {"llm": LLM, "encoder": ENCODER, "unaligned": UNALIGNED, "translate_test": TRANSLATE_TEST}
-"""As options name them and as tables do. Without alignment: stage 2 of a stack that had no stage 1."""
+BASELINES = [system.name for system in System if system is not System.stack]
 PROBE_EPOCHS, PROBE_RATE = 20, 1e-3
 """Of the head on the encoder alone, whose vectors are there already. Ours."""
 LEAST_TEXTS = 10
@@ -98,15 +138,38 @@ class MTStackConfig(MethodConfig):
     """English examples by which each trained model is selected."""
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
     """What the stack is compared with: llm, encoder, unaligned, translate_test."""
-    encoder_baseline: EncoderBaseline = EncoderBaseline.probe
+    encoder_baseline: EncoderBaseline = EncoderBaseline.lora
     """How the encoder alone learns."""
-    head_bias: bool = True
-    """Whether the heads have a bias (the authors' have none)."""
+    head_bias: bool = False
+    """Whether the heads have a bias."""
     read_as: list[str] = field(default_factory=list)
     """Languages that encoder and translator are told to be another: `[ug:kk]`, Uyghur read as Kazakh."""
 
 
 class MTStack(Method[MTStackConfig]):
+    def validates(self, config: Config) -> bool:
+        return True
+
+    def model(self, cell: Cell) -> Step:
+        return Study(cell, self.options).stack
+
+    def outcomes(self, cell: Cell, model: Step) -> tuple[list[Outcome], list[str]]:
+        """The stack zero-shot in every language, beside each baseline."""
+        study = Study(cell, self.options)
+        suites, skipped = reading_suites(cell.config, cell.tasks, cell.source, cell.targets)
+        stacked = {id(suite): study.answers(System.stack, model, suite) for suite in suites}
+        others = [(suite, study.baselines(suite)) for suite in suites]
+        found = [  # system by system, so that a model is loaded once
+            Outcome(suite, answers[system], stacked[id(suite)], system.value)
+            for system in System
+            for suite, answers in others
+            if system in answers
+        ]
+        found += [Outcome(suite, stacked[id(suite)]) for suite, answers in others if not answers]
+        if System.translate_test.name in self.options.baselines:
+            skipped += [reason for target in cell.targets if (reason := study.untranslated(study.told(target)))]
+        return found, skipped
+
     def check(self, cell: Cell) -> None:
         config, options = cell.config, self.options
         if unknown := [name for name in options.baselines if name not in BASELINES]:
@@ -134,72 +197,59 @@ class MTStack(Method[MTStackConfig]):
                     "method.quantised=true: engine.zero_stage=3 does not shard weights in 4 bits; give engine=zero2"
                 )
         encoder.check(config.encoder)
-        encoder.check_length(config.encoder, "scale.max_length_tokens", config.scale.max_length_tokens)
-        encoder.check_length(config.encoder, "method.alignment.max_length_tokens", options.alignment.max_length_tokens)
+        for key, limit in (
+            ("scale.max_length_tokens", config.scale.max_length_tokens),
+            ("method.alignment.max_length_tokens", options.alignment.max_length_tokens),
+        ):
+            encoder.check_length(config.encoder, key, limit)
         if not encoder.tells_characters(config.encoder):
             _check_wordless(config.encoder.name, options)
         texts.check(config.text)
-        check_languages(config.encoder, None, self._heard(cell))
-        task = _task(cell)
+        study = Study(cell, options)
+        check_languages(config.encoder, None, study.heard)
         if options.learning is Learning.generation:
             if options.bidirectional:
                 raise InputError(
-                    "method.learning=generation writes from left to right; leave method.bidirectional=false"
+                    "method.learning=generation writes from left to right; give method.bidirectional=false"
                 )
-            if not task.labels:
+            if not study.task.labels:
                 raise InputError(
-                    f"method.learning=generation writes the words of labels, and task={task.name} has none; give "
+                    f"method.learning=generation writes the words of labels, and task={study.task.name} has none; give "
                     "method.learning=direct"
                 )
 
-    def validates(self, config: Config) -> bool:
-        return True
 
-    def model(self, cell: Cell) -> Step:
-        return self._learn(cell, self._aligned(cell))
+class Study:
+    """The steps of one run: the stack, and what it is compared with."""
 
-    def outcomes(self, cell: Cell, model: Step) -> tuple[list[Outcome], list[str]]:
-        suites, skipped = reading_suites(cell.config, cell.tasks, cell.source, cell.targets)
-        stacked = {id(suite): self._answers(cell, model, cell_parts(cell), suite, "stack") for suite in suites}
-        others = [(suite, dict(self._systems(cell, suite))) for suite in suites]
-        found = [  # system by system, so that a model is loaded once
-            Outcome(suite, answers[system], stacked[id(suite)], system)
-            for system in BASELINES.values()
-            for suite, answers in others
-            if system in answers
-        ]
-        found += [Outcome(suite, stacked[id(suite)]) for suite, answers in others if not answers]
-        if "translate_test" in self.options.baselines:
-            skipped += [reason for target in cell.targets if (reason := _untranslated(cell, self._told(target)))]
-        return found, skipped
+    def __init__(self, cell: Cell, options: MTStackConfig) -> None:
+        self.cell, self.config, self.options = cell, cell.config, options
+        self.task = _task(cell)
+        seed = options.alignment.seed
+        self.first_seed = cell.config.seed if seed is None else seed
+        self.goal = Goal.generation if options.learning is Learning.generation else Goal.classification
+        """Of what learns the task from its data."""
 
-    def _systems(self, cell: Cell, suite: Suite) -> Iterator[tuple[str, Step]]:
-        """The answers of each baseline."""
-        wanted = self.options.baselines
-        llm, reader = llm_alone(cell), replace(cell_parts(cell), backbone=None)
-        if "llm" in wanted:
-            yield BASELINES["llm"], self._answers(cell, self._teacher(cell), llm, suite, "LLM")
-        if "encoder" in wanted:
-            yield BASELINES["encoder"], self._answers(cell, self._encoder_alone(cell), reader, suite, "encoder")
-        if "unaligned" in wanted:
-            unaligned = self._learn(cell, self._first(cell))
-            yield BASELINES["unaligned"], self._answers(cell, unaligned, cell_parts(cell), suite, "unaligned")
-        told = self._told(suite.language)
-        if "translate_test" in wanted and suite.language != cell.source and not _untranslated(cell, told):
-            assert isinstance(suite.items, Items)
-            items = translated(suite.items, cell.mt, told, cell.source)
-            english, who = replace(suite, items=items, language=cell.source), f"from {suite.language.code}, LLM"
-            yield BASELINES["translate_test"], self._answers(cell, self._teacher(cell), llm, english, who)
+    # Stage 1: of English the stack says what the LLM says
 
-    def _first(self, cell: Cell) -> Step:
-        """The stack with its fitted bridge."""
-        return self._untrained(cell, cell_parts(cell))
+    def untrained(self, system: System) -> Step:
+        """A stack with its fitted bridge, or a part of one."""
+        options = self.options
+        return StackStep(
+            self.texts,
+            options.bridge,
+            options.bidirectional,
+            options.quantised,
+            options.alignment.max_length_tokens,
+            self.first_seed,
+            parts=self.parts(system),
+            languages=self.heard,
+        )
 
-    def _aligned(self, cell: Cell) -> Step:
-        """Stage 1."""
-        given, parts = self.options.alignment, cell_parts(cell)
+    def aligned(self) -> Step:
+        given, parts = self.options.alignment, self.parts(System.stack)
         train = replace(
-            cell.config.train,
+            self.config.train,
             batch_size=given.batch_size,
             learning_rate=given.learning_rate,
             warmup_ratio=given.warmup_ratio,
@@ -208,98 +258,122 @@ class MTStack(Method[MTStackConfig]):
             keep_groups=False,
             validations=given.validations,
         )
-        tokens = tokens_step(parts, self._texts(cell), given.max_length_tokens)
-        recipe = self._recipe(train, 1, 0, given.max_length_tokens, True)
-        config = replace(cell.config, seed=self._first_seed(cell))
-        return alignment_step(self._first(cell), tokens, parts, recipe, given.words, config)
+        tokens = TokensStep(self.texts, given.max_length_tokens, parts=parts)
+        recipe = Recipe(train, 1, 0, given.max_length_tokens, True, self.options.bridge_rate)
+        config = replace(self.config, seed=self.first_seed)
+        first = self.untrained(System.stack)
+        return AlignmentStep(first, recipe, Goal.alignment, tokens, given.words, parts=parts, run_config=config)
 
-    def _untrained(self, cell: Cell, parts: Parts) -> Step:
-        """A stack or a part of one before any training."""
-        options, languages = self.options, self._heard(cell)
-        limit, seed = options.alignment.max_length_tokens, self._first_seed(cell)
-        rows = self._texts(cell)
-        given = options.bridge, options.bidirectional, limit, seed, languages, options.quantised
-        return stack_step(parts, rows, *given)
+    # Stage 2: the task
 
-    def _first_seed(self, cell: Cell) -> int:
-        given = self.options.alignment.seed
-        return cell.config.seed if given is None else given
+    @cached_property
+    def stack(self) -> Step:
+        return self.stacked(System.stack, self.aligned(), self.options.train_bridge)
 
-    def _learn(self, cell: Cell, stack: Step) -> Step:
-        """Stage 2, from a stack that is aligned or not."""
-        unaligned = stack.name == "stack"  # whose bridge has been taught nothing
-        recipe, parts = self._task_recipe(cell, self.options.train_bridge or unaligned), cell_parts(cell)
+    def stacked(self, system: System, start: Step, trains_bridge: bool) -> Step:
+        """A stack that learns the task, from the teacher or from the labels."""
         if self.options.learning is not Learning.distillation:
-            return self._task_step(cell, stack, parts, self._goal, recipe)
-        teacher = self._teacher(cell)
-        taught = self._vectors(cell, teacher, llm_alone(cell))
-        return self._task_step(cell, stack, parts, Goal.distillation, recipe, teacher, taught)
+            return self.learnt(system, start, self.goal, self.recipe(trains_bridge))
+        taught = self.teacher, self.vectors(System.llm, self.teacher)
+        return self.learnt(system, start, Goal.distillation, self.recipe(trains_bridge), *taught)
 
-    def _teacher(self, cell: Cell) -> Step:
+    @cached_property
+    def teacher(self) -> Step:
         """The LLM alone, which reads its own tokens, trained on the task: teacher, and zero-shot transfer."""
-        parts = llm_alone(cell)
-        plain = self._untrained(cell, parts)
-        return self._task_step(cell, plain, parts, self._goal, self._task_recipe(cell, False))
+        return self.learnt(System.llm, self.untrained(System.llm), self.goal, self.recipe(False))
 
-    @property
-    def _goal(self) -> Goal:
-        """Of what learns the task from its data."""
-        return Goal.generation if self.options.learning is Learning.generation else Goal.classification
+    @cached_property
+    def unaligned(self) -> Step:
+        """Stage 2 without stage 1: the bridge, which has been taught nothing, is trained here."""
+        return self.stacked(System.unaligned, self.untrained(System.stack), True)
 
-    def _encoder_alone(self, cell: Cell) -> Step:
+    @cached_property
+    def encoder(self) -> Step:
         """The encoder with a head and adapters, or a head on its own vectors."""
-        parts = replace(cell_parts(cell), backbone=None)
-        plain = self._untrained(cell, parts)
+        plain, recipe = self.untrained(System.encoder), self.recipe(False)
         if self.options.encoder_baseline is EncoderBaseline.lora:
-            return self._task_step(cell, plain, parts, Goal.classification, self._task_recipe(cell, False))
-        vectors = self._vectors(cell, plain, parts)
-        train = replace(cell.config.train, learning_rate=PROBE_RATE, validations=PROBE_EPOCHS)
-        scale = cell.config.scale
-        recipe = Recipe(train, PROBE_EPOCHS, scale.max_steps, scale.max_length_tokens, False)
-        recipe = replace(recipe, head_bias=self.options.head_bias)
-        return self._task_step(cell, plain, parts, Goal.probe, recipe, vectors=vectors)
+            return self.learnt(System.encoder, plain, Goal.classification, recipe)
+        train = replace(self.config.train, learning_rate=PROBE_RATE, validations=PROBE_EPOCHS)
+        recipe = replace(recipe, train=train, epochs=PROBE_EPOCHS, bridge_rate=1.0)
+        vectors = self.vectors(System.encoder, plain)
+        return self.learnt(System.encoder, plain, Goal.probe, recipe, vectors=vectors)
 
-    def _task_step(
+    def model(self, system: System) -> Step:
+        """What answers for a baseline."""
+        own = {System.encoder: lambda: self.encoder, System.unaligned: lambda: self.unaligned}
+        return own.get(system, lambda: self.teacher)()
+
+    def learnt(
         self,
-        cell: Cell,
+        system: System,
         start: Step,
-        parts: Parts,
         goal: Goal,
         recipe: Recipe,
         teacher: Step | None = None,
         vectors: Step | None = None,
     ) -> Step:
-        training, labels = self._training(cell), _task(cell).labels
-        config = cell.config
-        return task_step(start, training, parts, goal, labels, cell.source, recipe, config, teacher, vectors)
+        given = self.training, self.task.labels, self.cell.source, teacher, vectors
+        return TaskStep(start, recipe, goal, *given, parts=self.parts(system), run_config=self.config)
 
-    def _task_recipe(self, cell: Cell, trains_bridge: bool) -> Recipe:
-        scale, train = cell.config.scale, cell.config.train
-        recipe = self._recipe(train, scale.epochs, scale.max_steps, scale.max_length_tokens, trains_bridge)
-        return replace(recipe, head_bias=self.options.head_bias)
+    def recipe(self, trains_bridge: bool) -> Recipe:
+        scale, options = self.config.scale, self.options
+        steps = scale.epochs, scale.max_steps, scale.max_length_tokens
+        return Recipe(self.config.train, *steps, trains_bridge, options.bridge_rate, options.head_bias)
 
-    def _recipe(self, train: TrainConfig, epochs: int, steps: int, max_tokens: int, trains_bridge: bool) -> Recipe:
-        return Recipe(train, epochs, steps, max_tokens, trains_bridge, self.options.bridge_rate)
+    # The test, zero-shot
 
-    def _training(self, cell: Cell) -> Step:
-        return training_step(_task(cell), cell.source, cell.config.scale.corpus_rows, self.options.validation_rows)
+    def baselines(self, suite: Suite) -> dict[System, Step]:
+        """The answers of each."""
+        found, source, told = {}, self.cell.source, self.told(suite.language)
+        for system in (system for system in System if system.name in self.options.baselines):
+            items = suite.items
+            if system is System.translate_test:
+                if suite.language == source or self.untranslated(told):
+                    continue
+                assert isinstance(items, Items)
+                items = translated(items, self.cell.mt, told, source)
+            found[system] = self.answers(system, self.model(system), suite, items)
+        return found
 
-    def _texts(self, cell: Cell) -> Step:
-        return texts.texts_step(cell.config.text, cell.config.scale.text_rows)
+    def answers(self, system: System, model: Step, suite: Suite, items: Step | None = None) -> Step:
+        translated = system is System.translate_test
+        return ClassifyStep(
+            model,
+            self.config.scale.max_length_tokens,
+            self.told(self.cell.source if translated else suite.language),
+            items or suite.items,
+            parts=self.parts(system),
+            task=suite.task.name,
+            tested=suite.language,
+        )
 
-    def _vectors(self, cell: Cell, model: Step, parts: Parts) -> Step:
-        return vectors_step(model, parts, self._training(cell), cell.source, cell.config.scale.max_length_tokens)
+    # What all of them share
 
-    def _answers(self, cell: Cell, model: Step, parts: Parts, suite: Suite, who: str) -> Step:
-        label = f"{suite.task.name} {suite.language.code} {who}"
-        told = self._told(suite.language)
-        return answers_step(model, parts, suite.items, told, cell.config.scale.max_length_tokens, label)
+    def parts(self, system: System) -> Parts:
+        given = self.config.encoder
+        read = None if system in (System.llm, System.translate_test) else encoder.encoder_step(given)
+        backbone = None if system is System.encoder else self.cell.backbone
+        return Parts(read, backbone, given.prefix, self.config.engine.precision, system)
 
-    def _heard(self, cell: Cell) -> list[Language]:
+    @cached_property
+    def texts(self) -> Step:
+        return texts.texts_step(self.config.text, self.config.scale.text_rows)
+
+    @cached_property
+    def training(self) -> Step:
+        rows = self.config.scale.corpus_rows
+        return training_step(self.task, self.cell.source, rows, self.options.validation_rows)
+
+    def vectors(self, system: System, model: Step) -> Step:
+        limit, parts = self.config.scale.max_length_tokens, self.parts(system)
+        return VectorsStep(model, limit, self.cell.source, self.training, parts=parts, task=self.task.name)
+
+    @property
+    def heard(self) -> list[Language]:
         """The languages that the encoder must know."""
-        return [cell.source, *map(self._told, cell.targets)]
+        return [self.cell.source, *map(self.told, self.cell.targets)]
 
-    def _told(self, language: Language) -> Language:
+    def told(self, language: Language) -> Language:
         """What encoder and translator are told that a language is.
 
         Raises:
@@ -318,25 +392,13 @@ class MTStack(Method[MTStackConfig]):
                 raise InputError(f"method.read_as=[{pair}]: {error}") from None
         return told.get(language, language)
 
-
-def _check_wordless(name: str, options: MTStackConfig) -> None:
-    """Raises InputError for options that need the words of an encoder's tokens."""
-    least_squares = options.bridge.projection is Projection.least_squares
-    wrong = {"bridge.projection=random": least_squares, "alignment.words=false": options.alignment.words}
-    if fixes := " ".join(f"method.{fix}" for fix, needed in wrong.items() if needed):
-        raise InputError(
-            f"encoder={name} has a tokenizer that does not tell which words its tokens belong to; give {fixes}"
-        )
-
-
-def cell_parts(cell: Cell) -> Parts:
-    """Both parts of the cell's stack."""
-    given = cell.config.encoder
-    return Parts(encoder.encoder_step(given), cell.backbone, given.prefix, cell.config.engine.precision)
-
-
-def llm_alone(cell: Cell) -> Parts:
-    return Parts(None, cell.backbone, precision=cell.config.engine.precision)
+    def untranslated(self, target: Language) -> str | None:
+        """Why there is no translate-test of a language."""
+        engine, pair = self.cell.mt, (target.flores, self.cell.source.flores)
+        reason = engine.obstacle(*pair)
+        if not reason and not engine.for_pair(*pair).independent:
+            reason = "leaves the backbone itself to translate; translator@mt=nllb_600m is one that can"
+        return f"translate-test in {target.name}: {engine.name} {reason}." if reason else None
 
 
 def _task(cell: Cell) -> ReadTask:
@@ -355,13 +417,14 @@ def _task(cell: Cell) -> ReadTask:
     return found[0]
 
 
-def _untranslated(cell: Cell, target: Language) -> str | None:
-    """Why there is no translate-test of a language."""
-    pair = target.flores, cell.source.flores
-    reason = cell.mt.obstacle(*pair)
-    if not reason and not cell.mt.for_pair(*pair).independent:
-        reason = "leaves the backbone itself to translate; translator@mt=nllb_600m is one that can"
-    return f"translate-test in {target.name}: {cell.mt.name} {reason}." if reason else None
+def _check_wordless(name: str, options: MTStackConfig) -> None:
+    """Raises InputError for options that need the words of an encoder's tokens."""
+    least_squares = options.bridge.projection is Projection.least_squares
+    wrong = {"bridge.projection=random": least_squares, "alignment.words=false": options.alignment.words}
+    if fixes := " ".join(f"method.{fix}" for fix, needed in wrong.items() if needed):
+        raise InputError(
+            f"encoder={name} has a tokenizer that does not tell which words its tokens belong to; give {fixes}"
+        )
 
 
 SCHEMAS = {"mt_stack": MTStackConfig}

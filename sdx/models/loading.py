@@ -87,3 +87,10 @@ def padded(rows: Sequence[Sequence[int]], pad_id: int) -> "dict[str, Tensor]":
         "input_ids": torch.tensor([[*row, *[pad_id] * (longest - len(row))] for row in rows]),
         "attention_mask": torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows]),
     }
+
+
+def keep_layout(llm: Any) -> None:
+    """In eval mode, on some CPUs, bitsandbytes lays weights out for a kernel without a backward pass, for good."""
+    for module in llm.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

@@ -6,7 +6,6 @@ from typing import Any
 
 from sdx.config import Config
 from sdx.languages import codes, language
-from sdx.stacking.parts import TRANSLATE_TEST, is_translated, system
 from sdx.store.step import PlainStep, Step
 
 SPEECHLESS = ("adapter", "backbone", "train", "mix", "translator", "asset", "file", "pairs")
@@ -38,7 +37,7 @@ def concerned(step: Step, source: str) -> str | None:
     a test the language that it is tested in."""
     if not isinstance(step, PlainStep):
         return step.purpose_language.flores if step.purpose_language else None
-    if step.name in ("read", "classify") and "items" in step.inputs:
+    if step.name == "read" and "items" in step.inputs:
         return concerned(step.inputs["items"], source)
     if step.name == "translate" and step.config["target"] == source:
         return concerned(step.inputs["rows"], source)
@@ -56,17 +55,8 @@ def subject(step: Step, config: Config) -> str:
         return f"{_texts(inputs['prompts'], config, given)}, {_moment(inputs['model'])}"
     if step.name in ("score", "prompts"):
         return f"{subject(inputs['items'], config)}, {_moment(inputs['model'])}"
-    if step.name == "classify":
-        who = TRANSLATE_TEST if is_translated(inputs["items"]) else system(inputs["model"])
-        return f"{_task(inputs['items'])}, {who}"
-    if step.name == "vectors":
-        return f"{_task(inputs['training'])}, {system(inputs['model'])}"
-    if step.name == "train" and "goal" in given:
-        return f"{system(step)}, {given['goal']}"
     if step.name == "read":
-        return f"{_task(step)}, translated" if is_translated(step) else _task(step)
-    if step.name == "stack":
-        return system(step)
+        return f"{_task(step)}, translated" if _is_translated(step) else _task(step)
     if step.name == "items":
         return str(given.get("task") or subject(inputs["items"], config))
     if step.name == "training":
@@ -78,8 +68,6 @@ def subject(step: Step, config: Config) -> str:
     named = {
         "backbone": config.backbone.name,
         "encoder": config.encoder.name,
-        "texts": config.text.name,
-        "tokens": config.text.name,
         "corpus": config.corpus.name,
         "parallel": config.parallel.name,
         "dictionary": config.dictionary.name,
@@ -111,7 +99,12 @@ def _texts(step: Step, config: Config, given: Mapping[str, Any]) -> str:
 
 
 def _task(items: Step) -> str:
-    return str(_task(items.inputs["items"]) if is_translated(items) else items.config["task"])
+    return str(_task(items.inputs["items"]) if _is_translated(items) else items.config["task"])
+
+
+def _is_translated(items: Step) -> bool:
+    """Whether test items are translations of others."""
+    return "items" in items.inputs
 
 
 def _kept(step: Step, config: Config) -> str:

@@ -7,24 +7,24 @@ by which the loss of the alignment is divided.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import Enum
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sdx import InputError
 from sdx.languages import ENGLISH, Language, language
 from sdx.models import residency
-from sdx.models.encoder_languages import encoder_segments
 from sdx.models.loading import pretrained
 from sdx.options import fields
 from sdx.process.ranks import device
-from sdx.stacking.parts import Parts, directories
+from sdx.stacking.encoder_languages import encoder_segments
+from sdx.stacking.parts import Part, PartsStep, directories
 from sdx.stacking.texts import read_texts
 from sdx.stacking.tokens import aligned
 from sdx.store.files import read_json, write_json
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace, runtime
 
 FIT = "fit.json"
 FIT_TEXTS = 512
@@ -34,7 +34,6 @@ RIDGE = 1e-2
 BATCH_TEXTS = 16
 MOST_WORDS = 32_768
 """Of long texts not all: each is a row of the least squares."""
-VERSION = 3
 
 
 class Projection(str, Enum):
@@ -50,97 +49,95 @@ class BridgeConfig:
 
     projection: Projection = Projection.least_squares
     """At random, or fitted to the LLM's input embeddings of the same words."""
-    standardise: bool = True
+    standardise: bool = False
     """Standardise the encoder's states per dimension, and let the projection give values around 1 that are scaled to
     the LLM's embeddings after it. The paper does not; states that all lie in one direction, as those of e5, teach
-    nothing otherwise, and weights that make small embeddings have large gradients. Ours."""
+    nothing otherwise, and weights that make small embeddings have large gradients. The option is ours."""
     bias: bool = False
     """Of the projection."""
-    start_token: bool = True
+    start_token: bool = False
     """The LLM reads its own start token in place of the encoder's. Most LLMs let their attention rest on the first
     token, whose state is a hundred times as large as others; what a bridge makes of an encoder's start is now one and
     now none while it learns, and so is what stands next to it. Of encoders that put nothing in front of a text (Marian,
-    mT5) every state is read. The paper's stack has none. Ours."""
+    mT5) every state is read. The paper's stack has none; the option is ours."""
     scale: float = fields.number(1.0, above=0, at_most=1000)
     """Standard deviation of what the LLM is given at first, over that of its input embeddings. The larger, the more of
     the encoder's states reaches the top through the LLM's residual stream unchanged. Ours."""
 
 
-def stack_step(
-    parts: Parts,
-    texts: Step,
-    bridge: BridgeConfig,
-    bidirectional: bool,
-    max_tokens: int,
-    seed: int,
-    languages: Sequence[Language],
-    quantised: bool = False,
-) -> Step:
-    """Publishes `model/`, a stack or a part of one, without adapters yet, and `fit.json`, of a stack.
+@dataclass(frozen=True, eq=False)
+class StackStep(PartsStep):
+    """Publishes `model/`, a stack or a part of one, without adapters yet, and `fit.json`, of a stack."""
 
-    Args:
-        texts: publishes English texts as `rows.jsonl`; an LLM alone needs none.
-        max_tokens: longest text, as in the alignment.
-        languages: which the encoder has to know; whoever else uses the step may ask for others.
-        quantised: the LLM's weights are in 4 bits.
-    """
-    options: dict[str, Any] = {"bidirectional": bidirectional}
-    quantised = quantised and parts.backbone is not None
-    if quantised:  # the key is that of the time when there was nothing else
-        options["quantised"] = True
-    if parts.encoder:
-        options |= {"standardise": bridge.standardise, "prefix": parts.prefix, "max_tokens": max_tokens}
-    if parts.encoder and parts.backbone:
-        options |= {"projection": bridge.projection.value, "bias": bridge.bias, "scale": bridge.scale, "seed": seed}
-        options |= {"start_token": bridge.start_token}
-    options |= parts.decides if parts.encoder else {}  # the LLM alone is taken as it is
+    name: ClassVar[str] = "stack"
+    version: ClassVar[int] = 3
+    trains: ClassVar[bool] = True
 
-    def run(work: Workspace) -> None:
-        if parts.encoder:
-            for language in languages:  # what only the encoder's files tell, before anything is trained
-                encoder_segments(work.inputs["encoder"] / "model", parts.prefix, language)
-        _fit(work, parts, bridge, bidirectional, quantised, max_tokens, seed)
+    texts: Step
+    """English texts as `rows.jsonl`; an LLM alone reads none."""
+    bridge: BridgeConfig
+    bidirectional: bool
+    quantised: bool
+    """The LLM's weights are in 4 bits."""
+    max_tokens: int
+    """Longest text, as in the alignment."""
+    seed: int
+    _: KW_ONLY
+    languages: Sequence[Language] = runtime()
+    """Languages that the encoder has to know; whoever else uses the step may ask for others."""
 
-    inputs = {**parts.inputs, **({"texts": texts} if parts.encoder else {})}
-    return PlainStep("stack", run, options, inputs, VERSION)
+    @property
+    def config(self) -> Mapping[str, Any]:
+        encoder, llm, bridge = self.parts.encoder, self.parts.backbone, self.bridge
+        decides: dict[str, Any] = {"bidirectional": self.bidirectional}
+        if llm and self.quantised:  # the key is that of the time when there was nothing else
+            decides["quantised"] = True
+        if encoder:  # the LLM alone is taken as it is
+            decides |= {"standardise": bridge.standardise, "prefix": self.parts.prefix, "max_tokens": self.max_tokens}
+            decides |= self.parts.decides
+        if encoder and llm:
+            decides |= {"projection": bridge.projection.value, "bias": bridge.bias, "scale": bridge.scale}
+            decides |= {"seed": self.seed, "start_token": bridge.start_token}
+        return decides
 
+    @property
+    def inputs(self) -> Mapping[str, Step]:
+        return {**self.parts.inputs, **({"texts": self.texts} if self.parts.encoder else {})}
 
-def _fit(
-    work: Workspace,
-    parts: Parts,
-    bridge: BridgeConfig,
-    bidirectional: bool,
-    quantised: bool,
-    max_tokens: int,
-    seed: int,
-) -> None:
-    import torch
+    @property
+    def about(self) -> str:
+        return self.parts.system.value
 
-    from sdx.models.encoder import hidden_size
-    from sdx.models.loading import dtype_of
-    from sdx.process.quiet import quiet
-    from sdx.stacking.model import StackConfig, StackModel
-    from sdx.stacking.parts import Part
+    def run(self, work: Workspace) -> None:
+        import torch
 
-    quiet()
-    residency.release()
-    found = directories(work)
-    config = StackConfig(
-        encoder=Part.of(work.inputs["encoder"], parts.prefix).written() if "encoder" in found else None,
-        llm=Part.of(work.inputs["backbone"]).written() if "llm" in found else None,
-        encoder_size=hidden_size(found["encoder"]) if "encoder" in found else 0,
-        llm_size=hidden_size(found["llm"]) if "llm" in found else 0,
-        bidirectional=bidirectional,
-        quantised=quantised,
-        bias=bridge.bias,
-        start_token=_start_token(found, parts.prefix) if bridge.start_token and len(found) == 2 else None,
-        dtype="bfloat16",
-    )
-    torch.manual_seed(seed)
-    model = StackModel(config, found, dtype_of(parts.precision)).eval()
-    if model.encoder is not None:
-        _fit_bridge(work, model, bridge, max_tokens)
-    model.save_pretrained(work.dir / "model")
+        from sdx.models.loading import dtype_of
+        from sdx.process.quiet import quiet
+        from sdx.stacking.encoder import hidden_size
+        from sdx.stacking.model import StackConfig, StackModel
+
+        quiet()
+        residency.release()
+        found, prefix = directories(work), self.parts.prefix
+        for spoken in self.languages if "encoder" in found else ():  # what only the encoder's files tell
+            encoder_segments(found["encoder"], prefix, spoken)
+        sizes: dict[str, Any] = {f"{part}_size": hidden_size(path) for part, path in found.items()}
+        start_token = _start_token(found, prefix) if self.bridge.start_token and len(found) == 2 else None
+        config = StackConfig(
+            encoder=Part.of(work.inputs["encoder"], prefix).written() if "encoder" in found else None,
+            llm=Part.of(work.inputs["backbone"]).written() if "llm" in found else None,
+            bidirectional=self.bidirectional,
+            quantised=self.quantised and "llm" in found,
+            bias=self.bridge.bias,
+            start_token=start_token,
+            dtype="bfloat16",
+            **sizes,
+        )
+        torch.manual_seed(self.seed)
+        model = StackModel(config, found, dtype_of(self.parts.precision)).eval()
+        if model.encoder is not None:
+            _fit_bridge(work, model, self.bridge, self.max_tokens)
+        model.save_pretrained(work.dir / "model")
 
 
 def _start_token(parts: Mapping[str, Path], prefix: str) -> int | None:
@@ -175,7 +172,7 @@ class _Readings:
     def __init__(self, model: Any, max_tokens: int) -> None:
         from transformers import AutoTokenizer
 
-        from sdx.models.segments import llm_segments
+        from sdx.stacking.segments import llm_segments
 
         self.model, self.max_tokens = model, max_tokens
         self.segments = model.segments(ENGLISH)
@@ -259,6 +256,6 @@ def _least_squares(inputs: Any, outputs: Any) -> tuple[Any, float]:
 
 
 def fitted(step_dir: Path) -> dict[str, float]:
-    """What `stack_step` found."""
+    """What `StackStep` found."""
     figures: dict[str, float] = read_json(step_dir / FIT)
     return figures

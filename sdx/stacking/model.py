@@ -38,13 +38,13 @@ from transformers.utils.hub import cached_file
 
 from sdx import InputError
 from sdx.languages import Language, language
-from sdx.models.encoder import load_encoder
-from sdx.models.encoder_languages import encoder_segments
-from sdx.models.loading import four_bits, named, padded, pretrained
-from sdx.models.segments import Segments, llm_segments
+from sdx.models.loading import four_bits, keep_layout, named, padded, pretrained
 from sdx.process.quiet import unreported
 from sdx.stacking.batches import in_batches
+from sdx.stacking.encoder import load_encoder
+from sdx.stacking.encoder_languages import encoder_segments
 from sdx.stacking.parts import Part, directory
+from sdx.stacking.segments import Segments, llm_segments
 
 TRAINED = ("bridge.", "classifier.")
 """Beginnings of the names of weights that are stored, beside those of the adapters."""
@@ -159,6 +159,7 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
     config_class = StackConfig
     base_model_prefix = ""
     supports_gradient_checkpointing = True
+    outputs = 0  # numbers that a head gives for a vector
 
     def __init__(
         self, config: StackConfig, parts: Mapping[str, Path] | None = None, dtype: torch.dtype = torch.float32
@@ -178,13 +179,15 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
                 options = {"dtype": dtype, **(four_bits(dtype) if config.quantised else {})}
                 self.llm = self.load_llm(options).requires_grad_(False)
             if config.quantised:
-                _keep_layout(self.llm)
+                keep_layout(self.llm)
             if config.bidirectional:
                 _see_both_ways(self.llm)
         if config.encoder:
             self.bridge = Bridge(config.encoder_size, config.llm_size, config.bias).to(dtype)
         if config.lora:
             self.add_lora()
+        if self.outputs:
+            self.classifier = nn.Linear(config.hidden_size, self.outputs, bias=config.head_bias).to(dtype)
 
     def load_llm(self, options: Mapping[str, Any]) -> Any:
         """The LLM without its head."""
@@ -388,17 +391,17 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
 class StackForSequenceClassification(StackModel):
     """A linear head on the vector of a text or of texts read as one."""
 
-    def __init__(
-        self, config: StackConfig, parts: Mapping[str, Path] | None = None, dtype: torch.dtype = torch.float32
-    ) -> None:
-        super().__init__(config, parts, dtype)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels, bias=config.head_bias).to(dtype)
+    @property
+    def outputs(self) -> int:  # type: ignore[override]
+        return int(self.config.num_labels)
 
     def forward(  # type: ignore[override]
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None
     ) -> Classified:
         """Logits `[batch, labels]`; with `labels` `[batch]` the mean cross-entropy, too."""
-        vectors = masked_mean(self.states(input_ids, attention_mask), attention_mask)
+        return self.classified(masked_mean(self.states(input_ids, attention_mask), attention_mask), labels)
+
+    def classified(self, vectors: Tensor, labels: Tensor | None) -> Classified:
         logits = self.classify(vectors)
         return Classified(None if labels is None else cross_entropy(logits, labels), logits, vectors)
 
@@ -408,14 +411,10 @@ class StackForSequenceClassification(StackModel):
         return logits.float()
 
 
-class StackForMultipleChoice(StackModel):
+class StackForMultipleChoice(StackForSequenceClassification):
     """All choices in one sequence; each choice's tokens are pooled and given one number (MT-LLM, Belebele)."""
 
-    def __init__(
-        self, config: StackConfig, parts: Mapping[str, Path] | None = None, dtype: torch.dtype = torch.float32
-    ) -> None:
-        super().__init__(config, parts, dtype)
-        self.classifier = nn.Linear(config.hidden_size, 1, bias=config.head_bias).to(dtype)
+    outputs = 1
 
     def forward(  # type: ignore[override]
         self,
@@ -434,14 +433,11 @@ class StackForMultipleChoice(StackModel):
         place = torch.arange(states.shape[1], device=states.device)
         inside = (place >= spans[..., :1]) & (place < spans[..., 1:])  # [batch, choices, seq]
         weights = inside / inside.sum(-1, keepdim=True)
-        vectors = weights.to(torch.float32) @ states.float()
-        logits = self.classify(vectors)
-        return Classified(None if labels is None else cross_entropy(logits, labels), logits, vectors)
+        return self.classified(weights.to(torch.float32) @ states.float(), labels)
 
     def classify(self, vectors: Tensor) -> Tensor:
         """`[texts, choices, hidden]` -> `[texts, choices]`, in fp32."""
-        logits: Tensor = self.classifier(vectors.to(self.classifier.weight.dtype))
-        return logits.squeeze(-1).float()
+        return super().classify(vectors).squeeze(-1)
 
 
 def segments_of(config: StackConfig, parts: Mapping[str, Path], spoken: Language) -> Segments:
@@ -486,13 +482,6 @@ def without_adapters(llm: nn.Module) -> Iterator[None]:
         llm.train(training)
         for module in adapted:
             module._disable_adapters = False
-
-
-def _keep_layout(llm: Any) -> None:
-    """In eval mode, on some CPUs, bitsandbytes lays weights out for a kernel without a backward pass, for good."""
-    for module in llm.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
 
 
 def _see_both_ways(llm: Any) -> None:

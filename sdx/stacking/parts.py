@@ -1,36 +1,67 @@
-"""The steps that publish the parts of a stack."""
+"""The parts of a stack: the steps that publish them, and how a trained stack names them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sdx import InputError
 from sdx.config import BackboneConfig, EncoderConfig, Precision
 from sdx.models.backbone import backbone_step
-from sdx.models.encoder import encoder_step
 from sdx.offline.assets import packages
+from sdx.stacking.encoder import encoder_step
 from sdx.store.files import read_json
-from sdx.store.step import Step, Workspace
+from sdx.store.step import Step, Workspace, runtime
 from sdx.store.store import Store
 
 INPUTS = {"encoder": "encoder", "llm": "backbone"}
 """Part -> input of a step that loads it."""
 
 
+class System(str, Enum):
+    """What is compared, as tables name it. Options and dashboards name it by the member."""
+
+    stack = "stack"
+    llm = "LLM alone"
+    """On its own tokens: zero-shot transfer, and the teacher."""
+    encoder = "encoder alone"
+    unaligned = "without alignment"
+    """Stage 2 of a stack that had no stage 1."""
+    translate_test = "translate-test"
+    """The LLM alone on machine translations into the language that it was taught in."""
+
+
+class Goal(str, Enum):
+    """What a training minimises, see `sdx.stacking.objectives`."""
+
+    alignment = "alignment"
+    """Stage 1: the error to what the LLM says of the same text."""
+    distillation = "distillation"
+    """Stage 2: the error to the vectors of an LLM that was trained on the task."""
+    classification = "classification"
+    """The loss of the labels."""
+    probe = "probe"
+    """The same for the head alone, on vectors that are there already."""
+    generation = "generation"
+    """The loss of the labels' words."""
+
+
 @dataclass(frozen=True)
 class Parts:
-    """Either may be left out.
+    """What a system is made of.
 
     Args:
+        encoder, backbone: the steps that publish them; either may be left out.
         prefix: what the encoder wants before every text.
-        precision: in what they read.
+        precision: arithmetic of the parts where they only read.
     """
 
     encoder: Step | None
     backbone: Step | None
     prefix: str = ""
     precision: Precision = Precision.bf16
+    system: System = System.stack
 
     @property
     def inputs(self) -> dict[str, Step]:
@@ -42,6 +73,20 @@ class Parts:
     def decides(self) -> dict[str, Any]:
         """What of it decides a step's output beside the inputs. In bf16 the key is that of the time without fp32."""
         return {} if self.precision is Precision.bf16 else {"precision": self.precision.value}
+
+
+@dataclass(frozen=True, eq=False)
+class PartsStep(Step):
+    """A step that loads the parts of a system."""
+
+    is_data: ClassVar[bool] = False
+
+    _: KW_ONLY
+    parts: Parts = runtime()
+
+    @property
+    def inputs(self) -> Mapping[str, Step]:
+        return {**super().inputs, **self.parts.inputs}
 
 
 def directories(work: Workspace) -> Mapping[str, Path]:
@@ -105,23 +150,3 @@ def directory(kind: str, part: Part, given: Mapping[str, Path] | None) -> Path:
     else:
         step = backbone_step(BackboneConfig(kind, adapters=list(part.adapters), **source))
     return Store.shared().realise(step) / "model"
-
-
-STACK = "stack"
-LLM, ENCODER, UNALIGNED = "LLM alone", "encoder alone", "without alignment"
-TRANSLATE_TEST = "translate-test"
-
-
-def system(step: Step) -> str:
-    """By what a model's step is made of: a stack without alignment learns from the first stack, the other does not."""
-    if "encoder" not in step.inputs:
-        return LLM
-    if "backbone" not in step.inputs:
-        return ENCODER
-    learns_task = step.name == "train" and step.config["goal"] != "alignment"
-    return UNALIGNED if learns_task and step.inputs["stack"].name == "stack" else STACK
-
-
-def is_translated(items: Step) -> bool:
-    """Whether test items are translations of others."""
-    return "items" in items.inputs

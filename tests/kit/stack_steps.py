@@ -5,9 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from sdx.config import BackboneConfig, EncoderConfig, Precision
+from sdx.languages import Language
 from sdx.models.backbone import backbone_step
-from sdx.models.encoder import encoder_step
+from sdx.stacking.answers import ClassifyStep
+from sdx.stacking.bridge import BridgeConfig, Projection
+from sdx.stacking.encoder import encoder_step
 from sdx.stacking.parts import Parts
+from sdx.stacking.tokens import TokensStep
+from sdx.stacking.vectors import VectorsStep
 from sdx.store.files import write_rows
 from sdx.store.step import PlainStep, Step, Workspace
 
@@ -22,6 +27,8 @@ SENTENCES = (
     "Dogs, foxes and plants!",
 )
 """Of at most 62 characters: the encoders have 64 positions."""
+STEADY = BridgeConfig(standardise=True, start_token=True)
+RANDOM = BridgeConfig(Projection.random, standardise=True, start_token=True)
 
 
 def parts_of(encoder: Path | None, llm: Path | None, prefix: str = "", precision: Precision = Precision.fp32) -> Parts:
@@ -46,6 +53,18 @@ def rows_step(**files: Sequence[Mapping[str, Any]]) -> Step:
 
 def texts_step(texts: Sequence[str] = SENTENCES) -> Step:
     return rows_step(rows=[{"id": str(number), "text": text} for number, text in enumerate(texts)])
+
+
+def tokens_step(parts: Parts, texts: Step, max_tokens: int) -> Step:
+    return TokensStep(texts, max_tokens, parts=parts)
+
+
+def answers_step(model: Step, parts: Parts, items: Step, language: Language, max_tokens: int) -> Step:
+    return ClassifyStep(model, max_tokens, language, items, parts=parts, task="questions", tested=language)
+
+
+def vectors_step(model: Step, parts: Parts, training: Step, language: Language, max_tokens: int) -> Step:
+    return VectorsStep(model, max_tokens, language, training, parts=parts, task="questions")
 
 
 def model_step(model: Any) -> Step:

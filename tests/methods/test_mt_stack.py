@@ -1,5 +1,6 @@
 """MT-encoder stacking: the paper's tasks through the real entry point, on a tiny NLLB and a tiny Llama from disk."""
 
+import ast
 import re
 from collections import Counter
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from sdx import InputError
+from sdx.methods import mt_stack
 from sdx.planning.show import show
 from sdx.run import prepare
 from sdx.store.files import read_json, read_rows
@@ -87,6 +89,39 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return Place(tmp_path_factory.mktemp("place"))
+
+
+ROW = re.compile(r"^\| .+ \| \[[P2O]\] \| ([\w/]+\.py):([\w.]+) \|$")
+
+
+def test_the_table_of_the_papers_statements_names_what_there_is():
+    lines = [line for line in str(mt_stack.__doc__).splitlines() if line.startswith("| ")][1:]
+    assert len(lines) > 25
+    for line in lines:
+        found = ROW.match(line)
+        assert found, line
+        scope: ast.AST = ast.parse((ROOT / "sdx" / found[1]).read_text(encoding="utf-8"))
+        for name in found[2].split("."):
+            inner = [node for node in getattr(scope, "body", ()) if getattr(node, "name", None) == name]
+            assert inner, line
+            [scope] = inner
+
+
+def test_each_scale_has_its_recipe():
+    """The paper's, but for two cores; what is given wins over both."""
+    paper, laptop = composed("method=mt_stack", "scale=full"), composed("method=mt_stack")
+    assert paper.method.learning.value == "distillation"
+    assert (paper.method.alignment.batch_size, paper.scale.text_rows) == (256, 10_000 * 256 + 256)
+    assert (paper.train.learning_rate, paper.train.batch_size, paper.train.lora_dropout) == (1e-4, 32, 0.05)
+    assert (laptop.scale.name, laptop.method.learning.value, laptop.method.bridge_rate) == (
+        "stack_laptop",
+        "direct",
+        10,
+    )
+    assert (laptop.method.alignment.batch_size, laptop.train.learning_rate) == (16, 5e-4)
+    given = composed("method=mt_stack", "train.learning_rate=3e-4", "method.learning=distillation")
+    assert (given.train.learning_rate, given.method.learning.value) == (3e-4, "distillation")
+    assert composed("method=sft", "scale=stack_laptop").train.adapter.value == "full"
 
 
 XNLI = ("seed=42", "lang=[de,th]")

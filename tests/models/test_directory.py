@@ -14,7 +14,8 @@ import pytest
 
 from sdx import InputError
 from sdx.config import BackboneConfig, EncoderConfig, TemplateKind
-from sdx.models import backbone, encoder, rendering
+from sdx.models import backbone, rendering
+from sdx.stacking import encoder
 from sdx.translation.nllb import NLLB, NLLBConfig
 from tests.kit.tiny import CHATML, tiny_encoder, tiny_model, tiny_nllb
 

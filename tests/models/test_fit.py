@@ -76,7 +76,7 @@ def reading(places: dict[str, Path]) -> tuple[Any, Callable[[], Any]]:
 
     def read() -> Any:
         found = {}
-        for rows, vectors, logits in read_batches(model, labelled(), language("th"), 64, "test"):
+        for rows, (vectors, logits) in read_batches(model, labelled(), language("th"), 64, "test"):
             found |= dict(zip(rows, zip(vectors.tolist(), logits.tolist(), strict=True), strict=True))
         return [pytest.approx([*found[row][0][0], *found[row][1]], abs=1e-4) for row in range(len(labelled()))]
 

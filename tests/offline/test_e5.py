@@ -8,9 +8,9 @@ import pytest
 from sdx import InputError
 from sdx.config import EncoderConfig
 from sdx.languages import language
-from sdx.models.encoder import context_tokens, encoder_step, hidden_size, load_encoder, load_tokenizer
-from sdx.models.encoder_languages import encoder_segments
 from sdx.offline.e5 import EMBEDDINGS, LAYER, convert
+from sdx.stacking.encoder import context_tokens, encoder_step, hidden_size, load_encoder, load_tokenizer
+from sdx.stacking.encoder_languages import encoder_segments
 from sdx.store.files import read_json
 from sdx.store.store import Store
 

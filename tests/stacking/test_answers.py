@@ -10,13 +10,12 @@ import torch
 from sdx.languages import language
 from sdx.models.batches import Most
 from sdx.stacking import batches as stack_batches
-from sdx.stacking.answers import answers_step
 from sdx.stacking.model import StackForMultipleChoice, StackForSequenceClassification
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_rows
 from sdx.store.step import Step, Workspace
 from sdx.store.store import Store
-from tests.kit.stack_steps import labelled, model_step, parts_of, rows_step
+from tests.kit.stack_steps import answers_step, labelled, model_step, parts_of, rows_step
 from tests.kit.tiny_stack import tiny_stack
 
 pytestmark = pytest.mark.whole
@@ -28,7 +27,7 @@ HEADS = {0: StackForSequenceClassification, 3: StackForMultipleChoice}
 def step_of(encoder_dir: Path, llm_dir: Path, choices: int = 0) -> tuple[Any, Step]:
     model = tiny_stack(encoder_dir, llm_dir, HEADS[choices])
     items = rows_step(rows=labelled(choices))
-    return model, answers_step(model_step(model), parts_of(encoder_dir, llm_dir), items, TH, 64, "label")
+    return model, answers_step(model_step(model), parts_of(encoder_dir, llm_dir), items, TH, 64)
 
 
 @pytest.mark.parametrize("choices", HEADS)
@@ -60,7 +59,7 @@ def test_texts_that_lose_their_ends_are_told(
     for limit, told in ((64, False), (8, True)):
         caplog.clear()
         items, parts = rows_step(rows=labelled()), parts_of(encoder_dir, llm_dir)
-        Store(tmp_path / str(limit)).realise(answers_step(model_step(model), parts, items, TH, limit, "label"))
+        Store(tmp_path / str(limit)).realise(answers_step(model_step(model), parts, items, TH, limit))
         assert ("8 of 8 are longer than scale.max_length_tokens=8 and lose their ends" in caplog.text) is told
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,22 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, LlamaModel
 
 from sdx import InputError
-from sdx.models import encoder_languages
 from sdx.models.loading import padded
-from sdx.models.segments import llm_segments
-from sdx.stacking.bridge import BridgeConfig, Projection, fitted, stack_step
+from sdx.stacking import encoder_languages
+from sdx.stacking.bridge import BridgeConfig, Projection, StackStep, fitted
 from sdx.stacking.model import StackModel
+from sdx.stacking.segments import llm_segments
 from sdx.store.files import read_json
 from sdx.store.step import PlainStep
 from sdx.store.store import Store
-from tests.kit.stack_steps import SENTENCES, parts_of, texts_step
+from tests.kit.stack_steps import RANDOM, SENTENCES, STEADY, parts_of, texts_step
 from tests.kit.tiny import tiny_encoder, tiny_model
-
-RANDOM = BridgeConfig(Projection.random)
 
 
 def made(tmp_path: Path, encoder: Path | None, llm: Path | None, bridge: BridgeConfig, **options: Any) -> Path:
-    step = stack_step(parts_of(encoder, llm), texts_step(), bridge, False, 512, options.get("seed", 0), [])
+    step = StackStep(
+        texts_step(), bridge, False, False, 512, options.get("seed", 0), parts=parts_of(encoder, llm), languages=[]
+    )
     return Store(tmp_path / "cache").realise(step)
 
 
@@ -54,7 +55,7 @@ def own_rows(llm_dir: Path) -> list[list[int]]:
 def test_the_bridge_speaks_in_the_llms_range(
     tmp_path: Path, encoder_dir: Path, llm_dir: Path, projection: Projection, bias: bool
 ):
-    out = made(tmp_path, encoder_dir, llm_dir, BridgeConfig(projection, bias=bias))
+    out = made(tmp_path, encoder_dir, llm_dir, replace(STEADY, projection=projection, bias=bias))
     model = load(out, encoder_dir, llm_dir)
     states = states_of(model)
     torch.testing.assert_close(model.bridge.mean, states.mean(0), atol=0.03, rtol=0.02)  # stored in bf16
@@ -99,15 +100,15 @@ def test_least_squares_finds_a_linear_map(tmp_path: Path):
     llm.save_pretrained(llm_dir)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(encoder_dir / name, llm_dir / name)
-    found = fitted(made(tmp_path, encoder_dir, llm_dir, BridgeConfig()))
+    found = fitted(made(tmp_path, encoder_dir, llm_dir, STEADY))
     assert found["r2"] > 0.95
-    other = fitted(made(tmp_path, encoder_dir, tiny_model(tmp_path / "other"), BridgeConfig()))
+    other = fitted(made(tmp_path, encoder_dir, tiny_model(tmp_path / "other"), STEADY))
     assert other["r2"] < 0.9 < found["r2"]
     assert fitted(made(tmp_path, encoder_dir, llm_dir, RANDOM))["r2"] == 0
 
 
 def test_states_as_they_are(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
-    out = made(tmp_path, encoder_dir, llm_dir, BridgeConfig(Projection.random, standardise=False))
+    out = made(tmp_path, encoder_dir, llm_dir, replace(RANDOM, standardise=False))
     model = load(out, encoder_dir, llm_dir)
     assert model.bridge.mean.abs().max() == 0
     assert torch.equal(model.bridge.std, torch.ones(32))
@@ -123,7 +124,7 @@ def test_the_start_token(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
     assert own.bos_token_id is None
     for encoder, bridge, expected in (
         (encoder_dir, RANDOM, own.eos_token_id),
-        (encoder_dir, BridgeConfig(Projection.random, start_token=False), None),
+        (encoder_dir, replace(RANDOM, start_token=False), None),
         (tiny_encoder(tmp_path / "mt5", "mt5"), RANDOM, None),
     ):
         assert load(made(tmp_path, encoder, llm_dir, bridge), encoder, llm_dir).config.start_token == expected
@@ -146,7 +147,7 @@ def test_the_seed_decides_a_random_bridge(tmp_path: Path, encoder_dir: Path, llm
 
 
 def test_an_encoder_alone(tmp_path: Path, encoder_dir: Path):
-    out = made(tmp_path, encoder_dir, None, BridgeConfig())
+    out = made(tmp_path, encoder_dir, None, STEADY)
     model = load(out, encoder_dir, None)
     assert fitted(out) == {}
     states = states_of(model)
@@ -158,7 +159,9 @@ def test_an_llm_alone_reads_no_texts(tmp_path: Path, llm_dir: Path):
     def never(_work: Any) -> None:
         raise AssertionError
 
-    step = stack_step(parts_of(None, llm_dir), PlainStep("texts", never), BridgeConfig(), True, 512, 0, [])
+    step = StackStep(
+        PlainStep("texts", never), STEADY, True, False, 512, 0, parts=parts_of(None, llm_dir), languages=[]
+    )
     out = Store(tmp_path / "cache").realise(step)
     assert not (out / "fit.json").exists()
     assert read_json(out / "model/config.json")["bidirectional"] is True
@@ -186,6 +189,6 @@ def test_a_tokenizer_without_characters(
     load_tokenizer = encoder_languages.load_tokenizer
     monkeypatch.setattr(encoder_languages, "load_tokenizer", lambda path: Slow(load_tokenizer(path)))
     with pytest.raises(InputError, match=r"projection=least_squares needs .* give method\.bridge\.projection=random"):
-        made(tmp_path, encoder_dir, llm_dir, BridgeConfig())
+        made(tmp_path, encoder_dir, llm_dir, STEADY)
     figures = fitted(made(tmp_path, encoder_dir, llm_dir, RANDOM))
     assert figures["variance_words"] == figures["variance_sequences"] > 0

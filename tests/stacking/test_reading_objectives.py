@@ -279,7 +279,7 @@ def test_vectors_are_joined_by_id():
 
     class Segmented:
         def encode(self, rows: Any, _limit: int, offsets: bool) -> list[Any]:
-            from sdx.models.segments import Encoded
+            from sdx.stacking.segments import Encoded
 
             return [Encoded([5, 6], [(0, 1), (1, 2)], [[], []]) for _ in rows]
 

@@ -7,13 +7,13 @@ import pytest
 from transformers import AutoTokenizer
 
 from sdx.languages import language
-from sdx.models.encoder_languages import encoder_segments
-from sdx.models.segments import llm_segments
 from sdx.stacking import tokens
-from sdx.stacking.tokens import ARRAYS, AlignmentTexts, aligned, tokens_step
+from sdx.stacking.encoder_languages import encoder_segments
+from sdx.stacking.segments import llm_segments
+from sdx.stacking.tokens import ARRAYS, AlignmentTexts, aligned
 from sdx.store.step import Workspace
 from sdx.store.store import Store
-from tests.kit.stack_steps import SENTENCES, parts_of, texts_step
+from tests.kit.stack_steps import SENTENCES, parts_of, texts_step, tokens_step
 
 LIMIT = 30
 WRITTEN = [file for name in ARRAYS for file in (name, f"{name}.ends")]

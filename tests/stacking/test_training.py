@@ -18,25 +18,32 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMultipleCh
 from sdx.config import Config, EngineConfig, MethodConfig, Precision, TrackingConfig, TrainConfig
 from sdx.languages import language
 from sdx.models import residency
-from sdx.models.encoder import load_encoder
 from sdx.process.ranks import is_main
 from sdx.stacking import reader
-from sdx.stacking.answers import answers_step
-from sdx.stacking.bridge import BridgeConfig, stack_step
+from sdx.stacking.bridge import StackStep
+from sdx.stacking.encoder import load_encoder
 from sdx.stacking.generation import answer
 from sdx.stacking.model import StackForSequenceClassification
 from sdx.stacking.objectives import Alignment, Classification, Reader, Text
-from sdx.stacking.tokens import tokens_step
-from sdx.stacking.trainee import Head, Passes, StackTrainee
-from sdx.stacking.training import Goal, Recipe, alignment_step, task_step
-from sdx.stacking.vectors import vectors_step
+from sdx.stacking.parts import Goal, Parts
+from sdx.stacking.tokens import AlignmentText
+from sdx.stacking.trainee import StackTrainee
+from sdx.stacking.training import AlignmentStep, Recipe, TaskStep
 from sdx.store.files import read_json, read_rows, write_json
 from sdx.store.step import Step
 from sdx.store.store import Store
-from sdx.tracking import Tracker
 from sdx.training.probe import asking
 from tests.kit.processes import Processes, train
-from tests.kit.stack_steps import labelled, parts_of, rows_step, texts_step
+from tests.kit.stack_steps import (
+    STEADY,
+    answers_step,
+    labelled,
+    parts_of,
+    rows_step,
+    texts_step,
+    tokens_step,
+    vectors_step,
+)
 from tests.kit.tiny_stack import RANK, tiny_stack
 from tests.kit.training import assert_close, fit, grad_norms, losses
 
@@ -66,28 +73,27 @@ class Study:
         tracking = TrackingConfig()
         self.train = TrainConfig(batch_size=4, learning_rate=1e-2, lora_rank=4, lora_dropout=0.0, validations=1)
         self.config = Config(method=MethodConfig("x", "x"), engine=engine, tracking=tracking, train=self.train)
-        self.tracker = Tracker(self.config, folder)
         rows = labelled(choices)
         self.questions = rows_step(train=rows, validation=rows[:3])
         self.labels = () if choices else LABELS
         self.first = self.bare(self.parts)
 
-    def bare(self, parts: Any) -> Step:
-        return stack_step(parts, texts_step(), BridgeConfig(), False, 64, 0, [EN], self.quantised)
+    def bare(self, parts: Parts) -> Step:
+        return StackStep(texts_step(), STEADY, False, self.quantised, 64, 0, parts=parts, languages=[EN])
 
     def aligned(self, words: bool = True) -> Step:
         tokens = tokens_step(self.parts, texts_step(), 64)
-        return alignment_step(self.first, tokens, self.parts, self.recipe(), words, self.config, self.tracker)
+        given = self.first, self.recipe(), Goal.alignment, tokens, words
+        return AlignmentStep(*given, parts=self.parts, run_config=self.config)
 
-    def learnt(self, start: Step, parts: Any, goal: Goal, trains_bridge: bool = False, **more: Step) -> Step:
-        recipe = self.recipe(trains_bridge)
-        questions, labels = self.questions, self.labels
-        return task_step(start, questions, parts, goal, labels, EN, recipe, self.config, self.tracker, **more)
+    def learnt(self, start: Step, parts: Parts, goal: Goal, trains_bridge: bool = False, **more: Step) -> Step:
+        given = start, self.recipe(trains_bridge), goal, self.questions, self.labels, EN
+        return TaskStep(*given, **more, parts=parts, run_config=self.config)
 
     def teacher(self) -> Step:
         return self.learnt(self.bare(self.llm), self.llm, Goal.classification)
 
-    def vectors(self, model: Step, parts: Any) -> Step:
+    def vectors(self, model: Step, parts: Parts) -> Step:
         return vectors_step(model, parts, self.questions, EN, 64)
 
     def recipe(self, trains_bridge: bool = True) -> Recipe:
@@ -222,7 +228,7 @@ def test_generation_trains_adapters_under_the_llms_own_head(study: Study, whole:
     assert_changed(study, step, whole, expected, parts)
     model = AutoModelForCausalLM.from_pretrained(study.store.realise(step) / "model", dtype=torch.float32)
     assert list(model.config.id2label.values()) == list(LABELS)
-    answers = answers_step(step, parts, rows_step(rows=labelled()), EN, 64, "label")
+    answers = answers_step(step, parts, rows_step(rows=labelled()), EN, 64)
     rows = read_rows(study.store.realise(answers) / "rows.jsonl")
     assert [row["id"] for row in rows] == [item["id"] for item in labelled()]
     assert [row["acc"] for row in rows] == [row["text"] == LABELS[row["gold"]] for row in rows]
@@ -251,7 +257,7 @@ def test_an_encoder_alone_is_trained_with_adapters(
     adapters = {name for name in study.weights(step) if ".lora_" in name}
     assert adapters
     assert all(name.startswith("encoder.") for name in adapters)
-    answers = answers_step(step, study.reader, rows_step(rows=labelled(choices)), EN, 64, "label")
+    answers = answers_step(step, study.reader, rows_step(rows=labelled(choices)), EN, 64)
     log_probs = [row["log_probs"] for row in read_rows(study.store.realise(answers) / "rows.jsonl")]
     kind = AutoModelForMultipleChoice if choices else AutoModelForSequenceClassification
     model = kind.from_pretrained(study.store.realise(step) / "model", parts={"encoder": encoder_dir})
@@ -313,11 +319,11 @@ def test_an_llm_in_four_bits(tmp_path: Path, encoder_dir: Path, llm_dir: Path, w
     bases = [module.base_layer for name, module in model.llm.named_modules() if hasattr(module, "base_layer")]
     assert len(bases) == 14
     assert all(isinstance(base, Linear4bit) and base.weight.quant_state.quant_type == "nf4" for base in bases)
-    answers = answers_step(step, study.parts, rows_step(rows=labelled()), EN, 64, "label")
+    answers = answers_step(step, study.parts, rows_step(rows=labelled()), EN, 64)
     assert len(read_rows(study.store.realise(answers) / "rows.jsonl")) == 8
-    trainee = StackTrainee(study.store.realise(step) / "model", parts, Head(LABELS), False, 1.0)
+    trainee = StackTrainee(study.store.realise(step) / "model", parts, Goal.classification, LABELS, False, 1.0)
     exact = Study(tmp_path, encoder_dir, llm_dir)
-    theirs = StackTrainee(exact.store.realise(exact.first) / "model", parts, Head(LABELS), False, 1.0)
+    theirs = StackTrainee(exact.store.realise(exact.first) / "model", parts, Goal.classification, LABELS, False, 1.0)
     rank = TrainConfig(lora_rank=4)
     costs = [its.cost(its.load(torch.float32, rank)) for its in (trainee, theirs)]
     assert costs[0] == costs[1]
@@ -343,7 +349,7 @@ def test_multiple_choice_is_distilled_by_choice(tmp_path: Path, encoder_dir: Pat
 
 def test_the_bridge_has_a_rate_of_its_own(encoder_dir: Path, llm_dir: Path, tmp_path: Path):
     tiny_stack(encoder_dir, llm_dir).save_pretrained(tmp_path)
-    trainee = StackTrainee(tmp_path, {"encoder": encoder_dir, "llm": llm_dir}, Head(LABELS), True, 4.0)
+    trainee = StackTrainee(tmp_path, {"encoder": encoder_dir, "llm": llm_dir}, Goal.classification, LABELS, True, 4.0)
     model = trainee.load(torch.float32, TrainConfig(lora_rank=4))
     rates = {name: trainee.rate(name) for name, weight in model.named_parameters() if weight.requires_grad}
     assert rates.pop("bridge.up_proj.weight") == 4.0
@@ -354,19 +360,19 @@ def test_the_bridge_has_a_rate_of_its_own(encoder_dir: Path, llm_dir: Path, tmp_
 # Ranks and stages
 
 
-def questions(count: int = 11) -> list[Text]:
+def questions(count: int = 11) -> list[AlignmentText]:
     """As many as leave a rank without one in the last micro-step; what the teacher reads, too."""
     found = []
     for number in range(count):
         size, own = 5 + 2 * (number % 7), 4 + 3 * (number % 5)
         ids = [6 + (7 * number + 3 * place) % 190 for place in range(max(size, own))]
-        words = [(0, size), (1, 3), (3, 4)], [(0, own), (0, 2), (2, 4)]
-        found.append(Text(f"x{number}", ids[:size], words[0], "", number % 3, ids[-own:], words[1]))
+        words = [1, 3, 0, 2, 3, 4, 2, 4]
+        found.append(AlignmentText(f"x{number}", ids[:size], ids[-own:], words, label=number % 3))
     return found
 
 
-def classified(rows: list[Text]) -> list[Text]:
-    return [replace(row, spans=row.spans[:1]) for row in rows]
+def classified(rows: list[AlignmentText]) -> list[Text]:
+    return [Text(row.id, row.input_ids, row.spans[:1], label=row.label) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -375,7 +381,7 @@ class Noted(StackTrainee):
 
     def export(self, engine: Any, out: Path) -> None:
         super().export(engine, out)
-        if self.head is None:
+        if self.goal is Goal.alignment:
             return
         objective = engine.module.objective
         batch = objective.collate(classified(questions()), engine.module.packed)
@@ -390,13 +396,13 @@ def case(start: Path, encoder_dir: Path, llm_dir: Path, goal: str) -> dict[str, 
     parts = {"encoder": encoder_dir, "llm": llm_dir}
     reader = Reader(True, True, 1, 3)
     if goal == "encoder":
-        trainee = Noted(start / "encoder", {"encoder": start / "calm"}, Head(LABELS), False, 1.0)
+        trainee = Noted(start / "encoder", {"encoder": start / "calm"}, Goal.classification, LABELS, False, 1.0)
         objective = Classification(replace(reader, llm=False))
         return {"trainee": trainee, "objective": objective, "rows": classified(questions()), **OPTIONS}
     if goal == "alignment":
-        trainee = Noted(start, parts, None, True, 2.0, Passes.teacher)
+        trainee = Noted(start, parts, Goal.alignment, (), True, 2.0)
         return {"trainee": trainee, "objective": Alignment(reader, (0.5, 2.0), True), "rows": questions(), **OPTIONS}
-    trainee = Noted(start, parts, Head(LABELS), True, 2.0)
+    trainee = Noted(start, parts, Goal.classification, LABELS, True, 2.0)
     return {"trainee": trainee, "objective": Classification(reader), "rows": classified(questions()), **OPTIONS}
 
 

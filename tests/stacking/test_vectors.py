@@ -15,9 +15,9 @@ from sdx.models.residency import release
 from sdx.stacking import vectors
 from sdx.stacking.model import StackForMultipleChoice, StackForSequenceClassification
 from sdx.stacking.reader import key, load_reader
-from sdx.stacking.vectors import FILES, Vectors, vectors_step
+from sdx.stacking.vectors import FILES, Vectors
 from sdx.store.store import Store
-from tests.kit.stack_steps import labelled, model_step, parts_of, rows_step
+from tests.kit.stack_steps import labelled, model_step, parts_of, rows_step, vectors_step
 from tests.kit.tiny_stack import tiny_stack
 
 pytestmark = pytest.mark.whole

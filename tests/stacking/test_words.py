@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from sdx.languages import language
-from sdx.models.encoder_languages import encoder_segments
-from sdx.models.segments import Encoded, llm_segments
+from sdx.stacking.encoder_languages import encoder_segments
+from sdx.stacking.segments import Encoded, llm_segments
 from sdx.stacking.tokens import aligned
 from tests.kit.tiny import tiny_tokenizer
 

@@ -8,8 +8,8 @@ import pytest
 from sdx import InputError
 from sdx.config import EncoderConfig
 from sdx.languages import language
-from sdx.models.encoder import load_tokenizer
-from sdx.models.encoder_languages import Coding, check_languages, coding, encoder_segments
+from sdx.stacking.encoder import load_tokenizer
+from sdx.stacking.encoder_languages import Coding, check_languages, coding, encoder_segments
 from tests.kit.tiny import ENCODER_TEMPLATES, tiny_encoder, tiny_nllb
 
 THAI, SWAHILI = language("th"), language("sw")
@@ -116,7 +116,7 @@ def test_codes_that_a_tokenizer_keeps_apart(models: dict[str, Path], monkeypatch
     apart = {token: vocabulary.pop(token) for token in ("__en__", "__th__")}
     monkeypatch.setattr(tokenizer, "get_vocab", lambda: dict(vocabulary))
     monkeypatch.setattr(tokenizer, "lang_token_to_id", apart, raising=False)
-    monkeypatch.setattr("sdx.models.encoder_languages.load_tokenizer", lambda _: tokenizer)
+    monkeypatch.setattr("sdx.stacking.encoder_languages.load_tokenizer", lambda _: tokenizer)
     assert encoder_segments(models["m2m_100"], "", THAI).before == [apart["__th__"]]
     with pytest.raises(InputError, match="Swahili"):
         encoder_segments(models["m2m_100"], "", SWAHILI)

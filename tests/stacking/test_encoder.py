@@ -12,7 +12,7 @@ import pytest
 
 from sdx import InputError
 from sdx.config import EncoderConfig
-from sdx.models.encoder import (
+from sdx.stacking.encoder import (
     check,
     context_tokens,
     encoder_step,
@@ -73,7 +73,7 @@ def test_check_looks_into_the_directory(tmp_path: Path):
 
 
 def test_nothing_heavy_is_imported():
-    code = "import sys, sdx.models.encoder, sdx.models.encoder_languages, sdx.offline.e5"
+    code = "import sys, sdx.stacking.encoder, sdx.stacking.encoder_languages, sdx.offline.e5"
     code += "; print({'torch', 'transformers', 'tokenizers', 'numpy', 'huggingface_hub'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
@@ -196,7 +196,7 @@ import sys
 from pathlib import Path
 import torch, deepspeed
 from transformers.integrations import HfDeepSpeedConfig
-from sdx.models.encoder import load_encoder
+from sdx.stacking.encoder import load_encoder
 deepspeed.init_distributed("gloo")
 ids = torch.tensor([[0, 20, 30, 40, 2]])
 mask = torch.ones_like(ids)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from sdx.languages import language
-from sdx.models.encoder_languages import encoder_segments
-from sdx.models.segments import Segments, fitted, llm_segments
+from sdx.stacking.encoder_languages import encoder_segments
+from sdx.stacking.segments import Segments, fitted, llm_segments
 from tests.kit.tiny import tiny_encoder, tiny_tokenizer
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from sdx import InputError
 from sdx.config import EncoderConfig
 from sdx.languages import Language
-from sdx.models.encoder import context_tokens, load_tokenizer
 from sdx.models.hub import local
-from sdx.models.segments import Segments
+from sdx.stacking.encoder import context_tokens, load_tokenizer
+from sdx.stacking.segments import Segments
 from sdx.store.files import read_json
 
 INSTEAD = "leave it out of lang, or take encoder=nllb_600m (202 languages) or one without codes, as encoder=e5_small"
