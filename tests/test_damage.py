@@ -12,12 +12,12 @@ import pytest
 from sdx import InputError
 from sdx.planning import graph, lengths
 from sdx.process.failure import ERROR
-from sdx.reporting import compare, inventory, paired
+from sdx.reporting import compare, paired
 from sdx.reporting.cells import find
-from sdx.store import locks
+from sdx.store import inventory, locks
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_json, read_rows, write_json, write_rows
-from sdx.store.step import PlainStep, Workspace
+from sdx.store.step import Workspace
 from sdx.store.store import Store
 from sdx.sweeps import objective
 from sdx.sweeps.runs import is_done
@@ -26,6 +26,7 @@ from sdx.tracking.state import STATE, StateFile, describe, read_state
 from sdx.training.loop import SUMMARY
 from sdx.translation import auto
 from tests.kit.damage import DAMAGES, EMPTY_FOR_ROWS, put, variants
+from tests.kit.plain_step import PlainStep
 
 ROW = {"id": "a", "text": "é"}
 ESTIMATE = {"value": 40.0, "low": 30.0, "high": 50.0, "n": 10, "p": None}

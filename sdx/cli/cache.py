@@ -16,7 +16,7 @@ from sdx import InputError
 from sdx.process import terminal
 
 if TYPE_CHECKING:
-    from sdx.reporting.inventory import Artifact
+    from sdx.store.inventory import Artifact
 
 LOG_WIDTH = 160
 """Columns where the output is no terminal."""
@@ -90,7 +90,7 @@ def _act(arguments: argparse.Namespace) -> int:
 
 
 def _chosen(arguments: argparse.Namespace, root: Path) -> "list[Artifact]":
-    from sdx.reporting.inventory import find
+    from sdx.store.inventory import find
 
     given = [arguments.step, arguments.older_than, arguments.run, arguments.unused or None]
     if arguments.action == "free" and all(one is None for one in given):
@@ -167,7 +167,7 @@ def _verify(found: "Sequence[Artifact]") -> int:
 def _free(found: "Sequence[Artifact]", root: Path, sure: bool) -> int:
     from rich.filesize import decimal
 
-    from sdx.reporting.inventory import in_use, remove
+    from sdx.store.inventory import in_use, remove
 
     if not found:
         return 0

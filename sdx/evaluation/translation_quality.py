@@ -99,6 +99,7 @@ class Pairs(Step):
     """Rows at most, 0 for all."""
 
     name = "pairs"
+    reads = True
 
     @property
     def about(self) -> str:

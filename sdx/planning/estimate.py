@@ -22,7 +22,6 @@ from sdx.planning.mixture import parts_of
 from sdx.planning.stacking import StackWork
 from sdx.planning.times import Work
 from sdx.planning.translators import most_rows, translating
-from sdx.reporting.describe import spoken
 from sdx.sources.files import published
 from sdx.store.step import Step
 from sdx.store.store import Store
@@ -154,7 +153,7 @@ class Estimator:
         return files.get(file) or next(iter(files.values()), Rows(0))
 
     def _measured(self, step: Step) -> Estimate:
-        flores = spoken(step, self.source) or self.source
+        flores = step.language.flores if step.language else self.source
         paths = sorted(self.store.path(step).glob("*.jsonl"))
         if step.name in TEXTLESS:
             paths = []
@@ -211,7 +210,7 @@ class Estimator:
         """Labelled data of a task: another file than the benchmark's own is taken to be as large."""
         rows, english = LABELLED.get(step.config["task"], (UNKNOWN_ROWS, {}))
         rows = min(rows, step.config["rows"] or rows)
-        many = lengths.fertility(spoken(step, self.source) or self.source, self.shape.vocab_size)
+        many = lengths.fertility(step.language.flores if step.language else self.source, self.shape.vocab_size)
         tokens = {name: many * english.get(name, lengths.INSTRUCTION_TOKENS) for name in step.config["fields"]}
         files = {"train.jsonl": Rows(rows, tokens)}
         if held_out := step.config.get("validation_rows"):
@@ -221,7 +220,7 @@ class Estimator:
     def _parallel(self, step: Step) -> Estimate:
         there = PACKAGED_PAIRS.get(step.config.get("asset", ""), UNKNOWN_PAIRS)
         rows = min(step.config.get("rows") or there, there)
-        vocabulary, target = self.shape.vocab_size, spoken(step, self.source) or self.source
+        vocabulary, target = self.shape.vocab_size, step.language.flores if step.language else self.source
         sides = {"source": self.source, "target": target}
         tokens = {name: lengths.SENTENCE_TOKENS * lengths.fertility(side, vocabulary) for name, side in sides.items()}
         return Estimate(rows, rows * sum(tokens.values()), {ROWS: Rows(rows, tokens)}, bound=True)
@@ -281,7 +280,7 @@ class Estimator:
         if "items" in step.inputs:  # translated
             rows, text = self._rows(step.inputs["items"]).count, self._rows(step.inputs["texts"]).of("text")
         else:
-            flores = spoken(step, self.source) or self.source
+            flores = step.language.flores if step.language else self.source
             rows, text = benchmark_items(step.config.get("task", ""), flores)
             rows = min(rows, step.config.get("limit") or rows)
             text *= lengths.fertility(flores, self.shape.vocab_size)

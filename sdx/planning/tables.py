@@ -9,7 +9,6 @@ from rich.table import Table
 from sdx import InputError
 from sdx.config import Config, ShapeConfig
 from sdx.evaluation.statistics import detectable, expected, power
-from sdx.languages import language
 from sdx.models.batches import number_bytes
 from sdx.planning.estimate import Estimate
 from sdx.planning.graph import Node, State
@@ -17,7 +16,6 @@ from sdx.planning.hardware import Machine
 from sdx.planning.sources import Source
 from sdx.planning.times import Work, batch_rows
 from sdx.process.console import Console, duration, short
-from sdx.reporting.describe import concerned, subject
 from sdx.training.layout import GPU_TOKENS
 from sdx.training.memory import GIB, GPU_GIB, RESERVE_BYTES, USABLE, Layout, Memory, fits, trained_parameters
 
@@ -79,8 +77,8 @@ def steps(console: Console, config: Config, lines: Sequence[Line], where: Sequen
             times = [""] * len(where)
         table.add_row(
             first.step.name,
-            subject(first.step, config),
-            _languages(config, group),
+            first.step.about,
+            _languages(group),
             keys,
             _state(group),
             *(f"{bound}{short(figure)}" if figure else "" for figure in figures),
@@ -203,14 +201,13 @@ def _groups(config: Config, lines: Sequence[Line]) -> list[list[Line]]:
     found: dict[tuple[str, str, State], list[Line]] = {}
     for line in lines:
         step = line.node.step
-        found.setdefault((step.name, subject(step, config), line.node.state), []).append(line)
+        found.setdefault((step.name, step.about, line.node.state), []).append(line)
     return list(found.values())
 
 
-def _languages(config: Config, group: Sequence[Line]) -> str:
-    source = language(config.lang.source).flores
-    flores = dict.fromkeys(filter(None, (concerned(line.node.step, source) for line in group)))
-    codes = [language(code).code for code in flores]
+def _languages(group: Sequence[Line]) -> str:
+    found = dict.fromkeys(filter(None, (line.node.step.purpose_language for line in group)))
+    codes = [language.code for language in found]
     return ",".join(codes) if len(codes) <= NAMED_LANGUAGES else f"{len(codes)} languages"
 
 

@@ -12,11 +12,9 @@ from typing import Any
 
 from rich.table import Table
 
-from sdx.config import Config
 from sdx.evaluation.outcome import Outcome
 from sdx.evaluation.scores import Score, judge, samples, score
 from sdx.evaluation.values import Judged
-from sdx.languages import language
 from sdx.models.precision import Settled
 from sdx.process import events
 from sdx.process.console import Console, wide
@@ -24,7 +22,6 @@ from sdx.process.console import console as new_console
 from sdx.process.disk import writing
 from sdx.process.secret import scrub, scrub_all
 from sdx.reporting import markdown, matrix, paired, synthetic
-from sdx.reporting.describe import concerned, subject
 from sdx.store.files import write_json, write_rows
 from sdx.store.provenance import provenance
 from sdx.store.step import Step
@@ -73,9 +70,9 @@ def conclude(
         "scores": [asdict(one) for one in found],
         "skipped": list(skipped),
         "training": store.manifest(model)["counts"] if model.trains else None,
-        "steps": [_step(store, step, config) for step in ancestry(store, [model, *_steps(outcomes)])],
-        "filters": synthetic.filters(store, behind, config),
-        "translations": synthetic.translations(store, behind, config),
+        "steps": [_step(store, step) for step in ancestry(store, [model, *_steps(outcomes)])],
+        "filters": synthetic.filters(store, behind),
+        "translations": synthetic.translations(store, behind),
         "seconds": round(time.monotonic() - began, 1),
         "peak_memory_bytes": peak_memory_bytes(),
         "provenance": provenance(),
@@ -111,10 +108,10 @@ def ancestry(store: Store, steps: Sequence[Step]) -> list[Step]:
     return list(found.values())
 
 
-def _step(store: Store, step: Step, config: Config) -> dict[str, Any]:
+def _step(store: Store, step: Step) -> dict[str, Any]:
     manifest = store.manifest(step)
-    flores = concerned(step, language(config.lang.source).flores)
-    about = {"what": subject(step, config), "language": language(flores).code if flores else None}
+    language = step.purpose_language
+    about = {"what": step.about, "language": language.code if language else None}
     shown = {name: manifest[name] for name in ("name", "key", "counts", "seconds", "created")}
     return {**shown, **about, "path": str(store.path(step))}
 

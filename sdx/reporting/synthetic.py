@@ -5,10 +5,7 @@ from hashlib import sha256
 from itertools import groupby
 from typing import Any
 
-from sdx.config import Config
-from sdx.languages import language
 from sdx.process.console import plain, table
-from sdx.reporting.describe import spoken, subject
 from sdx.store.files import read_rows
 from sdx.store.step import Step
 from sdx.store.store import Store
@@ -22,21 +19,21 @@ SHOWN_FILTERS = 5
 KEPT = "kept"
 
 
-def filters(store: Store, steps: Iterable[Step], config: Config) -> list[dict[str, Any]]:
+def filters(store: Store, steps: Iterable[Step]) -> list[dict[str, Any]]:
     """What each filter among `steps` kept, and dropped by reason.
 
     Args:
         steps: those behind the trained model, all in the store. Translated test sets are not among them.
     """
-    return [_filter(store, step, config) for step in steps if step.name == "filter"]
+    return [_filter(store, step) for step in steps if step.name == "filter"]
 
 
-def _filter(store: Store, step: Step, config: Config) -> dict[str, Any]:
+def _filter(store: Store, step: Step) -> dict[str, Any]:
     dropped = {reason: count for reason, count in store.manifest(step)["counts"].items() if reason != KEPT}
     kept = store.manifest(step)["counts"][KEPT]
     path = store.path(step) / "dropped.jsonl"
     return {
-        **_about(step, config),
+        **_about(step),
         "rows": kept + sum(dropped.values()),
         KEPT: kept,
         "dropped": dropped,
@@ -44,12 +41,11 @@ def _filter(store: Store, step: Step, config: Config) -> dict[str, Any]:
     }
 
 
-def _about(step: Step, config: Config) -> dict[str, Any]:
-    flores = spoken(step, language(config.lang.source).flores)
-    return {"what": subject(step, config), "language": language(flores).code if flores else None}
+def _about(step: Step) -> dict[str, Any]:
+    return {"what": step.about, "language": step.language.code if step.language else None}
 
 
-def translations(store: Store, steps: Iterable[Step], config: Config) -> list[dict[str, Any]]:
+def translations(store: Store, steps: Iterable[Step]) -> list[dict[str, Any]]:
     """Some rows of each translation that a filter among `steps` chose from, kept or dropped.
 
     They come in the order of a hash of their ids: a sample of all, and the same one in every cell.
@@ -62,7 +58,7 @@ def translations(store: Store, steps: Iterable[Step], config: Config) -> list[di
             rows += read_rows(path / "dropped.jsonl")
             rows.sort(key=lambda row: sha256(row["id"].encode()).digest())
             shown = ({name: row[name] for name in ("id", "source", "text", "reason")} for row in rows)
-            found += [{**_about(step, config), **row} for row, _ in zip(shown, range(SHOWN_TRANSLATIONS), strict=False)]
+            found += [{**_about(step), **row} for row, _ in zip(shown, range(SHOWN_TRANSLATIONS), strict=False)]
     return found
 
 

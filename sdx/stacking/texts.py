@@ -76,6 +76,8 @@ class TextsStep(Step):
     """Publishes `rows.jsonl`, each with `id` and `text`: packaged texts in the order of a hash, others in their own."""
 
     name: ClassVar[str] = "texts"
+    reads: ClassVar[bool] = True
+    read_in_plan: ClassVar[bool] = True
 
     rows: int
     given: Mapping[str, Step]

@@ -32,6 +32,7 @@ class Items(Step):
     """Publishes the translations, of the field `to_translate` of `items`."""
 
     name = "items"
+    reads = read_in_plan = True
     to_translate = "texts"
 
     @property

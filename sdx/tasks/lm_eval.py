@@ -183,6 +183,7 @@ class HarnessItems(Step):
     """Of each task of a group; 0: all."""
 
     name = "items"
+    reads = True
 
     @property
     def config(self) -> Mapping[str, Any]:

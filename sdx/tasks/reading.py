@@ -78,6 +78,7 @@ class Training(Step):
     """At most; without a split for it they are held out from the training data."""
 
     name = "training"
+    reads = read_in_plan = True
 
     @property
     def about(self) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from sdx.cli import cache, main
-from sdx.reporting import inventory
-from sdx.store import locks
+from sdx.store import inventory, locks
 from sdx.store.files import MANIFEST, read_json, read_rows, write_json
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace
 from sdx.store.store import Store
+from tests.kit.plain_step import PlainStep
 from tests.kit.workplace import QuickRun
 
 DAY_S = 86400

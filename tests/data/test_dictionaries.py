@@ -17,8 +17,9 @@ from sdx.data.dictionary_formats import dictionary_rows, read_cldr, read_muse, u
 from sdx.data.word_pairs import word_pairs
 from sdx.languages import language
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace
 from sdx.store.store import Store
+from tests.kit.plain_step import PlainStep
 
 EN, FR, PT, HI, TH, BG, DE, ACE = map(language, ("en", "fr", "pt", "hi", "th", "bg", "de", "ace_Arab"))
 

@@ -22,10 +22,11 @@ from sdx.data.filters import (
 )
 from sdx.languages import language
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import PlainStep, Workspace
+from sdx.store.step import Workspace
 from sdx.store.store import Store
 from sdx.text.identification import loops, repeats
 from sdx.text.refusal import refuses
+from tests.kit.plain_step import PlainStep
 
 CONFIG = FilterConfig()
 EN, FR, PT, TH, ZH = map(language, ("en", "fr", "pt", "th", "zh"))

@@ -14,11 +14,11 @@ from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.models.template import prompt_ids
 from sdx.store.files import read_json, read_rows
-from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.tasks.base import answer_of
 from sdx.tasks.hub import MKQA, Belebele, Flores, XLSum
 from tests.kit.configs import tiny_config
+from tests.kit.plain_step import PlainStep
 from tests.kit.suites import NoTranslator, model_step, scored
 from tests.kit.task_files import ENGLISH, THAI, belebele_rows, flores_rows, jsonl, mkqa_rows, xlsum_rows
 from tests.kit.tiny import tiny_model, tiny_tokenizer

@@ -11,9 +11,9 @@ from sdx.evaluation.suites import suites
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.store.files import read_rows
-from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from tests.kit.configs import tiny_config
+from tests.kit.plain_step import PlainStep
 from tests.kit.suites import Shouting, scored
 from tests.kit.task_files import LANGUAGES, hub_files, hub_task, jsonl, task
 from tests.kit.tiny import tiny_model

@@ -12,11 +12,12 @@ from sdx.evaluation.suites import Suite
 from sdx.evaluation.translation_quality import Pairs, translation_suite, translation_suites
 from sdx.languages import language
 from sdx.store.files import read_json, read_rows, write_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace
 from sdx.store.store import Store
 from sdx.tasks.base import Instructions
 from sdx.tasks.mmlu import MMLUHuman
 from sdx.translation.base import Translator
+from tests.kit.plain_step import PlainStep
 from tests.kit.task_files import hub_files, hub_task, task
 
 ENGLISH = [

@@ -7,7 +7,8 @@ from typing import Any
 from sdx.config import TemplateKind
 from sdx.generation.step import Generate
 from sdx.store.files import write_rows
-from sdx.store.step import PlainStep, Workspace
+from sdx.store.step import Workspace
+from tests.kit.plain_step import PlainStep
 
 
 def generate_rows(

@@ -1,7 +1,7 @@
 """Steps with the names and configs of a run's, that write next to nothing."""
 
 from sdx.store.files import write_rows
-from sdx.store.step import PlainStep
+from tests.kit.plain_step import PlainStep
 
 
 def step(name, config=None, inputs=None, files=None, counts=None):

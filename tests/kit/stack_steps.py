@@ -14,7 +14,8 @@ from sdx.stacking.parts import Parts
 from sdx.stacking.tokens import TokensStep
 from sdx.stacking.vectors import VectorsStep
 from sdx.store.files import write_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace
+from tests.kit.plain_step import PlainStep
 
 SENTENCES = (
     "The quick brown fox jumps over the lazy dog.",

@@ -9,11 +9,12 @@ from sdx.evaluation.scores import Score, scores
 from sdx.languages import language
 from sdx.process.events import Watcher
 from sdx.store.files import write_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace
 from sdx.store.store import Store
 from sdx.tasks.base import Item, shuffled
 from sdx.tracking.content import score_values
 from sdx.translation.base import Translator
+from tests.kit.plain_step import PlainStep
 
 
 class NoTranslator:

@@ -16,10 +16,10 @@ from sdx.languages import language
 from sdx.models import loading, residency
 from sdx.models.backbone import load_model, loaded
 from sdx.stacking import reader
-from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.translation import nllb
 from sdx.translation.nllb import NLLB
+from tests.kit.plain_step import PlainStep
 from tests.kit.stack_steps import labelled
 from tests.kit.tiny import tiny_encoder, tiny_model, tiny_nllb
 from tests.kit.tiny_stack import tiny_stack

@@ -13,10 +13,11 @@ from sdx.planning.reading import first, only_reads
 from sdx.planning.show import show
 from sdx.run import prepare, run
 from sdx.sources import hub as hub_source
-from sdx.store.step import PlainStep, Step
+from sdx.store.step import Step
 from sdx.store.store import Store
 from tests.kit.configs import composed, settled
 from tests.kit.mock_hub import REVISION, MockHub, Repository, point_at, serving
+from tests.kit.plain_step import PlainStep
 from tests.kit.plan_steps import step
 from tests.kit.task_files import read_files
 

@@ -177,5 +177,4 @@ def test_a_plan_counts_the_memory_of_both_models_and_names_what_is_streamed(conf
     printed = capsys.readouterr().out
     assert "hub a/b @ 00000000" in printed
     assert "to stream" in printed
-    assert "without alignment" in printed
     assert [source.download_bytes for source in found["sources"] if source.name == "encoder"] == [2.5e9]

@@ -10,8 +10,9 @@ import pytest
 from sdx.process import progress
 from sdx.process.events import Reading, Watcher, watched
 from sdx.process.progress import Progress
-from sdx.store.step import PlainStep, Workspace
+from sdx.store.step import Workspace
 from sdx.store.store import Store
+from tests.kit.plain_step import PlainStep
 
 
 class Ear(Watcher):

@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from sdx import InputError
 from sdx.process.disk import NO_SPACE, disk_full, no_room, no_space, writing
 from sdx.store.files import write_json
-from sdx.store.step import PlainStep, Workspace
+from sdx.store.step import Workspace
 from sdx.store.store import Store
+from tests.kit.plain_step import PlainStep
 
 Usage = namedtuple("Usage", "total used free")
 

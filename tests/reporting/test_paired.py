@@ -19,9 +19,10 @@ from sdx.process.events import watched
 from sdx.reporting.compare import compare
 from sdx.reporting.report import conclude
 from sdx.store.files import read_json, read_rows
-from sdx.store.step import PlainStep, Step
+from sdx.store.step import Step
 from sdx.store.store import Store
 from tests.kit.configs import elsewhere, tiny_config
+from tests.kit.plain_step import PlainStep
 from tests.kit.suites import Noting, Shouting, published
 from tests.kit.task_files import hub_files, hub_task
 

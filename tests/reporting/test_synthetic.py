@@ -10,8 +10,9 @@ from sdx.config import BackboneConfig, Config, CorpusConfig, LangConfig
 from sdx.reporting import synthetic
 from sdx.reporting.report import ancestry
 from sdx.store.files import write_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace
 from sdx.store.store import Store
+from tests.kit.plain_step import PlainStep
 
 DROPPED = {3: "copied", 5: "wrong_language"}
 ODD = "a | b\nc <b>d</b>"
@@ -31,7 +32,11 @@ def translation() -> Step:
         "target": "por_Latn",
     }
     return PlainStep(
-        "translate", lambda work: write_rows(work.dir / "rows.jsonl", list(rows())), given, {"rows": corpus()}
+        "translate",
+        lambda work: write_rows(work.dir / "rows.jsonl", list(rows())),
+        given,
+        {"rows": corpus()},
+        about="train instructions by self",
     )
 
 
@@ -70,7 +75,7 @@ def behind(tmp_path: Path) -> tuple[Store, list[Step]]:
 
 
 def test_each_filter_says_what_it_kept_and_dropped(behind: tuple[Store, list[Step]], config: Config):
-    [found] = synthetic.filters(*behind, config)
+    [found] = synthetic.filters(*behind)
     assert (found["what"], found["language"], found["rows"], found["kept"]) == (
         "train instructions by self",
         "pt",
@@ -95,9 +100,9 @@ def test_of_many_filters_the_terminal_names_those_that_dropped_the_most():
 
 
 def test_ten_translations_in_an_order_that_does_not_change(behind: tuple[Store, list[Step]], config: Config):
-    found = synthetic.translations(*behind, config)
+    found = synthetic.translations(*behind)
     assert len(found) == 10
-    assert found == synthetic.translations(*behind, config)
+    assert found == synthetic.translations(*behind)
     assert [row["id"] for row in found] != sorted(row["id"] for row in found)
     assert all(row["reason"] == DROPPED.get(int(row["id"]), "kept") for row in found)
 

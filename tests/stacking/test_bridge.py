@@ -18,8 +18,8 @@ from sdx.stacking.bridge import BridgeConfig, Projection, StackStep, fitted
 from sdx.stacking.model import StackModel
 from sdx.stacking.segments import llm_segments
 from sdx.store.files import read_json
-from sdx.store.step import PlainStep
 from sdx.store.store import Store
+from tests.kit.plain_step import PlainStep
 from tests.kit.stack_steps import RANDOM, SENTENCES, STEADY, parts_of, texts_step
 from tests.kit.tiny import tiny_encoder, tiny_model
 

@@ -15,8 +15,9 @@ import pytest
 
 from sdx import InputError
 from sdx.store import locks
-from sdx.store.step import PlainStep, Workspace
+from sdx.store.step import Workspace
 from sdx.store.store import Store
+from tests.kit.plain_step import PlainStep
 
 NOTHING = PlainStep("nothing", lambda workspace: None)
 

@@ -9,8 +9,9 @@ import pytest
 
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_json, read_rows, write_json
-from sdx.store.step import PlainStep, Workspace
+from sdx.store.step import Workspace
 from sdx.store.store import Store
+from tests.kit.plain_step import PlainStep
 
 
 def writes(text: str):

@@ -13,12 +13,12 @@ from sdx.evaluation import harness
 from sdx.evaluation.harness import Questions, score
 from sdx.languages import language
 from sdx.store.files import read_rows
-from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.tasks import labelled_files
 from sdx.tasks.base import Item, Kind, Who
 from sdx.tasks.items import items_step
 from sdx.tasks.labelled import LabelledTask
+from tests.kit.plain_step import PlainStep
 from tests.kit.suites import items_of
 from tests.kit.task_files import (
     CITY,

@@ -11,7 +11,6 @@ from sdx import InputError
 from sdx.evaluation.suites import reading_suites
 from sdx.languages import language
 from sdx.store.files import read_rows
-from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.tasks import mmlu_subject
 from sdx.tasks.base import Kind, Who
@@ -19,6 +18,7 @@ from sdx.tasks.items import items_step
 from sdx.tasks.mmlu_subject import COUNTS, SUBJECTS, MMLUSubject, balanced
 from sdx.tasks.reading import training_step
 from tests.kit.configs import tiny_config
+from tests.kit.plain_step import PlainStep
 from tests.kit.task_files import MMLU_LANGUAGES
 
 EN = language("en")

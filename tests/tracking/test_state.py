@@ -18,10 +18,10 @@ from sdx.process import events
 from sdx.process.failure import ERROR
 from sdx.process.preemption import Preempted
 from sdx.process.progress import Progress
-from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.tracking import state
 from sdx.tracking.state import STATE, Record, RunState, StateFile, describe, read_state
+from tests.kit.plain_step import PlainStep
 
 
 @pytest.fixture(autouse=True)

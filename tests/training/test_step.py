@@ -8,10 +8,11 @@ import pytest
 from sdx import InputError
 from sdx.run import check
 from sdx.store.files import write_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace
 from sdx.training.plan import held_out
 from sdx.training.step import Train
 from tests.kit.configs import composed, settled
+from tests.kit.plain_step import PlainStep
 
 QUESTIONS = 8
 

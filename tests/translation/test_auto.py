@@ -9,9 +9,9 @@ import pytest
 from sdx.config import Precision, TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.store.files import read_json
-from sdx.store.step import PlainStep
 from sdx.translation import auto
 from sdx.translation.base import Surroundings
+from tests.kit.plain_step import PlainStep
 
 EN, PT, TH = "eng_Latn", "por_Latn", "tha_Thai"
 OPTIONS = {

@@ -10,10 +10,10 @@ from sdx.config import Precision, TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.models import residency
 from sdx.store.files import write_rows
-from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.translation.base import Surroundings
 from sdx.translation.self_translation import SelfTranslation
+from tests.kit.plain_step import PlainStep
 from tests.kit.tiny import tiny_model
 
 pytestmark = pytest.mark.whole

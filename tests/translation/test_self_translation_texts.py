@@ -14,11 +14,11 @@ from sdx.data.filters import Filter
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import PlainStep
 from sdx.store.store import Store
 from sdx.translation.base import Surroundings
 from sdx.translation.self_translation import ROOM_FACTOR, ROOM_TOKENS, SelfTranslation
 from sdx.translation.step import Translate
+from tests.kit.plain_step import PlainStep
 from tests.kit.tiny import tiny_model
 
 EN, TH, PT, AR, HE, ZH, JA = (

@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sdx.config import Config
 from sdx.store import integrity, locks
 from sdx.store.files import MANIFEST, PARTIAL, read_intact, write_json
 from sdx.store.run_dir import RESULTS, directories
@@ -56,22 +55,15 @@ class Use:
     runs: set[Path] = field(default_factory=set)
 
 
-def note(run_dir: Path, config: Config, steps: Iterable[Step]) -> None:
+def note(run_dir: Path, steps: Iterable[Step]) -> None:
     """Writes down which steps a run is made of: its report comes in the end."""
-    from sdx.languages import language
-    from sdx.reporting.describe import concerned, subject
-
     found: dict[str, dict[str, Any]] = {}
 
     def visit(step: Step) -> None:
         if step.key not in found:
-            flores = concerned(step, language(config.lang.source).flores)
-            found[step.key] = {
-                "name": step.name,
-                "key": step.key,
-                "what": subject(step, config),
-                "language": language(flores).code if flores else None,
-            }
+            language = step.purpose_language
+            about = {"what": step.about, "language": language.code if language else None}
+            found[step.key] = {"name": step.name, "key": step.key, **about}
             for inner in step.inputs.values():
                 visit(inner)
 
