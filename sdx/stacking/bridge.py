@@ -70,7 +70,6 @@ class StackStep(PartsStep):
     """Publishes `model/`, a stack or a part of one, without adapters yet, and `fit.json`, of a stack."""
 
     name: ClassVar[str] = "stack"
-    trains: ClassVar[bool] = True
     version: ClassVar[int] = 3
     trains: ClassVar[bool] = True
 

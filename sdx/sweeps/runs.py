@@ -1,5 +1,6 @@
 """The runs of a sweep: composed, checked before the first of them starts, and judged by what each left behind."""
 
+import copy
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,9 @@ from logging import LogRecord, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 log = getLogger("sdx")
 
 T = TypeVar("T")
+Kept = dict[tuple[str, ...], DictConfig]
+"""Overrides that choose options -> what they make of the configuration."""
 SAY_S = 5.0
 """Between two messages on how far a large sweep is."""
 CANCELLED = "JobState=CANCELLED"
@@ -62,14 +68,30 @@ class Run:
         return self.run_dir.name
 
 
-def composed_by_hydra(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The whole configuration of a cell that these overrides of the sweep's configuration describe.
+def composed_by_hydra(
+    context: HydraContext, config: DictConfig, overrides: Sequence[str], kept: Kept | None = None
+) -> DictConfig:
+    """The whole configuration of a run that these overrides of the sweep's configuration describe.
+
+    Hydra takes 0.2 s to compose one, so it composes what options make of the configuration, and single values are set
+    in a copy.
+
+    Args:
+        kept: what was composed for other runs of the sweep.
 
     Raises:
-        InputError: it has a key or a value that no cell can have.
+        InputError: it has a key or a value that no run can have.
     """
+    kept = {} if kept is None else kept
     try:
-        composed = context.config_loader.load_sweep_config(config, list(overrides))
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        values = [override for override in parsed if _sets_a_value(context, override)]
+        options = tuple(override.input_line or "" for override in parsed if override not in values)
+        if options not in kept:
+            kept[options] = context.config_loader.load_sweep_config(config, list(options))
+        composed = copy.deepcopy(kept[options])
+        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
+        composed.hydra.overrides.task = [one.input_line for one in parsed if not one.is_hydra_override()]
     except (HydraException, InputError):
         raise
     except STUMBLES as error:
@@ -78,9 +100,19 @@ def composed_by_hydra(context: HydraContext, config: DictConfig, overrides: Sequ
     return composed
 
 
-def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int) -> Run:
+def _sets_a_value(context: HydraContext, override: Override) -> bool:
+    """Whether it has no part in which files are composed."""
+    if override.is_hydra_override() or override.package is not None:
+        return False
+    assert isinstance(context.config_loader, ConfigLoaderImpl)
+    return not context.config_loader.repository.group_exists(override.key_or_group)
+
+
+def compose(
+    context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int, kept: Kept | None = None
+) -> Run:
     """The run that these overrides of the sweep's configuration describe."""
-    composed = composed_by_hydra(context, config, overrides)
+    composed = composed_by_hydra(context, config, overrides, kept)
     with open_dict(composed):
         composed.hydra.job.id = composed.hydra.job.num = number
     directories = composed.hydra.sweep
@@ -111,10 +143,11 @@ def compose_all(
     Raises:
         InputError: one of them has a key or a value that no run can have.
     """
-    found = []
+    found: list[Run] = []
+    kept: Kept = {}
     for number, overrides in enumerate(_told(given, "composed")):
         try:
-            found.append(compose(context, config, overrides, first_number + number))
+            found.append(compose(context, config, overrides, first_number + number, kept))
         except InputError as error:
             raise InputError(f"{error}{_which(_distinct(given)[number], len(given))}") from None
     return found

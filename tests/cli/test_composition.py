@@ -8,11 +8,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
-from sdx.sweeps.cells import compose, compose_all
 
 from sdx import InputError
 from sdx.cli import main
 from sdx.options.gate import Gate
+from sdx.sweeps.runs import compose, compose_all
 
 main.register()
 
