@@ -51,7 +51,8 @@ def read_batches(
     import torch
 
     from sdx.stacking.batches import in_batches
-    from sdx.stacking.objectives import Reader, pooled
+    from sdx.stacking.objectives import Reader
+    from sdx.training.states import pooled
 
     segments = model.segments(language.flores)
     texts = examples(rows, segments, max_tokens)
