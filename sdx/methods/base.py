@@ -23,7 +23,7 @@ from sdx.store.files import read_rows, write_rows
 from sdx.store.step import PlainStep, Step, Workspace
 from sdx.store.store import Store
 from sdx.tasks.base import Task
-from sdx.training.step import train_step
+from sdx.training.step import Training
 from sdx.translation.base import Surroundings, Translator
 from sdx.translation.rows import translate_step
 
@@ -190,7 +190,7 @@ class Cell:
 
     def training(self, mix: Step) -> Step:
         """The backbone trained on a mix."""
-        return train_step(mix, self.backbone, self.config)
+        return Training(mix, self.backbone, settings=self.config)
 
 
 def languages_of(config: Config) -> tuple[Language, list[Language]]:

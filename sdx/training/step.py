@@ -1,42 +1,86 @@
 """Training as a step: a mix of (prompt, response) rows and a backbone in, a model in Hugging Face format out."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from logging import getLogger
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdx import InputError
 from sdx.config import Config, Schedule, ShapeConfig, TrainConfig
 from sdx.process import events
 from sdx.process.ranks import is_main
 from sdx.store.files import read_rows
-from sdx.store.step import PlainStep, Step, Workspace
+from sdx.store.step import Step, Workspace, runtime
 from sdx.training import disk
 from sdx.training.hardware import read_hardware
 from sdx.training.layout import choose, describe, shortage
 from sdx.training.memory import Layout
 
+if TYPE_CHECKING:
+    from sdx.training.objectives import Auxiliary
+
 log = getLogger("sdx")
 
 
-def train_step(mix: Step, backbone: Step, config: Config) -> Step:
-    """Publishes `model/` and `log.jsonl`, one line per optimizer step. Runs on all ranks."""
-    scale = config.scale
-    decides = {
-        "train": deciding(config.train, validated=scale.validation_rows > 0),
-        "precision": config.engine.precision.value,
-        "template": config.backbone.template,
-        "max_length_tokens": scale.max_length_tokens,
-        "epochs": scale.epochs,
-        "max_steps": scale.max_steps,
-        "seed": config.seed,
-    }
-    if scale.validation_rows:  # the key is that of the time when there were none
-        decides["validation_rows"] = scale.validation_rows
-    run = partial(_run, config=config)
-    return PlainStep("train", run, config=decides, inputs={"mix": mix, "backbone": backbone}, collective=True)
+@dataclass(frozen=True)
+class Beside:
+    """Auxiliary batches, as an estimate needs them.
+
+    Args:
+        share: of all optimizer steps.
+        rows: in a batch, of a file `rows.jsonl` of each of `inputs`.
+    """
+
+    share: float
+    rows: int
+    inputs: Sequence[Step]
+
+
+@dataclass(frozen=True, eq=False)
+class Training(Step):
+    """A backbone trained on a mix. Publishes `model/` and `log.jsonl`, a line for each optimizer step.
+
+    A method with an auxiliary objective has a subclass, whose fields say what it is trained on beside the mix.
+    """
+
+    mix: Step
+    backbone: Step
+    settings: Config = runtime()
+    """What of it decides the model is in `config`."""
+
+    name = "train"
+    collective = True
+    is_data = False
+    trains = True
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        scale = self.settings.scale
+        decides = {
+            "train": deciding(self.settings.train, validated=scale.validation_rows > 0),
+            "precision": self.settings.engine.precision.value,
+            "template": self.settings.backbone.template,
+            "max_length_tokens": scale.max_length_tokens,
+            "epochs": scale.epochs,
+            "max_steps": scale.max_steps,
+            "seed": self.settings.seed,
+        }
+        if scale.validation_rows:  # the key is that of the time when there were none
+            decides["validation_rows"] = scale.validation_rows
+        return decides
+
+    @property
+    def beside(self) -> Beside | None:
+        """What is trained on beside the mix, for `plan=true`."""
+        return None
+
+    def auxiliary(self, work: Workspace, tokenizer: Any) -> "Auxiliary | None":
+        """The batches of another objective that take turns with those of the mix."""
+        return None
+
+    def run(self, work: Workspace) -> None:
+        _run(self, work)
 
 
 def deciding(train: TrainConfig, validated: bool = False) -> dict[str, Any]:
@@ -55,7 +99,7 @@ def deciding(train: TrainConfig, validated: bool = False) -> dict[str, Any]:
     return values
 
 
-def _run(workspace: Workspace, config: Config) -> None:
+def _run(step: Training, workspace: Workspace) -> None:
     from sdx.models.backbone import check_length, load_tokenizer
     from sdx.models.shape import shape_in
     from sdx.models.template import encode_example, encode_plain
@@ -64,7 +108,7 @@ def _run(workspace: Workspace, config: Config) -> None:
     from sdx.training.plan import held_out
     from sdx.training.trainee import CausalTrainee
 
-    model_dir = workspace.inputs["backbone"] / "model"
+    config, model_dir = step.settings, workspace.inputs["backbone"] / "model"
     check_length(model_dir, config.scale.max_length_tokens)
     tokenizer = load_tokenizer(model_dir, config.backbone.template)
     rows = read_rows(workspace.inputs["mix"] / "rows.jsonl")
@@ -91,6 +135,8 @@ def _run(workspace: Workspace, config: Config) -> None:
     shape = shape_in(model_dir)
     assert shape is not None, model_dir
     lengths = [len(example.input_ids) for example in examples]
+    if auxiliary := step.auxiliary(workspace, tokenizer):
+        lengths += map(auxiliary.objective.tokens, auxiliary.examples)
     scale = config.scale
     given = config.train, shape, lengths, scale.epochs, scale.max_steps, bool(validation)
     layout = layout_for(workspace, config, *given)
@@ -106,9 +152,11 @@ def _run(workspace: Workspace, config: Config) -> None:
         seed=config.seed,
         on_log=events.trained,
         validation=validation,
+        auxiliary=auxiliary,
     )
     workspace.counts.update(
         examples=len(examples),
+        **({f"{auxiliary.name}_examples": len(auxiliary.examples)} if auxiliary else {}),
         **({"validation_examples": len(validation)} if validation else {}),
         too_long=len(rows) - len(kept),
         subsets=dict(Counter(subset for example, subset in kept if example.group not in held)),

@@ -10,7 +10,7 @@ from sdx.run import check
 from sdx.store.files import write_rows
 from sdx.store.step import PlainStep, Step, Workspace
 from sdx.training.plan import held_out
-from sdx.training.step import train_step
+from sdx.training.step import Training
 from tests.settled import settled
 from tests.test_main import composed
 
@@ -39,7 +39,7 @@ def trained(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, *o
     ]
     write_rows(inputs["mix"] / "rows.jsonl", rows)
     work = Workspace(tmp_path, inputs)
-    step = train_step(PlainStep("mix", lambda _: None), PlainStep("backbone", lambda _: None), config)
+    step = Training(PlainStep("mix", lambda _: None), PlainStep("backbone", lambda _: None), settings=config)
     step.run(work)
     return {**seen, "counts": work.counts}
 
@@ -80,7 +80,7 @@ def test_the_key_of_a_training_without_validation_rows_knows_nothing_of_them():
     def step(*overrides: str) -> Step:
         config = settled(composed("method=sft", *overrides))
         made = PlainStep("mix", lambda _: None), PlainStep("backbone", lambda _: None)
-        return train_step(*made, config)
+        return Training(*made, settings=config)
 
     plain = step()
     assert "validation_rows" not in plain.config
