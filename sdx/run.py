@@ -111,7 +111,7 @@ def _run(settled: Settled, run_dir: Path, state: StateFile) -> None:
         state.prepared()
         log.info("%-12s %s; without stages=prepare the same command trains", "prepared", run_dir)
     elif is_main():
-        conclude(run_dir, settled, store, work.model, work.outcomes, work.skipped, began)
+        conclude(run_dir, settled, store, work.model, work.outcomes, work.skipped, work.compared_with, began)
 
 
 def _say(skipped: Sequence[str]) -> None:
@@ -192,7 +192,7 @@ def prepare(config: Config, run_dir: Path) -> Work:
     method: Method[Any] = target(config.method._target_)(config.method)
     method.check(cell)
     model = method.model(cell)
-    return Work(cell, model, *method.outcomes(cell, model))
+    return Work(cell, model, *method.outcomes(cell, model), method.compared_with(config))
 
 
 def check(config: Config) -> None:

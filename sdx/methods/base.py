@@ -225,7 +225,7 @@ class Cell:
 
     def training(self, mix: Step) -> Step:
         """The backbone trained on a mix."""
-        return Train(mix, self.backbone, self.config)
+        return Train(mix, self.backbone, settings=self.config)
 
 
 def evaluated(config: Config) -> list[str]:
@@ -274,6 +274,11 @@ class Method(ABC, Generic[Options]):
         """Whose translations are measured where there are references, because the method studies them."""
         return ()
 
+    def compared_with(self, config: Config) -> list[str]:
+        """Overrides of a run to compare a finished one with, as the terminal shows them at its end; backbone and
+        languages are those of the finished one."""
+        return ["method=sdrrl"]
+
     @abstractmethod
     def model(self, cell: Cell) -> Step:
         """The step that publishes `model/`, the improved LLM."""
@@ -311,6 +316,8 @@ class Work:
     outcomes: Sequence[Outcome]
     skipped: Sequence[str]
     """A sentence for each benchmark and language that cannot be run."""
+    compared_with: Sequence[str] = ()
+    """Overrides of a run to compare this one with."""
 
     @property
     def ends(self) -> list[Step]:

@@ -76,6 +76,8 @@ BASELINES = [system.name for system in System if system is not System.stack]
 PROBE_EPOCHS, PROBE_RATE = 20, 1e-3
 """Of the head on the encoder alone, whose vectors are there already. Ours."""
 LEAST_TEXTS = 10
+DEFAULT_ENCODER, DEFAULT_TASK = "e5_small", "mmlu_subject"
+"""Of conf/config.yaml and conf/method/mt_stack.yaml."""
 
 
 class EncoderBaseline(str, Enum):
@@ -217,6 +219,12 @@ class MTStack(Method[MTStackConfig]):
                     f"method.learning=generation writes the words of labels, and task={study.task.name} has none; give "
                     "method.learning=direct"
                 )
+
+    def compared_with(self, config: Config) -> list[str]:
+        other = Learning.direct if self.options.learning is Learning.distillation else Learning.distillation
+        overrides = [f"method={self.options.name}", f"method.learning={other.value}"]
+        overrides += [f"task={name}" for name in config.task if name != DEFAULT_TASK]
+        return overrides if config.encoder.name == DEFAULT_ENCODER else [*overrides, f"encoder={config.encoder.name}"]
 
 
 class Study:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sdx import InputError
-from sdx.config import MethodConfig
+from sdx.config import Config, MethodConfig
 from sdx.data import dictionaries
 from sdx.data.code_switching import code_switch_rows
 from sdx.data.mixture import pair, weigh, with_language_hint
@@ -85,6 +85,9 @@ class SDRRL(Method[SDRRLConfig]):
             )
         if self._uses(cell, "tl", "lt", "tt"):
             cell.check_translator()
+
+    def compared_with(self, config: Config) -> list[str]:
+        return ["method=translate_sft"]
 
     def model(self, cell: Cell) -> Step:
         answers = cell.answers()  # a_L = theta(x_L)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sdx import InputError
-from sdx.config import MethodConfig
+from sdx.config import Config, MethodConfig
 from sdx.data.mixture import draw, pair
 from sdx.data.translation_instructions import translate_rows
 from sdx.languages import Language
@@ -73,6 +73,10 @@ class SelfTranslateTrain(Method[SelfTranslateTrainConfig]):
 
     def translators(self, cell: Cell) -> list[Translator]:
         return list(self._translators(cell).values())
+
+    def compared_with(self, config: Config) -> list[str]:
+        mixture = "src+tgt" if self.options.mixture == "src" else "src"
+        return [f"method={self.options.name}", f"method.mixture={mixture}"]
 
     def model(self, cell: Cell) -> Step:
         task = _task(cell)

@@ -4,7 +4,7 @@ A step is known by its name and its config. One that is not known hands on the r
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from sdx.planning.translators import most_rows, translating
 from sdx.sources.files import published
 from sdx.store.step import Step
 from sdx.store.store import Store
+from sdx.training.step import Train
 
 ROWS = "rows.jsonl"
 TRAINING = ("train", "stack")
@@ -321,19 +322,31 @@ class Estimator:
         mix = self._rows(step.inputs["mix"])
         scale, batch = self.config.scale, self.config.train.batch_size
         example = min(mix.of("prompt") + mix.of("response") + lengths.TEMPLATE_TOKENS, scale.max_length_tokens)
-        steps = scale.epochs * math.ceil(mix.count / batch)
+        steps: float = scale.epochs * math.ceil(mix.count / batch)
         examples = scale.epochs * mix.count
-        if scale.max_steps and scale.max_steps < steps:
-            steps, examples = scale.max_steps, scale.max_steps * batch
+        beside = step.beside if isinstance(step, Train) else None
+        own = 1 - beside.share if beside else 1.0  # of the steps
+        if scale.max_steps and scale.max_steps < steps / own:
+            steps, examples = scale.max_steps * own, scale.max_steps * own * batch
+        trained = examples * example
+        if beside:
+            trained += steps / own * beside.share * beside.rows * self._row_tokens(beside.inputs)
         work = Work(
             self.shape,
-            trained=examples * example,
-            steps=steps,
+            trained=trained,
+            steps=steps / own,
             context=example / 2,
             loads=1,
             arithmetic=self.engine,
         )
-        return Estimate(mix.count, work.trained, work=work, bound=self._of(step.inputs["mix"]).bound, units=steps)
+        bound = self._of(step.inputs["mix"]).bound
+        return Estimate(mix.count, work.trained, work=work, bound=bound, units=steps / own)
+
+    def _row_tokens(self, steps: Sequence[Step]) -> float:
+        """Of a row, with all its texts; the mean over steps that publish rows."""
+        files = [self._rows(step) for step in steps]
+        rows = sum(file.count for file in files)
+        return sum(file.count * sum(file.tokens.values()) for file in files) / max(rows, 1.0)
 
 
 def _text_tokens(step: Step, files: Mapping[str, Rows]) -> float:

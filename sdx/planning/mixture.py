@@ -18,8 +18,9 @@ Reader = Callable[[Step, str], Rows]
 def parts_of(step: Step, read: Reader) -> list[Rows]:
     """The parts of a `mix` step, with mean tokens of `prompt` and `response`.
 
-    Known by the names of its inputs: `x_th` and `a_th` or `y_th` are instructions and answers in Thai, `p_th` sentence
-    pairs, `words_th` a dictionary; by its options where it weighs subsets. Of an unknown method all inputs are taken.
+    Known by the names of its inputs: `x_th` and `a_th` or `y_th` are instructions and answers in Thai, own and gold
+    ones, `p_th` sentence pairs, `words_th` a dictionary; by its options where it weighs subsets. Of an unknown method
+    all inputs are taken.
     """
     options = step.config.get("options", {})
     if weights := options.get("subsets"):
@@ -44,10 +45,13 @@ def _subsets(step: Step, weights: Mapping[str, float], read: Reader) -> list[Row
         return read(inputs[name], file) if name in inputs else NONE
 
     x, a = rows("x_L", TRAIN), rows("a_L")
+    if "y_L" in inputs:
+        gold = rows("y_L", TRAIN)
+        a = Rows(gold.count, {"text": gold.of("answer")})
     found: list[tuple[str, Rows]] = [("ll", _pair(x, "instruction", a, "text"))]
     for code in sorted({name.partition("_")[2] for name in inputs} - {"L"}):
         x_t, p = rows(f"x_{code}"), rows(f"p_{code}")
-        a_t = _at_most(rows(f"a_{code}"), a.count)
+        a_t = _at_most(rows(f"y_{code}" if f"y_{code}" in inputs else f"a_{code}"), a.count)
         share = _ratio(options) if f"words_{code}" in inputs else 0.0
         found += [
             ("tl", _pair(x_t, "text", a, "text")),

@@ -28,10 +28,8 @@ from sdx.store.step import Step
 from sdx.store.store import Store
 from sdx.tasks.base import Instructions
 
-DEFAULT_BACKBONE, DEFAULT_ENCODER = "smollm2_135m", "e5_small"
+DEFAULT_BACKBONE = "smollm2_135m"
 """Of conf/config.yaml."""
-ITSELF = ("mt_stack", "self_translate_train")
-"""Methods that are compared with themselves, another of their options chosen."""
 
 
 def conclude(
@@ -41,6 +39,7 @@ def conclude(
     model: Step,
     outcomes: Sequence[Outcome],
     skipped: Sequence[str],
+    compared_with: Sequence[str],
     began: float,
 ) -> None:
     """Reports a finished cell.
@@ -49,6 +48,7 @@ def conclude(
         model: the step that published `model/`.
         outcomes: all of them in the store.
         skipped: a sentence for each benchmark and language that could not be run.
+        compared_with: overrides of a run to compare this one with.
         began: `time.monotonic()` at the start of the run.
     """
     config = settled.config
@@ -86,7 +86,7 @@ def conclude(
     with writing(run_dir / "report.md"):
         (run_dir / "report.md").write_text(scrub(markdown.report(results, found, answers)), encoding="utf-8")
     events.finished(results)
-    _print(run_dir, results, found)
+    _print(run_dir, results, found, compared_with)
 
 
 def _steps(outcomes: Sequence[Outcome]) -> list[Step]:
@@ -128,7 +128,7 @@ def link(path: Path, target: Path) -> None:
     os.symlink(target.resolve(), path, target_is_directory=True)
 
 
-def _print(run_dir: Path, results: dict[str, Any], found: Sequence[Score]) -> None:
+def _print(run_dir: Path, results: dict[str, Any], found: Sequence[Score], compared_with: Sequence[str]) -> None:
     console = new_console()
     _print_scores(console, results["cell"], found, results["config"]["method"]["name"])
     for line in synthetic.lines(results["filters"]):
@@ -145,7 +145,8 @@ def _print(run_dir: Path, results: dict[str, Any], found: Sequence[Score]) -> No
             for file in ("samples", "translations")
             if (run_dir / f"{file}.jsonl").stat().st_size
         },
-        "next": f"python -m sdx {_next(results['config'])}  uses the same cache; python -m sdx --help shows more",
+        "next": f"python -m sdx {_next(results['config'], compared_with)}  uses the same cache; python -m sdx --help "
+        "shows more",
     }
     for name, text in lines.items():
         console.print(f"{name:<8} {text}", soft_wrap=True)
@@ -172,18 +173,9 @@ def _print_scores(console: Console, cell: str, found: Sequence[Score], method: s
         console.print(matrix.legend(method), style="dim")
 
 
-def _next(config: dict[str, Any]) -> str:
-    """The overrides of a cell to compare this one with."""
-    method, backbone = config["method"], config["backbone"]["name"]
-    other = method["name"] if method["name"] in ITSELF else {"sdrrl": "translate_sft"}.get(method["name"], "sdrrl")
-    overrides = [f"method={other}"]
-    if "mixture" in method:
-        overrides.append(f"method.mixture={'src+tgt' if method['mixture'] == 'src' else 'src'}")
-    if "learning" in method:
-        overrides.append(f"method.learning={'direct' if method['learning'] == 'distillation' else 'distillation'}")
-        overrides += [f"task={name}" for name in config["task"] if name != "mmlu_subject"]
-        if (encoder := config["encoder"]["name"]) != DEFAULT_ENCODER:
-            overrides.append(f"encoder={encoder}")
+def _next(config: dict[str, Any], compared_with: Sequence[str]) -> str:
+    """The overrides of a run to compare this one with, whole."""
+    overrides, backbone = list(compared_with), config["backbone"]["name"]
     if backbone != DEFAULT_BACKBONE:
         overrides.append(f"backbone={backbone}")
     targets = ",".join(config["lang"]["targets"])

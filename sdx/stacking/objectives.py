@@ -17,9 +17,8 @@ from sdx.models.loading import padded
 from sdx.stacking.model import without_adapters
 from sdx.training import packing
 from sdx.training.objectives import CausalLM
+from sdx.training.states import Span, pooled, pooling
 
-Span = tuple[int, int]
-"""The first token and the one after the last."""
 SEQUENCE_SHARE = 1 / 3
 """Of the sequences' error in the loss, where words count, too (MT-LLM, later recipe)."""
 
@@ -65,35 +64,14 @@ class Reader:
         if packed:
             inputs |= {key: value for key, value in packing.join(rows).items() if key != "input_ids"}
             inputs["places"] = inputs["attention_mask"].flatten().nonzero().squeeze(1)
-        return {"inputs": inputs, **_pooling(rows, spans, packed)}
+        return {"inputs": inputs, **pooling(rows, spans, packed)}
 
 
 def _own_tokens(
     rows: Sequence[list[int]], spans: Sequence[Sequence[Span]], packed: bool, pad_id: int
 ) -> dict[str, Any]:
     inputs = packing.join(rows) if packed else padded(rows, pad_id)
-    return {"inputs": inputs, **_pooling(rows, spans, packed)}
-
-
-def _pooling(rows: Sequence[list[int]], spans: Sequence[Sequence[Span]], packed: bool) -> dict[str, Any]:
-    lengths = [len(row) for row in rows]
-    widths = lengths if packed else [max(lengths)] * len(lengths)
-    starts = accumulate(widths[:-1], initial=0)
-    flat = [(start + first, start + last) for start, its in zip(starts, spans, strict=True) for first, last in its]
-    counts = torch.tensor([last - first for first, last in flat])
-    return {
-        "positions": torch.cat([torch.arange(first, last) for first, last in flat]),
-        "owners": torch.arange(len(flat)).repeat_interleave(counts),
-        "sizes": counts.clamp(min=1),  # of a text without tokens the mean is 0
-    }
-
-
-def pooled(states: Tensor, batch: dict[str, Any]) -> Tensor:
-    """Means of states `[batch, seq, hidden]` over the tokens of each vector, `[vectors, hidden]` in fp32."""
-    tokens = states.flatten(0, 1).index_select(0, batch["positions"]).float()
-    sums = tokens.new_zeros(len(batch["sizes"]), tokens.shape[-1]).index_add(0, batch["owners"], tokens)
-    means: Tensor = sums / batch["sizes"][:, None]
-    return means
+    return {"inputs": inputs, **pooling(rows, spans, packed)}
 
 
 class _Texts:

@@ -88,7 +88,8 @@ def read_batches(
     from accelerate.utils import send_to_device
 
     from sdx.stacking.batches import in_batches
-    from sdx.stacking.objectives import Reader, pooled
+    from sdx.stacking.objectives import Reader
+    from sdx.training.states import pooled
 
     texts = examples(rows, model.segments(language.flores), max_tokens)
     reader = Reader(model.encoder is not None, model.llm is not None, model.pad_id)

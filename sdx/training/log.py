@@ -67,12 +67,13 @@ class TrainingLog:
         known, reading = self.open_row
         self.open_row = None
         row = known | reading.row()
-        self.done["loss"] = row["loss"]
+        self.done["loss"] = row.get("loss", self.done["loss"])
         _refuse_divergence(row, self.train)
         shown = {"loss": ("loss", ".3f"), "lr": ("learning_rate", ".1e"), "tok/s": ("useful_tokens_per_s", ".0f")}
         if "mfu" in row:
             shown["MFU"] = ("mfu", ".0%")
-        self.bar.set_postfix({name: format(row[key], spec) for name, (key, spec) in shown.items()}, refresh=False)
+        figures = row | {"loss": self.done["loss"]}  # the last one, where all batches since were of another kind
+        self.bar.set_postfix({name: format(figures[key], spec) for name, (key, spec) in shown.items()}, refresh=False)
         if self.file:
             self._write(json.dumps(row) + "\n")
             if self.on_log:
@@ -111,8 +112,10 @@ def _whole_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _refuse_divergence(row: dict[str, Any], train: TrainConfig) -> None:
-    if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+    losses = [value for name, value in row.items() if name == "loss" or name.endswith("_loss")]
+    if not all(map(math.isfinite, [*losses, row["grad_norm"]])):
         raise InputError(
             f"train.learning_rate={train.learning_rate} is too high: at step {row['step']} the loss is "
-            f"{row['loss']} and the gradient's norm {row['grad_norm']}; lower it or raise train.warmup_ratio"
+            f"{' and '.join(map(str, losses))} and the gradient's norm {row['grad_norm']}; lower it or raise "
+            "train.warmup_ratio"
         )

@@ -31,7 +31,7 @@ from sdx.training.engine import build, update
 from sdx.training.launch import collect, process_group
 from sdx.training.log import TrainingLog
 from sdx.training.memory import Layout
-from sdx.training.objectives import Objective
+from sdx.training.objectives import Auxiliary, Objective
 from sdx.training.optimizers import check_device
 from sdx.training.plan import (
     Order,
@@ -40,6 +40,7 @@ from sdx.training.plan import (
     dropout_seed,
     learning_rate,
     micro_batches,
+    turn,
     validation_steps,
 )
 from sdx.training.probe import try_out
@@ -67,6 +68,7 @@ def train(
     seed: int,
     on_log: Callable[[dict[str, Any]], None] | None = None,
     validation: Sequence[Any] = (),
+    auxiliary: Auxiliary | None = None,
 ) -> dict[str, Any]:
     """Trains `trainee` and writes it to `out/model`. Called on every rank of a launch.
 
@@ -77,9 +79,10 @@ def train(
     Args:
         layout: its micro-batch is halved as often as a GPU's memory does not suffice.
         epochs: passes over the examples.
-        max_steps: optimizer steps at most; 0 sets no limit.
+        max_steps: optimizer steps at most, those of `auxiliary` among them; 0 sets no limit.
         validation: examples on which the model is scored `train.validations` times; the best is written then, in place
             of the last.
+        auxiliary: batches of another kind, in turns with those of the examples. They come on top of these.
 
     Returns:
         On every rank: steps, loss (of the last log line), useful_tokens, seconds (without validation),
@@ -90,24 +93,24 @@ def train(
         InputError: a config or examples that cannot work, before anything is loaded; a loss that diverged; a GPU
             whose memory does not suffice.
     """
-    lengths, targets = _measure(examples, objective)
+    streams = [_Stream.of("loss", objective, examples, train.batch_size, train.keep_groups, seed)]
+    share = auxiliary.share if auxiliary else 0.0
+    if auxiliary and share:
+        given = auxiliary.objective, auxiliary.examples, auxiliary.batch_size
+        streams.append(_Stream.of(f"{auxiliary.name}_loss", *given, train.keep_groups, seed))
     _refuse_empty(validation, [objective.targets(example) for example in validation], "validation")
-    steps = count_steps(len(examples), train.batch_size, epochs, max_steps)
-    groups = [example.group for example in examples] if train.keep_groups else range(len(examples))
+    steps = count_steps(len(examples), train.batch_size, epochs, max_steps, share)
     training = _Training(
         trainee,
-        objective,
-        examples,
+        streams,
+        share,
         validation,
         out,
         train,
         seed,
         on_log,
-        lengths=lengths,
-        targets=targets,
-        order=Order(groups, train.batch_size, seed),
         steps=steps,
-        epoch_steps=count_steps(len(examples), train.batch_size, epochs=1, max_steps=0),
+        epoch_steps=count_steps(len(examples), train.batch_size, epochs=1, max_steps=0) / (1 - share),
         validated=validation_steps(steps, train.validations) if validation else frozenset(),
     )
     if trained := read_intact(out / SUMMARY):
@@ -117,7 +120,7 @@ def train(
         check_device(train, device)
         while (done := training.run(layout, device, preemption)) is None:
             collect()
-            layout = halved(layout, max(lengths))
+            layout = halved(layout, max(length for stream in streams for length in stream.lengths))
         collect()
         peak = torch.tensor(peak_memory_bytes(device), device=device)
         dist.all_reduce(peak, op=dist.ReduceOp.MAX)
@@ -142,22 +145,55 @@ def train(
 
 
 @dataclass(frozen=True)
+class _Stream:
+    """Examples of one kind, in the order in which they are trained on."""
+
+    name: str
+    """Of the loss in the log."""
+    objective: Objective[Any]
+    examples: Sequence[Any]
+    lengths: Sequence[int]
+    targets: Sequence[int]
+    order: Order
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        objective: Objective[Any],
+        examples: Sequence[Any],
+        batch_size: int,
+        keep_groups: bool,
+        seed: int,
+    ) -> "_Stream":
+        """Raises InputError if there is nothing to train on."""
+        lengths, targets = _measure(examples, objective)
+        groups = [example.group for example in examples] if keep_groups else range(len(examples))
+        return cls(name, objective, examples, lengths, targets, Order(groups, batch_size, seed))
+
+    def inputs(self, model: deepspeed.DeepSpeedEngine, places: Sequence[int]) -> dict[str, Any]:
+        """A micro-batch on the model's device."""
+        batch = self.objective.collate([self.examples[place] for place in places], model.module.packed)
+        inputs: dict[str, Any] = send_to_device(batch, model.device, non_blocking=True)
+        return inputs
+
+
+@dataclass(frozen=True)
 class _Training:
     """What a training is, however it is laid out."""
 
     trainee: Trainee
-    objective: Objective[Any]
-    examples: Sequence[Any]
+    streams: Sequence[_Stream]
+    """The training's own examples, and then those of an auxiliary objective, if there is one."""
+    share: float
+    """Of the steps, those of the second stream."""
     validation: Sequence[Any]
     out: Path
     train: TrainConfig
     seed: int
     on_log: Callable[[dict[str, Any]], None] | None
-    lengths: Sequence[int]
-    targets: Sequence[int]
-    order: Order
     steps: int
-    epoch_steps: int
+    epoch_steps: float
     validated: frozenset[int]
 
     def run(self, layout: Layout, device: torch.device, preemption: Preemption) -> dict[str, Any] | None:
@@ -172,14 +208,15 @@ class _Training:
             torch.cuda.reset_peak_memory_stats(device)
         laid_out = trained = False
         try:
-            with build(self.trainee, self.objective, self.train, layout, self.seed) as model:
+            with build(self.trainee, self.streams[0].objective, self.train, layout, self.seed) as model:
                 done = NOTHING_DONE | (checkpoints.restore(model, self.out / checkpoints.FOLDER) or {})
                 if device.type in rehearsal.CAN_RUN_OUT:
                     TrainedState(model)  # which gives AdamW the memory that it would take in its first step
                 laid_out = True
                 if done["step"] < self.steps:
                     self._prepare(model, layout, preemption)
-                meter = Meter(device, self.trainee.cost(model.module.model))
+                losses = [stream.name for stream in self.streams]
+                meter = Meter(device, self.trainee.cost(model.module.model), losses)
                 with TrainingLog(self.out / "log.jsonl", done, self.steps, self.train, self.on_log) as log:
                     self._loop(model, layout, done, meter, preemption, log)
                     trained = True
@@ -204,17 +241,14 @@ class _Training:
         room.export(self.trainee, model, self.out / "model", preemption, keep)
 
     def _prepare(self, model: deepspeed.DeepSpeedEngine, layout: Layout, preemption: Preemption) -> None:
-        """Tries out what the objective has to find out about the model, and whether a full micro-batch fits."""
+        """Tries out what an objective has to find out about the model, and whether a full micro-batch fits."""
         packed = model.module.packed
-        try_out(model, self.objective.collate(self.examples[:1], packed))
-        if model.device.type in rehearsal.CAN_RUN_OUT:
-            places = fullest(self.lengths, layout.micro_batch_tokens, packed)
-            rehearse(model, self._inputs(model, places), layout, preemption)
-
-    def _inputs(self, model: deepspeed.DeepSpeedEngine, places: Sequence[int]) -> dict[str, Any]:
-        batch = self.objective.collate([self.examples[place] for place in places], model.module.packed)
-        inputs: dict[str, Any] = send_to_device(batch, model.device, non_blocking=True)
-        return inputs
+        for stream in self.streams:
+            model.module.objective = stream.objective
+            try_out(model, stream.objective.collate(stream.examples[:1], packed))
+            if model.device.type in rehearsal.CAN_RUN_OUT:
+                places = fullest(stream.lengths, layout.micro_batch_tokens, packed)
+                rehearse(model, stream.inputs(model, places), layout, preemption)
 
     def _loop(
         self,
@@ -240,7 +274,7 @@ class _Training:
                     known["validation"] = validate(
                         model,
                         self.trainee,
-                        self.objective,
+                        self.streams[0].objective,
                         self.validation,
                         layout.micro_batch_tokens,
                         done,
@@ -270,22 +304,25 @@ class _Training:
         # Dropout is a function of seed, step and rank: a resumed run draws what the first drew.
         torch.manual_seed(dropout_seed(self.seed, done["step"], rank()))
         packed = model.module.packed
-        batch = self.order.batch(done["step"])
-        batch_tokens, batch_targets = (sum(sizes[i] for i in batch) for sizes in (self.lengths, self.targets))
-        micro_steps = micro_batches(batch, self.lengths, layout.micro_batch_tokens, world_size(), packed)
+        kind, number = turn(done["step"], self.share)
+        stream = self.streams[kind]
+        model.module.objective = stream.objective
+        batch = stream.order.batch(number)
+        batch_tokens, batch_targets = (sum(sizes[i] for i in batch) for sizes in (stream.lengths, stream.targets))
+        micro_steps = micro_batches(batch, stream.lengths, layout.micro_batch_tokens, world_size(), packed)
         for shares in micro_steps:
             # A rank with none left runs an example with weight 0: the others wait for gradients.
             share = shares[rank()]
             weight = 1.0 if share else 0.0
             with meter.waiting():
-                inputs = self._inputs(model, share or batch[:1])
+                inputs = stream.inputs(model, share or batch[:1])
             model.set_gradient_accumulation_boundary(shares is micro_steps[-1])
             loss, count = model(inputs)
             # DeepSpeed averages over the ranks; the sum is what we want.
             model.backward(loss * (weight * world_size() / batch_targets))
-            meter.add(loss.detach() * weight, count * weight)
-        computed = sum(computed_tokens(shares, self.lengths, packed) for shares in micro_steps)
-        meter.count(batch_tokens, batch_targets, computed)
+            meter.add(loss.detach() * weight, count * weight, kind)
+        computed = sum(computed_tokens(shares, stream.lengths, packed) for shares in micro_steps)
+        meter.count(batch_tokens, batch_targets, computed, kind)
         done["useful_tokens"] += batch_tokens
         return update(model, rate, self.train)
 

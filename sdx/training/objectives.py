@@ -47,6 +47,23 @@ class Objective(Protocol[Item]):
 
 
 @dataclass(frozen=True)
+class Auxiliary:
+    """Examples with an objective of their own, whose batches take turns with those of a training (`plan.turn`).
+
+    Args:
+        name: in the log, where `<name>_loss` stands beside `loss`.
+        batch_size: examples in a batch, over all ranks and micro-batches.
+        share: of all optimizer steps, from 0 to less than 1.
+    """
+
+    name: str
+    objective: Objective[Any]
+    examples: Sequence[Any]
+    batch_size: int
+    share: float
+
+
+@dataclass(frozen=True)
 class Example:
     """A tokenised prompt and response; the tokens from `prompt_tokens` on are the response."""
 
@@ -101,7 +118,7 @@ class CausalLM:
             if output.logits.data_ptr() == losses[0].data_ptr():
                 return output.logits, torch.full_like(losses[0], len(positions))
             self._chunked = False
-        with _only_at(head, positions):
+        with only_at(head, positions):
             output = model(**inputs, use_cache=False)
         loss = cross_entropy(output.logits[0].float(), labels, reduction="sum")
         return loss, torch.full_like(loss, len(positions))
@@ -135,7 +152,7 @@ def _loss_as_output(head: nn.Module, positions: Tensor, labels: Tensor) -> Itera
 
 
 @contextmanager
-def _only_at(head: nn.Module, positions: Tensor) -> Iterator[None]:
+def only_at(head: nn.Module, positions: Tensor) -> Iterator[None]:
     """While inside, the head sees the targets alone: `[batch, seq, hidden]` -> `[1, targets, hidden]`."""
     hook = head.register_forward_pre_hook(lambda _head, inputs: (_select(inputs[0], positions)[None],))
     try:

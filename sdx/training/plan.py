@@ -12,10 +12,25 @@ from sdx.config import Schedule, TrainConfig
 from sdx.training import packing
 
 
-def count_steps(examples: int, batch_size: int, epochs: int, max_steps: int) -> int:
-    """Optimizer steps of the whole run; the last batch of an epoch may be a partial one."""
-    steps = epochs * math.ceil(examples / batch_size)
+def count_steps(examples: int, batch_size: int, epochs: int, max_steps: int, share: float = 0.0) -> int:
+    """Optimizer steps of the whole run; the last batch of an epoch may be a partial one.
+
+    Args:
+        share: of the steps, those with batches of another kind, see `turn`.
+    """
+    steps = math.floor(epochs * math.ceil(examples / batch_size) / (1 - share))
     return min(steps, max_steps) if max_steps else steps
+
+
+def turn(step: int, share: float) -> tuple[int, int]:
+    """Which of two kinds of batches a step takes, 0 or 1, and how many of that kind came before.
+
+    Args:
+        step: counted from 0.
+        share: of the steps, those with a batch of kind 1; they are evenly spread, and the first step is none of them.
+    """
+    before, after = math.floor(step * share), math.floor((step + 1) * share)
+    return (1, before) if after > before else (0, step - before)
 
 
 def learning_rate(step: int, steps: int, train: TrainConfig) -> float:

@@ -4,47 +4,67 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from logging import getLogger
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdx import InputError
 from sdx.config import Config, Schedule, ShapeConfig, TrainConfig
 from sdx.process import events
 from sdx.process.ranks import is_main
 from sdx.store.files import read_rows
-from sdx.store.step import Step, Workspace
+from sdx.store.step import Step, Workspace, runtime
 from sdx.training import disk
 from sdx.training.hardware import read_hardware
 from sdx.training.layout import choose, describe, shortage
 from sdx.training.memory import Layout
 
+if TYPE_CHECKING:
+    from sdx.training.objectives import Auxiliary
+
 log = getLogger("sdx")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Auxiliary batches, as an estimate needs them.
+
+    Args:
+        share: of all optimizer steps.
+        rows: in a batch, of a file `rows.jsonl` of each of `inputs`.
+    """
+
+    share: float
+    rows: int
+    inputs: Sequence[Step]
 
 
 @dataclass(frozen=True, eq=False)
 class Train(Step):
-    """Publishes `model/` and `log.jsonl`, one line per optimizer step. Runs on all ranks."""
+    """A backbone trained on a mix. Publishes `model/` and `log.jsonl`, a line for each optimizer step.
+
+    A method with an auxiliary objective has a subclass, whose fields say what it is trained on beside the mix.
+    """
+
+    mix: Step
+    backbone: Step
+    settings: Config = runtime()
+    """What of it decides the model is in `config`."""
 
     name = "train"
     collective = True
     is_data = False
     trains = True
 
-    mix: Step
-    backbone: Step
-    options: Config
-    """Of the run."""
-
     @property
     def config(self) -> Mapping[str, Any]:
-        config, scale = self.options, self.options.scale
+        scale = self.settings.scale
         decides = {
-            "train": deciding(config.train, validated=scale.validation_rows > 0),
-            "precision": config.engine.precision.value,
-            "template": config.backbone.template,
+            "train": deciding(self.settings.train, validated=scale.validation_rows > 0),
+            "precision": self.settings.engine.precision.value,
+            "template": self.settings.backbone.template,
             "max_length_tokens": scale.max_length_tokens,
             "epochs": scale.epochs,
             "max_steps": scale.max_steps,
-            "seed": config.seed,
+            "seed": self.settings.seed,
         }
         if scale.validation_rows:  # the key is that of the time when there were none
             decides["validation_rows"] = scale.validation_rows
@@ -52,7 +72,16 @@ class Train(Step):
 
     @property
     def about(self) -> str:
-        return f"{self.options.train.adapter.value}, {self.options.engine.name}"
+        return f"{self.settings.train.adapter.value}, {self.settings.engine.name}"
+
+    @property
+    def beside(self) -> Beside | None:
+        """What is trained on beside the mix, for `plan=true`."""
+        return None
+
+    def auxiliary(self, work: Workspace, tokenizer: Any) -> "Auxiliary | None":
+        """The batches of another objective that take turns with those of the mix."""
+        return None
 
     def run(self, work: Workspace) -> None:
         from sdx.models.backbone import check_length, load_tokenizer
@@ -63,8 +92,7 @@ class Train(Step):
         from sdx.training.plan import held_out
         from sdx.training.trainee import CausalTrainee
 
-        config = self.options
-        model_dir = work.inputs["backbone"] / "model"
+        config, model_dir = self.settings, work.inputs["backbone"] / "model"
         check_length(model_dir, config.scale.max_length_tokens)
         tokenizer = load_tokenizer(model_dir, config.backbone.template)
         rows = read_rows(work.inputs["mix"] / "rows.jsonl")
@@ -91,6 +119,8 @@ class Train(Step):
         shape = shape_in(model_dir)
         assert shape is not None, model_dir
         lengths = [len(example.input_ids) for example in examples]
+        if auxiliary := self.auxiliary(work, tokenizer):
+            lengths += map(auxiliary.objective.tokens, auxiliary.examples)
         scale = config.scale
         given = config.train, shape, lengths, scale.epochs, scale.max_steps, bool(validation)
         layout = layout_for(work, config, *given)
@@ -106,9 +136,11 @@ class Train(Step):
             seed=config.seed,
             on_log=events.trained,
             validation=validation,
+            auxiliary=auxiliary,
         )
         work.counts.update(
             examples=len(examples),
+            **({f"{auxiliary.name}_examples": len(auxiliary.examples)} if auxiliary else {}),
             **({"validation_examples": len(validation)} if validation else {}),
             too_long=len(rows) - len(kept),
             subsets=dict(Counter(subset for example, subset in kept if example.group not in held)),

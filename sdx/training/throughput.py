@@ -14,7 +14,7 @@ padding             share of the computed tokens that are not of an example
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -53,31 +53,38 @@ class Span:
 
 
 class Meter:
-    """What happened since the last log line. The sums stay on the device, for reading them waits for it."""
+    """What happened since the last log line. The sums stay on the device, for reading them waits for it.
 
-    def __init__(self, device: torch.device, cost: Cost) -> None:
+    Args:
+        losses: names of the losses in the log, one for each kind of batch; the head is applied to the targets of the
+            first.
+    """
+
+    def __init__(self, device: torch.device, cost: Cost, losses: Sequence[str] = ("loss",)) -> None:
         self.device = device
         self.cost = cost
-        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
+        self.losses = losses
+        self.sums = torch.zeros(len(losses), 2, dtype=torch.float64, device=device)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
         self.peak = of_gpu(name, PEAK_FLOPS)
         self._restart()
 
     def _restart(self) -> None:
         self.sums = torch.zeros_like(self.sums)
-        self.tokens = self.targets = self.computed = 0
+        self.tokens = self.computed = 0
+        self.targets = [0] * len(self.losses)
         self.waited = 0.0
         self.saved: list[Span] = []
         self.began = time.monotonic()
 
-    def add(self, loss: Tensor, count: Tensor) -> None:
+    def add(self, loss: Tensor, count: Tensor, kind: int = 0) -> None:
         """One micro-batch of this rank."""
-        self.sums += torch.stack([loss, count])
+        self.sums[kind] += torch.stack([loss, count])
 
-    def count(self, tokens: int, targets: int, computed: int) -> None:
+    def count(self, tokens: int, targets: int, computed: int, kind: int = 0) -> None:
         """One global batch: tokens of its examples, targets, and tokens computed."""
         self.tokens += tokens
-        self.targets += targets
+        self.targets[kind] += targets
         self.computed += computed
 
     @contextmanager
@@ -113,7 +120,7 @@ class Meter:
         """What happened, and starts anew. On every rank."""
         dist.all_reduce(self.sums)
         seconds = time.monotonic() - self.began
-        flops = self.cost.per_token * self.tokens + self.cost.per_target * self.targets
+        flops = self.cost.per_token * self.tokens + self.cost.per_target * self.targets[0]
         row = {
             "useful_tokens_per_s": round(self.tokens / seconds, 1),
             "model_flops_per_s": round(flops / seconds),
@@ -127,7 +134,8 @@ class Meter:
         if self.peak:
             row["mfu"] = round(flops / seconds / world_size() / self.peak, 4)
         norm = torch.as_tensor(grad_norm, dtype=torch.float64, device=self.device)
-        reading = Reading(row, self.targets, torch.cat([self.sums, norm.reshape(1)]))
+        targets = dict(zip(self.losses, self.targets, strict=True))
+        reading = Reading(row, targets, torch.cat([self.sums.flatten(), norm.reshape(1)]))
         self._restart()
         return reading
 
@@ -135,7 +143,7 @@ class Meter:
 class Reading:
     """Figures that are known, and some that are still on their way from the device."""
 
-    def __init__(self, row: dict[str, Any], targets: int, sums: Tensor) -> None:
+    def __init__(self, row: dict[str, Any], targets: dict[str, int], sums: Tensor) -> None:
         self._row = row
         self._targets = targets
         self._copied = torch.cuda.Event() if sums.is_cuda else None  # type: ignore[no-untyped-call]
@@ -151,12 +159,17 @@ class Reading:
         return self._copied is None
 
     def row(self) -> dict[str, Any]:
-        """With `loss`, per target over all ranks, and `grad_norm`; waits for them."""
+        """With the loss of each kind of batch that there was, per target over all ranks, and `grad_norm`; waits for
+        them."""
         if self._copied:
             self._copied.synchronize()
-        loss, count, norm = self._values.tolist()
-        assert count == self._targets, f"the objective counted {count} targets of {self._targets}"
-        return {"loss": loss / count, "grad_norm": norm, **self._row}
+        *sums, norm = self._values.tolist()
+        losses = {}
+        for (name, targets), loss, count in zip(self._targets.items(), sums[::2], sums[1::2], strict=True):
+            assert count == targets, f"the objective counted {count} targets of {targets}"
+            if targets:
+                losses[name] = loss / count
+        return {**losses, "grad_norm": norm, **self._row}
 
 
 def peak_memory_bytes(device: torch.device) -> int:

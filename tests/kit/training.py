@@ -20,7 +20,7 @@ from sdx.process.ranks import is_main
 from sdx.training import checkpoints, loop
 from sdx.training import trainee as trainees
 from sdx.training.memory import Layout
-from sdx.training.objectives import CausalLM, Example
+from sdx.training.objectives import Auxiliary, CausalLM, Example
 from sdx.training.quiet import deepspeed
 from sdx.training.state import WEIGHT, TrainedState
 from sdx.training.trainee import CausalTrainee
@@ -73,6 +73,7 @@ def fit(
     trainee: Any = None,
     objective: Any = None,
     validation: Sequence[Any] = (),
+    auxiliary: Auxiliary | None = None,
     **options: Any,
 ) -> tuple[Weights, dict[str, Any]]:
     """Trains with `DEFAULTS` unless `options`, fields of TrainConfig and EngineConfig, say otherwise.
@@ -108,6 +109,7 @@ def fit(
             seed=SEED,
             on_log=on_log,
             validation=validation,
+            auxiliary=auxiliary,
         )
     finally:
         trainees.export = export

@@ -10,9 +10,10 @@ import torch
 from transformers import AutoModel, LlamaConfig, LlamaModel
 
 from sdx.stacking.model import StackForMultipleChoice, StackForSequenceClassification, StackModel
-from sdx.stacking.objectives import Alignment, Classification, Distillation, Probe, Reader, Text, pooled
+from sdx.stacking.objectives import Alignment, Classification, Distillation, Probe, Reader, Text
 from sdx.stacking.reader import examples, key
 from sdx.training.attention import PACKED
+from sdx.training.states import pooled
 from tests.kit.tiny_stack import tiny_stack
 
 PAD, LLM_PAD = 1, 3

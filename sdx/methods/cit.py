@@ -1,0 +1,112 @@
+"""CIT: cross-lingual instruction tuning (Li et al. 2023, arXiv 2311.08089), as a baseline of SDRRL.
+
+The gold answers of an instruction corpus take the place of the LLM's own answers in SDRRL: instruction and answer are
+in one language or in two, and where they are in two the instruction names the language of the answer.
+
+    what                                                          whose
+    x_T -> y_L and x_L -> y_T, the answer's language named        the paper's (second-hand: it was not read in full)
+    x_L -> y_L and x_T -> y_T beside them                         the same
+    equal weights of the four kinds                               ours
+    the wording, "Answer in Thai.", on a line of its own          ours, that of SDRRL
+    instructions and answers in T are machine-translated          ours: of a corpus that has L alone
+    filters of translations                                       ours, those of SDRRL
+    the contrastive half of the paper (AFP)                       not here; see `mid_align` for another one
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sdx import InputError
+from sdx.config import MethodConfig
+from sdx.data.mixture import pair, weigh, with_language_hint
+from sdx.languages import Language, language
+from sdx.methods.base import Cell, Method, texts
+from sdx.options import fields
+from sdx.store.files import read_rows
+from sdx.store.step import Step
+
+Text = tuple[str, Language, str]
+"""A text, its language, and who wrote it."""
+
+
+@dataclass
+class GoldSubsets:
+    """Weight of each kind of pair: 0 leaves it out, 0.5 takes a random half, 2 takes all twice. Equal: ours."""
+
+    ll: float = fields.number(1.0, at_least=0, at_most=1000)
+    """x_L -> y_L"""
+    tl: float = fields.number(1.0, at_least=0, at_most=1000)
+    """x_T -> y_L"""
+    lt: float = fields.number(1.0, at_least=0, at_most=1000)
+    """x_L -> y_T"""
+    tt: float = fields.number(1.0, at_least=0, at_most=1000)
+    """x_T -> y_T"""
+
+
+@dataclass
+class CITConfig(MethodConfig):
+    subsets: GoldSubsets = field(default_factory=GoldSubsets)
+    """The kinds of pairs."""
+
+
+class CIT(Method[CITConfig]):
+    version = 1
+
+    def check(self, cell: Cell) -> None:
+        if not self._uses("ll", "tl", "lt", "tt"):
+            raise InputError("method.subsets leaves nothing to train on; give at least one subset a weight above 0")
+        if self._uses("tl", "lt", "tt"):
+            cell.check_translator()
+
+    def model(self, cell: Cell) -> Step:
+        inputs = {"x_L": cell.corpus, "y_L": cell.corpus}
+        for target in cell.targets:
+            if self._uses("tl", "tt"):  # x_T = MT(x_L)
+                x_t = cell.translation(cell.corpus, "train.jsonl", "instruction", target)
+                inputs[f"x_{target.code}"] = cell.good_translations(x_t, target)
+            if self._uses("lt", "tt"):  # y_T = MT(y_L)
+                y_t = cell.translation(cell.corpus, "train.jsonl", "answer", target)
+                inputs[f"y_{target.code}"] = cell.good_translations(y_t, target)
+        languages = [cell.source.flores, *(target.flores for target in cell.targets)]
+        options = {"subsets": asdict(self.options.subsets), "languages": languages}
+        return cell.training(cell.mix(partial(self.pairs, cell), inputs, options, self.version))
+
+    def pairs(self, cell: Cell, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
+        """The mix: all subsets in all target languages. A question is left out of those of which it lacks a side."""
+        source, corpus = cell.source, read_rows(inputs["x_L"] / "train.jsonl")
+        x = {row["id"]: (row["instruction"], source, "corpus") for row in corpus}
+        y = {row["id"]: (row["answer"], source, "corpus") for row in corpus}
+        rows = {"ll": _pairs("ll", x, y), "tl": [], "lt": [], "tt": []}
+        for target in cell.targets:
+            mt = cell.translator.for_pair(source.flores, target.flores).name
+            x_t, y_t = (_translated(inputs.get(f"{side}_{target.code}"), target, mt) for side in "xy")
+            rows["tl"] += _pairs("tl", x_t, y)
+            rows["lt"] += _pairs("lt", x, y_t)
+            rows["tt"] += _pairs("tt", x_t, y_t)
+        weights = asdict(self.options.subsets)
+        return [_directed(row) for name in rows for row in weigh(rows[name], weights[name], seed)]
+
+    def _uses(self, *subsets: str) -> bool:
+        return any(getattr(self.options.subsets, name) > 0 for name in subsets)
+
+
+def _translated(directory: Path | None, target: Language, mt: str) -> dict[str, Text]:
+    """Text by id; nothing where no subset that is taken needs it."""
+    return {id_: (text, target, mt) for id_, text in texts(directory).items()} if directory else {}
+
+
+def _pairs(subset: str, x: Mapping[str, Text], y: Mapping[str, Text]) -> list[dict[str, Any]]:
+    return [pair(id_, subset, x[id_], y[id_]) for id_ in y if id_ in x]
+
+
+def _directed(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, with the language of the answer in the prompt where the prompt is in another one."""
+    if row["prompt_language"] == row["response_language"]:
+        return row
+    return {**row, "prompt": with_language_hint(row["prompt"], language(row["response_language"]))}
+
+
+SCHEMAS = {"cit": CITConfig}
