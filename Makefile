@@ -19,7 +19,7 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 		| awk '/^(Collecting|Building|Installing|Successfully)/ {print "  " substr($$0, 1, 100); fflush()}'
 	@touch $@
 
-demo: setup ## The main job for real: SDRRL on a 135M model, English to Portuguese (about 17 minutes on 2 cores)
+demo: setup ## The main job for real: SDRRL on a 135M model, English to Portuguese (about 15 minutes on 2 cores)
 	$(BIN)/python -m sdx method=sdrrl lang=pt
 
 # In their own order: by the number of tests, the longest files would come last.
