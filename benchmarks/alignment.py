@@ -50,8 +50,8 @@ def _questions(codes: Sequence[str], rows: int) -> dict[str, list[str]]:
 
 def _read(code: str) -> dict[str, str]:
     its, task = language(code), MMLUHuman(shots=0)
-    if obstacle := task.obstacle(its):
-        raise InputError(f"--lang={code}: {obstacle}")
+    if reason := task.why_unsupported(its):
+        raise InputError(f"--lang={code}: {reason}")
     source = task.source(its)
     store = Store.shared()
     items = task.read(store.realise(source) if source else None, its)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from sdx import InputError, tracking
 from sdx.config import Config, Stages, TranslatorConfig
 from sdx.data import filters
-from sdx.methods.base import Cell, Method, Work
+from sdx.methods.base import Cell, Method, RunPlan
 from sdx.models import backbone, precision, residency
 from sdx.models.hub import local
 from sdx.models.precision import Settled
@@ -174,7 +174,7 @@ def typed(cfg: DictConfig) -> Config:
     return config
 
 
-def prepare(config: Config, run_dir: Path) -> Work:
+def prepare(config: Config, run_dir: Path) -> RunPlan:
     """All steps of the cell, none of them realised.
 
     Args:
@@ -192,7 +192,7 @@ def prepare(config: Config, run_dir: Path) -> Work:
     method: Method[Any] = target(config.method._target_)(config.method)
     method.check(cell)
     model = method.model(cell)
-    return Work(cell, model, *method.outcomes(cell, model), method.compared_with(config))
+    return RunPlan(cell, model, *method.outcomes(cell, model), method.compared_with(config))
 
 
 def check(config: Config) -> None:

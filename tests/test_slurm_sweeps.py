@@ -17,11 +17,11 @@ import pytest
 from sdx.store.files import read_json
 from sdx.tracking.state import read_state
 from tests.kit.kills import published
-from tests.kit.slurm import Cluster, obstacle
+from tests.kit.slurm import Cluster, why_unsupported
 from tests.kit.workplace import SMALL, Workplace
 
 ROOT = Path(__file__).parents[1]
-pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(obstacle()), reason=obstacle())]
+pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(why_unsupported()), reason=why_unsupported())]
 
 OPTIONS = {
     "gpus_per_node": "0",

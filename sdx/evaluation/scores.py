@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sdx.evaluation import values
 from sdx.evaluation.statistics import Estimate
 from sdx.evaluation.suites import Suite
-from sdx.evaluation.values import Judged, Value
+from sdx.evaluation.values import ItemScores, Value
 from sdx.store.files import read_rows
 from sdx.store.store import Store
 from sdx.tasks.base import GenerativeTask, Who
@@ -34,9 +34,9 @@ class Score:
     difference: Estimate | None = None
     note: str = ""
     benchmark: str = ""
-    """The task that the items are from, as in `Judged`."""
+    """The task that the items are from, as in `ItemScores`."""
     system: str = ""
-    """What `before` is of, as in `Judged`."""
+    """What `before` is of, as in `ItemScores`."""
 
 
 Rows = list[dict[str, Any]]
@@ -49,12 +49,12 @@ def scores(suite: Suite, store: Store, before: Path, after: Path | None) -> list
     return [score(one) for one in judge(suite, store, before, after)]
 
 
-def judge(suite: Suite, store: Store, before: Path, after: Path | None, system: str = "") -> list[Judged]:
+def judge(suite: Suite, store: Store, before: Path, after: Path | None, system: str = "") -> list[ItemScores]:
     """What each metric says of each item of a suite; nothing of a metric that can tell of none.
 
     Args:
         before, after: what the suite's outcomes published; no `after` where nothing was trained.
-        system: what `before` is of, see `sdx.evaluation.outcome`.
+        system: what `before` is of, see `sdx.evaluation.comparison`.
     """
     outcomes = [read_rows(path / "rows.jsonl") for path in (before, after) if path]
     ids = [str(row["id"]) for row in outcomes[0]]
@@ -66,11 +66,11 @@ def judge(suite: Suite, store: Store, before: Path, after: Path | None, system: 
         if values.decided(ids, one, *more)[0]:
             other = more[0] if more else None
             about = suite.name, suite.languages, metric, suite.origin
-            found.append(Judged(*about, ids, one, other, suite.task.name, system, clusters))
+            found.append(ItemScores(*about, ids, one, other, suite.task.name, system, clusters))
     return found
 
 
-def score(judged: Judged) -> Score:
+def score(judged: ItemScores) -> Score:
     """The score; of both moments only items for which both have a value.
 
     A system's score and that of the model after are each over their own items: `after` is the same beside all systems.

@@ -99,7 +99,7 @@ def suites(
     def make(task: Task, language: Language) -> list[Suite] | str:
         if isinstance(task, LMEval):  # whatever the languages of the cell
             return [_harness(config, one, source) for one in task.each] if language == source else []
-        if reason := task.obstacle(language) or _untranslatable(task, translator, source, language):
+        if reason := task.why_unsupported(language) or _untranslatable(task, translator, source, language):
             return reason
         if isinstance(task, Instructions):
             return [_instructions(config, task, corpus(), translator, generator, source, language)]
@@ -120,7 +120,7 @@ def reading_suites(
     """
 
     def make(task: Task, language: Language) -> list[Suite] | str:
-        if reason := task.obstacle(language):
+        if reason := task.why_unsupported(language):
             return reason
         if task.needs_translation(language, source):
             return "the benchmark does not have the language, and items that are read are not machine-translated."
@@ -157,10 +157,10 @@ def _untranslatable(task: Task, translator: Translator, source: Language, langua
         return None
     original = task.original(source)
     pair = original.flores, language.flores
-    if reason := translator.obstacle(*pair):
+    if reason := translator.why_unsupported(*pair):
         return f"the translator {translator.name} {reason}."
     engine = translator.for_pair(*pair)
-    if not engine.independent and not isinstance(task, Instructions):
+    if not engine.is_external and not isinstance(task, Instructions):
         return f"translator={engine.name} is the model under test and does not write its own questions."
     return None
 

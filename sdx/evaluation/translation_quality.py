@@ -75,7 +75,7 @@ def translation_suite(task: Task, source: Language, target: Language, pairs: Ste
 
 def _human_items(task: Task, language: Language, source: Language, limit: int) -> Items | None:
     """The items of a benchmark in a language in which people wrote them; none of one whose texts are not told apart."""
-    if task.obstacle(language) or task.needs_translation(language, source):
+    if task.why_unsupported(language) or task.needs_translation(language, source):
         return None
     if isinstance(task, ChoiceTask | LabelledGeneration):
         return items_step(task, task.who, language, limit)

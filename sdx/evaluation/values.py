@@ -39,7 +39,7 @@ corpus. None for an item that does not count."""
 
 
 @dataclass(frozen=True)
-class Judged:
+class ItemScores:
     """What one metric says of each item of a suite: a score is made of it, and a difference to another cell."""
 
     task: str
@@ -55,7 +55,7 @@ class Judged:
     benchmark: str
     """The task that the items are from: of an engine's translations not `task`."""
     system: str = ""
-    """What `before` is of, if not of the untrained backbone; see `sdx.evaluation.outcome`."""
+    """What `before` is of, if not of the untrained backbone; see `sdx.evaluation.comparison`."""
     clusters: list[int] | None = None
     """Of each item the number of the text that it shares with others; None where each item stands alone."""
 

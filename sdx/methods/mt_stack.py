@@ -53,7 +53,7 @@ from importlib.util import find_spec
 
 from sdx import InputError
 from sdx.config import Adapter, Config, MethodConfig, Schedule
-from sdx.evaluation.outcome import Outcome
+from sdx.evaluation.comparison import Comparison
 from sdx.evaluation.suites import Suite, reading_suites, translated
 from sdx.languages import Language
 from sdx.languages import language as find
@@ -155,19 +155,19 @@ class MTStack(Method[MTStackConfig]):
     def model(self, cell: Cell) -> Step:
         return Study(cell, self.options).stack
 
-    def outcomes(self, cell: Cell, model: Step) -> tuple[list[Outcome], list[str]]:
+    def outcomes(self, cell: Cell, model: Step) -> tuple[list[Comparison], list[str]]:
         """The stack zero-shot in every language, beside each baseline."""
         study = Study(cell, self.options)
         suites, skipped = reading_suites(cell.config, cell.tasks, cell.source, cell.targets)
         stacked = {id(suite): study.answers(System.stack, model, suite) for suite in suites}
         others = [(suite, study.baselines(suite)) for suite in suites]
         found = [  # system by system, so that a model is loaded once
-            Outcome(suite, answers[system], stacked[id(suite)], system.value)
+            Comparison(suite, answers[system], stacked[id(suite)], system.value)
             for system in System
             for suite, answers in others
             if system in answers
         ]
-        found += [Outcome(suite, stacked[id(suite)]) for suite, answers in others if not answers]
+        found += [Comparison(suite, stacked[id(suite)]) for suite, answers in others if not answers]
         if System.translate_test.name in self.options.baselines:
             skipped += [reason for target in cell.targets if (reason := study.untranslated(study.told(target)))]
         return found, skipped
@@ -403,8 +403,8 @@ class Study:
     def untranslated(self, target: Language) -> str | None:
         """Why there is no translate-test of a language."""
         engine, pair = self.cell.mt, (target.flores, self.cell.source.flores)
-        reason = engine.obstacle(*pair)
-        if not reason and not engine.for_pair(*pair).independent:
+        reason = engine.why_unsupported(*pair)
+        if not reason and not engine.for_pair(*pair).is_external:
             reason = "leaves the backbone itself to translate; translator@mt=nllb_600m is one that can"
         return f"translate-test in {target.name}: {engine.name} {reason}." if reason else None
 

@@ -55,7 +55,7 @@ class SelfTranslateTrain(Method[SelfTranslateTrainConfig]):
         if self._uses("tgt", "cs"):
             cell.check_translator()
             for target in cell.targets:
-                if (engine := cell.translator.for_pair(cell.source.flores, target.flores)).independent:
+                if (engine := cell.translator.for_pair(cell.source.flores, target.flores)).is_external:
                     raise InputError(
                         f"translator={engine.name} is not the backbone, which is to translate for itself; leave "
                         f"translator=self, and compare with method.mixture=src+mt translator@mt={engine.name}"

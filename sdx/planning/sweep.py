@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from sdx.methods.base import Work
+from sdx.methods.base import RunPlan
 from sdx.models.precision import Settled
 from sdx.planning import tables
 from sdx.planning.hardware import visible_gpu
@@ -14,7 +14,7 @@ from sdx.process.console import duration, short
 from sdx.store.store import Store
 
 
-def show_sweep(cells: Sequence[tuple[str, Settled, Work]], store: Store) -> None:
+def show_sweep(cells: Sequence[tuple[str, Settled, RunPlan]], store: Store) -> None:
     """Prints it.
 
     Args:

@@ -17,7 +17,7 @@ PLACE = "in"
 class Assigned:
     """The baselines of cells, as numbers of cells."""
 
-    hits: dict[int, Keys]
+    matches: dict[int, Keys]
     """See `baselines`."""
     of: dict[int, int]
     """Cell -> its baseline."""
@@ -32,8 +32,8 @@ def baselines(text: str, names: Names) -> dict[int, Keys]:
     that text anywhere in their name.
     """
     for meant in (_whole, _part, _anywhere):
-        if hits := {number: keys for number, parts in enumerate(names) if (keys := meant(text, parts))}:
-            return hits
+        if matches := {number: keys for number, parts in enumerate(names) if (keys := meant(text, parts))}:
+            return matches
     return {}
 
 
@@ -44,20 +44,20 @@ def assign(text: str, names: Names) -> Assigned:
     about; the seed may differ, too, where the baseline is not trained. Of several it is the one with which the cell has
     most in common.
     """
-    hits = baselines(text, names)
+    matches = baselines(text, names)
     of: dict[int, int] = {}
-    lonely: dict[str, list[str]] = {}
+    unmatched: dict[str, list[str]] = {}
     for number, parts in enumerate(names):
-        if number in hits or not hits:
+        if number in matches or not matches:
             continue
-        odds = {hit: _odds(names[hit], parts, keys) for hit, keys in hits.items()}
-        nearest = min(hits, key=lambda hit: (len(odds[hit]), len({*names[hit]} ^ {*parts})))
-        if odds[nearest]:
-            lonely.setdefault(_wanted(parts, odds[nearest]), []).append(label(parts))
+        mismatches = {match: _mismatches(names[match], parts, keys) for match, keys in matches.items()}
+        nearest = min(matches, key=lambda match: (len(mismatches[match]), len({*names[match]} ^ {*parts})))
+        if mismatches[nearest]:
+            unmatched.setdefault(_wanted(parts, mismatches[nearest]), []).append(label(parts))
         else:
             of[number] = nearest
-    whys = [f"none {wanted} for {', '.join(cells)}" for wanted, cells in lonely.items()]
-    return Assigned(hits, of, f"baseline {text!r}: {'; '.join(whys)}" if whys else None)
+    whys = [f"none {wanted} for {', '.join(cells)}" for wanted, cells in unmatched.items()]
+    return Assigned(matches, of, f"baseline {text!r}: {'; '.join(whys)}" if whys else None)
 
 
 def _whole(text: str, parts: Sequence[Part]) -> Keys:
@@ -83,14 +83,14 @@ def _anywhere(text: str, parts: Sequence[Part]) -> Keys:
     return found
 
 
-def _wanted(cell: Sequence[Part], odds: Keys) -> str:
+def _wanted(cell: Sequence[Part], mismatches: Keys) -> str:
     """`with lang=th, seed=2`; an older cell may lack a key altogether."""
-    having = [f"{key}={value}" for key, value in cell if key in odds]
-    lacking = sorted(odds - dict(cell).keys())
+    having = [f"{key}={value}" for key, value in cell if key in mismatches]
+    lacking = sorted(mismatches - dict(cell).keys())
     return " ".join(f"{word} {', '.join(some)}" for word, some in (("with", having), ("without", lacking)) if some)
 
 
-def _odds(baseline: Sequence[Part], cell: Sequence[Part], meant: Keys) -> Keys:
+def _mismatches(baseline: Sequence[Part], cell: Sequence[Part], meant: Keys) -> Keys:
     """The keys in which a baseline must agree with a cell and does not."""
     free = {*meant, "method", PLACE, *([SEED] if UNTRAINED in baseline else [])}
     return {key for key, _ in {*baseline} ^ {*cell} if not any(key == one or key.startswith(f"{one}.") for one in free)}

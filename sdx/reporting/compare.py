@@ -55,16 +55,16 @@ def entries(cells: Sequence[Finished], baseline: str | None) -> tuple[list[Entry
     if baseline is None:
         return made, []
     found = assign(baseline, [entry.parts for entry in made])
-    if not found.hits:
+    if not found.matches:
         names = "; ".join(entry.label for entry in made)
         raise InputError(f"baseline {baseline!r} is no cell; give a part of one of these names: {names}")
     warnings = [found.warning] if found.warning else []
     items = {number: paired.read(made[number].cell.directory) for number in {*found.of, *found.of.values()}}
-    for number, hit in found.of.items():
+    for number, match in found.of.items():
         entry = made[number]
-        entry.baseline = made[hit]
-        for where in items[number].keys() & items[hit].keys() & entry.own.keys():
-            if gap := paired.difference(items[hit][where], items[number][where], where[2]):
+        entry.baseline = made[match]
+        for where in items[number].keys() & items[match].keys() & entry.own.keys():
+            if gap := paired.difference(items[match][where], items[number][where], where[2]):
                 entry.gaps[where] = gap
     if torn := [made[number].label for number in sorted(items) if made[number].own.keys() - items[number].keys()]:
         warnings.append(

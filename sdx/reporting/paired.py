@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from sdx.evaluation.statistics import Estimate
-from sdx.evaluation.values import Judged, Value, are_values, decided
+from sdx.evaluation.values import ItemScores, Value, are_values, decided
 from sdx.evaluation.values import difference as difference_of
 from sdx.process.secret import scrub_all
 from sdx.reporting.cells import Column, column_of
 from sdx.store.files import write_rows
 
 ITEMS = "items.jsonl"
-"""In the directory of a cell: a line for each score, the fields of `Judged`."""
+"""In the directory of a cell: a line for each score, the fields of `ItemScores`."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Items:
     """Of the items' clusters."""
 
 
-def write(directory: Path, found: Sequence[Judged]) -> None:
+def write(directory: Path, found: Sequence[ItemScores]) -> None:
     write_rows(directory / ITEMS, scrub_all([vars(judged) for judged in found]))
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from rich.table import Table
 
-from sdx.evaluation.outcome import Outcome
+from sdx.evaluation.comparison import Comparison
 from sdx.evaluation.scores import Score, judge, samples, score
-from sdx.evaluation.values import Judged
+from sdx.evaluation.values import ItemScores
 from sdx.models.precision import Settled
 from sdx.process import events
 from sdx.process.console import Console, wide
@@ -37,7 +37,7 @@ def conclude(
     settled: Settled,
     store: Store,
     model: Step,
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[Comparison],
     skipped: Sequence[str],
     compared_with: Sequence[str],
     began: float,
@@ -52,7 +52,7 @@ def conclude(
         began: `time.monotonic()` at the start of the run.
     """
     config = settled.config
-    judged: list[Judged] = []
+    judged: list[ItemScores] = []
     answers: list[dict[str, Any]] = []
     for one in outcomes:
         paths = store.path(one.before), store.path(one.after) if one.after else None
@@ -89,7 +89,7 @@ def conclude(
     _print(run_dir, results, found, compared_with)
 
 
-def _steps(outcomes: Sequence[Outcome]) -> list[Step]:
+def _steps(outcomes: Sequence[Comparison]) -> list[Step]:
     return [step for one in outcomes for step in (one.before, one.after) if step]
 
 

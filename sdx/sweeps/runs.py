@@ -28,7 +28,7 @@ from sdx.process.failure import ERROR
 from sdx.tracking.state import STATE, RunState, read_state
 
 if TYPE_CHECKING:
-    from sdx.methods.base import Work
+    from sdx.methods.base import RunPlan
 
 log = getLogger("sdx")
 
@@ -189,7 +189,7 @@ def _which(name: str, count: int) -> str:
     return f" (the cell {name}, one of {count}; none was started)" if name and count > 1 else ""
 
 
-def check(runs: Sequence[Run]) -> "list[tuple[Settled, Work]]":
+def check(runs: Sequence[Run]) -> "list[tuple[Settled, RunPlan]]":
     """The typed configuration and the steps of each run; notes which of them are done.
 
     What a run will compute in where it runs is known here if it has begun, and in a plan.

@@ -90,7 +90,7 @@ class Task(ABC):
             texts = item["segments"][: len(item["segments"]) - item["choices"]]
         return str(texts[0] if len(texts) > 1 else item["id"])
 
-    def obstacle(self, language: Language) -> str | None:
+    def why_unsupported(self, language: Language) -> str | None:
         """Why it cannot be run in a language, whatever the translator, as a sentence; none if it can."""
         return None
 

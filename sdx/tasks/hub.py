@@ -64,7 +64,7 @@ class HubTask(Task):
     def codes(self, language: Language) -> dict[str, str]:
         """What stands for the placeholders in the name of a language's file."""
 
-    def obstacle(self, language: Language) -> str | None:
+    def why_unsupported(self, language: Language) -> str | None:
         has = self.codes(language)["language"]
         return self.missing if has else f"{type(self).__name__} does not have the language."
 
@@ -177,11 +177,11 @@ class Flores(HubTask, GenerativeTask):
     columns = ("text", "sentence", "0")
     """Of FLORES+, of FLORES-200 on the hub, of plain lines."""
 
-    def obstacle(self, language: Language) -> str | None:
+    def why_unsupported(self, language: Language) -> str | None:
         return "FLORES does not have the language." if language.flores in ROMANISED else self.missing
 
     def pairs(self, source: Language, language: Language) -> list[tuple[Language, Language]]:
-        if language == source or self.obstacle(source):
+        if language == source or self.why_unsupported(source):
             return []
         return [(source, language), (language, source)]
 
@@ -226,7 +226,7 @@ class XLSum(HubTask, GenerativeTask):
     name = "xlsum"
     metrics = ("ROUGE-L",)
 
-    def obstacle(self, language: Language) -> str | None:
+    def why_unsupported(self, language: Language) -> str | None:
         return self.missing if language.xlsum else "XL-Sum does not have the language."
 
     def codes(self, language: Language) -> dict[str, str]:
@@ -268,8 +268,8 @@ class MKQA(HubTask, GenerativeTask):
         super().__init__(shots, path, hub_id, revision, file)
         self.normalisation = normalisation
 
-    def obstacle(self, language: Language) -> str | None:
-        return super().obstacle(language) or self.normalisation.obstacle(language)
+    def why_unsupported(self, language: Language) -> str | None:
+        return super().why_unsupported(language) or self.normalisation.why_unsupported(language)
 
     def origin(self, asked: Language, answered: Language) -> str:
         return "original" if asked.flores == ENGLISH else "human-translated"

@@ -148,9 +148,9 @@ class LabelledTask(TrainedTask):
             InputError: a row that does not fit the description.
         """
 
-    def obstacle(self, language: Language) -> str | None:
+    def why_unsupported(self, language: Language) -> str | None:
         if self.test.missing or self.test.has(language):
-            return self.test.missing or self.normalisation.obstacle(language)
+            return self.test.missing or self.normalisation.why_unsupported(language)
         if self._is_translated(language):
             return None
         if not self.test.each:

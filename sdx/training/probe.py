@@ -73,18 +73,18 @@ def takes_packs(engine: deepspeed.DeepSpeedEngine, llm: Any) -> bool:
         [alone] = engine(send_to_device(padded([SECOND], pad_id=0), engine.device))
         llm.set_attn_implementation(attention.PACKED)
         varlen = attention.prepare(engine.device)
-        obstacle = _agreed(_obstacle(engine, alone), engine.device)
-        if obstacle and varlen:
+        reason = _agreed(_obstacle(engine, alone), engine.device)
+        if reason and varlen:
             if is_main():
-                log.warning("%-12s no variable-length attention: %s", "packing", obstacle)
+                log.warning("%-12s no variable-length attention: %s", "packing", reason)
             attention.prepare(engine.device, varlen=False)
-            obstacle = _agreed(_obstacle(engine, alone), engine.device)
-        if obstacle:
+            reason = _agreed(_obstacle(engine, alone), engine.device)
+        if reason:
             llm.set_attn_implementation(ordinary)
     if is_main():
-        way = f"padded rows: {obstacle}" if obstacle else attention.describe(engine.device, llm.dtype)
+        way = f"padded rows: {reason}" if reason else attention.describe(engine.device, llm.dtype)
         log.info("%-12s %s", "packing", way)
-    return not obstacle
+    return not reason
 
 
 def try_out(engine: deepspeed.DeepSpeedEngine, batch: dict[str, Any]) -> None:
@@ -113,9 +113,9 @@ def _obstacle(engine: deepspeed.DeepSpeedEngine, alone: Tensor) -> str:
     return ""
 
 
-def _agreed(obstacle: str, device: torch.device) -> str:
-    """This rank's obstacle, or that another rank has one."""
-    return "" if agree(not obstacle, device) else obstacle or "another rank cannot take packs"
+def _agreed(reason: str, device: torch.device) -> str:
+    """This rank's reason, or that another rank has one."""
+    return "" if agree(not reason, device) else reason or "another rank cannot take packs"
 
 
 def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:

@@ -54,7 +54,7 @@ class Apertium(Translator):
     def supports(self, source: str, target: str) -> bool:
         return _mode(source, target) is not None
 
-    def obstacle(self, source: str, target: str) -> str | None:
+    def why_unsupported(self, source: str, target: str) -> str | None:
         if self.supports(source, target):
             return None
         if _command() is None:
@@ -72,8 +72,8 @@ class Apertium(Translator):
         return segment.translate_texts(texts, lambda sentences: _translate(sentences, mode))
 
     def _checked_mode(self, source: str, target: str) -> Path:
-        if obstacle := self.obstacle(source, target):
-            raise InputError(f"translator={self.name} {obstacle}")
+        if reason := self.why_unsupported(source, target):
+            raise InputError(f"translator={self.name} {reason}")
         mode = _mode(source, target)
         assert mode
         return mode

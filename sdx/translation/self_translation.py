@@ -53,7 +53,7 @@ class SelfTranslation(Translator):
     """Greedy few-shot translation by the backbone under study."""
 
     name = "self"
-    independent = False
+    is_external = False
 
     def __init__(self, shots: int, demonstrations: str | None, delimiter: str) -> None:
         _check(delimiter)
@@ -80,7 +80,7 @@ class SelfTranslation(Translator):
     def supports(self, source: str, target: str) -> bool:
         return self._shots(source, target) is not None
 
-    def obstacle(self, source: str, target: str) -> str | None:
+    def why_unsupported(self, source: str, target: str) -> str | None:
         if self.supports(source, target):
             return None
         return "needs translated sentences as examples; give parallel=offline or translator.demonstrations=file.jsonl"

@@ -87,7 +87,7 @@ def test_questions_of_math_are_machine_translated_where_there_are_none(tmp_path:
 
 def test_the_model_under_test_translates_no_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = jsonl(tmp_path / "math.jsonl", [{"id": 1, "question": "1?", "answer": "#### 1"}])
-    monkeypatch.setattr(Shouting, "independent", False)
+    monkeypatch.setattr(Shouting, "is_external", False)
     found, skipped = planned({"gsm8k": task(tmp_path, "gsm8k", train=path, test=path)}, ("th",))
     assert [suite.languages for suite in found] == ["en"]
     assert skipped == [

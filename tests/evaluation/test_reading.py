@@ -97,7 +97,7 @@ def test_items_pair_up_across_languages(name: str, files: Path, tmp_path: Path) 
         assert [(row["id"], row["label"]) for row in other] == [(row["id"], row["label"]) for row in first]
         assert not asked(other) & asked(first)
     for code, some in rows.items():
-        assert made.obstacle(language(code)) is None
+        assert made.why_unsupported(language(code)) is None
         assert read(made, tmp_path, code, limit=2) == some[:2]
         # The same items as are ranked, with the same right answers.
         ranked = items_of(made, tmp_path, code)

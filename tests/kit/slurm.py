@@ -210,7 +210,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def obstacle() -> str:
+def why_unsupported() -> str:
     """Why SLURM cannot run here; empty if it can."""
     missing = [name for name in ("munged", "slurmctld", "slurmd", "sbatch", "srun") if not shutil.which(name)]
     if missing:

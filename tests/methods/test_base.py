@@ -7,7 +7,7 @@ import pytest
 
 from sdx import run
 from sdx.config import BackboneConfig, Config
-from sdx.evaluation.outcome import Outcome
+from sdx.evaluation.comparison import Comparison
 from sdx.methods.base import Cell, Method
 from sdx.methods.baselines import Untouched
 from sdx.models.backbone import backbone_step
@@ -25,7 +25,7 @@ def cell(tmp_path: Path, *overrides: str) -> Config:
     return composed(*ALONE, *files, "lang=pt", *overrides)
 
 
-def prepared(config: Config, tmp_path: Path) -> run.Work:
+def prepared(config: Config, tmp_path: Path) -> run.RunPlan:
     return run.prepare(settled(config), tmp_path)
 
 
@@ -50,12 +50,12 @@ def test_a_method_names_its_own_systems(
 ):
     other = backbone_step(BackboneConfig(name="other", path=str(tiny_model(tmp_path / "other", seed=1))))
 
-    def outcomes(self: Any, of: Cell, model: Step) -> tuple[list[Outcome], list[str]]:
+    def outcomes(self: Any, of: Cell, model: Step) -> tuple[list[Comparison], list[str]]:
         found, skipped = Method.outcomes(self, of, model)
         suites: list[Any] = [one.suite for one in found]
         models = {"as it is": of.backbone, "another": other}
         return [
-            Outcome(suite, suite.outcome(before, system), suite.outcome(model, "after"), system)
+            Comparison(suite, suite.outcome(before, system), suite.outcome(model, "after"), system)
             for system, before in models.items()
             for suite in suites
         ], [*skipped, "a third one: there is none."]

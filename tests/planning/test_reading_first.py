@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sdx import InputError
-from sdx.methods.base import Work
+from sdx.methods.base import RunPlan
 from sdx.planning import sources as planned
 from sdx.planning.graph import walk
 from sdx.planning.reading import first, only_reads
@@ -39,7 +39,7 @@ def no_nllb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdx.translation.auto.available", lambda *_: False)  # whatever this machine has
 
 
-def work(tmp_path: Path, *overrides: str) -> Work:
+def work(tmp_path: Path, *overrides: str) -> RunPlan:
     config = composed(*overrides, "plan=true", f"cache_dir={tmp_path / 'cache'}")
     return prepare(settled(config), tmp_path / "run")
 

@@ -25,7 +25,7 @@ def test_a_baseline_is_a_name_a_part_of_it_or_some_text():
     assert baselines("tgt seed=1", known) == {2: {"method.mixture", "seed"}}
     assert baselines("seed=", known) == {number: {"seed"} for number in range(4)}
     assert baselines("nothing", known) == {}
-    assert assign("nothing", known).hits == {}
+    assert assign("nothing", known).matches == {}
 
 
 def test_the_method_may_differ_and_nothing_else():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sdx.config import Config, LangConfig, Precision, TranslatorConfig
-from sdx.evaluation.outcome import Outcome
+from sdx.evaluation.comparison import Comparison
 from sdx.evaluation.suites import suites
 from sdx.evaluation.translation_quality import translation_suites
 from sdx.generation.hf import HFGenerator
@@ -59,16 +59,16 @@ class Place:
         self.store.realise(step)
         return step
 
-    def cell(self, name: str, before: Answers, after: Answers, more: Sequence[Outcome] = ()) -> tuple[Path, Noting]:
+    def cell(self, name: str, before: Answers, after: Answers, more: Sequence[Comparison] = ()) -> tuple[Path, Noting]:
         """A finished cell of a mixture, and what its dashboard was sent."""
         directory = self.root / "runs" / name
         directory.mkdir(parents=True)
         model = published("model", name, [])
         self.store.realise(model)
-        outcomes: list[Outcome] = []
+        outcomes: list[Comparison] = []
         for suite in self.suites():
             where = suite.task.name, suite.languages
-            outcomes.append(Outcome(suite, self.outcome(suite, before[where]), self.outcome(suite, after[where])))
+            outcomes.append(Comparison(suite, self.outcome(suite, before[where]), self.outcome(suite, after[where])))
         tracker = Noting()
         with watched(tracker):
             conclude(directory, elsewhere(self.config(name)), self.store, model, [*outcomes, *more], [], 0)
@@ -150,7 +150,7 @@ def test_translations_are_compared_and_a_dashboard_tells_their_benchmarks_apart(
         for suite in engines:
             rows = read_rows(place.store.realise(suite.items) / "rows.jsonl")
             texts = [row["reference"] if n < share else "?" for n, row in enumerate(rows)]
-            judged.append(Outcome(suite, place.outcome(suite, texts)))
+            judged.append(Comparison(suite, place.outcome(suite, texts)))
         run, dashboard = place.cell(mixture, unknown, unknown, judged)
     found = compared(place)
     for metric in ("chrF++", "BLEU (char)"):

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from sdx.config import Config, LangConfig, MethodConfig, TranslatorConfig
-from sdx.evaluation.outcome import Outcome
+from sdx.evaluation.comparison import Comparison
 from sdx.evaluation.scores import score
 from sdx.evaluation.suites import Suite
-from sdx.evaluation.values import Judged
+from sdx.evaluation.values import ItemScores
 from sdx.languages import language
 from sdx.process.events import watched
 from sdx.reporting.compare import compare
@@ -80,7 +80,7 @@ class Place:
             for code, right in answers.items():
                 of = suite(code)
                 after = self.outcome(of, "method", method[code])
-                outcomes.append(Outcome(of, self.outcome(of, system, right), after, system))
+                outcomes.append(Comparison(of, self.outcome(of, system, right), after, system))
         tracker = Noting()
         with watched(tracker):
             conclude(directory, elsewhere(config(seed)), self.store, model, outcomes, [], 0)
@@ -175,7 +175,7 @@ def test_without_training_a_system_stands_alone(place: Place, capsys: pytest.Cap
     model = published("model", "none", [])
     place.store.realise(model)
     place.runs.mkdir()
-    alone = Outcome(of, place.outcome(of, "LLM alone", 12), system="LLM alone")
+    alone = Comparison(of, place.outcome(of, "LLM alone", 12), system="LLM alone")
     conclude(place.runs, elsewhere(config(1)), place.store, model, [alone], [], 0)
     printed = capsys.readouterr().out
     assert "│ LLM alone  │       30.0 ±13.7 │" in printed
@@ -202,7 +202,9 @@ def test_the_method_has_one_score_beside_all_systems():
     """Each counts the items that it has a value for; the difference those that both have."""
     about = ("x", "th", "answer language", "original", list("0123"))
     after = [True, True, False, None]
-    found = [score(Judged(*about, before, after, "x", "other")) for before in ([None, False, False, True], [True] * 4)]
+    found = [
+        score(ItemScores(*about, before, after, "x", "other")) for before in ([None, False, False, True], [True] * 4)
+    ]
     assert [(one.before.n, one.before.value) for one in found] == [(3, pytest.approx(100 / 3)), (4, 100)]
     assert [one.after for one in found] == [found[0].after] * 2
     assert [(one.difference.n, one.difference.value) for one in found if one.difference] == [

@@ -129,9 +129,9 @@ def test_mkqa_asks_what_has_a_short_answer(tmp_path: Path) -> None:
 )
 def test_languages_that_a_benchmark_lacks(task: type, covered: str, lacking: str, count: int) -> None:
     made = local(task, "/x.jsonl")
-    assert made.obstacle(language(covered)) is None
-    assert made.obstacle(language(lacking)).endswith("does not have the language.")
-    assert sum(made.obstacle(entry) is None for entry in languages()) == count
+    assert made.why_unsupported(language(covered)) is None
+    assert made.why_unsupported(language(lacking)).endswith("does not have the language.")
+    assert sum(made.why_unsupported(entry) is None for entry in languages()) == count
     if task is Flores:
         assert made.pairs(language(lacking), language("th")) == []
 
@@ -154,7 +154,7 @@ def test_sources_that_cannot_work(options: tuple[str | None, ...], message: str)
 
 
 def test_without_a_file_it_is_not_run() -> None:
-    assert "task.mkqa.path=" in (MKQA(0, None, None, None, None).obstacle(language("th")) or "")
+    assert "task.mkqa.path=" in (MKQA(0, None, None, None, None).why_unsupported(language("th")) or "")
 
 
 def test_a_path_is_read_instead_of_the_hubs_dataset(tmp_path: Path) -> None:
@@ -228,6 +228,6 @@ def test_mkqa_by_its_authors_evaluation(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     made = build(compose(tmp_path, *overrides)["mkqa"])
     assert made.normalisation is Normalisation.mkqa
-    assert made.obstacle(language("th")) is None
+    assert made.why_unsupported(language("th")) is None
     mlqa = build(compose(tmp_path / "other", *overrides[:2], "task.mkqa.normalisation=mlqa")["mkqa"])
-    assert "MLQA's evaluation has" in mlqa.obstacle(language("th"))
+    assert "MLQA's evaluation has" in mlqa.why_unsupported(language("th"))

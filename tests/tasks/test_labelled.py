@@ -73,7 +73,7 @@ def test_multiple_choice(files: Path, tmp_path: Path) -> None:
     assert made.response(rows[0]) == rows[0]["answer"]
     assert made.needs_translation(TH, EN)
     assert not made.needs_translation(EN, EN)
-    assert made.obstacle(TH) is None
+    assert made.why_unsupported(TH) is None
 
 
 @pytest.mark.parametrize("code", LANGUAGES)
@@ -102,7 +102,7 @@ def test_classification(code: str, files: Path, tmp_path: Path) -> None:
     assert items["4"].fields == texts
     assert items["4"].prompt == made.prompt({**texts, "answer": "False"})
     assert (items["4"].choices, items["4"].gold) == (("True", "Neither", "False"), 2)
-    assert made.obstacle(language(code)) is None
+    assert made.why_unsupported(language(code)) is None
     assert not made.needs_translation(language(code), EN)
     assert made.origin(language(code), EN) == ("original" if code == "en" else "human-translated")
 
@@ -161,15 +161,15 @@ def test_math(code: str, files: Path, tmp_path: Path) -> None:
 def test_a_language_that_a_benchmark_lacks(tmp_path: Path, files: Path) -> None:
     for name, lacking in (("xnli", "pt"), ("xquad", "sw"), ("mgsm", "ar")):
         made = task(tmp_path / name, name)  # from the hub
-        assert made.obstacle(language(lacking)) == f"{made.title} does not have the language."
+        assert made.why_unsupported(language(lacking)) == f"{made.title} does not have the language."
         assert not made.needs_translation(language(lacking), EN)
-        assert all(made.obstacle(language(code)) is None for code in LANGUAGES)
+        assert all(made.why_unsupported(language(code)) is None for code in LANGUAGES)
         # A user's files may have more languages than the benchmark, by our codes.
         local = hub_task(tmp_path / name, files, name)
-        assert local.obstacle(language(lacking)) == f"{made.title} does not have the language."
+        assert local.why_unsupported(language(lacking)) == f"{made.title} does not have the language."
         more = task(tmp_path / name, name, test=tmp_path / "more_{language}.tsv")
         (tmp_path / f"more_{lacking}.tsv").touch()
-        assert more.obstacle(language(lacking)) is None
+        assert more.why_unsupported(language(lacking)) is None
         assert local.origin(language(lacking), EN) == "as given"
         with pytest.raises(InputError, match=rf"task\.{name}\.test\.path=.*{lacking}\..*there is no such file"):
             local.test.step(language(lacking))
@@ -177,8 +177,8 @@ def test_a_language_that_a_benchmark_lacks(tmp_path: Path, files: Path) -> None:
 
 def test_a_test_in_one_file_is_english(tmp_path: Path, files: Path) -> None:
     made = task(tmp_path, "xnli", test=files / "xnli.en.parquet")
-    assert made.obstacle(EN) is None
-    reason = made.obstacle(TH)
+    assert made.why_unsupported(EN) is None
+    reason = made.why_unsupported(TH)
     assert reason.startswith("task.xnli.test.path=")
     assert reason.endswith("xnli.en.parquet is one file, in English; put {language} where the files differ.")
 
@@ -384,7 +384,7 @@ def test_descriptions_that_cannot_work(name: str, overrides: list[str], message:
 def test_without_a_file(tmp_path: Path) -> None:
     none = [f"task.xnli.{split}.{key}=null" for split in ("train", "test") for key in ("hub_id", "revision", "file")]
     made = task(tmp_path, "xnli", *none)
-    assert made.obstacle(TH) == "its file is not on the hub; give a copy as task.xnli.test.path=..."
+    assert made.why_unsupported(TH) == "its file is not on the hub; give a copy as task.xnli.test.path=..."
     with pytest.raises(InputError, match=r"task\.xnli\.train has no file: .*give a copy as task\.xnli\.train\.path="):
         made.training(EN, 0)
     made = task(tmp_path, "xnli", train="/nowhere/{language}.jsonl")

@@ -155,9 +155,9 @@ def test_articles_of_fourteen_languages_are_deleted(code: str) -> None:
 
 
 def test_languages_and_names_of_the_rules() -> None:
-    able = {entry.code for entry in languages() if Normalisation.mlqa.obstacle(entry) is None}
+    able = {entry.code for entry in languages() if Normalisation.mlqa.why_unsupported(entry) is None}
     assert able == set(MLQA)
-    assert Normalisation.mlqa.obstacle(language("th")) == (
+    assert Normalisation.mlqa.why_unsupported(language("th")) == (
         "MLQA's evaluation has ar, de, en, es, hi, vi, zh only; choose normalisation=squad or unicode."
     )
     assert [rules.named("F1") for rules in Normalisation] == ["F1", "F1 (SQuAD)", "F1 (MLQA)", "F1 (MKQA)"]

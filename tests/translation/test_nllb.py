@@ -171,7 +171,7 @@ def test_missing_weights_are_not_made_up(model: Path, cache: Path, tmp_path: Pat
 def test_languages_without_a_code_are_refused(model: Path):
     local = make(model)
     assert local.supports(EN, TH)
-    assert local.obstacle(EN, TH) is None
+    assert local.why_unsupported(EN, TH) is None
     assert not local.supports(EN, "deu_Latn")
     with pytest.raises(InputError, match=r"translator=nllb cannot translate German \(deu_Latn\): translator\.path="):
         local.translate(["One."], EN, "deu_Latn")
@@ -180,7 +180,7 @@ def test_languages_without_a_code_are_refused(model: Path):
     known = [entry.flores for entry in languages() if remote.supports(EN, entry.flores)]
     assert len(known) == 202
     assert not {"arb_Latn", "min_Arab"} & set(known)
-    assert "NLLB-200 has no code for it" in (remote.obstacle("arb_Latn", EN) or "")
+    assert "NLLB-200 has no code for it" in (remote.why_unsupported("arb_Latn", EN) or "")
 
 
 def test_a_fine_tuned_model_that_lost_languages(tmp_path: Path, cache: Path):

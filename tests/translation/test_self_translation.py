@@ -94,11 +94,11 @@ def test_demonstrations_from_a_file(tmp_path: Path):
 
 
 def test_it_translates_no_test_items_and_needs_examples():
-    assert not SelfTranslation(8, None, "\n\n").independent
+    assert not SelfTranslation(8, None, "\n\n").is_external
     translator = SelfTranslation(8, None, "\n\n")
     generator = HFGenerator(1, Precision.fp32)
     translator.place(Surroundings(PlainStep("x", print), TemplateKind.auto, generator, lambda *_: None, None))
-    assert "parallel=" in (translator.obstacle(EN, TH) or "")
+    assert "parallel=" in (translator.why_unsupported(EN, TH) or "")
 
 
 class Forgetful(Watched):

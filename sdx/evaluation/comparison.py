@@ -7,7 +7,7 @@ from sdx.store.step import Step
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Comparison:
     """A suite with its answers before and after. Where a cell has several systems, the suite comes once for each."""
 
     suite: Suite
