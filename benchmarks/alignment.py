@@ -52,10 +52,9 @@ def _read(code: str) -> dict[str, str]:
     its, task = language(code), MMLUHuman(shots=0)
     if reason := task.why_unsupported(its):
         raise InputError(f"--lang={code}: {reason}")
-    source = task.source(its)
     store = Store.shared()
-    items = task.read(store.realise(source) if source else None, its)
-    return {item["id"]: item["question"] for item in items}
+    items = task.read({name: store.realise(step) for name, step in task.inputs(its, its).items()}, its, its)
+    return {item.id: item.prompt for item in items}
 
 
 def _rows(path: Path, questions: dict[str, list[str]], first: bool) -> list[list[str]]:

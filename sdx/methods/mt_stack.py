@@ -15,7 +15,7 @@ reads the task in every language that the encoder knows.
 | `inputs_embeds = up_proj(encoder(ids))`, no tokens of the LLM's own | [P] | stacking/model.py:StackModel.soft |
 | the LLM's start token in place of the encoder's, an option | [O] | stacking/bridge.py:_start_token |
 | masked mean of the last hidden state | [P] | stacking/model.py:masked_mean |
-| the same over spans and packs, in training | [O] | stacking/objectives.py:pooled |
+| the same over spans and packs, in training | [O] | training/states.py:pooled |
 | LLM made bidirectional (LLM2Vec), an option | [P] | stacking/model.py:_see_both_ways |
 | LLM in 4 bits (nf4), an option | [P] | models/loading.py:four_bits |
 | LoRA r 16, alpha 32, dropout 0.05 on all linear layers | [P] | stacking/model.py:StackModel.add_lora |

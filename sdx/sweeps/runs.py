@@ -104,8 +104,8 @@ def _sets_a_value(context: HydraContext, override: Override) -> bool:
     """Whether it has no part in which files are composed."""
     if override.is_hydra_override() or override.package is not None:
         return False
-    assert isinstance(context.config_loader, ConfigLoaderImpl)
-    return not context.config_loader.repository.group_exists(override.key_or_group)
+    loader: Any = context.config_loader
+    return not loader.repository.group_exists(override.key_or_group)
 
 
 def compose(

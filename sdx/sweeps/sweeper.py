@@ -34,7 +34,7 @@ from sdx.process.ranks import world_size
 from sdx.store.files import write_json
 from sdx.sweeps import objective as objectives
 from sdx.sweeps import space as spaces
-from sdx.sweeps.runs import Run, composed_by_hydra
+from sdx.sweeps.runs import Kept, Run, composed_by_hydra
 from sdx.tracking.state import RunState
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ class OptunaSweeper(RunSweeper):
         self.options = OptunaConfig(**options)
         self.storage = Path(storage)
         self.launched = 0
+        self.kept: Kept = {}
 
     def sweep(self, arguments: list[str]) -> None:
         """Searches until there are enough trials, and prints the best.
@@ -213,7 +214,7 @@ class OptunaSweeper(RunSweeper):
         from sdx.run import typed
 
         overrides = [*self.fixed, *spaces.assigned(self.space, values)]
-        cfg = composed_by_hydra(self.hydra_context, self.config, overrides)
+        cfg = composed_by_hydra(self.hydra_context, self.config, overrides, self.kept)
         name = str(OmegaConf.select(cfg, "hydra.sweep.subdir"))
         with open_dict(cfg):
             del cfg["hydra"]

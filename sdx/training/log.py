@@ -67,7 +67,7 @@ class TrainingLog:
         known, reading = self.open_row
         self.open_row = None
         row = known | reading.row()
-        self.done["loss"] = row.get("loss", self.done["loss"])
+        self.done["loss"] = row.get("loss", self.done.get("loss"))
         _refuse_divergence(row, self.train)
         shown = {"loss": ("loss", ".3f"), "lr": ("learning_rate", ".1e"), "tok/s": ("useful_tokens_per_s", ".0f")}
         if "mfu" in row:

@@ -131,7 +131,9 @@ def test_help_answers_without_loading_anything(tmp_path: Path):
     result = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
-    assert "method      mt_stack, none, sdrrl, self_translate_train, sft, translate_sft" in result.stdout
+    assert (
+        "method      cit, mid_align, mt_stack, none, sdrrl, self_translate_train, sft, translate_sft" in result.stdout
+    )
     assert "encoder     e5_small, nllb_1b, nllb_3b, nllb_600m, opus_mt, path" in result.stdout
     assert "text        file, fineweb, offline" in result.stdout
     assert not heavy(result)

@@ -71,7 +71,7 @@ class Place:
             outcomes.append(Comparison(suite, self.outcome(suite, before[where]), self.outcome(suite, after[where])))
         tracker = Noting()
         with watched(tracker):
-            conclude(directory, elsewhere(self.config(name)), self.store, model, [*outcomes, *more], [], 0)
+            conclude(directory, elsewhere(self.config(name)), self.store, model, [*outcomes, *more], [], [], 0)
         return directory, tracker
 
 

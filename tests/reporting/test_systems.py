@@ -83,7 +83,7 @@ class Place:
                 outcomes.append(Comparison(of, self.outcome(of, system, right), after, system))
         tracker = Noting()
         with watched(tracker):
-            conclude(directory, elsewhere(config(seed)), self.store, model, outcomes, [], 0)
+            conclude(directory, elsewhere(config(seed)), self.store, model, outcomes, [], [], 0)
         return directory, tracker
 
 
@@ -176,7 +176,7 @@ def test_without_training_a_system_stands_alone(place: Place, capsys: pytest.Cap
     place.store.realise(model)
     place.runs.mkdir()
     alone = Comparison(of, place.outcome(of, "LLM alone", 12), system="LLM alone")
-    conclude(place.runs, elsewhere(config(1)), place.store, model, [alone], [], 0)
+    conclude(place.runs, elsewhere(config(1)), place.store, model, [alone], [], [], 0)
     printed = capsys.readouterr().out
     assert "│ LLM alone  │       30.0 ±13.7 │" in printed
     assert "│ mt_stack   │                - │" in printed

@@ -134,7 +134,7 @@ def test_other_counts_and_other_languages_are_refused(
         InputError, match=r"task=mmlu_subject: .* holds 57 .* split validation instead of 1531 of 57; del"
     ):
         Store(tmp_path).realise(training_step(made, EN, 0, 57))
-    with pytest.raises(InputError, match=r"task\.mmlu_subject has no training data in Thai; take lang\.source=en"):
+    with pytest.raises(InputError, match=r"task\.mmlu_subject has no training data in Thai; take source=en"):
         training_step(made, language("th"), 0, 57)
     found, skipped = reading_suites(tiny_config(), {"mmlu_subject": made}, EN, [language("th"), language("sw")])
     assert [(suite.language.code, suite.origin) for suite in found] == [("en", "original"), ("th", "human-translated")]
