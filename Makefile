@@ -23,7 +23,7 @@ demo: setup ## The main job for real: SDRRL on a 135M model, English to Portugue
 	$(BIN)/python -m sdx method=sdrrl lang=pt
 
 # In their own order: by the number of tests, the longest files would come last.
-test: setup ## The tests that need no GPU, no SLURM and no large weights (under 15 minutes on 2 cores)
+test: setup ## The tests that need no GPU, no SLURM and no large weights (about 15 minutes on 2 cores)
 	CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not slurm"
 
 test-fast: setup ## After every edit: the tests that start no run and no training (under 2 minutes on 2 cores)

@@ -85,9 +85,12 @@ def test_a_group_is_of_pairs_that_share_no_text(model_dir: Path):
     assert grouped("p_pt", rows[:1], tokenizer, 4, 60, seed=1) == []
 
 
-@pytest.mark.parametrize("options", [{"zero_stage": 2, "compile": True, "activation_checkpointing": True}, {
-    "zero_stage": 3, "adapter": Adapter.lora
-}])  # fmt: skip
+COMPILED = {"zero_stage": 2, "compile": True, "activation_checkpointing": True}
+
+
+@pytest.mark.parametrize(
+    "options", [pytest.param(COMPILED, marks=pytest.mark.slow), {"zero_stage": 3, "adapter": Adapter.lora}]
+)
 def test_micro_batches_do_not_decide_and_an_interrupted_training_ends_in_the_same_model(
     model_dir: Path, tmp_path: Path, options: dict[str, Any]
 ):

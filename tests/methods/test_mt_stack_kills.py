@@ -46,6 +46,7 @@ def launcher(tmp_path: Path) -> Launcher:
     return Launcher(tmp_path, ARGUMENTS)
 
 
+@pytest.mark.slow
 def test_six_kills_change_nothing(launcher: Launcher):
     calm, rough = undisturbed(launcher, launcher.path / "calm"), launcher.path / "rough"
     killed_often(launcher, calm, rough, KILLS)

@@ -89,9 +89,9 @@ def plain(model_dir: Path) -> tuple[Weights, list[float]]:
 @pytest.mark.parametrize("options", [
     {"micro_batch_tokens": 1000},
     {"micro_batch_tokens": 1, "activation_checkpointing": True},
-    {"micro_batch_tokens": 40, "compile": True},
+    pytest.param({"micro_batch_tokens": 40, "compile": True}, marks=pytest.mark.slow),
     {"micro_batch_tokens": 40, "compile": True, "activation_checkpointing": True, "zero_stage": 2},
-    {"micro_batch_tokens": 1, "zero_stage": 1},
+    pytest.param({"micro_batch_tokens": 1, "zero_stage": 1}, marks=pytest.mark.slow),
     {"micro_batch_tokens": 40, "zero_stage": 3, "activation_checkpointing": True},
 ])  # fmt: skip
 def test_equals_a_plain_loop_whatever_the_layout(
