@@ -28,6 +28,8 @@ from sdx.translation import auto
 from tests.kit.damage import DAMAGES, EMPTY_FOR_ROWS, put, variants
 from tests.kit.plain_step import PlainStep
 
+pytestmark = pytest.mark.whole
+
 ROW = {"id": "a", "text": "é"}
 ESTIMATE = {"value": 40.0, "low": 30.0, "high": 50.0, "n": 10, "p": None}
 SCORE = {

