@@ -16,6 +16,8 @@ from sdx.evaluation.statistics import (
     proportion,
 )
 
+pytestmark = pytest.mark.whole
+
 
 def outcomes(both: int, lost: int, gained: int, neither: int) -> tuple[list[bool], list[bool]]:
     before = [True] * (both + lost) + [False] * (gained + neither)

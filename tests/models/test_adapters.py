@@ -16,6 +16,8 @@ from sdx.store.files import read_json
 from sdx.store.store import Store
 from tests.kit.tiny import tiny_model
 
+pytestmark = pytest.mark.whole
+
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 IDS = torch.tensor([[5, 17, 203, 42, 99]])
 

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.whole
+
 # Stands for a GPU in an environment without the CUDA toolkit, as torch's wheels make it.
 GPU = """
 import torch, torch.utils.cpp_extension
