@@ -26,7 +26,7 @@ demo: setup ## The main job for real: SDRRL on a 135M model, English to Portugue
 test: setup ## The tests that need no GPU, no SLURM and no large weights (about 15 minutes on 2 cores)
 	CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not slurm"
 
-test-fast: setup ## After every edit: the tests that start no run and no training (under 2 minutes on 2 cores)
+test-fast: setup ## After every edit: the tests that start no run and no training (about 2 minutes on 2 cores)
 	CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not whole and not slow and not gpu and not slurm"
 
 test-gpu: setup ## What a GPU node must pass, with random weights (under 10 minutes on one GPU; without one, what runs on the CPU)
