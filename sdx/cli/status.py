@@ -61,13 +61,13 @@ def _show(directory: Path, once: bool, interval_s: float) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from sdx.process.console import Console
+    from sdx.process.console import console as new_console
     from sdx.sweeps.watch import Watch
 
     if not directory.is_dir():
         sys.exit(_fail(f"{directory} is no directory; give the runs_dir of your runs"))
     live = sys.stdout.isatty() and not once
-    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False, markup=False)
+    console = new_console(LOG_WIDTH)
     watch = Watch(directory)
     cells = watch.look()
     if not cells:

@@ -14,7 +14,7 @@ from sdx.config import DictionaryConfig
 from sdx.data.dictionary_formats import Pairs, dictionary_rows, read_cldr, read_muse
 from sdx.data.word_pairs import word_pairs
 from sdx.languages import Language
-from sdx.offline.assets import asset_step
+from sdx.offline.assets import AssetStep
 from sdx.options.source import one_of
 from sdx.sources.files import check_each, check_file, fill
 from sdx.store.files import read_rows, write_rows
@@ -63,7 +63,7 @@ def dictionary_step(config: DictionaryConfig, parallel: Step | None, source: Lan
     inputs: dict[str, Step] = {}
     path, where, digest = None, "", None
     if config.asset:
-        inputs["asset"] = asset_step(config.asset)
+        inputs["asset"] = AssetStep(config.asset)
     elif config.path is not None:
         path, where = _user_file(config.path, source, target)
         digest = sha256(path.read_bytes()).hexdigest()

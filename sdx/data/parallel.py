@@ -18,7 +18,7 @@ from sdx import InputError
 from sdx.config import ParallelColumns, ParallelConfig
 from sdx.languages import Language
 from sdx.offline import sentence_pairs
-from sdx.offline.assets import asset_step
+from sdx.offline.assets import AssetStep
 from sdx.options.source import MOSES
 from sdx.sources.files import (
     check_each,
@@ -102,7 +102,7 @@ def parallel_step(config: ParallelConfig, source: Language, target: Language, ro
     inputs: dict[str, Step]
     if config.asset:
         where = f"parallel={config.name}"
-        inputs = {"asset": asset_step(config.asset)}
+        inputs = {"asset": AssetStep(config.asset)}
     elif (config.path or config.file or "").endswith(MOSES):
         inputs = {name: _file(config, codes | {"language": codes[name]}) for name in ("source", "target")}
     else:

@@ -11,24 +11,30 @@ from sdx.store.step import Step, Workspace
 
 
 @dataclass(frozen=True, eq=False)
-class Prompts(Step):
-    """Publishes the prompts as `rows.jsonl`; one that leaves no room for the answer loses its end and is counted."""
+class Asking(Step):
+    """A step that puts the items of a suite to a model."""
 
     model: Step
     items: Step
+
+    @property
+    def about(self) -> str:
+        return f"{self.items.about}, {self.model.moment}"
+
+    @property
+    def language(self) -> Language | None:
+        return self.items.language
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts(Asking):
+    """Publishes the prompts as `rows.jsonl`; one that leaves no room for the answer loses its end and is counted."""
+
     template: TemplateKind
     room: int
     max_new_tokens: int
 
     name = "prompts"
-
-    @property
-    def about(self) -> str:
-        return f"{self.items.about}, {moment(self.model)}"
-
-    @property
-    def language(self) -> Language | None:
-        return self.items.language
 
     def run(self, work: Workspace) -> None:
         from sdx.models.backbone import load_tokenizer
@@ -59,11 +65,6 @@ def prompts_step(model: Step, items: Step, config: Config) -> Prompts:
             "lower the one or raise the other"
         )
     return Prompts(model, items, config.backbone.template, context_tokens - limit, limit)
-
-
-def moment(model: Step) -> str:
-    """When a model is asked: before training or after."""
-    return "after" if model.name == "train" else "before"
 
 
 def _fitted(tokenizer: Any, prompt: str, room: int) -> str:

@@ -1,12 +1,11 @@
 """The step that has a model rank the answers to multiple-choice questions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from sdx.config import Config, Precision
-from sdx.evaluation.prompts import moment
-from sdx.languages import Language
+from sdx.evaluation.prompts import Asking
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace, runtime
 from sdx.tasks.base import ChoiceTask
@@ -14,12 +13,9 @@ from sdx.tasks.lm_eval import HarnessItems
 
 
 @dataclass(frozen=True, eq=False)
-class Score(Step):
-    """Publishes `rows.jsonl`, a `sdx.evaluation.harness.ItemResult` per question."""
+class Scoring(Asking):
+    """A step that has a model answer by log-probabilities or as the harness has it."""
 
-    model: Step
-    items: Step
-    task: ChoiceTask
     precision: Precision
     context_tokens: int
     label: str = runtime()
@@ -27,19 +23,19 @@ class Score(Step):
     name = "score"
     is_data = False
 
+
+@dataclass(frozen=True, eq=False)
+class Score(Scoring):
+    """Publishes `rows.jsonl`, a `sdx.evaluation.harness.ItemResult` per question."""
+
+    _: KW_ONLY  # for type checkers, who do not see it in `runtime`
+    task: ChoiceTask
+
     @property
     def config(self) -> Mapping[str, Any]:
         task = self.task
         given = {"task": task.name, "shots": task.shots, **({"wrapper": task.wrapper} if task.wrapper else {})}
         return {**given, "precision": self.precision.value, "context_tokens": self.context_tokens}
-
-    @property
-    def about(self) -> str:
-        return f"{self.items.about}, {moment(self.model)}"
-
-    @property
-    def language(self) -> Language | None:
-        return self.items.language
 
     def run(self, work: Workspace) -> None:
         from sdx.evaluation.harness import Questions, score
@@ -53,30 +49,15 @@ class Score(Step):
 
 
 @dataclass(frozen=True, eq=False)
-class HarnessScore(Step):
+class HarnessScore(Scoring):
     """Publishes `rows.jsonl`, `{"id", "metrics"}` for each item of a task of the harness."""
 
-    model: Step
     items: HarnessItems
-    precision: Precision
-    context_tokens: int
-    label: str = runtime()
-
-    name = "score"
-    is_data = False
 
     @property
     def config(self) -> Mapping[str, Any]:
         task = {"task": self.items.task.name, "precision": self.precision.value}
         return {**task, "context_tokens": self.context_tokens}
-
-    @property
-    def about(self) -> str:
-        return f"{self.items.about}, {moment(self.model)}"
-
-    @property
-    def language(self) -> Language:
-        return self.items.language
 
     def run(self, work: Workspace) -> None:
         from sdx.evaluation.harness import judged
@@ -93,4 +74,4 @@ def harness_step(config: Config, items: HarnessItems, model: Step, label: str) -
 
 
 def score_step(config: Config, task: ChoiceTask, items: Step, model: Step, label: str) -> Step:
-    return Score(model, items, task, config.engine.precision, config.backbone.context_tokens, label=label)
+    return Score(model, items, config.engine.precision, config.backbone.context_tokens, task=task, label=label)

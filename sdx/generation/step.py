@@ -48,7 +48,7 @@ class Generate(RowStep[HFGenerator]):
 
     @property
     def about(self) -> str:
-        return f"{self.prompts.about_field(self.file, self.field)}, {'after' if self.model.trains else 'before'}"
+        return f"{self.prompts.about_field(self.file, self.field)}, {self.model.moment}"
 
     @property
     def result(self) -> str:

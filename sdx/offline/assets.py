@@ -204,9 +204,6 @@ class AssetStep(Step):
         work.counts.update(files=len(files), bytes=sum(path.stat().st_size for path in files))
 
 
-asset_step = AssetStep
-
-
 def packages(name: str) -> list[str]:
     """What an asset is made of, with versions."""
     return [str(package) for package in asset(name).packages]

@@ -22,9 +22,9 @@ class Console(rich.console.Console):
         return super().render_str(escaped(text), **options)
 
 
-def console() -> Console:
+def console(log_width: int = LOG_WIDTH) -> Console:
     """As wide as the terminal, or as a log."""
-    return Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False, markup=False)
+    return Console(width=None if sys.stdout.isatty() else log_width, highlight=False, markup=False)
 
 
 def duration(hours: float | None) -> str:

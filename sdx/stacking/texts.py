@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from sdx import InputError
 from sdx.config import TextConfig
-from sdx.offline.assets import asset_step
+from sdx.offline.assets import AssetStep
 from sdx.options.source import FileSource
 from sdx.process.progress import Progress
 from sdx.sources.files import column, file_step, published, read_records
@@ -65,7 +65,7 @@ def texts_step(config: TextConfig, rows: int) -> Step:
     """
     given: dict[str, Step] = {}
     if config.asset:
-        given = {"asset": asset_step(config.asset)}
+        given = {"asset": AssetStep(config.asset)}
     elif config.path:
         given = {"file": file_step("text", config.path, None, None, None, {})}
     return TextsStep(rows, given, source=config)

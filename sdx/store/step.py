@@ -107,6 +107,11 @@ class Step(ABC):
         return self.language
 
     @property
+    def moment(self) -> str:
+        """When its model answers: before training or after."""
+        return "after" if self.trains else "before"
+
+    @property
     def summary(self) -> str:
         """`about` and the language, for a line of text."""
         language = self.purpose_language

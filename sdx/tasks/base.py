@@ -12,7 +12,7 @@ from typing import Any
 
 from sdx import InputError
 from sdx.languages import Language
-from sdx.offline.assets import asset_step
+from sdx.offline.assets import AssetStep
 from sdx.store.step import Step
 from sdx.tasks.normalisation import Normalisation
 
@@ -132,7 +132,7 @@ class Task(ABC):
         Raises:
             InputError: a file is not there.
         """
-        return {"asset": asset_step(self.asset)} if self.asset else {}
+        return {"asset": AssetStep(self.asset)} if self.asset else {}
 
     @abstractmethod
     def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:

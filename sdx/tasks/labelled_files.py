@@ -13,7 +13,7 @@ from typing import Any
 
 from sdx import InputError
 from sdx.languages import ENGLISH, Language
-from sdx.offline.assets import asset_step
+from sdx.offline.assets import AssetStep
 from sdx.offline.benchmarks import COUNTS, read_requests
 from sdx.options.source import FileSource
 from sdx.sources.files import column, column_names, file_step, fill, published, read_records, source_name
@@ -217,7 +217,7 @@ class Files:
             InputError: it is not there.
         """
         if self.asset:
-            return asset_step(self.asset)
+            return AssetStep(self.asset)
         if self.missing:
             raise InputError(f"{self.key} has no file: {self.missing}")
         placeholders = self._placeholders(language)

@@ -174,7 +174,7 @@ def test_packaged_steps_read_their_assets(tmp_path: Path, monkeypatch: pytest.Mo
 
         return PlainStep("asset", run, {"name": name})
 
-    monkeypatch.setattr(dictionaries, "asset_step", asset)
+    monkeypatch.setattr(dictionaries, "AssetStep", asset)
     store = Store(tmp_path)
     config = DictionaryConfig(name="cldr", asset="cldr")
     check(config, EN, [PT], has_parallel=False)

