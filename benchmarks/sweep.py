@@ -1,8 +1,8 @@
-"""How long it takes to plan the cells of a sweep and to compare finished ones.
+"""How long it takes to plan the runs of a sweep and to compare finished ones.
 
     python benchmarks/sweep.py runs/sdrrl-smollm2_135m-pt-s1-0123abcd
 
-The finished cell is copied under other methods and seeds into a directory of its own, so that the table has as many
+The finished run is copied under other methods and seeds into a directory of its own, so that the table has as many
 rows and as many items to resample as a real one.
 """
 
@@ -26,12 +26,12 @@ LANGUAGES = ("pt", "de", "fr", "es", "it")
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Prints and returns the seconds of each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("cell", type=Path, help="directory of a finished cell")
+    parser.add_argument("run", type=Path, help="directory of a finished run")
     parser.add_argument("--seeds", type=int, default=4, help="of each of 25 combinations of method and language")
     given = parser.parse_args(arguments)
-    cells = len(METHODS) * len(LANGUAGES) * given.seeds
+    runs = len(METHODS) * len(LANGUAGES) * given.seeds
     with tempfile.TemporaryDirectory() as place:
-        copies(given.cell, Path(place), given.seeds)
+        copies(given.run, Path(place), given.seeds)
         seeds = ",".join(str(seed) for seed in range(1, given.seeds + 1))
         sweep = [
             f"method={','.join(METHODS)}",
@@ -45,13 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
             "compared": _seconds("sdx.report", place, "--baseline", "none"),
         }
     for name, seconds in found.items():
-        print(f"{cells} cells {name:<9} {seconds:6.1f} s, {1000 * seconds / cells:6.1f} ms each")
+        print(f"{runs} runs {name:<9} {seconds:6.1f} s, {1000 * seconds / runs:6.1f} ms each")
     return found
 
 
-def copies(cell: Path, place: Path, seeds: int) -> None:
-    """What the report reads of a cell, under each method, language and seed."""
-    results, items = read_json(cell / RESULTS), (cell / ITEMS).read_bytes()
+def copies(run: Path, place: Path, seeds: int) -> None:
+    """What the report reads of a run, under each method, language and seed."""
+    results, items = read_json(run / RESULTS), (run / ITEMS).read_bytes()
     for method, language, seed in _combinations(seeds):
         directory = place / f"{method}-{language}-s{seed}"
         directory.mkdir()

@@ -56,7 +56,7 @@ class TemplateKind(str, Enum):
 
 
 class Stages(str, Enum):
-    """How much of a cell is run."""
+    """How much of a run is run."""
 
     all = "all"
     """Data, training, evaluation, report."""
@@ -356,7 +356,7 @@ class ScaleConfig:
 
 @dataclass
 class TrainConfig:
-    """Optimisation, equal for every method so that a difference between two cells is the method."""
+    """Optimisation, equal for every method so that a difference between two runs is the method."""
 
     adapter: Adapter = Adapter.full
     """Train all weights, or LoRA adapters on all linear layers (merged into the export)."""
@@ -415,7 +415,7 @@ class TrackingConfig:
 
 @dataclass
 class Config:
-    """One study cell."""
+    """One study run."""
 
     method: MethodConfig = MISSING
     backbone: BackboneConfig = field(default_factory=BackboneConfig)

@@ -1,4 +1,4 @@
-"""One cell: steps are planned, realised in an order that shows results early, and reported. What is done is skipped."""
+"""One run: steps are planned, realised in an order that shows results early, and reported. What is done is skipped."""
 
 import time
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from sdx import InputError, tracking
 from sdx.config import Config, Stages, TranslatorConfig
 from sdx.data import filters
-from sdx.methods.base import Cell, Method, RunPlan
+from sdx.methods.base import Method, Run, RunPlan
 from sdx.models import backbone, precision, residency
 from sdx.models.hub import local
 from sdx.models.precision import Settled
@@ -42,7 +42,7 @@ FREE = "free some or give another directory; what is finished stays, and the sam
 
 
 def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
-    """Runs the cell and reports into `run_dir`; with `plan=true` says what it would do.
+    """Runs a configuration and reports into `run_dir`; with `plan=true` says what it would do.
 
     Args:
         failure: where an error is told; that of `run_dir` where it is not given.
@@ -89,7 +89,7 @@ def _named(error: Exception, config: Config) -> Exception:
 def _run(settled: Settled, run_dir: Path, state: StateFile) -> None:
     began, config = time.monotonic(), settled.config
     work = prepare(config, run_dir)
-    work.cell.settle()
+    work.run.settle()
     store = _store(config)
     _say(work.skipped)
     log.info("%-12s %s, cache %s", "run", run_dir, store.root)
@@ -161,7 +161,7 @@ def _check(outside: Sequence[Step]) -> None:
 
 
 def typed(cfg: DictConfig) -> Config:
-    """The configuration of a cell, as Hydra composed it, less hydra's own part.
+    """The configuration of a run, as Hydra composed it, less hydra's own part.
 
     Raises:
         InputError: a value is missing.
@@ -175,7 +175,7 @@ def typed(cfg: DictConfig) -> Config:
 
 
 def prepare(config: Config, run_dir: Path) -> RunPlan:
-    """All steps of the cell, none of them realised.
+    """All steps of the run, none of them realised.
 
     Args:
         config: with every precision settled, see `sdx.models.precision`.
@@ -188,11 +188,11 @@ def prepare(config: Config, run_dir: Path) -> RunPlan:
     translator = build_translator(config.translator)
     mt = build_translator(config.mt) if config.mt not in (None, config.translator) else translator
     tasks: dict[str, Task] = {name: build(task) for name, task in config.task.items()}
-    cell = Cell(config, translator, mt, build(config.generator), tasks, run_dir)
+    run = Run(config, translator, mt, build(config.generator), tasks, run_dir)
     method: Method[Any] = target(config.method._target_)(config.method)
-    method.check(cell)
-    model = method.model(cell)
-    return RunPlan(cell, model, *method.outcomes(cell, model), method.compared_with(config))
+    method.check(run)
+    model = method.model(run)
+    return RunPlan(run, model, *method.outcomes(run, model), method.compared_with(config))
 
 
 def check(config: Config) -> None:

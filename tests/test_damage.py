@@ -13,7 +13,7 @@ from sdx import InputError
 from sdx.planning import graph, lengths
 from sdx.process.failure import ERROR
 from sdx.reporting import compare, paired
-from sdx.reporting.cells import find
+from sdx.reporting.finished import find
 from sdx.store import inventory, locks
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_json, read_rows, write_json, write_rows
@@ -37,7 +37,7 @@ SCORE = {
     **{"before": ESTIMATE, "after": ESTIMATE, "difference": ESTIMATE, "note": ""},
 }
 RESULTS = {
-    "cell": "x",
+    "run": "x",
     "config": {
         "method": {"_target_": "a.b", "name": "sft"},
         "backbone": {"name": "tiny"},
@@ -176,8 +176,8 @@ def test_a_file_of_a_run_that_is_damaged(name: str, tmp_path: Path, capsys: pyte
         read_all(directory)
         file.write_bytes(whole)
     damaged(directory / "results.json", name)
-    cells, warnings = find([directory])
-    assert not cells
+    runs, warnings = find([directory])
+    assert not runs
     assert str(directory / "results.json") in warnings[0]
 
 
@@ -238,12 +238,12 @@ def test_an_error_that_is_not_utf8(tmp_path: Path):
     from omegaconf import OmegaConf
 
     from sdx.config import Stages
-    from sdx.sweeps.runs import Run, judge
+    from sdx.sweeps.runs import SweepRun, judge
 
     (tmp_path / ERROR).write_bytes(b"\xff\n\xfe bad\n")
-    cell = Run(0, [], [], OmegaConf.create({"stages": Stages.all}), tmp_path)
-    judge(cell, 1)
-    assert cell.error.endswith(" bad")
+    run = SweepRun(0, [], [], OmegaConf.create({"stages": Stages.all}), tmp_path)
+    judge(run, 1)
+    assert run.error.endswith(" bad")
 
 
 @pytest.mark.parametrize("name", [name for name in DAMAGES if name != "another object"])

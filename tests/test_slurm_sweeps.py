@@ -31,7 +31,7 @@ OPTIONS = {
     "signal_delay_s": "60",
     "python": f"'{sys.executable} {ROOT}/tests/kit/slow_job.py'",
 }
-CELLS = (
+RUNS = (
     *SMALL,
     "lang=pt",
     "engine=zero2",
@@ -69,7 +69,7 @@ class Site:
             "JOURNAL": str(path / f"{name}.journal"),
             "OMP_NUM_THREADS": "1",
         }
-        command = [sys.executable, "-m", "sdx", "-m", "hydra/launcher=slurm", *launcher, *CELLS]
+        command = [sys.executable, "-m", "sdx", "-m", "hydra/launcher=slurm", *launcher, *RUNS]
         command += [f"backbone.path={self.place.model}", f"runs_dir={name}", *overrides]
         with (path / f"{name}.out").open("a") as output:
             return subprocess.Popen(command, cwd=path, env=environment, stdout=output, stderr=output, text=True)
@@ -88,33 +88,33 @@ class Site:
         tails = [f"--- {log.name}\n" + "\n".join(log.read_text().splitlines()[-30:]) for log in logs]
         return "\n".join([self.printed(name), *tails, self.cluster.said()])
 
-    def cells(self, name: str) -> list[Path]:
+    def runs(self, name: str) -> list[Path]:
         return sorted(path.parent for path in (self.place.path / name).glob("*/job.json"))
 
-    def job(self, cell: Path) -> str:
-        return str(read_json(cell / "job.json")["job"])
+    def job(self, run: Path) -> str:
+        return str(read_json(run / "job.json")["job"])
 
     def wait_for_stage(
         self, name: str, stages: set[str], process: subprocess.Popen[str], since: Mapping[str, int] | None = None
     ) -> tuple[Path, str, int]:
-        """A cell that is in one of the stages, which one, and how often its job has been started again.
+        """A run that is in one of the stages, which one, and how often its job has been started again.
 
         Args:
-            since: cells that count only when they have been started more often than this.
+            since: runs that count only when they have been started more often than this.
         """
         since = since or {}
         end = time.monotonic() + 200
         while time.monotonic() < end:
             assert process.poll() is None, f"ended before {stages}\n{self.explain(name)}"
-            for cell in self.cells(name):
-                found = read_state(cell)
-                if not found or found["state"] != "running" or found["restarts"] <= since.get(cell.name, -1):
+            for run in self.runs(name):
+                found = read_state(run)
+                if not found or found["state"] != "running" or found["restarts"] <= since.get(run.name, -1):
                     continue
                 stage, _, what = (found["stage"] or "").partition(": ")
-                if stage in stages and what != "another cell makes it":
-                    return cell, stage, found["restarts"]
+                if stage in stages and what != "another run makes it":
+                    return run, stage, found["restarts"]
             time.sleep(0.05)
-        raise AssertionError(f"no cell came to {stages}\n{self.explain(name)}")
+        raise AssertionError(f"no run came to {stages}\n{self.explain(name)}")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def calm(site: Site) -> str:
 
 
 def scores(site: Site, name: str) -> dict[str, Any]:
-    return {cell.name: read_json(cell / "results.json")["scores"] for cell in site.cells(name)}
+    return {run.name: read_json(run / "results.json")["scores"] for run in site.runs(name)}
 
 
 def twice(site: Site, name: str) -> list[str]:
@@ -145,23 +145,23 @@ def twice(site: Site, name: str) -> list[str]:
 
 def test_a_sweep_ends_with_its_table_and_is_not_run_again(site: Site, calm: str):
     printed = site.printed(calm)
-    assert "sweep    4 cells: 4 done" in printed
+    assert "sweep    4 runs: 4 done" in printed
     assert "sdrrl, mean of 2 seeds" in printed
-    assert len(site.cells(calm)) == 4
-    assert len({site.job(cell).partition("_")[0] for cell in site.cells(calm)}) == 2
-    for cell in site.cells(calm):
-        found = read_state(cell)
+    assert len(site.runs(calm)) == 4
+    assert len({site.job(run).partition("_")[0] for run in site.runs(calm)}) == 2
+    for run in site.runs(calm):
+        found = read_state(run)
         assert found
-        assert (found["state"], found["job"]) == ("done", site.job(cell))
-        training = read_json(cell / "results.json")["training"]
+        assert (found["state"], found["job"]) == ("done", site.job(run))
+        training = read_json(run / "results.json")["training"]
         assert training["steps"] > 1
-    log = Path(read_json(site.cells(calm)[0] / "job.json")["log"]).read_text()
+    log = Path(read_json(site.runs(calm)[0] / "job.json")["log"]).read_text()
     assert "ZeRO-2" in log
     began = time.monotonic()
     again = site.sweep(calm, *GRID).removeprefix(printed)
     assert time.monotonic() - began < 30
-    assert "4 cells, 4 of them done before" in again
-    assert "sweep    4 cells: 4 skipped" in again
+    assert "4 runs, 4 of them done before" in again
+    assert "sweep    4 runs: 4 skipped" in again
     assert "start " not in again
 
 
@@ -170,17 +170,17 @@ def test_preempted_in_every_stage_and_the_same_in_the_end(site: Site, calm: str)
     left = [(stage, way) for stage in STAGES for way in ("requeue", "USR2")]
     disturbed: dict[str, int] = {}
     while left:
-        cell, stage, restarts = site.wait_for_stage("rough", {stage for stage, _ in left}, process, disturbed)
+        run, stage, restarts = site.wait_for_stage("rough", {stage for stage, _ in left}, process, disturbed)
         way = next(way for its, way in left if its == stage)
         if way == "requeue":
-            site.cluster.run("scontrol", "requeue", site.job(cell))
+            site.cluster.run("scontrol", "requeue", site.job(run))
         else:
-            site.cluster.signal(site.job(cell), "USR2")
+            site.cluster.signal(site.job(run), "USR2")
         left.remove((stage, way))
-        print(way, "in", stage, "of", site.job(cell), cell.name)
-        disturbed[cell.name] = restarts
+        print(way, "in", stage, "of", site.job(run), run.name)
+        disturbed[run.name] = restarts
     assert process.wait(timeout=300) == 0, site.explain("rough")
-    restarts = sum((read_state(cell) or {})["restarts"] for cell in site.cells("rough"))
+    restarts = sum((read_state(run) or {})["restarts"] for run in site.runs("rough"))
     assert restarts == len(STAGES) * 2
     assert scores(site, "rough") == scores(site, calm)
     ours, theirs = (published(site.place.path / f"{name}-cache") for name in ("rough", calm))
@@ -192,9 +192,9 @@ def test_preempted_in_every_stage_and_the_same_in_the_end(site: Site, calm: str)
 def test_two_nodes_train_together(site: Site, calm: str):
     """And run a copy of sdx, or fail."""
     site.sweep("nodes", "method=sft", "scale.max_steps=2", nodes="2", tasks_per_node="1", snapshot="true")
-    [cell] = site.cells("nodes")
+    [run] = site.runs("nodes")
     assert len(list((site.place.path / "nodes/slurm").glob("code-*/sdx/cli/main.py"))) == 1
-    assert read_json(cell / "results.json")["training"]["steps"] == 2
+    assert read_json(run / "results.json")["training"]["steps"] == 2
     logs = sorted((site.place.path / "nodes/slurm").glob("*_log.out"))
     ranks = [re.search(r"node=(\d)\(2\), global_rank=(\d)\(2\)", log.read_text()) for log in logs]
     assert [found and found.groups() for found in ranks] == [("0", "0"), ("1", "1")]
@@ -203,55 +203,55 @@ def test_two_nodes_train_together(site: Site, calm: str):
 def test_cancelled_and_launched_again(site: Site, calm: str):
     """The launching command is interrupted, too: its jobs go on, and it waits for them when it is given again."""
     process = site.start("cancelled", "method=translate_sft", "seed=1")
-    cell, *_ = site.wait_for_stage("cancelled", {"translate"}, process)
+    run, *_ = site.wait_for_stage("cancelled", {"translate"}, process)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130, site.explain("cancelled")
-    assert f"scancel {site.job(cell)} ends them" in site.printed("cancelled")
-    job = site.job(cell)
+    assert f"scancel {site.job(run)} ends them" in site.printed("cancelled")
+    job = site.job(run)
     again = site.start("cancelled", "method=translate_sft", "seed=1")
     site.wait_for_stage("cancelled", {"train"}, again)
-    assert site.job(cell) == job
+    assert site.job(run) == job
     assert f"is in the queue as job {job}" in site.printed("cancelled")
     site.cluster.run("scancel", job)
     assert again.wait(timeout=60) == os.EX_TEMPFAIL, site.explain("cancelled")
-    assert "1 cells: 1 interrupted" in site.printed("cancelled")
+    assert "1 runs: 1 interrupted" in site.printed("cancelled")
     site.sweep("cancelled", "method=translate_sft", "seed=1")
-    assert site.job(cell) != job
-    assert scores(site, "cancelled")[cell.name] == scores(site, calm)[cell.name]
+    assert site.job(run) != job
+    assert scores(site, "cancelled")[run.name] == scores(site, calm)[run.name]
     assert twice(site, "cancelled") == []
 
 
 def test_a_node_dies(site: Site, calm: str):
     """With its slurmd and all it runs; SLURM starts the job on another node."""
     process = site.start("dead", "method=translate_sft", "seed=1")
-    cell, *_ = site.wait_for_stage("dead", {"translate"}, process)
-    node = site.cluster.run("squeue", "-h", "-o", "%N", "-j", site.job(cell)).strip()
+    run, *_ = site.wait_for_stage("dead", {"translate"}, process)
+    node = site.cluster.run("squeue", "-h", "-o", "%N", "-j", site.job(run)).strip()
     site.cluster.lose(node)
     try:
         assert process.wait(timeout=200) == 0, site.explain("dead")
     finally:
         site.cluster.start_node(node)
         site.cluster.wait_until_idle()
-    assert scores(site, "dead")[cell.name] == scores(site, calm)[cell.name]
+    assert scores(site, "dead")[run.name] == scores(site, calm)[run.name]
     assert twice(site, "dead") == []
 
 
-def test_failed_cells_keep_their_error_and_the_others_finish(site: Site, tmp_path: Path):
+def test_failed_runs_keep_their_error_and_the_others_finish(site: Site, tmp_path: Path):
     """What only the job finds: no example is as short."""
     printed = site.sweep("failing", "method=translate_sft,sft", "scale.max_length_tokens=2", code=1)
     assert "2 failed" in printed
     assert printed.count("scale.max_length_tokens=2 is shorter than every training example") >= 2
-    for cell in site.cells("failing"):
-        assert "is shorter than" in (cell / "error.txt").read_text()
-        assert f"log: {read_json(cell / 'job.json')['log']}" in printed
+    for run in site.runs("failing"):
+        assert "is shorter than" in (run / "error.txt").read_text()
+        assert f"log: {read_json(run / 'job.json')['log']}" in printed
     assert "again    python -m sdx -m hydra/launcher=slurm" in printed
 
 
 def test_data_on_other_nodes_first(site: Site):
     """`hydra.launcher.prepare`: a job with other resources makes the data, and the training finds them."""
     site.sweep("prepared", "method=translate_sft", "seed=1,2", prepare="{tasks_per_node:1}")
-    for cell in site.cells("prepared"):
-        log = Path(read_json(cell / "job.json")["log"]).read_text()
+    for run in site.runs("prepared"):
+        log = Path(read_json(run / "job.json")["log"]).read_text()
         assert not re.search(r"(translate|mix) +(starts|resumes)", log)
         assert re.search(r"train +starts", log)
     assert twice(site, "prepared") == []
@@ -260,8 +260,8 @@ def test_data_on_other_nodes_first(site: Site):
 def test_what_cannot_be_prepared_shows_the_log_of_that_job(site: Site):
     options = {"prepare": "{tasks_per_node:1}", "setup": "['[ $SLURM_NTASKS = 2 ] || exit 3']"}
     printed = site.sweep("unprepared", "method=translate_sft", "seed=1", code=1, **options)
-    [cell] = site.cells("unprepared")
-    found = read_json(cell / "job.json")
+    [run] = site.runs("unprepared")
+    found = read_json(run / "job.json")
     assert f"log: {found['prepare_log']}" in printed
     assert not Path(found["log"]).exists()
 
@@ -276,8 +276,8 @@ def test_a_full_disk_is_named_and_freed(site: Site, calm: str):
         assert "no space left on the disk of cache_dir=" in printed
         subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
         site.sweep("full", "method=translate_sft", "seed=1")
-        [cell] = site.cells("full")
-        assert scores(site, "full")[cell.name] == scores(site, calm)[cell.name]
+        [run] = site.runs("full")
+        assert scores(site, "full")[run.name] == scores(site, calm)[run.name]
         assert twice(site, "full") == []
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -23,7 +23,7 @@ def main() -> None:
         type=Path,
         default=Path("runs"),
         metavar="DIR",
-        help="where finished cells lie; each score found there gets a bar (default: runs)",
+        help="where finished runs lie; each score found there gets a bar (default: runs)",
     )
     parser.add_argument("--project", default="sdx", help="wandb project, as in tracking.project (default: sdx)")
     parser.add_argument("--entity", help="wandb user or team; the key's own by default")

@@ -70,7 +70,7 @@ GROUPS = {
 }
 DOORS = ("cache", "dashboard", "report", "status")
 """`python -m sdx report` is `python -m sdx.report`."""
-NOT_IN_CELL_NAME = ("cache_dir", "runs_dir", "tracking", "plan", "stages", "hydra")
+NOT_IN_RUN_NAME = ("cache_dir", "runs_dir", "tracking", "plan", "stages", "hydra")
 MODULE = re.compile(r"(?<=\"_target_\": \")sdx\.([a-z_0-9]+\.)*")
 """Where a class lies, which may change."""
 NO_DATACLASS = "is not a subclass of"
@@ -112,9 +112,9 @@ def register() -> None:
     store.store(group="hydra/launcher", name="basic", node=LocalConfig)
     store.store(group="hydra/sweeper", name="basic", node=GridConfig)
     store.store(group="hydra/sweeper", name="schema_optuna", node=OptunaConfig)
-    if not OmegaConf.has_resolver("cell_name"):
+    if not OmegaConf.has_resolver("run_name"):
         config_files.guard()
-        OmegaConf.register_new_resolver("cell_name", cell_name)
+        OmegaConf.register_new_resolver("run_name", run_name)
         Plugins.instance().register(ExperimentsPath)
 
 
@@ -124,9 +124,9 @@ def _modules(place: ModuleType) -> list[ModuleType]:
     return [importlib.import_module(module.name) for module in found] or [place]
 
 
-def cell_name(*, _root_: DictConfig) -> str:
+def run_name(*, _root_: DictConfig) -> str:
     """Name of the run directory: a pure function of the configuration, so that a requeued job finds its own."""
-    content = {key: _plain(_root_, key) for key in map(str, _root_) if key not in NOT_IN_CELL_NAME}
+    content = {key: _plain(_root_, key) for key in map(str, _root_) if key not in NOT_IN_RUN_NAME}
     content["lang"] = names = list(targets(content["lang"]))
     digest = sha256(MODULE.sub("", json.dumps(content, sort_keys=True)).encode()).hexdigest()[:8]
     langs = "+".join(names) if len(names) <= 4 else f"{len(names)}langs"
@@ -141,7 +141,7 @@ def _plain(config: DictConfig, key: str) -> Any:
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def job(cfg: DictConfig) -> None:
-    """One cell, in Hydra's run directory."""
+    """One run, in Hydra's run directory."""
     terminal.outlive_log()
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     failure = Failure(run_dir)
@@ -189,7 +189,7 @@ def _main(arguments: list[str]) -> None:
         return
     sys.excepthook = secret.except_hook
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us; the message is ours
-    if not {"-m", "--multirun"} & set(arguments):  # a cell of a sweep runs elsewhere, with other cores
+    if not {"-m", "--multirun"} & set(arguments):  # a run of a sweep runs elsewhere, with other cores
         threads.limit()
     if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # batches of all lengths leave no gaps between each other then
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
@@ -310,10 +310,10 @@ def help_text() -> str:
     known_sets = ", ".join(sets())
     return f"""sdx: experiments that make LLMs good at languages they are bad at
 
-  python -m sdx method=sdrrl lang=pt                     one cell: data, training, evaluation, report
+  python -m sdx method=sdrrl lang=pt                     one run: data, training, evaluation, report
   python -m sdx -m method=sdrrl,sft lang=pt seed=1,2     every combination
   torchrun --nproc-per-node 8 -m sdx ...                 several GPUs
-  python -m sdx.report runs/                             finished cells in one table
+  python -m sdx.report runs/                             finished runs in one table
   python -m sdx.cache list                               what the cache holds; verify checks it, free deletes of it
   python -m sdx --cfg job                                the whole configuration, nothing is run
 

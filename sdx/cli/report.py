@@ -1,4 +1,4 @@
-"""Compares finished cells: `python -m sdx.report runs/` prints a table and writes comparison.md and comparison.csv.
+"""Compares finished runs: `python -m sdx.report runs/` prints a table and writes comparison.md and comparison.csv.
 
 Nothing heavy is imported here: help and errors answer at once.
 """
@@ -13,19 +13,19 @@ from sdx.process import terminal
 
 def main() -> None:
     terminal.outlive()
-    parser = argparse.ArgumentParser(prog="python -m sdx.report", description="Compares finished cells in one table.")
+    parser = argparse.ArgumentParser(prog="python -m sdx.report", description="Compares finished runs in one table.")
     parser.add_argument(
         "paths",
         nargs="+",
         type=Path,
         metavar="DIR",
-        help="a cell's directory, or one with cells below it; comparison.md and comparison.csv go into the first, or "
-        "beside it where it is a cell",
+        help="a run's directory, or one with runs below it; comparison.md and comparison.csv go into the first, or "
+        "beside it where it is a run",
     )
     parser.add_argument(
         "--baseline",
         metavar="TEXT",
-        help="the cell to subtract from the others, item by item: its name in the table, a part of it such as "
+        help="the run to subtract from the others, item by item: its name in the table, a part of it such as "
         "mixture=src, or any text in it",
     )
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""How a sweep is doing: `python -m sdx.status runs/` shows its cells until Ctrl-C, `--once` or a pipe one time.
+"""How a sweep is doing: `python -m sdx.status runs/` shows its runs until Ctrl-C, `--once` or a pipe one time.
 
 Nothing heavy is imported here: it answers at once.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DAY_S = 86400
 LOG_WIDTH = 160
 """Columns where the output is no terminal."""
-HEADS = ("cell", "state", "stage", "steps", "progress", "rate", "ETA", "job", "updated", "last error")
+HEADS = ("run", "state", "stage", "steps", "progress", "rate", "ETA", "job", "updated", "last error")
 NUMBERS = ("steps", "progress", "rate", "ETA", "updated")
 LEAVE_FIRST = ("job", "updated", "steps", "rate", "stage", "last error", "ETA", "progress")
 """Columns that a narrow terminal does without, in this order."""
@@ -33,7 +33,7 @@ ERROR_WIDTH = 30
 """Room that errors have at least if they need it; they are cut at the end of the line."""
 STYLES = {"failed": "bold red", "lost": "red", "running": "green", "interrupted": "yellow", "queued": "cyan"}
 FRAME = 7
-"""Lines on the screen beside cells and files: borders, head, how many more, counts, cursor."""
+"""Lines on the screen beside runs and files: borders, head, how many more, counts, cursor."""
 MOST_FILES = 5
 """On a live screen."""
 
@@ -45,8 +45,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main() -> None:
     terminal.outlive()
-    parser = _Parser(prog="python -m sdx.status", description="Shows what the cells of a sweep do, until Ctrl-C.")
-    parser.add_argument("directory", type=Path, metavar="RUNS_DIR", help="the runs_dir of a sweep, or one cell's")
+    parser = _Parser(prog="python -m sdx.status", description="Shows what the runs of a sweep do, until Ctrl-C.")
+    parser.add_argument("directory", type=Path, metavar="RUNS_DIR", help="the runs_dir of a sweep, or one run's")
     parser.add_argument("--once", action="store_true", help="show it once, as where the output is no terminal")
     parser.add_argument("--interval", type=float, default=5.0, metavar="S", help="seconds between looks (default 5)")
     arguments = parser.parse_args()
@@ -69,31 +69,31 @@ def _show(directory: Path, once: bool, interval_s: float) -> None:
     live = sys.stdout.isatty() and not once
     console = new_console(LOG_WIDTH)
     watch = Watch(directory)
-    cells = watch.look()
-    if not cells:
-        sys.exit(_fail(f"no cell in {directory} or below; give the runs_dir of your runs"))
+    runs = watch.look()
+    if not runs:
+        sys.exit(_fail(f"no run in {directory} or below; give the runs_dir of your runs"))
     if not live:
-        console.print(table(directory, cells, console.width))
-        for line in (counts(cells), *files(directory, cells)):
+        console.print(table(directory, runs, console.width))
+        for line in (counts(runs), *files(directory, runs)):
             console.print(line, soft_wrap=True)
         return
     with Live(console=console, auto_refresh=False) as screen:
         while True:
-            named = files(directory, cells, MOST_FILES)
+            named = files(directory, runs, MOST_FILES)
             room = max(1, console.height - FRAME - sum(1 + len(line) // console.width for line in named))
-            more = [f"... and {len(cells) - room} more; a higher window shows them"] if len(cells) > room else []
-            lines = [Text(line, overflow="fold") for line in (*more, counts(cells), *named)]
-            screen.update(Group(table(directory, cells[:room], console.width), *lines), refresh=True)
+            more = [f"... and {len(runs) - room} more; a higher window shows them"] if len(runs) > room else []
+            lines = [Text(line, overflow="fold") for line in (*more, counts(runs), *named)]
+            screen.update(Group(table(directory, runs[:room], console.width), *lines), refresh=True)
             time.sleep(interval_s)
-            cells = watch.look()
+            runs = watch.look()
 
 
-def table(directory: Path, cells: Sequence["Seen"], width: int) -> "Table":
-    """One line a cell; what has nothing to say is left out, and what tells least where it is narrow."""
+def table(directory: Path, runs: Sequence["Seen"], width: int) -> "Table":
+    """One line a run; what has nothing to say is left out, and what tells least where it is narrow."""
     from rich.table import Table
     from rich.text import Text
 
-    rows = [_row(directory, cell) for cell in cells]
+    rows = [_row(directory, run) for run in runs]
     found = Table()
     shown = _fitting([head for head in HEADS if any(row[head] for row in rows)], rows, width)
     for head in shown:
@@ -107,19 +107,19 @@ def table(directory: Path, cells: Sequence["Seen"], width: int) -> "Table":
     return found
 
 
-def _row(directory: Path, cell: "Seen") -> dict[str, str]:
+def _row(directory: Path, run: "Seen") -> dict[str, str]:
     from sdx.tracking.state import describe
 
     told = dict.fromkeys(HEADS, "")
-    if cell.told is not None:
-        told |= describe(cell.told, cell.age_s)
-    if cell.state.value not in ("running", "lost"):
+    if run.told is not None:
+        told |= describe(run.told, run.age_s)
+    if run.state.value not in ("running", "lost"):
         told |= {"rate": "", "ETA": ""}  # nothing moves
     told |= {
-        "cell": name_of(directory, cell),
-        "state": cell.state.value,
-        "job": cell.job or "",
-        "last error": cell.note,
+        "run": name_of(directory, run),
+        "state": run.state.value,
+        "job": run.job or "",
+        "last error": run.note,
     }
     return {head: _plain(text) for head, text in told.items()}
 
@@ -136,28 +136,28 @@ def _fitting(heads: Sequence[str], rows: Sequence[dict[str, str]], width: int) -
     return kept
 
 
-def counts(cells: Sequence["Seen"]) -> str:
+def counts(runs: Sequence["Seen"]) -> str:
     """`1 failed, 3 running`, in the order of the table."""
-    return ", ".join(f"{count} {state}" for state, count in Counter(cell.state.value for cell in cells).items())
+    return ", ".join(f"{count} {state}" for state, count in Counter(run.state.value for run in runs).items())
 
 
-def files(directory: Path, cells: Sequence["Seen"], most: int | None = None) -> list[str]:
-    """A line for each cell that ended badly: where more is written about it."""
+def files(directory: Path, runs: Sequence["Seen"], most: int | None = None) -> list[str]:
+    """A line for each run that ended badly: where more is written about it."""
     from sdx.process.failure import ERROR
 
     lines = []
-    for cell in cells:
-        error = cell.directory / ERROR
-        where = error if cell.state.value == "failed" and error.exists() else cell.log
-        if cell.state.value in ("failed", "lost") and where:
-            lines.append(_plain(f"{cell.state.value:<8} {where}"))
+    for run in runs:
+        error = run.directory / ERROR
+        where = error if run.state.value == "failed" and error.exists() else run.log
+        if run.state.value in ("failed", "lost") and where:
+            lines.append(_plain(f"{run.state.value:<8} {where}"))
     rest = len(lines) - len(lines[:most])
     return [*lines[:most], *([f"... and {rest} more; --once names all"] if rest else [])]
 
 
-def name_of(directory: Path, cell: "Seen") -> str:
+def name_of(directory: Path, run: "Seen") -> str:
     """Its path below the directory; its own name where it is the directory."""
-    return cell.directory.resolve().name if cell.directory == directory else str(cell.directory.relative_to(directory))
+    return run.directory.resolve().name if run.directory == directory else str(run.directory.relative_to(directory))
 
 
 def _plain(text: str) -> str:

@@ -39,7 +39,7 @@ def check(config: CorpusConfig, source: Language) -> None:
 
 
 def corpus_step(config: CorpusConfig, scale: ScaleConfig, source: Language) -> Step:
-    """The corpus of a cell.
+    """The corpus of a run.
 
     Args:
         source: L; its code stands for `{language}` in `corpus.path` and `corpus.file`.

@@ -1,4 +1,4 @@
-"""What there is to score: a suite, put to the model of a cell and to what that model is compared with."""
+"""What there is to score: a suite, put to the model of a run and to what that model is compared with."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from sdx.store.step import Step
 
 @dataclass(frozen=True)
 class Comparison:
-    """A suite with its answers before and after. Where a cell has several systems, the suite comes once for each."""
+    """A suite with its answers before and after. Where a run has several systems, the suite comes once for each."""
 
     suite: Suite
     before: Step

@@ -75,7 +75,7 @@ class Suite:
 
 
 Make = Callable[[Task, Language], list[Suite] | str]
-"""The suites that a task has in a language of the cell, or why there are none, as a sentence."""
+"""The suites that a task has in a language of the run, or why there are none, as a sentence."""
 
 
 def suites(
@@ -87,7 +87,7 @@ def suites(
     source: Language,
     targets: Sequence[Language],
 ) -> tuple[list[Suite], list[str]]:
-    """All suites of a cell, and a sentence for each benchmark and language that cannot be run.
+    """All suites of a run, and a sentence for each benchmark and language that cannot be run.
 
     Args:
         corpus: gives the instructions, asked for only where they are evaluated.
@@ -97,7 +97,7 @@ def suites(
     """
 
     def make(task: Task, language: Language) -> list[Suite] | str:
-        if isinstance(task, LMEval):  # whatever the languages of the cell
+        if isinstance(task, LMEval):  # whatever the languages of the run
             return [_harness(config, one, source) for one in task.each] if language == source else []
         if reason := task.why_unsupported(language) or _untranslatable(task, translator, source, language):
             return reason

@@ -34,7 +34,7 @@ def translation_suites(
     An engine does not change with training: whatever the model, its translations are the outcome.
 
     Args:
-        translators: those of the cell; two that come to the same engine count once.
+        translators: those of the run; two that come to the same engine count once.
     """
     found: dict[str, Suite] = {}
     limit = config.scale.eval_items

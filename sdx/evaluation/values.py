@@ -40,7 +40,7 @@ corpus. None for an item that does not count."""
 
 @dataclass(frozen=True)
 class ItemScores:
-    """What one metric says of each item of a suite: a score is made of it, and a difference to another cell."""
+    """What one metric says of each item of a suite: a score is made of it, and a difference to another run."""
 
     task: str
     language: str

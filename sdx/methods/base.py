@@ -72,8 +72,8 @@ class Mix(Step):
         work.counts.update(rows=len(rows))
 
 
-class Cell:
-    """One study cell: the parsed languages, the engines, and the steps that every method shares.
+class Run:
+    """One run: the parsed languages, the engines, and the steps that every method shares.
 
     Making a step costs nothing and loads nothing; `sdx.run` realises those that are needed.
 
@@ -104,7 +104,7 @@ class Cell:
             engine.place(Surroundings(self.backbone, template, generator, self._sentence_pairs, record))
 
     def settle(self) -> None:
-        """Records what its engines chose; for a cell that will be run."""
+        """Records what its engines chose; for a run that will take place."""
         for engine in (self.translator, self.mt):
             engine.settle()
 
@@ -118,11 +118,11 @@ class Cell:
         return corpus_step(self.config.corpus, self.config.scale, self.source)
 
     def check_translator(self) -> None:
-        """Raises `InputError` when the translator lacks a pair of the cell."""
+        """Raises `InputError` when the translator lacks a pair of the run."""
         self._check_pairs("translator", self.translator)
 
     def check_mt(self) -> None:
-        """Raises `InputError` when `mt` lacks a pair of the cell or is the backbone itself."""
+        """Raises `InputError` when `mt` lacks a pair of the run or is the backbone itself."""
         key = "translator@mt" if self.config.mt else "translator"
         self._check_pairs(key, self.mt)
         for target in self.targets:
@@ -177,7 +177,7 @@ class Cell:
         return config
 
     def _sentence_pairs(self, source: Language, target: Language) -> Step | None:
-        """For demonstrations, which depend neither on how many pairs are trained on nor on the cell's other targets."""
+        """For demonstrations, which depend neither on how many pairs are trained on nor on the run's other targets."""
         config = self.config.parallel
         if not self.has_parallel or parallel.lacks(config, source) or parallel.lacks(config, target):
             return None
@@ -210,7 +210,7 @@ class Cell:
     def translation(
         self, rows: Step, file: str, field: str, target: Language, translator: Translator | None = None
     ) -> Step:
-        """One field of a step's rows, from the source language, by the cell's translator unless another is given."""
+        """One field of a step's rows, from the source language, by the run's translator unless another is given."""
         return Translate(rows, file, field, self.source, target, translator=translator or self.translator)
 
     def mix(
@@ -234,7 +234,7 @@ def evaluated(config: Config) -> list[str]:
 
 
 def languages_of(config: Config) -> tuple[Language, list[Language]]:
-    """Source and target languages of a cell.
+    """Source and target languages of a run.
 
     Raises:
         InputError: one language twice, or the source among the targets.
@@ -263,14 +263,14 @@ class Method(ABC, Generic[Options]):
     def __init__(self, options: Options) -> None:
         self.options = options
 
-    def check(self, cell: Cell) -> None:
+    def check(self, run: Run) -> None:
         """Raises `InputError` for options that cannot work, before anything is loaded."""
 
     def validates(self, config: Config) -> bool:
         """Whether the trained model is selected on validation data: `training` of results.json has `validation`."""
         return config.scale.validation_rows > 0
 
-    def translators(self, cell: Cell) -> Sequence[Translator]:
+    def translators(self, run: Run) -> Sequence[Translator]:
         """Whose translations are measured where there are references, because the method studies them."""
         return ()
 
@@ -280,14 +280,14 @@ class Method(ABC, Generic[Options]):
         return ["method=sdrrl"]
 
     @abstractmethod
-    def model(self, cell: Cell) -> Step:
+    def model(self, run: Run) -> Step:
         """The step that publishes `model/`, the improved LLM."""
 
-    def outcomes(self, cell: Cell, model: Step) -> tuple[list[Comparison], list[str]]:
+    def outcomes(self, run: Run, model: Step) -> tuple[list[Comparison], list[str]]:
         """What is scored, and a sentence for each benchmark and language that cannot be run.
 
         Here each suite before and, where something is trained, after; then the translations of `translators`. A method
-        that is compared with other systems of the same cell gives a suite once for each of them.
+        that is compared with other systems of the same run gives a suite once for each of them.
 
         Args:
             model: what `model` gave.
@@ -295,25 +295,23 @@ class Method(ABC, Generic[Options]):
         Raises:
             InputError: nothing is left to evaluate.
         """
-        config, tasks, languages = cell.config, cell.tasks, (cell.source, cell.targets)
-        evaluated, skipped = suites(config, tasks, lambda: cell.corpus, cell.mt, cell.generator, *languages)
-        before = cell.backbone
+        config, tasks, languages = run.config, run.tasks, (run.source, run.targets)
+        evaluated, skipped = suites(config, tasks, lambda: run.corpus, run.mt, run.generator, *languages)
+        before = run.backbone
         trained = model is not before
         found = [
-            Comparison(
-                suite, suite.outcome(cell.backbone, "before"), suite.outcome(model, "after") if trained else None
-            )
+            Comparison(suite, suite.outcome(run.backbone, "before"), suite.outcome(model, "after") if trained else None)
             for suite in evaluated
         ]
-        judged = translation_suites(config, tasks, *languages, self.translators(cell))
-        return [*found, *(Comparison(suite, suite.outcome(cell.backbone, "")) for suite in judged)], skipped
+        judged = translation_suites(config, tasks, *languages, self.translators(run))
+        return [*found, *(Comparison(suite, suite.outcome(run.backbone, "")) for suite in judged)], skipped
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a cell comes to."""
+    """What a run comes to."""
 
-    cell: Cell
+    run: Run
     model: Step
     """The step that publishes the improved model; the backbone's own where nothing is trained."""
     outcomes: Sequence[Comparison]

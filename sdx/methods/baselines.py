@@ -8,7 +8,7 @@ from typing import Any
 
 from sdx.config import Config, MethodConfig
 from sdx.data.mixture import pair
-from sdx.methods.base import Cell, Method, texts
+from sdx.methods.base import Method, Run, texts
 from sdx.store.files import read_rows
 from sdx.store.step import Step
 
@@ -34,8 +34,8 @@ class Untouched(Method[UntouchedConfig]):
     def validates(self, config: Config) -> bool:
         return False
 
-    def model(self, cell: Cell) -> Step:
-        return cell.backbone
+    def model(self, run: Run) -> Step:
+        return run.backbone
 
 
 class SFT(Method[SFTConfig]):
@@ -43,16 +43,16 @@ class SFT(Method[SFTConfig]):
 
     version = 1
 
-    def model(self, cell: Cell) -> Step:
-        return cell.training(cell.mix(partial(self.pairs, cell), {"corpus": cell.corpus}, {}, self.version))
+    def model(self, run: Run) -> Step:
+        return run.training(run.mix(partial(self.pairs, run), {"corpus": run.corpus}, {}, self.version))
 
-    def pairs(self, cell: Cell, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
+    def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
         return [
             pair(
                 row["id"],
                 "gold",
-                (row["instruction"], cell.source, "corpus"),
-                (row["answer"], cell.source, "corpus"),
+                (row["instruction"], run.source, "corpus"),
+                (row["answer"], run.source, "corpus"),
             )
             for row in read_rows(inputs["corpus"] / "train.jsonl")
         ]
@@ -63,22 +63,22 @@ class TranslateSFT(Method[TranslateSFTConfig]):
 
     version = 1
 
-    def check(self, cell: Cell) -> None:
-        cell.check_translator()
+    def check(self, run: Run) -> None:
+        run.check_translator()
 
-    def model(self, cell: Cell) -> Step:
+    def model(self, run: Run) -> Step:
         inputs = {}
-        for target in cell.targets:
-            x_t = cell.translation(cell.corpus, "train.jsonl", "instruction", target)
-            y_t = cell.translation(cell.corpus, "train.jsonl", "answer", target)
-            inputs[f"x_{target.code}"] = cell.good_translations(x_t, target)
-            inputs[f"y_{target.code}"] = cell.good_translations(y_t, target)
-        return cell.training(cell.mix(partial(self.pairs, cell), inputs, {}, self.version))
+        for target in run.targets:
+            x_t = run.translation(run.corpus, "train.jsonl", "instruction", target)
+            y_t = run.translation(run.corpus, "train.jsonl", "answer", target)
+            inputs[f"x_{target.code}"] = run.good_translations(x_t, target)
+            inputs[f"y_{target.code}"] = run.good_translations(y_t, target)
+        return run.training(run.mix(partial(self.pairs, run), inputs, {}, self.version))
 
-    def pairs(self, cell: Cell, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
+    def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
         rows = []
-        for target in cell.targets:
-            mt = cell.translator.for_pair(cell.source.flores, target.flores).name
+        for target in run.targets:
+            mt = run.translator.for_pair(run.source.flores, target.flores).name
             x, y = (texts(inputs[f"{side}_{target.code}"]) for side in "xy")
             rows += [pair(id_, "gold", (x[id_], target, mt), (y[id_], target, mt)) for id_ in x if id_ in y]
         return rows

@@ -23,7 +23,7 @@ from sdx import InputError
 from sdx.config import MethodConfig
 from sdx.data.mixture import pair, weigh, with_language_hint
 from sdx.languages import Language, language
-from sdx.methods.base import Cell, Method, texts
+from sdx.methods.base import Method, Run, texts
 from sdx.options import fields
 from sdx.store.files import read_rows
 from sdx.store.step import Step
@@ -55,33 +55,33 @@ class CITConfig(MethodConfig):
 class CIT(Method[CITConfig]):
     version = 1
 
-    def check(self, cell: Cell) -> None:
+    def check(self, run: Run) -> None:
         if not self._uses("ll", "tl", "lt", "tt"):
             raise InputError("method.subsets leaves nothing to train on; give at least one subset a weight above 0")
         if self._uses("tl", "lt", "tt"):
-            cell.check_translator()
+            run.check_translator()
 
-    def model(self, cell: Cell) -> Step:
-        inputs = {"x_L": cell.corpus, "y_L": cell.corpus}
-        for target in cell.targets:
+    def model(self, run: Run) -> Step:
+        inputs = {"x_L": run.corpus, "y_L": run.corpus}
+        for target in run.targets:
             if self._uses("tl", "tt"):  # x_T = MT(x_L)
-                x_t = cell.translation(cell.corpus, "train.jsonl", "instruction", target)
-                inputs[f"x_{target.code}"] = cell.good_translations(x_t, target)
+                x_t = run.translation(run.corpus, "train.jsonl", "instruction", target)
+                inputs[f"x_{target.code}"] = run.good_translations(x_t, target)
             if self._uses("lt", "tt"):  # y_T = MT(y_L)
-                y_t = cell.translation(cell.corpus, "train.jsonl", "answer", target)
-                inputs[f"y_{target.code}"] = cell.good_translations(y_t, target)
-        languages = [cell.source.flores, *(target.flores for target in cell.targets)]
+                y_t = run.translation(run.corpus, "train.jsonl", "answer", target)
+                inputs[f"y_{target.code}"] = run.good_translations(y_t, target)
+        languages = [run.source.flores, *(target.flores for target in run.targets)]
         options = {"subsets": asdict(self.options.subsets), "languages": languages}
-        return cell.training(cell.mix(partial(self.pairs, cell), inputs, options, self.version))
+        return run.training(run.mix(partial(self.pairs, run), inputs, options, self.version))
 
-    def pairs(self, cell: Cell, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
+    def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
         """The mix: all subsets in all target languages. A question is left out of those of which it lacks a side."""
-        source, corpus = cell.source, read_rows(inputs["x_L"] / "train.jsonl")
+        source, corpus = run.source, read_rows(inputs["x_L"] / "train.jsonl")
         x = {row["id"]: (row["instruction"], source, "corpus") for row in corpus}
         y = {row["id"]: (row["answer"], source, "corpus") for row in corpus}
         rows = {"ll": _pairs("ll", x, y), "tl": [], "lt": [], "tt": []}
-        for target in cell.targets:
-            mt = cell.translator.for_pair(source.flores, target.flores).name
+        for target in run.targets:
+            mt = run.translator.for_pair(source.flores, target.flores).name
             x_t, y_t = (_translated(inputs.get(f"{side}_{target.code}"), target, mt) for side in "xy")
             rows["tl"] += _pairs("tl", x_t, y)
             rows["lt"] += _pairs("lt", x, y_t)

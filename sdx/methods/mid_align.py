@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from sdx import InputError
 from sdx.config import Config, MethodConfig
 from sdx.data.mixture import pair
-from sdx.methods.base import Cell, Method
+from sdx.methods.base import Method, Run
 from sdx.options import fields
 from sdx.store.files import read_rows
 from sdx.store.step import Step, Workspace
@@ -66,9 +66,9 @@ class MidAlignConfig(MethodConfig):
 class MidAlign(Method[MidAlignConfig]):
     version = 1
 
-    def check(self, cell: Cell) -> None:
-        layers, layer = cell.config.backbone.shape.layers, self.options.layer
-        if self.options.share and not cell.has_parallel:
+    def check(self, run: Run) -> None:
+        layers, layer = run.config.backbone.shape.layers, self.options.layer
+        if self.options.share and not run.has_parallel:
             raise InputError("method=mid_align needs a parallel corpus; give parallel=offline or another")
         if layer and layers:
             _check_layer(layer, layers)
@@ -76,15 +76,15 @@ class MidAlign(Method[MidAlignConfig]):
     def compared_with(self, config: Config) -> list[str]:
         return ["method=sft"]
 
-    def model(self, cell: Cell) -> Step:
-        mix = cell.mix(partial(self.gold, cell), {"corpus": cell.corpus}, {}, self.version)
+    def model(self, run: Run) -> Step:
+        mix = run.mix(partial(self.gold, run), {"corpus": run.corpus}, {}, self.version)
         rows = self.options.parallel_rows
-        pairs = {f"p_{target.code}": cell.parallel(cell.source, target, rows) for target in cell.targets}
-        return AlignedTraining(mix, cell.backbone, settings=cell.config, pairs=pairs, options=self.options)
+        pairs = {f"p_{target.code}": run.parallel(run.source, target, rows) for target in run.targets}
+        return AlignedTraining(mix, run.backbone, settings=run.config, pairs=pairs, options=self.options)
 
-    def gold(self, cell: Cell, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
+    def gold(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
         """What is fine-tuned on: x_L -> y_L."""
-        rows, who = read_rows(inputs["corpus"] / "train.jsonl"), (cell.source, "corpus")
+        rows, who = read_rows(inputs["corpus"] / "train.jsonl"), (run.source, "corpus")
         return [pair(row["id"], "gold", (row["instruction"], *who), (row["answer"], *who)) for row in rows]
 
 

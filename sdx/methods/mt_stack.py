@@ -57,7 +57,7 @@ from sdx.evaluation.comparison import Comparison
 from sdx.evaluation.suites import Suite, reading_suites, translated
 from sdx.languages import Language
 from sdx.languages import language as find
-from sdx.methods.base import Cell, Method
+from sdx.methods.base import Method, Run
 from sdx.options import fields
 from sdx.stacking import encoder, texts
 from sdx.stacking.answers import ClassifyStep
@@ -152,13 +152,13 @@ class MTStack(Method[MTStackConfig]):
     def validates(self, config: Config) -> bool:
         return True
 
-    def model(self, cell: Cell) -> Step:
-        return Study(cell, self.options).stack
+    def model(self, run: Run) -> Step:
+        return Study(run, self.options).stack
 
-    def outcomes(self, cell: Cell, model: Step) -> tuple[list[Comparison], list[str]]:
+    def outcomes(self, run: Run, model: Step) -> tuple[list[Comparison], list[str]]:
         """The stack zero-shot in every language, beside each baseline."""
-        study = Study(cell, self.options)
-        suites, skipped = reading_suites(cell.config, cell.tasks, cell.source, cell.targets)
+        study = Study(run, self.options)
+        suites, skipped = reading_suites(run.config, run.tasks, run.source, run.targets)
         stacked = {id(suite): study.answers(System.stack, model, suite) for suite in suites}
         others = [(suite, study.baselines(suite)) for suite in suites]
         found = [  # system by system, so that a model is loaded once
@@ -169,11 +169,11 @@ class MTStack(Method[MTStackConfig]):
         ]
         found += [Comparison(suite, stacked[id(suite)]) for suite, answers in others if not answers]
         if System.translate_test.name in self.options.baselines:
-            skipped += [reason for target in cell.targets if (reason := study.untranslated(study.told(target)))]
+            skipped += [reason for target in run.targets if (reason := study.untranslated(study.told(target)))]
         return found, skipped
 
-    def check(self, cell: Cell) -> None:
-        config, options = cell.config, self.options
+    def check(self, run: Run) -> None:
+        config, options = run.config, self.options
         if unknown := [name for name in options.baselines if name not in BASELINES]:
             raise InputError(f"method.baselines has {unknown[0]}; choose from {', '.join(BASELINES)}")
         if config.train.adapter is not Adapter.lora:
@@ -207,7 +207,7 @@ class MTStack(Method[MTStackConfig]):
         if not encoder.tells_characters(config.encoder):
             _check_wordless(config.encoder.name, options)
         texts.check(config.text)
-        study = Study(cell, options)
+        study = Study(run, options)
         check_languages(config.encoder, None, study.heard)
         if options.learning is Learning.generation:
             if options.bidirectional:
@@ -230,11 +230,11 @@ class MTStack(Method[MTStackConfig]):
 class Study:
     """The steps of one run: the stack, and what it is compared with."""
 
-    def __init__(self, cell: Cell, options: MTStackConfig) -> None:
-        self.cell, self.config, self.options = cell, cell.config, options
-        self.task = _task(cell)
+    def __init__(self, run: Run, options: MTStackConfig) -> None:
+        self.run, self.config, self.options = run, run.config, options
+        self.task = _task(run)
         seed = options.alignment.seed
-        self.first_seed = cell.config.seed if seed is None else seed
+        self.first_seed = run.config.seed if seed is None else seed
         self.goal = Goal.generation if options.learning is Learning.generation else Goal.classification
         """Of what learns the task from its data."""
 
@@ -320,7 +320,7 @@ class Study:
         teacher: Step | None = None,
         vectors: Step | None = None,
     ) -> Step:
-        given = self.training, self.task.labels, self.cell.source, teacher, vectors
+        given = self.training, self.task.labels, self.run.source, teacher, vectors
         return TaskStep(start, recipe, goal, *given, parts=self.parts(system), run_config=self.config)
 
     def recipe(self, trains_bridge: bool) -> Recipe:
@@ -332,14 +332,14 @@ class Study:
 
     def baselines(self, suite: Suite) -> dict[System, Step]:
         """The answers of each."""
-        found, source, told = {}, self.cell.source, self.told(suite.language)
+        found, source, told = {}, self.run.source, self.told(suite.language)
         for system in (system for system in System if system.name in self.options.baselines):
             items = suite.items
             if system is System.translate_test:
                 if suite.language == source or self.untranslated(told):
                     continue
                 assert isinstance(items, Items)
-                items = translated(items, self.cell.mt, told, source)
+                items = translated(items, self.run.mt, told, source)
             found[system] = self.answers(system, self.model(system), suite, items)
         return found
 
@@ -348,7 +348,7 @@ class Study:
         return ClassifyStep(
             model,
             self.config.scale.max_length_tokens,
-            self.told(self.cell.source if translated else suite.language),
+            self.told(self.run.source if translated else suite.language),
             items or suite.items,
             parts=self.parts(system),
             task=suite.task.name,
@@ -360,7 +360,7 @@ class Study:
     def parts(self, system: System) -> Parts:
         given = self.config.encoder
         read = None if system in (System.llm, System.translate_test) else encoder.encoder_step(given)
-        backbone = None if system is System.encoder else self.cell.backbone
+        backbone = None if system is System.encoder else self.run.backbone
         return Parts(read, backbone, given.prefix, self.config.engine.precision, system)
 
     @cached_property
@@ -370,16 +370,16 @@ class Study:
     @cached_property
     def training(self) -> Step:
         rows = self.config.scale.corpus_rows
-        return training_step(self.task, self.cell.source, rows, self.options.validation_rows)
+        return training_step(self.task, self.run.source, rows, self.options.validation_rows)
 
     def vectors(self, system: System, model: Step) -> Step:
         limit, parts = self.config.scale.max_length_tokens, self.parts(system)
-        return VectorsStep(model, limit, self.cell.source, self.training, parts=parts, task=self.task.name)
+        return VectorsStep(model, limit, self.run.source, self.training, parts=parts, task=self.task.name)
 
     @property
     def heard(self) -> list[Language]:
         """The languages that the encoder must know."""
-        return [self.cell.source, *map(self.told, self.cell.targets)]
+        return [self.run.source, *map(self.told, self.run.targets)]
 
     def told(self, language: Language) -> Language:
         """What encoder and translator are told that a language is.
@@ -402,24 +402,24 @@ class Study:
 
     def untranslated(self, target: Language) -> str | None:
         """Why there is no translate-test of a language."""
-        engine, pair = self.cell.mt, (target.flores, self.cell.source.flores)
+        engine, pair = self.run.mt, (target.flores, self.run.source.flores)
         reason = engine.why_unsupported(*pair)
         if not reason and not engine.for_pair(*pair).is_external:
             reason = "leaves the backbone itself to translate; translator@mt=nllb_600m is one that can"
         return f"translate-test in {target.name}: {engine.name} {reason}." if reason else None
 
 
-def _task(cell: Cell) -> ReadTask:
+def _task(run: Run) -> ReadTask:
     """The one task that is learnt.
 
     Raises:
         InputError: there is none, or more than one.
     """
-    found = [task for task in cell.tasks.values() if isinstance(task, ReadTask)]
+    found = [task for task in run.tasks.values() if isinstance(task, ReadTask)]
     if len(found) != 1:
         which = f"{' and '.join(task.name for task in found)} are several" if found else "none of them is one"
         raise InputError(
-            f"task={','.join(cell.tasks) or '[]'}: a stack learns one task of classification or multiple choice, and "
+            f"task={','.join(run.tasks) or '[]'}: a stack learns one task of classification or multiple choice, and "
             f"{which}; give mmlu_subject, xnli, nusax, americas_nli, kardes_nlu or belebele_mc"
         )
     return found[0]

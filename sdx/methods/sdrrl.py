@@ -19,7 +19,7 @@ from sdx.data.code_switching import code_switch_rows
 from sdx.data.mixture import pair, weigh, with_language_hint
 from sdx.data.translation_instructions import complete_rows, translate_rows
 from sdx.languages import Language, language
-from sdx.methods.base import Cell, Method, texts
+from sdx.methods.base import Method, Run, texts
 from sdx.options import fields
 from sdx.store.files import read_rows
 from sdx.store.step import Step
@@ -76,71 +76,71 @@ class SDRRLConfig(MethodConfig):
 class SDRRL(Method[SDRRLConfig]):
     version = 2
 
-    def check(self, cell: Cell) -> None:
+    def check(self, run: Run) -> None:
         weights = asdict(self.options.subsets)
-        if not any(self._uses(cell, name) for name in weights):
+        if not any(self._uses(run, name) for name in weights):
             raise InputError(
                 "method.subsets leaves nothing to train on; give at least one subset a weight above 0 (cs needs a "
                 "dictionary, translate and complete a parallel corpus)"
             )
-        if self._uses(cell, "tl", "lt", "tt"):
-            cell.check_translator()
+        if self._uses(run, "tl", "lt", "tt"):
+            run.check_translator()
 
     def compared_with(self, config: Config) -> list[str]:
         return ["method=translate_sft"]
 
-    def model(self, cell: Cell) -> Step:
-        answers = cell.answers()  # a_L = theta(x_L)
-        inputs = {"x_L": cell.corpus}
-        if self._uses(cell, "ll", "tl", "lt", "tt", "cs"):
-            inputs["a_L"] = cell.good_answers(answers)
-        for target in cell.targets:
-            if self._uses(cell, "tl", "tt"):  # x_T = MT(x_L)
-                x_t = cell.translation(cell.corpus, "train.jsonl", "instruction", target)
-                inputs[f"x_{target.code}"] = cell.good_translations(x_t, target)
-            if self._uses(cell, "lt", "tt"):  # a_T = MT(a_L)
-                a_t = cell.translation(answers, "rows.jsonl", "text", target)
-                inputs[f"a_{target.code}"] = cell.good_translations(a_t, target)
-            if self._uses(cell, "cs"):
-                inputs[f"words_{target.code}"] = cell.dictionary(target)
-            if self._uses(cell, "translate", "complete"):
-                inputs[f"p_{target.code}"] = cell.parallel(cell.source, target)
+    def model(self, run: Run) -> Step:
+        answers = run.answers()  # a_L = theta(x_L)
+        inputs = {"x_L": run.corpus}
+        if self._uses(run, "ll", "tl", "lt", "tt", "cs"):
+            inputs["a_L"] = run.good_answers(answers)
+        for target in run.targets:
+            if self._uses(run, "tl", "tt"):  # x_T = MT(x_L)
+                x_t = run.translation(run.corpus, "train.jsonl", "instruction", target)
+                inputs[f"x_{target.code}"] = run.good_translations(x_t, target)
+            if self._uses(run, "lt", "tt"):  # a_T = MT(a_L)
+                a_t = run.translation(answers, "rows.jsonl", "text", target)
+                inputs[f"a_{target.code}"] = run.good_translations(a_t, target)
+            if self._uses(run, "cs"):
+                inputs[f"words_{target.code}"] = run.dictionary(target)
+            if self._uses(run, "translate", "complete"):
+                inputs[f"p_{target.code}"] = run.parallel(run.source, target)
         options = {
             "subsets": asdict(self.options.subsets),
             "code_switching": asdict(self.options.code_switching),
             "answer_language_hint": self.options.answer_language_hint.value,
-            "languages": [cell.source.flores, *(target.flores for target in cell.targets)],
+            "languages": [run.source.flores, *(target.flores for target in run.targets)],
         }
-        return cell.training(cell.mix(partial(self.pairs, cell), inputs, options, self.version))
+        return run.training(run.mix(partial(self.pairs, run), inputs, options, self.version))
 
-    def pairs(self, cell: Cell, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
+    def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
         """The mix: all subsets in all target languages. A question is left out of those of which it lacks a side."""
-        source = cell.source
+        source = run.source
         x = {row["id"]: (row["instruction"], source, "corpus") for row in read_rows(inputs["x_L"] / "train.jsonl")}
-        a = _texts(inputs.get("a_L"), source, cell.config.backbone.name)
+        a = _texts(inputs.get("a_L"), source, run.config.backbone.name)
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in asdict(self.options.subsets)}
         rows["ll"] = _pairs("ll", x, a)
-        for target in cell.targets:
-            mt = cell.translator.for_pair(source.flores, target.flores).name
+        for target in run.targets:
+            mt = run.translator.for_pair(source.flores, target.flores).name
             x_t = _texts(inputs.get(f"x_{target.code}"), target, mt)
             a_t = _texts(inputs.get(f"a_{target.code}"), target, mt)
             a_t = {id_: text for id_, text in a_t.items() if id_ in a}
             rows["tl"] += _pairs("tl", x_t, a)
             rows["lt"] += _pairs("lt", x, a_t)
             rows["tt"] += _pairs("tt", x_t, a_t)
-            if self._uses(cell, "cs"):
+            if self._uses(run, "cs"):
                 words = dictionaries.load(inputs[f"words_{target.code}"] / "rows.jsonl")
                 rows["cs"] += self._code_switched(_pairs("cs", x, a, target.code), words, target, seed)
-            if self._uses(cell, "translate", "complete"):
+            if self._uses(run, "translate", "complete"):
                 p = read_rows(inputs[f"p_{target.code}"] / "rows.jsonl")
                 rows["translate"] += translate_rows(p, source, target)
                 rows["complete"] += complete_rows(p, source, target)
         weights = asdict(self.options.subsets)
         return [self._hinted(row) for name in rows for row in weigh(rows[name], weights[name], seed)]
 
-    def _uses(self, cell: Cell, *subsets: str) -> bool:
+    def _uses(self, run: Run, *subsets: str) -> bool:
         """Whether one of the subsets has a weight and what it is made from."""
-        there = {"cs": cell.has_dictionary, "translate": cell.has_parallel, "complete": cell.has_parallel}
+        there = {"cs": run.has_dictionary, "translate": run.has_parallel, "complete": run.has_parallel}
         return any(getattr(self.options.subsets, name) > 0 and there.get(name, True) for name in subsets)
 
     def _code_switched(

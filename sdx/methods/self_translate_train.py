@@ -16,7 +16,7 @@ from sdx.config import Config, MethodConfig
 from sdx.data.mixture import draw, pair
 from sdx.data.translation_instructions import translate_rows
 from sdx.languages import Language
-from sdx.methods.base import Cell, Method, texts
+from sdx.methods.base import Method, Run, texts
 from sdx.store.files import read_rows
 from sdx.store.step import Step
 from sdx.tasks.labelled import LabelledTask
@@ -43,26 +43,26 @@ class SelfTranslateTrainConfig(MethodConfig):
 class SelfTranslateTrain(Method[SelfTranslateTrainConfig]):
     version = 1
 
-    def check(self, cell: Cell) -> None:
+    def check(self, run: Run) -> None:
         mixture = self.options.mixture
         for name in self.options.subsets:
             if name not in SUBSETS:
                 raise InputError(f"method.mixture={mixture}: there is no {name!r}; join some of {', '.join(SUBSETS)}")
         if len(set(self.options.subsets)) < len(self.options.subsets):
             raise InputError(f"method.mixture={mixture} names a subset twice; give each once")
-        if self._uses("parallel") and not cell.has_parallel:
+        if self._uses("parallel") and not run.has_parallel:
             raise InputError(f"method.mixture={mixture} needs a parallel corpus; give parallel=offline or another")
         if self._uses("tgt", "cs"):
-            cell.check_translator()
-            for target in cell.targets:
-                if (engine := cell.translator.for_pair(cell.source.flores, target.flores)).is_external:
+            run.check_translator()
+            for target in run.targets:
+                if (engine := run.translator.for_pair(run.source.flores, target.flores)).is_external:
                     raise InputError(
                         f"translator={engine.name} is not the backbone, which is to translate for itself; leave "
                         f"translator=self, and compare with method.mixture=src+mt translator@mt={engine.name}"
                     )
         if self._uses("mt"):
-            cell.check_mt()
-        task = _task(cell)
+            run.check_mt()
+        task = _task(run)
         if self._uses("tgt", "cs", "mt") and not task.translated:
             raise InputError(f"task.{task.name}.translated=[] leaves nothing to translate; name its texts")
         if self._uses("cs") and len(task.parts) < 2:
@@ -71,38 +71,38 @@ class SelfTranslateTrain(Method[SelfTranslateTrainConfig]):
                 f"task.{task.name}.translated has one; leave cs out"
             )
 
-    def translators(self, cell: Cell) -> list[Translator]:
-        return list(self._translators(cell).values())
+    def translators(self, run: Run) -> list[Translator]:
+        return list(self._translators(run).values())
 
     def compared_with(self, config: Config) -> list[str]:
         mixture = "src+tgt" if self.options.mixture == "src" else "src"
         return [f"method={self.options.name}", f"method.mixture={mixture}"]
 
-    def model(self, cell: Cell) -> Step:
-        task = _task(cell)
-        d_l = task.training(cell.source, cell.config.scale.corpus_rows)
+    def model(self, run: Run) -> Step:
+        task = _task(run)
+        d_l = task.training(run.source, run.config.scale.corpus_rows)
         inputs = {"d_L": d_l}
-        for target in cell.targets:
-            for name, translator in self._translators(cell).items():
+        for target in run.targets:
+            for name, translator in self._translators(run).items():
                 for field in task.translated:  # each on its own
-                    d_t = cell.translation(d_l, "train.jsonl", field, target, translator)
+                    d_t = run.translation(d_l, "train.jsonl", field, target, translator)
                     reason = task.reasons.get(field, "")
-                    inputs[f"{name}/{field}/{target.code}"] = cell.good_translations(d_t, target, reason)
+                    inputs[f"{name}/{field}/{target.code}"] = run.good_translations(d_t, target, reason)
             if self._uses("parallel"):
-                inputs[f"p/{target.code}"] = cell.parallel(cell.source, target)
+                inputs[f"p/{target.code}"] = run.parallel(run.source, target)
         options = {"mixture": self.options.subsets, "task": {"name": task.name, **task.template}}
         if self.options.subsets != ["src"]:  # one source model for all targets
-            options["languages"] = [cell.source.flores, *(target.flores for target in cell.targets)]
-        return cell.training(cell.mix(partial(self.pairs, cell), inputs, options, self.version))
+            options["languages"] = [run.source.flores, *(target.flores for target in run.targets)]
+        return run.training(run.mix(partial(self.pairs, run), inputs, options, self.version))
 
-    def pairs(self, cell: Cell, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
+    def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
         """The mixture in all target languages. A row of which a field was dropped is left out of what needs it."""
-        task, source = _task(cell), cell.source
+        task, source = _task(run), run.source
         d_l: dict[str, Fields] = {row.pop("id"): row for row in read_rows(inputs["d_L"] / "train.jsonl")}
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SUBSETS}
         rows["src"] = [_whole(task, "src", id_, d_l[id_], source, source, "corpus") for id_ in d_l]
-        for target in cell.targets:
-            for name, translator in self._translators(cell).items():
+        for target in run.targets:
+            for name, translator in self._translators(run).items():
                 engine = translator.for_pair(source.flores, target.flores).name
                 d_t = _translated(task, d_l, {f: inputs[f"{name}/{f}/{target.code}"] for f in task.translated})
                 rows[name] += [_whole(task, name, id_, d_t[id_], target, source, engine) for id_ in d_t]
@@ -121,22 +121,22 @@ class SelfTranslateTrain(Method[SelfTranslateTrainConfig]):
     def _uses(self, *subsets: str) -> bool:
         return any(name in self.options.subsets for name in subsets)
 
-    def _translators(self, cell: Cell) -> dict[str, Translator]:
+    def _translators(self, run: Run) -> dict[str, Translator]:
         """Who translates D_L for which subset; the code-switched rows are made of `tgt`."""
         used = {"tgt": self._uses("tgt", "cs"), "mt": self._uses("mt")}
-        engines = {"tgt": cell.translator, "mt": cell.mt}
+        engines = {"tgt": run.translator, "mt": run.mt}
         return {name: engine for name, engine in engines.items() if used[name]}
 
 
-def _task(cell: Cell) -> LabelledTask:
-    """The one task of the cell that has training data.
+def _task(run: Run) -> LabelledTask:
+    """The one task of the run that has training data.
 
     Raises:
         InputError: there is none, or more than one.
     """
-    found = [task for task in cell.tasks.values() if isinstance(task, LabelledTask)]
+    found = [task for task in run.tasks.values() if isinstance(task, LabelledTask)]
     if len(found) != 1:
-        given = ",".join(cell.tasks) or "[]"
+        given = ",".join(run.tasks) or "[]"
         which = " and ".join(task.name for task in found) or "no task"
         raise InputError(
             f"task={given} has training data for {which}; Self-Translate-Train trains on one: give one of arc_easy, "

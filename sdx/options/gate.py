@@ -26,7 +26,7 @@ class Gate(Callback):
         self._pass(config, config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        self._pass(config, config.hydra, "hydra")  # the cells have the values that the rest of it lacks
+        self._pass(config, config.hydra, "hydra")  # the runs have the values that the rest of it lacks
 
     def _pass(self, config: DictConfig, part: DictConfig, at: str = "") -> None:
         try:

@@ -366,7 +366,7 @@ def _text_tokens(step: Step, files: Mapping[str, Rows]) -> float:
 def _corpus_tokens(
     path: Path, columns: tuple[Any, ...], source: str, vocabulary: int
 ) -> tuple[int, Mapping[str, float]]:
-    """Rows of a corpus and mean tokens of their fields; read once for all cells of a sweep."""
+    """Rows of a corpus and mean tokens of their fields; read once for all runs of a sweep."""
     rows = read_corpus(path, CorpusColumns(*columns), f"corpus.path={path}")
     fields = ("instruction", "answer")
     totals = {name: sum(lengths.tokens_in(row[name], source, vocabulary) for row in rows) for name in fields}

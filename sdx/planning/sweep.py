@@ -1,4 +1,4 @@
-"""`plan=true` of a sweep: a line for each cell, and what all of them come to where they share steps."""
+"""`plan=true` of a sweep: a line for each run, and what all of them come to where they share steps."""
 
 from collections.abc import Sequence
 
@@ -14,21 +14,21 @@ from sdx.process.console import duration, short
 from sdx.store.store import Store
 
 
-def show_sweep(cells: Sequence[tuple[str, Settled, RunPlan]], store: Store) -> None:
+def show_sweep(runs: Sequence[tuple[str, Settled, RunPlan]], store: Store) -> None:
     """Prints it.
 
     Args:
-        cells: name, configuration and steps of each.
+        runs: name, configuration and steps of each.
     """
     gpu = visible_gpu()
     console = new_console()
     table = Table(title="plan of the sweep", title_justify="left", header_style="bold")
     together: dict[str, tables.Line] = {}
-    for name, settled, work in cells:
+    for name, settled, work in runs:
         lines, shape, _, where = estimated(settled.config, settled.on_gpus, store, work.ordered(store), gpu)
         if not table.columns:
-            for head in ("cell", "to do", "cached", "generated", "translated", "trained"):
-                table.add_column(head, justify="left" if head == "cell" else "right", overflow="fold")
+            for head in ("run", "to do", "cached", "generated", "translated", "trained"):
+                table.add_column(head, justify="left" if head == "run" else "right", overflow="fold")
             for machine in where:
                 table.add_column(machine.name, justify="right")
         figures = sum_up(lines, where)
@@ -37,7 +37,7 @@ def show_sweep(cells: Sequence[tuple[str, Settled, RunPlan]], store: Store) -> N
         table.add_row(name, str(figures["to_do"]), str(figures["cached"]), *tokens, *hours)
         together.update({line.node.step.key: line for line in lines if line.node.state.runs})
     console.print(table)
-    for said in dict.fromkeys(settled.said for _, settled, _ in cells):
+    for said in dict.fromkeys(settled.said for _, settled, _ in runs):
         console.print(f"precision: {said}")
-    console.print(f"{len(cells)} cells, one after the other, each step made once:")
+    console.print(f"{len(runs)} runs, one after the other, each step made once:")
     tables.total(console, shape, sum_up(list(together.values()), where), where, gpu)

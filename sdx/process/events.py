@@ -1,4 +1,4 @@
-"""What a cell is doing, told to whoever shows it: the state file, the dashboards. Rank 0 alone tells."""
+"""What a run is doing, told to whoever shows it: the state file, the dashboards. Rank 0 alone tells."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ class Watcher:
     """Overrides what it wants to hear. It must not raise: nobody fails because of what watches."""
 
     def step_awaited(self, name: str, key: str) -> None:
-        """Another cell makes a step of the store that this one needs."""
+        """Another run makes a step of the store that this one needs."""
 
     def step_began(self, name: str, key: str, resumed: bool) -> None:
         """A step of the store is being made."""
@@ -41,7 +41,7 @@ class Watcher:
         """A line of a training's log. After an interruption, lines told before may come again.
 
         Args:
-            stage: which of a cell's trainings it is, where there are several.
+            stage: which of a run's trainings it is, where there are several.
         """
 
     def finished(self, results: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""An error that ends a cell: told once, in `error.txt` of its directory, by the rank that it happened to.
+"""An error that ends a run: told once, in `error.txt` of its directory, by the rank that it happened to.
 
 Ranks that train together wait for each other in collectives, and one that has failed comes to none. So a rank with an
 error tells it and leaves at once, without waiting for anybody; the others find out by the broken connection, or by a
@@ -20,14 +20,14 @@ from sdx.process import secret
 from sdx.process.ranks import is_main, rank, world_size
 
 ERROR = "error.txt"
-"""Traceback of the error that ended the cell; of several ranks the last line names the rank and its host."""
+"""Traceback of the error that ended the run; of several ranks the last line names the rank and its host."""
 LOOK_S = 2.0
 GRACE_S = 20.0
 """How long a rank may take to find out for itself that another has failed."""
 
 
 class Failure:
-    """`error.txt` of a cell. A file that lies there already is of an earlier run, and says nothing of this one."""
+    """`error.txt` of a run. A file that lies there already is of an earlier run, and says nothing of this one."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / ERROR
@@ -88,7 +88,7 @@ class Watchdog:
     """Ends this process where another rank has failed and the main thread does not notice.
 
     Args:
-        failure: the cell's.
+        failure: the run's.
         last_words: called with the other rank's error before the process ends.
     """
 

@@ -32,9 +32,9 @@ PATIENCE_S = 1800.0
 
 
 class Preempted(SystemExit):
-    """The cell was asked to leave and has left nothing undone. The process exits with `EX_TEMPFAIL`: start me again.
+    """The run was asked to leave and has left nothing undone. The process exits with `EX_TEMPFAIL`: start me again.
 
-    No `Exception`: a sweep must not take it for the failure of one cell and go on with the next.
+    No `Exception`: a sweep must not take it for the failure of one run and go on with the next.
 
     Args:
         signal_number: what asked.

@@ -1,32 +1,32 @@
-"""Which cell another one is compared with: one that differs from it in the method, and in nothing else."""
+"""Which run another one is compared with: one that differs from it in the method, and in nothing else."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sdx.reporting.cells import Part, label
+from sdx.reporting.finished import Part, label
 
 Names = Sequence[Sequence[Part]]
 Keys = set[str]
 UNTRAINED = ("method", "none")
 SEED = "seed"
 PLACE = "in"
-"""Two cells of the same configuration in two places are equally good."""
+"""Two runs of the same configuration in two places are equally good."""
 
 
 @dataclass(frozen=True)
 class Assigned:
-    """The baselines of cells, as numbers of cells."""
+    """The baselines of runs, as numbers of runs."""
 
     matches: dict[int, Keys]
     """See `baselines`."""
     of: dict[int, int]
-    """Cell -> its baseline."""
+    """Run -> its baseline."""
     warning: str | None
-    """Which cells have none, and why."""
+    """Which runs have none, and why."""
 
 
 def baselines(text: str, names: Names) -> dict[int, Keys]:
-    """The cells that a text means, each with the keys of its name that the text is about.
+    """The runs that a text means, each with the keys of its name that the text is about.
 
     They are those of that name, else those with that part (`src`, `mixture=src`, `method.mixture=src`), else those with
     that text anywhere in their name.
@@ -38,10 +38,10 @@ def baselines(text: str, names: Names) -> dict[int, Keys]:
 
 
 def assign(text: str, names: Names) -> Assigned:
-    """The baseline of each cell that is none itself.
+    """The baseline of each run that is none itself.
 
-    It agrees with the cell in all that distinguishes the cells but the method, its options, and what the text is
-    about; the seed may differ, too, where the baseline is not trained. Of several it is the one with which the cell has
+    It agrees with the run in all that distinguishes the runs but the method, its options, and what the text is
+    about; the seed may differ, too, where the baseline is not trained. Of several it is the one with which the run has
     most in common.
     """
     matches = baselines(text, names)
@@ -56,12 +56,12 @@ def assign(text: str, names: Names) -> Assigned:
             unmatched.setdefault(_wanted(parts, mismatches[nearest]), []).append(label(parts))
         else:
             of[number] = nearest
-    whys = [f"none {wanted} for {', '.join(cells)}" for wanted, cells in unmatched.items()]
+    whys = [f"none {wanted} for {', '.join(runs)}" for wanted, runs in unmatched.items()]
     return Assigned(matches, of, f"baseline {text!r}: {'; '.join(whys)}" if whys else None)
 
 
 def _whole(text: str, parts: Sequence[Part]) -> Keys:
-    """All keys: who names a cell in full wants it for all others."""
+    """All keys: who names a run in full wants it for all others."""
     return {key for key, _ in parts} if text == label(parts) else set()
 
 
@@ -83,14 +83,14 @@ def _anywhere(text: str, parts: Sequence[Part]) -> Keys:
     return found
 
 
-def _wanted(cell: Sequence[Part], mismatches: Keys) -> str:
-    """`with lang=th, seed=2`; an older cell may lack a key altogether."""
-    having = [f"{key}={value}" for key, value in cell if key in mismatches]
-    lacking = sorted(mismatches - dict(cell).keys())
+def _wanted(run: Sequence[Part], mismatches: Keys) -> str:
+    """`with lang=th, seed=2`; an older run may lack a key altogether."""
+    having = [f"{key}={value}" for key, value in run if key in mismatches]
+    lacking = sorted(mismatches - dict(run).keys())
     return " ".join(f"{word} {', '.join(some)}" for word, some in (("with", having), ("without", lacking)) if some)
 
 
-def _mismatches(baseline: Sequence[Part], cell: Sequence[Part], meant: Keys) -> Keys:
-    """The keys in which a baseline must agree with a cell and does not."""
+def _mismatches(baseline: Sequence[Part], run: Sequence[Part], meant: Keys) -> Keys:
+    """The keys in which a baseline must agree with a run and does not."""
     free = {*meant, "method", PLACE, *([SEED] if UNTRAINED in baseline else [])}
-    return {key for key, _ in {*baseline} ^ {*cell} if not any(key == one or key.startswith(f"{one}.") for one in free)}
+    return {key for key, _ in {*baseline} ^ {*run} if not any(key == one or key.startswith(f"{one}.") for one in free)}

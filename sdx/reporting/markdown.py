@@ -66,7 +66,7 @@ def limits(scores: Sequence[Score]) -> str | None:
 def report(results: Mapping[str, Any], scores: Sequence[Score], samples: Sequence[Mapping[str, Any]]) -> str:
     config = results["config"]
     parts = [
-        f"# {results['cell']}",
+        f"# {results['run']}",
         f"Method `{config['method']['name']}`, backbone `{config['backbone']['name']}`, "
         f"{config['lang']['source']} to {', '.join(config['lang']['targets'])}, "
         f"translator `{config['translator']['name']}`, scale `{config['scale']['name']}`, seed {config['seed']}.",

@@ -1,4 +1,4 @@
-"""The systems of a cell beside its method: a table for each metric of a benchmark, with a column for each language."""
+"""The systems of a run beside its method: a table for each metric of a benchmark, with a column for each language."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

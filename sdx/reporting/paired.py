@@ -1,4 +1,4 @@
-"""The difference of two cells on the same items, from the values of the items that each cell wrote down."""
+"""The difference of two runs on the same items, from the values of the items that each run wrote down."""
 
 import json
 from collections.abc import Hashable, Sequence
@@ -10,17 +10,17 @@ from sdx.evaluation.statistics import Estimate
 from sdx.evaluation.values import ItemScores, Value, are_values, decided
 from sdx.evaluation.values import difference as difference_of
 from sdx.process.secret import scrub_all
-from sdx.reporting.cells import Column, column_of
+from sdx.reporting.finished import Column, column_of
 from sdx.store.files import write_rows
 
 ITEMS = "items.jsonl"
-"""In the directory of a cell: a line for each score, the fields of `ItemScores`."""
+"""In the directory of a run: a line for each score, the fields of `ItemScores`."""
 
 
 @dataclass(frozen=True)
 class Items:
     """The values behind a score of the trained model, of the untouched one where nothing was trained; never those of
-    another system of the cell."""
+    another system of the run."""
 
     ids: list[str]
     values: list[Value]
@@ -41,14 +41,14 @@ def read(directory: Path) -> dict[Column, Items]:
     return dict(items for line in lines if (items := _items(line)))
 
 
-def difference(baseline: Items, cell: Items, metric: str) -> Estimate | None:
-    """The cell's score minus the baseline's, in percentage points (chrF++ and BLEU: points of 100).
+def difference(baseline: Items, run: Items, metric: str) -> Estimate | None:
+    """The run's score minus the baseline's, in percentage points (chrF++ and BLEU: points of 100).
 
     None where the two are of other items, or where no item has a value in both.
     """
-    if baseline.ids != cell.ids:
+    if baseline.ids != run.ids:
         return None
-    labels, counted = decided(cell.labels, baseline.values, cell.values)
+    labels, counted = decided(run.labels, baseline.values, run.values)
     return difference_of(metric, counted[0], counted[1], labels) if counted else None
 
 

@@ -42,7 +42,7 @@ def conclude(
     compared_with: Sequence[str],
     began: float,
 ) -> None:
-    """Reports a finished cell.
+    """Reports a finished run.
 
     Args:
         model: the step that published `model/`.
@@ -64,7 +64,7 @@ def conclude(
 
     behind = ancestry(store, [model])
     results: dict[str, Any] = {
-        "cell": run_dir.name,
+        "run": run_dir.name,
         "config": asdict(config),
         "precision": settled.said,
         "scores": [asdict(one) for one in found],
@@ -130,7 +130,7 @@ def link(path: Path, target: Path) -> None:
 
 def _print(run_dir: Path, results: dict[str, Any], found: Sequence[Score], compared_with: Sequence[str]) -> None:
     console = new_console()
-    _print_scores(console, results["cell"], found, results["config"]["method"]["name"])
+    _print_scores(console, results["run"], found, results["config"]["method"]["name"])
     for line in synthetic.lines(results["filters"]):
         console.print(line, soft_wrap=True)
     for reason in results["skipped"]:
@@ -152,8 +152,8 @@ def _print(run_dir: Path, results: dict[str, Any], found: Sequence[Score], compa
         console.print(f"{name:<8} {text}", soft_wrap=True)
 
 
-def _print_scores(console: Console, cell: str, found: Sequence[Score], method: str) -> None:
-    console.print(f"\n{cell}", style="italic")
+def _print_scores(console: Console, run: str, found: Sequence[Score], method: str) -> None:
+    console.print(f"\n{run}", style="italic")
     if simple := [one for one in found if not one.system]:
         table = Table(header_style="bold")
         for name, justify in markdown.COLUMNS:

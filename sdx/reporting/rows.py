@@ -1,4 +1,4 @@
-"""The rows of a comparison: the untouched models, the cells, the systems of the cells, and means over seeds."""
+"""The rows of a comparison: the untouched models, the runs, the systems of the runs, and means over seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from sdx.evaluation.statistics import Estimate
-from sdx.reporting.cells import Column, Finished, Part, column_of, label
+from sdx.reporting.finished import Column, Finished, Part, column_of, label
 from sdx.reporting.tables import bracketed, plus_minus
 
 Rows = list[tuple[str, dict[Column, str]]]
@@ -16,9 +16,9 @@ Rows = list[tuple[str, dict[Column, str]]]
 
 @dataclass
 class Entry:
-    """A cell among the others."""
+    """A run among the others."""
 
-    cell: Finished
+    run: Finished
     parts: tuple[Part, ...]
     baseline: "Entry | None" = None
     gaps: dict[Column, Estimate] = field(default_factory=dict)
@@ -31,12 +31,12 @@ class Entry:
     @cached_property
     def before(self) -> dict[Column, Estimate]:
         """Scores of the untouched model."""
-        return {column_of(score): _estimate(score["before"]) for score in self.cell.scores if not score["system"]}
+        return {column_of(score): _estimate(score["before"]) for score in self.run.scores if not score["system"]}
 
     @cached_property
     def after(self) -> dict[Column, Estimate]:
         """Scores of the trained model."""
-        return {column_of(score): _estimate(score["after"]) for score in self.cell.scores if score["after"]}
+        return {column_of(score): _estimate(score["after"]) for score in self.run.scores if score["after"]}
 
     @property
     def own(self) -> dict[Column, Estimate]:
@@ -45,9 +45,9 @@ class Entry:
 
     @cached_property
     def systems(self) -> dict[str, dict[Column, Estimate]]:
-        """Scores of the other systems of the cell, by name."""
+        """Scores of the other systems of the run, by name."""
         found: dict[str, dict[Column, Estimate]] = {}
-        for score in self.cell.scores:
+        for score in self.run.scores:
             if score["system"]:
                 found.setdefault(score["system"], {})[column_of(score)] = _estimate(score["before"])
         return found
@@ -59,22 +59,22 @@ def _estimate(read: Mapping[str, Any]) -> Estimate:
 
 def rows(found: Sequence[Entry], columns: Sequence[Column]) -> Rows:
     """All rows, in the order of the table."""
-    return [*_before(found, columns), *_cells(found), *_systems(found), *_means(found, columns)]
+    return [*_before(found, columns), *_runs(found), *_systems(found), *_means(found, columns)]
 
 
 def _before(found: Sequence[Entry], columns: Sequence[Column]) -> Rows:
-    """The untouched models, a row for each backbone. Cells may have measured it in several ways."""
-    backbones = dict.fromkeys(entry.cell.backbone for entry in found if entry.before)
+    """The untouched models, a row for each backbone. Runs may have measured it in several ways."""
+    backbones = dict.fromkeys(entry.run.backbone for entry in found if entry.before)
     made: Rows = []
     for backbone in backbones:
-        alike = [entry.before for entry in found if entry.cell.backbone == backbone]
+        alike = [entry.before for entry in found if entry.run.backbone == backbone]
         texts = {column: {plus_minus(one[column]) for one in alike if column in one} for column in columns}
         name = "before" if len(backbones) == 1 else f"before, {backbone}"
         made.append((name, {c: some.pop() if len(some) == 1 else "varies" for c, some in texts.items() if some}))
     return made
 
 
-def _cells(found: Sequence[Entry]) -> Rows:
+def _runs(found: Sequence[Entry]) -> Rows:
     made: Rows = []
     for entry in found:
         texts = {column: plus_minus(estimate) for column, estimate in entry.own.items()}
@@ -84,9 +84,9 @@ def _cells(found: Sequence[Entry]) -> Rows:
 
 
 def _systems(found: Sequence[Entry]) -> Rows:
-    """A row for each system of each cell, and one for cells whose system has the same scores.
+    """A row for each system of each run, and one for runs whose system has the same scores.
 
-    That one is named by what these cells have in common, if no cell with another score has that, too.
+    That one is named by what these runs have in common, if no run with another score has that, too.
     """
     made: Rows = []
     for system in _names(found):
@@ -104,7 +104,7 @@ def _systems(found: Sequence[Entry]) -> Rows:
 
 
 def _names(found: Sequence[Entry]) -> list[str]:
-    """The systems of the cells, each once."""
+    """The systems of the runs, each once."""
     return list(dict.fromkeys(system for entry in found for system in entry.systems))
 
 
@@ -113,7 +113,7 @@ def _named(parts: Sequence[Part], system: str) -> str:
 
 
 def _means(found: Sequence[Entry], columns: Sequence[Column]) -> Rows:
-    """A row for the cells that differ in nothing but the seed. Without training a seed changes nothing."""
+    """A row for the runs that differ in nothing but the seed. Without training a seed changes nothing."""
     groups: dict[tuple[Part, ...], list[Entry]] = {}
     for entry in found:
         groups.setdefault(tuple(part for part in entry.parts if part[0] != "seed"), []).append(entry)

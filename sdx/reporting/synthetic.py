@@ -48,7 +48,7 @@ def _about(step: Step) -> dict[str, Any]:
 def translations(store: Store, steps: Iterable[Step]) -> list[dict[str, Any]]:
     """Some rows of each translation that a filter among `steps` chose from, kept or dropped.
 
-    They come in the order of a hash of their ids: a sample of all, and the same one in every cell.
+    They come in the order of a hash of their ids: a sample of all, and the same one in every run.
     """
     found: list[dict[str, Any]] = []
     for step in steps:

@@ -7,7 +7,7 @@ RESULTS = "results.json"
 
 
 def directories(path: Path) -> list[Path]:
-    """Directories of cells, finished or begun. There is none inside another."""
+    """Directories of runs, finished or begun. There is none inside another."""
     found = []
     for folder, inner, files in os.walk(path):
         if RESULTS in files or ".hydra" in inner:

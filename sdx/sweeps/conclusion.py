@@ -19,20 +19,20 @@ from sdx.process.ranks import is_main
 from sdx.store.run_dir import RESULTS
 
 if TYPE_CHECKING:
-    from sdx.sweeps.runs import Run
+    from sdx.sweeps.runs import SweepRun
 
 
 class Compare(Callback):
     """Knows the sweep that runs; `hydra.callbacks.compare` in conf/config.yaml.
 
     Args:
-        baseline: the cell that the others are compared with, as in `python -m sdx.report --baseline`. An experiment
+        baseline: the run that the others are compared with, as in `python -m sdx.report --baseline`. An experiment
             sets `hydra.callbacks.compare.baseline`.
     """
 
     def __init__(self, baseline: str | None = None) -> None:
         self.baseline = baseline
-        self.runs: list[Run] = []
+        self.runs: list[SweepRun] = []
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         global _current
@@ -45,7 +45,7 @@ _current: Compare | None = None
 """The callback of the sweep that runs."""
 
 
-def expect(runs: "Sequence[Run]") -> None:
+def expect(runs: "Sequence[SweepRun]") -> None:
     """Tells the sweep which runs it has; a sweeper may tell several times."""
     if _current:
         _current.runs.extend(runs)
@@ -61,14 +61,14 @@ def conclude() -> int:
     if sweep is None or not sweep.runs:
         return 0
     runs = list({run.run_dir: run for run in sweep.runs}.values())
-    found: dict[str, list[Run]] = {}
+    found: dict[str, list[SweepRun]] = {}
     for run in runs:
         found.setdefault(run.state.value if run.state else "not ended", []).append(run)
     counts = ", ".join(f"{len(its)} {state}" for state, its in found.items())
     done = [run.run_dir for state in ("done", "skipped") for run in found.pop(state, [])]
     if finished := [run_dir for run_dir in done if (run_dir / RESULTS).exists()]:  # with stages=prepare it does not
         _compare(finished, sweep)
-    print(f"sweep    {len(runs)} cells: {counts}")
+    print(f"sweep    {len(runs)} runs: {counts}")
     for state, its in found.items():
         for run in its:
             print(f"{state:<8} python -m sdx {shlex.join(run.overrides)}")
@@ -80,14 +80,14 @@ def conclude() -> int:
 
 
 def _compare(done: Sequence[Path], sweep: Compare) -> None:
-    from sdx.reporting.cells import find
     from sdx.reporting.compare import entries, publish
+    from sdx.reporting.finished import find
 
-    cells, warnings = find(done)
+    finished, warnings = find(done)
     try:
-        found, more = entries(cells, sweep.baseline)
-    except InputError as error:  # the baseline's cell failed
-        found, more = entries(cells, None)[0], [str(error)]
+        found, more = entries(finished, sweep.baseline)
+    except InputError as error:  # the baseline's run failed
+        found, more = entries(finished, None)[0], [str(error)]
     try:
         if found:
             publish(found, sweep.runs_dir)

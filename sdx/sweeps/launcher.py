@@ -27,7 +27,7 @@ from sdx.process.ranks import world_size
 from sdx.process.threads import cores
 from sdx.store.store import Store
 from sdx.sweeps import conclusion
-from sdx.sweeps.runs import Run, check, check_alone, compose_all, forget, judge, named, returned
+from sdx.sweeps.runs import SweepRun, check, check_alone, compose_all, forget, judge, named, returned
 from sdx.tracking.state import RunState
 
 log = getLogger("sdx")
@@ -50,8 +50,8 @@ class RunLauncher(Launcher):
         """
         if world_size() > 1:
             raise InputError(
-                "-m starts a process for each cell; start it without torchrun, and let hydra/launcher=slurm give a "
-                "cell several GPUs"
+                "-m starts a process for each run; start it without torchrun, and let hydra/launcher=slurm give a "
+                "run several GPUs"
             )
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
@@ -65,9 +65,9 @@ class RunLauncher(Launcher):
             show_sweep(plans, Store(Path(runs[0].config.cache_dir)))
             return []
         for _, work in works:
-            work.cell.settle()
+            work.run.settle()
         waiting = {run.run_dir: run for run in runs if run.state is None}
-        log.info("%-12s %d cells, %d of them done before", "sweep", len(runs), len(runs) - len(waiting))
+        log.info("%-12s %d runs, %d of them done before", "sweep", len(runs), len(runs) - len(waiting))
         conclusion.expect(runs)
         self.run(list(waiting.values()))
         for run in runs:  # two of a sweep may be one and the same
@@ -75,16 +75,16 @@ class RunLauncher(Launcher):
                 run.state, run.error = waiting[run.run_dir].state, waiting[run.run_dir].error
         return [returned(run) for run in runs]
 
-    def run(self, runs: Sequence[Run]) -> None:
+    def run(self, runs: Sequence[SweepRun]) -> None:
         """Runs them and says of each how it ended."""
         raise NotImplementedError
 
 
-def say_start(run: Run, where: str) -> None:
+def say_start(run: SweepRun, where: str) -> None:
     log.info("%-12s %s  %s", "start", run.name, where)
 
 
-def say_end(run: Run) -> None:
+def say_end(run: SweepRun) -> None:
     assert run.state
     error = f": {run.error}" if run.error else ""
     log.log(INFO if run.state is RunState.done else WARNING, "%-12s %s%s", run.state.value, run.name, error)
@@ -96,7 +96,7 @@ class LocalConfig:
 
     _target_: str = "hydra_plugins.sdx.LocalLauncher"
     jobs: int | None = fields.number(None, at_least=1, at_most=10_000)
-    """Cells at once; none is one for each GPU, or one."""
+    """Runs at once; none is one for each GPU, or one."""
 
 
 class LocalLauncher(RunLauncher):
@@ -107,7 +107,7 @@ class LocalLauncher(RunLauncher):
         self._processes: list[subprocess.Popen[bytes]] = []
         self._leaving = threading.Event()
 
-    def run(self, runs: Sequence[Run]) -> None:
+    def run(self, runs: Sequence[SweepRun]) -> None:
         if not runs:
             return
         gpus = visible_gpus()
@@ -118,7 +118,7 @@ class LocalLauncher(RunLauncher):
         for number in range(jobs):
             places.put(gpus[number] if gpus else None)
 
-        def start(run: Run) -> None:
+        def start(run: SweepRun) -> None:
             gpu = places.get()
             try:
                 self._run(run, gpu, jobs)
@@ -142,7 +142,7 @@ class LocalLauncher(RunLauncher):
         for one in running:
             one.result()
 
-    def _run(self, run: Run, gpu: str | None, jobs: int) -> None:
+    def _run(self, run: SweepRun, gpu: str | None, jobs: int) -> None:
         """One run of as many at once as there are jobs; a run that is alone writes to the terminal."""
         if self._leaving.is_set():
             return

@@ -1,4 +1,4 @@
-"""What a search maximises: one figure of a finished cell's results.json. Of all of them, more is better."""
+"""What a search maximises: one figure of a finished run's results.json. Of all of them, more is better."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ SCORE = "score/"
 
 
 def check(objective: str, config: Config) -> None:
-    """Raises `InputError` if a cell will have no such figure, as far as its configuration tells."""
+    """Raises `InputError` if a run will have no such figure, as far as its configuration tells."""
     if objective == VALIDATION:
         _check_validation(config)
     elif not objective.startswith(SCORE):
@@ -26,11 +26,11 @@ def check(objective: str, config: Config) -> None:
     else:
         task = objective.split("/")[1]
         if task not in config.task and not task.startswith("translation by "):
-            raise InputError(f"{KEY}={objective}: the cell has no task {task}, but {', '.join(config.task) or 'none'}")
+            raise InputError(f"{KEY}={objective}: the run has no task {task}, but {', '.join(config.task) or 'none'}")
 
 
 def value(directory: Path, objective: str) -> float:
-    """The figure of a finished cell.
+    """The figure of a finished run.
 
     Raises:
         InputError: it has none of that name.
@@ -38,9 +38,9 @@ def value(directory: Path, objective: str) -> float:
     try:
         found = figures(read_json(directory / RESULTS))
     except FileNotFoundError:
-        raise InputError(f"{KEY}={objective}: the cell has ended without {directory / RESULTS}") from None
+        raise InputError(f"{KEY}={objective}: the run has ended without {directory / RESULTS}") from None
     except (KeyError, TypeError, AttributeError):
-        raise InputError(f"{directory / RESULTS} is damaged or of another version; run the cell again") from None
+        raise InputError(f"{directory / RESULTS} is damaged or of another version; start it again") from None
     if objective not in found:
         known = ", ".join(found) or "none"
         raise InputError(f"{KEY}={objective} is not in {directory / RESULTS}; figures there: {known}")
@@ -48,7 +48,7 @@ def value(directory: Path, objective: str) -> float:
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, float]:
-    """All figures of a cell by name: that of validation and, as on dashboards, the scores of the tests."""
+    """All figures of a run by name: that of validation and, as on dashboards, the scores of the tests."""
     from sdx.tracking.content import score_values
 
     training = results["training"] or {}

@@ -46,7 +46,7 @@ SWEEP_ALONE = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweep
 
 
 @dataclass
-class Run:
+class SweepRun:
     """One run of a sweep."""
 
     number: int
@@ -110,7 +110,7 @@ def _sets_a_value(context: HydraContext, override: Override) -> bool:
 
 def compose(
     context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int, kept: Kept | None = None
-) -> Run:
+) -> SweepRun:
     """The run that these overrides of the sweep's configuration describe."""
     composed = composed_by_hydra(context, config, overrides, kept)
     with open_dict(composed):
@@ -120,14 +120,14 @@ def compose(
     alike = _written(composed.hydra.run, "dir") == f"{_written(directories, 'dir')}/{_written(directories, 'subdir')}"
     if not alike and Path(composed.hydra.run.dir).absolute() != run_dir:  # where the run's own process works
         raise InputError(
-            "hydra.run.dir and hydra.sweep.dir: a cell's directory is named by what it is; set runs_dir=... for all of "
+            "hydra.run.dir and hydra.sweep.dir: a run's directory is named by what it is; set runs_dir=... for all of "
             "them"
         )
     own = [one for one in config.hydra.overrides.hydra if not one.lstrip("+~").startswith(SWEEP_ALONE)]
     own += _searched(config, own)
     with open_dict(composed):
         del composed["hydra"]
-    return Run(number, [*own, *overrides], list(overrides), composed, run_dir)
+    return SweepRun(number, [*own, *overrides], list(overrides), composed, run_dir)
 
 
 def _written(config: DictConfig, key: str) -> Any:
@@ -137,13 +137,13 @@ def _written(config: DictConfig, key: str) -> Any:
 
 def compose_all(
     context: HydraContext, config: DictConfig, given: Sequence[Sequence[str]], first_number: int
-) -> list[Run]:
+) -> list[SweepRun]:
     """The runs of all these overrides.
 
     Raises:
         InputError: one of them has a key or a value that no run can have.
     """
-    found: list[Run] = []
+    found: list[SweepRun] = []
     kept: Kept = {}
     for number, overrides in enumerate(_told(given, "composed")):
         try:
@@ -162,19 +162,19 @@ def _searched(config: DictConfig, own: Sequence[str]) -> list[str]:
     return [f"hydra.searchpath=[file://{','.join(found)}]"]
 
 
-def check_alone(context: HydraContext, run: Run) -> None:
+def check_alone(context: HydraContext, run: SweepRun) -> None:
     """Raises InputError for a run whose own process could not compose what the sweep did."""
     try:
         context.config_loader.load_configuration("config", list(run.overrides), RunMode.RUN)
     except (HydraException, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"a cell of the sweep cannot be composed by itself ({reason}); an experiment with options of "
+            f"a run of the sweep cannot be composed by itself ({reason}); an experiment with options of "
             "hydra.launcher or hydra.sweeper has to choose it, too: `override /hydra/launcher: slurm` in its defaults"
         ) from None
 
 
-def named(runs: Sequence[Run]) -> list[str]:
+def named(runs: Sequence[SweepRun]) -> list[str]:
     """What each of them has that not all have."""
     return _distinct([run.given for run in runs])
 
@@ -186,10 +186,10 @@ def _distinct(given: Sequence[Sequence[str]]) -> list[str]:
 
 def _which(name: str, count: int) -> str:
     """Names the run that an error is about."""
-    return f" (the cell {name}, one of {count}; none was started)" if name and count > 1 else ""
+    return f" (the run {name}, one of {count}; none was started)" if name and count > 1 else ""
 
 
-def check(runs: Sequence[Run]) -> "list[tuple[Settled, RunPlan]]":
+def check(runs: Sequence[SweepRun]) -> "list[tuple[Settled, RunPlan]]":
     """The typed configuration and the steps of each run; notes which of them are done.
 
     What a run will compute in where it runs is known here if it has begun, and in a plan.
@@ -237,7 +237,7 @@ def _told(what: Sequence[T], done: str) -> Iterator[T]:
     for number, one in enumerate(what):
         if time.monotonic() - said > SAY_S:
             said = time.monotonic()
-            log.info("%-12s %d of %d cells %s", "sweep", number, len(what), done)
+            log.info("%-12s %d of %d runs %s", "sweep", number, len(what), done)
         yield one
 
 
@@ -258,7 +258,7 @@ def forget(run_dir: Path) -> None:
         (run_dir / name).unlink(missing_ok=True)
 
 
-def judge(run: Run, exit_code: int | None = None, known: str = "") -> None:
+def judge(run: SweepRun, exit_code: int | None = None, known: str = "") -> None:
     """Says how a run ended, by the files it left.
 
     Args:
@@ -279,7 +279,7 @@ def judge(run: Run, exit_code: int | None = None, known: str = "") -> None:
         run.error = error if state is RunState.failed else _last_words(run, state, exit_code, known)
 
 
-def _last_words(run: Run, state: RunState | None, exit_code: int | None, known: str) -> str:
+def _last_words(run: SweepRun, state: RunState | None, exit_code: int | None, known: str) -> str:
     with suppress(OSError, IndexError):
         return (run.run_dir / ERROR).read_text(encoding="utf-8", errors="replace").splitlines()[-1]  # of another rank
     what = "ended without a word"
@@ -291,7 +291,7 @@ def _last_words(run: Run, state: RunState | None, exit_code: int | None, known: 
     return f"{what} ({known or 'killed: out of memory, or by somebody'})"
 
 
-def returned(run: Run) -> JobReturn:
+def returned(run: SweepRun) -> JobReturn:
     """The run for sdx's sweepers, in the form that Hydra's launchers have. That a run failed does not end the sweep."""
     found = JobReturn(overrides=run.given, task_name="sdx", status=JobStatus.COMPLETED)
     found.return_value = run

@@ -23,7 +23,7 @@ from sdx.process.preemption import leave_if_asked
 from sdx.store.files import write_json
 from sdx.sweeps.job import RunJob, copy_code
 from sdx.sweeps.launcher import RunLauncher, say_end, say_start
-from sdx.sweeps.runs import Run, forget, judge
+from sdx.sweeps.runs import SweepRun, forget, judge
 from sdx.sweeps.watch import JOB, Queue, ask, launched, squeue
 
 log = getLogger("sdx")
@@ -56,7 +56,7 @@ class SlurmConfig:
 
     _target_: str = "hydra_plugins.sdx.SlurmLauncher"
     nodes: int = fields.number(1, at_least=1, at_most=10**5)
-    """Of each cell."""
+    """Of each run."""
     gpus_per_node: int = fields.number(1, at_least=0, at_most=1024)
     """0 for none."""
     gpu_flag: GpuFlag = GpuFlag.gpus_per_node
@@ -70,7 +70,7 @@ class SlurmConfig:
     mem_gb: int | None = fields.number(None, at_least=1, at_most=10**6)
     """Memory of a node, in GB."""
     time_min: int = fields.number(1440, at_least=1, at_most=10**6)
-    """Limit of a job. A cell that takes longer is put back into the queue and goes on."""
+    """Limit of a job. A run that takes longer is put back into the queue and goes on."""
     signal_delay_s: int = fields.number(300, at_least=1, at_most=65_535)
     """How long before the limit a job is asked to save and leave."""
     partition: str | None = None
@@ -78,7 +78,7 @@ class SlurmConfig:
     qos: str | None = None
     constraint: str | None = None
     array_parallelism: int = fields.number(256, at_least=1, at_most=10**6)
-    """Cells at once."""
+    """Runs at once."""
     setup: list[str] = field(default_factory=list)
     """Lines of shell before the run: `module load cuda`, `source .venv/bin/activate`."""
     snapshot: bool = False
@@ -88,8 +88,8 @@ class SlurmConfig:
     sbatch: Any = None  # Hydra lets nobody add keys to a dict that has a type
     """Any other option of sbatch: `{nodelist: n1, exclusive: true}`."""
     prepare: Any = None
-    """Options of a job before each cell that makes its data, `stages=prepare`: `{gpus_per_node: 0, partition: cpu}`.
-    None makes the data in the cell's own job."""
+    """Options of a job before each run that makes its data, `stages=prepare`: `{gpus_per_node: 0, partition: cpu}`.
+    None makes the data in the run's own job."""
     poll_s: float = fields.number(20.0, at_least=0.1, at_most=3600)
     """Seconds between two looks at the queue."""
 
@@ -114,10 +114,10 @@ class SlurmLauncher(RunLauncher):
         for where, given in (("", options), ("prepare.", {**options, **self.prepare})):
             check(given, f"hydra.launcher.{where}")
 
-    def run(self, runs: Sequence[Run]) -> None:
+    def run(self, runs: Sequence[SweepRun]) -> None:
         queue = _queue(job for run in runs for job in _jobs(run))
         if queue is None:
-            raise InputError("squeue does not answer, so nobody knows which cells are in the queue; try again later")
+            raise InputError("squeue does not answer, so nobody knows which runs are in the queue; try again later")
         jobs = {run.run_dir: job for run in runs if (job := _waited_for(run, queue))}
         for run in runs:
             if run.run_dir in jobs:
@@ -135,7 +135,7 @@ class SlurmLauncher(RunLauncher):
             log.warning("%-12s the jobs go on; the same command waits for them, scancel %s ends them", "slurm", left)
             raise
 
-    def _submit(self, runs: Sequence[Run]) -> dict[Path, str]:
+    def _submit(self, runs: Sequence[SweepRun]) -> dict[Path, str]:
         for run in runs:  # before one of them can have said anything
             run.run_dir.mkdir(parents=True, exist_ok=True)
             forget(run.run_dir)
@@ -160,7 +160,9 @@ class SlurmLauncher(RunLauncher):
             say_start(run, f"as job {job.job_id}")
         return {run.run_dir: job.job_id for run, job in zip(runs, jobs, strict=True)}
 
-    def _array(self, runs: Sequence[Run], options: Mapping[str, Any], more: list[str], after: str | None) -> list[Any]:
+    def _array(
+        self, runs: Sequence[SweepRun], options: Mapping[str, Any], more: list[str], after: str | None
+    ) -> list[Any]:
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -185,7 +187,7 @@ class SlurmLauncher(RunLauncher):
             raise InputError(f"sbatch refused the job: {reason}; see the options under hydra.launcher") from None
         return jobs
 
-    def _wait(self, runs: Sequence[Run], jobs: Mapping[Path, str]) -> None:
+    def _wait(self, runs: Sequence[SweepRun], jobs: Mapping[Path, str]) -> None:
         """Until no job is in the queue any more."""
         shown: dict[str, str] = {}
         absent: set[Path] = set()
@@ -213,13 +215,13 @@ class SlurmLauncher(RunLauncher):
                 time.sleep(self.poll_s)
 
 
-def _jobs(run: Run) -> list[str]:
+def _jobs(run: SweepRun) -> list[str]:
     """The run's job, and the one that makes its data."""
     found = launched(run.run_dir)
     return [found[name] for name in ("job", "prepare") if name in found]
 
 
-def _waited_for(run: Run, queue: Queue) -> str | None:
+def _waited_for(run: SweepRun, queue: Queue) -> str | None:
     """The run's job, if it is in the queue.
 
     Raises:
@@ -258,7 +260,7 @@ def most_in_an_array() -> int:
     return max(1, int(found[1])) if found else ARRAY
 
 
-def _folder(runs: Sequence[Run]) -> Path:
+def _folder(runs: Sequence[SweepRun]) -> Path:
     return runs[0].run_dir.parent / FOLDER
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from sdx import InputError
-from sdx.reporting.cells import UNSEEN
+from sdx.reporting.finished import UNSEEN
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -28,7 +28,7 @@ DIGITS, EXACT_DIGITS = 6, 12
 
 
 def split(overrides: Sequence[Override]) -> tuple[list[str], dict[str, "BaseDistribution"]]:
-    """What all cells share, as it was given, and what is searched.
+    """What all runs share, as it was given, and what is searched.
 
     Raises:
         InputError: nothing is searched, or a value that cannot be.

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 KEY = "hydra.sweeper.study"
-CELL = "cell"
-"""Of a trial: its run directory's name. Noted last, when all else is there."""
+RUN = "cell"
+"""Of a trial: the name of its run directory. Noted last, when all else is there. Studies of earlier versions have this
+name, too."""
 SEARCH = "search"
 """Of a study: what it searches."""
 
@@ -38,7 +39,7 @@ class Search:
     space: dict[str, Any]
     """As `space.written`."""
     fixed: list[str]
-    """What all cells share, as `space.deciding`."""
+    """What all runs share, as `space.deciding`."""
 
 
 class Study:
@@ -50,33 +51,33 @@ class Study:
         self._seed = seed
         self.tell = study.tell
 
-    def start(self, cell: Callable[[dict[str, Any]], str]) -> "FrozenTrial":
+    def start(self, run: Callable[[dict[str, Any]], str]) -> "FrozenTrial":
         """The next point to try.
 
         It depends on the seed, its number and the results so far: a search that was interrupted goes on as it would
         have. A sampler that lives as long as its process would begin with the same draws again.
 
         Args:
-            cell: names the run directory of a point.
+            run: names the run directory of a point.
         """
         from optuna.samplers import TPESampler
 
         number = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = TPESampler(seed=Random(f"trial {self._seed} {number}").getrandbits(32))
         trial = self._study.ask(dict(self._space))
-        trial.set_user_attr(CELL, cell(dict(trial.params)))
+        trial.set_user_attr(RUN, run(dict(trial.params)))
         return self.trials()[-1]
 
     def trials(self) -> "list[FrozenTrial]":
         """All that were started, in order. What is RUNNING when a study is opened was interrupted."""
-        return [one for one in self._study.get_trials(deepcopy=False) if CELL in one.user_attrs]
+        return [one for one in self._study.get_trials(deepcopy=False) if RUN in one.user_attrs]
 
     def drop_unstarted(self) -> None:
         """Ends trials of which the last search died before they were drawn whole."""
         from optuna.trial import TrialState
 
         for one in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if CELL not in one.user_attrs:
+            if RUN not in one.user_attrs:
                 self._study.tell(one.number, state=TrialState.FAIL)
 
 

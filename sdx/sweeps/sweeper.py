@@ -34,7 +34,7 @@ from sdx.process.ranks import world_size
 from sdx.store.files import write_json
 from sdx.sweeps import objective as objectives
 from sdx.sweeps import space as spaces
-from sdx.sweeps.runs import Kept, Run, composed_by_hydra
+from sdx.sweeps.runs import Kept, SweepRun, composed_by_hydra
 from sdx.tracking.state import RunState
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from sdx.sweeps.study import Study
 
-MOST_CELLS = 100_000
+MOST_RUNS = 100_000
 Point = tuple[str, ...]
 """Of the space, as overrides."""
 
@@ -74,8 +74,8 @@ class GridConfig:
     """Options of `hydra.sweeper`, the same as those of Hydra's own sweeper."""
 
     _target_: str = "hydra_plugins.sdx.GridSweeper"
-    max_batch_size: int | None = fields.number(None, at_least=1, at_most=MOST_CELLS)
-    """Cells that are checked and launched at once; none is all of them."""
+    max_batch_size: int | None = fields.number(None, at_least=1, at_most=MOST_RUNS)
+    """Runs that are checked and launched at once; none is all of them."""
     params: dict[str, str] | None = None
     """What is varied or fixed beside the command line, which goes before it; an experiment's grid."""
 
@@ -83,7 +83,7 @@ class GridConfig:
 class GridSweeper(RunSweeper):
     """Launches all combinations. The arguments are those of `GridConfig`.
 
-    Hydra's own composes each cell once more than the launcher does, which checks all of them before one starts.
+    Hydra's own composes each run once more than the launcher does, which checks all of them before one starts.
     """
 
     def __init__(self, max_batch_size: int | None, params: Mapping[str, str] | None) -> None:
@@ -98,8 +98,8 @@ class GridSweeper(RunSweeper):
         """
         overrides = self.parsed([*self.params, *arguments])
         values = {override.get_key_element(): _values(override) for override in overrides}  # the last one holds
-        if math.prod(map(len, values.values())) > MOST_CELLS:
-            raise InputError(f"the sweep has more than {MOST_CELLS} cells; vary less at once")
+        if math.prod(map(len, values.values())) > MOST_RUNS:
+            raise InputError(f"the sweep has more than {MOST_RUNS} runs; vary less at once")
         runs = [list(run) for run in product(*values.values())]
         size = self.max_batch_size or len(runs)
         for first in range(0, len(runs), size):
@@ -115,9 +115,9 @@ def _values(override: Override) -> list[str]:
             f"{override.input_line} names no values to try one after the other; give some, or search it with "
             "hydra/sweeper=optuna"
         )
-    values = list(islice(override.sweep_string_iterator(), MOST_CELLS + 1))
+    values = list(islice(override.sweep_string_iterator(), MOST_RUNS + 1))
     if not values:
-        raise InputError(f"{override.input_line} gives no value, and the sweep has no cell; give one or more")
+        raise InputError(f"{override.input_line} gives no value, and the sweep has no run; give one or more")
     return [f"{override.get_key_element()}={value}" for value in values]
 
 
@@ -156,7 +156,7 @@ class OptunaSweeper(RunSweeper):
         """Searches until there are enough trials, and prints the best.
 
         Raises:
-            InputError: a search that cannot work, before a cell is started.
+            InputError: a search that cannot work, before a run is started.
         """
         self._check()
         from sdx.sweeps.study import Search, opened
@@ -166,7 +166,7 @@ class OptunaSweeper(RunSweeper):
         overrides += [one for one in self.parsed(self.params) if one.get_key_element() not in named]
         self.fixed, self.space = spaces.split(overrides)
         search = Search(self.options.objective, spaces.written(self.space), spaces.deciding(overrides))
-        prefix = self._cell(spaces.corner(self.space)).rpartition("-")[0]
+        prefix = self._run(spaces.corner(self.space)).rpartition("-")[0]
         self.name = self.options.study or f"{prefix}-{sha256(repr(search).encode()).hexdigest()[:8]}"
         if self.options.objective != objectives.VALIDATION:
             test = f"{objectives.KEY}={self.options.objective} is of a test set"
@@ -186,10 +186,10 @@ class OptunaSweeper(RunSweeper):
         if world_size() > 1:
             raise InputError(
                 "hydra/sweeper=optuna draws the trials in one process; start it without torchrun, and let "
-                "hydra/launcher start the ranks of a cell"
+                "hydra/launcher start the ranks of a run"
             )
         if self.config.plan:
-            raise InputError("plan=true plans cells that are known; give it without hydra/sweeper=optuna")
+            raise InputError("plan=true plans runs that are known; give it without hydra/sweeper=optuna")
 
     def _search(self, study: "Study") -> None:
         waiting = [trial for trial in study.trials() if trial.state.name == "RUNNING"]
@@ -199,13 +199,13 @@ class OptunaSweeper(RunSweeper):
         while waiting or missing > 0:
             batch, waiting = waiting[:jobs], waiting[jobs:]
             while len(batch) < jobs and missing > 0:
-                batch.append(study.start(self._cell))
+                batch.append(study.start(self._run))
                 missing -= 1
             self._run(study, batch)
             self._publish(study)
         self._conclude(self._publish(study))
 
-    def _cell(self, values: dict[str, Any]) -> str:
+    def _run(self, values: dict[str, Any]) -> str:
         """The name of the run directory.
 
         Raises:
@@ -232,7 +232,7 @@ class OptunaSweeper(RunSweeper):
         if new:
             returned = self.launcher.launch([[*self.fixed, *point] for point in new], initial_job_idx=self.launched)
             self.launched += len(new)
-            runs: list[Run] = [one.return_value for one in returned]
+            runs: list[SweepRun] = [one.return_value for one in returned]
             ended = ((point, run) for point, run in zip(new, runs, strict=True) if run.state != RunState.interrupted)
             known |= {point: self._value(run) for point, run in ended}
         for trial in batch:
@@ -246,7 +246,7 @@ class OptunaSweeper(RunSweeper):
     def _point(self, trial: "FrozenTrial") -> Point:
         return tuple(spaces.assigned(self.space, trial.params))
 
-    def _value(self, run: Run) -> float | None:
+    def _value(self, run: SweepRun) -> float | None:
         """The objective; none where the run failed."""
         if run.state is RunState.failed:
             return None
@@ -255,7 +255,7 @@ class OptunaSweeper(RunSweeper):
 
     def _publish(self, study: "Study") -> dict[str, Any]:
         """Writes all trials and the best one, which is the first of those with the highest value."""
-        from sdx.sweeps.study import CELL
+        from sdx.sweeps.study import RUN
 
         rows = [
             {
@@ -263,7 +263,7 @@ class OptunaSweeper(RunSweeper):
                 "value": trial.value,
                 "state": trial.state.name,
                 "overrides": [*self.fixed, *self._point(trial)],
-                "cell": trial.user_attrs[CELL],
+                "run": trial.user_attrs[RUN],
             }
             for trial in study.trials()
         ]
@@ -277,6 +277,6 @@ class OptunaSweeper(RunSweeper):
             print(f"best     none: no trial of {self.name} has a value", flush=True)
             return
         number, objective = best["number"], table["objective"]
-        print(f"best     trial {number}: {objective} {best['value']:.6g}, cell {best['cell']}")
+        print(f"best     trial {number}: {objective} {best['value']:.6g}, run {best['run']}")
         print(f"command  {shlex.join(['python', '-m', 'sdx', *best['overrides']])}")
         print(f"trials   {self.storage / self.name}.json", flush=True)

@@ -140,7 +140,7 @@ def _unbegun(job: str | None, places: Mapping[str, tuple[RunState | None, str]])
         return RunState.lost, f"{STATE} cannot be read"
     where, why = places[job]
     if where is RunState.lost:
-        return RunState.lost, f"job {job} left the queue before the cell began"
+        return RunState.lost, f"job {job} left the queue before the run began"
     return (RunState.running, "starts") if where is RunState.running else (RunState.queued, why)
 
 

@@ -103,10 +103,10 @@ class Task(ABC):
         return False
 
     def pairs(self, source: Language, language: Language) -> list[tuple[Language, Language]]:
-        """(language of the item's text, language of the answer) of each suite that a language of the cell has.
+        """(language of the item's text, language of the answer) of each suite that a language of the run has.
 
         Args:
-            source: the cell's L.
+            source: the run's L.
         """
         return [(language, language)]
 

@@ -1,4 +1,4 @@
-"""What a cell measures, sent to a dashboard: wandb, TensorBoard or none. Importing this loads neither."""
+"""What a run measures, sent to a dashboard: wandb, TensorBoard or none. Importing this loads neither."""
 
 from sdx.tracking.tracker import Tracker, check
 

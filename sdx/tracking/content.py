@@ -1,8 +1,8 @@
-"""The end of a cell as figures and tables, named alike for every dashboard.
+"""The end of a run as figures and tables, named alike for every dashboard.
 
 score/<task>/<language>/<metric>/before, after, difference      percent, points of 100
 filter/all/<reason>_rows, filter/<what>/<language>/<reason>_rows
-cell/seconds, cell/peak_memory_bytes
+run/seconds, run/peak_memory_bytes
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from sdx.store.files import read_rows
 
 Rows = Sequence[Mapping[str, Any]]
 
-CELL = "cell"
+RUN = "run"
 """Begins the names of figures of the process that finished the run."""
 FILTER = "filter"
 KEPT = "kept"
@@ -39,7 +39,7 @@ class Results:
     @property
     def lasting(self) -> dict[str, float]:
         """The figures that are the same when the same command finds everything done."""
-        return {name: value for name, value in self.summary.items() if not name.startswith(f"{CELL}/")}
+        return {name: value for name, value in self.summary.items() if not name.startswith(f"{RUN}/")}
 
 
 def filter_counts(counts: Mapping[str, int]) -> dict[str, int]:
@@ -68,14 +68,14 @@ def score_values(scores: Rows) -> dict[str, float]:
 
 
 def results_of(results: Mapping[str, Any], run_dir: Path) -> Results:
-    """What is shown of a finished cell.
+    """What is shown of a finished run.
 
     Args:
         results: as in results.json.
         run_dir: has the samples and the report.
     """
     summary = {**score_values(results["scores"]), **_funnel(results["filters"])}
-    summary |= {f"{CELL}/{name}": results[name] for name in ("seconds", "peak_memory_bytes")}
+    summary |= {f"{RUN}/{name}": results[name] for name in ("seconds", "peak_memory_bytes")}
     reports = [path for path in (run_dir / "report.md", run_dir / "report.html") if path.exists()]
     tables = {
         "evaluation": [_score(one) for one in results["scores"]],

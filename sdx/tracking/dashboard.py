@@ -1,4 +1,4 @@
-"""The panels of a study as a wandb workspace, as code: every name here is one that a cell logs."""
+"""The panels of a study as a wandb workspace, as code: every name here is one that a run logs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,11 +44,11 @@ def metrics(scores: Iterable[str] = ()) -> Metrics:
     """What is shown.
 
     Args:
-        scores: names of scores of finished cells.
+        scores: names of scores of finished runs.
     """
     tables = [f"tables/{name}" for name in TABLES]
     shown = [name for names in _bars(scores).values() for name in names]
-    names = [*TRAINING.values(), "train/step", *FUNNEL, *TIMES, "cell/seconds", *tables, *shown]
+    names = [*TRAINING.values(), "train/step", *FUNNEL, *TIMES, "run/seconds", *tables, *shown]
     return Metrics(names, [*STAGES.values(), *RATES.values()])
 
 
@@ -63,11 +63,11 @@ def _bars(scores: Iterable[str]) -> dict[str, list[str]]:
 
 
 def scores_in(runs: Path) -> set[str]:
-    """The names of the scores of the finished cells below a directory."""
-    from sdx.reporting.cells import find
+    """The names of the scores of the finished runs below a directory."""
+    from sdx.reporting.finished import find
 
-    cells, _ = find([runs])
-    return {name for cell in cells for name in score_values(cell.scores)}
+    finished, _ = find([runs])
+    return {name for run in finished for name in score_values(run.scores)}
 
 
 def workspace(project: str, entity: str, group: str | None, scores: Iterable[str] = ()) -> Any:
@@ -95,7 +95,7 @@ def workspace(project: str, entity: str, group: str | None, scores: Iterable[str
         *curves(RATES),
         wr.BarPlot(title="filter funnel, rows", metrics=list(FUNNEL)),
         wr.BarPlot(title="last step of each kind, seconds", metrics=list(TIMES)),
-        wr.BarPlot(title="whole cell, seconds", metrics=["cell/seconds"]),
+        wr.BarPlot(title="whole run, seconds", metrics=["run/seconds"]),
         tables[TABLES.index("filters")],
     ]
     bars = [wr.BarPlot(title=f"{title}, percent", metrics=names) for title, names in _bars(scores).items()]

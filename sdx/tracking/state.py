@@ -1,4 +1,4 @@
-"""Where a cell stands, kept in `state.json` of its directory for `python -m sdx.status` and for whoever asks later.
+"""Where a run stands, kept in `state.json` of its directory for `python -m sdx.status` and for whoever asks later.
 
 Clocks jump and differ between machines, so no reader has to trust one: `beat` counts on while the process lives, and a
 reader that sees it stand still for long knows that nobody is there. The times in the file are for people.
@@ -104,7 +104,7 @@ class Record:
 
 
 class StateFile(events.Watcher):
-    """Keeps the state of a cell on disk while it runs; ranks > 0 only tell their errors.
+    """Keeps the state of a run on disk while it runs; ranks > 0 only tell their errors.
 
         with StateFile(run_dir) as state:
             state.expect(len(steps))
@@ -114,11 +114,11 @@ class StateFile(events.Watcher):
 
     It watches `sdx.process.events` by itself. The end of the block is `done`; SystemExit with `EX_TEMPFAIL` and Ctrl-C
     are `interrupted`; any other exception is `failed`, with its traceback in `error.txt`. Where another rank has told
-    an error, the cell has failed, however this rank ends. A thread of its own writes, so that neither a silent stage
+    an error, the run has failed, however this rank ends. A thread of its own writes, so that neither a silent stage
     nor a slow disk says anything wrong, and a disk that takes nothing stops nobody.
 
     Args:
-        run_dir: where the cell reports.
+        run_dir: where the run reports.
         failure: where an error is told; that of `run_dir` where it is not given.
     """
 
@@ -197,7 +197,7 @@ class StateFile(events.Watcher):
         self._change(**NOTHING, steps_done=self._record.steps_done + 1)
 
     def step_awaited(self, name: str, key: str) -> None:
-        self._change(**{**NOTHING, "stage": f"{name}: another cell makes it", "key": key})
+        self._change(**{**NOTHING, "stage": f"{name}: another run makes it", "key": key})
 
     def step_began(self, name: str, key: str, resumed: bool) -> None:
         self._step = name

@@ -170,7 +170,7 @@ def _init(config: Config, run_dir: Path, id_: str, mode: str) -> Any:
         project=config.tracking.project,
         entity=config.tracking.entity,
         group=config.tracking.group or _study(config),
-        job_type=PREPARE if getattr(config, "stages", None) == PREPARE else "cell",
+        job_type=PREPARE if getattr(config, "stages", None) == PREPARE else "run",
         tags=[tag[:LONGEST_TAG] for tag in clean(list(dict.fromkeys(tags)))],
         name=run_dir.name,
         dir=str(run_dir),

@@ -15,7 +15,7 @@ from sdx.store.step import Step
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What of a cell a translator may build on."""
+    """What of a run a translator may build on."""
 
     backbone: Step
     template: TemplateKind
@@ -61,10 +61,10 @@ class Translator(ABC):
         """
 
     def place(self, surroundings: Surroundings) -> None:
-        """Tells it the cell it works in, once, before anything else is asked of it."""
+        """Tells it the run it works in, once, before anything else is asked of it."""
 
     def settle(self) -> None:
-        """The cell can work, and will: what was chosen for it is recorded in its run directory."""
+        """The run can work, and will: what was chosen for it is recorded in its run directory."""
 
     def needs(self, source: str, target: str) -> Mapping[str, Step]:
         """The steps whose outputs it reads to translate the pair, such as its model; they count for cache keys."""

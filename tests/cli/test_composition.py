@@ -1,4 +1,4 @@
-"""The cells of a sweep are held to the schema one by one, and what Hydra says of itself before."""
+"""The runs of a sweep are held to the schema one by one, and what Hydra says of itself before."""
 
 from collections.abc import Iterator
 
@@ -29,26 +29,26 @@ def master(context: HydraContext, *overrides: str) -> DictConfig:
     return context.config_loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
 
 
-def test_cells_are_named_by_what_they_are_and_languages_by_the_table(context: HydraContext):
+def test_runs_are_named_by_what_they_are_and_languages_by_the_table(context: HydraContext):
     given = master(context, "lang=TH,sw", "method=sft,none")
-    cells = compose_all(context, given, [["lang=TH", "method=sft"], ["lang=[th]", "method=sft"], ["lang=sw"]], 0)
-    assert cells[0].name == cells[1].name
-    assert [cell.name[: cell.name.index("-s1")] for cell in cells] == [
+    runs = compose_all(context, given, [["lang=TH", "method=sft"], ["lang=[th]", "method=sft"], ["lang=sw"]], 0)
+    assert runs[0].name == runs[1].name
+    assert [run.name[: run.name.index("-s1")] for run in runs] == [
         "sft-smollm2_135m-th",
         "sft-smollm2_135m-th",
         "sdrrl-smollm2_135m-sw",
     ]
-    cells[0].config.train.batch_size = 77
-    assert cells[1].config.train.batch_size != 77
+    runs[0].config.train.batch_size = 77
+    assert runs[1].config.train.batch_size != 77
 
 
 @pytest.mark.parametrize("wrong", ["train.batch_size=many", "foo=1", "method=nonsense", "seed@method=1"])
-def test_what_is_wrong_with_a_cell_is_refused_as_by_hydra(context: HydraContext, wrong: str):
+def test_what_is_wrong_with_a_run_is_refused_as_by_hydra(context: HydraContext, wrong: str):
     with pytest.raises(HydraException):
         compose(context, master(context), ["lang=de", wrong], 0)
 
 
-def test_a_sweep_is_checked_cell_by_cell(context: HydraContext):
+def test_a_sweep_is_checked_run_by_run(context: HydraContext):
     given = master(context, "corpus=file", "corpus.path=a,b")
     assert compose(context, given, ["corpus=file", "corpus.path=a"], 0).config.corpus.path == "a"
     for wrong, message in (
@@ -69,7 +69,7 @@ def test_a_sweep_is_checked_cell_by_cell(context: HydraContext):
         ("+hydra.nonsense=1", "sdx: hydra.nonsense: there is no key hydra.nonsense"),
     ],
 )
-def test_hydra_s_own_part_is_checked_before_the_cells(
+def test_hydra_s_own_part_is_checked_before_the_runs(
     context: HydraContext, override: str, message: str, capsys: pytest.CaptureFixture[str]
 ):
     with pytest.raises(SystemExit, match="2"):

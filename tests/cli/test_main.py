@@ -102,7 +102,7 @@ def test_defaults_are_where_the_schema_puts_them():
 def test_the_run_directory_is_a_function_of_the_configuration():
     def name(*overrides: str) -> str:
         with initialize_config_dir(str(main.CONF), version_base="1.3"):
-            return main.cell_name(_root_=compose("config", overrides=list(overrides)))
+            return main.run_name(_root_=compose("config", overrides=list(overrides)))
 
     assert name() == name("tracking=none", "runs_dir=/elsewhere", "cache_dir=/elsewhere")
     assert name() != name("train.learning_rate=1e-3")
@@ -111,7 +111,7 @@ def test_the_run_directory_is_a_function_of_the_configuration():
 
 
 def test_a_run_that_is_refused_has_loaded_nothing(tmp_path: Path):
-    """All that is imported to check it stays light, or each start of each cell costs seconds."""
+    """All that is imported to check it stays light, or each start of each run costs seconds."""
     program = (
         "import sys; sys.argv = ['sdx', 'method=mt_stack', 'scale.text_rows=9', 'plan=true']; import sdx.cli.main\n"
         "try: sdx.cli.main.main()\nexcept SystemExit as stop: print(stop.code, *sys.modules)"

@@ -1,4 +1,4 @@
-"""`python -m sdx.status`: what it makes of the files of cells, of the queue, and of a run that was killed."""
+"""`python -m sdx.status`: what it makes of the files of runs, of the queue, and of a run that was killed."""
 
 import codecs
 import json
@@ -49,7 +49,7 @@ def answers(place: Path, text: str, code: int = 0, error: str = "", sleep_s: flo
     (place / "squeue").chmod(0o755)
 
 
-def cell(directory: Path, state: RunState, age_s: float = 0, **fields: Any) -> Path:
+def run(directory: Path, state: RunState, age_s: float = 0, **fields: Any) -> Path:
     """A directory with this state, written so long ago."""
     directory.mkdir(parents=True)
     fields = {"host": "elsewhere", "pid": 1, "steps_total": 11, **fields}
@@ -74,18 +74,18 @@ def status(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
 
 
-def test_each_cell_is_shown_with_what_it_does(tmp_path: Path):
+def test_each_run_is_shown_with_what_it_does(tmp_path: Path):
     runs = tmp_path / "runs"
-    cell(
+    run(
         runs / "sdrrl-th", RunState.running, stage="translate: to th", done=1204, total=5000, unit="rows", rate=3.14,
         eta_s=1209.0, steps_done=4, job="17_3",
     )  # fmt: skip
-    cell(runs / "sft-th", RunState.done, HOUR_S, steps_done=11)
-    failed = cell(
+    run(runs / "sft-th", RunState.done, HOUR_S, steps_done=11)
+    failed = run(
         runs / "sft-sw", RunState.failed, stage="train", error=f"[red] no\x1b[2J {'memory ' * 40}", steps_done=6
     )
     (failed / ERROR).write_text("Traceback")
-    cell(runs / "sft-hi", RunState.interrupted, error="stopped by SIGUSR2")
+    run(runs / "sft-hi", RunState.interrupted, error="stopped by SIGUSR2")
     (runs / "old").mkdir()
     (runs / "old/results.json").write_text("{}")  # of an sdx without state.json
     launched(runs / "waits", "17_4")
@@ -106,8 +106,8 @@ def test_each_cell_is_shown_with_what_it_does(tmp_path: Path):
     assert "runs " in status(str(tmp_path)).stdout or "runs/sft-th" in status(str(tmp_path)).stdout
 
 
-def test_one_cell_can_be_shown_from_inside(tmp_path: Path):
-    place = cell(tmp_path / "sdrrl-th", RunState.done)
+def test_one_run_can_be_shown_from_inside(tmp_path: Path):
+    place = run(tmp_path / "sdrrl-th", RunState.done)
     assert "sdrrl-th" in status(".", "--once", cwd=place).stdout
 
 
@@ -115,7 +115,7 @@ def test_one_cell_can_be_shown_from_inside(tmp_path: Path):
     ("arguments", "line"),
     [
         (["nowhere"], "sdx: nowhere is no directory; give the runs_dir of your runs"),
-        (["."], "sdx: no cell in . or below; give the runs_dir of your runs"),
+        (["."], "sdx: no run in . or below; give the runs_dir of your runs"),
         ([], "sdx: the following arguments are required: RUNS_DIR; python -m sdx.status --help explains"),
         (
             [".", "--interval", "0"],
@@ -135,7 +135,7 @@ def test_a_bad_command_is_one_line(tmp_path: Path, arguments: Sequence[str], lin
 
 
 def test_it_loads_nothing_heavy(tmp_path: Path):
-    cell(tmp_path / "runs/one", RunState.done)
+    run(tmp_path / "runs/one", RunState.done)
     program = "import sys; sys.argv = ['x', 'runs']; import sdx.status; sdx.status.main(); print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -146,10 +146,10 @@ def test_it_loads_nothing_heavy(tmp_path: Path):
     assert not set(done.stdout.split()) & heavy
 
 
-def test_a_hundred_cells_are_looked_at_with_one_question_to_slurm(tmp_path: Path, no_slurm: Path):
+def test_a_hundred_runs_are_looked_at_with_one_question_to_slurm(tmp_path: Path, no_slurm: Path):
     runs = tmp_path / "runs"
     for number in range(100):
-        cell(runs / f"cell-{number}", RunState.running, job=f"17_{number}")
+        run(runs / f"run-{number}", RunState.running, job=f"17_{number}")
     answers(no_slurm, "".join(f"17_{number}|RUNNING|None\n" for number in range(100)))
     began = time.monotonic()
     done = status(str(runs))
@@ -161,10 +161,10 @@ def test_a_hundred_cells_are_looked_at_with_one_question_to_slurm(tmp_path: Path
 
 def test_a_file_that_is_old_is_a_sign_of_death_only_with_another(tmp_path: Path):
     here = platform.node()
-    cell(tmp_path / "fresh", RunState.running, host=here, pid=NOBODY)  # a container may hide the process
-    cell(tmp_path / "gone", RunState.running, HOUR_S, host=here, pid=NOBODY)
-    cell(tmp_path / "there", RunState.running, HOUR_S, host=here, pid=os.getpid())
-    cell(tmp_path / "elsewhere", RunState.running, HOUR_S, pid=NOBODY, updated="2026-01-02T03:04:05+00:00")
+    run(tmp_path / "fresh", RunState.running, host=here, pid=NOBODY)  # a container may hide the process
+    run(tmp_path / "gone", RunState.running, HOUR_S, host=here, pid=NOBODY)
+    run(tmp_path / "there", RunState.running, HOUR_S, host=here, pid=os.getpid())
+    run(tmp_path / "elsewhere", RunState.running, HOUR_S, pid=NOBODY, updated="2026-01-02T03:04:05+00:00")
     found = seen(tmp_path)
     assert found["fresh"] == (RunState.running, "")
     assert found["gone"] == (RunState.lost, f"process {NOBODY} on {here} is gone")
@@ -174,8 +174,8 @@ def test_a_file_that_is_old_is_a_sign_of_death_only_with_another(tmp_path: Path)
 
 def test_a_clock_that_jumped_gives_no_negative_age_and_hides_no_death(tmp_path: Path):
     here, future = platform.node(), "2199-01-01T00:00:00+00:00"
-    cell(tmp_path / "gone", RunState.running, -1000 * HOUR_S, host=here, pid=NOBODY, started=future, updated=future)
-    cell(
+    run(tmp_path / "gone", RunState.running, -1000 * HOUR_S, host=here, pid=NOBODY, started=future, updated=future)
+    run(
         tmp_path / "there", RunState.running, -1000 * HOUR_S, host=here, pid=os.getpid(), started=future, updated=future
     )
     found = {one.directory.name: one for one in Watch(tmp_path).look()}
@@ -187,11 +187,11 @@ def test_a_clock_that_jumped_gives_no_negative_age_and_hides_no_death(tmp_path: 
 
 
 def test_a_beat_that_is_watched_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Whatever the clocks say: one cell beats, with a time of last year; the other, with a fresh file, does not."""
+    """Whatever the clocks say: one run beats, with a time of last year; the other, with a fresh file, does not."""
     clock = [1000.0]
     monkeypatch.setattr(watch.time, "monotonic", lambda: clock[0])
     for name in ("beats", "hangs"):
-        cell(tmp_path / name, RunState.running, 9000 * HOUR_S, host=platform.node(), pid=os.getpid())
+        run(tmp_path / name, RunState.running, 9000 * HOUR_S, host=platform.node(), pid=os.getpid())
     watched = Watch(tmp_path)
 
     def look(beat: int) -> dict[str, RunState]:
@@ -215,15 +215,15 @@ def test_the_queue_tells_waiting_from_dead(tmp_path: Path, no_slurm: Path):
     launched(tmp_path / "waits", "17_0")
     launched(tmp_path / "starts", "17_1")
     launched(tmp_path / "cancelled", "17_2")
-    cell(tmp_path / "runs", RunState.running, HOUR_S, job="17_3")
-    cell(tmp_path / "dead", RunState.running, HOUR_S, job="17_4")
-    cell(tmp_path / "requeued", RunState.running, job="17_5")  # its node died a moment ago
-    cell(tmp_path / "preempted", RunState.interrupted, job="17_6", error="stopped by SIGTERM")
-    cell(tmp_path / "again", RunState.failed, job="16_0", error="ValueError: bad")
+    run(tmp_path / "runs", RunState.running, HOUR_S, job="17_3")
+    run(tmp_path / "dead", RunState.running, HOUR_S, job="17_4")
+    run(tmp_path / "requeued", RunState.running, job="17_5")  # its node died a moment ago
+    run(tmp_path / "preempted", RunState.interrupted, job="17_6", error="stopped by SIGTERM")
+    run(tmp_path / "again", RunState.failed, job="16_0", error="ValueError: bad")
     launched(tmp_path / "again", "17_7")
-    cell(tmp_path / "failed", RunState.failed, job="17_8", error="ValueError: bad")
-    launched(cell(tmp_path / "done", RunState.done, job="16_1"), "17_9")
-    launched(cell(tmp_path / "prepares", RunState.running, job="17_10"), "18_0")
+    run(tmp_path / "failed", RunState.failed, job="17_8", error="ValueError: bad")
+    launched(run(tmp_path / "done", RunState.done, job="16_1"), "17_9")
+    launched(run(tmp_path / "prepares", RunState.running, job="17_10"), "18_0")
     rows = ["17_10|RUNNING|None", "18_0|PENDING|Dependency"]
     rows += ["17_0|PENDING|Resources", "17_1|CONFIGURING|None", "17_3|RUNNING|None", "17_5|PENDING|BeginTime"]
     rows += ["17_6|PENDING|None", "17_7|RUNNING|None", "17_8|COMPLETING|None", "17_9|PENDING|None"]
@@ -231,7 +231,7 @@ def test_the_queue_tells_waiting_from_dead(tmp_path: Path, no_slurm: Path):
     assert seen(tmp_path / ".") == {
         "waits": (RunState.queued, "Resources"),
         "starts": (RunState.queued, ""),
-        "cancelled": (RunState.lost, "job 17_2 left the queue before the cell began"),
+        "cancelled": (RunState.lost, "job 17_2 left the queue before the run began"),
         "runs": (RunState.running, "no sign of life since "),
         "dead": (RunState.lost, "job 17_4 is no longer in the queue"),
         "requeued": (RunState.queued, "BeginTime"),
@@ -249,8 +249,8 @@ def test_the_queue_tells_waiting_from_dead(tmp_path: Path, no_slurm: Path):
 
 def test_without_an_answer_from_slurm_the_files_alone_speak(tmp_path: Path, no_slurm: Path, monkeypatch):
     launched(tmp_path / "waits", "17_0")
-    launched(cell(tmp_path / "failed", RunState.failed, job="16_0", error="bad"), "17_1")
-    cell(tmp_path / "runs", RunState.running, HOUR_S, job="17_3")
+    launched(run(tmp_path / "failed", RunState.failed, job="16_0", error="bad"), "17_1")
+    run(tmp_path / "runs", RunState.running, HOUR_S, job="17_3")
     expected = {"waits": RunState.queued, "failed": RunState.failed, "runs": RunState.running}
     assert {name: one for name, (one, _) in seen(tmp_path).items()} == expected
     monkeypatch.setattr(watch, "ANSWER_S", 0.2)
@@ -333,7 +333,7 @@ def test_a_terminal_shows_it_live_until_ctrl_c(tmp_path: Path):
     place = tmp_path / "runs/sdrrl-th"
     place.mkdir(parents=True)
     for number in range(40):
-        cell(tmp_path / f"runs/z{number}", RunState.done)
+        run(tmp_path / f"runs/z{number}", RunState.done)
     with StateFile(place) as state:
         state.expect(7)
         terminal = Terminal(str(tmp_path / "runs"), "--interval", "0.2")
@@ -351,11 +351,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     return Workplace(tmp_path_factory.mktemp("place"))
 
 
-CELL = ("method=none", "task=mmlu_human", "tracking=none", "generator.batch_size=1")
+RUN = ("method=none", "task=mmlu_human", "tracking=none", "generator.batch_size=1")
 
 
 def start(place: Workplace, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "sdx", "lang=pt", f"backbone.path={place.model}", *SMALL, *CELL, *arguments]
+    command = [sys.executable, "-m", "sdx", "lang=pt", f"backbone.path={place.model}", *SMALL, *RUN, *arguments]
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(place.path / "cache"), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
@@ -384,7 +384,7 @@ def test_runs_that_are_done_failed_and_killed(place: Workplace):
     assert f"process {process.pid} on {platform.node()} is gone" in printed
     assert f"lost     {run / 'sdx.log'}" in printed
 
-    run_again, _ = place.sdx(*CELL)
+    run_again, _ = place.sdx(*RUN)
     assert run_again.resolve() == run.resolve()
     state = read_state(run)
     assert (state["state"], state["stage"], state["error"]) == (RunState.done, None, None)

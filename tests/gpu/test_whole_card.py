@@ -1,4 +1,4 @@
-"""A training and then, in the same process, a batch of answers that takes all of the card: as a cell of sdx does."""
+"""A training and then, in the same process, a batch of answers that takes all of the card: as a run of sdx does."""
 
 from pathlib import Path
 

@@ -26,7 +26,7 @@ HELD_S = 300
 class Seams:
     """Where a run can be stopped: where a step begins and ends, where a batch does, where a file is put on disk.
 
-    The main thread alone comes by; the one that keeps the cell's state writes files when it likes.
+    The main thread alone comes by; the one that keeps the run's state writes files when it likes.
     """
 
     def __init__(self, stop: tuple[str, int] | None, answers: int) -> None:

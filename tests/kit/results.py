@@ -46,10 +46,10 @@ def score(before: float, after: float | None, metric: str = "accuracy", **more: 
     } | more
 
 
-def cell(
+def run(
     root: Path, name: str, settings: dict[str, Any], scores: list[dict[str, Any]], right: int | None = None
 ) -> Path:
-    """A finished cell; `right` of its 40 answers are right in each of its accuracies."""
+    """A finished run; `right` of its 40 answers are right in each of its accuracies."""
     directory = root / name
     directory.mkdir(parents=True)
     if right is not None:
@@ -57,6 +57,6 @@ def cell(
         known = [{key: one[key] for key in ("task", "language", "metric", "origin")} for one in scores]
         lines = [{**one, "ids": ids, "before": values, "after": None} for one in known if one["metric"] == "accuracy"]
         write_rows(directory / "items.jsonl", lines)
-    content = {"cell": name, "config": settings, "scores": scores}
+    content = {"run": name, "config": settings, "scores": scores}
     (directory / "results.json").write_text(json.dumps(content))
     return directory

@@ -154,7 +154,7 @@ class Cluster:
             "KillWait=15",
             "SlurmdTimeout=10",
             "MinJobAge=300",
-            "MaxArraySize=3",  # a sweep of four cells is two submissions
+            "MaxArraySize=3",  # a sweep of four runs is two submissions
             "MpiDefault=none",
             "SwitchType=switch/none",
             "AccountingStorageType=accounting_storage/none",

@@ -6,14 +6,14 @@ from omegaconf import OmegaConf
 
 from sdx.config import Config, Stages
 from sdx.store.files import write_json
-from sdx.sweeps.runs import Run
+from sdx.sweeps.runs import SweepRun
 from sdx.tracking.state import STATE
 
 
-def planned(path: Path, state: str | None = None, stages: Stages = Stages.all, **fields: object) -> Run:
+def planned(path: Path, state: str | None = None, stages: Stages = Stages.all, **fields: object) -> SweepRun:
     """It left a state file, if a state is given."""
     if state:
         write_json(path / STATE, {"state": state, **fields})
     config = OmegaConf.structured(Config)
     config.stages = stages
-    return Run(0, [], [], config, path)
+    return SweepRun(0, [], [], config, path)

@@ -1,4 +1,4 @@
-"""A cell for trackers, without running it, and what they left read back.
+"""A run for trackers, without running it, and what they left read back.
 
 wandb's own record of a run, `run-<id>.wandb`, is LevelDB's log (blocks of 32 KiB, records in pieces, each with
 checksum, length and kind) behind seven bytes of wandb's, with a protobuf `Record` in each record.
@@ -28,7 +28,7 @@ def config(tmp_path: Path, *overrides: str) -> Config:
 
 
 def results(run_dir: Path, name: str = "x", score: float = 40.0) -> dict[str, Any]:
-    """Of a finished cell that trained one step, with its files in the run directory."""
+    """Of a finished run that trained one step, with its files in the run directory."""
     (run_dir / "trained").mkdir(exist_ok=True)
     write_rows(run_dir / "trained/log.jsonl", [row(1)])
     (run_dir / "report.md").write_text(f"# {name}\n")
@@ -60,7 +60,7 @@ def history(path: Path) -> list[dict[str, Any]]:
 
 
 def whole_history(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of all processes that worked on a cell."""
+    """The rows of all processes that worked on a run."""
     return [one for path in files(run_dir) for one in history(path)]
 
 

@@ -54,7 +54,7 @@ class Workplace:
             (path / f"pairs-{code}.tsv").write_text("".join(f"{one}\t{other}\n" for one, other in pairs))
 
     def sdx(self, *arguments: str, ranks: int = 1, lang: str = "pt") -> tuple[Path, str]:
-        """Runs a cell; its directory and what it printed."""
+        """Runs a run; its directory and what it printed."""
         given = (f"lang={lang}", f"backbone.path={self.model}", *SMALL, *arguments)
         environment = {"SDX_CACHE": str(self.path / "cache")}
         if ranks == 1:

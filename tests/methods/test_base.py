@@ -8,7 +8,7 @@ import pytest
 from sdx import run
 from sdx.config import BackboneConfig, Config
 from sdx.evaluation.comparison import Comparison
-from sdx.methods.base import Cell, Method
+from sdx.methods.base import Method, Run
 from sdx.methods.baselines import Untouched
 from sdx.models.backbone import backbone_step
 from sdx.store.files import read_json, read_rows
@@ -20,7 +20,7 @@ from tests.kit.workplace import SMALL
 ALONE = tuple(one for one in SMALL if not one.startswith("parallel"))
 
 
-def cell(tmp_path: Path, *overrides: str) -> Config:
+def config_of(tmp_path: Path, *overrides: str) -> Config:
     files = (f"backbone.path={tiny_model(tmp_path / 'tiny')}", f"cache_dir={tmp_path / 'cache'}", "tracking=none")
     return composed(*ALONE, *files, "lang=pt", *overrides)
 
@@ -30,18 +30,18 @@ def prepared(config: Config, tmp_path: Path) -> run.RunPlan:
 
 
 def test_without_more_a_method_is_compared_with_the_untrained_backbone(tmp_path: Path):
-    work = prepared(cell(tmp_path, "method=sft", "task=mmlu_human", "lang=[pt,nl]"), tmp_path)
+    work = prepared(config_of(tmp_path, "method=sft", "task=mmlu_human", "lang=[pt,nl]"), tmp_path)
     assert [(one.suite.task.name, one.suite.language.code, one.system) for one in work.outcomes] == [  # type: ignore[union-attr]
         ("mmlu_human", "en", ""),
         ("mmlu_human", "pt", ""),
     ]
     for one in work.outcomes:
         assert one.after
-        assert one.before.inputs["model"] is work.cell.backbone
+        assert one.before.inputs["model"] is work.run.backbone
         assert one.after.inputs["model"] is work.model
     [reason] = work.skipped
     assert reason.startswith("mmlu_human in Dutch: human translations exist for")
-    untouched = prepared(cell(tmp_path, "method=none", "task=mmlu_human"), tmp_path)
+    untouched = prepared(config_of(tmp_path, "method=none", "task=mmlu_human"), tmp_path)
     assert [one.after for one in untouched.outcomes] == [None, None]
 
 
@@ -50,7 +50,7 @@ def test_a_method_names_its_own_systems(
 ):
     other = backbone_step(BackboneConfig(name="other", path=str(tiny_model(tmp_path / "other", seed=1))))
 
-    def outcomes(self: Any, of: Cell, model: Step) -> tuple[list[Comparison], list[str]]:
+    def outcomes(self: Any, of: Run, model: Step) -> tuple[list[Comparison], list[str]]:
         found, skipped = Method.outcomes(self, of, model)
         suites: list[Any] = [one.suite for one in found]
         models = {"as it is": of.backbone, "another": other}
@@ -61,8 +61,8 @@ def test_a_method_names_its_own_systems(
         ], [*skipped, "a third one: there is none."]
 
     monkeypatch.setattr(Untouched, "outcomes", outcomes)
-    config = cell(tmp_path, "method=none", "task=mmlu_human")
-    directory = tmp_path / "runs/cell"
+    config = config_of(tmp_path, "method=none", "task=mmlu_human")
+    directory = tmp_path / "runs/one"
     directory.mkdir(parents=True)
     run.run(config, directory)
     results = read_json(directory / "results.json")

@@ -69,7 +69,7 @@ class Place:
         jsonl(path / "texts.jsonl", texts[::-1])
 
     def sdx(self, task: str, *overrides: str, flags: tuple[str, ...] = ()) -> tuple[list[Path], str]:
-        """Runs one of the paper's experiments, made small and with local files; its cells and what it printed."""
+        """Runs one of the paper's experiments, made small and with local files; its runs and what it printed."""
         given = zip(("train", "test", "validation"), FILES[task], strict=True)
         files = [f"task.{task}.{split}.path='hub/{file}'" for split, file in given if file]
         models = ("backbone.path=llama", "encoder.path=nllb", "translator.path=nllb")
@@ -129,15 +129,15 @@ XNLI = ("seed=42", "lang=[de,th]")
 
 @pytest.fixture(scope="module")
 def sweep(place: Place) -> tuple[dict[str, Path], str]:
-    """Cells by how the task is learnt, and what the sweep printed."""
-    cells, printed = place.sdx("xnli", *XNLI, "method.learning=distillation,direct", flags=("-m",))
-    return {read_json(cell / "results.json")["config"]["method"]["learning"]: cell for cell in cells}, printed
+    """Runs by how the task is learnt, and what the sweep printed."""
+    runs, printed = place.sdx("xnli", *XNLI, "method.learning=distillation,direct", flags=("-m",))
+    return {read_json(run / "results.json")["config"]["method"]["learning"]: run for run in runs}, printed
 
 
 def test_every_system_is_scored_in_every_language(sweep: tuple[dict[str, Path], str]):
-    cells, _ = sweep
-    for learning, cell in cells.items():
-        results, goal = read_json(cell / "results.json"), {"direct": "classification"}.get(learning, learning)
+    runs, _ = sweep
+    for learning, run in runs.items():
+        results, goal = read_json(run / "results.json"), {"direct": "classification"}.get(learning, learning)
         found = {(score["system"], score["language"]) for score in results["scores"]}
         assert found == {(system, code) for system in SYSTEMS for code in ("en", "de", "th")} - {
             ("translate-test", "en")
@@ -145,7 +145,7 @@ def test_every_system_is_scored_in_every_language(sweep: tuple[dict[str, Path], 
         for score in results["scores"]:
             assert score["before"]["n"] == score["after"]["n"] == score["difference"]["n"] == 4
         assert results["skipped"] == []
-        main = (cell / "model").resolve().parent
+        main = (run / "model").resolve().parent
         assert results["training"] == read_json(main / "manifest.json")["counts"]
         assert read_json(main / "manifest.json")["config"]["goal"] == goal
         what = [(step["name"], step["what"], step["language"]) for step in results["steps"]]
@@ -158,13 +158,13 @@ def test_every_system_is_scored_in_every_language(sweep: tuple[dict[str, Path], 
             "encoder alone, classification",
         }
         assert ("classify", "xnli, translate-test", "th") in what
-        report = (cell / "report.md").read_text()
+        report = (run / "report.md").read_text()
         assert "| translate-test |" in report
         assert "`mt_stack` minus each system:" in report
 
 
 def test_two_ways_to_learn_the_task_share_everything_else(place: Place, sweep: tuple[dict[str, Path], str]):
-    cells, printed = sweep
+    runs, printed = sweep
     goals = Counter(manifest["config"]["goal"] for manifest in place.made("train"))
     # Distillation and labels of the stack with and without alignment, the teacher, and the encoder alone.
     assert goals == {"alignment": 1, "distillation": 2, "classification": 4}
@@ -172,14 +172,14 @@ def test_two_ways_to_learn_the_task_share_everything_else(place: Place, sweep: t
         assert len(place.made(name)) == count, name
     assert "next     python -m sdx method=mt_stack method.learning=direct task=xnli encoder=path" in printed
     [comparison] = (place.path / "runs").glob("*.md")
-    assert all(cell.name in comparison.read_text() for cell in cells.values())
+    assert all(run.name in comparison.read_text() for run in runs.values())
 
 
 def test_the_same_command_again_is_all_cache(place: Place, sweep: tuple[dict[str, Path], str]):
-    cells, _ = sweep
-    before = read_json(cells["direct"] / "results.json")["scores"]
+    runs, _ = sweep
+    before = read_json(runs["direct"] / "results.json")["scores"]
     [again], printed = place.sdx("xnli", *XNLI, "method.learning=direct")
-    assert again == cells["direct"]
+    assert again == runs["direct"]
     assert "starts" not in printed
     assert read_json(again / "results.json")["scores"] == before
 
@@ -190,8 +190,8 @@ def test_a_saved_stack_loads_as_a_classifier_and_reads_any_language(sweep: tuple
 
     import sdx.stacking.model
 
-    cells, _ = sweep
-    model = AutoModelForSequenceClassification.from_pretrained(cells["direct"] / "model")
+    runs, _ = sweep
+    model = AutoModelForSequenceClassification.from_pretrained(runs["direct"] / "model")
     assert isinstance(model, sdx.stacking.model.StackForSequenceClassification)
     assert model.config.id2label == {0: "True", 1: "Neither", 2: "False"}
     assert model.classifier.bias is None
@@ -207,8 +207,8 @@ def test_labels_are_written_behind_what_the_encoder_read(place: Place):
     import sdx.stacking.generation
 
     causal = ("method.bidirectional=false", "method.encoder_baseline=probe")
-    [cell], _ = place.sdx("xnli", *XNLI, "method.learning=generation", *causal)
-    results = read_json(cell / "results.json")
+    [run], _ = place.sdx("xnli", *XNLI, "method.learning=generation", *causal)
+    results = read_json(run / "results.json")
     found = {(score["system"], score["language"]) for score in results["scores"]}
     assert found == {(system, code) for system in SYSTEMS for code in ("en", "de", "th")} - {("translate-test", "en")}
     assert {step["what"] for step in results["steps"] if step["name"] == "train"} == {
@@ -218,7 +218,7 @@ def test_labels_are_written_behind_what_the_encoder_read(place: Place):
         "LLM alone, generation",
         "encoder alone, probe",
     }
-    model = AutoModelForCausalLM.from_pretrained(cell / "model")
+    model = AutoModelForCausalLM.from_pretrained(run / "model")
     assert isinstance(model, sdx.stacking.generation.StackForCausalLM)
     answers = [step for step in results["steps"] if step["name"] == "classify" and step["language"] == "th"]
     rows = {step["what"]: read_rows(Path(step["path"]) / "rows.jsonl") for step in answers}
@@ -238,14 +238,14 @@ def test_choices_of_an_answer(place: Place):
     import sdx.stacking.model
 
     overrides = ("method.baselines=[llm]", "method.learning=distillation", "lang=[th,sw]")
-    [cell], _ = place.sdx("belebele_mc", *overrides)
-    results = read_json(cell / "results.json")
+    [run], _ = place.sdx("belebele_mc", *overrides)
+    results = read_json(run / "results.json")
     assert {(score["system"], score["language"]) for score in results["scores"]} == {
         ("LLM alone", code) for code in ("en", "th", "sw")
     }
     rows = read_rows(next(Path(s["path"]) for s in results["steps"] if s["name"] == "classify") / "rows.jsonl")
     assert {len(row["log_probs"]) for row in rows} == {4}
-    model = AutoModelForMultipleChoice.from_pretrained(cell / "model")
+    model = AutoModelForMultipleChoice.from_pretrained(run / "model")
     assert isinstance(model, sdx.stacking.model.StackForMultipleChoice)
     assert model.encode(["Passage 1."], lang="sw").shape == (1, 64)
 
@@ -254,15 +254,15 @@ def test_the_stack_by_itself_without_words_and_with_a_random_bridge(place: Place
     options = ("method.alignment.words=false", "method.bridge.projection=random", "method.learning=direct")
     lengths = ("encoder.path=xlmr", "scale.max_length_tokens=64", "method.alignment.max_length_tokens=64")
     made = len(place.made("train"))
-    [cell], _ = place.sdx("nusax", *options, *lengths, "method.baselines=[]", "lang=[ace_Latn,su]")
-    results = read_json(cell / "results.json")
+    [run], _ = place.sdx("nusax", *options, *lengths, "method.baselines=[]", "lang=[ace_Latn,su]")
+    results = read_json(run / "results.json")
     assert [(score["language"], score["system"], score["after"]) for score in results["scores"]] == [
         (code, "", None) for code in ("en", "ace_Latn", "su")
     ]
     assert len(place.made("train")) == made + 2
     [fitted] = [step for step in results["steps"] if step["name"] == "stack"]
     assert fitted["counts"]["r2"] == 0
-    assert len(read_rows((cell / "model").resolve().parent / "log.jsonl")) == results["training"]["steps"]
+    assert len(read_rows((run / "model").resolve().parent / "log.jsonl")) == results["training"]["steps"]
 
 
 @pytest.mark.parametrize(("task", "hours"), [("xnli", (30, 100)), ("nusax", (25, 80)), ("belebele_mc", (50, 300))])
@@ -291,7 +291,7 @@ def test_choices_are_not_written(tmp_path: Path):
         prepare(settled(config), tmp_path / "run")
 
 
-def test_cells_with_other_seeds_share_the_papers_alignment(tmp_path: Path):
+def test_runs_with_other_seeds_share_the_papers_alignment(tmp_path: Path):
     one, other = (step_keys(tmp_path, "+experiments=mt_llm_xnli", f"seed={seed}", "lang=th") for seed in (42, 43))
     assert len(one["train"]) == len(other["train"]) == 5
     assert len(one["train"] & other["train"]) == 1

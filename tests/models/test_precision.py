@@ -12,7 +12,7 @@ from sdx.config import Config, EngineConfig, GeneratorConfig, MethodConfig, Prec
 from sdx.models import precision
 from sdx.models.precision import RECORD, Suited, cpu_flags, is_settled, of_cpu, of_gpu, planned, settle, suited
 from sdx.store.files import read_json, write_json
-from sdx.sweeps.runs import Run, check
+from sdx.sweeps.runs import SweepRun, check
 from sdx.tracking.state import RunState
 from sdx.translation.nllb import NLLBConfig
 from tests.kit.configs import composed, keys_of
@@ -161,48 +161,48 @@ def test_ranks_take_what_rank_0_recorded(config: Config, tmp_path: Path, monkeyp
     assert values(settle(config, tmp_path, FAST).config) == (FP32,) * 3
 
 
-CELLS = {
+RUNS = {
     "sdrrl": ("translator", {"generate", "translate", "score", "train"}),
     "self_translate_train": ("mt", {"translate", "score", "train"}),
     "mt_stack": ("translator", {"translate", "stack", "vectors", "train", "classify"}),
 }
-"""Who translates with NLLB in a cell of the method, and the steps that compute in a precision."""
+"""Who translates with NLLB in a run of the method, and the steps that compute in a precision."""
 
 
-def cell(method: str, tmp_path: Path, *overrides: str) -> Config:
-    nllb = {"translator": "translator", "mt": "translator@mt"}[CELLS[method][0]]
+def run(method: str, tmp_path: Path, *overrides: str) -> Config:
+    nllb = {"translator": "translator", "mt": "translator@mt"}[RUNS[method][0]]
     return composed(f"method={method}", "lang=pt", f"{nllb}=nllb_600m", f"cache_dir={tmp_path}", *overrides)
 
 
 @pytest.mark.parametrize("here", [FAST, SLOW])
-@pytest.mark.parametrize("method", CELLS)
+@pytest.mark.parametrize("method", RUNS)
 def test_keys_are_those_of_the_precision_that_was_taken(method: str, here: Suited, tmp_path: Path):
-    groups = ("engine", "generator", CELLS[method][0])
-    given = cell(method, tmp_path, *(f"{group}.precision={here.precision.value}" for group in groups))
+    groups = ("engine", "generator", RUNS[method][0])
+    given = run(method, tmp_path, *(f"{group}.precision={here.precision.value}" for group in groups))
     assert is_settled(given)
-    open_ = planned(cell(method, tmp_path), tmp_path, here).config
+    open_ = planned(run(method, tmp_path), tmp_path, here).config
     assert keys_of(open_, tmp_path) == keys_of(given, tmp_path)
 
 
-@pytest.mark.parametrize("method", CELLS)
+@pytest.mark.parametrize("method", RUNS)
 def test_every_step_that_computes_in_it_has_it_in_its_key(method: str, tmp_path: Path):
-    fast, slow = (keys_of(planned(cell(method, tmp_path), tmp_path, here).config, tmp_path) for here in (FAST, SLOW))
+    fast, slow = (keys_of(planned(run(method, tmp_path), tmp_path, here).config, tmp_path) for here in (FAST, SLOW))
     for name in ("backbone", "corpus", "training", "tokens", "parallel"):
         assert fast[name] == slow[name]
-    for name in CELLS[method][1]:
+    for name in RUNS[method][1]:
         assert fast[name]
         assert len(fast[name] & slow[name]) == (name == "stack")  # an LLM alone: it is only named there
 
 
-def test_a_sweep_takes_what_its_cells_recorded(tmp_path: Path):
-    """The launching machine may lack what the cells' machines have, and finds them done all the same."""
+def test_a_sweep_takes_what_its_runs_recorded(tmp_path: Path):
+    """The launching machine may lack what the runs' machines have, and finds them done all the same."""
     given = "method=sdrrl", "lang=pt", f"cache_dir={tmp_path}", "tracking=none"
-    cell = Run(0, [], [], OmegaConf.structured(composed(*given)), tmp_path / "run")
-    [(found, _)] = check([cell])
+    run = SweepRun(0, [], [], OmegaConf.structured(composed(*given)), tmp_path / "run")
+    [(found, _)] = check([run])
     assert found.config.engine.precision is BF16
-    settle(composed(*given), cell.run_dir, SLOW)
-    [(found, work)] = check([cell])
+    settle(composed(*given), run.run_dir, SLOW)
+    [(found, work)] = check([run])
     assert found.config.engine.precision is FP32
-    write_json(cell.run_dir / "results.json", {"steps": [{"key": step.key} for step in work.ends]})
-    check([cell])
-    assert cell.state is RunState.skipped
+    write_json(run.run_dir / "results.json", {"steps": [{"key": step.key} for step in work.ends]})
+    check([run])
+    assert run.state is RunState.skipped

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from sdx import run as cells
+from sdx import run
 from sdx.config import Precision, TemplateKind
 from sdx.evaluation import harness
 from sdx.generation.hf import HFGenerator
@@ -112,8 +112,8 @@ def test_completing_and_scoring_share_a_model_of_the_same_precision(places: dict
     assert len(loads) == 2
 
 
-def test_each_training_of_a_cell_finds_no_model_in_memory(places: dict[str, Path], tmp_path: Path):
-    """Also one that is a step before the step that the cell asks for."""
+def test_each_training_of_a_run_finds_no_model_in_memory(places: dict[str, Path], tmp_path: Path):
+    """Also one that is a step before the step that the run asks for."""
     seen: list[bool] = []
 
     def loading_one(_: Any) -> None:
@@ -127,7 +127,7 @@ def test_each_training_of_a_cell_finds_no_model_in_memory(places: dict[str, Path
     first = PlainStep("train", training, inputs={"mix": generated})
     answers = PlainStep("vectors", loading_one, inputs={"model": first})
     second = PlainStep("train", training, {"second": True}, inputs={"vectors": answers})
-    cells._realise(PlainStep("score", loading_one, inputs={"model": second}), Store(tmp_path))
+    run._realise(PlainStep("score", loading_one, inputs={"model": second}), Store(tmp_path))
     assert seen == [False, False]
 
 

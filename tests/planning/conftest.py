@@ -26,7 +26,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def config(tmp_path):
-    """A cell English to Thai with LLaMA-2-7B, of which nothing is there."""
+    """A run English to Thai with LLaMA-2-7B, of which nothing is there."""
     return Config(
         method=MethodConfig(_target_="", name="sdrrl"),
         backbone=BackboneConfig(

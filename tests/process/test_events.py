@@ -94,7 +94,7 @@ def test_a_step_tells_that_it_is_made_and_a_cached_one_nothing(ear: Ear, tmp_pat
     assert ear.heard == [("began", "generate", step.key, False), ("done", "generate", step.key, {"rows": 3})]
 
 
-def test_a_step_that_another_cell_makes_is_awaited(ear: Ear, tmp_path: Path):
+def test_a_step_that_another_run_makes_is_awaited(ear: Ear, tmp_path: Path):
     begun, go_on = threading.Event(), threading.Event()
 
     def slow(workspace: Workspace) -> None:

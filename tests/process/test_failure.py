@@ -27,7 +27,7 @@ def faulty(*_given, **_more):
     raise RuntimeError(FAULT)
 
 
-def cell(place: Path, arguments: tuple[str, ...], fault: str) -> None:
+def run(place: Path, arguments: tuple[str, ...], fault: str) -> None:
     """What a rank does; rank 1 fails there."""
     os.chdir(place)
     os.environ.update(ENVIRONMENT, SDX_CACHE=str(place / "cache"))
@@ -51,8 +51,8 @@ def cell(place: Path, arguments: tuple[str, ...], fault: str) -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """With the data of a cell."""
-    made = Workplace(tmp_path_factory.mktemp("cells"))
+    """With the data of a run."""
+    made = Workplace(tmp_path_factory.mktemp("runs"))
     made.sdx("method=sft", "task=mmlu_human", UNSEEN)
     return made
 
@@ -62,7 +62,7 @@ def test_an_error_of_one_rank_ends_both_with_its_message(place: Workplace, tmp_p
     given = ("method=sft", "task=mmlu_human", UNSEEN, "lang=pt", f"backbone.path={place.model}", *SMALL)
     given += (f"runs_dir={tmp_path}", "seed=2", "train.save_every_steps=1", "scale.epochs=2", "engine.zero_stage=2")
     began = time.monotonic()
-    processes = Processes(tmp_path / "log", cell, place.path, given, fault, ranks=2)
+    processes = Processes(tmp_path / "log", run, place.path, given, fault, ranks=2)
     rank_0 = processes.ranks[0]
     rank_0.join(SOON_S * 4)
     printed = processes.log.read_text()

@@ -1,7 +1,7 @@
-"""Which cell is whose baseline, by their names alone."""
+"""Which run is whose baseline, by their names alone."""
 
 from sdx.reporting.baselines import assign, baselines
-from sdx.reporting.cells import Part
+from sdx.reporting.finished import Part
 
 Name = tuple[Part, ...]
 
@@ -81,7 +81,7 @@ def test_a_full_name_is_for_all_and_two_places_are_equally_good():
     assert assign("src", known).of == {2: 0}
 
 
-def test_a_part_that_a_cell_of_an_older_version_lacks():
+def test_a_part_that_a_run_of_an_older_version_lacks():
     found = assign("src", [trained("src", new="1"), trained("src+tgt")])
     assert found.of == {}
     assert found.warning == "baseline 'src': none without new for stt method.mixture=src+tgt"

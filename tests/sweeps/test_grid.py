@@ -14,7 +14,7 @@ def launched(*arguments: str, params: dict[str, str] | None = None, size: int | 
     sweeper = GridSweeper(size, params)
     batches: list[Any] = []
     sweeper.hydra_context = SimpleNamespace(config_loader=None)  # type: ignore[assignment]
-    launch = lambda cells, initial_job_idx: batches.append((initial_job_idx, cells))  # noqa: E731
+    launch = lambda runs, initial_job_idx: batches.append((initial_job_idx, runs))  # noqa: E731
     sweeper.launcher = SimpleNamespace(launch=launch)  # type: ignore[assignment]
     sweeper.sweep(list(arguments))
     return batches
@@ -46,11 +46,11 @@ def test_all_combinations_in_order_and_the_command_line_before_params():
     [
         (("seed=range(0,0)",), r"seed=range\(0,0\) gives no value"),
         (("lang=th", "seed=range(5,1)"), r"seed=range\(5,1\) gives no value"),
-        (("seed=range(0,1000000000000)",), "more than 100000 cells"),
-        (("seed=range(0,1000)", "scale.epochs=range(1,1000)"), "more than 100000 cells"),
+        (("seed=range(0,1000000000000)",), "more than 100000 runs"),
+        (("seed=range(0,1000)", "scale.epochs=range(1,1000)"), "more than 100000 runs"),
         (("train.learning_rate=interval(0,1)",), r"interval\(0,1\) names no values .* hydra/sweeper=optuna"),
     ],
 )
-def test_a_sweep_without_cells_or_without_end(arguments: tuple[str, ...], message: str):
+def test_a_sweep_without_runs_or_without_end(arguments: tuple[str, ...], message: str):
     with pytest.raises(InputError, match=message):
         launched(*arguments)

@@ -1,4 +1,4 @@
-"""What `hydra/launcher=local` gives its cells: a GPU each and a share of the cores. A script plays the driver."""
+"""What `hydra/launcher=local` gives its runs: a GPU each and a share of the cores. A script plays the driver."""
 
 import os
 import subprocess
@@ -58,7 +58,7 @@ def test_where_the_driver_shows_no_gpu_a_list_of_them_means_nothing(tmp_path: Pa
 
 
 def started(monkeypatch: pytest.MonkeyPatch, path: Path, count: int, jobs: int | None) -> list[dict[str, str]]:
-    """The environments of a sweep's cells, which do nothing."""
+    """The environments of a sweep's runs, which do nothing."""
     environments = []
 
     def wait(self, command, environment, log):
@@ -80,7 +80,7 @@ def started(monkeypatch: pytest.MonkeyPatch, path: Path, count: int, jobs: int |
     ("count", "jobs", "given", "threads"),
     [(8, None, None, "3"), (8, 2, None, "6"), (2, 4, None, "6"), (8, 4, "12", "3"), (8, 4, "2", "2")],
 )
-def test_cells_at_once_share_the_cores_on_gpus_too(
+def test_runs_at_once_share_the_cores_on_gpus_too(
     driver: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -97,7 +97,7 @@ def test_cells_at_once_share_the_cores_on_gpus_too(
     assert {one["CUDA_VISIBLE_DEVICES"] for one in environments} <= {"0", "1", "2", "3"}
 
 
-def test_cells_at_once_share_the_cores_without_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_runs_at_once_share_the_cores_without_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(launcher, "driver_gpus", list)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [one["OMP_NUM_THREADS"] for one in started(monkeypatch, tmp_path, 3, 3)] == ["4"] * 3
@@ -107,6 +107,6 @@ def test_cells_at_once_share_the_cores_without_gpus(tmp_path: Path, monkeypatch:
 
 
 def test_more_jobs_than_gpus(driver: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(LocalLauncher, "_wait", lambda *_: pytest.fail("started a cell"))
+    monkeypatch.setattr(LocalLauncher, "_wait", lambda *_: pytest.fail("started a run"))
     with pytest.raises(InputError, match=r"hydra\.launcher\.jobs=5 exceeds the 4 GPUs here"):
         LocalLauncher(5).run([planned(tmp_path)])

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from sdx.config import Stages
 from sdx.process.failure import ERROR
 from sdx.sweeps import runs
-from sdx.sweeps.runs import Run, judge, named
+from sdx.sweeps.runs import SweepRun, judge, named
 from sdx.tracking.state import RunState
 from tests.kit.sweep_run import planned
 
@@ -34,7 +34,7 @@ def test_endings(tmp_path: Path, state: str | None, stages: Stages, code: int | 
     assert its.state is ended
 
 
-def test_the_error_is_the_cell_s_own_or_another_rank_s_or_what_slurm_knows(tmp_path: Path):
+def test_the_error_is_the_run_s_own_or_another_rank_s_or_what_slurm_knows(tmp_path: Path):
     its = planned(tmp_path, "failed", error="train.learning_rate=9 is too high")
     judge(its, 2)
     assert its.error == "train.learning_rate=9 is too high"
@@ -58,8 +58,8 @@ def test_the_error_is_the_cell_s_own_or_another_rank_s_or_what_slurm_knows(tmp_p
     assert its.error.startswith("its data are there, but the training left the queue before it began")
 
 
-def test_cells_are_named_by_what_they_do_not_share(tmp_path: Path):
-    both = [Run(n, [], ["lang=pt", f"seed={n}", "scale.epochs=2"], OmegaConf.create(), tmp_path) for n in range(2)]
+def test_runs_are_named_by_what_they_do_not_share(tmp_path: Path):
+    both = [SweepRun(n, [], ["lang=pt", f"seed={n}", "scale.epochs=2"], OmegaConf.create(), tmp_path) for n in range(2)]
     assert named(both) == ["seed=0", "seed=1"]
     assert named(both[:1]) == ["lang=pt seed=0 scale.epochs=2"]
 
@@ -68,10 +68,10 @@ def test_a_large_sweep_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, caplo
     monkeypatch.setattr(runs, "SAY_S", 0.0)
     with caplog.at_level("INFO", "sdx"):
         assert list(runs._told("abc", "checked")) == ["a", "b", "c"]
-    assert caplog.messages[-1] == "sweep        2 of 3 cells checked"
+    assert caplog.messages[-1] == "sweep        2 of 3 runs checked"
 
 
-def test_what_all_cells_say_is_said_once(caplog: pytest.LogCaptureFixture):
+def test_what_all_runs_say_is_said_once(caplog: pytest.LogCaptureFixture):
     with caplog.at_level("INFO", "sdx"):
         with runs._each_message_once():
             for _ in range(3):

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from sdx import InputError
 from sdx.config import Config, Stages
 from sdx.store.files import write_json
-from sdx.sweeps.runs import Run
+from sdx.sweeps.runs import SweepRun
 from sdx.sweeps.slurm import GpuFlag, SlurmConfig, SlurmLauncher, _jobs, _waited_for, most_in_an_array, parameters
 from sdx.sweeps.watch import JOB
 from sdx.tracking.state import RunState
@@ -83,7 +83,7 @@ def test_the_error_of_a_launcher_is_one_line(tmp_path: Path, sbatch: None):
 
 @pytest.mark.parametrize(("defaults", "code"), [("[]", 2), ("[{override /hydra/launcher: slurm}]", 0)])
 def test_options_in_an_experiment_need_its_launcher(tmp_path: Path, sbatch: None, defaults: str, code: int):
-    """Else a cell, which is not launched once more, would have them without their meaning."""
+    """Else a run, which is not launched once more, would have them without their meaning."""
     (tmp_path / "experiments").mkdir()
     options = "hydra: {launcher: {gpus_per_node: 8}}"
     (tmp_path / "experiments/mine.yaml").write_text(f"# @package _global_\ndefaults: {defaults}\n{options}\n")
@@ -95,17 +95,17 @@ def test_options_in_an_experiment_need_its_launcher(tmp_path: Path, sbatch: None
 
 def test_jobs_in_the_queue(tmp_path: Path):
     config = OmegaConf.structured(Config)
-    cell = Run(0, [], [], config, tmp_path)
-    assert _waited_for(cell, {}) is None
-    write_json(cell.run_dir / JOB, {"job": "8_0", "log": "l", "stages": "all", "prepare": "7_0", "prepare_log": "p"})
-    assert _jobs(cell) == ["8_0", "7_0"]
-    assert _waited_for(cell, {"8_0": (RunState.running, ""), "7_0": (RunState.running, "")}) == "8_0"
-    assert _waited_for(cell, {}) is None
+    run = SweepRun(0, [], [], config, tmp_path)
+    assert _waited_for(run, {}) is None
+    write_json(run.run_dir / JOB, {"job": "8_0", "log": "l", "stages": "all", "prepare": "7_0", "prepare_log": "p"})
+    assert _jobs(run) == ["8_0", "7_0"]
+    assert _waited_for(run, {"8_0": (RunState.running, ""), "7_0": (RunState.running, "")}) == "8_0"
+    assert _waited_for(run, {}) is None
     with pytest.raises(InputError, match="job 7_0 makes its data, and the job that would train is gone"):
-        _waited_for(cell, {"7_0": (RunState.running, "")})
+        _waited_for(run, {"7_0": (RunState.running, "")})
     config.stages = Stages.prepare
     with pytest.raises(InputError, match="in the queue with stages=all as job 8_0; wait for it or scancel it"):
-        _waited_for(cell, {"8_0": (RunState.queued, "")})
+        _waited_for(run, {"8_0": (RunState.queued, "")})
 
 
 @pytest.mark.parametrize(("said", "most"), [("MaxArraySize            = 1001\n", 1001), ("", 1000)])
@@ -151,7 +151,7 @@ def test_the_script_asks_for_gpus_as_the_cluster_knows_them(
     tmp_path: Path, slurm: Path, options: dict[str, object], asks: list[str]
 ):
     given = {"gpus_per_node": 8, **options}
-    launcher(**given)._submit([Run(0, [], [], OmegaConf.structured(Config), tmp_path / "runs/cell")])
+    launcher(**given)._submit([SweepRun(0, [], [], OmegaConf.structured(Config), tmp_path / "runs/run")])
     flags = [line.removeprefix("#SBATCH --").replace("'", "") for line in slurm.read_text().splitlines()]
     assert [flag for flag in flags if flag.startswith(("gpu", "gres", "ntasks"))] == asks
 
@@ -161,13 +161,13 @@ import sys
 from omegaconf import OmegaConf
 from pathlib import Path
 from sdx.config import Config
-from sdx.sweeps.runs import Run
+from sdx.sweeps.runs import SweepRun
 from sdx.sweeps.slurm import SlurmConfig, SlurmLauncher
 options = {**vars(SlurmConfig()), "gpus_per_node": 0, "snapshot": sys.argv[1] == "True", "python": sys.argv[2] or None}
 del options["_target_"]
 launcher = SlurmLauncher(**options)
 launcher._wait = lambda runs, jobs: None
-launcher.run([Run(0, ["--help"], [], OmegaConf.structured(Config), Path("runs/cell").absolute())])
+launcher.run([SweepRun(0, ["--help"], [], OmegaConf.structured(Config), Path("runs/run").absolute())])
 """
 TASK = {
     **dict.fromkeys(("SLURM_NODEID", "SLURM_PROCID", "SLURM_LOCALID"), "0"),
@@ -202,7 +202,7 @@ def test_jobs_run_the_code_that_they_were_launched_with(
         ["bash", str(slurm)], cwd=checkout, env={**environment, **TASK}, stdout=subprocess.PIPE, text=True
     )
     assert done.returncode == code, done.stdout
-    error = checkout / "runs/cell/error.txt"
+    error = checkout / "runs/run/error.txt"
     assert says in (error.read_text() if code else done.stdout)
     copies = list((checkout / "runs/slurm").glob("code-*"))
     assert len(copies) == snapshot

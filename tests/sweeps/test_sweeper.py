@@ -28,7 +28,7 @@ from sdx.cli import main
 from sdx.store.files import read_json, read_rows, write_json
 from sdx.sweeps import objective as objectives
 from sdx.sweeps import space as spaces
-from sdx.sweeps.runs import Run, returned
+from sdx.sweeps.runs import SweepRun, returned
 from sdx.sweeps.study import Search, opened
 from sdx.sweeps.sweeper import OptunaConfig, OptunaSweeper
 from sdx.tracking.state import RunState
@@ -39,7 +39,7 @@ from tests.kit.workplace import SMALL, Workplace
 RATE = "train.learning_rate=tag(log,interval(1e-5,1e-3))"
 EPOCHS = "scale.epochs=choice(1,2)"
 FIXED = ("method=sft", "lang=pt", "scale.validation_rows=4", "task=mmlu_human")
-"""Of searches whose cells are not run."""
+"""Of searches whose runs are not run."""
 Judge = Callable[[dict[str, str]], float | None]
 
 
@@ -47,21 +47,21 @@ def space(*overrides: str) -> dict[str, Any]:
     return spaces.split(OverridesParser.create().parse_overrides(list(overrides)))[1]
 
 
-def near_1e_4(cell: dict[str, str]) -> float | None:
+def near_1e_4(run: dict[str, str]) -> float | None:
     """More the nearer the learning rate is to 1e-4."""
-    return -abs(math.log10(float(cell["train.learning_rate"])) + 4)
+    return -abs(math.log10(float(run["train.learning_rate"])) + 4)
 
 
 class FakeLauncher:
-    """Leaves results.json in place of running a cell, or none where `judge` says that it fails."""
+    """Leaves results.json in place of running a run, or none where `judge` says that it fails."""
 
     def __init__(self, path: Path, judge: Judge = near_1e_4) -> None:
         self.path, self.judge = path, judge
         self.batches: list[list[tuple[str, ...]]] = []
         self.dies_in: int | None = None
-        """Batch, after whose first cell the process is stopped."""
+        """Batch, after whose first run the process is stopped."""
         self.interrupts: set[str] = set()
-        """Texts of overrides whose cells are asked to leave."""
+        """Texts of overrides whose runs are asked to leave."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         self.batches.append([tuple(overrides) for overrides in job_overrides])
@@ -73,11 +73,11 @@ class FakeLauncher:
                 raise KeyboardInterrupt
         return [returned(run) for run in runs]
 
-    def _run(self, overrides: list[str]) -> Run:
-        directory = self.path / "cells" / str(abs(hash(tuple(overrides))))
+    def _run(self, overrides: list[str]) -> SweepRun:
+        directory = self.path / "runs" / str(abs(hash(tuple(overrides))))
         directory.mkdir(parents=True, exist_ok=True)
         value = self.judge(dict(one.split("=", 1) for one in overrides))
-        run = Run(0, overrides, overrides, OmegaConf.create(), directory, RunState.failed)
+        run = SweepRun(0, overrides, overrides, OmegaConf.create(), directory, RunState.failed)
         if self.interrupts & set(overrides):
             run.state = RunState.interrupted
         elif value is not None:
@@ -87,8 +87,8 @@ class FakeLauncher:
 
     @property
     def points(self) -> list[tuple[str, ...]]:
-        """What was launched, less what all cells share."""
-        return [tuple(one for one in cell if one not in FIXED) for batch in self.batches for cell in batch]
+        """What was launched, less what all runs share."""
+        return [tuple(one for one in run if one not in FIXED) for batch in self.batches for run in batch]
 
 
 @cache
@@ -99,7 +99,7 @@ def base() -> DictConfig:
 
 
 class Loader:
-    """Hydra's, but that what all cells share is composed once: that takes a third of a second."""
+    """Hydra's, but that what all runs share is composed once: that takes a third of a second."""
 
     repository = SimpleNamespace(group_exists=lambda key: key in ("method", "task", "tracking"))
 
@@ -177,8 +177,8 @@ def test_a_search_ends_with_its_best_trial(tmp_path: Path, capsys: pytest.Captur
     assert [row["number"] for row in table["trials"]] == [0, 1, 2, 3, 4]
     assert {row["state"] for row in table["trials"]} == {"COMPLETE"}
     assert table["best"]["value"] == max(row["value"] for row in table["trials"])
-    assert all(row["cell"].startswith("sft-smollm2_135m-pt-s1-") for row in table["trials"])
-    assert len({row["cell"] for row in table["trials"]}) == 5
+    assert all(row["run"].startswith("sft-smollm2_135m-pt-s1-") for row in table["trials"])
+    assert len({row["run"] for row in table["trials"]}) == 5
     printed = capsys.readouterr().out
     command = next(line for line in printed.splitlines() if line.startswith("command  "))
     assert shlex.split(command)[1:5] == ["python", "-m", "sdx", "method=sft"]
@@ -227,9 +227,9 @@ def test_a_trial_that_was_not_drawn_whole_is_dropped(tmp_path: Path, monkeypatch
     assert [row["number"] for row in table["trials"]] == [1, 2, 3, 4, 5]
 
 
-def test_failed_cells_do_not_end_the_search_and_the_next_start_tries_others(tmp_path: Path):
-    def high_ones_fail(cell: dict[str, str]) -> float | None:
-        return None if float(cell["train.learning_rate"]) > 3e-4 else near_1e_4(cell)
+def test_failed_runs_do_not_end_the_search_and_the_next_start_tries_others(tmp_path: Path):
+    def high_ones_fail(run: dict[str, str]) -> float | None:
+        return None if float(run["train.learning_rate"]) > 3e-4 else near_1e_4(run)
 
     first, second = FakeLauncher(tmp_path, high_ones_fail), FakeLauncher(tmp_path)
     table = search(first)
@@ -240,18 +240,18 @@ def test_failed_cells_do_not_end_the_search_and_the_next_start_tries_others(tmp_
     assert len(second.points) == len(failed)
 
 
-def test_where_all_cells_fail_there_is_no_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_where_all_runs_fail_there_is_no_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     table = search(FakeLauncher(tmp_path, lambda _: None))
     assert {row["state"] for row in table["trials"]} == {"FAIL"}
     assert "best     none" in capsys.readouterr().out
 
 
 def test_a_value_that_is_no_number_is_a_failure(tmp_path: Path):
-    table = search(FakeLauncher(tmp_path, lambda cell: math.nan if cell["scale.epochs"] == "1" else 1.0))
+    table = search(FakeLauncher(tmp_path, lambda run: math.nan if run["scale.epochs"] == "1" else 1.0))
     assert {row["state"] for row in table["trials"]} == {"COMPLETE", "FAIL"}
 
 
-def test_a_cell_that_was_asked_to_leave_goes_on_in_the_next_start(tmp_path: Path):
+def test_a_run_that_was_asked_to_leave_goes_on_in_the_next_start(tmp_path: Path):
     first, second = FakeLauncher(tmp_path), FakeLauncher(tmp_path)
     first.interrupts = {"scale.epochs=1"}
     table = search(first)
@@ -259,11 +259,11 @@ def test_a_cell_that_was_asked_to_leave_goes_on_in_the_next_start(tmp_path: Path
     assert left
     table = search(second)
     assert [row["state"] for row in table["trials"]] == ["COMPLETE"] * 5
-    assert {cell for batch in second.batches for cell in batch} == set(left.values())
+    assert {run for batch in second.batches for run in batch} == set(left.values())
 
 
 def test_a_point_is_launched_once(tmp_path: Path):
-    launcher = FakeLauncher(tmp_path, lambda cell: float(cell["scale.epochs"]))
+    launcher = FakeLauncher(tmp_path, lambda run: float(run["scale.epochs"]))
     table = search(launcher, EPOCHS, trials=6, jobs=3)
     assert len(launcher.points) == len(set(launcher.points)) == 2
     assert [row["state"] for row in table["trials"]] == ["COMPLETE"] * 6
@@ -346,7 +346,7 @@ def test_a_score_of_a_test_is_named_as_on_dashboards_and_warned_of(tmp_path: Pat
         objectives.value(tmp_path, "score/mmlu_human/pt/acc/after")
     with pytest.raises(InputError, match=r"without .*results\.json"):
         objectives.value(tmp_path / "elsewhere", "validation")
-    with pytest.raises(InputError, match="is not in"):  # the launcher's cells have no scores
+    with pytest.raises(InputError, match="is not in"):  # the launcher's runs have no scores
         search(FakeLauncher(tmp_path), objective="score/mmlu_human/pt/acc/after")
     assert "is of a test set" in capsys.readouterr().err
 
@@ -398,8 +398,8 @@ def test_a_search_that_is_killed_goes_on(tmp_path: Path):
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    cells = {path.parent for path in (tmp_path / "runs").glob("*/sdx.log")}
-    assert len(cells) == 2
+    runs = {path.parent for path in (tmp_path / "runs").glob("*/sdx.log")}
+    assert len(runs) == 2
 
     _, printed = place.sdx(*given, *searched, *options)
     assert "1 of 3 trials done" in printed
@@ -407,9 +407,9 @@ def test_a_search_that_is_killed_goes_on(tmp_path: Path):
     assert printed.count("train        starts") == 1
     table = read_json(tmp_path / "runs/optuna/mine.json")
     assert [(row["number"], row["state"]) for row in table["trials"]] == [(n, "COMPLETE") for n in range(3)]
-    assert {tmp_path / "runs" / row["cell"] for row in table["trials"][:2]} == cells
+    assert {tmp_path / "runs" / row["run"] for row in table["trials"][:2]} == runs
     for row in table["trials"]:
-        results = read_json(tmp_path / "runs" / row["cell"] / "results.json")
+        results = read_json(tmp_path / "runs" / row["run"] / "results.json")
         assert results["training"]["validation"] == row["value"]
         [train] = [step for step in results["steps"] if step["name"] == "train"]
         log = read_rows(Path(train["path"]) / "log.jsonl")

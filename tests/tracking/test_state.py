@@ -1,4 +1,4 @@
-"""state.json of a cell: what it says while the cell runs, and after each way to end."""
+"""state.json of a run: what it says during the run, and after each way to end."""
 
 import errno
 import json
@@ -47,15 +47,15 @@ def until(run_dir: Path, holds: Callable[[dict[str, Any]], bool]) -> dict[str, A
     raise AssertionError(found)
 
 
-def test_a_cell_tells_its_step_and_its_progress(tmp_path: Path, fast: None):
-    with StateFile(tmp_path) as cell:
-        cell.expect(3)
+def test_a_run_tells_its_step_and_its_progress(tmp_path: Path, fast: None):
+    with StateFile(tmp_path) as run:
+        run.expect(3)
         began = until(tmp_path, lambda found: found["steps_total"] == 3)
         assert (began["state"], began["steps_done"], began["steps_total"]) == (RunState.running, 0, 3)
         assert (began["pid"], began["job"], began["restarts"], began["error"]) == (os.getpid(), None, 0, None)
-        cell.step_finished()  # found in the cache
+        run.step_finished()  # found in the cache
         events.step_awaited("translate", "0123")
-        until(tmp_path, lambda found: found["stage"] == "translate: another cell makes it" and found["key"] == "0123")
+        until(tmp_path, lambda found: found["stage"] == "translate: another run makes it" and found["key"] == "0123")
         events.step_began("translate", "0123", False)
         found = until(tmp_path, lambda found: found["stage"] == "translate")
         assert (found["key"], found["steps_done"], found["done"]) == ("0123", 1, None)
@@ -64,7 +64,7 @@ def test_a_cell_tells_its_step_and_its_progress(tmp_path: Path, fast: None):
         assert found["stage"] == "translate: to pt"
         assert [found[name] for name in ("total", "unit", "rate", "eta_s")] == [600, "rows", 3.0, 160.0]
         events.step_done("translate", "0123", {})
-        cell.step_finished()
+        run.step_finished()
         found = until(tmp_path, lambda found: found["steps_done"] == 2)
         assert (found["stage"], found["key"], found["done"], found["rate"]) == (None, None, None, None)
         events.step_began("train", "4567", False)
@@ -132,7 +132,7 @@ def test_each_way_to_end(tmp_path: Path, error: BaseException, ended: RunState, 
     assert (tmp_path / ERROR).exists() == (ended is RunState.failed)
 
 
-def test_the_traceback_stays_until_the_cell_starts_again(tmp_path: Path):
+def test_the_traceback_stays_until_the_run_starts_again(tmp_path: Path):
     with pytest.raises(ValueError, match="bad"), StateFile(tmp_path):
         raise ValueError("bad")
     assert "Traceback" in (tmp_path / ERROR).read_text()
@@ -144,15 +144,15 @@ def test_the_traceback_stays_until_the_cell_starts_again(tmp_path: Path):
 
 
 def test_a_directory_that_is_gone_disturbs_nothing(tmp_path: Path, fast: None, caplog: pytest.LogCaptureFixture):
-    run_dir = tmp_path / "cell"
+    run_dir = tmp_path / "run"
     run_dir.mkdir()
-    with StateFile(run_dir) as cell:
+    with StateFile(run_dir) as run:
         (run_dir / STATE).unlink()
         for torn in run_dir.iterdir():
             torn.unlink()
         run_dir.rename(tmp_path / "away")
         for _ in range(5):
-            cell.step_finished()
+            run.step_finished()
             time.sleep(0.05)
     assert not run_dir.exists()
     assert len([record for record in caplog.records if "cannot be written" in record.message]) == 1
@@ -165,11 +165,11 @@ def test_a_full_disk_disturbs_nothing_and_the_end_is_told(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def run() -> None:
-        with StateFile(tmp_path) as cell:
+        with StateFile(tmp_path) as run:
             events.step_began("train", "4567" * 999, False)  # longer than what comes at the end
             until(tmp_path, lambda found: found["stage"] == "train")
             monkeypatch.setattr(state, "write_json", full)
-            cell.step_finished()
+            run.step_finished()
             time.sleep(0.2)
             assert read_state(tmp_path)["steps_done"] == 0  # the old state, whole
             full(None, None)
@@ -190,8 +190,8 @@ def test_the_error_of_the_run_is_the_one_that_leaves(tmp_path: Path):
 
 def test_other_ranks_write_nothing_but_their_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RANK", "1")
-    with StateFile(tmp_path) as cell:
-        cell.step_finished()
+    with StateFile(tmp_path) as run:
+        run.step_finished()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="bad"), StateFile(tmp_path):
         raise ValueError("bad")

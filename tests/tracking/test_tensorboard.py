@@ -25,7 +25,7 @@ def read(directory: Path) -> Any:
     return found
 
 
-def test_a_requeued_cell_shows_every_step_once(tmp_path: Path):
+def test_a_requeued_run_shows_every_step_once(tmp_path: Path):
     for first, last in ((1, 5), (1, 7), (8, 9)):  # the loop tells kept lines once more
         with Tracker(config(tmp_path, GIVEN), tmp_path) as tracker:
             for step in range(first, last + 1):

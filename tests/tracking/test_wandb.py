@@ -71,7 +71,7 @@ def work(tmp_path: Path, first: int, last: int, *overrides: str, error: BaseExce
         assert error
 
 
-def test_a_requeued_cell_is_one_run_and_every_step_is_there_once(tmp_path: Path):
+def test_a_requeued_run_is_one_run_and_every_step_is_there_once(tmp_path: Path):
     exits, ids, groups, options = [], set(), set(), []
     for first, last, error in ((1, 5, SystemExit(os.EX_TEMPFAIL)), (4, 8, ValueError()), (8, 9, None)):
         work(tmp_path, first, last, error=error)  # the checkpoint of the second was that of step 3
@@ -84,7 +84,7 @@ def test_a_requeued_cell_is_one_run_and_every_step_is_there_once(tmp_path: Path)
         assert list(run.tags) == ["sft", "smollm2_135m", "pt", "sw", "seed-3", "auto"]
         options.append({update.key: json.loads(update.value_json) for update in run.config.update})
     assert ids == {read_json(tmp_path / "tracking.json")["id"]}
-    assert groups == {("sdx", "sft-pt+sw", "cell")}
+    assert groups == {("sdx", "sft-pt+sw", "run")}
     assert exits == [1, 1, 0]
     assert summary(path)["score/t/pt/accuracy/before"] == 40.0
     assert summary(path)["filter/all/kept_rows"] == 6

@@ -1,4 +1,4 @@
-"""Finished cells read back from their results.json, and short names for them: what differs among them."""
+"""Finished runs read back from their results.json, and short names for them: what differs among them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -29,7 +29,7 @@ def column_of(score: Mapping[str, Any]) -> Column:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a finished cell left."""
+    """What a finished run left."""
 
     directory: Path
     config: Mapping[str, Any]
@@ -42,7 +42,7 @@ class Finished:
 
 
 def find(paths: Sequence[Path]) -> tuple[list[Finished], list[str]]:
-    """The finished cells in and below the directories, each once, and a warning for each that cannot be read."""
+    """The finished runs in and below the directories, each once, and a warning for each that cannot be read."""
     found: dict[Path, Finished] = {}
     warnings: list[str] = []
     for path in paths:
@@ -52,20 +52,20 @@ def find(paths: Sequence[Path]) -> tuple[list[Finished], list[str]]:
             try:
                 found.setdefault(directory.resolve(), read(directory))
             except FileNotFoundError:
-                warnings.append(f"{directory} has no {RESULTS}: that cell has not finished")
+                warnings.append(f"{directory} has no {RESULTS}: that run has not finished")
             except OSError as error:
                 warnings.append(f"{directory / RESULTS} cannot be read: {error.strerror}")
             except (ValueError, TypeError, KeyError, AttributeError):
-                warnings.append(f"{directory / RESULTS} is damaged or of another version; run the cell again")
+                warnings.append(f"{directory / RESULTS} is damaged or of another version; start that run again")
     return list(found.values()), warnings
 
 
 def read(directory: Path) -> Finished:
-    """A cell's results.
+    """A run's results.
 
     Raises:
         FileNotFoundError: it has not finished.
-        OSError, ValueError, TypeError, KeyError, AttributeError: the file cannot be read or is no report of a cell.
+        OSError, ValueError, TypeError, KeyError, AttributeError: the file cannot be read or is no report of a run.
     """
     results = read_json(directory / RESULTS)
     config, scores = results["config"], results["scores"]
@@ -93,16 +93,16 @@ Part = tuple[str, str]
 
 
 def label(parts: Sequence[Part]) -> str:
-    """`sdrrl seed=2`: the method's name, then what else tells the cell from the others."""
+    """`sdrrl seed=2`: the method's name, then what else tells the run from the others."""
     return " ".join(value if key == "method" else f"{key}={value}" for key, value in parts)
 
 
-def distinct(cells: Sequence[Finished]) -> list[tuple[Part, ...]]:
-    """For each cell its method and the keys in which it differs from the others.
+def distinct(runs: Sequence[Finished]) -> list[tuple[Part, ...]]:
+    """For each run its method and the keys in which it differs from the others.
 
-    A group that differs is named by its option; its other keys only where cells with that option differ in them.
+    A group that differs is named by its option; its other keys only where runs with that option differ in them.
     """
-    tables = [leaves(cell.config) for cell in cells]
+    tables = [leaves(run.config) for run in runs]
     keys = list(dict.fromkeys(["method", *(key for one in tables for key in one)]))
     named: list[list[Part]] = [[("method", one["method"])] for one in tables]
     for key in keys[1:]:
@@ -115,9 +115,9 @@ def distinct(cells: Sequence[Finished]) -> list[tuple[Part, ...]]:
             if key in one and len({other.get(key) for other in alike}) > 1:
                 parts.append((key, shorter[one[key]]))
     texts = [label(parts) for parts in named]
-    for cell, parts, text in zip(cells, named, texts, strict=True):
+    for run, parts, text in zip(runs, named, texts, strict=True):
         if texts.count(text) > 1:  # the same configuration in two places
-            parts.append(("in", str(cell.directory)))
+            parts.append(("in", str(run.directory)))
     return [tuple(parts) for parts in named]
 
 

@@ -1,4 +1,4 @@
-"""A whole cell with a dashboard through the real entry point: requeued once, then read back from its files."""
+"""A whole run with a dashboard through the real entry point: requeued once, then read back from its files."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ SECRETS = {
     "GITHUB_PAT": "open-sesame-42",
     "DATABASE_URL": "postgresql://me:hunter2hunter2@db.example.org/x",
 }
-CELL = (*SDRRL, "task=[instructions,arc_easy]", "tracking.mode=offline", "tracking.group=study")
+RUN = (*SDRRL, "task=[instructions,arc_easy]", "tracking.mode=offline", "tracking.group=study")
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 
 @pytest.fixture(scope="module")
-def cell(place: Workplace) -> Path:
+def run(place: Workplace) -> Path:
     """Its first process is asked to leave while it trains."""
-    arguments = ["lang=pt", f"backbone.path={place.model}", *SMALL, *CELL, "train.batch_size=2"]
+    arguments = ["lang=pt", f"backbone.path={place.model}", *SMALL, *RUN, "train.batch_size=2"]
     environment = {**os.environ, **SECRETS, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(place.path / "cache")}
     environment["OMP_NUM_THREADS"] = "1"
     command = [sys.executable, "-m", "sdx", *arguments]
@@ -52,43 +52,43 @@ def cell(place: Workplace) -> Path:
     return run
 
 
-def test_both_processes_are_one_run_with_every_step_of_the_training_once(cell: Path):
-    [path] = files(cell)  # the second has the rows of the first
-    assert beginning(path).run_id == read_json(cell / "tracking.json")["id"]
+def test_both_processes_are_one_run_with_every_step_of_the_training_once(run: Path):
+    [path] = files(run)  # the second has the rows of the first
+    assert beginning(path).run_id == read_json(run / "tracking.json")["id"]
     assert beginning(path).run_group == "study"
-    rows = whole_history(cell)
+    rows = whole_history(run)
     assert [row["_step"] for row in rows] == list(range(len(rows)))
     shown = {row["train/step"]: row["train/loss"] for row in rows if "train/step" in row}
-    assert list(shown.items()) == [(row["step"], row["loss"]) for row in training_log(cell)]
+    assert list(shown.items()) == [(row["step"], row["loss"]) for row in training_log(run)]
     assert len(shown) == len([row for row in rows if "train/step" in row])
 
 
-def test_what_was_measured_is_in_the_summary(cell: Path):
-    last = summary(files(cell)[-1])
-    results = read_json(cell / "results.json")
+def test_what_was_measured_is_in_the_summary(run: Path):
+    last = summary(files(run)[-1])
+    results = read_json(run / "results.json")
     [score] = [one for one in results["scores"] if one["task"] == "arc_easy" and one["language"] == "pt"]
     assert last["score/arc_easy/pt/accuracy/after"] == round(score["after"]["value"], 4)
     assert last["filter/all/kept_rows"] == sum(one["kept"] for one in results["filters"])
     assert "score/arc_easy/pt/accuracy/before" in last
 
 
-def test_no_secret_of_the_environment_is_in_any_file_of_the_run(cell: Path):
-    for path in cell.rglob("*"):
+def test_no_secret_of_the_environment_is_in_any_file_of_the_run(run: Path):
+    for path in run.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
             assert not [value for value in (*SECRETS.values(), "hunter2hunter2") if value.encode() in content], path
-    for path in files(cell):
+    for path in files(run):
         decoded = "".join(str(record) for record in records(path))
         assert not [value for value in SECRETS.values() if value in decoded]
 
 
-def test_every_metric_of_the_dashboard_is_one_that_a_cell_logs(cell: Path):
+def test_every_metric_of_the_dashboard_is_one_that_a_run_logs(run: Path):
     import re
 
-    names = {name for row in whole_history(cell) for name in row}
-    names |= {name for path in files(cell) for name in summary(path)}
+    names = {name for row in whole_history(run) for name in row}
+    names |= {name for path in files(run) for name in summary(path)}
     names |= {name.rpartition(".")[0] for name in names if name.startswith("tables/")}
-    shown = dashboard.metrics(dashboard.scores_in(cell.parent))
+    shown = dashboard.metrics(dashboard.scores_in(run.parent))
     assert [name for name in shown.names if name.startswith("score/arc_easy/pt/")]
     assert sorted({*shown.names} - names) == sorted(dashboard.ON_GPU)
     for pattern in (*dashboard.RATES.values(),):
@@ -109,19 +109,19 @@ def test_the_device_is_what_makes_the_mfu(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_dashboard_is_printed_without_a_server(
-    cell: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     import json
 
     pytest.importorskip("wandb_workspaces")
-    monkeypatch.setattr(sys, "argv", ["dashboard", str(cell.parent), "--group", "study", "--dry-run"])
+    monkeypatch.setattr(sys, "argv", ["dashboard", str(run.parent), "--group", "study", "--dry-run"])
     main()
     sent = json.loads(capsys.readouterr().out)["section"]
     sections = sent["panelBankConfig"]["sections"]
     assert [section["name"] for section in sections] == ["Evaluation", "Training", "Data", "Samples"]
     assert all(section["panels"] for section in sections)
     text = json.dumps(sent)
-    for name in dashboard.metrics(dashboard.scores_in(cell.parent)).names:
+    for name in dashboard.metrics(dashboard.scores_in(run.parent)).names:
         assert json.dumps(name) in text, name
     assert "study" in json.dumps(sent["runSets"])
 
