@@ -152,9 +152,9 @@ def test_every_belebele_variant_has_a_row():
 
 
 def test_direction_and_spaces():
-    rtl_scripts = {entry.script for entry in languages() if entry.rtl}
+    rtl_scripts = {entry.script for entry in languages() if entry.direction == "rtl"}
     assert rtl_scripts == {"Arab", "Hebr"}
-    assert not [entry for entry in languages() if entry.script in rtl_scripts and not entry.rtl]
+    assert not [entry for entry in languages() if entry.script in rtl_scripts and entry.direction == "ltr"]
     assert " ".join(entry.flores for entry in languages() if not entry.spaces) == (
         "bod_Tibt dzo_Tibt jpn_Jpan khm_Khmr lao_Laoo mya_Mymr shn_Mymr tha_Thai yue_Hant zho_Hans zho_Hant"
     )

@@ -22,7 +22,7 @@ from sdx.planning.times import Work, seconds
 from sdx.process.console import console as new_console
 from sdx.process.disk import free_bytes
 from sdx.process.ranks import world_size
-from sdx.sources.hub import refusals
+from sdx.sources.hub import find_unavailable
 from sdx.store.step import Step
 from sdx.store.store import Store
 from sdx.training import disk
@@ -58,13 +58,13 @@ def show(config: Config, store: Store, steps: Sequence[Step], on_gpus: Config | 
     layouts = {machine: layout(its, trained, longest_training, machine.hardware) for machine, its in configs.items()}
     completing = [line.estimate.work for line in lines if line.node.step.name == "generate" and line.node.state.runs]
     total = sum_up(lines, where)
-    refused = refusals(wanted(nodes))
-    found = sources(config, store, shape, nodes, refused)
+    unavailable = find_unavailable(wanted(nodes))
+    found = sources(config, store, shape, nodes, unavailable)
 
     console = new_console()
     tables.steps(console, config, lines, where)
     tables.sources(console, found)
-    for line in told(refused):
+    for line in told(unavailable):
         console.print(line)
     if sizes:
         tables.memory(console, on_gpus, trained, sizes, layouts)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sdx.config import Config, ShapeConfig
 from sdx.planning.graph import Node
-from sdx.sources.hub import HubSource, Refusal, State
+from sdx.sources.hub import Cause, HubSource, Unavailable
 from sdx.store.step import Step
 from sdx.store.store import Store
 
@@ -50,15 +50,15 @@ class Source:
 
 
 def sources(
-    config: Config, store: Store, shape: ShapeConfig, nodes: Sequence[Node], found_refusals: Sequence[Refusal] = ()
+    config: Config, store: Store, shape: ShapeConfig, nodes: Sequence[Node], unavailable: Sequence[Unavailable] = ()
 ) -> list[Source]:
     """What the steps read from outside, and the engines that translate.
 
     Args:
         shape: of the backbone.
-        found_refusals: of what the hub does not give.
+        unavailable: of what the hub does not give.
     """
-    states = {refusal.source: refusal.state.value for refusal in found_refusals}
+    states = {error.source: error.cause.value for error in unavailable}
     found = _files_together(source for node in nodes if (source := _source(config, store, shape, node, states)))
     engines = {node.step.config["translator"]: node.step for node in nodes if node.step.name == "translate"}
     for engine, step in sorted(engines.items()):
@@ -80,20 +80,20 @@ def _files_together(found: Iterable[Source]) -> list[Source]:
 
 def wanted(nodes: Sequence[Node]) -> list[HubSource]:
     """What the run would fetch from the hub."""
-    return [node.step.hub for node in nodes if isinstance(node.step.hub, HubSource) and node.state.runs]
+    return [node.step.hub for node in nodes if node.step.hub and node.state.runs]
 
 
-def told(found: Sequence[Refusal]) -> list[str]:
+def told(found: Sequence[Unavailable]) -> list[str]:
     """A line for each data set or model that the hub does not give, and for the hub if it does not answer."""
-    lines: dict[tuple[str, State], list[Refusal]] = {}
-    for refusal in found:
-        name = "" if refusal.state is State.silent else refusal.source.hub_id
-        lines.setdefault((name, refusal.state), []).append(refusal)
+    lines: dict[tuple[str, Cause], list[Unavailable]] = {}
+    for error in found:
+        name = "" if error.cause is Cause.unreachable else error.source.hub_id
+        lines.setdefault((name, error.cause), []).append(error)
     return [
-        f"hub: no answer ({alike[0].said}), so that {len(alike)} of the sources may be there or not"
-        if state is State.silent
-        else f"hub: {alike[0].message}{f'; so with {len(alike) - 1} more of its files' if len(alike) > 1 else ''}"
-        for (_, state), alike in lines.items()
+        f"hub: no answer ({alike[0].detail}), so that {len(alike)} of the sources may be there or not"
+        if cause is Cause.unreachable
+        else f"hub: {alike[0]}{f'; so with {len(alike) - 1} more of its files' if len(alike) > 1 else ''}"
+        for (_, cause), alike in lines.items()
     ]
 
 
@@ -105,9 +105,7 @@ def _source(
     if step.name == "texts" and (hub_id := step.config.get("hub_id")):
         origin = f"hub {hub_id} @ {str(step.config['revision'])[:REVISION_DIGITS]}"
         streamed = {"to do": "to stream", "resumes": "to stream"}.get(state, state)
-        return Source(
-            "texts", origin, None, refused.get(step.hub, streamed) if isinstance(step.hub, HubSource) else streamed
-        )
+        return Source("texts", origin, None, refused.get(step.hub, streamed) if step.hub else streamed)
     if step.name not in ("asset", *PREFIXES) or (step.name in ("backbone", "encoder") and step.inputs):
         return None
     if hub_id := step.config.get("hub_id"):
@@ -117,9 +115,7 @@ def _source(
         if step.name == "backbone" and shape.parameters:
             size = 2.0 * shape.parameters
         state = "in the hub's cache" if _in_hub_cache(step) else _to_download(state)
-        return Source(
-            step.name, origin, size, refused.get(step.hub, state) if isinstance(step.hub, HubSource) else state
-        )
+        return Source(step.name, origin, size, refused.get(step.hub, state) if step.hub else state)
     if step.name == "asset":
         name = str(step.config["name"])
         packages = ", ".join(step.config.get("packages", ()))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sdx.languages import Language
+from sdx.store.hub_source import HubSource
 
 RUNTIME, OPTIONAL = "runtime", "optional"
 
@@ -118,8 +119,8 @@ class Step(ABC):
         return ", ".join(filter(None, (self.about, language.code if language else "")))
 
     @property
-    def hub(self) -> object | None:
-        """What it fetches from the hub, a `sdx.sources.hub.HubSource`."""
+    def hub(self) -> HubSource | None:
+        """What it fetches from the hub."""
         return None
 
     @property

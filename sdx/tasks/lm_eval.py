@@ -237,13 +237,13 @@ class HubDataset(HubSource):
         places = Path(constants.HF_HUB_CACHE, f"datasets--{self.hub_id.replace('/', '--')}", "snapshots")
         return any(path.is_dir() for path in (places, Path(prepared, self.hub_id.replace("/", "___"))))
 
-    def ask(self) -> None:
+    def probe(self) -> None:
         from huggingface_hub import HfApi
 
         HfApi().dataset_info(self.hub_id, timeout=ANSWER_S)
 
-    def absent(self) -> str:
-        return f"is not there; {self.instead}"
+    def missing_reason(self) -> str:
+        return f"is not there; {self.alternative}"
 
 
 def is_mean(aggregation: Any) -> bool:

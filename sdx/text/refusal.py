@@ -1,21 +1,17 @@
 """Whether a model declines instead of answering, in English or French. Ours.
 
 Only the opening of a text is read, and only in the model's own voice: a persona with a negation ("As an AI language
-model, I don't ..."), or, with or without an apology before it, what models decline in their own words ("I cannot
-assist with", "I don't have access to the internet"). A letter, a story or a quotation in which somebody is sorry or
+model, I don't ..."), or models' own words for declining ("I cannot assist with", "I don't have access to the
+internet"), with or without an apology before them. A letter, a story or a quotation in which somebody is sorry or
 cannot come does not begin like that. What follows does not matter: advice after a refusal is still no answer.
 """
 
-from __future__ import annotations
-
 from functools import cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from regex import Pattern
+import regex
 
 OPENING_CHARS = 600
-"""A refusal with all that may stand before it is shorter."""
+"""A refusal and what may precede it are shorter."""
 SHORT_FORMS = {"cannot": "can't", "can not": "can't", "do not": "don't", "will not": "won't", "i am": "i'm"}
 
 
@@ -28,9 +24,7 @@ def refuses(text: str) -> bool:
 
 
 @cache
-def _patterns() -> tuple[Pattern[str], Pattern[str]]:
-    import regex
-
+def _patterns() -> tuple[regex.Pattern[str], regex.Pattern[str]]:
     return regex.compile(_english()), regex.compile(_french())
 
 

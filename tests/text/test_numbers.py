@@ -5,8 +5,7 @@ import unicodedata
 
 import pytest
 
-from sdx.text.numbers import final_number
-from sdx.text.protect import numbers
+from sdx.text.numbers import final_number, find_numbers
 
 ZEROS = [char for char in map(chr, range(sys.maxunicode + 1)) if unicodedata.decimal(char, None) == 0]
 """Of each system of digits that Unicode has."""
@@ -136,5 +135,5 @@ def test_each_system_of_digits(zero: str) -> None:
 
 
 def test_lists_of_numbers_are_several() -> None:
-    assert numbers("3、5、100、200") == {"3": 1, "5": 1, "100": 1, "200": 1}
-    assert numbers("30，20") == {"30": 1, "20": 1}
+    assert list(find_numbers("3、5、100、200")) == [(0, "3"), (2, "5"), (4, "100"), (8, "200")]
+    assert list(find_numbers("30，20")) == [(0, "30"), (3, "20")]
