@@ -10,7 +10,8 @@ from typing import Any
 
 import regex
 
-from sdx.data.dictionary_formats import Dictionary, fold
+from sdx.data.dictionaries import Dictionary
+from sdx.data.dictionary_formats import fold
 from sdx.data.mixture import draw
 from sdx.languages import Language
 from sdx.text.protect import BLANK, blank, cut

@@ -7,7 +7,7 @@ from typing import Any
 
 from sdx import InputError
 from sdx.config import DictionaryConfig
-from sdx.data.dictionary_formats import Dictionary, Pairs, dictionary_rows, read_cldr, read_muse
+from sdx.data.dictionary_formats import Pairs, dictionary_rows, read_cldr, read_muse
 from sdx.data.word_pairs import word_pairs
 from sdx.languages import Language
 from sdx.offline.assets import AssetStep
@@ -16,6 +16,8 @@ from sdx.sources.files import LocalFile, check_target_placeholder, local_file
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace, optional, runtime
 
+Dictionary = Mapping[str, Sequence[str]]
+"""Folded word of L (see `dictionary_formats.fold`) -> its translations into T, the best first."""
 CLDR = """
     af ak am ar as az ba be bg bn bs ca cs cy da de el es et eu fa fi fo fr ga gd gl gu ha he hi hr hu hy id ig
     is it ja jv ka kk km kn ko ky lb lo lt lv mi mk ml mn mr ms mt my ne nl nn no nso om or pa pl ps pt qu ro ru
@@ -65,7 +67,7 @@ def dictionary_step(config: DictionaryConfig, parallel: Step | None, source: Lan
         inputs["parallel"] = parallel
     else:
         return None
-    return DictionaryStep(source, target, inputs, sha256=file and file.sha256, origin=config.name, file=file)
+    return DictionaryStep(source, target, inputs, sha256=file.sha256 if file else None, origin=config.name, file=file)
 
 
 @dataclass(frozen=True, eq=False)

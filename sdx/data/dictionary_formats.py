@@ -5,7 +5,7 @@ Each reader yields (word of L, translation into T), the better translations of a
 
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from sdx.languages import Language, casefold
 from sdx.sources.files import read_lines
 
 Pairs = Iterable[tuple[str, str]]
-Dictionary = Mapping[str, Sequence[str]]
-"""Folded word of L (see `fold`) -> its translations into T, the best first."""
 
 MAX_TRANSLATIONS = 5
 """Of one word."""

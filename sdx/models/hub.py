@@ -18,8 +18,9 @@ from sdx.models.weights import COPY_AGAIN, parts
 from sdx.offline.assets import AssetStep, asset, packages
 from sdx.options.source import Source
 from sdx.process.disk import writing
-from sdx.sources.hub import ANSWER_S, Cause, HubSource, Unavailable, check_available, explain
+from sdx.sources.hub import ANSWER_S, Cause, Unavailable, check_available, explain
 from sdx.store.files import write_json
+from sdx.store.hub_source import HubSource
 from sdx.store.step import Step, Workspace, runtime
 
 log = getLogger("sdx")

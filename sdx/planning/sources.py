@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sdx.config import Config, ShapeConfig
 from sdx.planning.graph import Node
-from sdx.sources.hub import Cause, HubSource, Unavailable
+from sdx.sources.hub import Cause, Unavailable
+from sdx.store.hub_source import HubSource
 from sdx.store.step import Step
 from sdx.store.store import Store
 

@@ -17,8 +17,9 @@ from sdx.offline.assets import AssetStep
 from sdx.options.source import FileSource
 from sdx.process.progress import Progress
 from sdx.sources.files import column, local_file, published, read_records
-from sdx.sources.hub import ANSWER_S, HubSource, explain, gated
+from sdx.sources.hub import ANSWER_S, explain, gated
 from sdx.store.files import rows_in
+from sdx.store.hub_source import HubSource
 from sdx.store.step import Step, Workspace, runtime
 
 log = getLogger("sdx")

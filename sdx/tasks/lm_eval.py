@@ -24,8 +24,9 @@ from sdx import InputError
 from sdx.config import TaskConfig
 from sdx.languages import Language, codes
 from sdx.options import fields
-from sdx.sources.hub import ANSWER_S, HubSource
+from sdx.sources.hub import ANSWER_S
 from sdx.store.files import write_rows
+from sdx.store.hub_source import HubSource
 from sdx.store.step import Step, Workspace
 from sdx.tasks.base import Item, Task, Who
 
