@@ -29,8 +29,10 @@ from sdx.sources.files import (
     read_records,
     text_column,
 )
+from sdx.store.estimate import ROWS, Estimate, Plan, Rows
 from sdx.store.files import write_rows
 from sdx.store.step import Step, Workspace, optional, runtime
+from sdx.text.lengths import SENTENCE_TOKENS
 
 DEMONSTRATIONS = 32
 """The most pairs set aside as demonstrations, but not more than a quarter of the corpus."""
@@ -40,6 +42,10 @@ SENTENCE = re.compile(r"\w[^\n]{18,198}[.!?…。！？।॥۔؟።။៕։]")
 """A good demonstration in the source language: of medium length, with an end."""
 TARGET_LENGTHS = range(8, 301)
 """Characters of its translation."""
+PACKAGED_PAIRS = {"interface": 3500, "udhr": 57}
+"""At most, for an estimate."""
+UNKNOWN_PAIRS = 100_000
+"""Of another corpus."""
 LETTER = re.compile(r"[^\W\d_]")
 ALTERNATIVES = "choose another parallel=..., give parallel.path=..., a file of sentence pairs, or parallel=none"
 
@@ -127,6 +133,8 @@ class Parallel(Step):
     where: str = runtime()
     """The file or files in messages."""
 
+    text_fields = ()
+
     @property
     def about(self) -> str:
         return self.origin
@@ -134,6 +142,12 @@ class Parallel(Step):
     @property
     def language(self) -> Language:
         return self.languages[1]
+
+    def estimate(self, plan: Plan) -> Estimate:
+        there = PACKAGED_PAIRS.get(self.asset or "", UNKNOWN_PAIRS)
+        sides = zip(("source", "target"), self.languages, strict=True)
+        rows = Rows(min(self.rows or there, there), {side: plan.tokens(SENTENCE_TOKENS, its) for side, its in sides})
+        return Estimate(rows.count, rows.total, {ROWS: rows}, bound=True)
 
     def run(self, work: Workspace) -> None:
         """Reads the corpus twice, so memory holds only the pairs that are taken, also of a large corpus."""
