@@ -31,8 +31,16 @@ UNKNOWN_ROWS = 50_000
 """Of a corpus of which nothing is known, for an estimate."""
 
 
-def check(config: CorpusConfig, source: Language) -> None:
-    """Raises InputError for options that name no corpus in the source language. Reads no file."""
+def corpus_step(config: CorpusConfig, scale: ScaleConfig, source: Language) -> Step:
+    """The corpus of a run.
+
+    Args:
+        source: L; its code stands for `{language}` in `corpus.path` and `corpus.file`.
+
+    Raises:
+        InputError: options that name no corpus in the source language; a local file that does not exist. A bad row is
+            found when the step runs.
+    """
     config.check("corpus", required=False)
     written_in = language(config.language) if config.language else source
     if written_in != source:
@@ -41,18 +49,6 @@ def check(config: CorpusConfig, source: Language) -> None:
             f"{written_in.name}; give instructions in {source.name} as corpus.path=... with "
             f"corpus.language={source.code}, or take corpus=bactrian_x"
         )
-
-
-def corpus_step(config: CorpusConfig, scale: ScaleConfig, source: Language) -> Step:
-    """The corpus of a run.
-
-    Args:
-        source: L; its code stands for `{language}` in `corpus.path` and `corpus.file`.
-
-    Raises:
-        InputError: as `check`; a local file that does not exist. A bad row is found when the step runs.
-    """
-    check(config, source)
     given = config.path or config.hub_id
     columns = config.columns if given else SEED_COLUMNS
     origin = config if given else FileSource(path=str(SEED_CORPUS))
@@ -86,7 +82,7 @@ class Corpus(Step):
         return f"{part}{field}s"
 
     def estimate(self, plan: Plan) -> Estimate:
-        """From the file where it is on this machine and not too large to be read, else from what its YAML says."""
+        """From the file if it is on this machine and not too large to be read, otherwise from the YAML."""
         path = self.file.path or ((found := plan.path(self.file)) and published(found))
         if path and path.is_file() and path.stat().st_size <= READABLE_BYTES:
             count, tokens, bound = *_measured(path, astuple(self.columns), plan.source, plan.shape.vocab_size), False

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from sdx.data.word_pairs import word_pairs
 from sdx.languages import Language
 from sdx.offline.assets import AssetStep
 from sdx.options.source import check_exclusive
-from sdx.sources.files import LocalFile, check_target_placeholder, local_file
+from sdx.sources.files import LocalFile, check_per_target, local_file
 from sdx.store.estimate import ROWS, WORD, Estimate, Plan, Rows
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace, optional, runtime
@@ -43,7 +44,7 @@ def check(config: DictionaryConfig, source: Language, targets: Sequence[Language
     if config.asset:
         _check_packaged(config.asset, source, targets)
     if config.path is not None:
-        check_target_placeholder("dictionary", [config.path], targets)
+        check_per_target("dictionary", [config.path], targets)
         for target in targets:
             file = _user_file(config.path, source, target)
             if not list(read_muse(file.source, file.where)):
@@ -57,18 +58,16 @@ def dictionary_step(config: DictionaryConfig, parallel: Step | None, source: Lan
         config: as `check` passed it.
         parallel: the step that publishes the sentence pairs; only dictionary=parallel needs it.
     """
-    inputs: dict[str, Step] = {}
-    file = None
+    step = partial(DictionaryStep, source, target, origin=config.name)
     if config.asset:
-        inputs["asset"] = AssetStep(config.asset)
-    elif config.path is not None:
+        return step({"asset": AssetStep(config.asset)})
+    if config.path is not None:
         file = _user_file(config.path, source, target)
-    elif config.from_parallel:
+        return step({}, sha256=file.sha256, file=file)
+    if config.from_parallel:
         assert parallel, "check demands a parallel corpus"
-        inputs["parallel"] = parallel
-    else:
-        return None
-    return DictionaryStep(source, target, inputs, sha256=file.sha256 if file else None, origin=config.name, file=file)
+        return step({"parallel": parallel})
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +85,7 @@ class DictionaryStep(Step):
     sha256: str | None = optional()
     """Of the user's file."""
     origin: str = runtime()
-    file: LocalFile | None = runtime()
+    file: LocalFile | None = runtime(default=None)
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -135,12 +134,9 @@ def _check_packaged(asset: str, source: Language, targets: Sequence[Language]) -
             f"dictionary.asset={asset} translates from English only, not from {source.name} (source="
             f"{source.code}); choose dictionary=parallel, or dictionary=muse dictionary.path=FILE, or dictionary=none"
         )
-    for target in targets:
-        if target.code not in CLDR.split():
-            raise InputError(
-                f"dictionary.asset={asset} lacks {target.name} ({target.code}): it has {' '.join(CLDR.split())}; "
-                f"{ALTERNATIVES}"
-            )
+    if lacking := [f"{target.name} ({target.code})" for target in targets if target.code not in CLDR.split()]:
+        has = " ".join(CLDR.split())
+        raise InputError(f"dictionary.asset={asset} lacks {' and '.join(lacking)}: it has {has}; {ALTERNATIVES}")
 
 
 def _user_file(template: str, source: Language, target: Language) -> LocalFile:

@@ -20,15 +20,7 @@ from sdx.languages import Language
 from sdx.offline import sentence_pairs
 from sdx.offline.assets import AssetStep
 from sdx.options.source import MOSES
-from sdx.sources.files import (
-    check_target_placeholder,
-    file_step,
-    filled,
-    published,
-    read_lines,
-    read_records,
-    text_column,
-)
+from sdx.sources.files import check_per_target, file_step, filled, published, read_lines, read_records, text_column
 from sdx.store.estimate import ROWS, Estimate, Plan, Rows
 from sdx.store.files import write_rows
 from sdx.store.step import Step, Workspace, optional, runtime
@@ -49,6 +41,7 @@ UNKNOWN_PAIRS = 100_000
 LETTER = re.compile(r"[^\W\d_]")
 ALTERNATIVES = "choose another parallel=..., give parallel.path=..., a file of sentence pairs, or parallel=none"
 
+SIDES = ("source", "target")
 Pair = tuple[str, str]
 """A text in the source language and the same in the target language."""
 
@@ -62,16 +55,14 @@ def check(config: ParallelConfig, source: Language, targets: Sequence[Language],
     config.check("parallel", required=False)
     given = [f"parallel.{key}={value}" for key in ("asset", "path", "hub_id") if (value := getattr(config, key))]
     names = (config.name, config.asset, config.path, config.hub_id, config.file)
-    if given and any("flores" in (name or "").lower() for name in names):
-        for task in evaluated:
-            if task.lower().startswith(("belebele", "flores")):
-                raise InputError(
-                    f"{given[0]} is FLORES and task={task} is evaluated: its texts, like the passages of Belebele, are "
-                    "from FLORES, so the score would measure training data; choose another parallel=... or leave the "
-                    "task out"
-                )
+    spoilt = [task for task in evaluated if task.lower().startswith(("belebele", "flores"))]
+    if spoilt and given and any("flores" in (name or "").lower() for name in names):
+        raise InputError(
+            f"{given[0]} is FLORES and task={spoilt[0]} is evaluated: its texts, like the passages of Belebele, are "
+            "from FLORES, so the score would measure training data; choose another parallel=... or leave the task out"
+        )
     if config.path or config.hub_id:
-        check_target_placeholder("parallel", [config.path, config.file, *asdict(config.columns).values()], targets)
+        check_per_target("parallel", [config.path, config.file, *asdict(config.columns).values()], targets)
     if config.asset and not sentence_pairs.languages(config.asset):
         choice = " or ".join(sentence_pairs.READERS)
         raise InputError(f"parallel.asset={config.asset} is no parallel corpus; give {choice}")
@@ -102,8 +93,7 @@ def parallel_step(config: ParallelConfig, source: Language, target: Language, ro
     if config.asset:
         where, inputs = f"parallel={config.name}", {"asset": AssetStep(config.asset)}
     elif (config.path or config.file or "").endswith(MOSES):
-        sides = ("source", "target")
-        inputs = {side: file_step("parallel", config, codes | {"language": codes[side]}) for side in sides}
+        inputs = {side: file_step("parallel", config, codes | {"language": codes[side]}) for side in SIDES}
     else:
         inputs = {"file": file_step("parallel", config, codes)}
         names = asdict(config.columns).items()
@@ -145,7 +135,7 @@ class Parallel(Step):
 
     def estimate(self, plan: Plan) -> Estimate:
         there = PACKAGED_PAIRS.get(self.asset or "", UNKNOWN_PAIRS)
-        sides = zip(("source", "target"), self.languages, strict=True)
+        sides = zip(SIDES, self.languages, strict=True)
         rows = Rows(min(self.rows or there, there), {side: plan.tokens(SENTENCE_TOKENS, its) for side, its in sides})
         return Estimate(rows.count, rows.total, {ROWS: rows}, bound=True)
 
@@ -169,18 +159,15 @@ class Parallel(Step):
 
     def _pairs(self, inputs: Mapping[str, Path]) -> Iterator[Pair]:
         if self.asset:
-            return sentence_pairs.pairs(self.asset, inputs["asset"], *self.languages)
-        if self.columns:
-            rows = read_pairs(published(inputs["file"]), self.columns, self.where)
-            return (
-                (
-                    text_column(record, names["source"], place, "parallel.columns.source"),
-                    text_column(record, names["target"], place, "parallel.columns.target"),
-                )
-                for place, record, names in rows
-            )
-        files = [published(inputs[name]) for name in ("source", "target")]
-        return _moses(files, [self.where.replace("{language}", language.code) for language in self.languages])
+            yield from sentence_pairs.pairs(self.asset, inputs["asset"], *self.languages)
+        elif self.columns:
+            for place, record, names in read_pairs(published(inputs["file"]), self.columns, self.where):
+                key = "parallel.columns"
+                source, target = (text_column(record, names[side], place, f"{key}.{side}") for side in SIDES)
+                yield source, target
+        else:
+            files = [published(inputs[side]) for side in SIDES]
+            yield from _moses(files, [self.where.replace("{language}", language.code) for language in self.languages])
 
 
 def _usable(pairs: Iterable[Pair], counts: Counter[str]) -> Iterator[Pair]:
@@ -258,9 +245,9 @@ def read_pairs(
     A .tsv without a header that names both columns has the source first and the target second.
     """
     names = asdict(columns)
-    if re.search(r"\.tsv(\.gz)?$", path.name.lower()):
+    if columns == ParallelColumns() and re.search(r"\.tsv(\.gz)?$", path.name.lower()):
         _, first = next(read_lines(path, where), ("", ""))
-        if columns == ParallelColumns() and not set(names.values()) <= {name.strip(' "') for name in first.split("\t")}:
+        if not set(names.values()) <= {name.strip(' "') for name in first.split("\t")}:
             names = {"source": "0", "target": "1"}
     for place, record in read_records(path, where, list(names.values())):
         yield place, record, names

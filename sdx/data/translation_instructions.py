@@ -14,7 +14,7 @@ import regex
 from sdx.data.mixture import draw, pair
 from sdx.languages import Language
 
-QUOTED = (
+TRANSLATIONS = (
     'How do you say "{text}" in {target}?',
     'What is "{text}" in {target}?',
     'Translate "{text}" from {source} into {target}.',
@@ -22,9 +22,6 @@ QUOTED = (
     'The {source} text "{text}" should appear in {target}. How does it read?',
     'I need "{text}" in {target}, please.',
     'Someone wrote "{text}" in {source}. Say the same thing in {target}.',
-)
-TRANSLATIONS = (
-    *QUOTED,
     "Translate from {source} into {target}: {text}",
     "{source} to {target}: {text}",
     "Say this in {target}: {text}",
@@ -42,13 +39,10 @@ TRANSLATIONS = (
 )
 """{source} and {target} are names of languages, {text} is in the source language."""
 
-QUOTED_BEGINNINGS = (
+BEGINNINGS = (
     'A {target} text begins "{prefix}" How does it go on?',
     'Finish this {target} text: "{prefix}"',
     'Write only the rest of this text in {target}: "{prefix}"',
-)
-BEGINNINGS = (
-    *QUOTED_BEGINNINGS,
     "Complete this {target} text: {prefix}",
     "Continue in {target}: {prefix}",
     "Continue this text in {target} from where it breaks off.\n\n{prefix}",
@@ -95,7 +89,7 @@ def translate_rows(rows: Sequence[dict[str, Any]], source: Language, target: Lan
     for row in rows:
         sides = (row["source"], source), (row["target"], target)
         for (text, start), (translation, end) in (sides, sides[::-1]):
-            wording = _choose(TRANSLATIONS, QUOTED, text, f"{row['id']}/{start.flores}")
+            wording = _choose(TRANSLATIONS, text, f"{row['id']}/{start.flores}")
             prompt = wording.format(source=start.name, target=end.name, text=text), start, row["origin"]
             translated.append(pair(row["id"], "translate", prompt, (translation, end, row["origin"])))
     return translated
@@ -117,9 +111,9 @@ def complete_rows(rows: Sequence[dict[str, Any]], source: Language, target: Lang
         prefix, rest = row["target"][:at], row["target"][at:]
         names = {"source": source.name, "target": target.name, "text": row["source"], "prefix": prefix}
         if draw(f"{row['id']}/with source") < 0.5:
-            wording, language = _choose(HALF_TRANSLATIONS, (), prefix, row["id"]), source
+            wording, language = _choose(HALF_TRANSLATIONS, prefix, row["id"]), source
         else:
-            wording, language = _choose(BEGINNINGS, QUOTED_BEGINNINGS, prefix, row["id"]), target
+            wording, language = _choose(BEGINNINGS, prefix, row["id"]), target
         prompt = (wording.format(**names), language, row["origin"])
         completed.append(pair(row["id"], "complete", prompt, (rest, target, row["origin"])))
     return completed
@@ -155,7 +149,8 @@ def _between_syllables(text: str, at: int) -> bool:
     return before not in LEADING_VOWELS and unicodedata.combining(before) != VIRAMA and not after.isspace()
 
 
-def _choose(wordings: Sequence[str], quoted: Sequence[str], text: str, key: str) -> str:
+def _choose(wordings: Sequence[str], text: str, key: str) -> str:
     """A wording by hash; a text with quotes or several lines does not go between quotation marks."""
-    fitting = [wording for wording in wordings if wording not in quoted] if '"' in text or "\n" in text else wordings
-    return fitting[int(draw(f"{key}/wording") * len(fitting))]
+    if '"' in text or "\n" in text:
+        wordings = [wording for wording in wordings if '"' not in wording]
+    return wordings[int(draw(f"{key}/wording") * len(wordings))]

@@ -32,7 +32,7 @@ PARQUET_ROWS = 1000
 """Rows in memory at once."""
 
 
-def check_target_placeholder(group: str, templates: Sequence[str | None], targets: Sequence[Language]) -> None:
+def check_per_target(group: str, templates: Sequence[str | None], targets: Sequence[Language]) -> None:
     """Raises InputError if one file would be read for several target languages."""
     if len(targets) > 1 and not any("{" in template for template in templates if template):
         names = " and ".join(target.name for target in targets)

@@ -26,7 +26,7 @@ PARTICLES = "al bin da das de del della den der di do dos du e el ibn la le ter 
 GRAM_CHARS = 10
 LOOP_CHARS = 80
 
-# Possessive, bounded or tied to the start of a run, so that 100 kB of one character stay linear.
+# Possessive, bounded or tied to the start of a run: 100 kB of one character take linear time.
 _NOT_PROSE = regex.compile(
     r"""
     # A fence that is not closed reaches to the end.

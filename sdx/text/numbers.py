@@ -8,7 +8,7 @@ import regex
 HEADING = "####"
 """GSM8K's mark of the last line, which holds the answer alone."""
 SIGN_CHARS = 20
-"""A minus sign with what may stand between it and its number is shorter."""
+"""A minus sign, and what may separate it from its number, are shorter."""
 
 _SPACES = "\u00a0\u2007\u2009\u202f"
 _SEPARATORS = str.maketrans("．＇‘،﹐､﹑", ".'’,，、、")
@@ -37,7 +37,7 @@ _OPERAND = regex.compile(r"(?:[\p{L}\p{M}\p{N}\p{Pe}%٪％‰°]|\p{N}\p{Sc})$")
 
 
 def final_number(text: str) -> str:
-    """The first number after the first "####", or else the last one of the text; empty if there is none.
+    """The first number after the first "####", otherwise the last number of the text; empty if there is none.
 
     What follows the first number after "####" is another problem, with which a base model goes on after its answer.
 
@@ -45,7 +45,7 @@ def final_number(text: str) -> str:
     percent sign does not count. Ours.
     """
     _, _, answer = text.replace("＃", "#").partition(HEADING)
-    # 、 separates the items of a list, and the last line is none.
+    # 、 separates the items of a list, which the last line is not.
     for part, index in ((answer.replace("、", "，"), 0), (text, -1)):
         if found := list(find_numbers(part)):
             start, number = found[index]

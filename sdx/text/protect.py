@@ -23,7 +23,7 @@ Spans = list[tuple[int, int]]
 BLANK = "\ue000"
 """Overwrites what must be copied: a character for private use, which is part of no word."""
 
-# Quantifiers are bounded: an opener without its closer must not make a long line quadratic.
+# Quantifiers are bounded: an opener without a closer must not make a long line quadratic.
 _SPAN = regex.compile(
     r"""
       ``[^\n]{1,300}?`` | `[^`\n]+`                                       # code
@@ -118,7 +118,7 @@ def translate_sentences(sentences: Iterable[str], engine: Engine, keep: regex.Pa
 
 
 class _Masked:
-    """A sentence with X1, X2, ... in the place of its spans, and the way back.
+    """A sentence with X1, X2, ... in place of its spans, and the way back.
 
     Bergamot copied X1 in each of 66 sentences with up to three of them, as it did other short words with a number (PH1,
     ZQ1, __K1__); it loses forms with signs such as {1}, <1>, @1, #1.
@@ -126,7 +126,7 @@ class _Masked:
 
     def __init__(self, sentence: str, spans: Spans) -> None:
         self._hidden: dict[str, tuple[str, str]] = {}
-        """Placeholder -> its pattern in a translation, what it stands for."""
+        """Placeholder -> its pattern in a translation, the span."""
         parts = cut(sentence, spans)
         free = (name for number in count(1) if (name := f"X{number}") not in sentence)
         for number in range(1, len(parts), 2):
@@ -179,7 +179,7 @@ def _equations(text: str) -> Counter[str]:
 
 
 def _call(engine: Engine, texts: Iterable[str]) -> dict[str, str]:
-    """Translations of the distinct texts, each on one line; where the engine returns nothing, the text itself."""
+    """Translations of the distinct texts, each on one line; the text itself if the engine returns nothing."""
     unique = list(dict.fromkeys(texts))
     outputs = engine(unique) if unique else []
     if len(outputs) != len(unique):

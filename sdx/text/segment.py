@@ -15,9 +15,9 @@ import regex
 from sdx.text.protect import BLANK, Engine, Spans, blank, blanks, cut, join, translate_sentences
 
 VERSION = 3
-"""Part of each translator's version. Raise it when a change here or in `protect` alters outputs."""
+"""Part of each translator's version. Raise it when a change here or in `protect` changes outputs."""
 LONGEST_CHARS = 400
-"""A longer sentence is cut at a clause boundary: at 800 Bergamot loops and drops words."""
+"""Longer sentences are cut at a clause boundary: at 800 Bergamot loops and drops words."""
 
 
 def translate_texts(texts: list[str], engine: Engine, keep: regex.Pattern | None = None) -> list[str]:
@@ -45,7 +45,7 @@ def find_sentences(text: str, keep: regex.Pattern | None = None) -> Spans:
     return sentences
 
 
-# A block starts on a line of its own. Fences end at their like, or with the text (CommonMark).
+# A block starts on its own line. A fence ends at a fence of the same kind, or with the text (CommonMark).
 _BLOCK = regex.compile(
     r"""^[ \t>]*(?:
         (?P<fence>`{3,}|~{3,})[^`\n]*$ | (?P<math>\$\$|\\\[) | \\begin\{(?P<env>\w+\*?)\}
@@ -60,7 +60,7 @@ _PREFIX = regex.compile(
      | \d{1,3}[.)](?=\p{Lu}) )?""",
     regex.VERBOSE,
 )
-# Code outside fences, told by forms that prose has not.
+# Code outside fences, recognised by forms that prose does not have.
 _CODE_LINE = regex.compile(
     r"""\s*+(?: (?:>>>|\.\.\.|\$|\#!)\s.* | \#include.* | @\w+
       | .*\w\(.*\)\s?[;{] | .*(?:\)\s?|\s)\{
@@ -123,7 +123,7 @@ def _blocks(text: str) -> Iterator[tuple[int, int]]:
         if end < 0:
             missing.add(closer)
         elif not (block["math"] and text.find("\n\n", position, end) >= 0):
-            # On one line with other words it is a part of their sentence.
+            # A block on one line with other words is a part of their sentence.
             position = end + len(closer)
             rest = text[position : text.find("\n", position) + 1 or None]
             if text.find("\n", block.start(), end) >= 0 or not rest.strip():
@@ -146,7 +146,7 @@ def _in_line(line: str, keep: regex.Pattern | None) -> Iterator[tuple[int, int]]
 
 
 def _ends(body: str, blanked: str) -> Iterator[int]:
-    """Ends of sentences, of table cells and of line-like tags, ascending, the body's end last."""
+    """Ends of sentences, of table cells and of tags that end a line, ascending; the last one is the body's end."""
     ends = {m.end() for m in _STOP.finditer(blanked) if not _abbreviates(blanked, m)}
     tags = (span for span in blanks(blanked) if body[span[0]] == "<" and _LINE_TAG.search(body, *span))
     ends.update(edge for span in tags for edge in span)
@@ -178,7 +178,7 @@ def _abbreviates(text: str, stop: regex.Match) -> bool:
 
 
 def _clause_end(blanked: str, start: int, end: int) -> int:
-    """Where to cut a longer stretch: after a clause, else after a word, else anywhere."""
+    """Where to cut a longer stretch: after a clause if possible, otherwise after a word or anywhere."""
     low, high = start + LONGEST_CHARS // 3, start + LONGEST_CHARS
     for mark in (_CLAUSE, _SPACE):
         ends: list[int] = [m.end() for m in mark.finditer(blanked, low, high)]
