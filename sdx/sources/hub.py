@@ -41,6 +41,7 @@ class Cause(str, Enum):
     missing = "not there"
     """The hub answers that it does not have the source."""
     unreachable = "hub does not answer"
+    busy = "hub is busy"
     failed = "cannot be fetched"
     """Anything else, such as a cache that cannot be written."""
 
@@ -51,14 +52,11 @@ class Unavailable(InputError):
     Args:
         reason: the end of the message, with the fix.
         detail: the error of the hub or its client.
-        is_final: whether asking again would not help.
     """
 
-    def __init__(
-        self, source: HubSource, cause: Cause, reason: str, detail: str = "", *, is_final: bool = True
-    ) -> None:
+    def __init__(self, source: HubSource, cause: Cause, reason: str, detail: str = "") -> None:
         super().__init__(f"{source.where} at {source.revision} {reason}")
-        self.source, self.cause, self.detail, self.is_final = source, cause, detail, is_final
+        self.source, self.cause, self.detail = source, cause, detail
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def find_unavailable(sources: Iterable[HubSource]) -> list[Unavailable]:
         while len(found) < len(wanted):
             source, error = queue.get(timeout=PATIENCE_S)
             found[source] = error
-            if error and error.cause is Cause.unreachable and error.is_final:
+            if error and error.cause is Cause.unreachable:
                 reason = error.detail
                 break
     except Empty:
@@ -158,7 +156,7 @@ def why_unavailable(source: HubSource) -> Unavailable | None:
             return None
         except Exception as error:  # the client has a class for each reason, its HTTP library others
             found = explain(source, error)
-        if found.is_final or pause is None:
+        if found.cause is not Cause.busy or pause is None:
             return found
         time.sleep(pause)
     return None
@@ -190,7 +188,8 @@ def explain(source: HubSource, error: Exception) -> Unavailable:
         reason = f"may not be read ({detail}); read it with {_account()}; {source.alternative}"
         return Unavailable(source, Cause.gated, reason, detail)
     if status and (status >= 500 or status in BUSY):
-        return _unreachable(source, f"status {status}", is_final=False)
+        reason = f"is not in the local cache, and the hub is busy (status {status}); {source.alternative}"
+        return Unavailable(source, Cause.busy, reason, detail)
     if status is None and _is_network(error):
         return _unreachable(source, detail)
     return Unavailable(source, Cause.failed, f"cannot be fetched ({detail}); {source.alternative}", detail)
@@ -202,9 +201,9 @@ def gated(source: HubSource, detail: str = "") -> Unavailable:
     return Unavailable(source, Cause.gated, reason, detail)
 
 
-def _unreachable(source: HubSource, detail: str, is_final: bool = True) -> Unavailable:
+def _unreachable(source: HubSource, detail: str) -> Unavailable:
     reason = f"is not in the local cache, and the hub does not answer ({detail}); {source.alternative}"
-    return Unavailable(source, Cause.unreachable, reason, detail, is_final=is_final)
+    return Unavailable(source, Cause.unreachable, reason, detail)
 
 
 def _page(source: HubSource) -> str:

@@ -57,7 +57,7 @@ MARK = "⟦⟧"
 
 
 class Marking(Mapping[str, Sequence[str]]):
-    """Answers as `DICTIONARY` does, with translations that no text contains and the word to be had from them."""
+    """`DICTIONARY` with translations that no text contains and that show the word."""
 
     def __getitem__(self, key: str) -> list[str]:
         if key not in DICTIONARY:
@@ -80,7 +80,7 @@ def marked(text: str, ratio: float, seed: str = "1") -> list[str]:
 
 
 def replaced(text: str, parts: list[str]) -> list[tuple[int, int]]:
-    """Where in `text` the words stood, given that all between them was kept; fails where it was not."""
+    """The spans of the replaced words in `text`; fails if anything between them was changed."""
     spans, position = [], 0
     for kept, word in zip(parts[::2], [*parts[1::2], None], strict=True):
         assert text.startswith(kept, position)

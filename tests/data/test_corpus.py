@@ -69,7 +69,7 @@ def test_split_is_disjoint_and_does_not_depend_on_the_order_of_the_file():
     assert not {row["id"] for row in train} & {row["id"] for row in heldout}
 
 
-def test_the_split_of_the_shipped_corpus_is_the_one_of_earlier_results():
+def test_the_split_of_the_shipped_corpus_is_that_of_earlier_results():
     _, heldout = split(read_corpus(SEED_CORPUS), ScaleConfig().corpus_rows, 3)
     assert [row["id"] for row in heldout] == ["summarize-26", "how_to-01", "compare-21"]
 
@@ -108,7 +108,7 @@ BACTRIAN = [
 
 
 def as_local(option: str, path: Path) -> CorpusConfig:
-    """The option with a local copy in the hub's place, as the messages advise."""
+    """The option with a local copy instead of the hub, as the messages advise."""
     return conf(option, hub_id=None, path=str(path))
 
 

@@ -1,4 +1,4 @@
-"""Parallel corpora: every source and format, what is refused, and that what is kept aside is never trained on."""
+"""Parallel corpora: every source and format, what is refused, and demonstrations are never trained on."""
 
 import gzip
 import json
@@ -171,7 +171,7 @@ def test_the_choice_depends_on_the_texts_alone(tmp_path: Path):
 
 
 def test_rows_and_demonstrations_share_no_text(tmp_path: Path):
-    """Whatever has one side of a demonstration is left out of the rows too."""
+    """A pair that has one side of a demonstration is left out of the rows too."""
     pairs = sentences(100)
     again = [(source, f"{target} นะครับ") for source, target in pairs] + [
         (f"Well, {source}", target) for source, target in pairs
@@ -183,7 +183,7 @@ def test_rows_and_demonstrations_share_no_text(tmp_path: Path):
     assert {row["id"] for row in rows} & {row["id"] for row in demonstrations} == set()
 
 
-def test_demonstrations_are_sentences_where_there_are_any(tmp_path: Path):
+def test_demonstrations_are_sentences_if_the_corpus_has_any(tmp_path: Path):
     labels = [(f"label {n}", f"ป้าย {n}") for n in range(500)]
     lines = [(f"Two lines of text here,\nnumber {n}.", f"สองบรรทัด\n{n}") for n in range(500)]
     (tmp_path / "a.jsonl").write_text(
@@ -201,7 +201,7 @@ def test_demonstrations_are_sentences_where_there_are_any(tmp_path: Path):
 @pytest.mark.parametrize(
     ("count", "kept"), [(1, 0), (2, 1), (9, 4), (15, 7), (16, 8), (31, 8), (64, 16), (128, 32), (900, 32)]
 )
-def test_few_pairs_are_shared_out(tmp_path: Path, count: int, kept: int):
+def test_few_pairs_are_divided(tmp_path: Path, count: int, kept: int):
     rows, demonstrations, _ = publish(tmp_path / "cache", file_config(tsv(tmp_path / "a.tsv", sentences(count))))
     assert (len(demonstrations), len(rows)) == (kept, count - kept)
 
@@ -220,7 +220,7 @@ def test_no_text_is_in_two_demonstrations(pairs: list[tuple[str, str]]):
 
 @given(st.lists(st.text("abcdef", max_size=4)), st.integers(0, 20))
 @settings(max_examples=300)
-def test_the_smallest_ranks_are_kept_in_order(ranks: list[str], limit: int):
+def test_the_smallest_ranks_are_taken_in_order(ranks: list[str], limit: int):
     found = smallest(((rank, (rank, "")) for rank in ranks), limit)
     assert [rank for rank, _ in found] == sorted(set(ranks))[: limit or None]
 
@@ -269,7 +269,7 @@ def test_what_cannot_work_is_refused_at_once(config: dict[str, str], target, eva
         assert part in str(error.value)
 
 
-def test_flores_is_allowed_where_belebele_is_not_evaluated(tmp_path: Path):
+def test_flores_is_allowed_if_belebele_is_not_evaluated(tmp_path: Path):
     check(file_config(tsv(tmp_path / "flores.tsv", sentences(2))), EN, [TH], ["arc_easy", "xnli"])
 
 

@@ -166,7 +166,7 @@ def test_a_local_file_is_copied_and_known_by_its_content(tmp_path: Path):
     assert records(published(store.realise(step))) == ROWS
 
 
-def test_a_local_file_that_is_not_there_or_moves_meanwhile(tmp_path: Path):
+def test_a_local_file_that_does_not_exist_or_changes_meanwhile(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     make = functools.partial(local_file, "corpus.path", str(path), {"language": "th"})
     with pytest.raises(InputError, match=f"corpus.path={path}: there is no such file"):
@@ -209,7 +209,7 @@ def test_a_hub_file_is_fetched_once_and_outlives_the_hubs_cache(hub: MockHub, tm
     assert records(published(Store(tmp_path / "one").realise(step))) == ROWS[:1]
 
 
-def test_what_the_hub_has_not_and_a_hub_out_of_reach(
+def test_a_missing_file_and_an_unreachable_hub(
     hub: MockHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
     missing = file_step("corpus", FileSource(hub_id="some/set", revision=REVISION, file="data/xx.jsonl"), {})

@@ -77,7 +77,7 @@ def test_what_the_hub_has_is_asked_for_and_not_fetched(hub: MockHub, source: Hub
         (data("some/none"), Cause.missing, ["no dataset some/none", "private", "corpus.hub_id"]),
         (data("some/gated"), Cause.gated, ["accept its licence at", "/datasets/some/gated", "HF_TOKEN"]),
         (data("some/forbidden"), Cause.gated, ["may not be read", "HF_TOKEN"]),
-        (data("some/busy"), Cause.unreachable, ["the hub does not answer (status 503)"]),
+        (data("some/busy"), Cause.busy, ["the hub is busy (status 503)"]),
         (data("some/gone"), Cause.failed, ["cannot be fetched", "410"]),
         (model("some/gated"), Cause.gated, ["accept its licence at", "/some/gated", "HF_TOKEN"]),
         (model("some/gguf"), Cause.missing, ["no safetensors", "backbone.path"]),
@@ -136,7 +136,7 @@ def hangs(self: HubSource) -> None:
 
 
 @pytest.mark.parametrize("how", ["nobody listens", "no answer", "offline", "no such name"])
-def test_a_hub_out_of_reach_is_not_waited_for(
+def test_an_unreachable_hub_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str, capfd: pytest.CaptureFixture[str]
 ):
     address = "http://hub.invalid" if how == "no such name" else "http://127.0.0.1:9"
@@ -166,7 +166,7 @@ def test_a_busy_hub_is_asked_again(hub: MockHub, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "a b/c", "https://hub/a/b", "../a", "a/", ""])
-def test_what_names_no_repository(name: str):
+def test_values_that_name_no_repository_are_refused(name: str):
     with pytest.raises(InputError, match=r"names no repository|exactly one of"):
         Source(hub_id=name, revision=REVISION).check("corpus")
 

@@ -1,4 +1,4 @@
-"""Splitting and joining, with engines that show what they were given."""
+"""Sentences are found and joined again, with engines that record their input."""
 
 import time
 

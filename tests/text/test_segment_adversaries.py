@@ -97,7 +97,7 @@ def test_no_adversary_changes_the_layout(text: str, name: str) -> None:
 
 @given(st.lists(texts, max_size=5), adversaries)
 @settings(max_examples=100, deadline=None)
-def test_a_text_is_translated_alike_in_any_company_and_each_sentence_once(many: list[str], name: str) -> None:
+def test_a_translation_does_not_depend_on_other_texts_and_each_sentence_comes_once(many: list[str], name: str) -> None:
     calls: list[list[str]] = []
 
     def engine(sentences: list[str]) -> list[str]:
