@@ -191,7 +191,7 @@ class Filter(Step):
     def run(self, work: Workspace) -> None:
         kept, dropped = [], []
         for row in read_rows(work.inputs["rows"] / "rows.jsonl"):
-            source = row["source"] if "source" in row else row["prompt"]
+            source = row["source" if "source" in row else "prompt"]
             candidate = Candidate(row["text"], source, self.target, self.source, row.get("finished", True))
             reason = next((name for name in self.reasons if FILTERS[name](candidate, self.thresholds)), None)
             if reason:

@@ -22,7 +22,7 @@ from sdx.languages import Language
 from sdx.options.source import FileSource, fill
 from sdx.process.disk import sha256_of, writing
 from sdx.sources.hub import HubFile, check_available, explain
-from sdx.sources.tables import read_csv, read_tsv
+from sdx.sources.tables import read_table
 from sdx.store.files import MANIFEST
 from sdx.store.step import Step, Workspace, runtime
 
@@ -205,8 +205,7 @@ def read_records(path: Path, where: str, names: Collection[str] = ()) -> Iterato
     """
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".csv", ".tsv")):
-        read = read_csv if name.endswith(".csv") else read_tsv
-        return read(partial(read_lines, path, where), names)
+        return read_table(partial(read_lines, path, where), names, "," if name.endswith(".csv") else "\t")
     if name.endswith(".parquet"):
         rows = _parquet(path, where)
     elif name.endswith(".jsonl"):

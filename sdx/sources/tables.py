@@ -15,34 +15,27 @@ Row = tuple[str, list[str]]
 """The place where a row begins, and its cells."""
 
 
-def read_csv(lines: Lines, names: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, record) of each row. The first row names the columns, unless `names` are all numbers.
+def read_table(lines: Lines, names: Collection[str], delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, record) of each row.
+
+    The first row of a .csv names the columns, unless `names` are all numbers. The first row of a .tsv is a header if it
+    has one of `names`; otherwise the columns are numbered and there is no quoting. With a header, both customs are
+    read: if all lines have equally many tabs, a quotation mark stands for itself, except around a cell in which all
+    others are doubled; if they do not, cells with line ends are quoted, as in a .csv.
 
     Raises:
         InputError: quotation marks that do not match; a row with more or fewer cells; a column twice.
     """
-    return _records(_quoted(lines(), ","), not names or not all(map(str.isdecimal, names)))
-
-
-def read_tsv(lines: Lines, names: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, record) of each row. The first row is a header if it has one of `names`; otherwise columns are numbered.
-
-    Without a header there is no quoting. With a header, both customs are read: if all lines have equally many tabs, a
-    quotation mark stands for itself, except around a cell in which all others are doubled; if they do not, cells with
-    line ends are quoted, as in a .csv.
-
-    Raises:
-        InputError: as `read_csv`.
-    """
+    if delimiter == ",":
+        return _records(_quoted(lines(), delimiter), not names or not all(map(str.isdecimal, names)))
     _, first = next(_not_blank(lines()), ("", ""))
     cells = first.split("\t")
     plain = ((place, line.split("\t")) for place, line in _not_blank(lines()))
     if not {cell.strip(' "') for cell in cells} & {name for name in names if not name.isdecimal()}:
-        yield from _records(plain, False)
-    elif all(cell.startswith('"') for cell in cells) or _is_quoted(lines, len(cells)):
-        yield from _records(_quoted(lines(), "\t"), True)
-    else:
-        yield from _records(((place, list(map(_bare, row))) for place, row in plain), True)
+        return _records(plain, False)
+    if all(cell.startswith('"') for cell in cells) or _is_quoted(lines, len(cells)):
+        return _records(_quoted(lines(), "\t"), True)
+    return _records(((place, list(map(_bare, row))) for place, row in plain), True)
 
 
 def _not_blank(lines: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:

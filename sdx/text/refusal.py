@@ -20,12 +20,7 @@ def refuses(text: str) -> bool:
     opening = " ".join(text[:OPENING_CHARS].lower().replace("’", "'").split()).lstrip("*#>- ")
     for full, short in SHORT_FORMS.items():
         opening = opening.replace(full, short)
-    return any(pattern.match(opening) for pattern in _patterns())
-
-
-@cache
-def _patterns() -> tuple[regex.Pattern[str], regex.Pattern[str]]:
-    return regex.compile(_english()), regex.compile(_french())
+    return bool(_english().match(opening) or _french().match(opening))
 
 
 REST = "[^.!?]{0,120}?"
@@ -37,7 +32,8 @@ def _any(*choices: str) -> str:
     return f"(?:{'|'.join(choices)})"
 
 
-def _english() -> str:
+@cache
+def _english() -> regex.Pattern[str]:
     apology = _any("my apologies", "thank you", "i apologi[sz]e", "(?:i'm )?(?:afraid|(?:(?:very|so|truly) )?sorry)")
     preface = _any("no", "hello", "hi", "unfortunately", rf"{apology}\b{REST}")
 
@@ -71,10 +67,11 @@ def _english() -> str:
     )
     role = "(?:as an? [^,.!?]{1,80}, )?"
     declining = rf"{role}i(?:{unable} {deed}| don't have {lacking})\b"
-    return rf"(?:{preface}[,.!:;]? (?:but |however,? )?){{0,3}}(?:{persona}|{declining})"
+    return regex.compile(rf"(?:{preface}[,.!:;]? (?:but |however,? )?){{0,3}}(?:{persona}|{declining})")
 
 
-def _french() -> str:
+@cache
+def _french() -> regex.Pattern[str]:
     apology = _any("merci", "toutes mes excuses", "je m'excuse", "(?:je suis )?(?:vraiment )?(?:désolée?|navrée?)")
     preface = _any("non", "bonjour", "malheureusement", rf"{apology}\b{REST}")
 
@@ -95,4 +92,5 @@ def _french() -> str:
         "(?:suffisamment|assez) d'informations",
         "(?:d'|de )(?:opinions?|émotions|sentiments|préférences|avis)",
     )
-    return rf"(?:{preface} ?[,.!:;]? (?:mais )?){{0,3}}(?:{persona}|je (?:ne {unable} {deed}|n'ai pas {lacking})\b)"
+    declining = rf"je (?:ne {unable} {deed}|n'ai pas {lacking})\b"
+    return regex.compile(rf"(?:{preface} ?[,.!:;]? (?:mais )?){{0,3}}(?:{persona}|{declining})")
