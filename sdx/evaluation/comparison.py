@@ -1,4 +1,4 @@
-"""What there is to score: a suite, put to the model of a run and to what that model is compared with."""
+"""What a run scores: a suite, with the answers of the run's model and of what that model is compared with."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from sdx.store.step import Step
 
 @dataclass(frozen=True)
 class Comparison:
-    """A suite with its answers before and after. Where a run has several systems, the suite comes once for each."""
+    """A suite with its answers before and after. If a run has several systems, the suite comes once for each."""
 
     suite: Suite
     before: Step
-    """Publishes what the untrained backbone, or `system`, makes of the suite, as `rows.jsonl`."""
+    """Publishes the answers of the untrained backbone, or of `system`, as `rows.jsonl`."""
     after: Step | None = None
-    """The same of the improved model, one step for all systems; None where nothing is trained."""
+    """Publishes those of the improved model, one step for all systems; None if nothing is trained."""
     system: str = ""
-    """What `before` is if not the untrained backbone: `LLM alone`."""
+    """The name of the system of `before`, if it is not the untrained backbone: `LLM alone`."""

@@ -1,20 +1,20 @@
-"""The step that has a model rank the answers to multiple-choice questions."""
+"""The steps in which a model ranks the choices of questions or answers a task of the harness."""
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from sdx.config import Config, Precision
-from sdx.evaluation.prompts import Asking
+from sdx.config import Precision
+from sdx.evaluation.prompts import SuiteStep
 from sdx.store.files import read_rows, write_rows
-from sdx.store.step import Step, Workspace, runtime
+from sdx.store.step import Workspace, runtime
 from sdx.tasks.base import ChoiceTask
 from sdx.tasks.lm_eval import HarnessItems
 
 
 @dataclass(frozen=True, eq=False)
-class Scoring(Asking):
-    """A step that has a model answer by log-probabilities or as the harness has it."""
+class Scoring(SuiteStep):
+    """A step in which a model answers by log-probabilities or in the way of the harness."""
 
     precision: Precision
     context_tokens: int
@@ -26,26 +26,24 @@ class Scoring(Asking):
 
 @dataclass(frozen=True, eq=False)
 class Score(Scoring):
-    """Publishes `rows.jsonl`, a `sdx.evaluation.harness.ItemResult` per question."""
+    """Publishes `rows.jsonl`, a row of `sdx.evaluation.harness.score` for each question."""
 
-    _: KW_ONLY  # for type checkers, who do not see it in `runtime`
+    _: KW_ONLY  # for type checkers, which do not see it in `runtime`
     task: ChoiceTask
 
     @property
     def config(self) -> Mapping[str, Any]:
-        task = self.task
-        given = {"task": task.name, "shots": task.shots, **({"wrapper": task.wrapper} if task.wrapper else {})}
-        return {**given, "precision": self.precision.value, "context_tokens": self.context_tokens}
+        task, template = self.task, self.task.prompt_template
+        described = {"task": task.name, "shots": task.shots, **({"wrapper": template} if template else {})}
+        return {**described, "precision": self.precision.value, "context_tokens": self.context_tokens}
 
     def run(self, work: Workspace) -> None:
-        from sdx.evaluation.harness import Questions, score
+        from sdx.evaluation.harness import score
 
-        name, task = self.task.name, self.task
-        questions = Questions(work.inputs["items"] / "rows.jsonl", task.kind, task.shots, task.wrapper)
-        model_dir = work.inputs["model"] / "model"
-        results = score(model_dir, {name: questions}, self.precision, self.context_tokens, work.dir, self.label)[name]
-        (work.dir / f"{name}.jsonl").rename(work.dir / "rows.jsonl")
-        work.counts.update(items=len(results), correct=sum(result.acc for result in results))
+        items, options = read_rows(work.inputs["items"] / "rows.jsonl"), (self.precision, self.context_tokens)
+        rows = score(work.inputs["model"] / "model", self.task, items, *options, work.dir, self.label)
+        write_rows(work.dir / "rows.jsonl", rows)
+        work.counts.update(items=len(rows), correct=sum(row["acc"] for row in rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,18 +58,10 @@ class HarnessScore(Scoring):
         return {**task, "context_tokens": self.context_tokens}
 
     def run(self, work: Workspace) -> None:
-        from sdx.evaluation.harness import judged
+        from sdx.evaluation.harness import item_metrics
 
-        model_dir, limit = work.inputs["model"] / "model", self.items.limit
+        model_dir, (task, limit) = work.inputs["model"] / "model", (self.items.task, self.items.limit)
+        metrics = item_metrics(task, limit, model_dir, self.precision, self.context_tokens, self.label)
         ids = [row["id"] for row in read_rows(work.inputs["items"] / "rows.jsonl")]
-        found = judged(self.items.task, limit, model_dir, self.precision, self.context_tokens, self.label)
-        write_rows(work.dir / "rows.jsonl", [{"id": id_, "metrics": found.get(id_, {})} for id_ in ids])
+        write_rows(work.dir / "rows.jsonl", [{"id": id_, "metrics": metrics.get(id_, {})} for id_ in ids])
         work.counts.update(items=len(ids))
-
-
-def harness_step(config: Config, items: HarnessItems, model: Step, label: str) -> Step:
-    return HarnessScore(model, items, config.engine.precision, config.backbone.context_tokens, label=label)
-
-
-def score_step(config: Config, task: ChoiceTask, items: Step, model: Step, label: str) -> Step:
-    return Score(model, items, config.engine.precision, config.backbone.context_tokens, task=task, label=label)

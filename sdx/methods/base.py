@@ -338,4 +338,4 @@ class RunPlan:
 
     @property
     def _before(self) -> list[Step]:
-        return [step for outcome in self.outcomes for step in (*outcome.suite.needs, outcome.before)]
+        return [step for outcome in self.outcomes for step in (outcome.suite.items, outcome.before)]

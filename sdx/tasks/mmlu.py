@@ -18,9 +18,8 @@ LETTERS = "ABCD"
 class MMLUHuman(ChoiceTask):
     """MMLU, development split: 285 questions, five for each of 57 subjects (Hendrycks et al. 2021, MIT).
 
-    The human translations into German, Spanish, French, Hindi, Italian, Portuguese and Thai are Llama 3's;
-    the harness carries them as examples for prompts. Item by item they ask what the English set asks, with
-    the right answer at the same letter.
+    The human translations into German, Spanish, French, Hindi, Italian, Portuguese and Thai are Llama 3's; the harness
+    contains them as examples for prompts. Each translates the English item of the same id, with the same right letter.
     """
 
     name = "mmlu_human"
@@ -35,14 +34,11 @@ class MMLUHuman(ChoiceTask):
         able = ", ".join(sorted(entry.name for entry in languages() if entry.mmlu))
         return f"human translations exist for {able} only."
 
-    def origin(self, asked: Language, answered: Language) -> str:
-        return "original" if asked.flores == ENGLISH else "human-translated"
-
-    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
-        if asked.flores == ENGLISH:
+    def read(self, directories: Mapping[str, Path], language: Language, answer_language: Language) -> list[Item]:
+        if language.flores == ENGLISH:
             where, subjects = self.english, english_subjects(directories["asset"] / self.english)
         else:
-            where, subjects = f"mmlu_{asked.mmlu} of lm-eval", translated_subjects(asked.mmlu)
+            where, subjects = f"mmlu_{language.mmlu} of lm-eval", translated_subjects(language.mmlu)
         items = [
             Item(f"{subject}/{number}", *row) for subject, rows in subjects.items() for number, row in enumerate(rows)
         ]

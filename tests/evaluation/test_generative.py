@@ -7,19 +7,18 @@ import pytest
 
 from sdx import InputError
 from sdx.config import Config, Precision, TemplateKind
-from sdx.evaluation.prompts import _fitted
-from sdx.evaluation.scores import scores
+from sdx.evaluation.prompts import fitted
 from sdx.evaluation.suites import suites
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.models.template import prompt_ids
 from sdx.store.files import read_json, read_rows
 from sdx.store.store import Store
-from sdx.tasks.base import answer_of
+from sdx.tasks.base import first_line
 from sdx.tasks.hub import MKQA, Belebele, Flores, XLSum
 from tests.kit.configs import tiny_config
 from tests.kit.plain_step import PlainStep
-from tests.kit.suites import NoTranslator, model_step, scored
+from tests.kit.suites import NoTranslator, model_step, scored, scores
 from tests.kit.task_files import ENGLISH, THAI, belebele_rows, flores_rows, jsonl, mkqa_rows, xlsum_rows
 from tests.kit.tiny import tiny_model, tiny_tokenizer
 
@@ -135,12 +134,12 @@ def test_cutting_keeps_characters_whole() -> None:
     text = "ก" * 50 + "🙂" * 50
     whole = len(prompt_ids(tokenizer, text))
     for room in range(40, whole + 2):
-        fitted = _fitted(tokenizer, text, room)
-        assert text.startswith(fitted)
-        assert len(prompt_ids(tokenizer, fitted)) <= room
-    assert fitted == text
+        part = fitted(tokenizer, text, room)
+        assert text.startswith(part)
+        assert len(prompt_ids(tokenizer, part)) <= room
+    assert part == text
     with pytest.raises(InputError, match="template leaves no room"):
-        _fitted(tokenizer, text, 3)
+        fitted(tokenizer, text, 3)
 
 
 def test_no_room_for_a_prompt(place: Path) -> None:
@@ -190,8 +189,8 @@ def test_an_interrupted_outcome_goes_on_where_it_stopped(place: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("completion", "answer"), [("", ""), ("\n \n a b \nc", "a b"), ("กรุงเทพ", "กรุงเทพ"), ("a\r\nb", "a")]
 )
-def test_answer_of(completion: str, answer: str) -> None:
-    assert answer_of(completion) == answer
+def test_first_line(completion: str, answer: str) -> None:
+    assert first_line(completion) == answer
 
 
 def test_the_template_and_the_model_decide_the_prompts(place: Path) -> None:

@@ -1,8 +1,21 @@
 """Questions and prompts whose answers differ, for models that rank and for models that write."""
 
-from sdx.tasks.base import Item
+from typing import Any
 
-ITEMS: list[Item] = [
+from sdx.tasks.base import ChoiceTask, Kind
+
+
+class Quiz(ChoiceTask):
+    """A task whose items are given with it."""
+
+    prompt_template = "Q: {question}\nA:"
+
+    def __init__(self, name: str, kind: Kind = Kind.answers, shots: int = 0) -> None:
+        super().__init__(shots)
+        self.name, self.kind = name, kind
+
+
+ITEMS: list[dict[str, Any]] = [
     {
         "id": "dog",
         "question": "How many legs does a dog have?",

@@ -20,7 +20,7 @@ from sdx.reporting.report import conclude
 from sdx.store.files import read_json, read_rows, write_rows
 from sdx.store.step import Step
 from sdx.store.store import Store
-from sdx.tasks.base import Who
+from sdx.tasks.base import Mode
 from sdx.tasks.mmlu import MMLUHuman
 from tests.kit.configs import elsewhere, tiny_config
 from tests.kit.suites import Noting, published
@@ -44,7 +44,7 @@ def config(seed: int) -> Config:
 
 def suite(code: str) -> Suite:
     items = published("items", code, [{"id": str(n), "question": "?"} for n in range(ITEMS)])
-    return Suite(MMLUHuman(0), Who.rank, language(code), ORIGINS.get(code, "original"), items)
+    return Suite(MMLUHuman(0), Mode.rank, language(code), ORIGINS.get(code, "original"), items)
 
 
 class Place:
