@@ -11,39 +11,86 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
 from sdx import InputError
 from sdx.config import Precision
+from sdx.evaluation.prompts import SuiteStep
 from sdx.models.backbone import loaded
 from sdx.models.batches import QUESTIONS, cut
 from sdx.models.loading import pretrained
 from sdx.process.progress import Progress
-from sdx.store.files import write_rows
-from sdx.tasks.base import ChoiceTask, Kind
-from sdx.tasks.lm_eval import HarnessTask, is_mean, one_line_errors
+from sdx.process.quiet import quiet
+from sdx.store.files import read_rows, write_rows
+from sdx.store.step import Workspace, runtime
+from sdx.tasks.base import ChoiceTask
+from sdx.tasks.lm_eval import HarnessItems, HarnessTask, is_mean, one_line_errors
 
 log = logging.getLogger("sdx")
 
 Row = Mapping[str, Any]
 LETTERS = ["A", "B", "C", "D"]
-PROMPTS: Mapping[Kind, Mapping[str, Any]] = {
-    # A column with the prompt of training, `ChoiceTask.prompt_template`: one string for both.
-    Kind.answers: {"doc_to_text": "prompt", "doc_to_choice": "choices"},
-    # The harness' own for MMLU, without its first sentence: that names the subject, in English.
-    Kind.letters: {
-        "doc_to_text": (
-            "{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}\nAnswer:"
-        ),
-        "doc_to_choice": LETTERS,
-    },
-}
+LETTERS_PROMPT = (
+    "{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}\nAnswer:"
+)
+"""The harness' own for MMLU, without its first sentence, which names the subject in English."""
 CONTEXT_BUCKET_TOKENS = 8
 WRITTEN_ROWS = 8
 """Answers that a task of the harness has a model write at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scoring(SuiteStep):
+    """A step in which a model answers by log-probabilities or in the way of the harness."""
+
+    precision: Precision
+    context_tokens: int
+    label: str = runtime()
+
+    name = "score"
+    is_data = False
+
+
+@dataclass(frozen=True, eq=False)
+class Score(Scoring):
+    """Publishes `rows.jsonl`, a row of `score` for each question."""
+
+    _: KW_ONLY  # for type checkers, which do not see it in `runtime`
+    task: ChoiceTask
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        task, template = self.task, self.task.prompt_template
+        described = {"task": task.name, "shots": task.shots, **({"wrapper": template} if template else {})}
+        return {**described, "precision": self.precision.value, "context_tokens": self.context_tokens}
+
+    def run(self, work: Workspace) -> None:
+        items, options = read_rows(work.inputs["items"] / "rows.jsonl"), (self.precision, self.context_tokens)
+        rows = score(work.inputs["model"] / "model", self.task, items, *options, work.dir, self.label)
+        write_rows(work.dir / "rows.jsonl", rows)
+        work.counts.update(items=len(rows), correct=sum(row["acc"] for row in rows))
+
+
+@dataclass(frozen=True, eq=False)
+class HarnessScore(Scoring):
+    """Publishes `rows.jsonl`, `{"id", "metrics"}` for each item of a task of the harness."""
+
+    items: HarnessItems
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        task = {"task": self.items.task.name, "precision": self.precision.value}
+        return {**task, "context_tokens": self.context_tokens}
+
+    def run(self, work: Workspace) -> None:
+        model_dir, (task, limit) = work.inputs["model"] / "model", (self.items.task, self.items.limit)
+        metrics = item_metrics(task, limit, model_dir, self.precision, self.context_tokens, self.label)
+        ids = [row["id"] for row in read_rows(work.inputs["items"] / "rows.jsonl")]
+        write_rows(work.dir / "rows.jsonl", [{"id": id_, "metrics": metrics.get(id_, {})} for id_ in ids])
+        work.counts.update(items=len(ids))
 
 
 def score(
@@ -84,15 +131,18 @@ def score(
     definition, data = _write_task(work_dir / "tasks", task, items)
     cache = work_dir / ".datasets"
     here = {"data_files": {"test": str(data)}, "cache_dir": str(cache)}
-    with _quiet():
-        model = _shared_question_lm(model_dir, precision, context_tokens, stage)
-        try:
-            found = TaskManager(include_defaults=False).load([{**definition, "dataset_kwargs": here}])
-            samples = evaluate(model, found, bootstrap_iters=0, log_samples=True)["samples"][task.name]
-        finally:
-            shutil.rmtree(cache, ignore_errors=True)
+    _quiet()
+    model = _shared_question_lm(model_dir, precision, context_tokens, stage)
+    try:
+        found = TaskManager(include_defaults=False).load([{**definition, "dataset_kwargs": here}])
+        samples = evaluate(model, found, bootstrap_iters=0, log_samples=True)["samples"][task.name]
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
     samples.sort(key=lambda sample: sample["doc_id"])
-    return [_result(item, task.kind, sample) for item, sample in zip(items, samples, strict=True)]
+    return [
+        _result(item, item["choices"] if task.prompt_template else LETTERS, sample)
+        for item, sample in zip(items, samples, strict=True)
+    ]
 
 
 def item_metrics(
@@ -108,11 +158,11 @@ def item_metrics(
     """
     from lm_eval.evaluator import evaluate
 
-    with _quiet():
-        found = task.load()
-        model = _shared_question_lm(model_dir, precision, context_tokens, stage)
-        with one_line_errors(task.name):
-            samples = evaluate(model, found, limit=limit or None, bootstrap_iters=0, log_samples=True)["samples"]
+    _quiet()
+    found = task.load()
+    model = _shared_question_lm(model_dir, precision, context_tokens, stage)
+    with one_line_errors(task.name):
+        samples = evaluate(model, found, limit=limit or None, bootstrap_iters=0, log_samples=True)["samples"]
     values: dict[str, dict[str, Any]] = {}
     for name, rows in samples.items():
         means = {metric for metric, aggregation in found["tasks"][name].aggregation().items() if is_mean(aggregation)}
@@ -143,9 +193,8 @@ def _write_task(directory: Path, task: ChoiceTask, items: Sequence[Row]) -> tupl
     data = directory / f"{task.name}.items.jsonl"
     # Only what the harness reads: its loader wants the same columns in all rows.
     rows = [{column: item[column] for column in ("id", "question", "choices", "gold")} for item in items]
-    if task.kind is Kind.answers:
-        assert task.prompt_template
-        rows = [{**row, "prompt": task.prompt_template.format(question=row["question"].strip())} for row in rows]
+    if template := task.prompt_template:  # a column with the prompt of training: one string for both
+        rows = [{**row, "prompt": template.format(question=row["question"].strip())} for row in rows]
     write_rows(data, rows)
     definition = {
         "task": task.name,
@@ -156,7 +205,8 @@ def _write_task(directory: Path, task: ChoiceTask, items: Sequence[Row]) -> tupl
         "fewshot_split": "test",
         "fewshot_config": {"sampler": "first_n"},
         "num_fewshot": task.shots,
-        **PROMPTS[task.kind],
+        "doc_to_text": "prompt" if template else LETTERS_PROMPT,
+        "doc_to_choice": "choices" if template else LETTERS,
         "doc_to_target": "gold",
         "metric_list": [
             {"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in ("acc", "acc_bytes")
@@ -167,10 +217,9 @@ def _write_task(directory: Path, task: ChoiceTask, items: Sequence[Row]) -> tupl
     return definition, data
 
 
-def _result(item: Row, kind: Kind, sample: Row) -> Row:
+def _result(item: Row, answers: Sequence[str], sample: Row) -> Row:
     assert item["id"] == sample["doc"]["id"]
     gold, log_probs = item["gold"], [value for value, _ in sample["filtered_resps"]]
-    answers = item["choices"] if kind is Kind.answers else LETTERS
     per_byte = [value / len(answer.encode()) for value, answer in zip(log_probs, answers, strict=True)]
     choice, choice_norm = log_probs.index(max(log_probs)), per_byte.index(max(per_byte))
     result = {"id": item["id"], "gold": gold, "log_probs": log_probs, "choice": choice, "choice_norm": choice_norm}
@@ -179,29 +228,15 @@ def _result(item: Row, kind: Kind, sample: Row) -> Row:
     return {**result, "acc": acc, "acc_norm": acc_norm}
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the messages of the harness and the progress bars of its libraries; sdx shows its own."""
+def _quiet() -> None:
+    """No messages of the harness and no progress bars of its libraries; sdx shows its own."""
     import datasets
     import lm_eval.api.task
-    from transformers.utils import logging as transformers_logging
 
-    harness_log, bar = logging.getLogger("lm_eval"), lm_eval.api.task.tqdm
-    level, loading = harness_log.level, transformers_logging.is_progress_bar_enabled()
-    preparing = not datasets.are_progress_bars_disabled()
-    harness_log.setLevel(logging.ERROR)
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     lm_eval.api.task.tqdm = lambda docs, **_: docs  # this bar has no switch
-    transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        harness_log.setLevel(level)
-        lm_eval.api.task.tqdm = bar
-        if loading:
-            transformers_logging.enable_progress_bar()
-        if preparing:
-            datasets.enable_progress_bars()
+    quiet()
 
 
 def _shared_question_lm(model_dir: Path, precision: Precision, context_tokens: int, stage: str) -> Any:

@@ -13,22 +13,33 @@ from sdx.languages import Language
 if TYPE_CHECKING:
     import numpy as np
 
-CHRF_ORDERS = 8
-"""Characters 1 to 6, words 1 and 2."""
-BLEU_ORDERS = 4
+CHRF = "chrF++"
+BLEU = "BLEU"
+COUNTS = {CHRF: 24, BLEU: 10}
+"""Numbers in the statistics of a sentence. chrF++: n-grams of the hypothesis, of the reference, and in both, for
+characters of orders 1 to 6 and words of orders 1 and 2. BLEU: length of the hypothesis and of the reference, then
+n-grams in both and n-grams of the hypothesis, for n from 1 to 4."""
 
 
-def chrf_statistics(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-    """[sentence, 24]: n-grams of the hypothesis, of the reference, and in both, for each of the 8 orders."""
-    return _statistics(_chrf(), hypotheses, references)
+def corpus_statistics(
+    name: str, hypotheses: Sequence[str], references: Sequence[str], tokenizer: str = "13a"
+) -> np.ndarray:
+    """[sentence, k], see `COUNTS`."""
+    import numpy as np
+
+    return np.array(_metric(name, tokenizer)._extract_corpus_statistics(list(hypotheses), [list(references)]))
 
 
-def chrf_score(statistics: np.ndarray) -> np.ndarray:
-    """chrF++, 0 to 100, of summed `chrf_statistics`; [..., 24] gives [...].
+def corpus_score(name: str, statistics: np.ndarray) -> np.ndarray:
+    """0 to 100, of summed `corpus_statistics`; [..., k] gives [...]. It is not the mean of the sentences' scores.
 
-    SacreBLEU's, with beta 2. The score of a corpus is not the mean of the sentences' scores.
+    BLEU is that of sacreBLEU's default (`smooth:exp`, NIST's): the first order without a match counts half an n-gram,
+    the second a quarter, and so on; if no word matches, or no hypothesis has four words, the score is 0.
     """
-    return _scores(_chrf(), statistics)
+    import numpy as np
+
+    metric = _metric(name)
+    return np.apply_along_axis(lambda row: metric._compute_score_from_stats(row.tolist()).score, -1, statistics)
 
 
 def bleu_tokenizer(language: Language) -> str:
@@ -43,41 +54,8 @@ def bleu_tokenizer(language: Language) -> str:
     return "13a" if language.spaces else "char"
 
 
-def bleu_statistics(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str) -> np.ndarray:
-    """[sentence, 10]: length of the hypothesis and of the reference, then n-grams in both and n-grams of the
-    hypothesis, for n from 1 to 4."""
-    return _statistics(_bleu(tokenizer), hypotheses, references)
+def _metric(name: str, tokenizer: str = "13a") -> Any:
+    from sacrebleu import metrics
 
-
-def bleu_score(statistics: np.ndarray) -> np.ndarray:
-    """BLEU, 0 to 100, of summed `bleu_statistics`; [..., 10] gives [...].
-
-    As sacreBLEU's default has it (`smooth:exp`, NIST's): the first order without a match counts half an n-gram, the
-    second a quarter, and so on; if no word matches, or no hypothesis has four words, the score is 0.
-    """
-    return _scores(_bleu("13a"), statistics)
-
-
-def _chrf() -> Any:
-    from sacrebleu.metrics import CHRF
-
-    return CHRF(word_order=2)
-
-
-def _bleu(tokenizer: str) -> Any:
-    from sacrebleu.metrics import BLEU
-
-    return BLEU(tokenize=tokenizer, force=True)  # `force`: no advice on texts that end in " ."
-
-
-def _statistics(metric: Any, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-    import numpy as np
-
-    return np.array(metric._extract_corpus_statistics(list(hypotheses), [list(references)]))
-
-
-def _scores(metric: Any, statistics: np.ndarray) -> np.ndarray:
-    """[..., k] -> [...]."""
-    import numpy as np
-
-    return np.apply_along_axis(lambda row: metric._compute_score_from_stats(row.tolist()).score, -1, statistics)
+    # `force`: no advice on texts that end in " ."
+    return metrics.CHRF(word_order=2) if name == CHRF else metrics.BLEU(tokenize=tokenizer, force=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdx import InputError
-from sdx.config import Config, TemplateKind
+from sdx.config import TemplateKind
 from sdx.languages import Language
 from sdx.store.files import read_json, read_rows, write_rows
 from sdx.store.step import Step, Workspace
@@ -47,21 +47,6 @@ class Prompts(SuiteStep):
         rows = [{"id": id_, "prompt": fitted(tokenizer, prompt, room)} for id_, prompt in prompts.items()]
         write_rows(work.dir / "rows.jsonl", rows)
         work.counts.update(prompts=len(rows), cut=sum(row["prompt"] != prompts[row["id"]] for row in rows))
-
-
-def prompts_step(model: Step, items: Step, config: Config) -> Prompts:
-    """The prompts of `items` for a model.
-
-    Raises:
-        InputError: the answer takes all the room.
-    """
-    limit, context_tokens = config.scale.max_new_tokens, config.backbone.context_tokens
-    if limit >= context_tokens:
-        raise InputError(
-            f"scale.max_new_tokens={limit} leaves no room for a prompt in backbone.context_tokens={context_tokens}; "
-            "lower the one or raise the other"
-        )
-    return Prompts(model, items, config.backbone.template, context_tokens - limit, limit)
 
 
 def fitted(tokenizer: Any, prompt: str, room: int) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdx.evaluation import values
+from sdx.evaluation.metrics import BLEU, CHRF, bleu_tokenizer, corpus_statistics
 from sdx.evaluation.statistics import Estimate
 from sdx.evaluation.suites import Suite
 from sdx.evaluation.values import ItemScores, Value
@@ -49,7 +50,7 @@ def judge(suite: Suite, store: Store, before: Path, after: Path | None, system: 
 
     Args:
         before, after: what the suite's outcomes published; no `after` if nothing was trained.
-        system: the system of `before`, see `sdx.evaluation.comparison`.
+        system: the system of `before`, see `sdx.evaluation.suites.Comparison`.
     """
     outcomes = [read_rows(path / "rows.jsonl") for path in (before, after) if path]
     ids = [str(row["id"]) for row in outcomes[0]]
@@ -103,13 +104,13 @@ def _written_measures(suite: Suite, given: list[str | list[str]]) -> dict[str, t
     Args:
         given: the reference of each item, or several.
     """
-    from sdx.evaluation import metrics, overlap
+    from sdx.evaluation import overlap
     from sdx.text.identification import in_language
 
     language, task = suite.language, suite.task
     rules = task.normalisation if isinstance(task, GenerativeTask) else Normalisation.unicode
     references = [[texts] if isinstance(texts, str) else texts for texts in given]
-    tokenizer = metrics.bleu_tokenizer(language)
+    tokenizer = bleu_tokenizer(language)
 
     def answers(rows: Rows) -> list[str]:
         return [row["text"] if suite.engine else task.answer(row["text"]) for row in rows]
@@ -120,7 +121,7 @@ def _written_measures(suite: Suite, given: list[str | list[str]]) -> dict[str, t
     def each(measure: Callable[[str, list[str]], Value]) -> Measure:
         return lambda rows: [measure(*pair) for pair in zip(answers(rows), references, strict=True)]
 
-    bleu = values.BLEU if tokenizer == "13a" else f"{values.BLEU} ({tokenizer})"
+    bleu = BLEU if tokenizer == "13a" else f"{BLEU} ({tokenizer})"
     exact = partial(overlap.exact_match, language=language, normalisation=rules)
     f1 = partial(overlap.f1, language=language, normalisation=rules)
     return {
@@ -132,8 +133,8 @@ def _written_measures(suite: Suite, given: list[str | list[str]]) -> dict[str, t
         values.ROUGE_L: (values.ROUGE_L, each(partial(overlap.rouge_l, language=language))),
         values.EXACT_MATCH: (rules.named(values.EXACT_MATCH), each(exact)),
         values.F1: (rules.named(values.F1), each(f1)),
-        values.CHRF: (values.CHRF, corpus(metrics.chrf_statistics)),
-        values.BLEU: (bleu, corpus(partial(metrics.bleu_statistics, tokenizer=tokenizer))),
+        CHRF: (CHRF, corpus(partial(corpus_statistics, CHRF))),
+        BLEU: (bleu, corpus(partial(corpus_statistics, BLEU, tokenizer=tokenizer))),
     }
 
 

@@ -152,7 +152,7 @@ def _tango(gained: float, lost: float, n: float, difference: float) -> float:
 
 
 Score = Callable[["np.ndarray"], "np.ndarray"]
-"""Summed sentence statistics [..., k] -> corpus score [...], 0 to 100, such as `metrics.chrf_score`."""
+"""Summed sentence statistics [..., k] -> corpus score [...], 0 to 100, such as `metrics.corpus_score`."""
 
 
 def mean_score(statistics: np.ndarray) -> np.ndarray:
@@ -166,7 +166,7 @@ def bootstrap_corpus(statistics: np.ndarray, score: Score, clusters: Clusters = 
     """A corpus score and its interval over 2,000 resamples of the sentences, or of the clusters, the seed fixed.
 
     Args:
-        statistics: [sentence, k], such as `metrics.chrf_statistics`.
+        statistics: [sentence, k], such as `metrics.corpus_statistics`.
     """
     sums = _summed(statistics, clusters)
     return _estimate(score(sums.sum(0)), score(_resampled(sums)), len(statistics), len(sums))

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from sdx import InputError
 from sdx.config import Config
-from sdx.evaluation.prompts import prompts_step
-from sdx.evaluation.scoring import HarnessScore, Score
-from sdx.evaluation.values import ANSWER_LANGUAGE, CHRF
+from sdx.evaluation.harness import HarnessScore, Score
+from sdx.evaluation.metrics import CHRF
+from sdx.evaluation.prompts import Prompts
+from sdx.evaluation.values import ANSWER_LANGUAGE
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import Generate
 from sdx.languages import Language
@@ -20,8 +22,8 @@ from sdx.tasks.reading import ReadTask
 from sdx.translation.base import Translator
 from sdx.translation.step import Translate
 
-Answer = Callable[[Step, str], Step]
-"""The step in which a model answers a suite, with a label for progress bars; it publishes `rows.jsonl`."""
+Answer = Callable[..., Step]
+"""(model, label=...) -> the step in which the model answers a suite; it publishes `rows.jsonl`."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,20 @@ class Suite:
     def outcome(self, model: Step, label: str) -> Step:
         """The answers of a model."""
         assert self.answer
-        return self.answer(model, f"{self.task.name} {self.languages} {label}")
+        return self.answer(model, label=f"{self.task.name} {self.languages} {label}")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A suite with its answers before and after. If a run has several systems, the suite comes once for each."""
+
+    suite: Suite
+    before: Step
+    """Publishes the answers of the untrained backbone, or of `system`, as `rows.jsonl`."""
+    after: Step | None = None
+    """Publishes those of the improved model, one step for all systems; None if nothing is trained."""
+    system: str = ""
+    """The name of the system of `before`, if it is not the untrained backbone: `LLM alone`."""
 
 
 def suites(
@@ -86,18 +101,18 @@ def suites(
         InputError: nothing is left to evaluate.
     """
 
-    def generate(step: Step, file: str, field: str, model: Step, label: str) -> Step:
-        template, limit = config.backbone.template, config.scale.max_new_tokens
-        return Generate(model, step, file, field, template, limit, generator=generator, label=label)
+    limit, template, context_tokens = config.scale.eval_items, config.backbone.template, config.backbone.context_tokens
+    written = config.scale.max_new_tokens
+    generate = partial(Generate, template=template, max_new_tokens=written, generator=generator)
+    options: dict[str, Any] = {"precision": config.engine.precision, "context_tokens": context_tokens}
 
     def make(task: Task, language: Language) -> list[Suite] | str:
         if isinstance(task, LMEval):  # whatever the languages of the run
-            return [_harness(config, one, source) for one in task.tasks] if language == source else []
+            return list(map(harness, task.tasks)) if language == source else []
         if reason := task.why_unsupported(language) or _untranslatable(task, translator, source, language):
             return reason
         if isinstance(task, Instructions):
             return [instructions(task, language)]
-        limit = config.scale.eval_items
         if task.needs_translation(language, source):
             original = task.original(source)
             items = translated(items_step(task, task.mode, original, limit), translator, original, language)
@@ -107,31 +122,38 @@ def suites(
             for asked, answered in task.pairs(source, language)
         ]
 
+    def harness(task: HarnessTask) -> Suite:
+        items = HarnessItems(task, task.language(source), limit)
+        answer = partial(HarnessScore, items=items, **options)
+        return Suite(task, task.mode, items.language, "as given", items, answer, has_metrics=True)
+
     def suite(task: Task, items: Items, origin: str) -> Suite:
-        def score(model: Step, label: str) -> Step:
-            assert isinstance(task, ChoiceTask)
-            precision, context_tokens = config.engine.precision, config.backbone.context_tokens
-            return Score(model, items, precision, context_tokens, task=task, label=label)
-
         def write(model: Step, label: str) -> Step:
-            return generate(prompts_step(model, items, config), ROWS, "prompt", model, label)
+            if written >= context_tokens:
+                raise InputError(
+                    f"scale.max_new_tokens={written} leaves no room for a prompt in "
+                    f"backbone.context_tokens={context_tokens}; lower the one or raise the other"
+                )
+            prompts = Prompts(model, items, template, context_tokens - written, written)
+            return generate(model, prompts=prompts, file=ROWS, field="prompt", label=label)
 
-        ranked = isinstance(task, ChoiceTask)
-        answer, metrics = (score, ()) if ranked else (write, (*task.metrics, ANSWER_LANGUAGE))
+        answer, metrics = write, (*task.metrics, ANSWER_LANGUAGE)
+        if isinstance(task, ChoiceTask):
+            answer, metrics = partial(Score, items=items, task=task, **options), ()
         return Suite(task, task.mode, items.answered, origin, items, answer, metrics, items.asked)
 
     def instructions(task: Task, language: Language) -> Suite:
-        rows, file = corpus(), "heldout.jsonl"
+        rows = corpus()
 
         def texts(field: str) -> tuple[Step, str, str]:
             if language == source:
-                return rows, file, field
-            return Translate(rows, file, field, source, language, translator=translator), ROWS, "text"
+                return rows, "heldout.jsonl", field
+            return Translate(rows, "heldout.jsonl", field, source, language, translator=translator), ROWS, "text"
 
         origin = "original" if language == source else _machine_translated(translator, source, language)
-        references, name, field = texts("answer")
-        answer, metrics = partial(generate, *texts("instruction")), (ANSWER_LANGUAGE, CHRF)
-        return Suite(task, task.mode, language, origin, references, answer, metrics, file=name, references=field)
+        (prompts, file, prompt), (references, _, reference) = texts("instruction"), texts("answer")
+        answer, metrics = partial(generate, prompts=prompts, file=file, field=prompt), (ANSWER_LANGUAGE, CHRF)
+        return Suite(task, task.mode, language, origin, references, answer, metrics, file=file, references=reference)
 
     return _all(tasks, [source, *targets], make)
 
@@ -194,16 +216,6 @@ def _untranslatable(task: Task, translator: Translator, source: Language, langua
     if not engine.is_external and not isinstance(task, Instructions):
         return f"translator={engine.name} is the model under test and does not write its own questions."
     return None
-
-
-def _harness(config: Config, task: HarnessTask, source: Language) -> Suite:
-    language = task.language(source)
-    items = HarnessItems(task, language, config.scale.eval_items)
-
-    def score(model: Step, label: str) -> Step:
-        return HarnessScore(model, items, config.engine.precision, config.backbone.context_tokens, label=label)
-
-    return Suite(task, task.mode, language, "as given", items, score, has_metrics=True)
 
 
 def translated(items: Items, translator: Translator, original: Language, language: Language) -> Items:

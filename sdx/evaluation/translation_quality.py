@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdx.config import Config
+from sdx.evaluation.metrics import BLEU, CHRF
 from sdx.evaluation.suites import Suite
-from sdx.evaluation.values import BLEU, CHRF
 from sdx.languages import Language
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace
@@ -67,7 +67,7 @@ def translation_suite(task: Task, source: Language, target: Language, pairs: Ste
         target,
         f"{task.origin(target)} ({task.name})",
         pairs,
-        lambda *_: answers,
+        lambda *_, **__: answers,
         (CHRF, BLEU),
         source,
         references="reference",

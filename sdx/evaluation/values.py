@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sdx.evaluation.metrics import BLEU_ORDERS, CHRF_ORDERS, bleu_score, chrf_score
+from sdx.evaluation.metrics import COUNTS, corpus_score
 from sdx.evaluation.statistics import (
     Estimate,
     bootstrap_corpus,
@@ -24,14 +25,10 @@ EXACT_MATCH = "exact match"
 ANSWER_LANGUAGE = "answer language"
 F1 = "F1"
 ROUGE_L = "ROUGE-L"
-CHRF = "chrF++"
-BLEU = "BLEU"
 
 SHARES = (ACCURACY, EXACT_MATCH, ANSWER_LANGUAGE)
 MEANS = (F1, ROUGE_L)
 """The tokens that are compared may follow the name: `BLEU (char)`, `F1 (MLQA)`."""
-CORPUS_COUNTS = {CHRF: 3 * CHRF_ORDERS, BLEU: 2 + 2 * BLEU_ORDERS}
-"""Metric -> counts of an item, see `sdx.evaluation.metrics`."""
 LARGEST_COUNT = 2**31
 """Of n-grams in a text, larger than any real one."""
 
@@ -57,7 +54,7 @@ class ItemScores:
     benchmark: str
     """The task with the items, which differs from `task` for an engine's translations."""
     system: str = ""
-    """The system of `before`, if it is not the untrained backbone; see `sdx.evaluation.comparison`."""
+    """The system of `before`, if it is not the untrained backbone; see `sdx.evaluation.suites.Comparison`."""
     clusters: list[int] | None = None
     """The number of the text that each item shares with others; None if each item stands alone."""
 
@@ -112,8 +109,8 @@ def are_values(metric: str, values: Any) -> bool:
     name = _plain(metric)
 
     def fits(value: Any) -> bool:
-        if name in CORPUS_COUNTS:
-            is_row = isinstance(value, list) and len(value) == CORPUS_COUNTS[name]
+        if name in COUNTS:
+            is_row = isinstance(value, list) and len(value) == COUNTS[name]
             return is_row and all(isinstance(count, int) and 0 <= count < LARGEST_COUNT for count in value)
         if value is None:
             return name not in MEANS
@@ -133,11 +130,11 @@ def _is_share(metric: str, values: Sequence[Value]) -> bool:
 
 
 def _corpus_score(metric: str) -> Callable[[np.ndarray], np.ndarray]:
-    return {CHRF: chrf_score, BLEU: bleu_score}.get(_plain(metric), mean_score)
+    return partial(corpus_score, _plain(metric)) if _plain(metric) in COUNTS else mean_score
 
 
 def _statistics(metric: str, values: Sequence[Value]) -> np.ndarray:
     """[item, k]: the arguments of `_corpus_score`, before they are summed."""
     import numpy as np
 
-    return np.array(values if _plain(metric) in CORPUS_COUNTS else [[value, 1.0] for value in values])
+    return np.array(values if _plain(metric) in COUNTS else [[value, 1.0] for value in values])

@@ -12,8 +12,7 @@ from sdx.config import Config, DictionaryConfig, MethodConfig
 from sdx.data import dictionaries, parallel
 from sdx.data.corpus import corpus_step
 from sdx.data.filters import Filter, check_some_left
-from sdx.evaluation.comparison import Comparison
-from sdx.evaluation.suites import suites
+from sdx.evaluation.suites import Comparison, suites
 from sdx.evaluation.translation_quality import translation_suites
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import Generate

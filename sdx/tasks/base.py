@@ -28,15 +28,6 @@ class Mode(str, Enum):
     """A model with a head reads the texts and names a class or one of the choices."""
 
 
-class Kind(str, Enum):
-    """What is ranked."""
-
-    answers = "answers"
-    """The texts of the choices, after the question."""
-    letters = "letters"
-    """The letters A to D, after the question and the choices."""
-
-
 @dataclass(frozen=True)
 class Item:
     """One question of a task."""
@@ -68,6 +59,10 @@ class Task(ABC):
     """Of written answers: chrF++, ROUGE-L, F1, exact match and accuracy, see `sdx.evaluation.scores`."""
     asset: str | None = None
     """The packaged asset with the items."""
+    labels: tuple[str, ...] = ()
+    """The classes, from label 0 on, if the task is classification."""
+    fields: tuple[str, ...] = ()
+    """Names of the texts in labelled training data, and `answer`."""
 
     def __init__(self, shots: int) -> None:
         if shots and self.mode is Mode.generate:
@@ -145,11 +140,11 @@ class ChoiceTask(Task):
     """A multiple-choice benchmark."""
 
     mode = Mode.rank
-    kind: Kind
 
     @property
     def prompt_template(self) -> str | None:
-        """What the model reads, as a format string around the `{question}` of an item; needed for `Kind.answers`."""
+        """A format string around the `{question}` of an item, after which the texts of the choices are ranked; if none,
+        the letters A to D are ranked after the question and the choices."""
         return None
 
 

@@ -204,21 +204,14 @@ class Files:
     Args:
         key: as in `task.xnli.train`.
         words: the task's own words for its labels.
-        columns: of a benchmark whose columns the user cannot choose.
+        fixed: the user cannot choose the columns.
 
     Raises:
         InputError: a source that cannot work.
     """
 
-    def __init__(
-        self,
-        key: str,
-        config: LabelledFilesConfig,
-        words: Sequence[str] = (),
-        columns: Mapping[str, str] | None = None,
-    ) -> None:
-        self.key, self.codes, self.is_fixed = key, config.codes, columns is not None
-        self.columns = config.columns if columns is None else columns
+    def __init__(self, key: str, config: LabelledFilesConfig, words: Sequence[str] = (), fixed: bool = False) -> None:
+        self.key, self.codes, self.columns, self.fixed = key, config.codes, config.columns, fixed
         self.labels, self.words = tuple(config.labels), tuple(words)
         source = config if config.path is None else LabelledFilesConfig(path=config.path)
         self.path, self.asset, self.half = source.path, source.asset, source.half
@@ -229,11 +222,8 @@ class Files:
 
     def fix(self, name: str) -> str:
         """What the user can do if a column does not fit, as a part of a message."""
-        return (
-            "give the benchmark's own file"
-            if self.is_fixed
-            else f"name the right column as {self.key}.columns.{name}=..."
-        )
+        own = "give the benchmark's own file"
+        return own if self.fixed else f"name the right column as {self.key}.columns.{name}=..."
 
     @property
     def missing(self) -> str | None:
@@ -251,9 +241,8 @@ class Files:
         """The file of a language, or those of all languages, as messages name them."""
         if self.asset:
             return f"{self.key}.file={self.file}"
-        return source_name(
-            self.key, self.path, self.hub_id, self.file, self._placeholders(language) if language else {}
-        )
+        placeholders = self._placeholders(language) if language else {}
+        return source_name(self.key, self.path, self.hub_id, self.file, placeholders)
 
     def has(self, language: Language) -> bool:
         """Whether there is a test in a language.
@@ -288,11 +277,14 @@ class Files:
         placeholders = self._placeholders(language)
         return file_step(self.key, self.path, self.hub_id, self.revision, self.file, placeholders)
 
-    def records(self, directory: Path, language: Language) -> Iterator[tuple[str, Record]]:
+    def records(self, directory: Path, language: Language, repeats: bool = False) -> Iterator[tuple[str, Record]]:
         """(id, record) of each row of the output of `step` for a language.
 
+        Args:
+            repeats: an id may occur again.
+
         Raises:
-            InputError: a row that cannot be read; a row without its id.
+            InputError: a row that cannot be read; a row without its id; an id twice; no rows.
         """
         id_column = self.columns.get("id", "")
         if self.asset:
@@ -301,34 +293,22 @@ class Files:
         else:
             names = [*self.columns.values(), *filter(None, id_column.split("/"))]
             rows = read_records(published(directory), self.where(language), names)
+        fix = "" if self.fixed else f", {self.fix('id')} or have the rows numbered with ~{self.key}.columns.id"
         seen: Counter[str] = Counter()
         for number, (place, content) in enumerate(rows, 1):
             record = Record(self, place, content)
             id_ = record.id if id_column else str(number)
-            if "/" in id_column:  # the same values of several columns may occur more than once
-                seen[id_] += 1
-                id_ += f"#{seen[id_]}" if seen[id_] > 1 else ""
             if not id_:
-                numbered = "" if self.is_fixed else f", or have the rows numbered with ~{self.key}.columns.id"
-                raise InputError(f"{place} has no id in `{id_column}`; {self.fix('id')}{numbered}")
+                raise InputError(f"{place} has no id in `{id_column}`; give the benchmark's own file{fix}")
+            seen[id_] += 1
+            if seen[id_] > 1 and "/" in id_column:  # the same values of several columns may occur more than once
+                id_ += f"#{seen[id_]}"
+            elif seen[id_] > 1 and not repeats:
+                raise InputError(f"{place} has the id {id_} again; give a file of one language and one split{fix}")
             if not self.half or 1 + sample_key(id_)[0] % 2 == self.half:
                 yield id_, record
-
-    def unique(self, directory: Path, language: Language) -> Iterator[tuple[str, Record]]:
-        """The `records` of a test.
-
-        Raises:
-            InputError: an id twice; no rows.
-        """
-        ids: set[str] = set()
-        for id_, record in self.records(directory, language):
-            if id_ in ids:
-                raise InputError(f"{record.place} has the id {id_} again; give a file of one language and one split")
-            ids.add(id_)
-            yield id_, record
-        if not ids:
-            where = self.where(language)
-            raise InputError(f"{where} holds nothing to ask in {language.name}; give the benchmark's own file")
+        if not seen:
+            raise InputError(f"{self.where(language)} has no rows; give the benchmark's own file")
 
     def examples(
         self,
@@ -347,18 +327,11 @@ class Files:
             texts: the texts of a row that tell it apart from others.
 
         Raises:
-            InputError: an id twice; more than half of the rows cannot be used; none is left.
+            InputError: as `records`; more than half of the rows cannot be used; none is left.
         """
         unusable = Counter(dropped=0)
-        ids: set[str] = set()
         rows: list[Row] = []
         for id_, record in self.records(directory, language):
-            if id_ in ids:
-                raise InputError(
-                    f"{record.place} has the id {id_} again; name another column as {self.key}.columns.id=..., or have "
-                    f"the rows numbered with ~{self.key}.columns.id"
-                )
-            ids.add(id_)
             row = example(record)
             if isinstance(row, str):
                 unusable[row] += 1
@@ -366,13 +339,12 @@ class Files:
                 rows.append({"id": id_, **row})
         kept, left_out = distinct(rows, texts, excluded)
         left_out.update(unusable)
-        if not ids:
-            raise InputError(f"{self.where(language)} has no rows; give the benchmark's own data")
-        if 2 * unusable.total() > len(ids) or not kept:
+        count = len(rows) + unusable.total()
+        if 2 * unusable.total() > count or not kept:
             reasons = ", ".join(f"{name} {number}" for name, number in left_out.items() if number)
             raise InputError(
-                f"{self.where(language)}: of {len(ids)} rows {len(kept)} are left ({reasons}); name the right columns "
-                f"as {self.key}.columns.NAME=..., or give another file"
+                f"{self.where(language)}: of {count} rows {len(kept)} are left ({reasons}); name the right columns as "
+                f"{self.key}.columns.NAME=..., or give another file"
             )
         return sorted(kept, key=lambda row: sample_key(row["id"])), left_out
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from sdx import InputError
 from sdx.languages import Language
 from sdx.store.step import Step
-from sdx.tasks.base import GenerativeTask, Item, Kind, question_texts
+from sdx.tasks.base import GenerativeTask, Item, question_texts
 from sdx.tasks.files import Record
 from sdx.tasks.items import Row, read_row
 from sdx.tasks.labelled import ANSWER, Fields, LabelledTask
@@ -26,7 +26,6 @@ CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 class LabelledChoice(LabelledTask, ReadTask):
     """The texts of the choices are ranked after the prompt, as it stands; or a model with a head reads the texts."""
 
-    kind = Kind.answers
     plain = True
     translatable = False
     file_input = "asset"
@@ -37,11 +36,7 @@ class LabelledChoice(LabelledTask, ReadTask):
 
     @abstractmethod
     def choices(self, record: Record) -> tuple[Sequence[str], int | None]:
-        """The choices, and the index of the right one; none for a row without a label.
-
-        Raises:
-            InputError: a row that does not fit the description.
-        """
+        """The choices, and the index of the right one; none for a row without a label."""
 
     def item(self, id_: str, record: Record, texts: dict[str, str]) -> Item | None:
         choices, gold = self.choices(record)
@@ -91,7 +86,7 @@ class LabelledChoice(LabelledTask, ReadTask):
                     f"out for validation; give those as {self.validation.key}.path=..., or more rows"
                 )
             train, validation = train[:-validation_rows], train[-validation_rows:]
-        return Splits(train, validation[:validation_rows], left_out)
+        return train, validation[:validation_rows], left_out
 
 
 class MultipleChoice(LabelledChoice):
@@ -179,11 +174,7 @@ class LabelledGeneration(LabelledTask, GenerativeTask):
 
     @abstractmethod
     def references(self, record: Record) -> list[str]:
-        """The right answers to a test item.
-
-        Raises:
-            InputError: there is none.
-        """
+        """The right answers to a test item, at least one."""
 
 
 class ExtractiveQA(LabelledGeneration):

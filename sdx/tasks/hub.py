@@ -12,7 +12,7 @@ from sdx.config import TaskConfig
 from sdx.languages import Language
 from sdx.options.source import FileSource
 from sdx.store.step import Step
-from sdx.tasks.base import ChoiceTask, GenerativeTask, Item, Kind, Task
+from sdx.tasks.base import ChoiceTask, GenerativeTask, Item, Task
 from sdx.tasks.files import Files, LabelledFilesConfig
 from sdx.tasks.normalisation import Normalisation
 
@@ -54,7 +54,7 @@ class HubTask(Task):
     """The benchmark's name in messages."""
     codes: str
     """Column of languages.csv with the benchmark's codes."""
-    columns: ClassVar[Mapping[str, str]]
+    columns: ClassVar[dict[str, str]]
     """Name -> column of the files."""
     file_input = "file"
     """Name of the file among the inputs of steps."""
@@ -69,8 +69,9 @@ class HubTask(Task):
         normalisation: Normalisation = Normalisation.unicode,
     ) -> None:
         super().__init__(shots)
-        config = LabelledFilesConfig(path=path, hub_id=hub_id, revision=revision, file=file, codes=self.codes)
-        self.files = Files(f"task.{self.name}", config, columns=self.columns)
+        source = {"path": path, "hub_id": hub_id, "revision": revision, "file": file}
+        config = LabelledFilesConfig(**source, codes=self.codes, columns=self.columns)
+        self.files = Files(f"task.{self.name}", config, fixed=True)
         self.normalisation = normalisation
 
     def why_unsupported(self, language: Language) -> str | None:
@@ -94,10 +95,9 @@ class Belebele(HubTask, ChoiceTask):
 
     name = "belebele"
     title = "Belebele"
-    kind = Kind.letters
     codes = "belebele"
     choices = ("mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4")
-    columns: ClassVar[Mapping[str, str]] = {
+    columns: ClassVar[dict[str, str]] = {
         "id": "link/question_number",
         "passage": "flores_passage",
         "question": "question",
@@ -112,7 +112,7 @@ class Belebele(HubTask, ChoiceTask):
 
     def read(self, directories: Mapping[str, Path], language: Language, answer_language: Language) -> list[Item]:
         items = []
-        for id_, record in self.files.unique(directories["asset"], language):
+        for id_, record in self.files.records(directories["asset"], language):
             prompt = "\n".join(record.text(name, needed=True) for name in ("passage", "question"))
             choices = [record.text(name, needed=True) for name in self.choices]
             items.append(Item(id_, prompt, choices, record.index("gold", 1, len(choices))))
@@ -131,7 +131,7 @@ class Flores(HubTask, GenerativeTask):
     title = "FLORES"
     metrics = ("chrF++",)
     codes = "flores"
-    columns: ClassVar[Mapping[str, str]] = {"number": "id", "text": "text", "sentence": "sentence", "0": "0"}
+    columns: ClassVar[dict[str, str]] = {"number": "id", "text": "text", "sentence": "sentence", "0": "0"}
     """The text of FLORES+, of FLORES-200 on the hub, of plain lines."""
 
     def why_unsupported(self, language: Language) -> str | None:
@@ -164,7 +164,7 @@ class Flores(HubTask, GenerativeTask):
 
     def _sentences(self, directory: Path, language: Language) -> dict[str, str]:
         sentences: dict[str, str] = {}
-        for number, record in self.files.unique(directory, language):
+        for number, record in self.files.records(directory, language):
             id_ = str(record.content.get("id", number))
             if id_ in sentences:
                 raise InputError(f"{record.place} has the id {id_} again; give a file of one language and one split")
@@ -185,7 +185,7 @@ class XLSum(HubTask, GenerativeTask):
     title = "XL-Sum"
     metrics = ("ROUGE-L",)
     codes = "xlsum"
-    columns: ClassVar[Mapping[str, str]] = {"id": "id", "text": "text", "summary": "summary"}
+    columns: ClassVar[dict[str, str]] = {"id": "id", "text": "text", "summary": "summary"}
 
     def origin(self, language: Language) -> str:
         return "original"
@@ -193,7 +193,7 @@ class XLSum(HubTask, GenerativeTask):
     def read(self, directories: Mapping[str, Path], language: Language, answer_language: Language) -> list[Item]:
         prompt = f"Summarize the following article in one sentence in {language.name}."
         items: dict[str, Item] = {}
-        for id_, record in self.files.records(directories["file"], language):
+        for id_, record in self.files.records(directories["file"], language, repeats=True):
             article, summary = (record.text(name, needed=True) for name in ("text", "summary"))
             item = Item(id_, f"{prompt}\n\n{article}", references=[summary])
             if items.setdefault(id_, item) != item:
@@ -213,12 +213,12 @@ class MKQA(HubTask, GenerativeTask):
     title = "MKQA"
     metrics = ("F1", "exact match")
     codes = "mkqa"
-    columns: ClassVar[Mapping[str, str]] = {"id": "example_id"}
+    columns: ClassVar[dict[str, str]] = {"id": "example_id"}
 
     def read(self, directories: Mapping[str, Path], language: Language, answer_language: Language) -> list[Item]:
         prompt, code = f"Answer the following question in {language.name} in a few words.", language.mkqa
         items = []
-        for id_, record in self.files.unique(directories["file"], language):
+        for id_, record in self.files.records(directories["file"], language):
             question = record.text("question", f"queries.{code}", needed=True)
             answers = record.value("answers", f"answers.{code}")
             try:

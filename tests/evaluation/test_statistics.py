@@ -1,7 +1,9 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
-from sdx.evaluation.metrics import chrf_score, chrf_statistics
+from sdx.evaluation.metrics import CHRF, corpus_score, corpus_statistics
 from sdx.evaluation.statistics import (
     SEED,
     Estimate,
@@ -122,18 +124,18 @@ def test_bootstrap_of_chrf() -> None:
         f"the {animal} sat on the {place}" for animal in ("cat", "dog", "cow") for place in ("mat", "hill", "roof")
     ]
     worse = [text.replace("sat", "is") for text in references[:6]] + ["no idea"] * 3
-    before, after = chrf_statistics(worse, references), chrf_statistics(references, references)
-    estimate = bootstrap_corpus(before, chrf_score)
+    before, after = corpus_statistics(CHRF, worse, references), corpus_statistics(CHRF, references, references)
+    estimate = bootstrap_corpus(before, partial(corpus_score, CHRF))
     assert 0 < estimate.low < estimate.value < estimate.high < 100
     assert estimate.n == 9
-    gain = bootstrap_corpus_difference(before, after, chrf_score)
+    gain = bootstrap_corpus_difference(before, after, partial(corpus_score, CHRF))
     assert gain.value == pytest.approx(100 - estimate.value)
     assert gain.low > 0
 
 
 def test_estimates_are_plain_numbers() -> None:
     estimate = bootstrap_corpus_difference(
-        *(chrf_statistics(["a b", "c d"], ["a b", other]) for other in "cd"), chrf_score
+        *(corpus_statistics(CHRF, ["a b", "c d"], ["a b", other]) for other in "cd"), partial(corpus_score, CHRF)
     )
     assert all(type(value) in (float, int) for value in vars(estimate).values())
     assert isinstance(estimate, Estimate)

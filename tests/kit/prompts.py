@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from sdx.tasks.base import ChoiceTask, Kind
+from sdx.tasks.base import ChoiceTask
 
 
 class Quiz(ChoiceTask):
     """A task whose items are given with it."""
 
-    prompt_template = "Q: {question}\nA:"
+    prompt_template = None
 
-    def __init__(self, name: str, kind: Kind = Kind.answers, shots: int = 0) -> None:
+    def __init__(self, name: str, prompt_template: str | None = "Q: {question}\nA:", shots: int = 0) -> None:
         super().__init__(shots)
-        self.name, self.kind = name, kind
+        self.name, self.prompt_template = name, prompt_template
 
 
 ITEMS: list[dict[str, Any]] = [

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from sdx.config import Config, LangConfig, MethodConfig, TranslatorConfig
-from sdx.evaluation.comparison import Comparison
 from sdx.evaluation.scores import score
-from sdx.evaluation.suites import Suite
+from sdx.evaluation.suites import Comparison, Suite
 from sdx.evaluation.values import ItemScores
 from sdx.languages import language
 from sdx.process.events import watched

@@ -9,7 +9,7 @@ from sdx import InputError
 from sdx.languages import language, languages
 from sdx.run import build
 from sdx.store.store import Store
-from sdx.tasks.base import Item, Kind, Mode
+from sdx.tasks.base import Item, Mode
 from sdx.tasks.files import FLORES_PLUS
 from sdx.tasks.hub import MKQA, ROMANISED, Belebele, Flores, XLSum
 from sdx.tasks.items import items_step
@@ -50,7 +50,7 @@ def test_belebele(tmp_path: Path) -> None:
     jsonl(tmp_path / "tha_Thai.jsonl", rows)
     task, store = local(Belebele, tmp_path / "{language}.jsonl"), Store(tmp_path / "cache")
     items = [*read(store, task, "th", "th").values()]
-    assert task.kind is Kind.letters
+    assert task.prompt_template is None
     assert len({item.id for item in items}) == len(items) == 6
     item = next(item for item in items if item.id == "https://en.wikibooks.org/wiki/1/2")
     assert item.prompt == "Passage 1 in tha_Thai.\nWhat is 3?"
@@ -196,7 +196,7 @@ def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
     wrong = [{**questions("tha_Thai")[0], "correct_answer_num": "5"}]
     with pytest.raises(InputError, match=r"line 1 has 5 in `correct_answer_num`: it is 1 to 4; .*own file"):
         made(local(Belebele, jsonl(tmp_path / "gold.jsonl", wrong)))
-    with pytest.raises(InputError, match=r"empty\.jsonl holds nothing to ask"):
+    with pytest.raises(InputError, match=r"empty\.jsonl has no rows"):
         made(local(Belebele, jsonl(tmp_path / "empty.jsonl", [])))
     with pytest.raises(InputError, match=r"line 1 has \"\" in `summary`: a test item needs a text there; .*own file"):
         made(local(XLSum, jsonl(tmp_path / "x.jsonl", [{"id": "1", "text": "t", "summary": " "}])))

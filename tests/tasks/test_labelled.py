@@ -15,7 +15,7 @@ from sdx.languages import language
 from sdx.store.files import read_rows
 from sdx.store.store import Store
 from sdx.tasks import files as task_files
-from sdx.tasks.base import Item, Kind, Mode
+from sdx.tasks.base import Item, Mode
 from sdx.tasks.items import items_step
 from sdx.tasks.labelled import LabelledTask
 from tests.kit.plain_step import PlainStep
@@ -68,7 +68,7 @@ def test_multiple_choice(files: Path, tmp_path: Path) -> None:
     )
     assert made.fields == made.translated == ("question", "answer")
     assert made.parts == (("question",), ("answer",))
-    assert (made.plain, made.kind, made.reasons) == (True, Kind.answers, {})
+    assert (made.plain, made.prompt_template, made.reasons) == (True, "Q: {question}\nA:", {})
     assert made.prompt(rows[0]) == f"Q: {rows[0]['question']}\nA:"
     assert made.response(rows[0]) == rows[0]["answer"]
     assert made.needs_translation(TH, EN)
@@ -429,7 +429,7 @@ QA = {"id": "1", "context": "c", "question": "q", "answers": {"text": ["c"], "an
         (
             "arc_easy_full",
             {**ARC, "id": None},
-            r"line 1 has no id in `id`; name the right column as .*~task\.arc_easy_fu",
+            r"line 1 has no id in `id`; give .*, name the right column as .*~task\.arc_easy_fu",
         ),
         (
             "xquad",
@@ -452,7 +452,7 @@ def test_training_data_that_cannot_be_used(
 @pytest.mark.parametrize(
     ("name", "rows", "message"),
     [
-        ("xnli", [], r"test\.path=.*t\.jsonl holds nothing to ask in English"),
+        ("xnli", [], r"test\.path=.*t\.jsonl has no rows; give the benchmark's own"),
         ("xnli", [{**NLI, "premise": None}], r'line 1 has "" in `premise`: a test item needs a text there'),
         ("xnli", [{**NLI, "label": 9}], r"line 1 has 9 in `label`"),
         ("arc_easy_full", [ARC, ARC], r"line 2 has the id 1 again; give a file of one language"),
