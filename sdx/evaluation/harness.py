@@ -82,8 +82,8 @@ class HarnessScore(Scoring):
 
     @property
     def config(self) -> Mapping[str, Any]:
-        task = {"task": self.items.task.name, "precision": self.precision.value}
-        return {**task, "context_tokens": self.context_tokens}
+        limits = {"precision": self.precision.value, "context_tokens": self.context_tokens}
+        return {"task": self.items.task.name, **limits}
 
     def run(self, work: Workspace) -> None:
         model_dir, (task, limit) = work.inputs["model"] / "model", (self.items.task, self.items.limit)
@@ -139,10 +139,8 @@ def score(
     finally:
         shutil.rmtree(cache, ignore_errors=True)
     samples.sort(key=lambda sample: sample["doc_id"])
-    return [
-        _result(item, item["choices"] if task.prompt_template else LETTERS, sample)
-        for item, sample in zip(items, samples, strict=True)
-    ]
+    choices = [item["choices"] if task.prompt_template else LETTERS for item in items]
+    return list(map(_result, items, choices, samples))
 
 
 def item_metrics(
@@ -222,10 +220,9 @@ def _result(item: Row, answers: Sequence[str], sample: Row) -> Row:
     gold, log_probs = item["gold"], [value for value, _ in sample["filtered_resps"]]
     per_byte = [value / len(answer.encode()) for value, answer in zip(log_probs, answers, strict=True)]
     choice, choice_norm = log_probs.index(max(log_probs)), per_byte.index(max(per_byte))
-    result = {"id": item["id"], "gold": gold, "log_probs": log_probs, "choice": choice, "choice_norm": choice_norm}
-    acc, acc_norm = choice == gold, choice_norm == gold
-    assert (acc, acc_norm) == (sample["acc"], sample["acc_bytes"]), "the harness counts otherwise"
-    return {**result, "acc": acc, "acc_norm": acc_norm}
+    acc = {"acc": choice == gold, "acc_norm": choice_norm == gold}
+    assert (*acc.values(),) == (sample["acc"], sample["acc_bytes"]), "the harness counts otherwise"
+    return {"id": item["id"], "gold": gold, "log_probs": log_probs, "choice": choice, "choice_norm": choice_norm, **acc}
 
 
 def _quiet() -> None:

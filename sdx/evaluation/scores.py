@@ -72,7 +72,7 @@ def score(judged: ItemScores) -> Score:
     A system's score and that of the model after are each over their own items: `after` is the same beside all systems.
     """
     outcomes = [judged.before] if judged.after is None else [judged.before, judged.after]
-    labels = judged.labels
+    labels = judged.clusters or judged.ids
     left, both = values.decided(labels, *outcomes)
     own = [values.decided(labels, one) for one in outcomes] if judged.system else [(left, [one]) for one in both]
     before, *after = (values.estimate(judged.metric, some, those) for those, [some] in own)
@@ -86,16 +86,15 @@ def score(judged: ItemScores) -> Score:
 def _measures(suite: Suite, items: Rows, outcomes: list[Rows]) -> dict[str, Measure]:
     """The metrics of a suite by their names in tables."""
     if suite.has_metrics:
-        metrics = dict.fromkeys(metric for row in outcomes[0] for metric in row["metrics"])
-        return {metric: partial(_published, metric) for metric in metrics}
+
+        def published(metric: str) -> Measure:
+            return lambda rows: [row["metrics"].get(metric) for row in rows]
+
+        return {metric: published(metric) for row in outcomes[0] for metric in row["metrics"]}
     if suite.mode is not Mode.generate:
         return {values.ACCURACY: lambda rows: [bool(row["acc"]) for row in rows]}
     written = _written_measures(suite, [row[suite.references] for row in items])
     return dict(written[metric] for metric in suite.metrics)
-
-
-def _published(metric: str, rows: Rows) -> list[Value]:
-    return [row["metrics"].get(metric) for row in rows]
 
 
 def _written_measures(suite: Suite, given: list[str | list[str]]) -> dict[str, tuple[str, Measure]]:
@@ -121,14 +120,14 @@ def _written_measures(suite: Suite, given: list[str | list[str]]) -> dict[str, t
     def each(measure: Callable[[str, list[str]], Value]) -> Measure:
         return lambda rows: [measure(*pair) for pair in zip(answers(rows), references, strict=True)]
 
+    def languages(rows: Rows) -> list[Value]:
+        return [in_language(row["text"], language) for row in rows]  # None if the language cannot be told
+
     bleu = BLEU if tokenizer == "13a" else f"{BLEU} ({tokenizer})"
     exact = partial(overlap.exact_match, language=language, normalisation=rules)
     f1 = partial(overlap.f1, language=language, normalisation=rules)
     return {
-        values.ANSWER_LANGUAGE: (  # None for an answer whose language cannot be told
-            values.ANSWER_LANGUAGE,
-            lambda rows: [in_language(row["text"], language) for row in rows],
-        ),
+        values.ANSWER_LANGUAGE: (values.ANSWER_LANGUAGE, languages),
         values.ACCURACY: (values.ACCURACY, each(lambda text, right: text in right)),
         values.ROUGE_L: (values.ROUGE_L, each(partial(overlap.rouge_l, language=language))),
         values.EXACT_MATCH: (rules.named(values.EXACT_MATCH), each(exact)),
@@ -143,8 +142,8 @@ def samples(suite: Suite, store: Store, before: Path, after: Path | None) -> lis
     from sdx.text.identification import language_of
 
     references = {row["id"]: row[suite.references] for row in read_rows(store.realise(suite.items) / suite.file)}
-    outcomes = {"before": before, "after": after}
-    answers = {name: read_rows(path / "rows.jsonl") for name, path in outcomes.items() if path}
+    paths = ("before", before), ("after", after)
+    answers = {name: read_rows(path / "rows.jsonl") for name, path in paths if path}
     rows = []
     for number, row in enumerate(answers["before"]):
         sample = {"id": row["id"], "language": suite.language.code, "instruction": row["prompt"]}

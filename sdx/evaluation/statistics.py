@@ -235,10 +235,8 @@ def _draws(n: int) -> Iterator[np.ndarray]:
         yield random.multinomial(n, np.full(n, 1 / n), size=10).astype(np.uint16)
 
 
-@lru_cache(maxsize=4)
-def _cached_draws(n: int) -> list[np.ndarray]:
-    """The draws are the same for all scores of as many sentences, and take longest to make."""
-    return list(_draws(n))
+_cached_draws = lru_cache(maxsize=4)(lambda n: list(_draws(n)))
+"""The draws are the same for all scores of as many sentences, and take longest to make."""
 
 
 def _estimate(value: np.ndarray, resamples: np.ndarray, n: int, drawn: int, p: float | None = None) -> Estimate:

@@ -100,7 +100,6 @@ def suites(
     Raises:
         InputError: nothing is left to evaluate.
     """
-
     limit, template, context_tokens = config.scale.eval_items, config.backbone.template, config.backbone.context_tokens
     written = config.scale.max_new_tokens
     generate = partial(Generate, template=template, max_new_tokens=written, generator=generator)
@@ -109,14 +108,23 @@ def suites(
     def make(task: Task, language: Language) -> list[Suite] | str:
         if isinstance(task, LMEval):  # whatever the languages of the run
             return list(map(harness, task.tasks)) if language == source else []
-        if reason := task.why_unsupported(language) or _untranslatable(task, translator, source, language):
+        if reason := task.why_unsupported(language):
             return reason
-        if isinstance(task, Instructions):
-            return [instructions(task, language)]
         if task.needs_translation(language, source):
             original = task.original(source)
+            pair = original.flores, language.flores
+            if reason := translator.why_unsupported(*pair):
+                return f"the translator {translator.name} {reason}."
+            engine = translator.for_pair(*pair)
+            origin = f"machine-translated ({engine.name})"
+            if isinstance(task, Instructions):
+                return [instructions(task, language, origin)]
+            if not engine.is_external:
+                return f"translator={engine.name} is the model under test and does not write its own questions."
             items = translated(items_step(task, task.mode, original, limit), translator, original, language)
-            return [suite(task, items, _machine_translated(translator, original, language))]
+            return [suite(task, items, origin)]
+        if isinstance(task, Instructions):
+            return [instructions(task, language, "original")]
         return [
             suite(task, items_step(task, task.mode, asked, limit, answered), task.origin(asked))
             for asked, answered in task.pairs(source, language)
@@ -142,7 +150,7 @@ def suites(
             answer, metrics = partial(Score, items=items, task=task, **options), ()
         return Suite(task, task.mode, items.answered, origin, items, answer, metrics, items.asked)
 
-    def instructions(task: Task, language: Language) -> Suite:
+    def instructions(task: Task, language: Language, origin: str) -> Suite:
         rows = corpus()
 
         def texts(field: str) -> tuple[Step, str, str]:
@@ -150,7 +158,6 @@ def suites(
                 return rows, "heldout.jsonl", field
             return Translate(rows, "heldout.jsonl", field, source, language, translator=translator), ROWS, "text"
 
-        origin = "original" if language == source else _machine_translated(translator, source, language)
         (prompts, file, prompt), (references, _, reference) = texts("instruction"), texts("answer")
         answer, metrics = partial(generate, prompts=prompts, file=file, field=prompt), (ANSWER_LANGUAGE, CHRF)
         return Suite(task, task.mode, language, origin, references, answer, metrics, file=file, references=reference)
@@ -205,24 +212,7 @@ def _all(
     return made, skipped
 
 
-def _untranslatable(task: Task, translator: Translator, source: Language, language: Language) -> str | None:
-    """Why a benchmark cannot be brought into a language, if a translator has to."""
-    if not task.needs_translation(language, source):
-        return None
-    pair = task.original(source).flores, language.flores
-    if reason := translator.why_unsupported(*pair):
-        return f"the translator {translator.name} {reason}."
-    engine = translator.for_pair(*pair)
-    if not engine.is_external and not isinstance(task, Instructions):
-        return f"translator={engine.name} is the model under test and does not write its own questions."
-    return None
-
-
 def translated(items: Items, translator: Translator, original: Language, language: Language) -> Items:
     """Items in another language, by a translator."""
     texts = Translate(items, ROWS, items.to_translate, original, language, translator=translator)
-    return items.translated(texts, language)
-
-
-def _machine_translated(translator: Translator, original: Language, language: Language) -> str:
-    return f"machine-translated ({translator.for_pair(original.flores, language.flores).name})"
+    return type(items)(items.task, language, language, items=items, texts=texts)

@@ -58,11 +58,6 @@ class ItemScores:
     clusters: list[int] | None = None
     """The number of the text that each item shares with others; None if each item stands alone."""
 
-    @property
-    def labels(self) -> Sequence[Hashable]:
-        """Of the items' clusters."""
-        return self.clusters or self.ids
-
 
 def numbered(labels: Sequence[Hashable]) -> list[int] | None:
     """Clusters by number, from 0 on, for `sdx.evaluation.statistics`; None if no two labels are equal."""

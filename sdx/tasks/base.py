@@ -75,11 +75,7 @@ class Task(ABC):
         return {}
 
     def cluster(self, row: Mapping[str, Any]) -> str:
-        """What several items share, such as a passage with several questions: the first of several texts.
-
-        Args:
-            row: of the suite's items.
-        """
+        """The text that several rows of the items share, such as a passage: the first of several texts."""
         texts = question_texts(row) if "segments" in row else [*row.get("fields", {}).values()]
         return str(texts[0] if len(texts) > 1 else row["id"])
 
@@ -96,11 +92,7 @@ class Task(ABC):
         return False
 
     def pairs(self, source: Language, language: Language) -> list[tuple[Language, Language]]:
-        """(language of the items, language of the answers) of each suite that a language of the run has.
-
-        Args:
-            source: the run's L.
-        """
+        """(language of the items, language of the answers) of each suite in a language of a run from L, `source`."""
         return [(language, language)]
 
     def prompt(self, fields: Mapping[str, str]) -> str:
@@ -156,7 +148,8 @@ class GenerativeTask(Task):
     """How F1 and exact match make tokens."""
 
     def answer(self, completion: str) -> str:
-        return first_line(completion)
+        """The first line that is not blank, without spaces around it; empty if all are blank."""
+        return next((line.strip() for line in completion.splitlines() if line.strip()), "")
 
 
 class Instructions(Task):
@@ -167,11 +160,6 @@ class Instructions(Task):
 
     def needs_translation(self, language: Language, source: Language) -> bool:
         return language != source
-
-
-def first_line(completion: str) -> str:
-    """The first line that is not blank, without spaces around it; empty if all are blank."""
-    return next((line.strip() for line in completion.splitlines() if line.strip()), "")
 
 
 def shuffled(items: Iterable[Item]) -> list[Item]:

@@ -132,11 +132,8 @@ class Record:
         )
 
     def value(self, name: str, wanted: str = "") -> Any:
-        """The content of a column; none for null, and below an empty list.
-
-        Args:
-            wanted: the column in the file, if it is not the one of the description.
-        """
+        """The content of a column of the description, or of `wanted` in the file; none for null, and below an empty
+        list."""
         wanted = wanted or self.files.columns[name]
         try:
             return column(self.content, wanted)
@@ -148,12 +145,7 @@ class Record:
             raise InputError(f"{self.place} has no column `{wanted}`, only {there}; {self.files.fix(name)}") from None
 
     def text(self, name: str, wanted: str = "", needed: bool = False) -> str:
-        """A text or a number, without spaces around it; empty for null.
-
-        Args:
-            wanted: as for `value`.
-            needed: an empty text is an error.
-        """
+        """A text or a number, without spaces around it; empty for null, which is an error if the text is `needed`."""
         text = self._text(name, self.value(name, wanted))
         if needed and not text:
             raise self.error(name, "", "a test item needs a text there", wanted)
@@ -280,11 +272,8 @@ class Files:
     def records(self, directory: Path, language: Language, repeats: bool = False) -> Iterator[tuple[str, Record]]:
         """(id, record) of each row of the output of `step` for a language.
 
-        Args:
-            repeats: an id may occur again.
-
         Raises:
-            InputError: a row that cannot be read; a row without its id; an id twice; no rows.
+            InputError: a row that cannot be read; a row without its id; an id twice, unless `repeats`; no rows.
         """
         id_column = self.columns.get("id", "")
         if self.asset:

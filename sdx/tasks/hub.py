@@ -69,7 +69,7 @@ class HubTask(Task):
         normalisation: Normalisation = Normalisation.unicode,
     ) -> None:
         super().__init__(shots)
-        source = {"path": path, "hub_id": hub_id, "revision": revision, "file": file}
+        source: dict[str, Any] = {"path": path, "hub_id": hub_id, "revision": revision, "file": file}
         config = LabelledFilesConfig(**source, codes=self.codes, columns=self.columns)
         self.files = Files(f"task.{self.name}", config, fixed=True)
         self.normalisation = normalisation

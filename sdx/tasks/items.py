@@ -53,29 +53,18 @@ class Items(Step):
     def language(self) -> Language:
         return self.answered
 
-    def translated(self, texts: Step, language: Language) -> Items:
-        """The same items in a language.
-
-        Args:
-            texts: see the field.
-        """
-        return type(self)(self.task, language, language, items=self, texts=texts)
-
     def run(self, work: Workspace) -> None:
         if self.items:
             texts = {row["id"]: row["text"] for row in read_rows(work.inputs["texts"] / ROWS)}
             rows = [self.translation(row, texts[row["id"]]) for row in read_rows(work.inputs["items"] / ROWS)]
         else:
-            rows = [self.row(item) for item in self._read(work)]
+            items = shuffled(self.task.read(work.inputs, self.asked, self.answered))
+            if not items:
+                where = f"task={self.task.name}: {self.task.where(self.asked)}"
+                raise InputError(f"{where} holds nothing to ask; give the benchmark's own file")
+            rows = [self.row(item) for item in items[: self.limit or None]]
         write_rows(work.dir / ROWS, rows)
         work.counts.update(items=len(rows))
-
-    def _read(self, work: Workspace) -> list[Item]:
-        items = self.task.read(work.inputs, self.asked, self.answered)
-        if not items:
-            where = f"task={self.task.name}: {self.task.where(self.asked)}"
-            raise InputError(f"{where} holds nothing to ask; give the benchmark's own file")
-        return shuffled(items)[: self.limit or None]
 
     @abstractmethod
     def row(self, item: Item) -> Row:

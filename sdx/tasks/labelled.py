@@ -178,10 +178,7 @@ class LabelledTask(Task):
         return items
 
     def test_records(self, directory: Path, language: Language) -> Iterator[tuple[str, Record, dict[str, str]]]:
-        """(id, record, texts) of each test item from the output of the file's step.
-
-        Args:
-            language: of the file.
+        """(id, record, texts) of each test item in a language from the output of the file's step.
 
         Raises:
             InputError: as `Files.records`; an empty text.
@@ -200,14 +197,10 @@ class LabelledTask(Task):
         return {name: texts[name] for name in self.translated if name != ANSWER}
 
     def training(self, source: Language, rows: int) -> Step:
-        """Publishes `train.jsonl`: `id` and `fields` of labelled examples in L, and counts what was left out.
+        """Publishes `train.jsonl`: `id` and `fields` of `rows` labelled examples (0: all) in L, and counts the others.
 
         They are the first in the order of a hash of their ids. Left out are rows without a label or with an empty
         field, rows that occur twice, and rows of the test, in L or in the language that the test is translated from.
-
-        Args:
-            source: L.
-            rows: how many; 0: all.
 
         Raises:
             InputError: there are no training data in L.

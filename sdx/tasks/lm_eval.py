@@ -90,7 +90,7 @@ class HarnessTask(Task):
     def __init__(self, name: str, own: Path | None, num_fewshot: int | None) -> None:
         super().__init__(0)
         self.name, self.own, self.num_fewshot = name, own, num_fewshot
-        files = {**_shipped(), **(_index(own) if own else {})}
+        files = {**_cached_index(tasks_dir()), **(_index(own) if own else {})}
         if name not in files:
             near = get_close_matches(name, files, n=5)
             raise InputError(
@@ -290,11 +290,6 @@ def yaml_of(path: Path) -> dict[str, Any]:
     return merged | content
 
 
-@cache
-def _shipped() -> dict[str, list[Path]]:
-    return _index(tasks_dir())
-
-
 def _index(root: Path) -> dict[str, list[Path]]:
     """Task, group or tag -> its files; the first file of a task."""
     named: dict[str, list[Path]] = {}
@@ -306,6 +301,9 @@ def _index(root: Path) -> dict[str, list[Path]]:
         for name in re.findall(r"[\w.+-]*\w[\w.+-]*", " ".join(TAGS.findall(text))):
             tagged.setdefault(name, []).append(path)
     return tagged | named
+
+
+_cached_index = cache(_index)
 
 
 def _definition_files(name: str, files: Mapping[str, list[Path]]) -> Iterator[Path]:
@@ -353,10 +351,7 @@ def _imports(definition: Mapping[str, Any]) -> set[str]:
 def _is_installed(module: str) -> bool:
     """Whether a module can be imported, without importing it."""
     root, *inner = module.split(".")
-    try:
-        spec = find_spec(root)
-    except (ImportError, ValueError):
-        spec = None
+    spec = find_spec(root)
     if not spec or not inner or not spec.submodule_search_locations:
         return spec is not None
     path = Path(next(iter(spec.submodule_search_locations)), *inner)

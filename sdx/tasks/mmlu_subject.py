@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from sdx import InputError
 from sdx.languages import ENGLISH, Language, language
@@ -59,10 +58,6 @@ class MMLUSubject(MMLUHuman, ReadTask):
         if source.flores != ENGLISH:
             raise InputError(f"task.{self.name} has no training data in {source.name}; take source=en")
         return self.inputs(source, source)
-
-    @property
-    def split_description(self) -> Mapping[str, Any]:
-        return {}
 
     def splits(self, directories: Mapping[str, Path], source: Language, validation_rows: int) -> Splits:
         root, english = directories["asset"], language(ENGLISH)

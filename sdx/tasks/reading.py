@@ -39,17 +39,14 @@ class ReadTask(ChoiceTask):
         """
 
     @property
-    @abstractmethod
     def split_description(self) -> Mapping[str, Any]:
         """What decides `splits` beside its inputs, as JSON; part of cache keys."""
+        return {}
 
     @abstractmethod
     def splits(self, directories: Mapping[str, Path], source: Language, validation_rows: int) -> Splits:
         """All training rows in L without those of the test, and the first validation rows, each as
-        `sdx.tasks.items.read_row` with its `id`.
-
-        Args:
-            directories: the outputs of `split_inputs`.
+        `sdx.tasks.items.read_row` with its `id`, from the outputs of `split_inputs`.
 
         Raises:
             InputError: files that cannot be used.

@@ -14,7 +14,6 @@ from sdx.languages import language
 from sdx.models.template import prompt_ids
 from sdx.store.files import read_json, read_rows
 from sdx.store.store import Store
-from sdx.tasks.base import first_line
 from sdx.tasks.hub import MKQA, Belebele, Flores, XLSum
 from tests.kit.configs import tiny_config
 from tests.kit.plain_step import PlainStep
@@ -189,8 +188,8 @@ def test_an_interrupted_outcome_goes_on_where_it_stopped(place: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("completion", "answer"), [("", ""), ("\n \n a b \nc", "a b"), ("กรุงเทพ", "กรุงเทพ"), ("a\r\nb", "a")]
 )
-def test_first_line(completion: str, answer: str) -> None:
-    assert first_line(completion) == answer
+def test_the_answer_is_the_first_line(completion: str, answer: str, place: Path) -> None:
+    assert tasks(place)["xlsum"].answer(completion) == answer
 
 
 def test_the_template_and_the_model_decide_the_prompts(place: Path) -> None:

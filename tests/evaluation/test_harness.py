@@ -41,7 +41,7 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def gemma_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every second layer sees 16 tokens only; the tokenizer forgets BOS, as one made from GGUF may."""
+    """Every second layer sees 16 tokens only; the tokenizer does not add BOS, like some made from GGUF."""
     import torch
     from tokenizers import processors
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig

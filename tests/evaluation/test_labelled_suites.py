@@ -135,8 +135,8 @@ def test_scores_of_known_completions(
     assert {metric: given[metric] for metric in values} == pytest.approx(values)
 
 
-def test_questions_on_one_passage_count_together(files: Path, tmp_path: Path) -> None:
-    """All four are on one passage, so that they do not show how questions on others would be answered."""
+def test_questions_on_one_passage_are_a_cluster(files: Path, tmp_path: Path) -> None:
+    """All four are on one passage, so they do not show how questions on other passages would be answered."""
     store = Store(tmp_path / "cache")
     [*_, suite], _ = planned({"xquad": hub_task(tmp_path, files, "xquad")}, ("zh",))
     ids = [row["id"] for row in read_rows(store.realise(suite.items) / "rows.jsonl")]

@@ -1,4 +1,4 @@
-"""What a model with a head reads: rows, validation, items and suites, from small files in the hub's formats."""
+"""The input of a model with a head: rows, validation, items and suites, from small files in the hub's formats."""
 
 import csv
 from hashlib import sha256
@@ -99,7 +99,7 @@ def test_items_pair_up_across_languages(name: str, files: Path, tmp_path: Path) 
     for code, some in rows.items():
         assert made.why_unsupported(language(code)) is None
         assert read(made, tmp_path, code, limit=2) == some[:2]
-        # The same items as are ranked, with the same right answers.
+        # The items and right answers are those that are ranked.
         ranked = items_of(made, tmp_path, code)
         assert {row["id"]: row["label"] for row in some} == {id_: item.gold for id_, item in ranked.items()}
         assert all(row["fields"] == ranked[row["id"]].fields for row in some)
@@ -167,7 +167,7 @@ def test_words_for_labels(files: Path, tmp_path: Path) -> None:
 
 
 def test_tables_as_their_authors_write_them(tmp_path: Path) -> None:
-    """A number of the row without a name, in commas; passages of several lines, in tabs."""
+    """A .csv whose column of row numbers has no name; a .tsv with passages of several lines."""
     kardes, assembled = kardes_rows(6, "uz"), assembled_rows(20)
     table(tmp_path / "uz.csv", [{"": row.pop("Unnamed: 0"), **row} for row in kardes], ",")
     items = read(task(tmp_path, "kardes_nlu", test=tmp_path / "{language}.csv"), tmp_path, "uz")
@@ -256,11 +256,11 @@ def test_the_authors_split_of_belebeles_training_set(files: Path, tmp_path: Path
     assert len(train) == 20
     assert {row["segments"][1] for row in validation} == {f"Chosen by {n}?" for n in range(4)}
     held_out = read_task(tmp_path, files, "belebele_mc").split_description["validation"]
-    assert held_out == {"columns": {}, "half": 0, "file": None}  # the key is that of the time when there was no split
+    assert held_out == {"columns": {}, "half": 0, "file": None}  # the key is that of a task without a validation split
 
 
 def test_the_authors_files_of_americas_nli(files: Path, tmp_path: Path) -> None:
-    """As the comment of conf/task/americas_nli.yaml gives them."""
+    """As described in the comment of conf/task/americas_nli.yaml."""
     words = ("entailment", "neutral", "contradiction")
     for code in ("aym", "gn", "quy"):
         lines = [f"{code}\tpremise {n} {code}\thypothesis {n}\t{words[n % 3]}\n" for n in range(6)]
@@ -290,7 +290,7 @@ def test_the_key_follows_what_decides_the_rows(files: Path, tmp_path: Path) -> N
     assert training_step(read_task(tmp_path, files, "xnli"), EN, 0, 4).key == step.key
 
 
-def test_training_data_that_are_not_there(files: Path, tmp_path: Path) -> None:
+def test_missing_training_data(files: Path, tmp_path: Path) -> None:
     made = task(tmp_path, "belebele_mc")
     with pytest.raises(InputError, match=r"train has no file: .*give a copy as task\.belebele_mc\.train\.path=\.\.\."):
         training_step(made, EN, 0, 4)

@@ -1,4 +1,4 @@
-"""Translations against human references: which pairs there are, and what they score."""
+"""Translations against human references: their pairs and their scores."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ PORTUGUESE = [
 
 
 class Table(Translator):
-    """Translates by a table; what it does not hold stays."""
+    """Translates by a table; other texts stay as they are."""
 
     version = "1"
 

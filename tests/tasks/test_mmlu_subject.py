@@ -37,7 +37,7 @@ def arrow(root: Path, subject: str, split: str, questions: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def asset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five questions of each subject to test; 2, 3 or 4 to train on, which are called a test; one for validation."""
+    """For each subject: five questions to test, one for validation, and 2, 3 or 4 to train on, in the split `test`."""
     root = tmp_path_factory.mktemp("asset")
     for number, subject in enumerate(SUBJECTS):
         arrow(root, subject, "dev", [f"{subject} dev {n}?" for n in range(5)])

@@ -40,7 +40,7 @@ def test_human_translations_of_mmlu(code: str) -> None:
     assert set(Counter(item.id.split("/")[0] for item in items).values()) == {5}
     assert all(len(item.choices) == 4 and 0 <= item.gold < 4 for item in items)
     assert all(text.strip() for item in items for text in (item.prompt, *item.choices))
-    # Right answers stand at the letters of the English set, all 285: the hash is that of the asset's.
+    # All 285 right letters are those of the English set: the hash is of the asset's letters.
     letters = "".join("ABCD"[item.gold] for item in sorted(items, key=lambda item: item.id))
     assert sha256(letters.encode()).hexdigest()[:16] == "d41739eb69d99cdc"
     assert task.why_unsupported(language(code)) is None
