@@ -132,12 +132,9 @@ class ChoiceTask(Task):
     """A multiple-choice benchmark."""
 
     mode = Mode.rank
-
-    @property
-    def prompt_template(self) -> str | None:
-        """A format string around the `{question}` of an item, after which the texts of the choices are ranked; if none,
-        the letters A to D are ranked after the question and the choices."""
-        return None
+    prompt_template: str | None = None
+    """A format string around the `{question}` of an item, after which the texts of the choices are ranked; if None, the
+    letters A to D are ranked after the question and the choices."""
 
 
 class GenerativeTask(Task):

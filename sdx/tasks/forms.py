@@ -30,10 +30,6 @@ class LabelledChoice(LabelledTask, ReadTask):
     translatable = False
     file_input = "asset"
 
-    @property
-    def prompt_template(self) -> str:
-        return "{question}" if self.wraps else self._prompt
-
     @abstractmethod
     def choices(self, record: Record) -> tuple[Sequence[str], int | None]:
         """The choices, and the index of the right one; none for a row without a label."""

@@ -96,13 +96,11 @@ class Belebele(HubTask, ChoiceTask):
     name = "belebele"
     title = "Belebele"
     codes = "belebele"
+    texts = ("flores_passage", "question")
     choices = ("mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4")
     columns: ClassVar[dict[str, str]] = {
         "id": "link/question_number",
-        "passage": "flores_passage",
-        "question": "question",
-        "gold": "correct_answer_num",
-        **{name: name for name in choices},
+        **{name: name for name in (*texts, *choices, "correct_answer_num")},
     }
     file_input = "asset"
 
@@ -113,9 +111,9 @@ class Belebele(HubTask, ChoiceTask):
     def read(self, directories: Mapping[str, Path], language: Language, answer_language: Language) -> list[Item]:
         items = []
         for id_, record in self.files.records(directories["asset"], language):
-            prompt = "\n".join(record.text(name, needed=True) for name in ("passage", "question"))
+            prompt = "\n".join(record.text(name, needed=True) for name in self.texts)
             choices = [record.text(name, needed=True) for name in self.choices]
-            items.append(Item(id_, prompt, choices, record.index("gold", 1, len(choices))))
+            items.append(Item(id_, prompt, choices, record.index("correct_answer_num", 1, len(choices))))
         return items
 
 

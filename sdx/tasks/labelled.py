@@ -42,9 +42,8 @@ class LabelledTask(Task):
     texts: tuple[str, ...] = ()
     """The columns of texts that the form needs; any if empty."""
     train_columns: tuple[str, ...]
-    """Further columns of the training data that the form needs."""
     test_columns: tuple[str, ...]
-    """Further columns of the test that the form needs."""
+    """Further columns that the form needs."""
     optional_columns: tuple[str, ...] = ("id",)
     file_input: str
     """Name of the test's file among the inputs of steps."""
@@ -85,6 +84,7 @@ class LabelledTask(Task):
                 f"{key}.translated=[{','.join(translated)}] lacks {lacks[0]}, which is translated in test items; add it"
             )
         self._prompt = _checked(f"{key}.prompt", prompt, texts)
+        self.prompt_template: str | None = "{question}" if self.wraps else prompt
         self.check_labels(f"{key}.labels")
         self.normalisation = normalisation
         if normalisation is not Normalisation.unicode and "F1" not in self.metrics:

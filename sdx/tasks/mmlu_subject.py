@@ -42,10 +42,7 @@ class MMLUSubject(MMLUHuman, ReadTask):
     asset = "mmlu"
     labels = SUBJECTS
     fields = ("question", "answer")
-
-    @property
-    def prompt_template(self) -> str:
-        return "Question: {question}\nSubject:"
+    prompt_template = "Question: {question}\nSubject:"
 
     def read(self, directories: Mapping[str, Path], language: Language, answer_language: Language) -> list[Item]:
         choices = [subject.replace("_", " ") for subject in SUBJECTS]

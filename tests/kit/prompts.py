@@ -8,8 +8,6 @@ from sdx.tasks.base import ChoiceTask
 class Quiz(ChoiceTask):
     """A task whose items are given with it."""
 
-    prompt_template = None
-
     def __init__(self, name: str, prompt_template: str | None = "Q: {question}\nA:", shots: int = 0) -> None:
         super().__init__(shots)
         self.name, self.prompt_template = name, prompt_template
