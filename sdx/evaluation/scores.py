@@ -98,11 +98,7 @@ def _measures(suite: Suite, items: Rows, outcomes: list[Rows]) -> dict[str, Meas
 
 
 def _written_measures(suite: Suite, given: list[str | list[str]]) -> dict[str, tuple[str, Measure]]:
-    """Metric -> its name in tables and its values for written answers.
-
-    Args:
-        given: the reference of each item, or several.
-    """
+    """Metric -> name in tables and values of written answers. `given` holds one or several references of each item."""
     from sdx.evaluation import overlap
     from sdx.text.identification import in_language
 

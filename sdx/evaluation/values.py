@@ -87,11 +87,7 @@ def estimate(metric: str, values: Sequence[Value], labels: Sequence[Hashable] = 
 def difference(
     metric: str, before: Sequence[Value], after: Sequence[Value], labels: Sequence[Hashable] = ()
 ) -> Estimate:
-    """The score after minus the one before, over the same items in the same order, none of them None.
-
-    Args:
-        labels: of the items' clusters; without any, each item stands alone.
-    """
+    """The score after minus the one before, over the same items in the same order, with arguments as for `estimate`."""
     clusters = numbered(labels)
     if _is_share(metric, before) and _is_share(metric, after):
         return paired_difference([bool(value) for value in before], [bool(value) for value in after], clusters)

@@ -52,8 +52,8 @@ class HubTask(Task):
 
     title: str
     """The benchmark's name in messages."""
-    codes: str
-    """Column of languages.csv with the benchmark's codes."""
+    lacking: frozenset[str] = frozenset()
+    """FLORES codes of languages that the benchmark lacks although languages.csv has a code."""
     columns: ClassVar[dict[str, str]]
     """Name -> column of the files."""
     file_input = "file"
@@ -70,12 +70,12 @@ class HubTask(Task):
     ) -> None:
         super().__init__(shots)
         source: dict[str, Any] = {"path": path, "hub_id": hub_id, "revision": revision, "file": file}
-        config = LabelledFilesConfig(**source, codes=self.codes, columns=self.columns)
+        config = LabelledFilesConfig(**source, codes=self.name, columns=self.columns)  # as in languages.csv
         self.files = Files(f"task.{self.name}", config, fixed=True)
         self.normalisation = normalisation
 
     def why_unsupported(self, language: Language) -> str | None:
-        if not self.files.official(language):
+        if not self.files.official(language) or language.flores in self.lacking:
             return f"{self.title} does not have the language."
         return self.files.missing or self.normalisation.why_unsupported(language)
 
@@ -95,7 +95,6 @@ class Belebele(HubTask, ChoiceTask):
 
     name = "belebele"
     title = "Belebele"
-    codes = "belebele"
     texts = ("flores_passage", "question")
     choices = ("mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4")
     columns: ClassVar[dict[str, str]] = {
@@ -127,15 +126,10 @@ class Flores(HubTask, GenerativeTask):
 
     name = "flores"
     title = "FLORES"
+    lacking = ROMANISED
     metrics = ("chrF++",)
-    codes = "flores"
     columns: ClassVar[dict[str, str]] = {"number": "id", "text": "text", "sentence": "sentence", "0": "0"}
     """The text of FLORES+, of FLORES-200 on the hub, of plain lines."""
-
-    def why_unsupported(self, language: Language) -> str | None:
-        if language.flores in ROMANISED:
-            return "FLORES does not have the language."
-        return super().why_unsupported(language)
 
     def pairs(self, source: Language, language: Language) -> list[tuple[Language, Language]]:
         if language == source or self.why_unsupported(source):
@@ -182,7 +176,6 @@ class XLSum(HubTask, GenerativeTask):
     name = "xlsum"
     title = "XL-Sum"
     metrics = ("ROUGE-L",)
-    codes = "xlsum"
     columns: ClassVar[dict[str, str]] = {"id": "id", "text": "text", "summary": "summary"}
 
     def origin(self, language: Language) -> str:
@@ -210,7 +203,6 @@ class MKQA(HubTask, GenerativeTask):
     name = "mkqa"
     title = "MKQA"
     metrics = ("F1", "exact match")
-    codes = "mkqa"
     columns: ClassVar[dict[str, str]] = {"id": "example_id"}
 
     def read(self, directories: Mapping[str, Path], language: Language, answer_language: Language) -> list[Item]:

@@ -40,10 +40,8 @@ class Items(Step):
     def config(self) -> Mapping[str, Any]:
         if self.items:
             return {}
-        return {"task": self.task.name, **self.codes(), "limit": self.limit, **self.task.description}
-
-    def codes(self) -> dict[str, str]:
-        return {"language": self.asked.flores}
+        task = {"task": self.task.name, "language": self.asked.flores, "limit": self.limit}
+        return {**task, **self.task.description}
 
     @property
     def about(self) -> str:
@@ -97,10 +95,10 @@ class GenerateItems(Items):
 
     @property
     def config(self) -> Mapping[str, Any]:
-        return self.task.description if self.items else super().config
-
-    def codes(self) -> dict[str, str]:
-        return {"asked": self.asked.flores, "answered": self.answered.flores}
+        if self.items:
+            return self.task.description
+        languages = {"asked": self.asked.flores, "answered": self.answered.flores}
+        return {"task": self.task.name, **languages, "limit": self.limit, **self.task.description}
 
     def row(self, item: Item) -> Row:
         texts = {} if item.fields is None else {"texts": list(item.fields.values())}
