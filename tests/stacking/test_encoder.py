@@ -16,10 +16,10 @@ from sdx.stacking.encoder import (
     check,
     context_tokens,
     encoder_step,
+    has_character_offsets,
     hidden_size,
     load_encoder,
     load_tokenizer,
-    tells_characters,
 )
 from sdx.store.files import read_json, write_json
 from sdx.store.store import Store
@@ -271,11 +271,11 @@ def test_an_unknown_width_is_one_line(tmp_path: Path):
 
 
 def test_which_tokenizers_tell_characters(models: dict[str, Path], tmp_path: Path):
-    assert tells_characters(HUB)
-    assert not tells_characters(replace(HUB, characters=False))
-    assert all(tells_characters(EncoderConfig(name="path", path=str(path))) for path in models.values())
+    assert has_character_offsets(HUB)
+    assert not has_character_offsets(replace(HUB, characters=False))
+    assert all(has_character_offsets(EncoderConfig(name="path", path=str(path))) for path in models.values())
     write_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": "MarianTokenizer"})
-    assert not tells_characters(EncoderConfig(name="path", path=str(tmp_path)))
+    assert not has_character_offsets(EncoderConfig(name="path", path=str(tmp_path)))
 
 
 @pytest.fixture

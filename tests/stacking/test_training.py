@@ -19,16 +19,16 @@ from sdx.config import Config, EngineConfig, MethodConfig, Precision, TrackingCo
 from sdx.languages import language
 from sdx.models import residency
 from sdx.process.ranks import is_main
-from sdx.stacking import reader
+from sdx.stacking.alignment_data import AlignmentExample
 from sdx.stacking.bridge import StackStep
 from sdx.stacking.encoder import load_encoder
-from sdx.stacking.generation import answer
+from sdx.stacking.generation import label_ids
+from sdx.stacking.inference import load_for_inference
 from sdx.stacking.model import StackForSequenceClassification
-from sdx.stacking.objectives import Alignment, Classification, Reader, Text
-from sdx.stacking.parts import Goal, Parts
-from sdx.stacking.tokens import AlignmentText
+from sdx.stacking.objectives import Alignment, Classification, Collator, TextExample
+from sdx.stacking.parts import ObjectiveKind, Parts
 from sdx.stacking.trainee import StackTrainee
-from sdx.stacking.training import AlignmentStep, Recipe, TaskStep
+from sdx.stacking.training import AlignmentStep, TaskStep, TrainingSettings
 from sdx.store.files import read_json, read_rows, write_json
 from sdx.store.step import Step
 from sdx.store.store import Store
@@ -83,22 +83,22 @@ class Study:
 
     def aligned(self, words: bool = True) -> Step:
         tokens = tokens_step(self.parts, texts_step(), 64)
-        given = self.first, self.recipe(), Goal.alignment, tokens, words
+        given = self.first, self.recipe(), ObjectiveKind.alignment, tokens, words
         return AlignmentStep(*given, parts=self.parts, run_config=self.config)
 
-    def learnt(self, start: Step, parts: Parts, goal: Goal, trains_bridge: bool = False, **more: Step) -> Step:
+    def learnt(self, start: Step, parts: Parts, goal: ObjectiveKind, trains_bridge: bool = False, **more: Step) -> Step:
         given = start, self.recipe(trains_bridge), goal, self.questions, self.labels, EN
         return TaskStep(*given, **more, parts=parts, run_config=self.config)
 
     def teacher(self) -> Step:
-        return self.learnt(self.bare(self.llm), self.llm, Goal.classification)
+        return self.learnt(self.bare(self.llm), self.llm, ObjectiveKind.classification)
 
     def vectors(self, model: Step, parts: Parts) -> Step:
         return vectors_step(model, parts, self.questions, EN, 64)
 
-    def recipe(self, trains_bridge: bool = True) -> Recipe:
+    def recipe(self, trains_bridge: bool = True) -> TrainingSettings:
         more = {"trains_bridge": trains_bridge, "head_bias": self.head_bias}
-        return Recipe(self.train, epochs=1, max_steps=0, max_tokens=64, **more)
+        return TrainingSettings(self.train, epochs=1, max_steps=0, max_tokens=64, **more)
 
     def weights(self, step: Step) -> Weights:
         return load_file(self.store.realise(step) / SAVED)
@@ -193,12 +193,12 @@ def test_distillation_trains_adapters_under_the_teachers_head(
     teacher = study.teacher()
     first = study.aligned() if start == "aligned" else study.first
     more = {"teacher": teacher, "vectors": study.vectors(teacher, study.llm)}
-    step = study.learnt(first, study.parts, Goal.distillation, trains_bridge, **more)
+    step = study.learnt(first, study.parts, ObjectiveKind.distillation, trains_bridge, **more)
     for needed in step.inputs.values():
         study.store.realise(needed)
     whole.clear()
     expected = {"lora_A", "lora_B"} | ({"bridge.up_proj"} if trains_bridge else set())
-    reader.load_reader(study.store.realise(teacher) / "model", {"llm": study.llm_dir}, Precision.fp32)
+    load_for_inference(study.store.realise(teacher) / "model", {"llm": study.llm_dir}, Precision.fp32)
     assert_changed(study, step, whole, expected, study.parts)
     assert not residency._held  # the teacher needs no memory while the stack trains
     ours, theirs, begun = (study.weights(its) for its in (step, teacher, first))
@@ -211,7 +211,7 @@ def test_distillation_trains_adapters_under_the_teachers_head(
 
 @pytest.mark.parametrize("trains_bridge", [True, False])
 def test_direct_trains_the_head_too(study: Study, whole: dict[str, Weights], trains_bridge: bool):
-    step = study.learnt(study.first, study.parts, Goal.classification, trains_bridge)
+    step = study.learnt(study.first, study.parts, ObjectiveKind.classification, trains_bridge)
     expected = {"classifier", "classifier.bias", "lora_A", "lora_B"} | ({"bridge.up_proj"} if trains_bridge else set())
     assert_changed(study, step, whole, expected, study.parts)
 
@@ -220,7 +220,7 @@ def test_direct_trains_the_head_too(study: Study, whole: dict[str, Weights], tra
 def test_generation_trains_adapters_under_the_llms_own_head(study: Study, whole: dict[str, Weights], who: str):
     stacked = who == "stack"
     start, parts = (study.aligned(), study.parts) if stacked else (study.bare(study.llm), study.llm)
-    step = study.learnt(start, parts, Goal.generation, trains_bridge=stacked)
+    step = study.learnt(start, parts, ObjectiveKind.generation, trains_bridge=stacked)
     for needed in step.inputs.values():
         study.store.realise(needed)
     whole.clear()
@@ -232,7 +232,7 @@ def test_generation_trains_adapters_under_the_llms_own_head(study: Study, whole:
     rows = read_rows(study.store.realise(answers) / "rows.jsonl")
     assert [row["id"] for row in rows] == [item["id"] for item in labelled()]
     assert [row["acc"] for row in rows] == [row["text"] == LABELS[row["gold"]] for row in rows]
-    longest = max(len(answer(model.tokenizer, label)) for label in LABELS)
+    longest = max(len(label_ids(model.tokenizer, label)) for label in LABELS)
     assert [row["text"] for row in rows] == model.generate([item["segments"] for item in labelled()], "en", longest)
 
 
@@ -242,7 +242,7 @@ def test_a_probe_trains_the_head_alone(
 ):
     study = Study(tmp_path, encoder_dir, llm_dir, choices)
     plain = study.bare(study.reader)
-    step = study.learnt(plain, study.reader, Goal.probe, vectors=study.vectors(plain, study.reader))
+    step = study.learnt(plain, study.reader, ObjectiveKind.probe, vectors=study.vectors(plain, study.reader))
     assert_changed(study, step, whole, {"classifier", "classifier.bias"}, study.reader)
     assert study.weights(step).keys() == {"bridge.mean", "bridge.std", "classifier.weight", "classifier.bias"}
 
@@ -252,7 +252,7 @@ def test_an_encoder_alone_is_trained_with_adapters(
     tmp_path: Path, encoder_dir: Path, llm_dir: Path, whole: dict[str, Weights], choices: int
 ):
     study = Study(tmp_path, encoder_dir, llm_dir, choices)
-    step = study.learnt(study.bare(study.reader), study.reader, Goal.classification)
+    step = study.learnt(study.bare(study.reader), study.reader, ObjectiveKind.classification)
     assert_changed(study, step, whole, {"classifier", "classifier.bias", "lora_A", "lora_B"}, study.reader)
     adapters = {name for name in study.weights(step) if ".lora_" in name}
     assert adapters
@@ -277,7 +277,7 @@ def test_heads_without_a_bias(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
     teacher = study.teacher()
     assert teacher.key != with_bias
     more = {"teacher": teacher, "vectors": study.vectors(teacher, study.llm)}
-    step = study.learnt(study.first, study.parts, Goal.distillation, **more)
+    step = study.learnt(study.first, study.parts, ObjectiveKind.distillation, **more)
     theirs, ours = study.weights(teacher), study.weights(step)
     assert "classifier.bias" not in theirs.keys() | ours.keys()
     assert torch.equal(ours["classifier.weight"], theirs["classifier.weight"])
@@ -296,7 +296,11 @@ def test_an_llm_in_four_bits(tmp_path: Path, encoder_dir: Path, llm_dir: Path, w
     assert study.bare(study.reader).key == alone
     assert teacher.key != plain
     step = study.learnt(
-        study.aligned(), study.parts, Goal.distillation, teacher=teacher, vectors=study.vectors(teacher, study.llm)
+        study.aligned(),
+        study.parts,
+        ObjectiveKind.distillation,
+        teacher=teacher,
+        vectors=study.vectors(teacher, study.llm),
     )
     study.store.realise(step)
     assert kinds(changed(whole)) == {"lora_A", "lora_B"}
@@ -309,11 +313,11 @@ def test_an_llm_in_four_bits(tmp_path: Path, encoder_dir: Path, llm_dir: Path, w
     for _ in range(2):  # the second time after a pass in eval mode
         model.train().zero_grad()
         weight.requires_grad_()
-        model.states(ids).square().sum().backward()
+        model.hidden_states(ids).square().sum().backward()
         gradients.append(weight.grad.clone())
         model.eval()
         with torch.no_grad():
-            model.states(ids)
+            model.hidden_states(ids)
     assert gradients[0].abs().sum() > 0
     torch.testing.assert_close(*gradients)
     bases = [module.base_layer for name, module in model.llm.named_modules() if hasattr(module, "base_layer")]
@@ -321,9 +325,11 @@ def test_an_llm_in_four_bits(tmp_path: Path, encoder_dir: Path, llm_dir: Path, w
     assert all(isinstance(base, Linear4bit) and base.weight.quant_state.quant_type == "nf4" for base in bases)
     answers = answers_step(step, study.parts, rows_step(rows=labelled()), EN, 64)
     assert len(read_rows(study.store.realise(answers) / "rows.jsonl")) == 8
-    trainee = StackTrainee(study.store.realise(step) / "model", parts, Goal.classification, LABELS, False, 1.0)
+    trainee = StackTrainee(study.store.realise(step) / "model", parts, ObjectiveKind.classification, LABELS, False, 1.0)
     exact = Study(tmp_path, encoder_dir, llm_dir)
-    theirs = StackTrainee(exact.store.realise(exact.first) / "model", parts, Goal.classification, LABELS, False, 1.0)
+    theirs = StackTrainee(
+        exact.store.realise(exact.first) / "model", parts, ObjectiveKind.classification, LABELS, False, 1.0
+    )
     rank = TrainConfig(lora_rank=4)
     costs = [its.cost(its.load(torch.float32, rank)) for its in (trainee, theirs)]
     assert costs[0] == costs[1]
@@ -338,7 +344,7 @@ def test_multiple_choice_is_distilled_by_choice(tmp_path: Path, encoder_dir: Pat
     study = Study(tmp_path, encoder_dir, llm_dir, choices=3)
     teacher = study.teacher()
     more = {"teacher": teacher, "vectors": study.vectors(teacher, study.llm)}
-    step = study.learnt(study.first, study.parts, Goal.distillation, True, **more)
+    step = study.learnt(study.first, study.parts, ObjectiveKind.distillation, True, **more)
     out = study.store.realise(step)
     assert study.weights(step)["classifier.weight"].shape == (1, 64)
     parts = {"encoder": encoder_dir, "llm": llm_dir}
@@ -349,7 +355,9 @@ def test_multiple_choice_is_distilled_by_choice(tmp_path: Path, encoder_dir: Pat
 
 def test_the_bridge_has_a_rate_of_its_own(encoder_dir: Path, llm_dir: Path, tmp_path: Path):
     tiny_stack(encoder_dir, llm_dir).save_pretrained(tmp_path)
-    trainee = StackTrainee(tmp_path, {"encoder": encoder_dir, "llm": llm_dir}, Goal.classification, LABELS, True, 4.0)
+    trainee = StackTrainee(
+        tmp_path, {"encoder": encoder_dir, "llm": llm_dir}, ObjectiveKind.classification, LABELS, True, 4.0
+    )
     model = trainee.load(torch.float32, TrainConfig(lora_rank=4))
     rates = {name: trainee.rate(name) for name, weight in model.named_parameters() if weight.requires_grad}
     assert rates.pop("bridge.up_proj.weight") == 4.0
@@ -360,19 +368,19 @@ def test_the_bridge_has_a_rate_of_its_own(encoder_dir: Path, llm_dir: Path, tmp_
 # Ranks and stages
 
 
-def questions(count: int = 11) -> list[AlignmentText]:
+def questions(count: int = 11) -> list[AlignmentExample]:
     """As many as leave a rank without one in the last micro-step; what the teacher reads, too."""
     found = []
     for number in range(count):
         size, own = 5 + 2 * (number % 7), 4 + 3 * (number % 5)
         ids = [6 + (7 * number + 3 * place) % 190 for place in range(max(size, own))]
         words = [1, 3, 0, 2, 3, 4, 2, 4]
-        found.append(AlignmentText(f"x{number}", ids[:size], ids[-own:], words, label=number % 3))
+        found.append(AlignmentExample(f"x{number}", ids[:size], ids[-own:], words, label=number % 3))
     return found
 
 
-def classified(rows: list[AlignmentText]) -> list[Text]:
-    return [Text(row.id, row.input_ids, row.spans[:1], label=row.label) for row in rows]
+def classified(rows: list[AlignmentExample]) -> list[TextExample]:
+    return [TextExample(row.id, row.input_ids, row.spans[:1], label=row.label) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -381,7 +389,7 @@ class Noted(StackTrainee):
 
     def export(self, engine: Any, out: Path) -> None:
         super().export(engine, out)
-        if self.goal is Goal.alignment:
+        if self.goal is ObjectiveKind.alignment:
             return
         objective = engine.module.objective
         batch = objective.collate(classified(questions()), engine.module.packed)
@@ -394,15 +402,17 @@ class Noted(StackTrainee):
 def case(start: Path, encoder_dir: Path, llm_dir: Path, goal: str) -> dict[str, Any]:
     """What `fit` takes for a stack in `start`."""
     parts = {"encoder": encoder_dir, "llm": llm_dir}
-    reader = Reader(True, True, 1, 3)
+    reader = Collator(True, True, 1, 3)
     if goal == "encoder":
-        trainee = Noted(start / "encoder", {"encoder": start / "calm"}, Goal.classification, LABELS, False, 1.0)
+        trainee = Noted(
+            start / "encoder", {"encoder": start / "calm"}, ObjectiveKind.classification, LABELS, False, 1.0
+        )
         objective = Classification(replace(reader, llm=False))
         return {"trainee": trainee, "objective": objective, "rows": classified(questions()), **OPTIONS}
     if goal == "alignment":
-        trainee = Noted(start, parts, Goal.alignment, (), True, 2.0)
+        trainee = Noted(start, parts, ObjectiveKind.alignment, (), True, 2.0)
         return {"trainee": trainee, "objective": Alignment(reader, (0.5, 2.0), True), "rows": questions(), **OPTIONS}
-    trainee = Noted(start, parts, Goal.classification, LABELS, True, 2.0)
+    trainee = Noted(start, parts, ObjectiveKind.classification, LABELS, True, 2.0)
     return {"trainee": trainee, "objective": Classification(reader), "rows": classified(questions()), **OPTIONS}
 
 
@@ -462,7 +472,7 @@ def test_the_export_gives_the_logits_of_the_model(two_ranks: Path, encoder_dir: 
     model = AutoModelForSequenceClassification.from_pretrained(out / "model", parts=parts, dtype=torch.float32)
     assert type(model) is StackForSequenceClassification
     assert list(model.config.id2label.values()) == list(LABELS)
-    objective, rows = Classification(Reader(True, True, 1, 3)), classified(questions())
+    objective, rows = Classification(Collator(True, True, 1, 3)), classified(questions())
     with torch.no_grad():
         logits = model.classify(objective.vectors(model, objective.collate(rows, packed=False)))
     torch.testing.assert_close(logits, torch.load(out / "logits.pt"), atol=2e-5, rtol=1e-4)

@@ -11,8 +11,8 @@ from pyarrow import parquet
 
 from sdx import InputError
 from sdx.config import TextConfig
-from sdx.stacking import texts
-from sdx.stacking.texts import check, sentences, texts_step
+from sdx.stacking import english_texts
+from sdx.stacking.english_texts import check, sentences, texts_step
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace
 from sdx.store.store import Store
@@ -68,7 +68,7 @@ def test_sentences():
 
 
 def arrow(folder: Path, name: str, columns: dict[str, list[str]]) -> None:
-    path = folder / texts.PACKAGED / name / "none/validation/data-00000-of-00001.arrow"
+    path = folder / english_texts.PACKAGED / name / "none/validation/data-00000-of-00001.arrow"
     path.parent.mkdir(parents=True)
     made = pyarrow.table(columns)
     with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, made.schema) as stream:
@@ -185,7 +185,7 @@ class Broken(Exception):
 def test_streamed_on_behind_what_is_on_disk(
     hub: Path, tmp_path: Path, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ):
-    made = texts._records
+    made = english_texts._records
     taken: list[str] = []
 
     class Stream:
@@ -205,12 +205,12 @@ def test_streamed_on_behind_what_is_on_disk(
     step = texts_step(HUB, 18)
     store = Store(tmp_path / "rough")
     for until in (6, 5):
-        monkeypatch.setattr(texts, "_records", lambda config, until=until: Stream(made(config), until))
+        monkeypatch.setattr(english_texts, "_records", lambda config, until=until: Stream(made(config), until))
         with pytest.raises(error if error is Broken else InputError, match="broke"):
             store.realise(step)
     assert taken == TEXTS[:11]
     taken.clear()
-    monkeypatch.setattr(texts, "_records", lambda config: Stream(made(config), -1))
+    monkeypatch.setattr(english_texts, "_records", lambda config: Stream(made(config), -1))
     assert read(step, tmp_path / "rough") == TEXTS[:18]
     assert taken == TEXTS[11:18]
     calm = Store(tmp_path / "calm").realise(step)
