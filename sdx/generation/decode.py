@@ -32,8 +32,7 @@ def greedy(
     padding = [length - len(prompt) for prompt in prompts]
     padded = [[pad] * left + prompt for left, prompt in zip(padding, prompts, strict=True)]
     ids = torch.tensor(padded, device=model.device)  # [batch, seq]
-    left = torch.tensor(padding, device=model.device)
-    mask = (torch.arange(length, device=model.device) >= left[:, None]).long()  # [batch, seq]
+    mask = torch.tensor([[0] * left + [1] * (length - left) for left in padding], device=model.device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     answers: list[list[int]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))  # row of the batch -> prompt

@@ -58,8 +58,7 @@ class HFGenerator:
     """
 
     def __init__(self, batch_size: int | None, precision: Precision) -> None:
-        self.batch_size = batch_size
-        self.precision = precision
+        self.batch_size, self.precision = batch_size, precision
         self._source: tuple[Path, TemplateKind] | None = None
 
     def load(self, model_dir: Path, template: TemplateKind) -> None:
@@ -89,9 +88,7 @@ class HFGenerator:
     def complete(
         self, instructions: list[str], max_new_tokens: int | Sequence[int], shared: str = ""
     ) -> list[Completion]:
-        """Completions of one batch, in the order of the instructions.
-
-        If an instruction leaves no room for its answer in the model's context, the answer is empty and has 0 tokens.
+        """Completions of one batch. One without room for its answer in the model's context is empty, of 0 tokens.
 
         Args:
             max_new_tokens: of each answer.
@@ -101,13 +98,18 @@ class HFGenerator:
         Raises:
             InputError: a single prompt does not fit in the GPU's memory.
         """
-        tokenizer = self._ready().tokenizer
+        ready, chats = self._ready(), self.chats()
+        tokenizer, stops, headings = ready.tokenizer, ready.stops, set() if chats else _headings(ready.tokenizer)
         prompts = [prompt_ids(tokenizer, instruction) for instruction in instructions]
         beginning = common(prompt_ids(tokenizer, f"{shared}a"), prompt_ids(tokenizer, f"{shared}1")) if shared else []
         limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
-        ended = self._turn_end()
+
+        def ended(answer: list[int]) -> bool:
+            last = answer[-1]
+            return last in stops or (last in headings and NEW_TURN in tokenizer.decode(answer[-HEADING_TOKENS:]))
+
         answers = [_completion(tokenizer, answer, ended) for answer in self._answers(prompts, ended, limits, beginning)]
-        if self.chats():
+        if chats:
             return answers
         return [replace(answer, text=answer.text.partition(NEW_TURN)[0].strip()) for answer in answers]
 
@@ -147,17 +149,6 @@ class HFGenerator:
         """Whether the model has a chat template of its own."""
         return INSTRUCTION_TEMPLATE not in self._ready().tokenizer.chat_template
 
-    def _turn_end(self) -> Ended:
-        """EOS and the end of turn; with the instruction template also the heading of a new turn."""
-        ready = self._ready()
-        tokenizer, stops, headings = ready.tokenizer, ready.stops, set() if self.chats() else _headings(ready.tokenizer)
-
-        def ended(answer: list[int]) -> bool:
-            last = answer[-1]
-            return last in stops or (last in headings and NEW_TURN in tokenizer.decode(answer[-HEADING_TOKENS:]))
-
-        return ended
-
     def _answers(
         self, prompts: list[list[int]], ended: Ended, limits: Sequence[int], beginning: list[int]
     ) -> list[list[int]]:
@@ -166,8 +157,6 @@ class HFGenerator:
         ready = self._ready()
         fitting = [index for index, prompt in enumerate(prompts) if len(prompt) + limits[index] <= self.context]
         answers: list[list[int]] = [[] for _ in prompts]
-        if not fitting:
-            return answers
         rows, room = [prompts[index] for index in fitting], [limits[index] for index in fitting]
         prefix, pad = ready.prefix_of(beginning), ready.tokenizer.pad_token_id
         for some, completed in pieces(
@@ -186,8 +175,7 @@ class HFGenerator:
         """Bytes of prompts and answers with these numbers of tokens."""
         from sdx.models.fit import row_bytes
 
-        of = row_bytes(self._ready().model)
-        return [of.completed(length, limit) for length, limit in zip(lengths, limits, strict=True)]
+        return list(map(row_bytes(self._ready().model).completed, lengths, limits))
 
     def _ready(self) -> _Ready:
         assert self._source, "load() comes first"
@@ -220,5 +208,5 @@ def _headings(tokenizer: Any) -> set[int]:
 @lru_cache(maxsize=1)
 def _line_ends(tokenizer: Any) -> set[int]:
     """The tokens with a line feed. Byte-level vocabularies write it Ċ, which is a letter in others."""
-    candidates = ((token, id_) for token, id_ in tokenizer.get_vocab().items() if LINE_FEEDS & {*token, token})
-    return {id_ for token, id_ in candidates if "\n" in tokenizer.convert_tokens_to_string([token])}
+    vocabulary, decode = tokenizer.get_vocab(), tokenizer.convert_tokens_to_string
+    return {id_ for token, id_ in vocabulary.items() if LINE_FEEDS & {*token, token} and "\n" in decode([token])}

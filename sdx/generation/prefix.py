@@ -11,6 +11,7 @@ The part left of the bar comes from the prefix, shifted by the row's padding; th
 in all rows but the longest with the end of the prefix. Padding is never fed.
 """
 
+from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
@@ -37,9 +38,7 @@ class Prefix:
     """
 
     def __init__(self, model: Any, ids: list[int]) -> None:
-        self.ids = ids
-        self._model = model
-        self._states: list[tuple[Any, Any]] = []
+        self.ids, self._model = ids, model
 
     def shared_by(self, prompts: list[list[int]]) -> int:
         """Number of tokens that the prefix and all prompts begin with, or 0 if it is too small to be useful.
@@ -73,22 +72,21 @@ class Prefix:
             return torch.where(filled, rows, 0)
 
         cache = DynamicCache()
-        for layer, (keys, values) in enumerate(self._computed()):
+        for layer, (keys, values) in enumerate(self._states):
             cache.update(shifted(keys), shifted(values), layer)
         return cache
 
-    def _computed(self) -> list[tuple[Any, Any]]:
+    @cached_property
+    def _states(self) -> list[tuple[Any, Any]]:
         """Keys and values of each layer, [heads, seq, head_dim]."""
-        if not self._states:
-            import torch
-            from transformers import DynamicCache
+        import torch
+        from transformers import DynamicCache
 
-            ids = torch.tensor([self.ids], device=self._model.device)
-            options = {"past_key_values": DynamicCache(), "use_cache": True, "logits_to_keep": 1}
-            with torch.inference_mode():
-                cache = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), **options).past_key_values
-            self._states = [(layer.keys[0], layer.values[0]) for layer in cache.layers]
-        return self._states
+        ids = torch.tensor([self.ids], device=self._model.device)
+        options = {"past_key_values": DynamicCache(), "use_cache": True, "logits_to_keep": 1}
+        with torch.inference_mode():
+            cache = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), **options).past_key_values
+        return [(layer.keys[0], layer.values[0]) for layer in cache.layers]
 
 
 def common(one: list[int], other: list[int]) -> list[int]:

@@ -77,7 +77,8 @@ class Generate(RowStep[HFGenerator]):
 
     def count(self, rows: Sequence[Row]) -> dict[str, int]:
         """Raises InputError if no prompt left room for an answer."""
-        if rows and not any(row["tokens"] for row in rows):
+        tokens = [row["tokens"] for row in rows]
+        if rows and not any(tokens):
             raise InputError(
                 f"scale.max_new_tokens={self.max_new_tokens} leaves no room for any of the {len(rows)} prompts in the "
                 "model's context; lower it"
@@ -88,9 +89,4 @@ class Generate(RowStep[HFGenerator]):
                 "%-12s %s: %d of %d answers are cut off at scale.max_new_tokens=%d",
                 *(self.name, self.label, cut, len(rows), self.max_new_tokens),
             )
-        return {
-            "rows": len(rows),
-            "tokens": sum(row["tokens"] for row in rows),
-            "cut": cut,
-            "too_long": sum(row["tokens"] == 0 for row in rows),
-        }
+        return {"rows": len(rows), "tokens": sum(tokens), "cut": cut, "too_long": tokens.count(0)}

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sdx.languages import ENGLISH, language
+from sdx.models.loading import pretrained
+from sdx.stacking.encoder_languages import encoder_tokenizer
 from sdx.stacking.english_texts import read_texts
 from sdx.stacking.parts import PartsStep
-from sdx.stacking.sequences import Encoded
+from sdx.stacking.sequences import Encoded, llm_tokenizer
 from sdx.store.files import read_intact, write_json
 from sdx.store.step import Step, Workspace
 
@@ -52,10 +54,6 @@ class TokensStep(PartsStep):
         """Appends chunk by chunk; `progress.json` has the bytes of each file after the last whole chunk."""
         import numpy as np
         from transformers import AutoTokenizer
-
-        from sdx.models.loading import pretrained
-        from sdx.stacking.encoder_languages import encoder_tokenizer
-        from sdx.stacking.sequences import llm_tokenizer
 
         ours = encoder_tokenizer(work.inputs["encoder"] / "model", self.parts.prefix, language(ENGLISH))
         theirs = llm_tokenizer(pretrained(AutoTokenizer, work.inputs["backbone"] / "model"))

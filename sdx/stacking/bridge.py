@@ -16,13 +16,16 @@ from typing import Any, ClassVar
 from sdx import InputError
 from sdx.languages import ENGLISH, Language, language
 from sdx.models import residency
-from sdx.models.loading import pretrained
+from sdx.models.loading import dtype_of, padded, pretrained
 from sdx.options import fields
+from sdx.process.quiet import quiet
 from sdx.process.ranks import device
 from sdx.stacking.alignment_data import aligned_words
+from sdx.stacking.encoder import hidden_size
 from sdx.stacking.encoder_languages import encoder_tokenizer
 from sdx.stacking.english_texts import read_texts
 from sdx.stacking.parts import PartsStep, directories, part_source
+from sdx.stacking.sequences import llm_tokenizer
 from sdx.store.files import write_json
 from sdx.store.step import Step, Workspace, runtime
 
@@ -111,9 +114,6 @@ class StackStep(PartsStep):
     def run(self, work: Workspace) -> None:
         import torch
 
-        from sdx.models.loading import dtype_of
-        from sdx.process.quiet import quiet
-        from sdx.stacking.encoder import hidden_size
         from sdx.stacking.model import StackConfig, StackModel
 
         quiet()
@@ -196,9 +196,6 @@ def _measure(model: Any, texts: Sequence[str], max_tokens: int) -> tuple[Any, li
     """
     import torch
     from transformers import AutoTokenizer
-
-    from sdx.models.loading import padded
-    from sdx.stacking.sequences import llm_tokenizer
 
     tokenizer = model.sequence_tokenizer(ENGLISH)
     own = model.llm and llm_tokenizer(pretrained(AutoTokenizer, model.directories["llm"]))

@@ -160,10 +160,7 @@ def context_tokens(model_dir: Path) -> int | None:
 def check_length(config: EncoderConfig, key: str, max_tokens: int) -> None:
     """Raises InputError if texts may be longer than the encoder's positions allow.
 
-    Loads nothing and asks no network; an encoder on the hub is not checked.
-
-    Args:
-        key: of the limit.
+    Loads nothing and asks no network; an encoder on the hub is not checked. `key` names the limit.
     """
     context = context_tokens(local(config.path)) if config.path else PACKAGED.get(config.asset or "")
     if context and max_tokens > context:

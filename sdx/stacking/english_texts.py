@@ -113,7 +113,7 @@ class TextsStep(Step):
             read = (_text(place, record, config.column) for place, record in records)
             texts = islice(enumerate(filter(None, read)), seen, None)
         else:
-            texts = _streamed(config, where, seen, Progress("texts", self.rows, "texts", count))
+            texts = self._streamed(where, count, seen)
         with path.open("a", encoding="utf-8") as file:
             for number, text in islice(texts, self.rows - count):
                 file.write(json.dumps({"id": str(number), "text": text}, ensure_ascii=False) + "\n")
@@ -123,6 +123,26 @@ class TextsStep(Step):
         if count < self.rows:
             log.warning("%-12s %s has %d texts, fewer than scale.text_rows=%d", "texts", where, count, self.rows)
         work.counts.update(texts=count)
+
+    def _streamed(self, where: str, count: int, seen: int) -> Iterator[tuple[int, str]]:
+        """Number and text of each record with text, from number `seen` on; what nobody reads is not downloaded."""
+        from datasets import load_dataset
+
+        config, hub = self.source, self.hub
+        assert hub
+        options = {"split": "train", "streaming": True, "revision": hub.revision}
+        try:
+            records: Any = load_dataset(hub.hub_id, config.subset, **options)
+        except Exception as error:  # the client and its HTTP library have many classes of errors
+            raise InputError(explained(hub, error).message) from error
+        try:
+            with Progress("texts", self.rows, "texts", count) as progress:
+                for number, record in enumerate(records.skip(seen), seen):
+                    if text := _text(f"{where}, row {number}", record, config.column):
+                        progress.update()
+                        yield number, text
+        except OSError as error:
+            raise InputError(f"{where} broke off ({error}); run again, and it goes on from there") from error
 
 
 def _packaged(asset: Path) -> list[str]:
@@ -160,18 +180,6 @@ def _text(place: str, record: dict[str, Any], name: str) -> str:
     return (value or "").strip()
 
 
-def _streamed(config: TextConfig, where: str, seen: int, progress: Progress) -> Iterator[tuple[int, str]]:
-    """Number and text of each record with text, from number `seen` on; what nobody reads is not downloaded."""
-    try:
-        with progress:
-            for number, record in enumerate(_records(config).skip(seen), seen):
-                if text := _text(f"{where}, row {number}", record, config.column):
-                    progress.update()
-                    yield number, text
-    except OSError as error:
-        raise InputError(f"{where} broke off ({error}); run again, and it goes on from there") from error
-
-
 def _resume(path: Path) -> tuple[int, int]:
     """The number of whole rows on disk, and of the source's records that they come from; cuts off what follows."""
     count = seen = whole = 0
@@ -193,14 +201,3 @@ def _resume(path: Path) -> tuple[int, int]:
 def read_texts(directory: Path) -> Iterator[str]:
     """The texts that the step published, one by one: there may be millions."""
     return (row["text"] for row in rows_in(directory / ROWS))
-
-
-def _records(config: TextConfig) -> Any:
-    """The dataset as a stream."""
-    from datasets import load_dataset
-
-    try:
-        return load_dataset(str(config.hub_id), config.subset, split="train", streaming=True, revision=config.revision)
-    except Exception as error:  # the client and its HTTP library have many classes of errors
-        source = HubTexts("text", str(config.hub_id), str(config.revision), OFFLINE)
-        raise InputError(explained(source, error).message) from error

@@ -78,27 +78,17 @@ class StackForCausalLM(StackModel):
         batch_size: int | None = None,
         max_tokens: int = LONGEST_TOKENS,
     ) -> list[str]:
-        """What is generated after each text, greedily, without the end token.
+        """What is generated after each text, greedily, without the end token; see `encode`.
 
         Args:
-            texts: each a text, or several that are read as one sequence.
-            lang: of the texts; any code of languages.csv.
-            batch_size: most texts in a batch.
             max_tokens: longest text; longer ones are cut at the end.
-
-        Raises: as `sequence_tokenizer`.
         """
-        return self._for_each(
-            texts, lang, max_tokens, lambda ids: self.generate_from_ids(ids, max_new_tokens), batch_size, max_new_tokens
-        )
+        limits = {"max_tokens": max_tokens, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
+        return self._for_each(texts, lang, lambda ids: self.generate_from_ids(ids, max_new_tokens), **limits)
 
     @torch.no_grad()
     def generate_from_ids(self, ids: Sequence[list[int]], max_new_tokens: int) -> list[str]:
-        """What is generated after each text of a batch.
-
-        Args:
-            ids: of the texts, for the part that reads them.
-        """
+        """As `generate`, for one batch of texts as ids for the part that reads them."""
         tokenizer = self.tokenizer
         embeds, mask = self._prompts(ids)
         generated = self.writer.generate(

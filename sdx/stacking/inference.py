@@ -148,7 +148,7 @@ def pooled_batches(
     from sdx.training.states import pooled
 
     texts = text_examples(rows, model.sequence_tokenizer(language.flores), max_tokens)
-    collator = Collator(model.encoder is not None, model.llm is not None, model.pad_id)
+    collator = Collator({"llm" if model.encoder is None else "encoder": model.pad_id})
 
     def work(indices: list[int]) -> tuple[Any, Any]:
         ids, spans = ([getattr(texts[index], name) for index in indices] for name in ("input_ids", "spans"))

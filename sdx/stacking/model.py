@@ -257,19 +257,19 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
             inputs = self._padded(ids)
             return masked_mean(self.hidden_states(**inputs), inputs["attention_mask"]).cpu()
 
-        found = self._for_each(texts, lang, LONGEST_TOKENS, vectors, batch_size)
+        found = self._for_each(texts, lang, vectors, batch_size)
         return torch.stack(found) if found else torch.empty(0, self.config.hidden_size)
 
     def _for_each(
         self,
         texts: Sequence[str | Sequence[str]],
         lang: str,
-        max_tokens: int,
         work: Callable[[Sequence[list[int]]], Iterable[Any]],
         batch_size: int | None,
+        max_tokens: int = LONGEST_TOKENS,
         max_new_tokens: int = 0,
     ) -> list[Any]:
-        """What `work` returns for each text; it gets the ids of a batch."""
+        """What `work`, which gets the ids of a batch, returns for each text."""
         self.eval()
         rows = [[text] if isinstance(text, str) else list(text) for text in texts]
         encoded = self.sequence_tokenizer(lang).encode(rows, max_tokens, offsets=False)
@@ -427,14 +427,7 @@ class StackForMultipleChoice(StackForSequenceClassification):
 
 
 def tokenizer_of(config: StackConfig, parts: Mapping[str, Path], spoken: Language) -> SequenceTokenizer:
-    """The tokenizer of the part that reads the text, set up for a language.
-
-    Args:
-        parts: directories of the parts.
-
-    Raises:
-        InputError: the encoder does not know the language.
-    """
+    """As `StackModel.sequence_tokenizer`, for parts in these directories."""
     if config.encoder:
         return encoder_tokenizer(parts["encoder"], config.encoder.get("prefix", ""), spoken)
     return llm_tokenizer(pretrained(AutoTokenizer, parts["llm"]))

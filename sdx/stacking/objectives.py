@@ -5,7 +5,7 @@ says which tokens (`positions` in the flattened batch) belong to which vector (`
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -43,32 +43,26 @@ class TextExample:
 
 @dataclass(frozen=True)
 class Collator:
-    """Collates token ids for the part that reads them.
+    """Collates token ids for an encoder, whose states are packed if there is an LLM that takes packs, or for an LLM."""
 
-    Args:
-        stacked: an encoder reads them. Its rows are padded; its states are packed if the LLM takes packs.
-        llm: there is an LLM.
-        pad_id: of the part that reads.
-        llm_pad_id: of the LLM.
-    """
-
-    stacked: bool
-    llm: bool
-    pad_id: int
-    llm_pad_id: int = 0
+    pads: Mapping[str, int]
+    """The padding token of each part, "encoder" and "llm"."""
 
     @classmethod
     def of(cls, parts: Mapping[str, Path]) -> "Collator":
-        """For the parts in these directories, by "encoder" and "llm"."""
-        pads = {part: int(read_json(parts[part] / "config.json").get("pad_token_id") or 0) for part in parts}
-        llm_pad_id = pads.get("llm", 0)
-        return cls("encoder" in parts, "llm" in parts, pads.get("encoder", llm_pad_id), llm_pad_id)
+        """For the parts in these directories."""
+        return cls({part: int(read_json(parts[part] / "config.json").get("pad_token_id") or 0) for part in parts})
+
+    @property
+    def pad_id(self) -> int:
+        """Of the part that reads the ids."""
+        return self.pads["encoder" if "encoder" in self.pads else "llm"]
 
     def collate(self, rows: Sequence[list[int]], spans: Sequence[Sequence[Span]], packed: bool) -> dict[str, Any]:
         """The model's inputs and the pooling of a batch."""
-        packed = packed and self.llm
+        packed = packed and "llm" in self.pads
         inputs: dict[str, Any] = packing.join(rows) if packed else padded(rows, self.pad_id)
-        if packed and self.stacked:
+        if packed and "encoder" in self.pads:
             inputs |= padded(rows, self.pad_id)
             inputs["token_index"] = inputs["attention_mask"].flatten().nonzero().squeeze(1)
         return {"inputs": inputs, **pooling(rows, spans, packed)}
@@ -112,11 +106,7 @@ class Classification(_Pooling):
 
 
 class Probe(Classification):
-    """Classification of stored vectors: nothing below the head is trained.
-
-    Args:
-        stored: `[spans, hidden]` by the text's id.
-    """
+    """Classification of stored vectors, `[spans, hidden]` by the text's id; only the head is trained."""
 
     def __init__(self, collator: Collator, stored: Mapping[str, Tensor]) -> None:
         super().__init__(collator)
@@ -172,7 +162,7 @@ class Alignment(_Pooling):
 
     def __init__(self, collator: Collator, variances: tuple[float, float], words: bool) -> None:
         super().__init__(collator)
-        self.teacher = replace(collator, stacked=False, pad_id=collator.llm_pad_id)
+        self.teacher = Collator({"llm": collator.pads["llm"]})
         self.sequence_variance, self.word_variance = variances
         self.words = words
 
@@ -215,15 +205,10 @@ class Alignment(_Pooling):
 
 
 class SoftPromptedLM(CausalLM):
-    """Negative log-likelihood of the answers' tokens in nats. An example's `llm_ids` are the cue and the answer.
+    """Negative log-likelihood of the answers' tokens in nats. An example's `llm_ids` are the cue and the answer."""
 
-    Args:
-        pad_id: of the encoder.
-        cue_tokens: length of the cue.
-    """
-
-    def __init__(self, pad_id: int, cue_tokens: int) -> None:
-        super().__init__(pad_id)
+    def __init__(self, encoder_pad_id: int, cue_tokens: int) -> None:
+        super().__init__(encoder_pad_id)
         self.cue_tokens = cue_tokens
 
     def targets(self, example: TextExample) -> int:  # type: ignore[override]

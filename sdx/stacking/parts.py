@@ -67,8 +67,7 @@ class Parts:
     @property
     def inputs(self) -> dict[str, Step]:
         """Of a step that loads the parts."""
-        steps = {"encoder": self.encoder, "backbone": self.backbone}
-        return {name: step for name, step in steps.items() if step}
+        return {name: step for name in INPUTS.values() if (step := getattr(self, name))}
 
     @property
     def decides(self) -> dict[str, Any]:

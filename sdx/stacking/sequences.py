@@ -22,6 +22,7 @@ class Encoded:
     """Whether texts were cut."""
 
 
+@dataclass(frozen=True)
 class SequenceTokenizer:
     """Encodes sequences of texts for one model.
 
@@ -31,17 +32,11 @@ class SequenceTokenizer:
         context: longest sequence that the model reads, in tokens; None: no limit.
     """
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        before: Sequence[int],
-        between: Sequence[int],
-        after: Sequence[int],
-        context: int | None = None,
-    ) -> None:
-        self.tokenizer = tokenizer
-        self.before, self.between, self.after = list(before), list(between), list(after)
-        self.context = context
+    tokenizer: Any
+    before: list[int]
+    between: list[int]
+    after: list[int]
+    context: int | None = None
 
     def encode(self, rows: Sequence[Sequence[str]], max_tokens: int, offsets: bool = True) -> list[Encoded]:
         """Each row's texts as one sequence. If it exceeds `max_tokens` or the context, its longest texts are cut.

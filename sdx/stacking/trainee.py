@@ -28,6 +28,7 @@ from sdx.stacking.model import (
 )
 from sdx.stacking.parts import ObjectiveKind
 from sdx.training.launch import Agreement
+from sdx.training.quiet import deepspeed
 from sdx.training.state import WEIGHT, TrainedState
 from sdx.training.throughput import Cost
 
@@ -40,8 +41,7 @@ class StackTrainee:
         start: directory of a stack, with or without adapters.
         parts: directories of its parts.
         labels: of classification, or of the texts that are written; empty for multiple choice and in the alignment.
-        trains_bridge: whether `up_proj` is trained.
-        bridge_rate: factor on the learning rate of the bridge.
+        bridge_rate: factor on the learning rate of `up_proj`; None: it is not trained.
         head_from: directory of a model whose head is copied and frozen; None: a new head is trained.
         head_bias: whether the head has a bias.
     """
@@ -50,8 +50,7 @@ class StackTrainee:
     parts: Mapping[str, Path]
     goal: ObjectiveKind
     labels: tuple[str, ...] = ()
-    trains_bridge: bool = False
-    bridge_rate: float = 1.0
+    bridge_rate: float | None = None
     head_from: Path | None = None
     head_bias: bool = True
 
@@ -78,7 +77,7 @@ class StackTrainee:
             stored = load_file(self.head_from / SAFE_WEIGHTS_NAME)
             model.load_state_dict({name: stored[name] for name in stored if name.startswith(HEAD)}, strict=False)
         for name, weight in model.named_parameters():
-            frozen = (name.startswith(HEAD) and self.head_from) or (name.startswith(BRIDGE) and not self.trains_bridge)
+            frozen = (name.startswith(HEAD) and self.head_from) or (name.startswith(BRIDGE) and not self.bridge_rate)
             weight.requires_grad_(is_trained(name) and not frozen)
         return model
 
@@ -87,7 +86,7 @@ class StackTrainee:
         return llm
 
     def rate(self, name: str) -> float:
-        return self.bridge_rate if name.startswith(BRIDGE) else 1.0
+        return self.bridge_rate if self.bridge_rate and name.startswith(BRIDGE) else 1.0
 
     def cost(self, model: Any) -> Cost:
         """FLOPs per token and weight: 4 of the part with adapters (gradients pass through it, its weights get none), 2
@@ -103,13 +102,14 @@ class StackTrainee:
     def export(self, engine: Any, out: Path) -> None:
         """Writes adapters, bridge and head in fp32, trained ones as the optimizer has them."""
         model: StackModel = engine.module.model
-        state = TrainedState(engine)
+        state, sharded = TrainedState(engine), engine.zero_optimization_partition_weights()
         weights: dict[str, Tensor] = {}
         for name, tensor in model.state_dict(keep_vars=True).items():
             if is_trained(name):
-                whole = state.read(name, WEIGHT) if tensor.requires_grad else _gathered(engine, tensor)
-                if is_main():
-                    weights[name] = whole.detach().float().to("cpu", copy=True).contiguous()
+                with deepspeed.zero.GatheredParameters([tensor], enabled=sharded and not tensor.requires_grad):
+                    whole = state.read(name, WEIGHT) if tensor.requires_grad else tensor
+                    if is_main():
+                        weights[name] = whole.detach().float().to("cpu", copy=True).contiguous()
         agreement = Agreement()
         with agreement.attempt():
             if is_main():
@@ -137,11 +137,3 @@ def _size(part: Any) -> float:
     embedding = part.get_input_embeddings().weight
     weights = (weight for weight in part.parameters() if weight is not embedding)
     return float(sum(getattr(w, "ds_numel", w.numel()) * (2 if w.dtype is torch.uint8 else 1) for w in weights))
-
-
-def _gathered(engine: Any, weight: Any) -> Tensor:
-    from sdx.training.quiet import deepspeed
-
-    with deepspeed.zero.GatheredParameters([weight], enabled=engine.zero_optimization_partition_weights()):
-        whole: Tensor = weight.detach().clone()
-    return whole

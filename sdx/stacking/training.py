@@ -11,12 +11,19 @@ from sdx import InputError
 from sdx.config import Config, ShapeConfig, TrainConfig
 from sdx.languages import Language
 from sdx.models import residency
+from sdx.models.backbone import check_length
+from sdx.models.loading import pretrained
+from sdx.models.shape import shape_in
 from sdx.process import events
+from sdx.stacking.alignment_data import AlignmentData
 from sdx.stacking.bridge import FIT
+from sdx.stacking.encoder import context_tokens
 from sdx.stacking.inference import text_examples
 from sdx.stacking.parts import ObjectiveKind, PartsStep, directories
+from sdx.stacking.vectors import SPLITS, Vectors
 from sdx.store.files import read_json, read_rows
 from sdx.store.step import Step, Workspace, runtime
+from sdx.training.step import deciding, layout_for
 
 VALIDATION_TEXTS = 256
 """Texts of the alignment held out for validation; at most a tenth of all."""
@@ -44,8 +51,6 @@ class TrainingSettings:
     @property
     def decides(self) -> dict[str, Any]:
         """What decides the trained model, as JSON."""
-        from sdx.training.step import deciding
-
         decides = {**asdict(self), "train": deciding(self.train, validated=True)}
         if self.head_bias:  # in older caches every head had a bias
             del decides["head_bias"]
@@ -83,25 +88,23 @@ class StackTraining(PartsStep):
     def run(self, work: Workspace) -> None:
         from sdx.stacking.trainee import StackTrainee
         from sdx.training.loop import train
-        from sdx.training.step import layout_for
 
         residency.release()  # such as the teacher, which the step before has read with
-        settings, config = self.recipe, self.run_config
+        settings, config, parts = self.recipe, self.run_config, directories(work)
         trainee = StackTrainee(
             work.inputs["stack"] / "model",
-            directories(work),
+            parts,
             self.goal,
             tuple(self.config.get("labels", ())),
-            settings.trains_bridge,
-            settings.bridge_rate,
+            settings.bridge_rate if settings.trains_bridge else None,
             head_from=work.inputs["teacher"] / "model" if "teacher" in work.inputs else None,
             head_bias=settings.head_bias,
         )
         objective, examples, validation = self.data(work)
-        _check_lengths(work, settings.max_tokens)
+        _check_lengths(parts, settings.max_tokens)
         lengths = [objective.tokens(example) for example in examples]
         quantised = bool(read_json(work.inputs["stack"] / "model/config.json").get("quantised"))
-        shape = _shape(work, self.goal, quantised)
+        shape = _shape(parts, self.goal, quantised)
         given = settings.train, shape, lengths, settings.epochs, settings.max_steps, bool(validation)
         layout = layout_for(work, config, *given, whole=False)
         if layout.zero_stage == 3 and quantised:
@@ -137,7 +140,6 @@ class AlignmentStep(StackTraining):
         return {**super().config, "words": self.words}
 
     def data(self, work: Workspace) -> tuple[Any, Sequence[Any], Sequence[Any]]:
-        from sdx.stacking.alignment_data import AlignmentData
         from sdx.stacking.objectives import Alignment, Collator
 
         directory, fit = work.inputs["tokens"], read_json(work.inputs["stack"] / FIT)
@@ -179,7 +181,6 @@ class TaskStep(StackTraining):
     def data(self, work: Workspace) -> tuple[Any, Sequence[Any], Sequence[Any]]:
         from sdx.stacking.model import StackConfig, tokenizer_of
         from sdx.stacking.objectives import Classification, Collator, Distillation, Probe
-        from sdx.stacking.vectors import SPLITS, Vectors
 
         parts, limit = directories(work), self.recipe.max_tokens
         tokenizer = tokenizer_of(StackConfig.from_pretrained(work.inputs["stack"] / "model"), parts, self.source)
@@ -199,7 +200,6 @@ class TaskStep(StackTraining):
         """The label's words follow the text, which the encoder reads, or without an encoder the LLM itself."""
         from transformers import AutoTokenizer
 
-        from sdx.models.loading import pretrained
         from sdx.stacking.generation import cue_ids, label_ids
         from sdx.stacking.objectives import Collator, SoftPromptedLM
         from sdx.training.objectives import CausalLM, Example
@@ -218,12 +218,8 @@ class TaskStep(StackTraining):
         return objective, examples, validation
 
 
-def _check_lengths(work: Workspace, max_tokens: int) -> None:
+def _check_lengths(parts: Mapping[str, Path], max_tokens: int) -> None:
     """Raises InputError if texts may be longer than a part can read: parts would read different texts."""
-    from sdx.models.backbone import check_length
-    from sdx.stacking.encoder import context_tokens
-
-    parts = directories(work)
     if "llm" in parts:
         check_length(parts["llm"], max_tokens)
     context = context_tokens(parts["encoder"]) if "encoder" in parts else None
@@ -234,11 +230,9 @@ def _check_lengths(work: Workspace, max_tokens: int) -> None:
         )
 
 
-def _shape(work: Workspace, goal: ObjectiveKind, quantised: bool) -> ShapeConfig:
+def _shape(parts: Mapping[str, Path], goal: ObjectiveKind, quantised: bool) -> ShapeConfig:
     """The shape that memory is estimated by: the layers of the trained part, the weights of all parts, no logits."""
-    from sdx.models.shape import shape_in
-
-    shapes = {part: shape_in(path) or ShapeConfig() for part, path in directories(work).items()}
+    shapes = {part: shape_in(path) or ShapeConfig() for part, path in parts.items()}
     weights = sum(shape.parameters for shape in shapes.values())
     if quantised and (llm := shapes.get("llm")):  # a quarter of 2 bytes each, except the embeddings
         weights -= (llm.parameters - llm.vocab_size * llm.hidden_size) * 3 // 4

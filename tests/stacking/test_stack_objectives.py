@@ -17,7 +17,7 @@ from sdx.training.states import pooled
 from tests.kit.tiny_stack import tiny_stack
 
 PAD, LLM_PAD = 1, 3
-READERS = {"stack": Collator(True, True, PAD, LLM_PAD), "llm": Collator(False, True, LLM_PAD)}
+COLLATORS = {"stack": Collator({"encoder": PAD, "llm": LLM_PAD}), "llm": Collator({"llm": LLM_PAD})}
 VARIANCES = (0.5, 2.0)
 GOALS = ("classification", "choice", "distillation", "sequences", "words")
 
@@ -83,12 +83,12 @@ def stored(rows: Sequence[TextExample]) -> dict[str, torch.Tensor]:
 
 def case(who: str, goal: str) -> tuple[Any, list[TextExample]]:
     """The objective and texts for it."""
-    reader = READERS[who]
+    collator = COLLATORS[who]
     if goal in ("sequences", "words"):
-        return Alignment(reader, VARIANCES, goal == "words"), texts(words=True)
+        return Alignment(collator, VARIANCES, goal == "words"), texts(words=True)
     if goal == "distillation":
-        return Distillation(reader, stored(texts(spans=2)), 0.7), texts(spans=2)
-    return Classification(reader), texts(spans=2 if goal == "choice" else 0)
+        return Distillation(collator, stored(texts(spans=2)), 0.7), texts(spans=2)
+    return Classification(collator), texts(spans=2 if goal == "choice" else 0)
 
 
 def loss_of(objective: Any, model: Any, rows: Sequence[TextExample], packed: bool) -> torch.Tensor:
@@ -100,7 +100,7 @@ def loss_of(objective: Any, model: Any, rows: Sequence[TextExample], packed: boo
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("goal", GOALS)
-@pytest.mark.parametrize("who", READERS)
+@pytest.mark.parametrize("who", COLLATORS)
 def test_packs_and_padded_rows_give_the_same(
     models: Mapping[tuple[str, str, bool], Any], who: str, goal: str, bidirectional: bool
 ):
@@ -124,7 +124,7 @@ def test_packs_and_padded_rows_give_the_same(
             assert [float(count) for _, count in scores] == [2, 5, 7]
 
 
-@pytest.mark.parametrize("who", READERS)
+@pytest.mark.parametrize("who", COLLATORS)
 def test_gradients_of_packs_and_padded_rows(models: Mapping[tuple[str, str, bool], Any], who: str):
     objective, rows = case(who, "words")
     model = models[who, "words", False]
@@ -141,7 +141,7 @@ def test_gradients_of_packs_and_padded_rows(models: Mapping[tuple[str, str, bool
 
 def test_an_encoder_alone_is_never_packed(encoder_dir: Path):
     model = tiny_stack(encoder_dir, None, StackForSequenceClassification)
-    objective, rows = Classification(Collator(True, False, PAD)), texts()
+    objective, rows = Classification(Collator({"encoder": PAD})), texts()
     ours, theirs = (objective.loss(model, objective.collate(rows, packed))[0] for packed in (True, False))
     assert torch.equal(ours, theirs)
 
@@ -165,12 +165,13 @@ def test_the_loss_by_hand(models: Mapping[tuple[str, str, bool], Any], llm_dir: 
             sequences.append(errors[0])
             words.append(sum(errors[1:]) / max(1, len(errors) - 1))
         both, alone = (
-            float(loss_of(Alignment(READERS["stack"], VARIANCES, given), model, rows, False)) for given in (True, False)
+            float(loss_of(Alignment(COLLATORS["stack"], VARIANCES, given), model, rows, False))
+            for given in (True, False)
         )
     assert alone == pytest.approx(sum(sequences) / 0.5, rel=1e-4)
     assert both == pytest.approx(sum(sequences) / 0.5 / 3 + sum(words) / 2.0 * 2 / 3, rel=1e-4)
     assert [len(row.spans) for row in rows] == [2, 3, 1, 3, 2, 3, 1]  # some without a word
-    alone = Alignment(READERS["stack"], VARIANCES, False).collate(rows, False)
+    alone = Alignment(COLLATORS["stack"], VARIANCES, False).collate(rows, False)
     assert len(alone["sizes"]) == len(alone["teacher"]["sizes"]) == len(rows)  # none is pooled for nothing
 
 
@@ -179,7 +180,7 @@ def test_the_teacher_is_the_plain_llm_and_learns_nothing(
     models: Mapping[tuple[str, str, bool], Any], llm_dir: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
 ):
     model, rows = models["stack", "words", False], texts(words=True)
-    objective = Alignment(READERS["stack"], VARIANCES, True)
+    objective = Alignment(COLLATORS["stack"], VARIANCES, True)
     seen: list[torch.Tensor] = []
     llm_hidden_states = model.llm_hidden_states
 
@@ -250,7 +251,7 @@ def test_a_student_that_reads_what_the_teacher_reads_has_no_loss(encoder_dir: Pa
         TextExample(row.id, row.llm_ids, row.llm_spans, llm_ids=row.llm_ids, llm_spans=row.llm_spans)
         for row in texts(words=True)
     ]
-    objective = Alignment(READERS["stack"], VARIANCES, True)
+    objective = Alignment(COLLATORS["stack"], VARIANCES, True)
     assert float(loss_of(objective, model, rows, packed)) < 1e-8
     score, _ = objective.score(model, objective.collate(rows, packed))
     assert -1e-8 < float(score) <= 0
@@ -259,11 +260,11 @@ def test_a_student_that_reads_what_the_teacher_reads_has_no_loss(encoder_dir: Pa
 def test_one_vector_for_all_texts_explains_nothing(encoder_dir: Path, llm_dir: Path, monkeypatch: pytest.MonkeyPatch):
     model = tiny_stack(encoder_dir, llm_dir)
     rows = texts(60, words=True)
-    batch = Alignment(READERS["stack"], (1.0, 1.0), False).collate(rows, False)
+    batch = Alignment(COLLATORS["stack"], (1.0, 1.0), False).collate(rows, False)
     with torch.no_grad():
         plain = AutoModel.from_pretrained(llm_dir)
         taught = pooled(plain(**batch["teacher"]["inputs"]).last_hidden_state, batch["teacher"])
-    objective = Alignment(READERS["stack"], (float(taught.var(0).mean()), 1.0), False)
+    objective = Alignment(COLLATORS["stack"], (float(taught.var(0).mean()), 1.0), False)
     mean = taught.mean(0)
     monkeypatch.setattr(model, "hidden_states", lambda input_ids, **_: mean.expand(*input_ids.shape, -1))
     loss, count = objective.loss(model, batch)
@@ -288,10 +289,10 @@ def test_vectors_are_joined_by_id():
     learnt = {example_id("train", f"r{n}"): torch.full((1, 64), float(n)) for n in (3, 0, 4, 2, 1)}
     learnt |= {example_id("validation", f"r{n}"): torch.full((1, 64), 10.0 + n) for n in range(5)}  # of the same ids
     found = text_examples(rows, Segmented(), 8, "train")  # type: ignore[arg-type]
-    objective = Distillation(READERS["llm"], learnt, 1.0)
+    objective = Distillation(COLLATORS["llm"], learnt, 1.0)
     assert objective.collate([found[4], found[1]], False)["teacher"][:, 0, 0].tolist() == [4, 1]
     held = text_examples(rows, Segmented(), 8, "validation")  # type: ignore[arg-type]
-    assert Probe(READERS["llm"], learnt).collate([held[2]], False)["vectors"][0, 0, 0] == 12
+    assert Probe(COLLATORS["llm"], learnt).collate([held[2]], False)["vectors"][0, 0, 0] == 12
     with pytest.raises(KeyError):
         objective.collate(text_examples([{**rows[0], "id": "unknown"}], Segmented(), 8, "train"), False)  # type: ignore[arg-type]
     [choices] = text_examples([{**rows[0], "choices": 1}], Segmented(), 8)  # type: ignore[arg-type]
@@ -301,7 +302,7 @@ def test_vectors_are_joined_by_id():
 def test_distillation_is_the_squared_error_as_a_share_of_the_variance(models: Mapping[tuple[str, str, bool], Any]):
     model, rows = models["stack", "choice", False], texts(spans=2)
     taught = stored(rows)
-    objective = Distillation(READERS["stack"], taught, 0.7)
+    objective = Distillation(COLLATORS["stack"], taught, 0.7)
     with torch.no_grad():
         expected = 0.0
         for row in rows:
@@ -310,13 +311,13 @@ def test_distillation_is_the_squared_error_as_a_share_of_the_variance(models: Ma
             expected += float((vectors - taught[row.id]).square().mean()) / 0.7
         assert float(loss_of(objective, model, rows, False)) == pytest.approx(expected, rel=1e-4)
         learnt = objective.vectors(model, objective.collate(rows, False))
-    echo = Distillation(READERS["stack"], {row.id: its for row, its in zip(rows, learnt, strict=True)}, 0.7)
+    echo = Distillation(COLLATORS["stack"], {row.id: its for row, its in zip(rows, learnt, strict=True)}, 0.7)
     assert float(loss_of(echo, model, rows, False)) < 1e-8
 
 
 def test_no_label_decides_the_distillation(models: Mapping[tuple[str, str, bool], Any]):
     model, rows = models["stack", "choice", False], texts(spans=2)
-    objective = Distillation(READERS["stack"], stored(rows), 0.7)
+    objective = Distillation(COLLATORS["stack"], stored(rows), 0.7)
     other = [TextExample(row.id, row.input_ids, row.spans, label=1 - row.label) for row in rows]
     ours, theirs = (float(loss_of(objective, model, its, False)) for its in (rows, other))
     assert ours == theirs
@@ -345,10 +346,10 @@ def test_a_higher_score_is_more_right_answers(models: Mapping[tuple[str, str, bo
 def test_a_probe_reads_stored_vectors(models: Mapping[tuple[str, str, bool], Any], goal: str):
     model = models["stack", goal, False]
     _, rows = case("stack", goal)
-    objective = Classification(READERS["stack"])
+    objective = Classification(COLLATORS["stack"])
     with torch.no_grad():
         vectors = objective.vectors(model, objective.collate(rows, False))
-    probe = Probe(READERS["stack"], {row.id: its.view(-1, 64) for row, its in zip(rows, vectors, strict=True)})
+    probe = Probe(COLLATORS["stack"], {row.id: its.view(-1, 64) for row, its in zip(rows, vectors, strict=True)})
     bare = [TextExample(row.id, [], [], label=row.label) for row in rows]
     assert probe.tokens(bare[0]) == 1
     ours, _ = probe.loss(model, probe.collate(bare, packed=True))

@@ -325,11 +325,9 @@ def test_an_llm_in_four_bits(tmp_path: Path, encoder_dir: Path, llm_dir: Path, w
     assert all(isinstance(base, Linear4bit) and base.weight.quant_state.quant_type == "nf4" for base in bases)
     answers = answers_step(step, study.parts, rows_step(rows=labelled()), EN, 64)
     assert len(read_rows(study.store.realise(answers) / "rows.jsonl")) == 8
-    trainee = StackTrainee(study.store.realise(step) / "model", parts, ObjectiveKind.classification, LABELS, False, 1.0)
+    trainee = StackTrainee(study.store.realise(step) / "model", parts, ObjectiveKind.classification, LABELS)
     exact = Study(tmp_path, encoder_dir, llm_dir)
-    theirs = StackTrainee(
-        exact.store.realise(exact.first) / "model", parts, ObjectiveKind.classification, LABELS, False, 1.0
-    )
+    theirs = StackTrainee(exact.store.realise(exact.first) / "model", parts, ObjectiveKind.classification, LABELS)
     rank = TrainConfig(lora_rank=4)
     costs = [its.cost(its.load(torch.float32, rank)) for its in (trainee, theirs)]
     assert costs[0] == costs[1]
@@ -356,7 +354,7 @@ def test_multiple_choice_is_distilled_by_choice(tmp_path: Path, encoder_dir: Pat
 def test_the_bridge_has_a_rate_of_its_own(encoder_dir: Path, llm_dir: Path, tmp_path: Path):
     tiny_stack(encoder_dir, llm_dir).save_pretrained(tmp_path)
     trainee = StackTrainee(
-        tmp_path, {"encoder": encoder_dir, "llm": llm_dir}, ObjectiveKind.classification, LABELS, True, 4.0
+        tmp_path, {"encoder": encoder_dir, "llm": llm_dir}, ObjectiveKind.classification, LABELS, 4.0
     )
     model = trainee.load(torch.float32, TrainConfig(lora_rank=4))
     rates = {name: trainee.rate(name) for name, weight in model.named_parameters() if weight.requires_grad}
@@ -402,17 +400,15 @@ class Noted(StackTrainee):
 def case(start: Path, encoder_dir: Path, llm_dir: Path, goal: str) -> dict[str, Any]:
     """What `fit` takes for a stack in `start`."""
     parts = {"encoder": encoder_dir, "llm": llm_dir}
-    reader = Collator(True, True, 1, 3)
+    reader = Collator({"encoder": 1, "llm": 3})
     if goal == "encoder":
-        trainee = Noted(
-            start / "encoder", {"encoder": start / "calm"}, ObjectiveKind.classification, LABELS, False, 1.0
-        )
-        objective = Classification(replace(reader, llm=False))
+        trainee = Noted(start / "encoder", {"encoder": start / "calm"}, ObjectiveKind.classification, LABELS)
+        objective = Classification(Collator({"encoder": 1}))
         return {"trainee": trainee, "objective": objective, "rows": classified(questions()), **OPTIONS}
     if goal == "alignment":
-        trainee = Noted(start, parts, ObjectiveKind.alignment, (), True, 2.0)
+        trainee = Noted(start, parts, ObjectiveKind.alignment, (), 2.0)
         return {"trainee": trainee, "objective": Alignment(reader, (0.5, 2.0), True), "rows": questions(), **OPTIONS}
-    trainee = Noted(start, parts, ObjectiveKind.classification, LABELS, True, 2.0)
+    trainee = Noted(start, parts, ObjectiveKind.classification, LABELS, 2.0)
     return {"trainee": trainee, "objective": Classification(reader), "rows": classified(questions()), **OPTIONS}
 
 
@@ -472,7 +468,7 @@ def test_the_export_gives_the_logits_of_the_model(two_ranks: Path, encoder_dir: 
     model = AutoModelForSequenceClassification.from_pretrained(out / "model", parts=parts, dtype=torch.float32)
     assert type(model) is StackForSequenceClassification
     assert list(model.config.id2label.values()) == list(LABELS)
-    objective, rows = Classification(Collator(True, True, 1, 3)), classified(questions())
+    objective, rows = Classification(Collator({"encoder": 1, "llm": 3})), classified(questions())
     with torch.no_grad():
         logits = model.classify(objective.vectors(model, objective.collate(rows, packed=False)))
     torch.testing.assert_close(logits, torch.load(out / "logits.pt"), atol=2e-5, rtol=1e-4)
