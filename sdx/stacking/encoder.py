@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 PACKAGED = {"e5_small": 512}
 """Packaged encoders and the longest sequence of each, in tokens."""
-WEIGHTS = (SAFETENSORS, PYTORCH)
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "*.model", "*.spm")
 LOCAL = "for an encoder of your own: encoder=path encoder.path=/its/directory"
 OFFLINE = f"offline, take the packaged encoder=e5_small; {LOCAL}"
@@ -48,8 +47,6 @@ ENCODERS = {
     "umt5": "UMT5EncoderModel",
 }
 """Class of the encoder by type of encoder-decoder. NLLB-200 is an M2M-100."""
-RENAMED = {r"^(?:model\.)?shared\.": "embed_tokens.", r"^(?:model\.)?encoder\.": ""}
-"""Names in a whole model's checkpoint -> names in its encoder alone."""
 OPTIONAL = {"marian": ("embed_positions.weight",)}
 """Weights that may be missing, by type: a table of sines, only in old checkpoints; under ZeRO-3 transformers fails on a
 checkpoint that has it."""
@@ -73,7 +70,7 @@ def encoder_step(config: EncoderConfig) -> Step:
         return PackagedModel(config.asset, "*.bin", convert, name="encoder", about=config.name)
     if config.hub_id:
         assert config.revision
-        return hub_step("encoder", config.hub_id, config.revision, WEIGHTS, OFFLINE, _try, config.name)
+        return hub_step("encoder", config.hub_id, config.revision, (SAFETENSORS, PYTORCH), OFFLINE, _try, config.name)
     assert config.path
     return DirectoryStep(local(config.path), name="encoder", about=config.name, trial=_try)
 
@@ -194,9 +191,9 @@ def _class(model_dir: Path, kind: str) -> tuple[Any, dict[str, Any]]:
 
     if kind in ENCODERS:
         module = import_module(f"transformers.models.{kind}.modeling_{kind}")
-        positions = {r"^(?:model\.)?encoder\.embed_positions\.": "unused_positions."} if kind == "marian" else {}
-        options = {} if "t5" in kind else {"key_mapping": positions | RENAMED}  # T5's class reads a whole checkpoint
-        return getattr(module, ENCODERS[kind]), options
+        names = {r"^(?:model\.)?encoder\.embed_positions\.": "unused_positions."} if kind == "marian" else {}
+        names |= {r"^(?:model\.)?shared\.": "embed_tokens.", r"^(?:model\.)?encoder\.": ""}
+        return getattr(module, ENCODERS[kind]), {} if "t5" in kind else {"key_mapping": names}  # T5's need no mapping
     config = pretrained(AutoConfig, model_dir)
     if type(config) not in MODEL_MAPPING:
         raise InputError(f"{model_dir.resolve()} holds a model of type {kind}, which gives no states; give an encoder")

@@ -20,7 +20,6 @@ from sdx.store.files import read_json
 INSTEAD = "leave it out of lang, or take encoder=nllb_600m (202 languages) or one without codes, as encoder=e5_small"
 TOKEN_FILES = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json", "tokenizer.json")
 """Files in which a tokenizer names tokens beside those of its trained vocabulary."""
-TOKEN_KEYS = ("additional_special_tokens", "extra_special_tokens", "added_tokens")
 
 
 MBART = r"[a-z]{2,3}_[A-Z]{2}"
@@ -133,7 +132,7 @@ def _added_tokens(directory: Path) -> set[str]:
         if name == "added_tokens.json":
             found += content
             continue
-        for key in TOKEN_KEYS:
+        for key in ("additional_special_tokens", "extra_special_tokens", "added_tokens"):
             found += content.get(key) or []
         found += content.get("added_tokens_decoder", {}).values()
     return {str(token["content"]) if isinstance(token, dict) else str(token) for token in found}

@@ -78,22 +78,27 @@ class StackForCausalLM(StackModel):
         batch_size: int | None = None,
         max_tokens: int = LONGEST_TOKENS,
     ) -> list[str]:
-        """What is generated after each text, greedily, without the end token; see `encode`.
+        """What is generated after each text, greedily, without the end token. Texts are cut at `max_tokens`.
 
-        Args:
-            max_tokens: longest text; longer ones are cut at the end.
+        Args: as of `encode`.
         """
-        limits = {"max_tokens": max_tokens, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
-        return self._for_each(texts, lang, lambda ids: self.generate_from_ids(ids, max_new_tokens), **limits)
+
+        def work(ids: Sequence[list[int]]) -> list[str]:
+            return self.generate_from_ids(ids, max_new_tokens)
+
+        return self._for_each(texts, lang, work, batch_size, max_tokens, max_new_tokens)
 
     @torch.no_grad()
     def generate_from_ids(self, ids: Sequence[list[int]], max_new_tokens: int) -> list[str]:
         """As `generate`, for one batch of texts as ids for the part that reads them."""
-        tokenizer = self.tokenizer
-        embeds, mask = self._prompts(ids)
+        tokenizer, inputs, embed = self.tokenizer, self._padded(ids), self.llm.get_input_embeddings()
+        states = embed(inputs["input_ids"]) if self.encoder is None else self.soft_prompt(**inputs)
+        cue = embed(torch.tensor(cue_ids(tokenizer), device=self.device)).to(states.dtype)
+        rows = [torch.cat([row[: len(text)], cue]) for row, text in zip(states, ids, strict=True)]
+        masks = [row.new_ones(len(row), dtype=torch.long) for row in rows]
         generated = self.writer.generate(
-            inputs_embeds=embeds,
-            attention_mask=mask,
+            inputs_embeds=pad_sequence(rows, batch_first=True, padding_side="left"),
+            attention_mask=pad_sequence(masks, batch_first=True, padding_side="left"),
             do_sample=False,
             max_new_tokens=max_new_tokens,
             eos_token_id=tokenizer.eos_token_id,
@@ -105,16 +110,6 @@ class StackForCausalLM(StackModel):
     def tokenizer(self) -> Any:
         """The LLM's."""
         return pretrained(AutoTokenizer, self.directories["llm"])
-
-    def _prompts(self, ids: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-        """Embeddings of texts and cue, `[batch, seq, hidden]`, and their mask, padded on the left."""
-        inputs, embed = self._padded(ids), self.llm.get_input_embeddings()
-        states = embed(inputs["input_ids"]) if self.encoder is None else self.soft_prompt(**inputs)
-        cue = embed(torch.tensor(cue_ids(self.tokenizer), device=self.device)).to(states.dtype)
-        rows = [torch.cat([row[: len(text)], cue]) for row, text in zip(states, ids, strict=True)]
-        masks = [row.new_ones(len(row), dtype=torch.long) for row in rows]
-        embeds, mask = (pad_sequence(part, batch_first=True, padding_side="left") for part in (rows, masks))
-        return embeds, mask
 
 
 def label_ids(tokenizer: Any, label: str) -> list[int]:

@@ -243,7 +243,7 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str | Sequence[str]], lang: str, batch_size: int | None = None) -> Tensor:
-        """Vectors of texts in a language, `[texts, hidden]`, in fp32 on the CPU.
+        """Vectors of texts in a language, `[texts, hidden]`, in fp32 on the CPU. Texts are cut at `LONGEST_TOKENS`.
 
         Args:
             texts: each a text, or several that are read as one sequence, such as a premise and a hypothesis.

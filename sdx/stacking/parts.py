@@ -50,18 +50,14 @@ class ObjectiveKind(str, Enum):
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a system.
-
-    Args:
-        encoder, backbone: the steps that publish them; either may be left out.
-        prefix: put before every text for the encoder.
-        precision: of the parts in inference.
-    """
+    """The steps that publish the parts of a system; either part may be left out."""
 
     encoder: Step | None
     backbone: Step | None
     prefix: str = ""
+    """Put before every text for the encoder."""
     precision: Precision = Precision.bf16
+    """Of the parts in inference."""
     system: System = System.stack
 
     @property

@@ -24,19 +24,16 @@ class Encoded:
 
 @dataclass(frozen=True)
 class SequenceTokenizer:
-    """Encodes sequences of texts for one model.
-
-    Args:
-        tokenizer: of transformers.
-        before, between, after: ids before the first text, between two, and after the last.
-        context: longest sequence that the model reads, in tokens; None: no limit.
-    """
+    """Encodes sequences of texts for one model."""
 
     tokenizer: Any
+    """Of transformers."""
     before: list[int]
     between: list[int]
     after: list[int]
+    """Ids before the first text, between two, and after the last."""
     context: int | None = None
+    """Longest sequence that the model reads, in tokens; None: no limit."""
 
     def encode(self, rows: Sequence[Sequence[str]], max_tokens: int, offsets: bool = True) -> list[Encoded]:
         """Each row's texts as one sequence. If it exceeds `max_tokens` or the context, its longest texts are cut.

@@ -35,23 +35,19 @@ from sdx.training.throughput import Cost
 
 @dataclass(frozen=True)
 class StackTrainee:
-    """Trains the model in `start`, see `sdx.training.trainee`.
-
-    Args:
-        start: directory of a stack, with or without adapters.
-        parts: directories of its parts.
-        labels: of classification, or of the texts that are written; empty for multiple choice and in the alignment.
-        bridge_rate: factor on the learning rate of `up_proj`; None: it is not trained.
-        head_from: directory of a model whose head is copied and frozen; None: a new head is trained.
-        head_bias: whether the head has a bias.
-    """
+    """Trains the model in `start`, see `sdx.training.trainee`."""
 
     start: Path
+    """Directory of a stack, with or without adapters."""
     parts: Mapping[str, Path]
+    """Directories of its parts."""
     goal: ObjectiveKind
     labels: tuple[str, ...] = ()
+    """Of classification, or of the texts that are written; empty for multiple choice and in the alignment."""
     bridge_rate: float | None = None
+    """Factor on the learning rate of `up_proj`; None: it is not trained."""
     head_from: Path | None = None
+    """Directory of a model whose head is copied and frozen; None: a new head is trained."""
     head_bias: bool = True
 
     @property
@@ -113,21 +109,16 @@ class StackTrainee:
         agreement = Agreement()
         with agreement.attempt():
             if is_main():
-                self._write(model, weights, out)
+                partial, named = out.with_name(f"{out.name}.partial"), {"architectures": [type(model).__name__]}
+                shutil.rmtree(partial, ignore_errors=True)
+                StackConfig(**{**model.config.to_dict(), "dtype": "bfloat16", **named}).save_pretrained(partial)
+                save_file(weights, partial / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
+                for path in (*partial.iterdir(), partial):
+                    sync(path)
+                shutil.rmtree(out, ignore_errors=True)
+                os.replace(partial, out)
+                sync(out.parent)
         agreement.reach()
-
-    def _write(self, model: StackModel, weights: dict[str, Tensor], out: Path) -> None:
-        partial = out.with_name(f"{out.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        config = StackConfig(**{**model.config.to_dict(), "dtype": "bfloat16", "architectures": [type(model).__name__]})
-        config.save_pretrained(partial)
-        save_file(weights, partial / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
-        for path in (*partial.iterdir(), partial):
-            sync(path)
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(partial, out)
-        sync(out.parent)
 
 
 def _size(part: Any) -> float:

@@ -31,21 +31,16 @@ VALIDATION_TEXTS = 256
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The options of a training.
-
-    Args:
-        max_tokens: longest text; longer ones are cut at the end.
-        trains_bridge: whether the bridge's projection is trained.
-        bridge_rate: factor on the learning rate of the bridge.
-        head_bias: whether a head on the vectors has a bias.
-    """
+    """The options of a training."""
 
     train: TrainConfig
     epochs: int
     max_steps: int
     max_tokens: int
+    """Longest text; longer ones are cut at the end."""
     trains_bridge: bool = True
     bridge_rate: float = 1.0
+    """Factor on the learning rate of the bridge."""
     head_bias: bool = True
 
     @property
