@@ -9,6 +9,7 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
@@ -105,9 +106,9 @@ class AlignmentExample:
 
 
 class AlignmentData(Sequence[Any]):
-    """The texts that `TokensStep` published, from `first` to before `last`, read from disk on access."""
+    """The texts that `TokensStep` published, read from disk on access. A slice is a view."""
 
-    def __init__(self, directory: Path, first: int = 0, last: int | None = None) -> None:
+    def __init__(self, directory: Path) -> None:
         import numpy as np
 
         self._ends = {name: np.fromfile(directory / f"{name}.ends", ENDS) for name in ARRAYS}
@@ -115,7 +116,7 @@ class AlignmentData(Sequence[Any]):
             name: np.memmap(directory / name, VALUES, "r") if (directory / name).stat().st_size else np.empty(0, VALUES)
             for name in ARRAYS
         }
-        self._range = range(len(self._ends["words"]))[first:last]
+        self._range = range(len(self._ends["words"]))
 
     def __len__(self) -> int:
         return len(self._range)
@@ -127,7 +128,9 @@ class AlignmentData(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
+            view = copy(self)
+            view._range = self._range[index]
+            return view
         number = self._range[index]
         values = (
             self._arrays[name][ends[number - 1] if number else 0 : ends[number]].tolist()

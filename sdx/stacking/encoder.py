@@ -87,7 +87,7 @@ def _try(model_dir: Path, what: str, again: str) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
     with named(what):
         if not tokenizer("a", add_special_tokens=False)["input_ids"]:
-            raise InputError(f"{what}: the tokenizer makes nothing of a text; {again}")
+            raise InputError(f"{what}: the tokenizer returns no tokens for a text; {again}")
         trial.check_vocabulary(tokenizer, rows, what)
 
 
@@ -178,10 +178,7 @@ def _check_kind(what: str, config: dict[str, Any]) -> str:
     """The model's type. Raises InputError for an encoder-decoder whose encoder cannot be extracted."""
     kind = str(config.get("model_type"))
     if config.get("is_encoder_decoder") and kind not in ENCODERS:
-        raise InputError(
-            f"{what} holds a model of type {kind}; of encoder-decoders those of type {', '.join(ENCODERS)} give an "
-            "encoder"
-        )
+        raise InputError(f"{what} holds a model of type {kind}; use an encoder, or one of {', '.join(ENCODERS)}")
     return kind
 
 
@@ -196,7 +193,9 @@ def _class(model_dir: Path, kind: str) -> tuple[Any, dict[str, Any]]:
         return getattr(module, ENCODERS[kind]), {} if "t5" in kind else {"key_mapping": names}  # T5's need no mapping
     config = pretrained(AutoConfig, model_dir)
     if type(config) not in MODEL_MAPPING:
-        raise InputError(f"{model_dir.resolve()} holds a model of type {kind}, which gives no states; give an encoder")
+        raise InputError(
+            f"{model_dir.resolve()} holds a model of type {kind}, which has no hidden states; give an encoder"
+        )
     model_class = MODEL_MAPPING[type(config)]
     pools = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     return AutoModel, {"add_pooling_layer": False} if pools else {}

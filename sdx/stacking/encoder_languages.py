@@ -17,7 +17,9 @@ from sdx.stacking.encoder import context_tokens, load_tokenizer
 from sdx.stacking.sequences import SequenceTokenizer
 from sdx.store.files import read_json
 
-INSTEAD = "leave it out of lang, or take encoder=nllb_600m (202 languages) or one without codes, as encoder=e5_small"
+INSTEAD = (
+    "leave it out of lang, or take encoder=nllb_600m (202 languages) or one without codes, such as encoder=e5_small"
+)
 TOKEN_FILES = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json", "tokenizer.json")
 """Files in which a tokenizer names tokens beside those of its trained vocabulary."""
 

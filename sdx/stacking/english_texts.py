@@ -142,7 +142,7 @@ class TextsStep(Step):
                         progress.update()
                         yield number, text
         except OSError as error:
-            raise InputError(f"{where} broke off ({error}); run again, and it goes on from there") from error
+            raise InputError(f"{where} broke off ({error}); run again to continue from there") from error
 
 
 def _packaged(asset: Path) -> list[str]:

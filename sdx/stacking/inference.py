@@ -193,8 +193,8 @@ def text_examples(
 
     if len(counts := sorted({row["choices"] for row in rows})) > 1:
         raise InputError(
-            f"task: there are questions with {' and '.join(map(str, counts))} answers, and a stack chooses among one "
-            "number of them; leave the others out of the task's files, or give another task"
+            f"task: there are questions with {' and '.join(map(str, counts))} answers, and a stack needs one "
+            "number; leave the others out of the task's files, or give another task"
         )
     return [
         TextExample(

@@ -337,8 +337,8 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
         options.pop("adapter_kwargs", None)
         if unknown := sorted(UNSUPPORTED_OPTIONS & options.keys()):
             raise InputError(
-                f"from_pretrained({unknown[0]}=...) does not reach the parts of a stack; load it without, and change "
-                "model.llm"
+                f"from_pretrained({unknown[0]}=...) does not reach the parts of a stack; load the stack without it and "
+                "change model.llm"
             )
         device = options.pop("device_map", None)
         where = {key: options.pop(key) for key in HUB_OPTIONS if key in options}

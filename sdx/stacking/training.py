@@ -137,8 +137,7 @@ class AlignmentStep(StackTraining):
     def data(self, work: Workspace) -> tuple[Any, Sequence[Any], Sequence[Any]]:
         from sdx.stacking.objectives import Alignment, Collator
 
-        directory, fit = work.inputs["tokens"], read_json(work.inputs["stack"] / FIT)
-        texts = AlignmentData(directory)
+        texts, fit = AlignmentData(work.inputs["tokens"]), read_json(work.inputs["stack"] / FIT)
         if self.words and not len(texts.words):
             raise InputError(
                 "method.alignment.words=true needs tokenizers that know the characters of their tokens, and one of "
@@ -147,7 +146,7 @@ class AlignmentStep(StackTraining):
         variances = fit["variance_sequences"], fit["variance_words"]
         objective = Alignment(Collator.of(directories(work)), variances, self.words)
         count = len(texts) - min(VALIDATION_TEXTS, len(texts) // 10)
-        return objective, AlignmentData(directory, 0, count), AlignmentData(directory, count)
+        return objective, texts[:count], texts[count:]
 
 
 @dataclass(frozen=True, eq=False)

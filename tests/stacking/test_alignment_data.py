@@ -50,14 +50,16 @@ def test_what_is_read_is_what_the_tokenizers_say(calm: Path, encoder_dir: Path, 
         assert len(text.input_ids) <= LIMIT
 
 
-def test_a_part_of_them(calm: Path):
-    whole = list(AlignmentData(calm))
-    assert list(AlignmentData(calm, 2, 5)) == whole[2:5]
-    assert AlignmentData(calm, 2)[-1] == whole[-1]
-    assert AlignmentData(calm, 2, 7)[1:3] == whole[3:5]
-    assert list(AlignmentData(calm, 8, 8)) == []
+def test_slices_are_views(calm: Path):
+    texts = AlignmentData(calm)
+    whole = list(texts)
+    assert list(texts[2:5]) == whole[2:5]
+    assert texts[2:][-1] == whole[-1]
+    assert list(texts[2:7][1:3]) == whole[3:5]
+    assert list(texts[8:8]) == []
+    assert len(texts) == 8
     with pytest.raises(IndexError):
-        AlignmentData(calm, 2, 5)[3]
+        texts[2:5][3]
 
 
 def moments(sizes: list[dict[str, int]]) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
