@@ -1,4 +1,4 @@
-"""The texts of the alignment on disk: what is read back is what the tokenizers say, however often it was killed."""
+"""The texts of the alignment on disk: they equal the tokenizers' output, also after kills."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_slices_are_views(calm: Path):
 
 
 def moments(sizes: list[dict[str, int]]) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
-    """At each moment at which a kill may come the progress on disk, and the sizes of the files.
+    """The progress on disk and the sizes of the files at each moment at which a kill may come.
 
     Args:
         sizes: at the end of each chunk.
@@ -109,7 +109,7 @@ def test_killed_at_any_moment_it_writes_the_same(calm: Path, tmp_path: Path, enc
 
 
 def test_texts_without_words_in_common(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
-    """Cut so short that only special tokens and a letter are left."""
+    """Texts cut to special tokens and a letter."""
     step = tokens_step(parts_of(encoder_dir, llm_dir, "a long prefix: "), texts_step(["", "!"]), 6)
     store = Store(tmp_path)
     found = AlignmentData(store.realise(step))

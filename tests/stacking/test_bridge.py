@@ -1,4 +1,4 @@
-"""The first stack: what its bridge is read_fit to, and what cannot be read_fit."""
+"""The first stack: what its bridge is fitted to, and what cannot be fitted."""
 
 import json
 import shutil
@@ -89,7 +89,7 @@ def test_the_variances_are_those_of_the_plain_llm(tmp_path: Path, encoder_dir: P
 
 
 def test_least_squares_finds_a_linear_map(tmp_path: Path):
-    """An encoder that knows no context, and an LLM with the same tokens, whose embeddings are a map of its states."""
+    """The encoder ignores context; the LLM has the same tokens, and its embeddings are a linear map of the states."""
     encoder_dir, llm_dir = tiny_encoder(tmp_path / "encoder", "bert"), tmp_path / "llm"
     config = BertConfig.from_pretrained(encoder_dir, num_hidden_layers=0, hidden_dropout_prob=0.0)
     encoder = BertModel(config, add_pooling_layer=False).eval()
@@ -123,7 +123,7 @@ def test_states_as_they_are(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
 
 
 def test_the_start_token(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
-    """The LLM's own, where the encoder has one whose place it can take."""
+    """The LLM's own, if the encoder has a start token that it can replace."""
     own = AutoTokenizer.from_pretrained(llm_dir)
     assert own.bos_token_id is None
     for encoder, bridge, expected in (
@@ -176,7 +176,7 @@ def test_a_tokenizer_without_characters(
     tmp_path: Path, encoder_dir: Path, llm_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
     class Slow:
-        """Of such tokenizers nothing else is asked."""
+        """Has all that is used of such tokenizers."""
 
         is_fast = False
 

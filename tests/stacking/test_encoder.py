@@ -1,4 +1,4 @@
-"""Encoders: what is refused before anything loads, what decides the key, and that an encoder is the whole model's."""
+"""Encoders: what is refused before anything loads, what decides the key, that an encoder equals the whole model's."""
 
 import json
 import os
@@ -259,7 +259,7 @@ def test_context(models: dict[str, Path]):
     ("config", "width"), [({"n_embd": 96}, 96), ({"hidden_size": 8, "text_config": {"hidden_size": 640}}, 640)]
 )
 def test_widths_by_other_names(tmp_path: Path, config: dict[str, object], width: int):
-    """GPT-2's, and of a model that sees as well as reads."""
+    """GPT-2's, and a multimodal model's."""
     write_json(tmp_path / "config.json", config)
     assert hidden_size(tmp_path) == width
 

@@ -145,7 +145,7 @@ def test_special_tokens_in_a_text_are_text(models: dict[str, Path]):
 
 
 def test_a_tokenizer_whose_template_has_the_code_behind(tmp_path: Path):
-    """As the hub's tokenizer.json of NLLB-200 had it; training had it in front."""
+    """As in an older tokenizer.json of NLLB-200 on the hub; in training the code comes first."""
     path = tiny_nllb(tmp_path)
     content = json.loads((path / "tokenizer.json").read_text())
     for key in ("single", "pair"):

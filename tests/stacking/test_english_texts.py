@@ -1,4 +1,4 @@
-"""English texts: packaged, from a file, streamed; and as far as they were read before a kill."""
+"""English texts: packaged, from a file, streamed, and resumed after a kill."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -151,7 +151,7 @@ def test_files_without_texts(tmp_path: Path, rows: list[dict[str, Any]], message
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A dataset of two files, laid out as on the hub; its name alone is replaced by its directory."""
+    """A dataset of two files, laid out as on the hub; only its name is replaced by its directory."""
     import datasets
 
     folder, load_dataset = tmp_path / "web", datasets.load_dataset
@@ -221,7 +221,7 @@ def test_streamed_on_behind_what_is_on_disk(
 
 
 def test_streamed_texts_that_are_empty(hub: Path, tmp_path: Path):
-    """An LLM without BOS has no tokens for them, and a mean over none is no number."""
+    """An LLM without BOS has no tokens for them, and the mean of no tokens is NaN."""
     table(hub / "sample/10BT/000.parquet", ["", " \n", *TEXTS[:8]])
     assert read(texts_step(HUB, 12), tmp_path / "cache") == [*TEXTS[:8], *TEXTS[10:14]]
 

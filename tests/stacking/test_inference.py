@@ -1,4 +1,4 @@
-"""Answers to test items: what is written of each, alone or among others, in one go or in two."""
+"""Answers to test items: the published rows, whatever the batches, and after a kill."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The stacked model: what it gives a text depends on that text alone, and what is stored is what was trained."""
+"""The stacked model: its output for a text depends on that text alone, and only what was trained is stored."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of what a stack's config names."""
+    """The artifact cache for the parts that a stack's config names."""
     monkeypatch.setenv("SDX_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -59,7 +59,7 @@ def stack(models: dict[str, Path], kind: type[Any] = StackModel, encoder: str = 
 
 
 def batch_of(model: Any, rows: list[tuple[str, ...]], lang: str = "en") -> dict[str, torch.Tensor]:
-    """What a head reads: ids, mask and, of the last two texts of each row, the places."""
+    """Inputs of a head: ids, mask and the spans of the last two texts of each row."""
     encoded = model.sequence_tokenizer(lang).encode(rows, 64)
     ids, mask = padded([one.ids for one in encoded], model.pad_id).values()
     spans = torch.tensor([one.spans[-2:] for one in encoded])
@@ -137,7 +137,7 @@ def test_a_model_with_a_head_encodes_texts(models: dict[str, Path]):
 
 @pytest.mark.parametrize("encoder", ["bert", "xlm-roberta"])
 def test_a_text_that_is_longer_than_the_encoder_reads_loses_its_end(models: dict[str, Path], encoder: str):
-    """These have 64 positions."""
+    """These encoders have 64 positions."""
     model = stack(models, encoder=encoder)
     assert torch.equal(model.encode(["x" * 100], "en"), model.encode(["x" * 500], "en"))
     assert [len(one.ids) for one in model.sequence_tokenizer("en").encode([("x" * 100, "y" * 100)], 512)] == [64]
@@ -145,7 +145,7 @@ def test_a_text_that_is_longer_than_the_encoder_reads_loses_its_end(models: dict
 
 @pytest.mark.parametrize("encoder", [*KINDS, "mt5", "nllb", "llm"])
 def test_padding_is_known_without_the_model(models: dict[str, Path], encoder: str):
-    """Some number their positions by it."""
+    """Some encoders number their positions by the padding token."""
     model = tiny_stack(None, models["llm"]) if encoder == "llm" else stack(models, encoder=encoder)
     assert Collator.of({"llm" if encoder == "llm" else "encoder": models[encoder]}).pad_id == model.pad_id
     assert model.pad_id == model.sequence_tokenizer("en").tokenizer.pad_token_id
@@ -157,7 +157,7 @@ def test_padding_is_known_without_the_model(models: dict[str, Path], encoder: st
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("llm", ["llm", "gemma"])
 def test_the_first_token_sees_the_last_only_both_ways(models: dict[str, Path], llm: str, bidirectional: bool):
-    """However the LLM is called; Gemma has a layer that sees 8 tokens."""
+    """With every way to call the LLM; Gemma has a layer with a window of 8 tokens."""
     model = tiny_stack(None, models[llm], llm_size=64 if llm == "llm" else 32, bidirectional=bidirectional)
     rows = [[10, 20, 30], [10, 20, 31]], [list(range(10, 32)), [*range(10, 31), 99]]
     mask = torch.ones(1, 3, dtype=torch.long)
@@ -192,7 +192,7 @@ def test_both_ways_is_stored(models: dict[str, Path], tmp_path: Path):
 
 @pytest.mark.parametrize("encoder", KINDS)
 def test_the_llm_begins_with_its_own_start_token(models: dict[str, Path], encoder: str):
-    """In place of the encoder's; the rest is read as without it."""
+    """It replaces the encoder's; the other states are unchanged."""
     plain, model = stack(models, encoder=encoder), stack(models, encoder=encoder, start_token=7)
     batch = batch_of(model, [("ab", "c"), ("How many", "legs does a dog have?")])
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Sequences of texts: places of each text's tokens, the characters behind them, and what is cut."""
+"""Sequences of texts: the tokens of each text, their characters, and what is cut."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Loss behind a soft prompt: packs, padded rows and micro-batches give one sum, and it is that of the answers alone."""
+"""Loss after a soft prompt: equal for packs, padded rows and micro-batches, and counting the answers only."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A stack that writes: a text's answer depends on that text alone, and what is stored is what was trained."""
+"""A stack that writes: its answer to a text depends on that text alone, and only what was trained is stored."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Objectives of readers: packs, padded rows and micro-batches give one loss, and the teacher is the plain LLM."""
+"""Objectives of a stack: packs, padded rows and micro-batches give one loss, and the teacher is the plain LLM."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,7 +46,7 @@ def ordinary(models: Any) -> Iterator[None]:
 
 
 def texts(count: int = 7, spans: int = 0, words: bool = False) -> list[TextExample]:
-    """Of many lengths, one of them of one token.
+    """Texts of many lengths, one of a single token.
 
     Args:
         spans: vectors of a text; 0: one of the whole.
@@ -206,7 +206,7 @@ def test_the_teacher_is_the_plain_llm_and_learns_nothing(
 
 
 def test_the_teacher_has_no_dropout(llm_dir: Path, encoder_dir: Path, tmp_path: Path):
-    """Some LLMs have it by their configs: the student would learn noise."""
+    """Some LLMs' configs have dropout, and the student would learn its noise."""
     base = LlamaModel.from_pretrained(llm_dir)
     config = LlamaConfig.from_pretrained(llm_dir, attention_dropout=0.5)
     dropping = LlamaModel(config)
@@ -239,7 +239,7 @@ class Echo(torch.nn.Module):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_student_that_reads_what_the_teacher_reads_has_no_loss(encoder_dir: Path, llm_dir: Path, packed: bool):
-    """Adapters that were just put on change nothing."""
+    """New adapters change nothing."""
     model = tiny_stack(encoder_dir, llm_dir)
     model.encoder = Echo(model.llm.get_input_embeddings())
     model.bridge.up_proj = torch.nn.Identity()
@@ -277,7 +277,7 @@ def test_one_vector_for_all_texts_explains_nothing(encoder_dir: Path, llm_dir: P
 
 
 def test_vectors_are_joined_by_id():
-    """However the stored vectors are ordered."""
+    """In whatever order the vectors are stored."""
 
     class Segmented:
         def encode(self, rows: Any, _limit: int, offsets: bool) -> list[Any]:

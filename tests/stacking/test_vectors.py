@@ -1,4 +1,4 @@
-"""Stored vectors: by the texts' ids, and the same to the byte after a kill."""
+"""Stored vectors: found by the texts' ids, and identical after a kill."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_each_text_has_its_own(tmp_path: Path, llm_dir: Path):
 def test_parts_are_read_in_the_precision_they_are_given(
     tmp_path: Path, encoder_dir: Path, llm_dir: Path, precision: Precision, dtype: torch.dtype
 ):
-    """Whatever their files and the stack's own are in; both may be loaded one after the other."""
+    """Whatever the precision of the files; both precisions may be loaded one after the other."""
     directory, where = tmp_path / "model", {"encoder": encoder_dir, "llm": llm_dir}
     tiny_stack(encoder_dir, llm_dir, StackForSequenceClassification).save_pretrained(directory)
     for taken, found in ((precision, dtype), (Precision.fp32, torch.float32)):
@@ -124,7 +124,7 @@ def test_killed_and_resumed(tmp_path: Path, llm_dir: Path, monkeypatch: pytest.M
 
 
 def test_questions_with_unlike_numbers_of_answers(tmp_path: Path, llm_dir: Path):
-    """Their vectors would be taken for one another's."""
+    """Their vectors would be mixed up."""
     rows = [labelled(choices=2)[0], labelled(choices=4)[1]]
     training = rows_step(train=rows, validation=rows[:1])
     model = model_step(tiny_stack(None, llm_dir, StackForMultipleChoice))

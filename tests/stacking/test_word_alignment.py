@@ -1,4 +1,4 @@
-"""Words in two tokenizers, by the characters of their tokens."""
+"""Words in two tokenizers, aligned by the characters of their tokens."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.kit.tiny import tiny_tokenizer
 
 
 def encoded(*offsets: tuple[int, int], first: int = 0) -> Encoded:
-    """Of a text with these tokens, behind `first` others."""
+    """A text with these tokens, after `first` others."""
     return Encoded([0] * (first + len(offsets)), [(first, first + len(offsets))], [list(offsets)])
 
 
