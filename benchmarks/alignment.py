@@ -62,15 +62,15 @@ def _rows(path: Path, questions: dict[str, list[str]], first: bool) -> list[list
     from transformers import AutoTokenizer
 
     from sdx.stacking.model import LONGEST_TOKENS, StackModel, without_adapters
-    from sdx.stacking.segments import llm_segments
+    from sdx.stacking.sequences import llm_tokenizer
 
     model = StackModel.from_pretrained(path, dtype=torch.float32).eval()
-    own = llm_segments(AutoTokenizer.from_pretrained(model.directories["llm"], trust_remote_code=False))
+    own = llm_tokenizer(AutoTokenizer.from_pretrained(model.directories["llm"], trust_remote_code=False))
 
     def alone(texts: Sequence[str]) -> Any:
         with torch.no_grad(), without_adapters(model.llm):
             encoded = own.encode([[text] for text in texts], LONGEST_TOKENS)
-            return torch.stack([model.states_of_llm(torch.tensor([one.ids]))[0].mean(0) for one in encoded])
+            return torch.stack([model.llm_hidden_states(torch.tensor([one.ids]))[0].mean(0) for one in encoded])
 
     wanted = alone(questions["en"])
     found = []

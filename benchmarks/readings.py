@@ -60,8 +60,8 @@ Way = Callable[[Sequence[str]], None]
 def _ways(place: Path, texts: list[str], lang: str, shape: str, beams: int) -> dict[str, Way]:
     import torch
 
+    from sdx.stacking.inference import pooled_batches
     from sdx.stacking.model import StackConfig, StackForSequenceClassification
-    from sdx.stacking.reader import read_batches
 
     parts = {"encoder": place / "encoder", "llm": place / "llm"}
     spoken, english = language(lang), language("en")
@@ -81,7 +81,7 @@ def _ways(place: Path, texts: list[str], lang: str, shape: str, beams: int) -> d
 
     def read(model: Any, some: Sequence[str], of: Any) -> None:
         rows = [{"id": str(n), "segments": [text], "choices": 0, "label": 0} for n, text in enumerate(some)]
-        for _ in read_batches(model, rows, of, MAX_TOKENS, "reading"):
+        for _ in pooled_batches(model, rows, of, MAX_TOKENS, "reading"):
             pass
 
     return {

@@ -21,7 +21,7 @@ from benchmarks.report import table
 from sdx import InputError
 from sdx.config import TextConfig
 from sdx.languages import ENGLISH
-from sdx.stacking.texts import read_texts, texts_step
+from sdx.stacking.english_texts import read_texts, texts_step
 from sdx.store.store import Store
 
 SINK, HALFWAY = 10, 3
@@ -61,23 +61,23 @@ def _rows(path: Path, texts: Sequence[str], first: bool) -> list[list[str]]:
     from transformers import AutoTokenizer
 
     from sdx.stacking.model import StackModel, is_trained, without_adapters
-    from sdx.stacking.segments import llm_segments
+    from sdx.stacking.sequences import llm_tokenizer
 
     model = StackModel.from_pretrained(path, dtype=torch.float32)
     for name, weight in model.named_parameters():
         weight.requires_grad_(is_trained(name))
     found = []
     if first:
-        own = llm_segments(AutoTokenizer.from_pretrained(model.directories["llm"], trust_remote_code=False))
+        own = llm_tokenizer(AutoTokenizer.from_pretrained(model.directories["llm"], trust_remote_code=False))
         with torch.no_grad(), without_adapters(model.llm):
             encoded = own.encode([[text] for text in texts], LIMIT)
-            norms = [_norms(model, model.states_of_llm, one.ids)[0] for one in encoded]
+            norms = [_norms(model, model.llm_hidden_states, one.ids)[0] for one in encoded]
         found.append(["the LLM alone", *_sinks(norms), "", ""])
     direction = torch.randn(model.config.hidden_size, generator=torch.Generator().manual_seed(0))
     norms, gradients, shares = [], [], []
-    for one in model.segments(ENGLISH).encode([[text] for text in texts], LIMIT):
+    for one in model.sequence_tokenizer(ENGLISH).encode([[text] for text in texts], LIMIT):
         model.zero_grad()
-        its, states = _norms(model, model.states, one.ids)
+        its, states = _norms(model, model.hidden_states, one.ids)
         norms.append(its)
         (states[0].mean(0) @ direction).backward()
         squares = {name: float(w.grad.square().sum()) for name, w in model.named_parameters() if w.grad is not None}

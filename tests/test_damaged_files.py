@@ -17,7 +17,7 @@ from sdx.data.corpus import corpus_step
 from sdx.data.parallel import parallel_step
 from sdx.languages import language
 from sdx.planning.reading import check_files
-from sdx.stacking.texts import texts_step
+from sdx.stacking.english_texts import texts_step
 from sdx.store.files import read_rows
 from sdx.store.step import Step, Workspace
 from sdx.store.store import Store

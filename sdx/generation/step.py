@@ -1,4 +1,4 @@
-"""Completions of one model for the prompts of one step, as a step of its own: shared and resumable."""
+"""One model's completions of one step's prompts, as a step."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ from sdx.text.lengths import TEMPLATE_TOKENS
 
 log = getLogger("sdx")
 
-MANY = 0.25
-"""Of the answers. Ours; a worked answer that is cut has no result."""
+CUT_SHARE = 0.25
+"""Share of answers that may be cut without a warning. Ours; a worked answer that is cut has no result."""
 
 
 @dataclass(frozen=True, eq=False)
 class Generate(RowStep[HFGenerator]):
-    """Publishes `rows.jsonl`: `{"id", "prompt", "text", "tokens", "finished"}` for each prompt, in its order.
+    """Publishes `rows.jsonl`: `{"id", "prompt", "text", "tokens", "finished"}` for each prompt, in order.
 
-    Counts `tokens` generated, `cut`, the rows that ran into `max_new_tokens`, and `too_long`, those whose prompt left
-    no room for an answer in the model's context: theirs is empty.
+    Counts `tokens` generated; `cut`, answers that reached `max_new_tokens`; and `too_long`, prompts that left no room
+    for an answer in the model's context and have an empty one.
     """
 
     name = "generate"
@@ -37,7 +37,7 @@ class Generate(RowStep[HFGenerator]):
     text_fields = ()
 
     model: Step
-    """Its output holds `model/`, a Hugging Face directory."""
+    """Publishes `model/`, a Hugging Face directory."""
     prompts: Step
     """Publishes `file` with `id` and the prompt in `field`."""
     file: str
@@ -94,8 +94,8 @@ class Generate(RowStep[HFGenerator]):
         return self.generator
 
     def batches(self, rows: Sequence[Row], loaded: HFGenerator) -> list[list[Row]]:
-        """Prompts of like length, the longest first: memory that does not suffice shows at once."""
-        # Bytes follow the tokens of a text in any script better than characters do, and need no tokenizer.
+        """Prompts of similar length, the longest first, so that lack of memory shows at once."""
+        # In any script bytes follow the number of tokens better than characters, and need no tokenizer.
         ordered = sorted(rows, key=lambda row: -len(row["prompt"].encode()))
         return [ordered[some] for some in loaded.batches([row["prompt"] for row in ordered], self.max_new_tokens)]
 
@@ -104,25 +104,17 @@ class Generate(RowStep[HFGenerator]):
         return [{**row, **vars(completion)} for row, completion in zip(batch, completions, strict=True)]
 
     def count(self, rows: Sequence[Row]) -> dict[str, int]:
-        """What the manifest counts.
-
-        Raises:
-            InputError: no prompt left room.
-        """
-        if rows and not any(row["tokens"] for row in rows):
+        """Raises InputError if no prompt left room for an answer."""
+        tokens = [row["tokens"] for row in rows]
+        if rows and not any(tokens):
             raise InputError(
                 f"scale.max_new_tokens={self.max_new_tokens} leaves no room for any of the {len(rows)} prompts in the "
                 "model's context; lower it"
             )
         cut = sum(not row["finished"] and row["tokens"] > 0 for row in rows)
-        if cut > MANY * len(rows):
+        if cut > CUT_SHARE * len(rows):
             log.warning(
                 "%-12s %s: %d of %d answers are cut off at scale.max_new_tokens=%d",
                 *(self.name, self.label, cut, len(rows), self.max_new_tokens),
             )
-        return {
-            "rows": len(rows),
-            "tokens": sum(row["tokens"] for row in rows),
-            "cut": cut,
-            "too_long": sum(row["tokens"] == 0 for row in rows),
-        }
+        return {"rows": len(rows), "tokens": sum(tokens), "cut": cut, "too_long": tokens.count(0)}

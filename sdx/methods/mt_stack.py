@@ -12,22 +12,22 @@ reads the task in every language that the encoder knows.
 | statement | mark | where |
 |---|---|---|
 | encoder frozen, in eval mode | [P] | stacking/model.py:StackModel.train |
-| `inputs_embeds = up_proj(encoder(ids))`, no tokens of the LLM's own | [P] | stacking/model.py:StackModel.soft |
+| `inputs_embeds = up_proj(encoder(ids))`, no tokens of the LLM's own | [P] | stacking/model.py:StackModel.soft_prompt |
 | the LLM's start token in place of the encoder's, an option | [O] | stacking/bridge.py:_start_token |
 | masked mean of the last hidden state | [P] | stacking/model.py:masked_mean |
 | the same over spans and packs, in training | [O] | training/states.py:pooled |
-| LLM made bidirectional (LLM2Vec), an option | [P] | stacking/model.py:_see_both_ways |
+| LLM made bidirectional (LLM2Vec), an option | [P] | stacking/model.py:_make_bidirectional |
 | LLM in 4 bits (nf4), an option | [P] | models/loading.py:four_bits |
 | LoRA r 16, alpha 32, dropout 0.05 on all linear layers | [P] | stacking/model.py:StackModel.add_lora |
-| language code by language, an unknown one is an error | [P] | stacking/encoder_languages.py:encoder_segments |
-| EOS between a premise and a hypothesis | [O] | stacking/encoder_languages.py:encoder_segments |
+| language code by language, an unknown one is an error | [P] | stacking/encoder_languages.py:encoder_tokenizer |
+| EOS between a premise and a hypothesis | [O] | stacking/encoder_languages.py:encoder_tokenizer |
 | `up_proj` without bias by least squares (later recipe), or random | [P] | stacking/bridge.py:_least_squares |
-| its scale, that of the LLM's embeddings; standardised states, an option | [O] | stacking/bridge.py:_projected |
+| its scale, that of the LLM's embeddings; standardised states, an option | [O] | stacking/bridge.py:_fit |
 | stage 1: 10,000 x 256 texts, 512 tokens, 2e-4, 1 % warm-up, linear | [P] | methods/mt_stack.py:AlignmentConfig |
 | stage 1: the teacher is the LLM without its adapters, on its own tokens | [P] | stacking/model.py:without_adapters |
 | stage 1: MSE, 1/3 of sequences and 2/3 of words (later recipe) | [P] | stacking/objectives.py:Alignment.loss |
 | its division by the variance of what is taught: the share unexplained | [O] | stacking/objectives.py:Alignment.loss |
-| words aligned by the tokens' characters | [P] | stacking/tokens.py:aligned |
+| words aligned by the tokens' characters | [P] | stacking/alignment_data.py:aligned_words |
 | stage 2a: the LLM and a head learn the English task: the teacher | [P] | methods/mt_stack.py:Study.teacher |
 | stage 2b: its vectors of the training set, by example id | [P] | stacking/vectors.py:VectorsStep.run |
 | stage 2c: its head is copied and frozen | [P] | stacking/trainee.py:StackTrainee.load |
@@ -58,13 +58,13 @@ from sdx.languages import Language
 from sdx.languages import language as find
 from sdx.methods.base import Method, Run
 from sdx.options import fields
-from sdx.stacking import encoder, texts
-from sdx.stacking.answers import ClassifyStep
+from sdx.stacking import encoder, english_texts
+from sdx.stacking.alignment_data import TokensStep
 from sdx.stacking.bridge import BridgeConfig, Projection, StackStep
 from sdx.stacking.encoder_languages import check_languages
-from sdx.stacking.parts import Goal, Parts, System
-from sdx.stacking.tokens import TokensStep
-from sdx.stacking.training import AlignmentStep, Recipe, TaskStep
+from sdx.stacking.inference import ClassifyStep
+from sdx.stacking.parts import ObjectiveKind, Parts, System
+from sdx.stacking.training import AlignmentStep, TaskStep, TrainingSettings
 from sdx.stacking.vectors import VectorsStep
 from sdx.store.step import Step
 from sdx.tasks.items import Items
@@ -203,11 +203,11 @@ class MTStack(Method[MTStackConfig]):
             ("method.alignment.max_length_tokens", options.alignment.max_length_tokens),
         ):
             encoder.check_length(config.encoder, key, limit)
-        if not encoder.tells_characters(config.encoder):
+        if not encoder.has_character_offsets(config.encoder):
             _check_wordless(config.encoder.name, options)
-        texts.check(config.text)
+        english_texts.check(config.text)
         study = Study(run, options)
-        check_languages(config.encoder, None, study.heard)
+        check_languages(config.encoder, study.heard)
         if options.learning is Learning.generation:
             if options.bidirectional:
                 raise InputError(
@@ -234,7 +234,9 @@ class Study:
         self.task = _task(run)
         seed = options.alignment.seed
         self.first_seed = run.config.seed if seed is None else seed
-        self.goal = Goal.generation if options.learning is Learning.generation else Goal.classification
+        self.goal = (
+            ObjectiveKind.generation if options.learning is Learning.generation else ObjectiveKind.classification
+        )
         """Of what learns the task from its data."""
 
     # Stage 1: of English the stack says what the LLM says
@@ -266,10 +268,12 @@ class Study:
             validations=given.validations,
         )
         tokens = TokensStep(self.texts, given.max_length_tokens, parts=parts)
-        recipe = Recipe(train, 1, 0, given.max_length_tokens, True, self.options.bridge_rate)
+        recipe = TrainingSettings(train, 1, 0, given.max_length_tokens, True, self.options.bridge_rate)
         config = replace(self.config, seed=self.first_seed)
         first = self.untrained(System.stack)
-        return AlignmentStep(first, recipe, Goal.alignment, tokens, given.words, parts=parts, run_config=config)
+        return AlignmentStep(
+            first, recipe, ObjectiveKind.alignment, tokens, given.words, parts=parts, run_config=config
+        )
 
     # Stage 2: the task
 
@@ -282,7 +286,7 @@ class Study:
         if self.options.learning is not Learning.distillation:
             return self.learnt(system, start, self.goal, self.recipe(trains_bridge))
         taught = self.teacher, self.vectors(System.llm, self.teacher)
-        return self.learnt(system, start, Goal.distillation, self.recipe(trains_bridge), *taught)
+        return self.learnt(system, start, ObjectiveKind.distillation, self.recipe(trains_bridge), *taught)
 
     @cached_property
     def teacher(self) -> Step:
@@ -299,11 +303,11 @@ class Study:
         """The encoder with a head and adapters, or a head on its own vectors."""
         plain, recipe = self.untrained(System.encoder), self.recipe(False)
         if self.options.encoder_baseline is EncoderBaseline.lora:
-            return self.learnt(System.encoder, plain, Goal.classification, recipe)
+            return self.learnt(System.encoder, plain, ObjectiveKind.classification, recipe)
         train = replace(self.config.train, learning_rate=PROBE_RATE, validations=PROBE_EPOCHS)
         recipe = replace(recipe, train=train, epochs=PROBE_EPOCHS, bridge_rate=1.0)
         vectors = self.vectors(System.encoder, plain)
-        return self.learnt(System.encoder, plain, Goal.probe, recipe, vectors=vectors)
+        return self.learnt(System.encoder, plain, ObjectiveKind.probe, recipe, vectors=vectors)
 
     def model(self, system: System) -> Step:
         """What answers for a baseline."""
@@ -314,18 +318,18 @@ class Study:
         self,
         system: System,
         start: Step,
-        goal: Goal,
-        recipe: Recipe,
+        goal: ObjectiveKind,
+        recipe: TrainingSettings,
         teacher: Step | None = None,
         vectors: Step | None = None,
     ) -> Step:
         given = self.training, self.task.labels, self.run.source, teacher, vectors
         return TaskStep(start, recipe, goal, *given, parts=self.parts(system), run_config=self.config)
 
-    def recipe(self, trains_bridge: bool) -> Recipe:
+    def recipe(self, trains_bridge: bool) -> TrainingSettings:
         scale, options = self.config.scale, self.options
         steps = scale.epochs, scale.max_steps, scale.max_length_tokens
-        return Recipe(self.config.train, *steps, trains_bridge, options.bridge_rate, options.head_bias)
+        return TrainingSettings(self.config.train, *steps, trains_bridge, options.bridge_rate, options.head_bias)
 
     # The test, zero-shot
 
@@ -364,7 +368,7 @@ class Study:
 
     @cached_property
     def texts(self) -> Step:
-        return texts.texts_step(self.config.text, self.config.scale.text_rows)
+        return english_texts.texts_step(self.config.text, self.config.scale.text_rows)
 
     @cached_property
     def training(self) -> Step:

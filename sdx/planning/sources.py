@@ -7,7 +7,7 @@ from sdx.config import ShapeConfig
 from sdx.offline.assets import AssetStep, packages
 from sdx.planning.graph import Node, State
 from sdx.sources.hub import Cause, Unavailable
-from sdx.stacking.texts import HubTexts
+from sdx.stacking.english_texts import HubTexts
 from sdx.store.hub_source import HubSource
 from sdx.store.store import Store
 from sdx.translation.step import Translate

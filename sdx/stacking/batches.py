@@ -1,6 +1,7 @@
-"""The texts that a stack reads, or writes behind, in batches of like length."""
+"""Batches of texts of similar length that a stack reads or continues."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from sdx.models.batches import READ_TOKENS, cut
@@ -20,35 +21,33 @@ def in_batches(
     writes: bool = False,
     label: str | None = None,
 ) -> Iterator[tuple[list[int], T]]:
-    """Places of texts, the longest first, and the work's result on them. A process that is asked to leave finishes the
-    batch first, and what is done with its result.
+    """Indices of the texts in each batch, the longest first, and `work`'s result on them.
+
+    A process that is asked to leave first finishes the batch and what the caller does with its result.
 
     Args:
-        lengths: of the texts in tokens, what is written included.
-        fix: what the user can do where a single text does not fit in memory.
-        rows: of a batch, at most; none sets no limit beside that of the tokens.
+        lengths: of the texts in tokens, including what is generated.
+        fix: what the user can do if a single text does not fit in memory.
+        rows: most texts in a batch; None: only tokens and memory limit it.
         writes: the LLM keeps a cache.
-        label: in front of a progress bar; none: there is no bar.
+        label: of a progress bar; None: no bar.
     """
     parts = [row_bytes(part) for part in (model.encoder, model.llm) if part is not None]
     token_bytes = max(1.0, max(part.read for part in parts) + (parts[-1].cached if writes else 0.0))
-    order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
-    sizes = [token_bytes * lengths[place] for place in order]
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    sizes = [token_bytes * lengths[index] for index in order]
     most = min(token_bytes * READ_TOKENS.on(model.device.type == "cuda"), room(model))
-    progress = Progress(label, len(lengths), "texts") if label else None
-    for batch in cut(sizes, most, rows or len(sizes)):
-        with finishing():
-            done = pieces(
-                model,
-                sizes,
-                [batch],
-                lambda some: work(order[some]),
-                lambda place: f"a text of {lengths[order[place]]} tokens",
-                fix,
-            )
-            for some, result in done:
-                yield order[some], result
-                if progress:
-                    progress.update(some.stop - some.start)
-    if progress:
-        progress.close()
+    with Progress(label, len(lengths), "texts") if label else nullcontext() as progress:
+        for batch in cut(sizes, most, rows or len(sizes)):
+            with finishing():
+                for some, result in pieces(
+                    model,
+                    sizes,
+                    [batch],
+                    lambda some: work(order[some]),
+                    lambda row: f"a text of {lengths[order[row]]} tokens",
+                    fix,
+                ):
+                    yield order[some], result
+                    if progress is not None:
+                        progress.update(some.stop - some.start)

@@ -1,12 +1,11 @@
 """How an encoder is told a text's language, and how texts become its ids.
 
-NLLB-200, M2M-100 and mBART want a code among the ids; their tokenizers turn a code they lack into <unk> without a
-word. The others read any language that they were trained on.
+NLLB-200, M2M-100 and mBART need a code among the ids; their tokenizers silently turn an unknown code into <unk>. Other
+encoders read any language they were trained on.
 """
 
 import re
 from collections.abc import Collection, Sequence
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +14,44 @@ from sdx.config import EncoderConfig
 from sdx.languages import Language
 from sdx.models.hub import local
 from sdx.stacking.encoder import context_tokens, load_tokenizer
-from sdx.stacking.segments import Segments
+from sdx.stacking.sequences import SequenceTokenizer
 from sdx.store.files import read_json
 
-INSTEAD = "leave it out of lang, or take encoder=nllb_600m (202 languages) or one without codes, as encoder=e5_small"
-ADDED = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json", "tokenizer.json")
-"""Files in which a tokenizer names tokens beside those that it has learnt."""
-ADDED_KEYS = ("additional_special_tokens", "extra_special_tokens")
+INSTEAD = (
+    "leave it out of lang, or take encoder=nllb_600m (202 languages) or one without codes, such as encoder=e5_small"
+)
+TOKEN_FILES = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json", "tokenizer.json")
+"""Files in which a tokenizer names tokens beside those of its trained vocabulary."""
 
 
-class Coding(Enum):
-    """The form of a model's language codes; the value is the pattern of such a token."""
-
-    none = ""
-    nllb = r"[a-z]{3}_[A-Z][a-z]{3}"
-    m2m100 = r"__[a-z]{2,3}__"
-    mbart = r"[a-z]{2,3}_[A-Z]{2}"
-
-    def codes(self, tokens: Collection[str]) -> set[str]:
-        """Those of the tokens that name a language."""
-        return {token for token in tokens if re.fullmatch(self.value, token)} if self.value else set()
-
-    def code(self, tokens: Collection[str], language: Language) -> str | None:
-        """The token of the tokens that names the language, if any."""
-        known = self.codes(tokens)
-        if self is Coding.mbart:  # `th_TH`, `en_XX`: the second part says nothing that the first does not
-            wanted = {code for code in known if code.split("_")[0] == language.code}
-            return min(wanted, default=None)
-        code = language.nllb if self is Coding.nllb else f"__{language.code}__"
-        return code if code in known else None
+MBART = r"[a-z]{2,3}_[A-Z]{2}"
+CODES = {"mbart": (MBART,), "m2m_100": (r"[a-z]{3}_[A-Z][a-z]{3}", r"__[a-z]{2,3}__")}
+"""Patterns of the tokens that name a language, by the model's type: NLLB-200 and M2M-100 have the same."""
 
 
-def coding(kind: str, tokens: Collection[str]) -> Coding:
-    """By a model's type and its tokenizer's tokens. NLLB-200 and M2M-100 have one type and two forms of codes."""
-    if kind == "mbart":
-        return Coding.mbart
-    if kind == "m2m_100":
-        return Coding.nllb if Coding.nllb.codes(tokens) else Coding.m2m100
-    return Coding.none
+def language_codes(model_dir: Path, tokens: Collection[str]) -> set[str] | None:
+    """The tokens that name a language; None if a model of this type has none."""
+    patterns = CODES.get(str(read_json(model_dir / "config.json").get("model_type")))
+    if patterns is None:
+        return None
+    found = ({token for token in tokens if re.fullmatch(pattern, token)} for pattern in patterns)
+    return next(filter(None, found), set())
 
 
-def encoder_segments(model_dir: Path, prefix: str, language: Language) -> Segments:
-    """Encodes sequences of texts of one language for the encoder, as it was trained and as its tokenizer would.
+def language_code(codes: Collection[str], language: Language) -> str | None:
+    """The code that names the language, if any. mBART's `th_TH`, `en_XX` name it in the first part."""
+    mbart = (code for code in codes if re.fullmatch(MBART, code) and code.split("_")[0] == language.code)
+    return next((code for code in (language.nllb, f"__{language.code}__", *sorted(mbart)) if code in codes), None)
 
-    Between two texts stands what the tokenizer itself puts there; where it puts nothing, EOS (ours: NLLB's, M2M-100's
-    and Marian's run a premise and a hypothesis together).
+
+def encoder_tokenizer(model_dir: Path, prefix: str, language: Language) -> SequenceTokenizer:
+    """Encodes sequences of texts in one language as in the encoder's training, and as its tokenizer would.
+
+    Two texts are separated as the tokenizer separates them; if it puts nothing between them, by EOS (ours: NLLB's,
+    M2M-100's and Marian's tokenizers join a premise and a hypothesis).
 
     Args:
-        prefix: in front of the first text, such as "query: ".
+        prefix: before the first text, such as "query: ".
 
     Raises:
         InputError: the encoder has no code for the language.
@@ -70,36 +59,32 @@ def encoder_segments(model_dir: Path, prefix: str, language: Language) -> Segmen
     tokenizer = load_tokenizer(model_dir)
     vocabulary = tokenizer.get_vocab()
     vocabulary |= getattr(tokenizer, "lang_token_to_id", {})  # M2M-100's tokenizer keeps its codes apart
-    form = coding(str(read_json(model_dir / "config.json").get("model_type")), vocabulary)
+    codes = language_codes(model_dir, vocabulary)
     before, between, after = _template(tokenizer)
-    between = between or _end(tokenizer, model_dir)
-    if form is not Coding.none:
-        code = form.code(vocabulary, language)
+    between = between or _eos(tokenizer, model_dir)
+    if codes is not None:
+        code = language_code(codes, language)
         if code is None:
             raise InputError(f"the encoder in {model_dir} has no code for {_named([language])}; {INSTEAD}")
-        known = {vocabulary[token] for token in form.codes(vocabulary)}
-        id_ = vocabulary[code]
-        if form is Coding.mbart and known & set(after):  # mBART-25's stands behind the text
-            after = [id_ if token in known else token for token in after]
-        else:  # where training had it; a tokenizer.json may be of a time that put it behind the text
-            before, after = [id_], _end(tokenizer, model_dir)
-    return Segments(tokenizer, [*before, *_prefix(tokenizer, prefix)], between, after, context_tokens(model_dir))
+        id_, ids = vocabulary[code], {vocabulary[other] for other in codes}
+        if re.fullmatch(MBART, code) and ids & set(after):  # mBART-25 has the code after the text
+            after = [id_ if token in ids else token for token in after]
+        else:  # as in training; an older tokenizer.json may put it after the text
+            before, after = [id_], _eos(tokenizer, model_dir)
+    return SequenceTokenizer(
+        tokenizer, [*before, *_prefix(tokenizer, prefix)], between, after, context_tokens(model_dir)
+    )
 
 
-def check_languages(config: EncoderConfig, model_dir: Path | None, languages: Sequence[Language]) -> None:
+def check_languages(config: EncoderConfig, languages: Sequence[Language]) -> None:
     """Raises InputError for languages that the encoder has no code for. Loads nothing and asks no network.
 
-    What cannot be known without the model's files, or is not said in them, `encoder_segments` finds.
-
-    Args:
-        model_dir: the encoder, where it is there already.
+    `encoder_tokenizer` finds what cannot be known without the model's files, or is not in them.
     """
-    directory = model_dir or (local(config.path) if config.path else _cached(config))
+    directory = local(config.path) if config.path else _cached(config)
     if directory is not None:
-        tokens = _added_tokens(directory)
-        form = coding(str(read_json(directory / "config.json").get("model_type")), tokens)
-        known = form.codes(tokens)
-        missing = [language for language in languages if known and not form.code(tokens, language)]
+        codes = language_codes(directory, _added_tokens(directory))
+        missing = [language for language in languages if codes and not language_code(codes, language)]
     elif "nllb" in (config.hub_id or "").lower():
         missing = [language for language in languages if not language.nllb]
     else:
@@ -109,24 +94,21 @@ def check_languages(config: EncoderConfig, model_dir: Path | None, languages: Se
 
 
 def _template(tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
-    """The ids that the tokenizer puts in front of a text, between two of a pair, and behind the last."""
+    """The ids that the tokenizer puts before a text, between two of a pair, and after the last."""
     text = tokenizer("a", add_special_tokens=False)["input_ids"]
     pair, size = tokenizer("a", "a")["input_ids"], len(text)
-    places = [place for place in range(len(pair) - size + 1) if pair[place : place + size] == text]
-    first, second = places[0], places[-1]
-    return pair[:first], pair[first + size : second], pair[second + size :]
+    starts = [start for start in range(len(pair) - size + 1) if pair[start : start + size] == text]
+    return pair[: starts[0]], pair[starts[0] + size : starts[-1]], pair[starts[-1] + size :]
 
 
-def _end(tokenizer: Any, model_dir: Path) -> list[int]:
+def _eos(tokenizer: Any, model_dir: Path) -> list[int]:
     if tokenizer.eos_token_id is None:
         raise InputError(f"the tokenizer in {model_dir} names no EOS token; set eos_token in its config")
     return [tokenizer.eos_token_id]
 
 
 def _prefix(tokenizer: Any, prefix: str) -> list[int]:
-    """The prefix' ids: without its last space where a text that follows brings its own, as `▁text`."""
-    if not prefix:
-        return []
+    """The prefix's ids, without the last space if the next text has its own, as in `▁text`."""
 
     def ids(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -140,9 +122,9 @@ def _named(languages: Sequence[Language]) -> str:
 
 
 def _added_tokens(directory: Path) -> set[str]:
-    """The tokens that a tokenizer's files name beside those that it has learnt, language codes among them."""
+    """The tokens in `TOKEN_FILES`, language codes among them."""
     found: list[Any] = []
-    for name in ADDED:
+    for name in TOKEN_FILES:
         try:
             content = read_json(directory / name)
         except FileNotFoundError:
@@ -152,9 +134,8 @@ def _added_tokens(directory: Path) -> set[str]:
         if name == "added_tokens.json":
             found += content
             continue
-        for key in ADDED_KEYS:
+        for key in ("additional_special_tokens", "extra_special_tokens", "added_tokens"):
             found += content.get(key) or []
-        found += content.get("added_tokens", [])
         found += content.get("added_tokens_decoder", {}).values()
     return {str(token["content"]) if isinstance(token, dict) else str(token) for token in found}
 

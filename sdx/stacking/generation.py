@@ -1,10 +1,10 @@
-"""A stack that writes: the encoder's states are a soft prompt, and the LLM's own tokens follow them. Ours.
+"""A stack that writes: the encoder's states are a soft prompt, followed by the LLM's own tokens. Ours.
 
-    bridge(encoder(ids)) "\\nAnswer:" and then what the LLM writes, token after token
+    bridge(encoder(ids)) "\\nAnswer:" and then what the LLM generates
 
-The text is not there a second time in the LLM's own tokens: behind the soft prompt they gained nothing (of MMLU's
-subjects, in points with 95 % intervals: Thai -2.0 [-7.0, 3.0], Portuguese -5.5 [-11.5, 0.0], Hindi -6.0 [-11.0, -1.5])
-and doubled what is read. Without an encoder the LLM reads the text in its own tokens alone.
+The text is not repeated in the LLM's own tokens: after the soft prompt they gained nothing (on MMLU's subjects, in
+points with 95 % intervals: Thai -2.0 [-7.0, 3.0], Portuguese -5.5 [-11.5, 0.0], Hindi -6.0 [-11.0, -1.5]) and doubled
+what is read. Without an encoder the LLM reads the text in its own tokens.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,25 +13,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.modeling_outputs import CausalLMOutput
 
-from sdx.models.loading import padded, pretrained
-from sdx.stacking.batches import in_batches
-from sdx.stacking.model import LONGEST_TOKENS, SHORTER, StackConfig, StackModel
+from sdx.models.loading import pretrained
+from sdx.stacking.model import LONGEST_TOKENS, StackConfig, StackModel
 
 CUE = "\nAnswer:"
 """What the LLM reads between a text and what it writes."""
 
 
 class StackForCausalLM(StackModel):
-    """The LLM's own head on its states. It is frozen, and not stored: it is the LLM's."""
+    """A stack with the LLM's own head, which is frozen and not stored."""
 
     def load_llm(self, options: Mapping[str, Any]) -> Any:
         writer = pretrained(AutoModelForCausalLM, self.directories["llm"], **options)
         self.lm_head = writer.get_output_embeddings().requires_grad_(False)
         writer.generation_config = GenerationConfig()  # its own may have penalties
-        self.__dict__["writer"] = writer  # no module of its own: it is `llm` and `lm_head`, and can generate
+        self.__dict__["writer"] = writer  # not registered as a module: it consists of `llm` and `lm_head`
         return writer.base_model
 
     def get_output_embeddings(self) -> Any:
@@ -41,8 +41,9 @@ class StackForCausalLM(StackModel):
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
-        written: Tensor | None = None,
-        order: Tensor | None = None,
+        llm_ids: Tensor | None = None,
+        gather_index: Tensor | None = None,
+        llm_mask: Tensor | None = None,
         use_cache: bool = False,
         **pack: Any,
     ) -> CausalLMOutput:
@@ -50,22 +51,23 @@ class StackForCausalLM(StackModel):
 
         Args:
             input_ids: `[batch, read]`, what the encoder reads, padded on the right; without an encoder all that the LLM
-                reads, as `states` takes it.
+                reads, as in `hidden_states`.
             attention_mask: `[batch, read]`.
-            written: `[tokens]`, the LLM's own tokens behind the texts, those of the first text first.
-            order: `[batch, seq]`, what the LLM reads: places in the encoder's states, counted through the batch with
-                its padding, and behind them in `written`.
-            pack: what the LLM is told of these, a mask as `llm_mask` among it.
+            llm_ids: `[tokens]`, the LLM's own tokens after the texts, those of the first text first.
+            gather_index: `[batch, seq]`, what the LLM reads: indices into the encoder's flattened states, padding
+                included, followed by `llm_ids`.
+            llm_mask: `[batch, seq]`, without a pack.
+            pack: what the LLM gets for a pack.
         """
         assert not use_cache
-        if order is None:
-            return CausalLMOutput(logits=self.lm_head(self.states(input_ids, attention_mask, **pack)))
-        assert written is not None
-        mask = pack.pop("llm_mask", None)
-        known = self.soft(input_ids, attention_mask).flatten(0, 1)
-        rows = torch.cat([known, self.llm.get_input_embeddings()(written).to(known.dtype)])
-        embeds = rows.index_select(0, order.flatten()).view(*order.shape, -1)
-        return CausalLMOutput(logits=self.lm_head(self._read(mask, pack, inputs_embeds=embeds)))
+        if gather_index is None:
+            return CausalLMOutput(logits=self.lm_head(self.hidden_states(input_ids, attention_mask, **pack)))
+        assert llm_ids is not None
+        states = self.soft_prompt(input_ids, attention_mask).flatten(0, 1)
+        rows = torch.cat([states, self.llm.get_input_embeddings()(llm_ids).to(states.dtype)])
+        embeds = rows.index_select(0, gather_index.flatten()).view(*gather_index.shape, -1)
+        hidden_states = self._run_llm(inputs_embeds=embeds, attention_mask=llm_mask, **pack)
+        return CausalLMOutput(logits=self.lm_head(hidden_states))
 
     @torch.no_grad()
     def generate(
@@ -76,82 +78,51 @@ class StackForCausalLM(StackModel):
         batch_size: int | None = None,
         max_tokens: int = LONGEST_TOKENS,
     ) -> list[str]:
-        """What is written after each text, greedily, without the end.
+        """What is generated after each text, greedily, without the end token. Texts are cut at `max_tokens`.
 
-        Args:
-            texts: each a text, or several that are read as one sequence.
-            lang: of the texts; any code of languages.csv.
-            batch_size: texts at once, at most.
-            max_tokens: longest text; a longer one loses its end.
-
-        Raises:
-            InputError: the encoder does not know the language.
-            ValueError: no language is called so.
+        Args: as of `encode`.
         """
-        self.eval()
-        answers = [""] * len(texts)
-        read = self._ids(texts, lang, max_tokens)
-        done = in_batches(
-            self,
-            [len(ids) + max_new_tokens for ids in read],
-            lambda places: self.write([read[place] for place in places], max_new_tokens),
-            SHORTER,
-            batch_size,
-            writes=True,
-        )
-        for places, written in done:
-            for place, text in zip(places, written, strict=True):
-                answers[place] = text
-        return answers
+
+        def work(ids: Sequence[list[int]]) -> list[str]:
+            return self.generate_from_ids(ids, max_new_tokens)
+
+        return self._for_each(texts, lang, work, batch_size, max_tokens, max_new_tokens)
 
     @torch.no_grad()
-    def write(self, read: Sequence[list[int]], max_new_tokens: int) -> list[str]:
-        """What is written after each text of a batch.
-
-        Args:
-            read: texts as ids of what reads them.
-        """
-        tokenizer = self.tokenizer
-        embeds, mask = self._prompts(read, cue(tokenizer))
-        ids = self.writer.generate(
-            inputs_embeds=embeds,
-            attention_mask=mask,
+    def generate_from_ids(self, ids: Sequence[list[int]], max_new_tokens: int) -> list[str]:
+        """As `generate`, for one batch of texts as ids for the part that reads them."""
+        tokenizer, inputs, embed = self.tokenizer, self._padded(ids), self.llm.get_input_embeddings()
+        states = embed(inputs["input_ids"]) if self.encoder is None else self.soft_prompt(**inputs)
+        cue = embed(torch.tensor(cue_ids(tokenizer), device=self.device)).to(states.dtype)
+        rows = [torch.cat([row[: len(text)], cue]) for row, text in zip(states, ids, strict=True)]
+        masks = [row.new_ones(len(row), dtype=torch.long) for row in rows]
+        generated = self.writer.generate(
+            inputs_embeds=pad_sequence(rows, batch_first=True, padding_side="left"),
+            attention_mask=pad_sequence(masks, batch_first=True, padding_side="left"),
             do_sample=False,
             max_new_tokens=max_new_tokens,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.eos_token_id,
         )
-        return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return [text.strip() for text in tokenizer.batch_decode(generated, skip_special_tokens=True)]
 
     @cached_property
     def tokenizer(self) -> Any:
         """The LLM's."""
         return pretrained(AutoTokenizer, self.directories["llm"])
 
-    def _prompts(self, read: Sequence[list[int]], tail: list[int]) -> tuple[Tensor, Tensor]:
-        """Embeddings `[batch, seq, hidden]` and their mask, padded on the left."""
-        inputs = {name: its.to(self.device) for name, its in padded(read, self.pad_id).items()}
-        embed = self.llm.get_input_embeddings()
-        known = embed(inputs["input_ids"]) if self.encoder is None else self.soft(**inputs)
-        end = embed(torch.tensor(tail, device=self.device)).to(known.dtype)
-        rows = [torch.cat([row[: len(ids)], end]) for row, ids in zip(known, read, strict=True)]
-        longest = max(map(len, rows))
-        embeds = torch.stack([torch.cat([row.new_zeros(longest - len(row), row.shape[1]), row]) for row in rows])
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=self.device)
-        return embeds, mask
+
+def label_ids(tokenizer: Any, label: str) -> list[int]:
+    """The label's words and the end token, in the LLM's tokens."""
+    return [*tokenizer(f" {label_text(label)}", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 
-def answer(tokenizer: Any, label: str) -> list[int]:
-    """A label in the LLM's tokens, as it is written: its words, and the end."""
-    return [*tokenizer(f" {words(label)}", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-
-
-def words(label: str) -> str:
-    """A label as it is written."""
+def label_text(label: str) -> str:
+    """A label in words."""
     return label.replace("_", " ")
 
 
-def cue(tokenizer: Any) -> list[int]:
+def cue_ids(tokenizer: Any) -> list[int]:
     """`CUE` in the LLM's tokens."""
     return list(tokenizer(CUE, add_special_tokens=False)["input_ids"])
 

@@ -1,7 +1,7 @@
-"""The parts of a stack: the steps that publish them, and how a trained stack names them."""
+"""The parts of a stack: the steps that publish them, and how a stack's config names them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,61 +17,57 @@ from sdx.store.store import Store
 
 INPUTS = {"encoder": "encoder", "llm": "backbone"}
 """Part -> input of a step that loads it."""
+SOURCE = ("asset", "hub_id", "revision", "path")
 
 
 class System(str, Enum):
-    """What is compared, as tables name it. Options and dashboards name it by the member."""
+    """The systems that are compared; tables show the value, options and dashboards use the member's name."""
 
     stack = "stack"
     llm = "LLM alone"
-    """On its own tokens: zero-shot transfer, and the teacher."""
+    """Reads its own tokens: zero-shot transfer, and the teacher."""
     encoder = "encoder alone"
     unaligned = "without alignment"
-    """Stage 2 of a stack that had no stage 1."""
+    """Stage 2 without stage 1."""
     translate_test = "translate-test"
-    """The LLM alone on machine translations into the language that it was taught in."""
+    """The LLM alone on machine translations into the language it was trained in."""
 
 
-class Goal(str, Enum):
+class ObjectiveKind(str, Enum):
     """What a training minimises, see `sdx.stacking.objectives`."""
 
     alignment = "alignment"
-    """Stage 1: the error to what the LLM says of the same text."""
+    """Stage 1: the error to the LLM's own vectors of the same text."""
     distillation = "distillation"
     """Stage 2: the error to the vectors of an LLM that was trained on the task."""
     classification = "classification"
-    """The loss of the labels."""
+    """Cross-entropy of the labels."""
     probe = "probe"
-    """The same for the head alone, on vectors that are there already."""
+    """The same for the head alone, on stored vectors."""
     generation = "generation"
-    """The loss of the labels' words."""
+    """Cross-entropy of the labels' words."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a system is made of.
-
-    Args:
-        encoder, backbone: the steps that publish them; either may be left out.
-        prefix: what the encoder wants before every text.
-        precision: arithmetic of the parts where they only read.
-    """
+    """The steps that publish the parts of a system; either part may be left out."""
 
     encoder: Step | None
     backbone: Step | None
     prefix: str = ""
+    """Put before every text for the encoder."""
     precision: Precision = Precision.bf16
+    """Of the parts in inference."""
     system: System = System.stack
 
     @property
     def inputs(self) -> dict[str, Step]:
-        """Of a step that loads them."""
-        steps = {"encoder": self.encoder, "backbone": self.backbone}
-        return {name: step for name, step in steps.items() if step}
+        """Of a step that loads the parts."""
+        return {name: step for name in INPUTS.values() if (step := getattr(self, name))}
 
     @property
     def decides(self) -> dict[str, Any]:
-        """What of it decides a step's output beside the inputs. In bf16 the key is that of the time without fp32."""
+        """What decides a step's output beside the inputs; nothing in bf16, the only precision of older caches."""
         return {} if self.precision is Precision.bf16 else {"precision": self.precision.value}
 
 
@@ -90,63 +86,42 @@ class PartsStep(Step):
 
 
 def directories(work: Workspace) -> Mapping[str, Path]:
-    """Where the parts are that a step was given."""
+    """The directories of the parts that a step loads, by "encoder" and "llm"."""
     return {part: work.inputs[name] / "model" for part, name in INPUTS.items() if name in work.inputs}
 
 
-@dataclass(frozen=True)
-class Part:
-    """An encoder or an LLM: exactly one of `asset` (with `packages`), `hub_id` (with `revision`) and `path`."""
+def part_source(step_dir: Path, prefix: str = "") -> dict[str, Any]:
+    """An encoder or an LLM as a stack's config names it, from the output of the step that published it.
 
-    asset: str | None = None
-    hub_id: str | None = None
-    revision: str | None = None
-    path: str | None = None
-    packages: Sequence[str] = ()
-    """Of an asset, with their versions."""
-    adapters: Sequence[str] = ()
-    """Of an LLM: what is merged into it, as in `BackboneConfig`."""
-    prefix: str = ""
-    """Of an encoder: what is put before every text."""
-
-    @classmethod
-    def of(cls, step_dir: Path, prefix: str = "") -> "Part":
-        """What the step of a backbone or an encoder published."""
-        source = read_json(step_dir / "source.json")
-        named = {key: source.get(key) for key in ("asset", "hub_id", "revision", "path")}
-        return cls(**named, packages=source.get("packages", ()), adapters=source.get("adapters", ()), prefix=prefix)
-
-    @classmethod
-    def read(cls, config: Mapping[str, Any]) -> "Part":
-        """From the config of a stack."""
-        return cls(**config)
-
-    def written(self) -> dict[str, Any]:
-        """For the config of a stack."""
-        return {name: value for name, value in asdict(self).items() if value}
+    Exactly one of `asset` (with `packages`, its packages and their versions), `hub_id` (with `revision`) and `path`; of
+    an LLM `adapters`, those merged into it as in `BackboneConfig`; of an encoder `prefix`, put before every text.
+    """
+    source = {**read_json(step_dir / "source.json"), "prefix": prefix}
+    return {name: source[name] for name in (*SOURCE, "packages", "adapters", "prefix") if source.get(name)}
 
 
-def directory(kind: str, part: Part, given: Mapping[str, Path] | None) -> Path:
-    """The part's files, fetched into the artifact cache where they are not there.
+def part_directory(kind: str, source: Mapping[str, Any], given: Mapping[str, Path] | None) -> Path:
+    """The files of a part, fetched into the artifact cache unless they are there.
 
     Args:
         kind: "encoder" or "llm".
-        given: directories by kind that are taken instead.
+        source: see `part_source`.
+        given: directories by kind, used instead.
 
     Raises:
-        InputError: they cannot be had.
+        InputError: the files are not available.
     """
     if given and kind in given:
         return given[kind]
-    asset = part.asset
-    source: dict[str, Any] = {"asset": asset, "hub_id": part.hub_id, "revision": part.revision, "path": part.path}
-    if asset and part.packages and list(part.packages) != (here := packages(asset)):
+    asset, versions = source.get("asset"), list(source.get("packages", ()))
+    if asset and versions and versions != (here := packages(asset)):
         raise InputError(
-            f"the stack was trained on {asset} of {' '.join(part.packages)}, and this sdx has {' '.join(here)}; take "
-            "the sdx that trained it, or give parts={...}"
+            f"the stack was trained on {asset} of {' '.join(versions)}, and this sdx has {' '.join(here)}; take the "
+            "sdx that trained it, or give parts={...}"
         )
+    options: dict[str, Any] = {name: source.get(name) for name in SOURCE}
     if kind == "encoder":
-        step = encoder_step(EncoderConfig(kind, **source))
+        step = encoder_step(EncoderConfig(kind, **options))
     else:
-        step = backbone_step(BackboneConfig(kind, adapters=list(part.adapters), **source))
+        step = backbone_step(BackboneConfig(kind, adapters=list(source.get("adapters", ())), **options))
     return Store.shared().realise(step) / "model"

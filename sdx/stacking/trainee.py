@@ -1,4 +1,4 @@
-"""A stack, or a part of one, as what the training loop trains."""
+"""A stack, or a part of one, as the model that the training loop trains."""
 
 import os
 import shutil
@@ -18,50 +18,44 @@ from sdx.process.disk import sync
 from sdx.process.ranks import is_main
 from sdx.stacking.generation import StackForCausalLM
 from sdx.stacking.model import (
+    BRIDGE,
+    HEAD,
     StackConfig,
     StackForMultipleChoice,
     StackForSequenceClassification,
     StackModel,
     is_trained,
 )
-from sdx.stacking.parts import Goal
+from sdx.stacking.parts import ObjectiveKind
 from sdx.training.launch import Agreement
+from sdx.training.quiet import deepspeed
 from sdx.training.state import WEIGHT, TrainedState
 from sdx.training.throughput import Cost
-
-HEAD, BRIDGE = "classifier.", "bridge."
-HEADLESS = {Goal.alignment: StackModel, Goal.generation: StackForCausalLM}
-"""Models without a head of their own: one gives vectors, one writes with the LLM's."""
 
 
 @dataclass(frozen=True)
 class StackTrainee:
-    """What is trained of the model in `start`, see `sdx.training.trainee`.
-
-    Args:
-        start: directory of a stack, with adapters or without.
-        parts: directories of its parts.
-        labels: of classification, or of what is written; none for multiple choice and in the alignment.
-        trains_bridge: whether `up_proj` is trained.
-        bridge_rate: by what the learning rate of the bridge is multiplied.
-        copied: directory of a model whose head is taken and stays as it is; none for a new one, which is trained.
-        head_bias: whether the head has a bias.
-    """
+    """Trains the model in `start`, see `sdx.training.trainee`."""
 
     start: Path
+    """Directory of a stack, with or without adapters."""
     parts: Mapping[str, Path]
-    goal: Goal
+    """Directories of its parts."""
+    goal: ObjectiveKind
     labels: tuple[str, ...] = ()
-    trains_bridge: bool = False
-    bridge_rate: float = 1.0
-    copied: Path | None = None
+    """Of classification, or of the texts that are written; empty for multiple choice and in the alignment."""
+    bridge_rate: float | None = None
+    """Factor on the learning rate of `up_proj`; None: it is not trained."""
+    head_from: Path | None = None
+    """Directory of a model whose head is copied and frozen; None: a new head is trained."""
     head_bias: bool = True
 
     @property
-    def model(self) -> type[StackModel]:
-        """The class of the model."""
-        if self.goal in HEADLESS:
-            return HEADLESS[self.goal]
+    def model_class(self) -> type[StackModel]:
+        if self.goal is ObjectiveKind.alignment:
+            return StackModel
+        if self.goal is ObjectiveKind.generation:
+            return StackForCausalLM
         return StackForSequenceClassification if self.labels else StackForMultipleChoice
 
     def load(self, dtype: torch.dtype, train: TrainConfig) -> StackModel:
@@ -69,88 +63,68 @@ class StackTrainee:
         if self.labels:
             config.id2label = dict(enumerate(self.labels))
             config.label2id = {label: number for number, label in enumerate(self.labels)}
-        config.head_bias, kind = self.head_bias, self.model
-        device = straight() if config.quantised else {}  # 4 bits are laid out for the device that they are loaded to
-        model = kind.from_pretrained(self.start, config=config, parts=self.parts, dtype=dtype, **device)
-        if self.goal is not Goal.probe and config.lora is None:
+        config.head_bias = self.head_bias
+        device = straight() if config.quantised else {}  # 4-bit weights are laid out for the device they are loaded to
+        model = self.model_class.from_pretrained(self.start, config=config, parts=self.parts, dtype=dtype, **device)
+        if self.goal is not ObjectiveKind.probe and config.lora is None:
             config.lora = {"rank": train.lora_rank, "alpha": train.lora_alpha, "dropout": train.lora_dropout}
             model.add_lora()
-        if self.copied:
-            theirs = load_file(self.copied / SAFE_WEIGHTS_NAME)
-            model.load_state_dict({key: theirs[key] for key in theirs if key.startswith(HEAD)}, strict=False)
+        if self.head_from:
+            stored = load_file(self.head_from / SAFE_WEIGHTS_NAME)
+            model.load_state_dict({name: stored[name] for name in stored if name.startswith(HEAD)}, strict=False)
         for name, weight in model.named_parameters():
-            weight.requires_grad_(self._trains(name))
+            frozen = (name.startswith(HEAD) and self.head_from) or (name.startswith(BRIDGE) and not self.bridge_rate)
+            weight.requires_grad_(is_trained(name) and not frozen)
         return model
 
-    def _trains(self, name: str) -> bool:
-        if name.startswith(HEAD):
-            return self.copied is None
-        return is_trained(name) and (self.trains_bridge or not name.startswith(BRIDGE))
-
     def llm(self, model: Any) -> nn.Module | None:
-        found: nn.Module | None = model.llm
-        return found
+        llm: nn.Module | None = model.llm
+        return llm
 
     def rate(self, name: str) -> float:
-        return self.bridge_rate if name.startswith(BRIDGE) else 1.0
+        return self.bridge_rate if self.bridge_rate and name.startswith(BRIDGE) else 1.0
 
     def cost(self, model: Any) -> Cost:
-        """Of a token: 4 FLOPs a weight of what has adapters, which has gradients but its frozen weights none, 2 of what
-        only runs forward: encoder and teacher, each on its own tokens, taken to be as many. Embeddings are left out."""
-        body = {"encoder": 0.0, "llm": 0.0}
-        for kind in body:
-            if (part := getattr(model, kind)) is not None:
-                embedding = part.get_input_embeddings().weight
-                sizes = (_weights(weight) for weight in part.parameters() if weight is not embedding)
-                body[kind] = float(sum(sizes))
-        if self.goal is Goal.probe:
+        """FLOPs per token and weight: 4 of the part with adapters (gradients pass through it, its weights get none), 2
+        of parts that only run forward: encoder and teacher, each on its own tokens, assumed to be equally many.
+        Embeddings are left out."""
+        if self.goal is ObjectiveKind.probe:
             return Cost(0.0, 0.0)
-        if self.goal is Goal.alignment:  # half of an example's tokens are the teacher's
-            return Cost((4 * body["llm"] + 2 * body["llm"] + 2 * body["encoder"]) / 2, 0.0)
-        return Cost(4 * body["llm"] + (4 if model.trains_encoder else 2) * body["encoder"], 0.0)
+        encoder, llm = _size(model.encoder), _size(model.llm)
+        if self.goal is ObjectiveKind.alignment:  # half of an example's tokens are the teacher's
+            return Cost((4 * llm + 2 * llm + 2 * encoder) / 2, 0.0)
+        return Cost(4 * llm + (4 if model.trains_encoder else 2) * encoder, 0.0)
 
     def export(self, engine: Any, out: Path) -> None:
-        """What was trained, in fp32 as the optimizer has it, and what belongs to it and was not."""
+        """Writes adapters, bridge and head in fp32, trained ones as the optimizer has them."""
         model: StackModel = engine.module.model
-        state = TrainedState(engine)
+        state, sharded = TrainedState(engine), engine.zero_optimization_partition_weights()
         weights: dict[str, Tensor] = {}
-        for name, tensor in model.named_buffers():
+        for name, tensor in model.state_dict(keep_vars=True).items():
             if is_trained(name):
-                weights[name] = tensor.float().cpu()
-        for name, weight in model.named_parameters():
-            if is_trained(name):
-                whole = state.read(name, WEIGHT) if weight.requires_grad else _gathered(engine, weight)
-                if is_main():
-                    weights[name] = whole.detach().float().to("cpu", copy=True).contiguous()
+                with deepspeed.zero.GatheredParameters([tensor], enabled=sharded and not tensor.requires_grad):
+                    whole = state.read(name, WEIGHT) if tensor.requires_grad else tensor
+                    if is_main():
+                        weights[name] = whole.detach().float().to("cpu", copy=True).contiguous()
         agreement = Agreement()
         with agreement.attempt():
             if is_main():
-                self._write(model, weights, out)
+                partial, named = out.with_name(f"{out.name}.partial"), {"architectures": [type(model).__name__]}
+                shutil.rmtree(partial, ignore_errors=True)
+                StackConfig(**{**model.config.to_dict(), "dtype": "bfloat16", **named}).save_pretrained(partial)
+                save_file(weights, partial / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
+                for path in (*partial.iterdir(), partial):
+                    sync(path)
+                shutil.rmtree(out, ignore_errors=True)
+                os.replace(partial, out)
+                sync(out.parent)
         agreement.reach()
 
-    def _write(self, model: StackModel, weights: dict[str, Tensor], out: Path) -> None:
-        partial = out.with_name(f"{out.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        config = StackConfig(**{**model.config.to_dict(), "dtype": "bfloat16", "architectures": [type(model).__name__]})
-        config.save_pretrained(partial)
-        save_file(weights, partial / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
-        for path in (*partial.iterdir(), partial):
-            sync(path)
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(partial, out)
-        sync(out.parent)
 
-
-def _weights(weight: Any) -> int:
-    """How many there are, of sharded weights in all, of weights in 4 bits two in a byte."""
-    count = int(getattr(weight, "ds_numel", weight.numel()))
-    return 2 * count if weight.dtype is torch.uint8 else count
-
-
-def _gathered(engine: Any, weight: Any) -> Tensor:
-    from sdx.training.quiet import deepspeed
-
-    with deepspeed.zero.GatheredParameters([weight], enabled=engine.zero_optimization_partition_weights()):
-        whole: Tensor = weight.detach().clone()
-    return whole
+def _size(part: Any) -> float:
+    """Weights of a part without its input embeddings; sharded ones count whole, and a byte holds two in 4 bits."""
+    if part is None:
+        return 0.0
+    embedding = part.get_input_embeddings().weight
+    weights = (weight for weight in part.parameters() if weight is not embedding)
+    return float(sum(getattr(w, "ds_numel", w.numel()) * (2 if w.dtype is torch.uint8 else 1) for w in weights))

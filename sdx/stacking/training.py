@@ -1,4 +1,4 @@
-"""The trainings of a stack and of its parts, each as a step over the shared loop."""
+"""The trainings of a stack and its parts, each a step that runs the shared loop."""
 
 import math
 from abc import abstractmethod
@@ -6,80 +6,77 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from sdx import InputError
 from sdx.config import Config, ShapeConfig, TrainConfig
 from sdx.languages import Language
 from sdx.models import residency
+from sdx.models.backbone import check_length
+from sdx.models.loading import pretrained
+from sdx.models.shape import shape_in
 from sdx.models.work import reading
 from sdx.process import events
-from sdx.stacking.bridge import fitted
-from sdx.stacking.parts import Goal, PartsStep, directories
+from sdx.stacking.alignment_data import AlignmentData
+from sdx.stacking.bridge import FIT
+from sdx.stacking.encoder import context_tokens
+from sdx.stacking.inference import text_examples
+from sdx.stacking.parts import ObjectiveKind, PartsStep, directories
+from sdx.stacking.vectors import SPLITS, Vectors
 from sdx.stacking.work import arithmetic, body, cut, encoding, lengths, one_pass
 from sdx.store.estimate import Estimate, Plan, Work
 from sdx.store.files import read_json, read_rows
 from sdx.store.step import Step, Workspace, runtime
-
-if TYPE_CHECKING:
-    from sdx.stacking.trainee import StackTrainee
+from sdx.training.step import deciding, layout_for
 
 PROBE_STEP_S = 3e-3
 """One optimizer step of a head on stored vectors; measured on two cores."""
 VALIDATION_TEXTS = 256
-"""Of the alignment, not trained on; a tenth where there are few."""
+"""Texts of the alignment held out for validation; at most a tenth of all."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A training's options.
-
-    Args:
-        max_tokens: longest text; a longer one loses its end.
-        trains_bridge: whether the bridge's projection is trained.
-        bridge_rate: by what the learning rate is multiplied for the bridge.
-        head_bias: of a head on the vectors.
-    """
+class TrainingSettings:
+    """The options of a training."""
 
     train: TrainConfig
     epochs: int
     max_steps: int
     max_tokens: int
+    """Longest text; longer ones are cut at the end."""
     trains_bridge: bool = True
     bridge_rate: float = 1.0
+    """Factor on the learning rate of the bridge."""
     head_bias: bool = True
 
     @property
     def decides(self) -> dict[str, Any]:
-        """What of it decides the model, as JSON."""
-        from sdx.training.step import deciding
-
+        """What decides the trained model, as JSON."""
         decides = {**asdict(self), "train": deciding(self.train, validated=True)}
-        if self.head_bias:  # the key is that of the time when every head had one
+        if self.head_bias:  # in older caches every head had a bias
             del decides["head_bias"]
         return decides
 
 
 @dataclass(frozen=True, eq=False)
 class StackTraining(PartsStep):
-    """Publishes `model/` and `log.jsonl`; the model is selected by validation data."""
+    """Publishes `model/`, selected by validation data, and `log.jsonl`."""
 
     name: ClassVar[str] = "train"
     collective: ClassVar[bool] = True
     trains: ClassVar[bool] = True
 
     stack: Step
-    """The stack to begin with, or one of its parts."""
-    recipe: Recipe
-    goal: Goal
+    """The stack, or part of one, to start from."""
+    recipe: TrainingSettings
+    goal: ObjectiveKind
     _: KW_ONLY
     run_config: Config = runtime()
 
     @property
     def config(self) -> Mapping[str, Any]:
-        given = self.run_config
-        shared = {"precision": given.engine.precision.value, "seed": given.seed}
-        return {"goal": self.goal.value, **self.recipe.decides, **shared}
+        precision, seed = self.run_config.engine.precision.value, self.run_config.seed
+        return {"goal": self.goal.value, **self.recipe.decides, "precision": precision, "seed": seed}
 
     @property
     def about(self) -> str:
@@ -95,52 +92,58 @@ class StackTraining(PartsStep):
         steps, examples = recipe.epochs * math.ceil(count / recipe.train.batch_size), recipe.epochs * count
         if recipe.max_steps and recipe.max_steps < steps:
             steps, examples = recipe.max_steps, recipe.max_steps * recipe.train.batch_size
-        if self.goal is Goal.probe:
+        if self.goal is ObjectiveKind.probe:
             return Estimate(count, examples, work=Work(seconds=PROBE_STEP_S * steps), units=steps)
         scored = recipe.train.validations * held_out
         also = [one_pass(plan, parts, scored, own, read)]
         if parts.encoder and parts.backbone:
             also.append(encoding(plan, examples, read))
-        if self.goal is Goal.alignment:  # the LLM alone is the teacher
+        if self.goal is ObjectiveKind.alignment:  # the LLM alone is the teacher
             also += [reading(plan.shape, rows, own, arithmetic(plan)) for rows in (examples, scored)]
         trained = reading(plan.shape if parts.backbone else body(plan.encoder), 0, read, arithmetic(plan))
         work = replace(trained, trained=examples * read, steps=steps, loads=1, also=tuple(also))
         return Estimate(count, work.trained, work=work, bound=True, units=steps, counts_as="trained")
 
     @abstractmethod
-    def trainee(self, work: Workspace) -> "StackTrainee":
-        """What is trained."""
-
-    @abstractmethod
     def data(self, work: Workspace) -> tuple[Any, Sequence[Any], Sequence[Any]]:
-        """The objective, what is learnt from, and what is validated on."""
+        """The objective, the training examples and the validation examples."""
 
     def run(self, work: Workspace) -> None:
+        from sdx.stacking.trainee import StackTrainee
         from sdx.training.loop import train
-        from sdx.training.step import layout_for
 
-        residency.release()  # such as the teacher, whose vectors were the last thing to be made
-        recipe, config, trainee = self.recipe, self.run_config, self.trainee(work)
+        residency.release()  # such as the teacher, which the step before has read with
+        settings, config, parts = self.recipe, self.run_config, directories(work)
+        trainee = StackTrainee(
+            work.inputs["stack"] / "model",
+            parts,
+            self.goal,
+            tuple(self.config.get("labels", ())),
+            settings.bridge_rate if settings.trains_bridge else None,
+            head_from=work.inputs["teacher"] / "model" if "teacher" in work.inputs else None,
+            head_bias=settings.head_bias,
+        )
         objective, examples, validation = self.data(work)
-        _check_lengths(work, recipe.max_tokens)
+        _check_lengths(parts, settings.max_tokens)
         lengths = [objective.tokens(example) for example in examples]
-        shape = _shape(work, self.goal)
-        given = recipe.train, shape, lengths, recipe.epochs, recipe.max_steps, bool(validation)
+        quantised = bool(read_json(work.inputs["stack"] / "model/config.json").get("quantised"))
+        shape = _shape(parts, self.goal, quantised)
+        given = settings.train, shape, lengths, settings.epochs, settings.max_steps, bool(validation)
         layout = layout_for(work, config, *given, whole=False)
-        if layout.zero_stage == 3 and _quantised(work):
+        if layout.zero_stage == 3 and quantised:
             raise InputError("method.quantised=true: ZeRO-3 does not shard weights in 4 bits; give engine=zero2")
-        stage = self.goal.name if self.goal is Goal.alignment else self.parts.system.name  # for dashboards
+        stage = self.parts.system if self.goal is not ObjectiveKind.alignment else self.goal
         summary = train(
             trainee=trainee,
             objective=objective,
             examples=examples,
             out=work.dir,
-            train=recipe.train,
+            train=settings.train,
             layout=layout,
-            epochs=recipe.epochs,
-            max_steps=recipe.max_steps,
+            epochs=settings.epochs,
+            max_steps=settings.max_steps,
             seed=config.seed,
-            on_log=partial(events.trained, stage=stage),
+            on_log=partial(events.trained, stage=stage.name),  # for dashboards
             validation=validation,
         )
         work.counts.update(examples=len(examples), validation_examples=len(validation), **summary)
@@ -148,12 +151,12 @@ class StackTraining(PartsStep):
 
 @dataclass(frozen=True, eq=False)
 class AlignmentStep(StackTraining):
-    """Stage 1: the stack that says of English what the LLM says."""
+    """Stage 1: the stack learns the LLM's own vectors of English text."""
 
     tokens: Step
-    """The texts, of which the last ones are for validation."""
+    """The texts; the last ones are for validation."""
     words: bool
-    """Whether the error of words counts, too."""
+    """Whether the error of words counts too."""
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -165,47 +168,35 @@ class AlignmentStep(StackTraining):
         tokens = cut(texts.of("text"), self.recipe.max_tokens)
         return texts.count - held_out, held_out, tokens, tokens
 
-    def trainee(self, work: Workspace) -> "StackTrainee":
-        from sdx.stacking.trainee import StackTrainee
-
-        bridge = self.recipe.trains_bridge, self.recipe.bridge_rate
-        return StackTrainee(work.inputs["stack"] / "model", directories(work), self.goal, (), *bridge)
-
     def data(self, work: Workspace) -> tuple[Any, Sequence[Any], Sequence[Any]]:
-        from sdx.stacking.objectives import Alignment
-        from sdx.stacking.tokens import AlignmentTexts
+        from sdx.stacking.objectives import Alignment, Collator
 
-        figures = fitted(work.inputs["stack"])
-        objective = Alignment(_reader(work), (figures["variance_sequences"], figures["variance_words"]), self.words)
-        directory = work.inputs["tokens"]
-        texts = AlignmentTexts(directory)
+        texts, fit = AlignmentData(work.inputs["tokens"]), read_json(work.inputs["stack"] / FIT)
         if self.words and not len(texts.words):
             raise InputError(
                 "method.alignment.words=true needs tokenizers that know the characters of their tokens, and one of "
                 "encoder and backbone does not; give method.alignment.words=false"
             )
-        learnt = len(texts) - min(VALIDATION_TEXTS, len(texts) // 10)
-        return (
-            objective,
-            AlignmentTexts(work.inputs["tokens"], 0, learnt),
-            AlignmentTexts(work.inputs["tokens"], learnt),
-        )
+        variances = fit["variance_sequences"], fit["variance_words"]
+        objective = Alignment(Collator.of(directories(work)), variances, self.words)
+        count = len(texts) - min(VALIDATION_TEXTS, len(texts) // 10)
+        return objective, texts[:count], texts[count:]
 
 
 @dataclass(frozen=True, eq=False)
 class TaskStep(StackTraining):
-    """Stage 2, or a baseline: the model that answers the task."""
+    """Stage 2, or a baseline: the model learns the task."""
 
     training: Step
-    """Labelled texts."""
+    """The labelled texts."""
     labels: Sequence[str]
-    """Of classification; none for multiple choice."""
+    """Of classification; empty for multiple choice."""
     source: Language
-    """Of the labelled texts."""
+    """The language of the labelled texts."""
     teacher: Step | None = None
-    """Of distillation, whose head is copied."""
+    """In distillation: its head is copied."""
     vectors: Step | None = None
-    """Of distillation the teacher's, of a probe those of the model that it is for."""
+    """In distillation the teacher's; for a probe those of the model below the head."""
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -220,63 +211,48 @@ class TaskStep(StackTraining):
         tokens = lengths(plan, self.parts, rows, self.recipe.max_tokens, self.source, chooses=not self.labels)
         return rows.count, held_out.count, *tokens
 
-    def trainee(self, work: Workspace) -> "StackTrainee":
-        from sdx.stacking.trainee import StackTrainee
-
-        recipe = self.recipe
-        return StackTrainee(
-            work.inputs["stack"] / "model",
-            directories(work),
-            self.goal,
-            tuple(self.labels),
-            recipe.trains_bridge,
-            recipe.bridge_rate,
-            copied=work.inputs["teacher"] / "model" if self.teacher else None,
-            head_bias=recipe.head_bias,
-        )
-
     def data(self, work: Workspace) -> tuple[Any, Sequence[Any], Sequence[Any]]:
-        from sdx.stacking.model import StackConfig, segments_of
-        from sdx.stacking.objectives import Classification, Distillation, Probe
-        from sdx.stacking.reader import examples
-        from sdx.stacking.vectors import FILES, Vectors
+        from sdx.stacking.model import StackConfig, tokenizer_of
+        from sdx.stacking.objectives import Classification, Collator, Distillation, Probe
 
-        segments = segments_of(
-            StackConfig.from_pretrained(work.inputs["stack"] / "model"), directories(work), self.source
-        )
-        rows = {name: read_rows(work.inputs["training"] / f"{name}.jsonl") for name in FILES}
-        if self.goal is Goal.generation:
-            return self._written(work, segments, rows)
-        reader, objective = _reader(work), Classification(_reader(work))
+        parts, limit = directories(work), self.recipe.max_tokens
+        tokenizer = tokenizer_of(StackConfig.from_pretrained(work.inputs["stack"] / "model"), parts, self.source)
+        rows = {split: read_rows(work.inputs["training"] / f"{split}.jsonl") for split in SPLITS}
+        examples, validation = (text_examples(rows[split], tokenizer, limit, split) for split in SPLITS)
+        if self.goal is ObjectiveKind.generation:
+            return self._generation(parts, examples, validation)
+        collator = Collator.of(parts)
+        objective = Classification(collator)
         if self.vectors:
             stored = Vectors(work.inputs["vectors"])
-            distils = self.goal is Goal.distillation
-            objective = Distillation(reader, stored, stored.variance) if distils else Probe(reader, stored)
-        learnt, held = (examples(its, segments, self.recipe.max_tokens, name) for name, its in rows.items())
-        return objective, learnt, held
+            distils = self.goal is ObjectiveKind.distillation
+            objective = Distillation(collator, stored, stored.variance) if distils else Probe(collator, stored)
+        return objective, examples, validation
 
-    def _written(self, work: Workspace, segments: Any, rows: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    def _generation(self, parts: Mapping[str, Path], *splits: Sequence[Any]) -> tuple[Any, Any, Any]:
+        """The label's words follow the text, which the encoder reads, or without an encoder the LLM itself."""
         from transformers import AutoTokenizer
 
-        from sdx.models.loading import pretrained
-        from sdx.stacking.generation import answer, cue
-        from sdx.stacking.objectives import SoftPromptedLM
-        from sdx.stacking.reader import written
-        from sdx.training.objectives import CausalLM
+        from sdx.stacking.generation import cue_ids, label_ids
+        from sdx.stacking.objectives import Collator, SoftPromptedLM
+        from sdx.training.objectives import CausalLM, Example
 
-        tokenizer, reader = pretrained(AutoTokenizer, directories(work)["llm"]), _reader(work)
-        answers = [answer(tokenizer, label) for label in self.labels]
-        given = segments, answers, cue(tokenizer), reader.stacked, self.recipe.max_tokens
-        learnt, held = (written(its, *given, name) for name, its in rows.items())
-        return (SoftPromptedLM if reader.stacked else CausalLM)(reader.pad_id), learnt, held
+        tokenizer, pad_id = pretrained(AutoTokenizer, parts["llm"]), Collator.of(parts).pad_id
+        cue = cue_ids(tokenizer)
+        answers = [[*cue, *label_ids(tokenizer, label)] for label in self.labels]
+
+        def example(text: Any) -> Any:
+            if "encoder" in parts:
+                return replace(text, llm_ids=answers[text.label])
+            return Example(text.id, [*text.input_ids, *answers[text.label]], len(text.input_ids) + len(cue))
+
+        examples, validation = ([example(text) for text in split] for split in splits)
+        objective = SoftPromptedLM(pad_id, len(cue)) if "encoder" in parts else CausalLM(pad_id)
+        return objective, examples, validation
 
 
-def _check_lengths(work: Workspace, max_tokens: int) -> None:
-    """Raises InputError for texts that may be longer than a part reads: one would read less of them than the other."""
-    from sdx.models.backbone import check_length
-    from sdx.stacking.encoder import context_tokens
-
-    parts = directories(work)
+def _check_lengths(parts: Mapping[str, Path], max_tokens: int) -> None:
+    """Raises InputError if texts may be longer than a part can read: parts would read different texts."""
     if "llm" in parts:
         check_length(parts["llm"], max_tokens)
     context = context_tokens(parts["encoder"]) if "encoder" in parts else None
@@ -287,31 +263,11 @@ def _check_lengths(work: Workspace, max_tokens: int) -> None:
         )
 
 
-def _shape(work: Workspace, goal: Goal) -> ShapeConfig:
-    """As memory is reckoned with: the layers of what is trained on top of both parts' weights, and no logits."""
-    from sdx.models.shape import shape_in
-
-    shapes = {part: shape_in(path) or ShapeConfig() for part, path in directories(work).items()}
+def _shape(parts: Mapping[str, Path], goal: ObjectiveKind, quantised: bool) -> ShapeConfig:
+    """The shape that memory is estimated by: the layers of the trained part, the weights of all parts, no logits."""
+    shapes = {part: shape_in(path) or ShapeConfig() for part, path in parts.items()}
     weights = sum(shape.parameters for shape in shapes.values())
-    if "llm" in shapes and _quantised(work):  # a quarter of 2 bytes each, but for the embeddings
-        llm = shapes["llm"]
+    if quantised and (llm := shapes.get("llm")):  # a quarter of 2 bytes each, except the embeddings
         weights -= (llm.parameters - llm.vocab_size * llm.hidden_size) * 3 // 4
-    top = ShapeConfig(hidden_size=1) if goal is Goal.probe else list(shapes.values())[-1]
+    top = ShapeConfig(hidden_size=1) if goal is ObjectiveKind.probe else list(shapes.values())[-1]
     return replace(top, parameters=weights, vocab_size=0)
-
-
-def _quantised(work: Workspace) -> bool:
-    return bool(read_json(work.inputs["stack"] / "model/config.json").get("quantised"))
-
-
-def _reader(work: Workspace) -> Any:
-    """How texts are collated for the parts that a step was given."""
-    from sdx.stacking.objectives import Reader
-
-    parts = directories(work)
-    pads = {part: _pad_id(path) for part, path in parts.items()}
-    return Reader("encoder" in parts, "llm" in parts, pads[next(iter(parts))], pads.get("llm", 0))
-
-
-def _pad_id(model_dir: Path) -> int:
-    return int(read_json(model_dir / "config.json").get("pad_token_id") or 0)

@@ -1,4 +1,4 @@
-"""The states of a shared beginning: the tokens are those without it, whatever the batch is and whatever came before."""
+"""The states of a shared beginning: the answers equal those without it, whatever the batch and earlier calls."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 class Fed:
-    """Counts the tokens that a model is given, in each forward pass `[batch, seq]`."""
+    """Notes the shape of each forward pass's tokens, `[batch, seq]`."""
 
     def __init__(self, model: Any) -> None:
         self.shapes: list[tuple[int, ...]] = []
@@ -98,7 +98,7 @@ def test_states_stand_where_the_padded_batch_has_them(loaded: tuple[Path, Any, A
 
 @pytest.mark.parametrize("precision", [Precision.bf16, Precision.fp32])
 def test_answers_do_not_depend_on_what_was_completed_before(loaded: tuple[Path, Any, Any], precision: Precision):
-    """As after a kill: the second batch comes first in a new process."""
+    """As after a kill, when a new process begins with the second batch."""
     path, *_ = loaded
     beginning = "".join(SHOTS)
 
@@ -158,7 +158,7 @@ def test_a_batch_with_little_in_common_shares_nothing():
 
 
 def test_a_beginning_ends_where_what_follows_cannot_change_its_tokens(loaded: tuple[Path, Any, Any]):
-    """`The quick` is written with other tokens than `The qu` and `ick`."""
+    """`The quick` has other tokens than `The qu` followed by `ick`."""
     path, _, tokenizer = loaded
     generator = HFGenerator(8, Precision.fp32)
     generator.load(path, TemplateKind.auto)

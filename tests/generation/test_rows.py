@@ -1,4 +1,4 @@
-"""Completions: the tokens of plain greedy decoding, resumable to the byte."""
+"""Completions: the tokens of plain greedy decoding, and identical after a resume."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +46,7 @@ def one_thread():
 
 @dataclass
 class Fake:
-    """Answers with the prompt's first word, and dies before the call number `dies`."""
+    """Answers with the prompt's first word, and dies before call number `dies`."""
 
     batch_size: int = 2
     dies: int = 99

@@ -7,11 +7,11 @@ from typing import Any
 from sdx.config import BackboneConfig, EncoderConfig, Precision
 from sdx.languages import Language
 from sdx.models.backbone import backbone_step
-from sdx.stacking.answers import ClassifyStep
+from sdx.stacking.alignment_data import TokensStep
 from sdx.stacking.bridge import BridgeConfig, Projection
 from sdx.stacking.encoder import encoder_step
+from sdx.stacking.inference import ClassifyStep
 from sdx.stacking.parts import Parts
-from sdx.stacking.tokens import TokensStep
 from sdx.stacking.vectors import VectorsStep
 from sdx.store.files import write_rows
 from sdx.store.step import Step, Workspace

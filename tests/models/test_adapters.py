@@ -85,11 +85,10 @@ def test_a_saved_stack_finds_its_llm_again(
 ) -> None:
     monkeypatch.setenv("SDX_CACHE", str(tmp_path))
     step = backbone_step(config(models, "one"))
-    part = parts.Part.of(Store.shared().realise(step))
-    read = parts.Part.read(json.loads(json.dumps(part.written())))
-    assert parts.directory("llm", read, None) == Store.shared().path(step) / "model"
-    plain = parts.Part.of(Store.shared().realise(backbone_step(config(models))))
-    assert "adapters" not in plain.written()
+    read = json.loads(json.dumps(parts.part_source(Store.shared().realise(step))))
+    assert parts.part_directory("llm", read, None) == Store.shared().path(step) / "model"
+    plain = parts.part_source(Store.shared().realise(backbone_step(config(models))))
+    assert "adapters" not in plain
 
 
 def test_each_decides_the_key(models: dict[str, Path], tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from sdx.models import fit
 from sdx.models.backbone import load_model
 from sdx.models.batches import Most
 from sdx.stacking.generation import StackForCausalLM
+from sdx.stacking.inference import generated_batches, pooled_batches
 from sdx.stacking.model import StackForSequenceClassification
-from sdx.stacking.reader import read_batches, written_batches
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_rows
 from sdx.translation.nllb import NLLB
@@ -76,7 +76,7 @@ def reading(places: dict[str, Path]) -> tuple[Any, Callable[[], Any]]:
 
     def read() -> Any:
         found = {}
-        for rows, (vectors, logits) in read_batches(model, labelled(), language("th"), 64, "test"):
+        for rows, (vectors, logits) in pooled_batches(model, labelled(), language("th"), 64, "test"):
             found |= dict(zip(rows, zip(vectors.tolist(), logits.tolist(), strict=True), strict=True))
         return [pytest.approx([*found[row][0][0], *found[row][1]], abs=1e-4) for row in range(len(labelled()))]
 
@@ -87,7 +87,7 @@ def writing(places: dict[str, Path]) -> tuple[Any, Callable[[], Any]]:
     model = tiny_stack(places["encoder"], places["llm"], StackForCausalLM)
 
     def write() -> Any:
-        batches = written_batches(model, labelled(), language("th"), 64, 6, "test")
+        batches = generated_batches(model, labelled(), language("th"), 64, 6, "test")
         return sorted(pair for rows, texts in batches for pair in zip(rows, texts, strict=True))
 
     return model.llm, write

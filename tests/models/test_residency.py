@@ -15,7 +15,7 @@ from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.models import loading, residency
 from sdx.models.backbone import load_model, loaded
-from sdx.stacking import reader
+from sdx.stacking import inference
 from sdx.store.store import Store
 from sdx.translation import nllb
 from sdx.translation.nllb import NLLB
@@ -84,15 +84,17 @@ def test_whoever_comes_next_frees_the_model_before_the_own_one_is_loaded(
 
     monkeypatch.setattr("sdx.models.backbone.load_model", noting(load_model))
     monkeypatch.setattr("sdx.translation.nllb._load_model", noting(nllb._load_model))
-    monkeypatch.setattr("sdx.stacking.reader._loaded", noting(reader._loaded))
+    monkeypatch.setattr("sdx.stacking.inference._load", noting(inference._load))
     translator = NLLB(None, None, str(places["nllb"]), 4, Precision.fp32, 1)
     translator._model_dir = places["nllb"]
     shared = "The fox and the dog " * 20
     completing(places["one"]).complete([f"{shared}{end}" for end in ("a", "b")], 4, shared)  # keeps a prefix
     translator.translate_sentences(["A fox."], EN, TH)
     completing(places["other"]).complete(["A fox."], 4)
-    stack = reader.load_reader(places["stack"], {"encoder": places["encoder"], "llm": places["one"]}, Precision.fp32)
-    list(reader.read_batches(stack, labelled(), language("th"), 64, "test"))
+    stack = inference.load_for_inference(
+        places["stack"], {"encoder": places["encoder"], "llm": places["one"]}, Precision.fp32
+    )
+    list(inference.pooled_batches(stack, labelled(), language("th"), 64, "test"))
     del stack
     score(places["one"])
     assert there == [0] * 5
@@ -156,6 +158,6 @@ def test_a_stack_is_made_on_its_device(places: dict[str, Path], monkeypatch: pyt
     monkeypatch.setattr(stack, "load_encoder", noted(stack.load_encoder))
     monkeypatch.setattr(stack.StackModel, "load_llm", noted(stack.StackModel.load_llm))
     monkeypatch.setattr(loading, "device", lambda: torch.device("meta"))
-    made = reader.load_reader(places["stack"], parts, Precision.fp32)
+    made = inference.load_for_inference(places["stack"], parts, Precision.fp32)
     assert where == [torch.device("meta")] * 2
     assert made.bridge.up_proj.weight.device.type == "meta"

@@ -10,7 +10,7 @@ from sdx.config import EncoderConfig
 from sdx.languages import language
 from sdx.offline.e5 import EMBEDDINGS, LAYER, convert
 from sdx.stacking.encoder import context_tokens, encoder_step, hidden_size, load_encoder, load_tokenizer
-from sdx.stacking.encoder_languages import encoder_segments
+from sdx.stacking.encoder_languages import encoder_tokenizer
 from sdx.store.files import read_json
 from sdx.store.store import Store
 
@@ -105,7 +105,7 @@ def test_the_tokenizer(tmp_path: Path):
     assert tokens("a\n \u200ba\u00a0\x01ﬁ") == ["<s>", "▁a", "▁a", "▁", "fi", "</s>"]
     assert tokens("zé") == ["<s>", "▁", "<unk>", "</s>"]
     assert (tokenizer.pad_token, tokenizer.mask_token) == ("<pad>", "<mask>")
-    segments = encoder_segments(tmp_path / "model", "query: ", language("th"))
+    segments = encoder_tokenizer(tmp_path / "model", "query: ", language("th"))
     assert segments.encode([("ab",)], 16)[0].ids == tokenizer("query: ab").input_ids
 
 
@@ -141,7 +141,7 @@ def test_the_packaged_encoder(tmp_path: Path):
     assert sum(weight.numel() for weight in encoder.parameters()) == 117_505_920
     assert (hidden_size(out / "model"), context_tokens(out / "model")) == (384, 512)
     texts = ["A cat sleeps on the sofa.", "Um gato dorme no sofá.", "แมวนอนอยู่บนโซฟา", "Shares fell sharply in Tokyo."]
-    segments = encoder_segments(out / "model", "query: ", language("th"))
+    segments = encoder_tokenizer(out / "model", "query: ", language("th"))
     vectors = []
     for encoded, text in zip(segments.encode([(text,) for text in texts], 512), texts, strict=True):
         assert encoded.ids == segments.tokenizer(f"query: {text}").input_ids

@@ -15,12 +15,12 @@ from sdx.planning.hardware import Device, Machine
 from sdx.planning.shapes import encoder_shape, longest_tokens, stacked
 from sdx.planning.show import show
 from sdx.planning.times import seconds
-from sdx.stacking.answers import ClassifyStep
+from sdx.stacking.alignment_data import TokensStep
 from sdx.stacking.bridge import BridgeConfig, StackStep
-from sdx.stacking.parts import Goal, Parts
-from sdx.stacking.texts import TextsStep
-from sdx.stacking.tokens import TokensStep
-from sdx.stacking.training import AlignmentStep, Recipe, TaskStep
+from sdx.stacking.english_texts import TextsStep
+from sdx.stacking.inference import ClassifyStep
+from sdx.stacking.parts import ObjectiveKind, Parts
+from sdx.stacking.training import AlignmentStep, TaskStep, TrainingSettings
 from sdx.stacking.vectors import VectorsStep
 from sdx.stacking.work import cut
 from sdx.tasks.items import ReadItems
@@ -30,7 +30,9 @@ from tests.kit.plan_steps import COMMIT, EN, TH, backbone, model
 
 ENCODER = ShapeConfig(300_000_000, 12, 1024, 4096, 1024, 200_000)
 BODY = 300_000_000 - 200_000 * 1024
-RECIPE = Recipe(TrainConfig(batch_size=50, learning_rate=1e-5, validations=4), epochs=2, max_steps=0, max_tokens=100)
+RECIPE = TrainingSettings(
+    TrainConfig(batch_size=50, learning_rate=1e-5, validations=4), epochs=2, max_steps=0, max_tokens=100
+)
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def training(name="xnli", rows=1000, fields=("premise", "hypothesis", "answer"),
 
 def learn(config, goal, start, rows, recipe=RECIPE, **more):
     task = rows, rows.task.labels, EN
-    return TaskStep(start, recipe, Goal(goal), *task, parts=start.parts, run_config=config, **more)
+    return TaskStep(start, recipe, ObjectiveKind(goal), *task, parts=start.parts, run_config=config, **more)
 
 
 def parts(*names):
@@ -79,7 +81,7 @@ def test_an_alignment_trains_on_the_encoders_tokens_and_its_teacher_reads_as_man
     start = first(config, "encoder", "backbone")
     tokens = TokensStep(start.texts, 100, parts=start.parts)
     recipe = replace(RECIPE, epochs=1)
-    aligned = AlignmentStep(start, recipe, Goal.alignment, tokens, False, parts=start.parts, run_config=config)
+    aligned = AlignmentStep(start, recipe, ObjectiveKind.alignment, tokens, False, parts=start.parts, run_config=config)
     found = estimates(aligned)
     each, trained = cut(670, 100), 10_000 - 256
     work = found[aligned.key].work

@@ -15,7 +15,7 @@ from sdx.options.source import FileSource, Source
 from sdx.sources import hub as hub_source
 from sdx.sources.files import file_step
 from sdx.sources.hub import Cause, HubFile, check_available, find_unavailable
-from sdx.stacking.texts import HubTexts, texts_step
+from sdx.stacking.english_texts import HubTexts, texts_step
 from sdx.store.hub_source import HubSource
 from sdx.store.store import Store
 from tests.kit.mock_hub import REVISION, MockHub, Repository, point_at, serving

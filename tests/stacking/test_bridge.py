@@ -14,9 +14,9 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, LlamaM
 from sdx import InputError
 from sdx.models.loading import padded
 from sdx.stacking import encoder_languages
-from sdx.stacking.bridge import BridgeConfig, Projection, StackStep, fitted
+from sdx.stacking.bridge import FIT, BridgeConfig, Projection, StackStep
 from sdx.stacking.model import StackModel
-from sdx.stacking.segments import llm_segments
+from sdx.stacking.sequences import llm_tokenizer
 from sdx.store.files import read_json
 from sdx.store.store import Store
 from tests.kit.plain_step import PlainStep
@@ -31,6 +31,10 @@ def made(tmp_path: Path, encoder: Path | None, llm: Path | None, bridge: BridgeC
     return Store(tmp_path / "cache").realise(step)
 
 
+def fit_of(out: Path) -> dict[str, Any]:
+    return read_json(out / FIT)
+
+
 def load(out: Path, encoder: Path | None, llm: Path | None) -> Any:
     parts = {name: path for name, path in (("encoder", encoder), ("llm", llm)) if path}
     return StackModel.from_pretrained(out / "model", parts=parts, dtype=torch.float32)
@@ -38,7 +42,7 @@ def load(out: Path, encoder: Path | None, llm: Path | None) -> Any:
 
 def states_of(model: Any) -> torch.Tensor:
     """Every token's state from the encoder, `[tokens, d]`."""
-    encoded = model.segments("en").encode([(text,) for text in SENTENCES], 64)
+    encoded = model.sequence_tokenizer("en").encode([(text,) for text in SENTENCES], 64)
     ids, mask = padded([one.ids for one in encoded], model.pad_id).values()
     with torch.no_grad():
         states = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -46,7 +50,7 @@ def states_of(model: Any) -> torch.Tensor:
 
 
 def own_rows(llm_dir: Path) -> list[list[int]]:
-    segments = llm_segments(AutoTokenizer.from_pretrained(llm_dir))
+    segments = llm_tokenizer(AutoTokenizer.from_pretrained(llm_dir))
     return [one.ids for one in segments.encode([(text,) for text in SENTENCES], 512)]
 
 
@@ -68,14 +72,14 @@ def test_the_bridge_speaks_in_the_llms_range(
     assert float((outputs - shift).std()) == pytest.approx(float(read.std()), rel=0.5)
     assert (model.bridge.up_proj.bias is not None) is bias
     assert float(((outputs - shift) / model.bridge.gain).std()) == pytest.approx(1, rel=0.05)
-    figures = fitted(out)
+    figures = fit_of(out)
     assert (figures["r2"] > 0) is (projection is Projection.least_squares)
-    assert model.trained().keys() == load_file(out / "model/model.safetensors").keys()
+    assert model.trained_weights().keys() == load_file(out / "model/model.safetensors").keys()
     assert model.config.lora is None
 
 
 def test_the_variances_are_those_of_the_plain_llm(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
-    figures = fitted(made(tmp_path, encoder_dir, llm_dir, RANDOM))
+    figures = fit_of(made(tmp_path, encoder_dir, llm_dir, RANDOM))
     plain = AutoModel.from_pretrained(llm_dir)
     with torch.no_grad():
         states = [plain(torch.tensor([row])).last_hidden_state[0] for row in own_rows(llm_dir)]
@@ -85,7 +89,7 @@ def test_the_variances_are_those_of_the_plain_llm(tmp_path: Path, encoder_dir: P
 
 
 def test_least_squares_finds_a_linear_map(tmp_path: Path):
-    """An encoder that knows no context, and an LLM with the same tokens, whose embeddings are a map of its states."""
+    """The encoder ignores context; the LLM has the same tokens, and its embeddings are a linear map of the states."""
     encoder_dir, llm_dir = tiny_encoder(tmp_path / "encoder", "bert"), tmp_path / "llm"
     config = BertConfig.from_pretrained(encoder_dir, num_hidden_layers=0, hidden_dropout_prob=0.0)
     encoder = BertModel(config, add_pooling_layer=False).eval()
@@ -100,11 +104,11 @@ def test_least_squares_finds_a_linear_map(tmp_path: Path):
     llm.save_pretrained(llm_dir)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(encoder_dir / name, llm_dir / name)
-    found = fitted(made(tmp_path, encoder_dir, llm_dir, STEADY))
+    found = fit_of(made(tmp_path, encoder_dir, llm_dir, STEADY))
     assert found["r2"] > 0.95
-    other = fitted(made(tmp_path, encoder_dir, tiny_model(tmp_path / "other"), STEADY))
+    other = fit_of(made(tmp_path, encoder_dir, tiny_model(tmp_path / "other"), STEADY))
     assert other["r2"] < 0.9 < found["r2"]
-    assert fitted(made(tmp_path, encoder_dir, llm_dir, RANDOM))["r2"] == 0
+    assert fit_of(made(tmp_path, encoder_dir, llm_dir, RANDOM))["r2"] == 0
 
 
 def test_states_as_they_are(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
@@ -119,7 +123,7 @@ def test_states_as_they_are(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
 
 
 def test_the_start_token(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
-    """The LLM's own, where the encoder has one whose place it can take."""
+    """The LLM's own, if the encoder has a start token that it can replace."""
     own = AutoTokenizer.from_pretrained(llm_dir)
     assert own.bos_token_id is None
     for encoder, bridge, expected in (
@@ -149,7 +153,7 @@ def test_the_seed_decides_a_random_bridge(tmp_path: Path, encoder_dir: Path, llm
 def test_an_encoder_alone(tmp_path: Path, encoder_dir: Path):
     out = made(tmp_path, encoder_dir, None, STEADY)
     model = load(out, encoder_dir, None)
-    assert fitted(out) == {}
+    assert fit_of(out) == {}
     states = states_of(model)
     assert float(model.bridge(states).mean(0).abs().max()) < 0.05
     torch.testing.assert_close(model.bridge(states).std(0), torch.ones(32), atol=0.05, rtol=0)
@@ -172,7 +176,7 @@ def test_a_tokenizer_without_characters(
     tmp_path: Path, encoder_dir: Path, llm_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
     class Slow:
-        """Of such tokenizers nothing else is asked."""
+        """Has all that is used of such tokenizers."""
 
         is_fast = False
 
@@ -190,5 +194,5 @@ def test_a_tokenizer_without_characters(
     monkeypatch.setattr(encoder_languages, "load_tokenizer", lambda path: Slow(load_tokenizer(path)))
     with pytest.raises(InputError, match=r"projection=least_squares needs .* give method\.bridge\.projection=random"):
         made(tmp_path, encoder_dir, llm_dir, STEADY)
-    figures = fitted(made(tmp_path, encoder_dir, llm_dir, RANDOM))
+    figures = fit_of(made(tmp_path, encoder_dir, llm_dir, RANDOM))
     assert figures["variance_words"] == figures["variance_sequences"] > 0

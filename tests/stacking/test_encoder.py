@@ -1,4 +1,4 @@
-"""Encoders: what is refused before anything loads, what decides the key, and that an encoder is the whole model's."""
+"""Encoders: what is refused before anything loads, what decides the key, that an encoder equals the whole model's."""
 
 import json
 import os
@@ -16,10 +16,10 @@ from sdx.stacking.encoder import (
     check,
     context_tokens,
     encoder_step,
+    has_character_offsets,
     hidden_size,
     load_encoder,
     load_tokenizer,
-    tells_characters,
 )
 from sdx.store.files import read_json, write_json
 from sdx.store.store import Store
@@ -259,7 +259,7 @@ def test_context(models: dict[str, Path]):
     ("config", "width"), [({"n_embd": 96}, 96), ({"hidden_size": 8, "text_config": {"hidden_size": 640}}, 640)]
 )
 def test_widths_by_other_names(tmp_path: Path, config: dict[str, object], width: int):
-    """GPT-2's, and of a model that sees as well as reads."""
+    """GPT-2's, and a multimodal model's."""
     write_json(tmp_path / "config.json", config)
     assert hidden_size(tmp_path) == width
 
@@ -271,11 +271,11 @@ def test_an_unknown_width_is_one_line(tmp_path: Path):
 
 
 def test_which_tokenizers_tell_characters(models: dict[str, Path], tmp_path: Path):
-    assert tells_characters(HUB)
-    assert not tells_characters(replace(HUB, characters=False))
-    assert all(tells_characters(EncoderConfig(name="path", path=str(path))) for path in models.values())
+    assert has_character_offsets(HUB)
+    assert not has_character_offsets(replace(HUB, characters=False))
+    assert all(has_character_offsets(EncoderConfig(name="path", path=str(path))) for path in models.values())
     write_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": "MarianTokenizer"})
-    assert not tells_characters(EncoderConfig(name="path", path=str(tmp_path)))
+    assert not has_character_offsets(EncoderConfig(name="path", path=str(tmp_path)))
 
 
 @pytest.fixture

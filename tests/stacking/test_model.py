@@ -1,8 +1,7 @@
-"""The stacked model: what it gives a text depends on that text alone, and what is stored is what was trained."""
+"""The stacked model: its output for a text depends on that text alone, and only what was trained is stored."""
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from sdx.stacking.model import (
     masked_mean,
     without_adapters,
 )
-from sdx.stacking.parts import Part, directory
-from sdx.stacking.training import _pad_id
+from sdx.stacking.objectives import Collator
+from sdx.stacking.parts import part_directory, part_source
 from sdx.store.files import write_json
 from sdx.training import packing
 from sdx.training.attention import PACKED
@@ -50,7 +49,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of what a stack's config names."""
+    """The artifact cache for the parts that a stack's config names."""
     monkeypatch.setenv("SDX_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -60,8 +59,8 @@ def stack(models: dict[str, Path], kind: type[Any] = StackModel, encoder: str = 
 
 
 def batch_of(model: Any, rows: list[tuple[str, ...]], lang: str = "en") -> dict[str, torch.Tensor]:
-    """What a head reads: ids, mask and, of the last two texts of each row, the places."""
-    encoded = model.segments(lang).encode(rows, 64)
+    """Inputs of a head: ids, mask and the spans of the last two texts of each row."""
+    encoded = model.sequence_tokenizer(lang).encode(rows, 64)
     ids, mask = padded([one.ids for one in encoded], model.pad_id).values()
     spans = torch.tensor([one.spans[-2:] for one in encoded])
     batch = {"input_ids": ids, "attention_mask": mask}
@@ -111,13 +110,13 @@ def test_choices_are_pooled_over_their_own_tokens(models: dict[str, Path]):
     batch = batch_of(model, rows)
     with torch.no_grad():
         output = model(**batch)
-        states = model.states(batch["input_ids"], batch["attention_mask"])
+        states = model.hidden_states(batch["input_ids"], batch["attention_mask"])
         for row, spans in enumerate(batch["spans"].tolist()):
             for choice, (first, last) in enumerate(spans):
                 vector = states[row, first:last].mean(0)
                 torch.testing.assert_close(output.vectors[row, choice], vector)
                 torch.testing.assert_close(output.logits[row, choice], model.classifier(vector)[0])
-    read = model.segments("en").tokenizer.convert_ids_to_tokens(batch["input_ids"][0].tolist())
+    read = model.sequence_tokenizer("en").tokenizer.convert_ids_to_tokens(batch["input_ids"][0].tolist())
     first, last = batch["spans"][0, 1].tolist()
     assert "".join(read[first:last]) == "▁two▁more"
 
@@ -138,18 +137,18 @@ def test_a_model_with_a_head_encodes_texts(models: dict[str, Path]):
 
 @pytest.mark.parametrize("encoder", ["bert", "xlm-roberta"])
 def test_a_text_that_is_longer_than_the_encoder_reads_loses_its_end(models: dict[str, Path], encoder: str):
-    """These have 64 positions."""
+    """These encoders have 64 positions."""
     model = stack(models, encoder=encoder)
     assert torch.equal(model.encode(["x" * 100], "en"), model.encode(["x" * 500], "en"))
-    assert [len(one.ids) for one in model.segments("en").encode([("x" * 100, "y" * 100)], 512)] == [64]
+    assert [len(one.ids) for one in model.sequence_tokenizer("en").encode([("x" * 100, "y" * 100)], 512)] == [64]
 
 
 @pytest.mark.parametrize("encoder", [*KINDS, "mt5", "nllb", "llm"])
 def test_padding_is_known_without_the_model(models: dict[str, Path], encoder: str):
-    """Some number their positions by it."""
+    """Some encoders number their positions by the padding token."""
     model = tiny_stack(None, models["llm"]) if encoder == "llm" else stack(models, encoder=encoder)
-    assert _pad_id(models[encoder]) == model.pad_id
-    assert model.pad_id == model.segments("en").tokenizer.pad_token_id
+    assert Collator.of({"llm" if encoder == "llm" else "encoder": models[encoder]}).pad_id == model.pad_id
+    assert model.pad_id == model.sequence_tokenizer("en").tokenizer.pad_token_id
 
 
 # What sees what
@@ -158,28 +157,28 @@ def test_padding_is_known_without_the_model(models: dict[str, Path], encoder: st
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("llm", ["llm", "gemma"])
 def test_the_first_token_sees_the_last_only_both_ways(models: dict[str, Path], llm: str, bidirectional: bool):
-    """However the LLM is called; Gemma has a layer that sees 8 tokens."""
+    """With every way to call the LLM; Gemma has a layer with a window of 8 tokens."""
     model = tiny_stack(None, models[llm], llm_size=64 if llm == "llm" else 32, bidirectional=bidirectional)
     rows = [[10, 20, 30], [10, 20, 31]], [list(range(10, 32)), [*range(10, 31), 99]]
     mask = torch.ones(1, 3, dtype=torch.long)
     with torch.no_grad():
         for one, two in rows:
             longest = {"attention_mask": torch.ones(1, len(one), dtype=torch.long)}
-            ours, theirs = (model.states(torch.tensor([row]), **longest) for row in (one, two))
+            ours, theirs = (model.hidden_states(torch.tensor([row]), **longest) for row in (one, two))
             assert torch.equal(ours[:, 0], theirs[:, 0]) is not bidirectional
             assert torch.equal(ours[:, -2], theirs[:, -2]) is not bidirectional
             assert not torch.equal(ours[:, -1], theirs[:, -1])
-            bare = model.states(torch.tensor([one]))
+            bare = model.hidden_states(torch.tensor([one]))
             torch.testing.assert_close(bare, ours, atol=2e-5, rtol=1e-4)
         model.llm.set_attn_implementation(PACKED)
         (one, two), long = rows[0], rows[1][0]
-        packed = model.states(**packing.join([long, one]))[0]
+        packed = model.hidden_states(**packing.join([long, one]))[0]
         model.llm.set_attn_implementation("sdpa")
         padded_rows = padded([long, one], 0)
-        alone = model.states(**padded_rows)
+        alone = model.hidden_states(**padded_rows)
         torch.testing.assert_close(packed[: len(long)], alone[0], atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(packed[len(long) :], alone[1, :3], atol=2e-5, rtol=1e-4)
-        torch.testing.assert_close(alone[1:, :3], model.states(torch.tensor([one]), mask), atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(alone[1:, :3], model.hidden_states(torch.tensor([one]), mask), atol=2e-5, rtol=1e-4)
 
 
 def test_both_ways_is_stored(models: dict[str, Path], tmp_path: Path):
@@ -193,18 +192,18 @@ def test_both_ways_is_stored(models: dict[str, Path], tmp_path: Path):
 
 @pytest.mark.parametrize("encoder", KINDS)
 def test_the_llm_begins_with_its_own_start_token(models: dict[str, Path], encoder: str):
-    """In place of the encoder's; the rest is read as without it."""
+    """It replaces the encoder's; the other states are unchanged."""
     plain, model = stack(models, encoder=encoder), stack(models, encoder=encoder, start_token=7)
     batch = batch_of(model, [("ab", "c"), ("How many", "legs does a dog have?")])
     with torch.no_grad():
-        ours, theirs = model.soft(**batch), plain.soft(**batch)
+        ours, theirs = model.soft_prompt(**batch), plain.soft_prompt(**batch)
         start = model.llm(torch.tensor([[7]])).last_hidden_state[0, 0]
-        states = model.states(**batch)
+        states = model.hidden_states(**batch)
     assert torch.equal(ours[:, 1:], theirs[:, 1:])
     assert torch.equal(ours[:, 0], model.llm.get_input_embeddings().weight[7].expand(2, -1))
     assert not torch.allclose(ours[:, 0], theirs[:, 0], atol=1e-2)
     torch.testing.assert_close(states[:, 0], start.expand(2, -1), atol=2e-5, rtol=1e-4)  # it sees nothing else
-    assert not torch.allclose(states[:, 1:], plain.states(**batch)[:, 1:], atol=1e-2)  # and is seen
+    assert not torch.allclose(states[:, 1:], plain.hidden_states(**batch)[:, 1:], atol=1e-2)  # and is seen
 
 
 def test_the_frozen_encoder_has_no_dropout_in_training(models: dict[str, Path]):
@@ -214,11 +213,11 @@ def test_the_frozen_encoder_has_no_dropout_in_training(models: dict[str, Path]):
     assert model.llm.training
     assert not any(module.training for module in model.encoder.modules())
     batch = batch_of(model, ROWS)
-    assert torch.equal(model.states(**batch), model.states(**batch))
+    assert torch.equal(model.hidden_states(**batch), model.hidden_states(**batch))
     dropping = stack(models, lora={**RANK, "dropout": 0.5}).train()
-    assert not torch.equal(dropping.states(**batch), dropping.states(**batch))
+    assert not torch.equal(dropping.hidden_states(**batch), dropping.hidden_states(**batch))
     dropping.eval()
-    assert torch.equal(dropping.states(**batch), dropping.states(**batch))
+    assert torch.equal(dropping.hidden_states(**batch), dropping.hidden_states(**batch))
 
 
 def test_only_the_bridge_and_the_adapters_have_gradients(models: dict[str, Path]):
@@ -235,10 +234,10 @@ def test_without_adapters_it_is_the_plain_llm(models: dict[str, Path]):
     plain = AutoModel.from_pretrained(models["llm"])
     ids = torch.tensor([[10, 20, 30]])
     with torch.no_grad():
-        adapted = model.states_of_llm(ids)
+        adapted = model.llm_hidden_states(ids)
         with without_adapters(model.llm):
-            assert torch.equal(model.states_of_llm(ids), plain(ids).last_hidden_state)
-        assert torch.equal(model.states_of_llm(ids), adapted)
+            assert torch.equal(model.llm_hidden_states(ids), plain(ids).last_hidden_state)
+        assert torch.equal(model.llm_hidden_states(ids), adapted)
     assert not torch.allclose(adapted, plain(ids).last_hidden_state, atol=1e-2)
     assert all(weight.requires_grad is (".lora_" in name) for name, weight in model.llm.named_parameters())
 
@@ -249,7 +248,7 @@ def test_without_adapters_it_is_the_plain_llm(models: dict[str, Path]):
 @pytest.mark.parametrize("encoder", [*KINDS, "mt5", "nllb", "none"])
 def test_a_pair_has_a_separator(models: dict[str, Path], encoder: str):
     model = tiny_stack(models.get(encoder), models["llm"])
-    segments = model.segments("en")
+    segments = model.sequence_tokenizer("en")
     one, two, whole = segments.encode([("ab", "c"), ("a", "bc"), ("abc",)], 64)
     (_, first), (second, _) = one.spans
     assert segments.between
@@ -263,7 +262,7 @@ def test_a_pair_has_a_separator(models: dict[str, Path], encoder: str):
 def test_a_language_is_known_or_refused(models: dict[str, Path], encoder: str):
     model = stack(models, encoder=encoder)
     for code in ("en", "th"):
-        segments = model.segments(code)
+        segments = model.sequence_tokenizer(code)
         [encoded] = segments.encode([("a",)], 64)
         assert segments.tokenizer.unk_token_id not in encoded.ids
     assert not torch.equal(model.encode(["a"], "en"), model.encode(["a"], "th"))
@@ -342,34 +341,34 @@ def test_a_dtype_is_asked_for(models: dict[str, Path], tmp_path: Path):
 
 def test_the_config_names_bases_and_revisions_and_no_cache(models: dict[str, Path], tmp_path: Path):
     parts = {"encoder": models["bert"], "llm": models["llm"]}
-    encoder, llm = Part(asset="e5_small", prefix="query: "), Part(hub_id="someone/llm", revision=REVISION)
-    config = stack_config(models["bert"], models["llm"])
-    config.encoder, config.llm = encoder.written(), llm.written()
-    model = StackModel(config, parts)
+    encoder, llm = {"asset": "e5_small", "prefix": "query: "}, {"hub_id": "someone/llm", "revision": REVISION}
+    model = StackModel(stack_config(models["bert"], models["llm"]), parts)
+    for name, source in (("encoder", encoder), ("llm", llm)):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "source.json", {**source, "licence": "MIT"})
+    model.config.encoder = part_source(tmp_path / "encoder", "query: ")
+    model.config.llm = part_source(tmp_path / "llm")
     model.save_pretrained(tmp_path / "saved")
     loaded = StackModel.from_pretrained(tmp_path / "saved", parts=parts)
     loaded.save_pretrained(tmp_path / "again")
     for folder in ("saved", "again"):
         text = (tmp_path / folder / "config.json").read_text()
         written = json.loads(text)
-        assert written["encoder"] == {"asset": "e5_small", "prefix": "query: "}
-        assert written["llm"] == {"hub_id": "someone/llm", "revision": REVISION}
+        assert (written["encoder"], written["llm"]) == (encoder, llm)
         assert not any(str(path) in text for path in (*parts.values(), tmp_path))
     found = AutoConfig.from_pretrained(tmp_path / "again")
     assert type(found) is StackConfig
-    assert Part.read(found.encoder) == encoder
-    assert asdict(Part.read(found.llm)) == asdict(llm)
+    assert (found.encoder, found.llm) == (encoder, llm)
 
 
 def test_a_packaged_part_is_named_with_its_packages(models: dict[str, Path], tmp_path: Path):
     source = {"asset": "e5_small", "packages": packages("e5_small"), "licence": "MIT"}
     write_json(tmp_path / "source.json", source)
-    part = Part.of(tmp_path, "query: ")
-    assert part.written()["packages"] == source["packages"]
-    older = Part(asset="e5_small", packages=["e5==0"])
+    assert part_source(tmp_path, "query: ")["packages"] == source["packages"]
+    older = {"asset": "e5_small", "packages": ["e5==0"]}
     with pytest.raises(InputError, match=r"e5_small of e5==0, and this sdx has .*; take the sdx that trained it"):
-        directory("encoder", older, None)
-    assert directory("encoder", older, {"encoder": tmp_path}) == tmp_path
+        part_directory("encoder", older, None)
+    assert part_directory("encoder", older, {"encoder": tmp_path}) == tmp_path
 
 
 def test_parts_that_are_directories_are_found_again(models: dict[str, Path], tmp_path: Path, cache: Path):
@@ -390,7 +389,7 @@ def test_options_of_transformers(models: dict[str, Path], tmp_path: Path):
     options = {"push_to_hub": False, "is_main_process": True, "max_shard_size": "1KB", "token": None}
     model.save_pretrained(tmp_path / "saved", state_dict=model.state_dict(), safe_serialization=True, **options)
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["config.json", "model.safetensors"]
-    assert load_file(tmp_path / "saved/model.safetensors").keys() == model.trained().keys()
+    assert load_file(tmp_path / "saved/model.safetensors").keys() == model.trained_weights().keys()
     loaded = AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "saved", local_files_only=True, trust_remote_code=False
     )
@@ -473,8 +472,8 @@ def test_a_head_is_put_on_and_left_off(models: dict[str, Path], tmp_path: Path):
 def test_a_part_alone(models: dict[str, Path], tmp_path: Path, kind: type[Any]):
     reader, llm = tiny_stack(models["bert"], None, kind), tiny_stack(None, models["llm"], kind)
     head = set() if kind is StackModel else {"classifier.weight", "classifier.bias"}
-    assert reader.trained().keys() == {"bridge.mean", "bridge.std"} | head
-    assert all(".lora_" in name or name in head for name in llm.trained())
+    assert reader.trained_weights().keys() == {"bridge.mean", "bridge.std"} | head
+    assert all(".lora_" in name or name in head for name in llm.trained_weights())
     assert (reader.config.hidden_size, llm.config.hidden_size) == (32, 64)
     for name, model in (("reader", reader), ("llm", llm)):
         model.save_pretrained(tmp_path / name)
@@ -484,9 +483,9 @@ def test_a_part_alone(models: dict[str, Path], tmp_path: Path, kind: type[Any]):
             ours, theirs = model(**batch), loaded(**batch)
         assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
     plain = tiny_stack(None, models["llm"], kind, lora=None)
-    assert plain.trained().keys() == head
+    assert plain.trained_weights().keys() == head
     plain.save_pretrained(tmp_path / "plain")
-    assert not kind.from_pretrained(tmp_path / "plain").trained().keys() - head
+    assert not kind.from_pretrained(tmp_path / "plain").trained_weights().keys() - head
 
 
 def test_the_encoder_alone_gives_standardised_states(models: dict[str, Path]):
@@ -495,4 +494,4 @@ def test_the_encoder_alone_gives_standardised_states(models: dict[str, Path]):
     with torch.no_grad():
         raw = model.encoder(**batch).last_hidden_state
     expected = (raw - model.bridge.mean) / model.bridge.std
-    torch.testing.assert_close(model.states(**batch), expected)
+    torch.testing.assert_close(model.hidden_states(**batch), expected)

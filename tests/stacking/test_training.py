@@ -1,4 +1,4 @@
-"""The trainings of a stack: what each of them changes, over any layout, through a preemption, and what is exported."""
+"""The trainings of a stack: what each changes, that ranks and ZeRO stages agree, preemption, and what is exported."""
 
 import json
 import os
@@ -19,16 +19,16 @@ from sdx.config import Config, EngineConfig, MethodConfig, Precision, TrackingCo
 from sdx.languages import language
 from sdx.models import residency
 from sdx.process.ranks import is_main
-from sdx.stacking import reader
+from sdx.stacking.alignment_data import AlignmentExample
 from sdx.stacking.bridge import StackStep
 from sdx.stacking.encoder import load_encoder
-from sdx.stacking.generation import answer
+from sdx.stacking.generation import label_ids
+from sdx.stacking.inference import load_for_inference
 from sdx.stacking.model import StackForSequenceClassification
-from sdx.stacking.objectives import Alignment, Classification, Reader, Text
-from sdx.stacking.parts import Goal, Parts
-from sdx.stacking.tokens import AlignmentText
+from sdx.stacking.objectives import Alignment, Classification, Collator, TextExample
+from sdx.stacking.parts import ObjectiveKind, Parts
 from sdx.stacking.trainee import StackTrainee
-from sdx.stacking.training import AlignmentStep, Recipe, TaskStep
+from sdx.stacking.training import AlignmentStep, TaskStep, TrainingSettings
 from sdx.store.files import read_json, read_rows, write_json
 from sdx.store.step import Step
 from sdx.store.store import Store
@@ -50,7 +50,7 @@ from tests.kit.training import assert_close, fit, grad_norms, losses
 EN = language("en")
 STAGES = (0, 2, 3)
 BUFFERS = {"bridge.mean", "bridge.std", "bridge.gain"}
-"""Of the bridge, which are not trained."""
+"""Of the bridge; they are not trained."""
 LABELS = ("no", "perhaps", "yes")
 OPTIONS: dict[str, Any] = {"batch_size": 5, "learning_rate": 1e-3, "epochs": 2}
 SAVED = "model/model.safetensors"
@@ -68,7 +68,7 @@ class Study:
     def __init__(self, folder: Path, encoder_dir: Path, llm_dir: Path, choices: int = 0) -> None:
         self.store, self.llm_dir = Store(folder / "cache"), llm_dir
         self.parts = parts_of(encoder_dir, llm_dir)
-        self.llm, self.reader = replace(self.parts, encoder=None), replace(self.parts, backbone=None)
+        self.llm, self.encoder = replace(self.parts, encoder=None), replace(self.parts, backbone=None)
         engine = EngineConfig("given", 0, False, Precision.fp32, 64, False, False)
         tracking = TrackingConfig()
         self.train = TrainConfig(batch_size=4, learning_rate=1e-2, lora_rank=4, lora_dropout=0.0, validations=1)
@@ -76,29 +76,36 @@ class Study:
         rows = labelled(choices)
         self.questions = rows_step(train=rows, validation=rows[:3])
         self.labels = () if choices else LABELS
-        self.first = self.bare(self.parts)
+        self.first = self.untrained(self.parts)
 
-    def bare(self, parts: Parts) -> Step:
+    def untrained(self, parts: Parts) -> Step:
         return StackStep(texts_step(), STEADY, False, self.quantised, 64, 0, parts=parts, languages=[EN])
 
     def aligned(self, words: bool = True) -> Step:
         tokens = tokens_step(self.parts, texts_step(), 64)
-        given = self.first, self.recipe(), Goal.alignment, tokens, words
+        given = self.first, self.recipe(), ObjectiveKind.alignment, tokens, words
         return AlignmentStep(*given, parts=self.parts, run_config=self.config)
 
-    def learnt(self, start: Step, parts: Parts, goal: Goal, trains_bridge: bool = False, **more: Step) -> Step:
+    def trained(
+        self, start: Step, parts: Parts, goal: ObjectiveKind, trains_bridge: bool = False, **more: Step
+    ) -> Step:
         given = start, self.recipe(trains_bridge), goal, self.questions, self.labels, EN
         return TaskStep(*given, **more, parts=parts, run_config=self.config)
 
     def teacher(self) -> Step:
-        return self.learnt(self.bare(self.llm), self.llm, Goal.classification)
+        return self.trained(self.untrained(self.llm), self.llm, ObjectiveKind.classification)
+
+    def distilled(self, start: Step, trains_bridge: bool = False) -> Step:
+        teacher = self.teacher()
+        more = {"teacher": teacher, "vectors": self.vectors(teacher, self.llm)}
+        return self.trained(start, self.parts, ObjectiveKind.distillation, trains_bridge, **more)
 
     def vectors(self, model: Step, parts: Parts) -> Step:
         return vectors_step(model, parts, self.questions, EN, 64)
 
-    def recipe(self, trains_bridge: bool = True) -> Recipe:
+    def recipe(self, trains_bridge: bool = True) -> TrainingSettings:
         more = {"trains_bridge": trains_bridge, "head_bias": self.head_bias}
-        return Recipe(self.train, epochs=1, max_steps=0, max_tokens=64, **more)
+        return TrainingSettings(self.train, epochs=1, max_steps=0, max_tokens=64, **more)
 
     def weights(self, step: Step) -> Weights:
         return load_file(self.store.realise(step) / SAVED)
@@ -114,7 +121,7 @@ def kinds(names: set[str]) -> set[str]:
 
 @pytest.fixture
 def whole(monkeypatch: pytest.MonkeyPatch) -> dict[str, Weights]:
-    """All weights of the model that was trained last, before and after, and those that learn."""
+    """All weights of the last training's model before and after it, and the trained ones."""
     found: dict[str, Weights] = {}
     load, export = StackTrainee.load, StackTrainee.export
 
@@ -143,7 +150,7 @@ def changed(whole: Mapping[str, Weights]) -> set[str]:
 
 
 def assert_changed(study: Study, step: Step, whole: dict[str, Weights], expected: set[str], parts: Any) -> None:
-    """Of each adapter both matrices; the export has what the model has, and the bases are those on disk."""
+    """Both matrices of each adapter change; the export has the model's weights; the bases are those on disk."""
     study.store.realise(step)
     found = changed(whole)
     assert kinds(found) == expected
@@ -180,9 +187,15 @@ def test_alignment_trains_bridge_and_adapters(study: Study, whole: dict[str, Wei
     assert config["lora"] == {"rank": 4, "alpha": 32, "dropout": 0.0}
 
 
-def test_a_teacher_trains_head_and_adapters(study: Study, whole: dict[str, Weights]):
-    expected = {"classifier", "classifier.bias", "lora_A", "lora_B"}
-    assert_changed(study, study.teacher(), whole, expected, study.llm)
+@pytest.mark.parametrize(("part", "trains_bridge"), [("llm", False), ("parts", False), ("parts", True)])
+def test_classification_trains_head_and_adapters(
+    study: Study, whole: dict[str, Weights], part: str, trains_bridge: bool
+):
+    """The teacher is the LLM alone."""
+    parts = getattr(study, part)
+    step = study.trained(study.untrained(parts), parts, ObjectiveKind.classification, trains_bridge)
+    expected = {"classifier", "classifier.bias", "lora_A", "lora_B"} | ({"bridge.up_proj"} if trains_bridge else set())
+    assert_changed(study, step, whole, expected, parts)
 
 
 @pytest.mark.parametrize("start", ["aligned", "first"])
@@ -192,13 +205,12 @@ def test_distillation_trains_adapters_under_the_teachers_head(
 ):
     teacher = study.teacher()
     first = study.aligned() if start == "aligned" else study.first
-    more = {"teacher": teacher, "vectors": study.vectors(teacher, study.llm)}
-    step = study.learnt(first, study.parts, Goal.distillation, trains_bridge, **more)
+    step = study.distilled(first, trains_bridge)
     for needed in step.inputs.values():
         study.store.realise(needed)
     whole.clear()
     expected = {"lora_A", "lora_B"} | ({"bridge.up_proj"} if trains_bridge else set())
-    reader.load_reader(study.store.realise(teacher) / "model", {"llm": study.llm_dir}, Precision.fp32)
+    load_for_inference(study.store.realise(teacher) / "model", {"llm": study.llm_dir}, Precision.fp32)
     assert_changed(study, step, whole, expected, study.parts)
     assert not residency._held  # the teacher needs no memory while the stack trains
     ours, theirs, begun = (study.weights(its) for its in (step, teacher, first))
@@ -209,18 +221,11 @@ def test_distillation_trains_adapters_under_the_teachers_head(
     assert config["architectures"] == ["StackForSequenceClassification"]
 
 
-@pytest.mark.parametrize("trains_bridge", [True, False])
-def test_direct_trains_the_head_too(study: Study, whole: dict[str, Weights], trains_bridge: bool):
-    step = study.learnt(study.first, study.parts, Goal.classification, trains_bridge)
-    expected = {"classifier", "classifier.bias", "lora_A", "lora_B"} | ({"bridge.up_proj"} if trains_bridge else set())
-    assert_changed(study, step, whole, expected, study.parts)
-
-
 @pytest.mark.parametrize("who", ["stack", "llm"])
 def test_generation_trains_adapters_under_the_llms_own_head(study: Study, whole: dict[str, Weights], who: str):
     stacked = who == "stack"
-    start, parts = (study.aligned(), study.parts) if stacked else (study.bare(study.llm), study.llm)
-    step = study.learnt(start, parts, Goal.generation, trains_bridge=stacked)
+    start, parts = (study.aligned(), study.parts) if stacked else (study.untrained(study.llm), study.llm)
+    step = study.trained(start, parts, ObjectiveKind.generation, trains_bridge=stacked)
     for needed in step.inputs.values():
         study.store.realise(needed)
     whole.clear()
@@ -232,7 +237,7 @@ def test_generation_trains_adapters_under_the_llms_own_head(study: Study, whole:
     rows = read_rows(study.store.realise(answers) / "rows.jsonl")
     assert [row["id"] for row in rows] == [item["id"] for item in labelled()]
     assert [row["acc"] for row in rows] == [row["text"] == LABELS[row["gold"]] for row in rows]
-    longest = max(len(answer(model.tokenizer, label)) for label in LABELS)
+    longest = max(len(label_ids(model.tokenizer, label)) for label in LABELS)
     assert [row["text"] for row in rows] == model.generate([item["segments"] for item in labelled()], "en", longest)
 
 
@@ -241,9 +246,9 @@ def test_a_probe_trains_the_head_alone(
     tmp_path: Path, encoder_dir: Path, llm_dir: Path, whole: dict[str, Weights], choices: int
 ):
     study = Study(tmp_path, encoder_dir, llm_dir, choices)
-    plain = study.bare(study.reader)
-    step = study.learnt(plain, study.reader, Goal.probe, vectors=study.vectors(plain, study.reader))
-    assert_changed(study, step, whole, {"classifier", "classifier.bias"}, study.reader)
+    plain = study.untrained(study.encoder)
+    step = study.trained(plain, study.encoder, ObjectiveKind.probe, vectors=study.vectors(plain, study.encoder))
+    assert_changed(study, step, whole, {"classifier", "classifier.bias"}, study.encoder)
     assert study.weights(step).keys() == {"bridge.mean", "bridge.std", "classifier.weight", "classifier.bias"}
 
 
@@ -252,18 +257,18 @@ def test_an_encoder_alone_is_trained_with_adapters(
     tmp_path: Path, encoder_dir: Path, llm_dir: Path, whole: dict[str, Weights], choices: int
 ):
     study = Study(tmp_path, encoder_dir, llm_dir, choices)
-    step = study.learnt(study.bare(study.reader), study.reader, Goal.classification)
-    assert_changed(study, step, whole, {"classifier", "classifier.bias", "lora_A", "lora_B"}, study.reader)
+    step = study.trained(study.untrained(study.encoder), study.encoder, ObjectiveKind.classification)
+    assert_changed(study, step, whole, {"classifier", "classifier.bias", "lora_A", "lora_B"}, study.encoder)
     adapters = {name for name in study.weights(step) if ".lora_" in name}
     assert adapters
     assert all(name.startswith("encoder.") for name in adapters)
-    answers = answers_step(step, study.reader, rows_step(rows=labelled(choices)), EN, 64)
+    answers = answers_step(step, study.encoder, rows_step(rows=labelled(choices)), EN, 64)
     log_probs = [row["log_probs"] for row in read_rows(study.store.realise(answers) / "rows.jsonl")]
     kind = AutoModelForMultipleChoice if choices else AutoModelForSequenceClassification
     model = kind.from_pretrained(study.store.realise(step) / "model", parts={"encoder": encoder_dir})
     assert {name: tensor for name, tensor in model.state_dict().items() if name in adapters}.keys() == adapters
     plain = kind.from_pretrained(
-        study.store.realise(study.bare(study.reader)) / "model", parts={"encoder": encoder_dir}
+        study.store.realise(study.untrained(study.encoder)) / "model", parts={"encoder": encoder_dir}
     )
     text = [row["segments"] for row in labelled()]
     assert not torch.allclose(model.encode(text, "en"), plain.encode(text, "en"), atol=1e-3)
@@ -276,8 +281,7 @@ def test_heads_without_a_bias(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
     study.head_bias = False
     teacher = study.teacher()
     assert teacher.key != with_bias
-    more = {"teacher": teacher, "vectors": study.vectors(teacher, study.llm)}
-    step = study.learnt(study.first, study.parts, Goal.distillation, **more)
+    step = study.distilled(study.first)
     theirs, ours = study.weights(teacher), study.weights(step)
     assert "classifier.bias" not in theirs.keys() | ours.keys()
     assert torch.equal(ours["classifier.weight"], theirs["classifier.weight"])
@@ -290,14 +294,12 @@ def test_an_llm_in_four_bits(tmp_path: Path, encoder_dir: Path, llm_dir: Path, w
     from bitsandbytes.nn import Linear4bit
 
     study = Study(tmp_path, encoder_dir, llm_dir)
-    plain, alone = study.teacher().key, study.bare(study.reader).key
+    plain, alone = study.teacher().key, study.untrained(study.encoder).key
     study.quantised = True
-    study.first, teacher = study.bare(study.parts), study.teacher()
-    assert study.bare(study.reader).key == alone
-    assert teacher.key != plain
-    step = study.learnt(
-        study.aligned(), study.parts, Goal.distillation, teacher=teacher, vectors=study.vectors(teacher, study.llm)
-    )
+    study.first = study.untrained(study.parts)
+    assert study.untrained(study.encoder).key == alone
+    assert study.teacher().key != plain
+    step = study.distilled(study.aligned())
     study.store.realise(step)
     assert kinds(changed(whole)) == {"lora_A", "lora_B"}
     assert {tensor.dtype for tensor in study.weights(step).values()} == {torch.float32}
@@ -309,11 +311,11 @@ def test_an_llm_in_four_bits(tmp_path: Path, encoder_dir: Path, llm_dir: Path, w
     for _ in range(2):  # the second time after a pass in eval mode
         model.train().zero_grad()
         weight.requires_grad_()
-        model.states(ids).square().sum().backward()
+        model.hidden_states(ids).square().sum().backward()
         gradients.append(weight.grad.clone())
         model.eval()
         with torch.no_grad():
-            model.states(ids)
+            model.hidden_states(ids)
     assert gradients[0].abs().sum() > 0
     torch.testing.assert_close(*gradients)
     bases = [module.base_layer for name, module in model.llm.named_modules() if hasattr(module, "base_layer")]
@@ -321,9 +323,9 @@ def test_an_llm_in_four_bits(tmp_path: Path, encoder_dir: Path, llm_dir: Path, w
     assert all(isinstance(base, Linear4bit) and base.weight.quant_state.quant_type == "nf4" for base in bases)
     answers = answers_step(step, study.parts, rows_step(rows=labelled()), EN, 64)
     assert len(read_rows(study.store.realise(answers) / "rows.jsonl")) == 8
-    trainee = StackTrainee(study.store.realise(step) / "model", parts, Goal.classification, LABELS, False, 1.0)
+    trainee = StackTrainee(study.store.realise(step) / "model", parts, ObjectiveKind.classification, LABELS)
     exact = Study(tmp_path, encoder_dir, llm_dir)
-    theirs = StackTrainee(exact.store.realise(exact.first) / "model", parts, Goal.classification, LABELS, False, 1.0)
+    theirs = StackTrainee(exact.store.realise(exact.first) / "model", parts, ObjectiveKind.classification, LABELS)
     rank = TrainConfig(lora_rank=4)
     costs = [its.cost(its.load(torch.float32, rank)) for its in (trainee, theirs)]
     assert costs[0] == costs[1]
@@ -336,9 +338,7 @@ def test_a_recipe_without_new_options_has_the_key_of_old_ones(study: Study):
 
 def test_multiple_choice_is_distilled_by_choice(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
     study = Study(tmp_path, encoder_dir, llm_dir, choices=3)
-    teacher = study.teacher()
-    more = {"teacher": teacher, "vectors": study.vectors(teacher, study.llm)}
-    step = study.learnt(study.first, study.parts, Goal.distillation, True, **more)
+    step = study.distilled(study.first, trains_bridge=True)
     out = study.store.realise(step)
     assert study.weights(step)["classifier.weight"].shape == (1, 64)
     parts = {"encoder": encoder_dir, "llm": llm_dir}
@@ -349,7 +349,9 @@ def test_multiple_choice_is_distilled_by_choice(tmp_path: Path, encoder_dir: Pat
 
 def test_the_bridge_has_a_rate_of_its_own(encoder_dir: Path, llm_dir: Path, tmp_path: Path):
     tiny_stack(encoder_dir, llm_dir).save_pretrained(tmp_path)
-    trainee = StackTrainee(tmp_path, {"encoder": encoder_dir, "llm": llm_dir}, Goal.classification, LABELS, True, 4.0)
+    trainee = StackTrainee(
+        tmp_path, {"encoder": encoder_dir, "llm": llm_dir}, ObjectiveKind.classification, LABELS, 4.0
+    )
     model = trainee.load(torch.float32, TrainConfig(lora_rank=4))
     rates = {name: trainee.rate(name) for name, weight in model.named_parameters() if weight.requires_grad}
     assert rates.pop("bridge.up_proj.weight") == 4.0
@@ -360,28 +362,28 @@ def test_the_bridge_has_a_rate_of_its_own(encoder_dir: Path, llm_dir: Path, tmp_
 # Ranks and stages
 
 
-def questions(count: int = 11) -> list[AlignmentText]:
-    """As many as leave a rank without one in the last micro-step; what the teacher reads, too."""
+def questions(count: int = 11) -> list[AlignmentExample]:
+    """11 leave a rank without an example in the last micro-step. With what the teacher reads."""
     found = []
     for number in range(count):
         size, own = 5 + 2 * (number % 7), 4 + 3 * (number % 5)
         ids = [6 + (7 * number + 3 * place) % 190 for place in range(max(size, own))]
         words = [1, 3, 0, 2, 3, 4, 2, 4]
-        found.append(AlignmentText(f"x{number}", ids[:size], ids[-own:], words, label=number % 3))
+        found.append(AlignmentExample(f"x{number}", ids[:size], ids[-own:], words, label=number % 3))
     return found
 
 
-def classified(rows: list[AlignmentText]) -> list[Text]:
-    return [Text(row.id, row.input_ids, row.spans[:1], label=row.label) for row in rows]
+def classified(rows: list[AlignmentExample]) -> list[TextExample]:
+    return [TextExample(row.id, row.input_ids, row.spans[:1], label=row.label) for row in rows]
 
 
 @dataclass(frozen=True)
 class Noted(StackTrainee):
-    """Beside the export: the logits of the model as it is."""
+    """Also saves the logits of the model as exported."""
 
     def export(self, engine: Any, out: Path) -> None:
         super().export(engine, out)
-        if self.goal is Goal.alignment:
+        if self.goal is ObjectiveKind.alignment:
             return
         objective = engine.module.objective
         batch = objective.collate(classified(questions()), engine.module.packed)
@@ -392,18 +394,18 @@ class Noted(StackTrainee):
 
 
 def case(start: Path, encoder_dir: Path, llm_dir: Path, goal: str) -> dict[str, Any]:
-    """What `fit` takes for a stack in `start`."""
+    """Arguments of `fit` for a stack in `start`."""
     parts = {"encoder": encoder_dir, "llm": llm_dir}
-    reader = Reader(True, True, 1, 3)
+    collator = Collator({"encoder": 1, "llm": 3})
     if goal == "encoder":
-        trainee = Noted(start / "encoder", {"encoder": start / "calm"}, Goal.classification, LABELS, False, 1.0)
-        objective = Classification(replace(reader, llm=False))
+        trainee = Noted(start / "encoder", {"encoder": start / "calm"}, ObjectiveKind.classification, LABELS)
+        objective = Classification(Collator({"encoder": 1}))
         return {"trainee": trainee, "objective": objective, "rows": classified(questions()), **OPTIONS}
     if goal == "alignment":
-        trainee = Noted(start, parts, Goal.alignment, (), True, 2.0)
-        return {"trainee": trainee, "objective": Alignment(reader, (0.5, 2.0), True), "rows": questions(), **OPTIONS}
-    trainee = Noted(start, parts, Goal.classification, LABELS, True, 2.0)
-    return {"trainee": trainee, "objective": Classification(reader), "rows": classified(questions()), **OPTIONS}
+        trainee = Noted(start, parts, ObjectiveKind.alignment, (), 2.0)
+        return {"trainee": trainee, "objective": Alignment(collator, (0.5, 2.0), True), "rows": questions(), **OPTIONS}
+    trainee = Noted(start, parts, ObjectiveKind.classification, LABELS, 2.0)
+    return {"trainee": trainee, "objective": Classification(collator), "rows": classified(questions()), **OPTIONS}
 
 
 GOALS = ("alignment", "classification", "encoder")
@@ -462,7 +464,7 @@ def test_the_export_gives_the_logits_of_the_model(two_ranks: Path, encoder_dir: 
     model = AutoModelForSequenceClassification.from_pretrained(out / "model", parts=parts, dtype=torch.float32)
     assert type(model) is StackForSequenceClassification
     assert list(model.config.id2label.values()) == list(LABELS)
-    objective, rows = Classification(Reader(True, True, 1, 3)), classified(questions())
+    objective, rows = Classification(Collator({"encoder": 1, "llm": 3})), classified(questions())
     with torch.no_grad():
         logits = model.classify(objective.vectors(model, objective.collate(rows, packed=False)))
     torch.testing.assert_close(logits, torch.load(out / "logits.pt"), atol=2e-5, rtol=1e-4)
@@ -488,7 +490,7 @@ def test_checkpointing_changes_nothing(one_rank: Path, start: Path, encoder_dir:
 
 
 def test_preempted_and_resumed(start: Path, encoder_dir: Path, llm_dir: Path, tmp_path: Path, one_rank: Path):
-    """With dropout in the adapters; the state of a stage that shards."""
+    """With dropout in the adapters, at a stage that shards its state."""
     lora = read_json(start / "config.json")["lora"]
     start_dropping = tmp_path / "start"
     tiny_stack(encoder_dir, llm_dir, lora={**lora, "dropout": 0.2}).save_pretrained(start_dropping)

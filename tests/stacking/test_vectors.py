@@ -1,4 +1,4 @@
-"""Stored vectors: by the texts' ids, and the same to the byte after a kill."""
+"""Stored vectors: found by the texts' ids, and identical after a kill."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +13,9 @@ from sdx.config import Precision
 from sdx.languages import language
 from sdx.models.residency import release
 from sdx.stacking import vectors
+from sdx.stacking.inference import example_id, load_for_inference
 from sdx.stacking.model import StackForMultipleChoice, StackForSequenceClassification
-from sdx.stacking.reader import key, load_reader
-from sdx.stacking.vectors import FILES, Vectors
+from sdx.stacking.vectors import SPLITS, Vectors
 from sdx.store.store import Store
 from tests.kit.stack_steps import labelled, model_step, parts_of, rows_step, vectors_step
 from tests.kit.tiny_stack import tiny_stack
@@ -41,25 +41,27 @@ def test_each_text_has_its_own(tmp_path: Path, llm_dir: Path):
     expected = model.encode([row["segments"] for row in rows], "en")
     for name, some in (("train", range(6)), ("validation", range(6, 8))):
         found = Vectors(out)
-        assert [of for of in found if of.startswith(name)] == [key(name, rows[place]["id"]) for place in some]
+        assert [of for of in found if of.startswith(name)] == [example_id(name, rows[place]["id"]) for place in some]
         assert len(found) == 8
         for place in some:
-            torch.testing.assert_close(found[key(name, rows[place]["id"])], expected[place][None], atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                found[example_id(name, rows[place]["id"])], expected[place][None], atol=2e-5, rtol=1e-4
+            )
     stored = torch.stack([vectors[0] for of, vectors in Vectors(out).items() if of.startswith("train")])
     assert Vectors(out).variance == pytest.approx(float(stored.var(0, correction=0).mean()), rel=1e-5)
     with pytest.raises(KeyError):
-        Vectors(out)[key("train", "q7")]
+        Vectors(out)[example_id("train", "q7")]
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [(Precision.bf16, torch.bfloat16), (Precision.fp32, torch.float32)])
 def test_parts_are_read_in_the_precision_they_are_given(
     tmp_path: Path, encoder_dir: Path, llm_dir: Path, precision: Precision, dtype: torch.dtype
 ):
-    """Whatever their files and the stack's own are in; both may be loaded one after the other."""
+    """Whatever the precision of the files; both precisions may be loaded one after the other."""
     directory, where = tmp_path / "model", {"encoder": encoder_dir, "llm": llm_dir}
     tiny_stack(encoder_dir, llm_dir, StackForSequenceClassification).save_pretrained(directory)
     for taken, found in ((precision, dtype), (Precision.fp32, torch.float32)):
-        model = load_reader(directory, where, taken)
+        model = load_for_inference(directory, where, taken)
         assert {weight.dtype for weight in model.parameters()} == {found}
     release()
 
@@ -71,11 +73,11 @@ def test_one_for_each_choice(tmp_path: Path, encoder_dir: Path, llm_dir: Path):
     out = Store(tmp_path).realise(step)
     assert np.load(out / "train.npy").shape == (6, 3, 64)
     for row in rows[:6]:
-        [encoded] = model.segments("en").encode([row["segments"]], 64)
+        [encoded] = model.sequence_tokenizer("en").encode([row["segments"]], 64)
         with torch.no_grad():
-            states = model.states(torch.tensor([encoded.ids]))[0]
+            states = model.hidden_states(torch.tensor([encoded.ids]))[0]
         expected = torch.stack([states[first:last].mean(0) for first, last in encoded.spans[1:]])
-        torch.testing.assert_close(Vectors(out)[key("train", row["id"])], expected, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(Vectors(out)[example_id("train", row["id"])], expected, atol=2e-5, rtol=1e-4)
 
 
 class Killed(Exception):
@@ -88,7 +90,7 @@ def test_killed_and_resumed(tmp_path: Path, llm_dir: Path, monkeypatch: pytest.M
     model, training = model_step(classes(llm_dir)), rows_step(train=rows[:7], validation=rows[7:])
     step = vectors_step(model, parts_of(None, llm_dir), training, EN, 64)
     calm = Store(tmp_path / "calm").realise(step)
-    read = vectors.read_batches
+    read = vectors.pooled_batches
     left = batches
 
     def dying(*arguments: Any) -> Iterator[Any]:
@@ -101,7 +103,7 @@ def test_killed_and_resumed(tmp_path: Path, llm_dir: Path, monkeypatch: pytest.M
 
     store = Store(tmp_path / "rough")
     with monkeypatch.context() as patch:
-        patch.setattr(vectors, "read_batches", dying)
+        patch.setattr(vectors, "pooled_batches", dying)
         if batches < 4:  # of 3, 3 and 1 rows, and of the one for validation
             with pytest.raises(Killed):
                 store.realise(step)
@@ -113,16 +115,16 @@ def test_killed_and_resumed(tmp_path: Path, llm_dir: Path, monkeypatch: pytest.M
         seen.extend(row["id"] for row in rows)
         return read(model, rows, *rest)
 
-    monkeypatch.setattr(vectors, "read_batches", noted)
+    monkeypatch.setattr(vectors, "pooled_batches", noted)
     rough = store.realise(step)
     assert seen == [f"q{number}" for number in range(min(3 * batches, 7) if batches < 4 else 8, 8)]
-    for name in (*(f"{name}.npy" for name in FILES), "ids.json"):
+    for name in (*(f"{name}.npy" for name in SPLITS), "ids.json"):
         assert (rough / name).read_bytes() == (calm / name).read_bytes()
     assert {path.name for path in rough.iterdir()} == {path.name for path in calm.iterdir()}
 
 
 def test_questions_with_unlike_numbers_of_answers(tmp_path: Path, llm_dir: Path):
-    """Their vectors would be taken for one another's."""
+    """Their vectors would be mixed up."""
     rows = [labelled(choices=2)[0], labelled(choices=4)[1]]
     training = rows_step(train=rows, validation=rows[:1])
     model = model_step(tiny_stack(None, llm_dir, StackForMultipleChoice))

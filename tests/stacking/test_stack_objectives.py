@@ -1,4 +1,4 @@
-"""Objectives of readers: packs, padded rows and micro-batches give one loss, and the teacher is the plain LLM."""
+"""Objectives of a stack: packs, padded rows and micro-batches give one loss, and the teacher is the plain LLM."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,15 +9,15 @@ import pytest
 import torch
 from transformers import AutoModel, LlamaConfig, LlamaModel
 
+from sdx.stacking.inference import example_id, text_examples
 from sdx.stacking.model import StackForMultipleChoice, StackForSequenceClassification, StackModel
-from sdx.stacking.objectives import Alignment, Classification, Distillation, Probe, Reader, Text
-from sdx.stacking.reader import examples, key
+from sdx.stacking.objectives import Alignment, Classification, Collator, Distillation, Probe, TextExample
 from sdx.training.attention import PACKED
 from sdx.training.states import pooled
 from tests.kit.tiny_stack import tiny_stack
 
 PAD, LLM_PAD = 1, 3
-READERS = {"stack": Reader(True, True, PAD, LLM_PAD), "llm": Reader(False, True, LLM_PAD)}
+COLLATORS = {"stack": Collator({"encoder": PAD, "llm": LLM_PAD}), "llm": Collator({"llm": LLM_PAD})}
 VARIANCES = (0.5, 2.0)
 GOALS = ("classification", "choice", "distillation", "sequences", "words")
 
@@ -45,8 +45,8 @@ def ordinary(models: Any) -> Iterator[None]:
         model.eval()
 
 
-def texts(count: int = 7, spans: int = 0, words: bool = False) -> list[Text]:
-    """Of many lengths, one of them of one token.
+def texts(count: int = 7, spans: int = 0, words: bool = False) -> list[TextExample]:
+    """Texts of many lengths, one of a single token.
 
     Args:
         spans: vectors of a text; 0: one of the whole.
@@ -63,7 +63,7 @@ def texts(count: int = 7, spans: int = 0, words: bool = False) -> list[Text]:
             places += [(1, 3), (3, 4)][: 1 + number % 2]
             own_places += [(0, 1), (1, 4)][: 1 + number % 2]
         found.append(
-            Text(
+            TextExample(
                 id=f"t{number}",
                 input_ids=[random.randrange(6, 200) for _ in range(size)],
                 spans=places,
@@ -75,23 +75,23 @@ def texts(count: int = 7, spans: int = 0, words: bool = False) -> list[Text]:
     return found
 
 
-def stored(rows: Sequence[Text]) -> dict[str, torch.Tensor]:
+def stored(rows: Sequence[TextExample]) -> dict[str, torch.Tensor]:
     """A teacher's vectors."""
     draw = torch.Generator().manual_seed(7)
     return {row.id: torch.randn(len(row.spans), 64, generator=draw) for row in rows}
 
 
-def case(who: str, goal: str) -> tuple[Any, list[Text]]:
+def case(who: str, goal: str) -> tuple[Any, list[TextExample]]:
     """The objective and texts for it."""
-    reader = READERS[who]
+    collator = COLLATORS[who]
     if goal in ("sequences", "words"):
-        return Alignment(reader, VARIANCES, goal == "words"), texts(words=True)
+        return Alignment(collator, VARIANCES, goal == "words"), texts(words=True)
     if goal == "distillation":
-        return Distillation(reader, stored(texts(spans=2)), 0.7), texts(spans=2)
-    return Classification(reader), texts(spans=2 if goal == "choice" else 0)
+        return Distillation(collator, stored(texts(spans=2)), 0.7), texts(spans=2)
+    return Classification(collator), texts(spans=2 if goal == "choice" else 0)
 
 
-def loss_of(objective: Any, model: Any, rows: Sequence[Text], packed: bool) -> torch.Tensor:
+def loss_of(objective: Any, model: Any, rows: Sequence[TextExample], packed: bool) -> torch.Tensor:
     model.llm.set_attn_implementation(PACKED if packed else "sdpa")
     loss, count = objective.loss(model, objective.collate(rows, packed))
     assert float(count) == len(rows)
@@ -100,7 +100,7 @@ def loss_of(objective: Any, model: Any, rows: Sequence[Text], packed: bool) -> t
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("goal", GOALS)
-@pytest.mark.parametrize("who", READERS)
+@pytest.mark.parametrize("who", COLLATORS)
 def test_packs_and_padded_rows_give_the_same(
     models: Mapping[tuple[str, str, bool], Any], who: str, goal: str, bidirectional: bool
 ):
@@ -112,7 +112,7 @@ def test_packs_and_padded_rows_give_the_same(
             model.llm.set_attn_implementation(PACKED if packed else "sdpa")
             batch = objective.collate(rows, packed)
             assert ("cu_seq_lens_q" in batch["inputs"]) is packed
-            vectors.append(pooled(model.states(**batch["inputs"]), batch))
+            vectors.append(pooled(model.hidden_states(**batch["inputs"]), batch))
         torch.testing.assert_close(vectors[1], vectors[0], atol=2e-5, rtol=1e-4)
         whole = loss_of(objective, model, rows, packed=False)
         for packed in (False, True):
@@ -124,7 +124,7 @@ def test_packs_and_padded_rows_give_the_same(
             assert [float(count) for _, count in scores] == [2, 5, 7]
 
 
-@pytest.mark.parametrize("who", READERS)
+@pytest.mark.parametrize("who", COLLATORS)
 def test_gradients_of_packs_and_padded_rows(models: Mapping[tuple[str, str, bool], Any], who: str):
     objective, rows = case(who, "words")
     model = models[who, "words", False]
@@ -141,7 +141,7 @@ def test_gradients_of_packs_and_padded_rows(models: Mapping[tuple[str, str, bool
 
 def test_an_encoder_alone_is_never_packed(encoder_dir: Path):
     model = tiny_stack(encoder_dir, None, StackForSequenceClassification)
-    objective, rows = Classification(Reader(True, False, PAD)), texts()
+    objective, rows = Classification(Collator({"encoder": PAD})), texts()
     ours, theirs = (objective.loss(model, objective.collate(rows, packed))[0] for packed in (True, False))
     assert torch.equal(ours, theirs)
 
@@ -156,7 +156,7 @@ def test_the_loss_by_hand(models: Mapping[tuple[str, str, bool], Any], llm_dir: 
     sequences, words = [], []
     with torch.no_grad():
         for row in rows:
-            student = model.states(torch.tensor([row.input_ids]))[0]
+            student = model.hidden_states(torch.tensor([row.input_ids]))[0]
             teacher = plain(torch.tensor([row.llm_ids])).last_hidden_state[0]
             errors = [
                 float((student[a:b].mean(0) - teacher[c:d].mean(0)).square().mean())
@@ -165,12 +165,13 @@ def test_the_loss_by_hand(models: Mapping[tuple[str, str, bool], Any], llm_dir: 
             sequences.append(errors[0])
             words.append(sum(errors[1:]) / max(1, len(errors) - 1))
         both, alone = (
-            float(loss_of(Alignment(READERS["stack"], VARIANCES, given), model, rows, False)) for given in (True, False)
+            float(loss_of(Alignment(COLLATORS["stack"], VARIANCES, given), model, rows, False))
+            for given in (True, False)
         )
     assert alone == pytest.approx(sum(sequences) / 0.5, rel=1e-4)
     assert both == pytest.approx(sum(sequences) / 0.5 / 3 + sum(words) / 2.0 * 2 / 3, rel=1e-4)
     assert [len(row.spans) for row in rows] == [2, 3, 1, 3, 2, 3, 1]  # some without a word
-    alone = Alignment(READERS["stack"], VARIANCES, False).collate(rows, False)
+    alone = Alignment(COLLATORS["stack"], VARIANCES, False).collate(rows, False)
     assert len(alone["sizes"]) == len(alone["teacher"]["sizes"]) == len(rows)  # none is pooled for nothing
 
 
@@ -179,18 +180,18 @@ def test_the_teacher_is_the_plain_llm_and_learns_nothing(
     models: Mapping[tuple[str, str, bool], Any], llm_dir: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
 ):
     model, rows = models["stack", "words", False], texts(words=True)
-    objective = Alignment(READERS["stack"], VARIANCES, True)
+    objective = Alignment(COLLATORS["stack"], VARIANCES, True)
     seen: list[torch.Tensor] = []
-    states_of_llm = model.states_of_llm
+    llm_hidden_states = model.llm_hidden_states
 
     def noted(**inputs: Any) -> torch.Tensor:
         assert not torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
-        states: torch.Tensor = states_of_llm(**inputs)
+        states: torch.Tensor = llm_hidden_states(**inputs)
         seen.append(states)
         return states
 
-    monkeypatch.setattr(model, "states_of_llm", noted)
+    monkeypatch.setattr(model, "llm_hidden_states", noted)
     model.train()
     batch = objective.collate(rows, packed)
     loss_of(objective, model, rows, packed)
@@ -198,26 +199,26 @@ def test_the_teacher_is_the_plain_llm_and_learns_nothing(
     assert not taught.requires_grad
     plain = AutoModel.from_pretrained(llm_dir)
     expected = [plain(torch.tensor([row.llm_ids])).last_hidden_state[0] for row in rows]
-    whole = pooled(taught, batch["teacher"]).index_select(0, batch["firsts"])
+    whole = pooled(taught, batch["teacher"]).index_select(0, batch["sequences"])
     torch.testing.assert_close(whole, torch.stack([states.mean(0) for states in expected]), atol=2e-5, rtol=1e-4)
-    student = pooled(model.states(**batch["inputs"]), batch).index_select(0, batch["firsts"])
+    student = pooled(model.hidden_states(**batch["inputs"]), batch).index_select(0, batch["sequences"])
     assert not torch.allclose(student, whole, atol=0.1)
 
 
 def test_the_teacher_has_no_dropout(llm_dir: Path, encoder_dir: Path, tmp_path: Path):
-    """Some LLMs have it by their configs: the student would learn noise."""
+    """Some LLMs' configs have dropout, and the student would learn its noise."""
     base = LlamaModel.from_pretrained(llm_dir)
     config = LlamaConfig.from_pretrained(llm_dir, attention_dropout=0.5)
     dropping = LlamaModel(config)
     dropping.load_state_dict(base.state_dict())
     dropping.save_pretrained(tmp_path)
     model = tiny_stack(encoder_dir, tmp_path).train()
-    states = model.states_of_llm(torch.tensor([[10, 20, 30]]))
-    assert not torch.equal(states, model.states_of_llm(torch.tensor([[10, 20, 30]])))
+    states = model.llm_hidden_states(torch.tensor([[10, 20, 30]]))
+    assert not torch.equal(states, model.llm_hidden_states(torch.tensor([[10, 20, 30]])))
     objective, rows = case("stack", "sequences")
     seen = []
-    states_of_llm = model.states_of_llm
-    model.states_of_llm = lambda **inputs: seen.append(states_of_llm(**inputs)) or seen[-1]
+    llm_hidden_states = model.llm_hidden_states
+    model.llm_hidden_states = lambda **inputs: seen.append(llm_hidden_states(**inputs)) or seen[-1]
     for _ in range(2):
         loss_of(objective, model, rows, packed=False)
     assert torch.equal(*seen)
@@ -238,7 +239,7 @@ class Echo(torch.nn.Module):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_student_that_reads_what_the_teacher_reads_has_no_loss(encoder_dir: Path, llm_dir: Path, packed: bool):
-    """Adapters that were just put on change nothing."""
+    """New adapters change nothing."""
     model = tiny_stack(encoder_dir, llm_dir)
     model.encoder = Echo(model.llm.get_input_embeddings())
     model.bridge.up_proj = torch.nn.Identity()
@@ -247,10 +248,10 @@ def test_a_student_that_reads_what_the_teacher_reads_has_no_loss(encoder_dir: Pa
         if ".lora_B." in name:
             weight.data.zero_()
     rows = [
-        Text(row.id, row.llm_ids, row.llm_spans, llm_ids=row.llm_ids, llm_spans=row.llm_spans)
+        TextExample(row.id, row.llm_ids, row.llm_spans, llm_ids=row.llm_ids, llm_spans=row.llm_spans)
         for row in texts(words=True)
     ]
-    objective = Alignment(READERS["stack"], VARIANCES, True)
+    objective = Alignment(COLLATORS["stack"], VARIANCES, True)
     assert float(loss_of(objective, model, rows, packed)) < 1e-8
     score, _ = objective.score(model, objective.collate(rows, packed))
     assert -1e-8 < float(score) <= 0
@@ -259,13 +260,13 @@ def test_a_student_that_reads_what_the_teacher_reads_has_no_loss(encoder_dir: Pa
 def test_one_vector_for_all_texts_explains_nothing(encoder_dir: Path, llm_dir: Path, monkeypatch: pytest.MonkeyPatch):
     model = tiny_stack(encoder_dir, llm_dir)
     rows = texts(60, words=True)
-    batch = Alignment(READERS["stack"], (1.0, 1.0), False).collate(rows, False)
+    batch = Alignment(COLLATORS["stack"], (1.0, 1.0), False).collate(rows, False)
     with torch.no_grad():
         plain = AutoModel.from_pretrained(llm_dir)
         taught = pooled(plain(**batch["teacher"]["inputs"]).last_hidden_state, batch["teacher"])
-    objective = Alignment(READERS["stack"], (float(taught.var(0).mean()), 1.0), False)
+    objective = Alignment(COLLATORS["stack"], (float(taught.var(0).mean()), 1.0), False)
     mean = taught.mean(0)
-    monkeypatch.setattr(model, "states", lambda input_ids, **_: mean.expand(*input_ids.shape, -1))
+    monkeypatch.setattr(model, "hidden_states", lambda input_ids, **_: mean.expand(*input_ids.shape, -1))
     loss, count = objective.loss(model, batch)
     assert float(loss / count) == pytest.approx(1, abs=0.02)
     score, count = objective.score(model, batch)
@@ -276,48 +277,48 @@ def test_one_vector_for_all_texts_explains_nothing(encoder_dir: Path, llm_dir: P
 
 
 def test_vectors_are_joined_by_id():
-    """However the stored vectors are ordered."""
+    """In whatever order the vectors are stored."""
 
     class Segmented:
         def encode(self, rows: Any, _limit: int, offsets: bool) -> list[Any]:
-            from sdx.stacking.segments import Encoded
+            from sdx.stacking.sequences import Encoded
 
             return [Encoded([5, 6], [(0, 1), (1, 2)], [[], []]) for _ in rows]
 
     rows = [{"id": f"r{n}", "segments": ["a", "b"], "choices": 0, "label": 0} for n in range(5)]
-    learnt = {key("train", f"r{n}"): torch.full((1, 64), float(n)) for n in (3, 0, 4, 2, 1)}
-    learnt |= {key("validation", f"r{n}"): torch.full((1, 64), 10.0 + n) for n in range(5)}  # of the same ids
-    found = examples(rows, Segmented(), 8, "train")  # type: ignore[arg-type]
-    objective = Distillation(READERS["llm"], learnt, 1.0)
-    assert objective.collate([found[4], found[1]], False)["taught"][:, 0, 0].tolist() == [4, 1]
-    held = examples(rows, Segmented(), 8, "validation")  # type: ignore[arg-type]
-    assert Probe(READERS["llm"], learnt).collate([held[2]], False)["vectors"][0, 0, 0] == 12
+    learnt = {example_id("train", f"r{n}"): torch.full((1, 64), float(n)) for n in (3, 0, 4, 2, 1)}
+    learnt |= {example_id("validation", f"r{n}"): torch.full((1, 64), 10.0 + n) for n in range(5)}  # of the same ids
+    found = text_examples(rows, Segmented(), 8, "train")  # type: ignore[arg-type]
+    objective = Distillation(COLLATORS["llm"], learnt, 1.0)
+    assert objective.collate([found[4], found[1]], False)["teacher"][:, 0, 0].tolist() == [4, 1]
+    held = text_examples(rows, Segmented(), 8, "validation")  # type: ignore[arg-type]
+    assert Probe(COLLATORS["llm"], learnt).collate([held[2]], False)["vectors"][0, 0, 0] == 12
     with pytest.raises(KeyError):
-        objective.collate(examples([{**rows[0], "id": "unknown"}], Segmented(), 8, "train"), False)  # type: ignore[arg-type]
-    [choices] = examples([{**rows[0], "choices": 1}], Segmented(), 8)  # type: ignore[arg-type]
+        objective.collate(text_examples([{**rows[0], "id": "unknown"}], Segmented(), 8, "train"), False)  # type: ignore[arg-type]
+    [choices] = text_examples([{**rows[0], "choices": 1}], Segmented(), 8)  # type: ignore[arg-type]
     assert choices.spans == [(1, 2)]
 
 
 def test_distillation_is_the_squared_error_as_a_share_of_the_variance(models: Mapping[tuple[str, str, bool], Any]):
     model, rows = models["stack", "choice", False], texts(spans=2)
     taught = stored(rows)
-    objective = Distillation(READERS["stack"], taught, 0.7)
+    objective = Distillation(COLLATORS["stack"], taught, 0.7)
     with torch.no_grad():
-        expected = sum(
-            float((torch.stack([model.states(torch.tensor([row.input_ids]))[0, a:b].mean(0) for a, b in row.spans])
-                   - taught[row.id]).square().mean()) / 0.7
-            for row in rows
-        )  # fmt: skip
+        expected = 0.0
+        for row in rows:
+            states = model.hidden_states(torch.tensor([row.input_ids]))[0]
+            vectors = torch.stack([states[a:b].mean(0) for a, b in row.spans])
+            expected += float((vectors - taught[row.id]).square().mean()) / 0.7
         assert float(loss_of(objective, model, rows, False)) == pytest.approx(expected, rel=1e-4)
         learnt = objective.vectors(model, objective.collate(rows, False))
-    echo = Distillation(READERS["stack"], {row.id: its for row, its in zip(rows, learnt, strict=True)}, 0.7)
+    echo = Distillation(COLLATORS["stack"], {row.id: its for row, its in zip(rows, learnt, strict=True)}, 0.7)
     assert float(loss_of(echo, model, rows, False)) < 1e-8
 
 
 def test_no_label_decides_the_distillation(models: Mapping[tuple[str, str, bool], Any]):
     model, rows = models["stack", "choice", False], texts(spans=2)
-    objective = Distillation(READERS["stack"], stored(rows), 0.7)
-    other = [Text(row.id, row.input_ids, row.spans, label=1 - row.label) for row in rows]
+    objective = Distillation(COLLATORS["stack"], stored(rows), 0.7)
+    other = [TextExample(row.id, row.input_ids, row.spans, label=1 - row.label) for row in rows]
     ours, theirs = (float(loss_of(objective, model, its, False)) for its in (rows, other))
     assert ours == theirs
     ours, theirs = (float(objective.score(model, objective.collate(its, False))[0]) for its in (rows, other))
@@ -334,7 +335,7 @@ def test_a_higher_score_is_more_right_answers(models: Mapping[tuple[str, str, bo
             labels = logits.argmax(-1)
             labels[:wrong] = logits.argmin(-1)[:wrong]
             labelled = [
-                Text(row.id, row.input_ids, row.spans, label=int(label))
+                TextExample(row.id, row.input_ids, row.spans, label=int(label))
                 for row, label in zip(rows, labels, strict=True)
             ]
             score, count = objective.score(model, objective.collate(labelled, False))
@@ -345,11 +346,11 @@ def test_a_higher_score_is_more_right_answers(models: Mapping[tuple[str, str, bo
 def test_a_probe_reads_stored_vectors(models: Mapping[tuple[str, str, bool], Any], goal: str):
     model = models["stack", goal, False]
     _, rows = case("stack", goal)
-    objective = Classification(READERS["stack"])
+    objective = Classification(COLLATORS["stack"])
     with torch.no_grad():
         vectors = objective.vectors(model, objective.collate(rows, False))
-    probe = Probe(READERS["stack"], {row.id: its.view(-1, 64) for row, its in zip(rows, vectors, strict=True)})
-    bare = [Text(row.id, [], [], label=row.label) for row in rows]
+    probe = Probe(COLLATORS["stack"], {row.id: its.view(-1, 64) for row, its in zip(rows, vectors, strict=True)})
+    bare = [TextExample(row.id, [], [], label=row.label) for row in rows]
     assert probe.tokens(bare[0]) == 1
     ours, _ = probe.loss(model, probe.collate(bare, packed=True))
     theirs = loss_of(objective, model, rows, packed=False)

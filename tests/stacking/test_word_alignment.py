@@ -1,4 +1,4 @@
-"""Words in two tokenizers, by the characters of their tokens."""
+"""Words in two tokenizers, aligned by the characters of their tokens."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from sdx.languages import language
-from sdx.stacking.encoder_languages import encoder_segments
-from sdx.stacking.segments import Encoded, llm_segments
-from sdx.stacking.tokens import aligned
+from sdx.stacking.alignment_data import aligned_words
+from sdx.stacking.encoder_languages import encoder_tokenizer
+from sdx.stacking.sequences import Encoded, llm_tokenizer
 from tests.kit.tiny import tiny_tokenizer
 
 
 def encoded(*offsets: tuple[int, int], first: int = 0) -> Encoded:
-    """Of a text with these tokens, behind `first` others."""
+    """A text with these tokens, after `first` others."""
     return Encoded([0] * (first + len(offsets)), [(first, first + len(offsets))], [list(offsets)])
 
 
@@ -43,23 +43,23 @@ WHOLE = encoded((0, 2), (3, 5), (6, 9))
 def test_tokens_of_words(other: Encoded, expected: list[tuple[int, int] | None]):
     text = "ab cd efg"
     pairs = [((n, n + 1), span) for n, span in enumerate(expected) if span]
-    assert aligned(text, WHOLE, other) == pairs
-    assert aligned(text, other, WHOLE) == [(theirs, ours) for ours, theirs in pairs]
+    assert aligned_words(text, WHOLE, other) == pairs
+    assert aligned_words(text, other, WHOLE) == [(theirs, ours) for ours, theirs in pairs]
 
 
 def test_punctuation_is_of_its_word():
     text = "ab, (cd)."
     apart = encoded((0, 2), (2, 3), (4, 5), (5, 7), (7, 9))
-    assert aligned(text, apart, encoded((0, 3), (3, 9))) == [((0, 2), (0, 1)), ((2, 5), (1, 2))]
+    assert aligned_words(text, apart, encoded((0, 3), (3, 9))) == [((0, 2), (0, 1)), ((2, 5), (1, 2))]
 
 
 @pytest.mark.parametrize("limit", [64, 20])
 @pytest.mark.parametrize("text", ["The quick  brown fox, it is.", ' Plants\ntake in "gas" — naïve ', "x"])
 def test_real_tokenizers(encoder_dir: Path, text: str, limit: int):
     """Single characters with `▁` for a space, against a byte-level BPE."""
-    one, two = encoder_segments(encoder_dir, "", language("en")), llm_segments(tiny_tokenizer(chat=False))
+    one, two = encoder_tokenizer(encoder_dir, "", language("en")), llm_tokenizer(tiny_tokenizer(chat=False))
     [ours], [theirs] = (read.encode([(text,)], limit) for read in (one, two))
-    words = aligned(text, ours, theirs)
+    words = aligned_words(text, ours, theirs)
     assert words
     if limit == 64:
         assert len(words) == len(text.split())

@@ -1,4 +1,4 @@
-"""A stack that writes: a text's answer depends on that text alone, and what is stored is what was trained."""
+"""A stack that writes: its answer to a text depends on that text alone, and only what was trained is stored."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from sdx.stacking.generation import StackForCausalLM, answer, cue
+from sdx.stacking.generation import StackForCausalLM, cue_ids, label_ids
 from sdx.stacking.model import StackModel
 from tests.kit.tiny import tiny_encoder, tiny_gemma, tiny_model
 from tests.kit.tiny_stack import tiny_stack
@@ -45,19 +45,19 @@ def test_a_text_alone_and_among_others(models: dict[str, Path], who: str, llm: s
 @pytest.mark.parametrize("who", ["stack", "llm"])
 def test_what_is_written_is_the_likeliest_token_by_token(models: dict[str, Path], who: str):
     model = stack(models, who)
-    [read] = [one.ids for one in model.segments("en").encode([[TEXTS[1]]], 64)]
-    behind = cue(model.tokenizer)
+    [read] = [one.ids for one in model.sequence_tokenizer("en").encode([[TEXTS[1]]], 64)]
+    behind = cue_ids(model.tokenizer)
     for _ in range(NEW):
         with torch.no_grad():
             if who == "llm":
                 logits = model(torch.tensor([[*read, *behind]])).logits
             else:
-                order = torch.arange(len(read) + len(behind))[None]
-                logits = model(torch.tensor([read]), written=torch.tensor(behind), order=order).logits
+                gather_index = torch.arange(len(read) + len(behind))[None]
+                logits = model(torch.tensor([read]), llm_ids=torch.tensor(behind), gather_index=gather_index).logits
         behind.append(int(logits[0, -1].argmax()))
         if behind[-1] == model.tokenizer.eos_token_id:
             break
-    own = behind[len(cue(model.tokenizer)) :]
+    own = behind[len(cue_ids(model.tokenizer)) :]
     text = model.tokenizer.decode(own, skip_special_tokens=True)
     assert len(own) > 1
     assert model.generate([TEXTS[1]], "en", NEW) == [text.strip()]
@@ -90,12 +90,12 @@ def test_an_aligned_stack_becomes_one_that_writes(models: dict[str, Path], tmp_p
     assert isinstance(aligned, StackModel)
     ids = torch.tensor([[4, 9, 30, 11]])
     with torch.no_grad():
-        assert torch.equal(writer.states(ids), aligned.states(ids))
+        assert torch.equal(writer.hidden_states(ids), aligned.hidden_states(ids))
 
 
 def test_what_gets_gradients(models: dict[str, Path]):
     model = stack(models).train()
-    logits = model(torch.tensor([[4, 9, 30]]), written=torch.tensor([7, 8]), order=torch.arange(5)[None]).logits
+    logits = model(torch.tensor([[4, 9, 30]]), llm_ids=torch.tensor([7, 8]), gather_index=torch.arange(5)[None]).logits
     logits.float().square().sum().backward()
     moved = {name for name, weight in model.named_parameters() if weight.grad is not None}
     assert moved == {name for name, _ in model.named_parameters() if ".lora_" in name} | {"bridge.up_proj.weight"}
@@ -103,6 +103,6 @@ def test_what_gets_gradients(models: dict[str, Path]):
 
 def test_answers_end_and_have_words(models: dict[str, Path]):
     tokenizer = stack(models, "llm").tokenizer
-    ids = answer(tokenizer, "the_answer")
+    ids = label_ids(tokenizer, "the_answer")
     assert ids[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(ids[:-1]).strip() == "the answer"

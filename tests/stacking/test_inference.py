@@ -1,4 +1,4 @@
-"""Answers to test items: what is written of each, alone or among others, in one go or in two."""
+"""Answers to test items: the published rows, whatever the batches, and after a kill."""
 
 import math
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_what_is_written_of_an_item(tmp_path: Path, encoder_dir: Path, llm_dir: 
         assert row["acc"] is (row["choice"] == item["label"])
         assert row["choice"] == row["log_probs"].index(max(row["log_probs"]))
         assert sum(map(math.exp, row["log_probs"])) == pytest.approx(1, abs=1e-3)
-        [encoded] = model.segments("th").encode([item["segments"]], 64)
+        [encoded] = model.sequence_tokenizer("th").encode([item["segments"]], 64)
         spans = {"spans": torch.tensor([encoded.spans[1:]])} if choices else {}
         with torch.no_grad():
             logits = model(torch.tensor([encoded.ids]), **spans).logits[0]

@@ -1,0 +1,241 @@
+"""Inference with a trained stack, or a part of one, on rows of a task; answers to test items."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from logging import getLogger
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sdx import InputError
+from sdx.config import Precision
+from sdx.languages import Language
+from sdx.models.loading import dtype_of, straight
+from sdx.models.residency import resident
+from sdx.process.quiet import quiet
+from sdx.stacking.parts import PartsStep, directories
+from sdx.stacking.sequences import Encoded, SequenceTokenizer
+from sdx.stacking.work import lengths, one_pass
+from sdx.store.batch_log import BatchLog
+from sdx.store.estimate import Estimate, Plan, Rows
+from sdx.store.files import read_rows
+from sdx.store.step import Step, Workspace, runtime
+
+if TYPE_CHECKING:
+    from sdx.stacking.objectives import TextExample
+
+log = getLogger("sdx")
+
+CUT_SHARE = 0.05
+"""Share of texts that may be cut without a warning. Ours."""
+FIX = "lower scale.max_length_tokens or take a GPU with more memory"
+
+
+@dataclass(frozen=True, eq=False)
+class InferenceStep(PartsStep):
+    """A step in which a trained system reads rows of a task."""
+
+    model: Step
+    max_tokens: int
+    """Longest text; longer ones are cut at the end."""
+    told: Language
+    """The language of the rows, as the encoder is told."""
+    _: KW_ONLY
+    task: str = runtime()
+    """The task's name."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {"language": self.told.flores, "max_tokens": self.max_tokens, **self.parts.decides}
+
+    @property
+    def about(self) -> str:
+        return f"{self.task}, {self.parts.system.value}"
+
+    @property
+    def language(self) -> Language:
+        return self.told
+
+    def estimate_of(self, plan: Plan, rows: Rows, count: float, chooses: bool) -> Estimate:
+        """Of one pass over rows.
+
+        Args:
+            rows: what a text of theirs is like.
+            count: how many there are.
+        """
+        own, read = lengths(plan, self.parts, rows, self.max_tokens, self.told, chooses)
+        work = replace(one_pass(plan, self.parts, count, own, read), resident=f"{self.model.key} stack")
+        return Estimate(count, count * read, work=work)
+
+    def load(self, work: Workspace) -> Any:
+        """The model, see `load_for_inference`."""
+        return load_for_inference(work.inputs["model"] / "model", directories(work), self.parts.precision)
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifyStep(InferenceStep):
+    """Publishes `rows.jsonl`: `id`, `gold`, `choice`, `acc` and `log_probs` of each item.
+
+    A model that writes gives `id`, `gold`, `acc` and `text`; its answer is right if it is the label's words.
+    """
+
+    name: ClassVar[str] = "classify"
+
+    items: Step
+    """Publishes the items as `rows.jsonl`."""
+    _: KW_ONLY
+    tested: Language = runtime()
+    """The language of the test, from which the items may have been translated."""
+
+    @property
+    def purpose_language(self) -> Language:
+        return self.tested
+
+    @property
+    def label(self) -> str:
+        """Label of the progress bar."""
+        return f"{self.task} {self.tested.code} {self.parts.system.value}"
+
+    def estimate(self, plan: Plan) -> Estimate:
+        rows = plan.rows(self.items)
+        return self.estimate_of(plan, rows, rows.count, chooses=True)
+
+    def run(self, work: Workspace) -> None:
+        items = read_rows(work.inputs["items"] / "rows.jsonl")
+        log = BatchLog(work.dir / f"rows{BatchLog.SUFFIX}")
+        if left := [item for item in items if item["id"] not in log.rows]:
+            model = self.load(work)
+            batches = self._generated if hasattr(model, "generate_from_ids") else self._classified
+            for rows in batches(model, left):
+                log.append(rows)
+        log.publish(work.dir / "rows.jsonl", [item["id"] for item in items])
+        work.counts.update(items=len(items), correct=sum(row["acc"] for row in log.rows.values()))
+
+    def _classified(self, model: Any, items: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+        for indices, (_, logits) in pooled_batches(model, items, self.told, self.max_tokens, self.label):
+            rows = []
+            for index, log_probs in zip(indices, logits.float().log_softmax(-1).cpu(), strict=True):
+                id_, gold, choice = items[index]["id"], items[index]["label"], int(log_probs.argmax())
+                rounded = [round(value, 4) for value in log_probs.tolist()]
+                rows.append({"id": id_, "gold": gold, "choice": choice, "acc": choice == gold, "log_probs": rounded})
+            yield rows
+
+    def _generated(self, model: Any, items: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+        from sdx.stacking.generation import label_ids, label_text
+
+        labels = [label_text(model.config.id2label[number]) for number in range(model.config.num_labels)]
+        longest = max(len(label_ids(model.tokenizer, label)) for label in labels)
+        for indices, texts in generated_batches(model, items, self.told, self.max_tokens, longest, self.label):
+            yield [
+                {"id": item["id"], "gold": item["label"], "acc": text == labels[item["label"]], "text": text}
+                for item, text in zip((items[index] for index in indices), texts, strict=True)
+            ]
+
+
+def load_for_inference(model_dir: Path, parts: Mapping[str, Path], precision: Precision) -> Any:
+    """The model of the class that was trained, on this process' GPU if there is one.
+
+    It stays loaded until another model is needed, because one model answers one language after the other.
+    """
+    what = ("stack", model_dir, (precision, *sorted(parts.items())))
+    return resident(what, lambda: _load(model_dir, parts, precision)).model
+
+
+def _load(model_dir: Path, parts: Mapping[str, Path], precision: Precision) -> Any:
+    from sdx.stacking import generation, model
+
+    quiet()
+    config = model.StackConfig.from_pretrained(model_dir)
+    name = config.architectures[0]
+    model_class = getattr(model, name, None) or getattr(generation, name)
+    return model_class.from_pretrained(model_dir, config=config, parts=parts, dtype=dtype_of(precision), **straight())
+
+
+def pooled_batches(
+    model: Any, rows: Sequence[Mapping[str, Any]], language: Language, max_tokens: int, label: str
+) -> Iterator[tuple[list[int], tuple[Any, Any]]]:
+    """Indices of the rows in each batch, their vectors `[texts, spans, hidden]`, and logits if the model has a head.
+
+    A row's vectors do not depend on the other rows of its batch.
+    """
+    import torch
+    from accelerate.utils import send_to_device
+
+    from sdx.stacking.batches import in_batches
+    from sdx.stacking.objectives import Collator
+    from sdx.training.states import pooled
+
+    texts = text_examples(rows, model.sequence_tokenizer(language.flores), max_tokens)
+    collator = Collator({"llm" if model.encoder is None else "encoder": model.pad_id})
+
+    def work(indices: list[int]) -> tuple[Any, Any]:
+        ids, spans = ([getattr(texts[index], name) for index in indices] for name in ("input_ids", "spans"))
+        batch = send_to_device(collator.collate(ids, spans, packed=False), model.device)
+        with torch.inference_mode():
+            vectors = pooled(model.hidden_states(**batch["inputs"]), batch)
+            vectors = vectors.view(len(indices), -1, model.config.hidden_size)
+            if not hasattr(model, "classify"):
+                return vectors, None
+            return vectors, model.classify(vectors if rows[0]["choices"] else vectors.squeeze(1))
+
+    return in_batches(model, [len(text.input_ids) for text in texts], work, FIX, label=label)
+
+
+def generated_batches(
+    model: Any, rows: Sequence[Mapping[str, Any]], language: Language, max_tokens: int, max_new_tokens: int, label: str
+) -> Iterator[tuple[list[int], list[str]]]:
+    """Indices of the rows in each batch, and what a model that writes generates after each."""
+    from sdx.stacking.batches import in_batches
+
+    texts = [encoded.ids for encoded in encode_rows(rows, model.sequence_tokenizer(language.flores), max_tokens)]
+
+    def work(indices: list[int]) -> list[str]:
+        generated: list[str] = model.generate_from_ids([texts[index] for index in indices], max_new_tokens)
+        return generated
+
+    return in_batches(model, [len(ids) + max_new_tokens for ids in texts], work, FIX, writes=True, label=label)
+
+
+def text_examples(
+    rows: Sequence[Mapping[str, Any]], tokenizer: SequenceTokenizer, max_tokens: int, split: str = ""
+) -> "list[TextExample]":
+    """Each row's texts as one sequence, cut at `max_tokens`, with a span of all tokens, or a span for each choice.
+
+    Args:
+        split: the file of the rows, see `example_id`.
+
+    Raises:
+        InputError: questions have different numbers of answers; the vectors of a batch are one array.
+    """
+    from sdx.stacking.objectives import TextExample
+
+    if len(counts := sorted({row["choices"] for row in rows})) > 1:
+        raise InputError(
+            f"task: there are questions with {' and '.join(map(str, counts))} answers, and a stack needs one "
+            "number; leave the others out of the task's files, or give another task"
+        )
+    return [
+        TextExample(
+            id=example_id(split, row["id"]),
+            input_ids=encoded.ids,
+            spans=encoded.spans[-row["choices"] :] if row["choices"] else [(0, len(encoded.ids))],
+            label=row["label"],
+        )
+        for row, encoded in zip(rows, encode_rows(rows, tokenizer, max_tokens), strict=True)
+    ]
+
+
+def encode_rows(rows: Sequence[Mapping[str, Any]], tokenizer: SequenceTokenizer, max_tokens: int) -> list[Encoded]:
+    """Each row's texts as one sequence, with a warning if many are cut."""
+    encoded = tokenizer.encode([row["segments"] for row in rows], max_tokens, offsets=False)
+    cut = sum(sequence.cut for sequence in encoded)
+    if cut > CUT_SHARE * len(rows):
+        log.warning(
+            "%-12s %d of %d are longer than scale.max_length_tokens=%d and lose their ends; raise it",
+            "texts", cut, len(rows), max_tokens,
+        )  # fmt: skip
+    return encoded
+
+
+def example_id(split: str, id_: str) -> str:
+    """A row's id among the rows of all files, whose own ids may coincide."""
+    return f"{split}/{id_}"
