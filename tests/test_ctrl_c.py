@@ -110,7 +110,7 @@ def test_a_preemption_that_was_lost_is_raised_as_well():
         Asked()
         with pytest.raises(preemption.Preempted):
             bar()
-        preemption._listener.noted = 0
+        preemption._noted.preemption = 0
 
 
 def test_the_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -87,13 +87,13 @@ def test_an_error_of_one_rank_ends_both_with_its_message(place: Workplace, tmp_p
 def test_an_error_of_an_earlier_run_is_none_of_this_one(tmp_path: Path):
     (tmp_path / ERROR).write_text("Traceback\nValueError: old\n")
     found = Failure(tmp_path)
-    assert found.told() is None
-    found.tell(ValueError("new"))
-    assert found.told() == "ValueError: new"
-    found.tell(ValueError("later, because of the first"))
-    assert found.told() == "ValueError: new"
-    found.forget()
-    assert found.told() is None
+    assert found.message() is None
+    found.report(ValueError("new"))
+    assert found.message() == "ValueError: new"
+    found.report(ValueError("later, because of the first"))
+    assert found.message() == "ValueError: new"
+    found.clear()
+    assert found.message() is None
 
 
 def test_an_error_is_told_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -102,6 +102,6 @@ def test_an_error_is_told_where_there_are_no_hard_links(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "link", refuse)
     found = Failure(tmp_path)
-    found.tell(ValueError("first"))
-    assert (found.told(), found.is_own) == ("ValueError: first", True)
+    found.report(ValueError("first"))
+    assert (found.message(), found.is_own) == ("ValueError: first", True)
     assert [path.name for path in tmp_path.iterdir()] == [ERROR]

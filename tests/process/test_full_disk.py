@@ -11,7 +11,7 @@ import pytest
 from safetensors import SafetensorError
 
 from sdx import InputError
-from sdx.process.disk import NO_SPACE, disk_full, no_room, no_space, writing
+from sdx.process.disk import NO_SPACE, disk_full, full_disk_message, no_space, writing
 from sdx.store.files import write_json
 from sdx.store.step import Workspace
 from sdx.store.store import Store
@@ -57,7 +57,7 @@ def test_which_error_of_the_system_it_is(number: int):
     ],
 )
 def test_the_file_is_named(names: list[str], says: str, wrap: Any):
-    told = no_room(wrap(full(errno.ENOSPC, *names)), {"cache_dir": "/cache", "runs_dir": Path("/runs")})
+    told = full_disk_message(wrap(full(errno.ENOSPC, *names)), {"cache_dir": "/cache", "runs_dir": Path("/runs")})
     assert told == f"no space left on the disk of {says}"
 
 
@@ -74,7 +74,7 @@ def test_without_a_file_the_disk_that_is_full(free: dict[str, int], says: str, m
     """`free` stands for `shutil.disk_usage`."""
     monkeypatch.setattr("tempfile.gettempdir", lambda: "/tmp")
     monkeypatch.setattr("sdx.process.disk.free_bytes", lambda place: free.get(str(place), 10**9))
-    told = no_room(full(), {"cache_dir": "/cache", "runs_dir": "/runs"})
+    told = full_disk_message(full(), {"cache_dir": "/cache", "runs_dir": "/runs"})
     assert told == f"no space left on the disk of {says}"
 
 
@@ -96,7 +96,7 @@ def test_a_step_of_the_store_is_known_by_its_directory(tmp_path: Path):
     store, step = Store(tmp_path / "cache"), PlainStep("full", run)
     with pytest.raises(OSError, match="No space left") as caught:
         store.realise(step)
-    assert no_room(caught.value, {"cache_dir": tmp_path / "cache"}) == (
+    assert full_disk_message(caught.value, {"cache_dir": tmp_path / "cache"}) == (
         f"no space left on the disk of cache_dir={tmp_path}/cache, for {store.path(step)}.partial"
     )
 
@@ -110,6 +110,6 @@ def test_what_is_written_whole_names_its_file(tmp_path: Path, monkeypatch: pytes
 
 def test_real_disks_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(1, 1, 0 if Path(place) == tmp_path else 10**9))
-    assert no_room(full(), {"cache_dir": "/", "runs_dir": tmp_path / "not/there"}).endswith(
+    assert full_disk_message(full(), {"cache_dir": "/", "runs_dir": tmp_path / "not/there"}).endswith(
         f"runs_dir={tmp_path / 'not/there'}"
     )

@@ -9,7 +9,7 @@ from sdx.cli.status import _plain
 from sdx.process.console import Console, plain
 from sdx.process.printable import escaped
 from sdx.reporting import markdown
-from sdx.tracking.content import _even
+from sdx.tracking.content import _table
 
 HOSTILE = "a\x1b[2Jb\x07c\rd\x08e\x00f\u202eg\x9bh\u2028i\ud800"
 SHOWN = r"a\x1b[2Jb\x07c\x0dd\x08e\x00f\u202eg\x9bh\u2028i\ud800"
@@ -45,7 +45,7 @@ def test_in_markdown_and_on_dashboards():
     assert f"> {SHOWN}" in shown
     assert "> x\\x0dy" in shown
     assert "> क्\u200dष" in shown
-    assert _even([{"text": HOSTILE, "n": 1, "texts": ["a", "\x1b"]}]) == [{"text": SHOWN, "n": 1, "texts": "a\n\\x1b"}]
+    assert _table([{"text": HOSTILE, "n": 1, "texts": ["a", "\x1b"]}]) == [{"text": SHOWN, "n": 1, "texts": "a\n\\x1b"}]
 
 
 def test_on_the_terminal():

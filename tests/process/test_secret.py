@@ -192,7 +192,7 @@ def test_logs_and_errors_are_masked(tmp_path: Path, environment: Mapping[str, st
         record = logging.LogRecord(
             "sdx", logging.ERROR, "", 1, "%s", (WANDB,), (ValueError, error, error.__traceback__)
         )
-        Failure(tmp_path).tell(error)
+        Failure(tmp_path).report(error)
         secret.print_exception(error)
     main.fail(f"lang={HF}", 2)
     out, err = capsys.readouterr()

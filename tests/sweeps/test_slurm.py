@@ -13,7 +13,7 @@ from sdx import InputError
 from sdx.config import Config, Stages
 from sdx.store.files import write_json
 from sdx.sweeps.runs import SweepRun
-from sdx.sweeps.slurm import GpuFlag, SlurmConfig, SlurmLauncher, _jobs, _waited_for, most_in_an_array, parameters
+from sdx.sweeps.slurm import GpuFlag, SlurmConfig, SlurmLauncher, _job_in_queue, _jobs, max_array_size, parameters
 from sdx.sweeps.watch import JOB
 from sdx.tracking.state import RunState
 from tests.kit.forks import ROOT, sdx
@@ -96,22 +96,22 @@ def test_options_in_an_experiment_need_its_launcher(tmp_path: Path, sbatch: None
 def test_jobs_in_the_queue(tmp_path: Path):
     config = OmegaConf.structured(Config)
     run = SweepRun(0, [], [], config, tmp_path)
-    assert _waited_for(run, {}) is None
+    assert _job_in_queue(run, {}) is None
     write_json(run.run_dir / JOB, {"job": "8_0", "log": "l", "stages": "all", "prepare": "7_0", "prepare_log": "p"})
     assert _jobs(run) == ["8_0", "7_0"]
-    assert _waited_for(run, {"8_0": (RunState.running, ""), "7_0": (RunState.running, "")}) == "8_0"
-    assert _waited_for(run, {}) is None
+    assert _job_in_queue(run, {"8_0": (RunState.running, ""), "7_0": (RunState.running, "")}) == "8_0"
+    assert _job_in_queue(run, {}) is None
     with pytest.raises(InputError, match="job 7_0 makes its data, and the job that would train is gone"):
-        _waited_for(run, {"7_0": (RunState.running, "")})
+        _job_in_queue(run, {"7_0": (RunState.running, "")})
     config.stages = Stages.prepare
     with pytest.raises(InputError, match="in the queue with stages=all as job 8_0; wait for it or scancel it"):
-        _waited_for(run, {"8_0": (RunState.queued, "")})
+        _job_in_queue(run, {"8_0": (RunState.queued, "")})
 
 
 @pytest.mark.parametrize(("said", "most"), [("MaxArraySize            = 1001\n", 1001), ("", 1000)])
 def test_arrays_are_as_long_as_the_cluster_takes(tmp_path: Path, sbatch: None, said: str, most: int):
     program(tmp_path / "bin/scontrol", f"printf '%s' '{said}'")
-    assert most_in_an_array() == most
+    assert max_array_size() == most
 
 
 def test_without_slurm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

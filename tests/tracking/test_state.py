@@ -32,7 +32,7 @@ def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "BEAT_S", 0.05)
+    monkeypatch.setattr(state, "HEARTBEAT_S", 0.05)
     monkeypatch.setattr(state, "PROGRESS_S", 0.01)
 
 
@@ -47,9 +47,9 @@ def until(run_dir: Path, holds: Callable[[dict[str, Any]], bool]) -> dict[str, A
     raise AssertionError(found)
 
 
-def test_a_run_tells_its_step_and_its_progress(tmp_path: Path, fast: None):
+def test_a_run_writes_its_step_and_its_progress(tmp_path: Path, fast: None):
     with StateFile(tmp_path) as run:
-        run.expect(3)
+        run.set_total(3)
         began = until(tmp_path, lambda found: found["steps_total"] == 3)
         assert (began["state"], began["steps_done"], began["steps_total"]) == (RunState.running, 0, 3)
         assert (began["pid"], began["job"], began["restarts"], began["error"]) == (os.getpid(), None, 0, None)
@@ -73,7 +73,7 @@ def test_a_run_tells_its_step_and_its_progress(tmp_path: Path, fast: None):
     ended = read_state(tmp_path)
     assert (ended["state"], ended["stage"], ended["error"]) == (RunState.done, None, None)
     assert [path.name for path in tmp_path.iterdir()] == [STATE]
-    events.step_began("train", "4567", False)  # it listens no more
+    events.step_began("train", "4567", False)  # after the block, nothing is written
     assert read_state(tmp_path) == ended
 
 

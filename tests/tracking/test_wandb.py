@@ -305,7 +305,7 @@ def test_a_server_that_does_not_answer_makes_the_run_an_offline_one(
         assert time.monotonic() - began < 30
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     [said] = warnings
-    assert "offline for this run, as the server cannot be used" in said
+    assert "offline for this run, because the server cannot be used" in said
     assert "wandb sync" in caplog.text
     assert steps(tmp_path) == [1, 2, 3]
 
