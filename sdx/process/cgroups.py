@@ -8,11 +8,7 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def folders(controller: str) -> Iterator[tuple[Path, int]]:
-    """The groups that this process is in, innermost first, each with the version of its files, 1 or 2.
-
-    Args:
-        controller: `memory` or `cpu`.
-    """
+    """The groups with a controller, `memory` or `cpu`, that this process is in, innermost first, with their version."""
     lines = MEMBERSHIP.read_text(encoding="utf-8").splitlines() if MEMBERSHIP.is_file() else []
     for line in lines:
         _, controllers, path = line.split(":", 2)

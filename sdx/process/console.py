@@ -52,11 +52,7 @@ def short(count: float) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], columns: Sequence[tuple[str, str]]) -> str:
-    """A table in Markdown.
-
-    Args:
-        columns: name, and `left` or `right`.
-    """
+    """A table in Markdown; each column has a name, and is `left` or `right`."""
     rules = ["---:" if justify == "right" else "---" for _, justify in columns]
     lines = [[name for name, _ in columns], *rows]
     texts = [f"| {' | '.join(line)} |" for line in lines]

@@ -52,11 +52,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def full_disk_message(error: BaseException, directories: Mapping[str, str | Path]) -> str:
-    """What a user reads about a full disk: the file that did not fit, and which directory it is in.
+    """What a user reads about an error that is `disk_full`: the file that did not fit, and its directory.
 
-    Args:
-        error: one that is `disk_full`.
-        directories: configuration key -> directory.
+    `directories` maps configuration keys to the directories that may be full.
     """
     path = _unwritten(error)
     named = {f"{key}={given}": Path(given).expanduser().absolute() for key, given in directories.items()}

@@ -40,10 +40,8 @@ class Listener:
         """At most once a second, and at the end of the stage."""
 
     def trained(self, row: Mapping[str, Any], stage: str = "") -> None:
-        """A line of a training's log. After an interruption, earlier lines may come again.
-
-        Args:
-            stage: names the training if a run has several.
+        """A line of a training's log; `stage` names the training if a run has several. After an interruption, earlier
+        lines may come again.
         """
 
     def finished(self, results: Mapping[str, Any]) -> None:
@@ -54,14 +52,13 @@ _listeners: list[Listener] = []
 
 
 @contextmanager
-def subscribed(*listeners: Listener) -> Iterator[None]:
-    """Inside the block, events are reported to these listeners."""
-    _listeners.extend(listeners)
+def subscribed(listener: Listener) -> Iterator[None]:
+    """Inside the block, events are reported to the listener."""
+    _listeners.append(listener)
     try:
         yield
     finally:
-        for listener in listeners:
-            _listeners.remove(listener)
+        _listeners.remove(listener)
 
 
 def _reporting(event: Callable[Concatenate[Listener, P], None]) -> Callable[P, None]:

@@ -51,39 +51,33 @@ class Failure:
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
             try:
                 os.link(temporary, self._path)  # only one rank can
-                self.is_own = True
             except FileExistsError:
-                pass
+                raise
             except OSError:  # a file system without hard links
                 temporary.replace(self._path)
-                self.is_own = True
+            self.is_own = True
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
     def message(self) -> str | None:
         """The last line of the error; none if this run has not failed."""
-        if self._identity() == self._earlier:
-            return None
-        try:
-            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            return None
-        return lines[-1] if lines else None
+        if self._identity() != self._earlier:
+            with suppress(OSError, IndexError):
+                return self._path.read_text(encoding="utf-8", errors="replace").splitlines()[-1]
+        return None
 
     def _identity(self) -> tuple[int, int] | None:
-        try:
+        with suppress(OSError):
             found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns
+            return found.st_ino, found.st_mtime_ns
+        return None
 
 
 @contextmanager
 def watchdog(failure: Failure, before_end: Callable[[str], None]) -> Iterator[None]:
     """Ends this process if another rank fails and the main thread does not leave the block by itself.
 
-    Args:
-        before_end: called with the other rank's error.
+    Before that, it calls `before_end` with the other rank's error.
     """
     left = threading.Event()
 

@@ -29,13 +29,10 @@ ONE_PRESS_S = 1.0
 
 
 class Preempted(SystemExit):
-    """The run was asked to leave and has saved its work. The process exits with `EX_TEMPFAIL`: start it again.
+    """A signal asked the run to leave; what is `saved` is where the same command goes on.
 
-    Not an `Exception`: a sweep must not take it for the failure of one run and go on with the next.
-
-    Args:
-        signal_number: the signal that asked.
-        saved: what the same command goes on from.
+    The process exits with `EX_TEMPFAIL`: start it again. Not an `Exception`: a sweep must not take it for the failure
+    of one run and go on with the next.
     """
 
     def __init__(self, signal_number: int, saved: str) -> None:
@@ -200,13 +197,8 @@ class Preemption:
     def maximum(self, number: int, timeout_s: float = 1800.0) -> int:
         """The largest number that any rank gives; all ranks call this.
 
-        The exchange is on the CPU: on CUDA, ranks wait for each other but not for their devices.
-
-        Args:
-            timeout_s: far above what a rank may need to validate or to write a checkpoint while the others wait here.
-
-        Raises:
-            RuntimeError: another rank did not call this in time.
+        The exchange is on the CPU: on CUDA, ranks wait for each other but not for their devices. Raises RuntimeError if
+        another rank does not come in time, which by default is long enough to validate or to write a checkpoint.
         """
         if world_size() == 1:
             return number

@@ -15,9 +15,4 @@ def escaped(text: str) -> str:
 
     Keeps line ends, tabs, and the joiners and marks that Persian, Hebrew and the scripts of India need.
     """
-
-    def written_out(found: re.Match[str]) -> str:
-        code = ord(found[0])
-        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-    return _UNSAFE.sub(written_out, text)
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -95,8 +95,7 @@ class RunJob:
 
 def _runs_on(job: str) -> bool:
     """Whether SLURM lets a job go on."""
-    answer = ask("squeue", "--noheader", "--format=%T", f"--jobs={job}")
-    return answer is not None and answer.stdout.split() == ["RUNNING"]
+    return ask("squeue", "--noheader", "--format=%T", f"--jobs={job}").stdout.split() == ["RUNNING"]
 
 
 def requeue(first: bool) -> None:
@@ -119,11 +118,7 @@ def requeue(first: bool) -> None:
 
 
 def copy_code(target: Path) -> Path:
-    """Copies sdx, so that edits do not change jobs that wait in the queue. Equal code is copied once.
-
-    Returns:
-        The copy, `<target>/code-<hash>`, to be put into PYTHONPATH.
-    """
+    """Copies sdx to `<target>/code-<hash>`, so that edits do not change jobs that wait in the queue."""
     folders = [PACKAGE]
     if not (PACKAGE / "conf").is_dir():  # a checkout: a wheel has these inside the package
         folders += [ROOT / "conf", ROOT / "experiments"]

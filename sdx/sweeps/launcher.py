@@ -42,8 +42,7 @@ class RunLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Returns when all runs have ended; the value of each `JobReturn` is the run.
 
-        Raises:
-            InputError: a run cannot work; none was started.
+        Raises InputError if a run cannot work, before any run is started.
         """
         if world_size() > 1:
             raise InputError(
@@ -58,7 +57,8 @@ class RunLauncher(Launcher):
         if runs[0].config.plan:  # a plan needs no machine of its own, and no run directory is made for it
             from sdx.planning.sweep import show_sweep
 
-            plans = [(label, *plan) for label, plan in zip(labels(runs), checked, strict=True)]
+            names = labels([run.given for run in runs])
+            plans = [(name, *plan) for name, plan in zip(names, checked, strict=True)]
             show_sweep(plans, Store(Path(runs[0].config.cache_dir)))
             return []
         for _, plan in checked:
@@ -75,10 +75,6 @@ class RunLauncher(Launcher):
     def run(self, runs: Sequence[SweepRun]) -> None:
         """Runs them and sets the outcome of each."""
         raise NotImplementedError
-
-
-def log_start(run: SweepRun, where: str) -> None:
-    log.info("%-12s %s  %s", "start", run.name, where)
 
 
 def log_end(run: SweepRun) -> None:
@@ -133,15 +129,16 @@ class LocalLauncher(RunLauncher):
 
 
 def _start(run: SweepRun, gpu: str | None, jobs: int) -> subprocess.Popen[bytes]:
-    """Starts one of the `jobs` runs at once. A run that is alone prints to the terminal."""
+    """Starts one of `jobs` runs at once, with its share of the cores. A run that is alone prints to the terminal."""
     run.run_dir.mkdir(parents=True, exist_ok=True)
     clear_outcome(run.run_dir)
-    log_start(run, f"on GPU {gpu}" if gpu else "")
+    log.info("%-12s %s  %s", "start", run.name, f"on GPU {gpu}" if gpu else "")
     environment = dict(os.environ)
     if gpu:
         environment["CUDA_VISIBLE_DEVICES"] = gpu
     if jobs > 1:
-        environment["OMP_NUM_THREADS"] = str(_threads(jobs))
+        share, given = max(1, cores() // jobs), os.environ.get("OMP_NUM_THREADS", "")
+        environment["OMP_NUM_THREADS"] = str(min(int(given), share) if given.isdecimal() else share)
         run.log = run.run_dir / "output.log"
     with ExitStack() as stack:
         output = stack.enter_context(run.log.open("ab")) if run.log else None
@@ -153,13 +150,6 @@ def _end(run: SweepRun, exit_code: int) -> None:
     set_outcome(run, exit_code)
     if run.state is not RunState.done or run.log:  # a run that is alone says itself that it is done
         log_end(run)
-
-
-def _threads(jobs: int) -> int:
-    """A run's share of the cores, or OMP_NUM_THREADS if that is less."""
-    share = max(1, cores() // jobs)
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return min(int(given), share) if given.isdecimal() else share
 
 
 def visible_gpus() -> list[str]:

@@ -38,16 +38,12 @@ def check(objective: str, config: Config) -> None:
 
 
 def value(directory: Path, objective: str) -> float:
-    """The figure of a finished run.
-
-    Raises:
-        InputError: the run does not have this figure.
-    """
+    """The figure of a finished run; raises InputError if the run does not have it."""
     path = directory / RESULTS
     try:
         results = read_json(path)
         training = results["training"] or {}
-        figures = {VALIDATION: training[VALIDATION]} if VALIDATION in training else {}
+        figures: dict[str, float] = {VALIDATION: training[VALIDATION]} if VALIDATION in training else {}
         figures |= score_values(results["scores"])
     except FileNotFoundError:
         raise InputError(f"{KEY}={objective}: the run has ended without {path}") from None

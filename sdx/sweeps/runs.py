@@ -41,7 +41,7 @@ BAR_DELAY_S = 5.0
 UNPREPARED = "Reason=DependencyNeverSatisfied"
 """SLURM cancelled the job because the job that makes its data failed."""
 LAUNCH_OPTIONS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.mode")
-"""Overrides that say how to launch the runs; they are no part of a run."""
+"""Options of a sweep that its runs do not have."""
 
 
 @dataclass
@@ -70,20 +70,17 @@ class SweepRun:
 def compose(
     context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int, composed: Composed
 ) -> SweepRun:
-    """The run with these overrides of the sweep's configuration.
+    """The run with these overrides of the sweep's configuration. Reads and extends what was composed for other runs.
 
-    Args:
-        composed: what was composed for other runs of the sweep; is added to.
-
-    Raises:
-        InputError: a key or a value that no run can have.
+    Raises InputError for a key or a value that no run can have.
     """
     cfg = _compose(context, config, overrides, composed)
     with open_dict(cfg):
         cfg.hydra.job.id = cfg.hydra.job.num = number
     sweep = cfg.hydra.sweep
     run_dir = Path(sweep.dir, sweep.subdir).absolute()
-    same = _unresolved(cfg.hydra.run, "dir") == f"{_unresolved(sweep, 'dir')}/{_unresolved(sweep, 'subdir')}"
+    raw: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg.hydra, ["run", "sweep"]))  # resolving names takes long
+    same = raw["run"]["dir"] == f"{raw['sweep']['dir']}/{raw['sweep']['subdir']}"
     if not same and Path(cfg.hydra.run.dir).absolute() != run_dir:  # where the run's own process would work
         raise InputError(
             "hydra.run.dir and hydra.sweep.dir: a run's directory is named by what it is; set runs_dir=... for all of "
@@ -123,19 +120,10 @@ def _sets_a_value(context: HydraContext, override: Override) -> bool:
     return not loader.repository.group_exists(override.key_or_group)
 
 
-def _unresolved(config: DictConfig, key: str) -> Any:
-    """A value with its interpolations: resolving the names of all runs takes long in a large sweep."""
-    return OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[index, call-overload]
-
-
 def compose_all(
     context: HydraContext, config: DictConfig, given: Sequence[Sequence[str]], first_number: int
 ) -> list[SweepRun]:
-    """The runs with these overrides.
-
-    Raises:
-        InputError: a key or a value that no run can have.
-    """
+    """The runs with these overrides. Raises InputError for a key or a value that no run can have."""
     runs: list[SweepRun] = []
     composed: Composed = {}
     with Progress("sweep", len(given), "runs composed", delay_s=BAR_DELAY_S) as bar:
@@ -143,7 +131,7 @@ def compose_all(
             try:
                 runs.append(compose(context, config, overrides, first_number + number, composed))
             except InputError as error:
-                raise InputError(f"{error}{_which(_distinct(given)[number], len(given))}") from None
+                raise InputError(f"{error}{_which(labels(given)[number], len(given))}") from None
             bar.update()
     return runs
 
@@ -169,12 +157,8 @@ def check_alone(context: HydraContext, run: SweepRun) -> None:
         ) from None
 
 
-def labels(runs: Sequence[SweepRun]) -> list[str]:
-    """A name for each run: its overrides that not all runs share."""
-    return _distinct([run.given for run in runs])
-
-
-def _distinct(given: Sequence[Sequence[str]]) -> list[str]:
+def labels(given: Sequence[Sequence[str]]) -> list[str]:
+    """A label for each run, by its overrides: those that not all runs share."""
     shared = set.intersection(*map(set, given)) if len(given) > 1 else set()
     return [" ".join(text for text in overrides if text not in shared) for overrides in given]
 
@@ -187,17 +171,15 @@ def _which(label: str, count: int) -> str:
 def check(runs: Sequence[SweepRun]) -> "list[tuple[Settled, RunPlan]]":
     """The typed configuration and the steps of each run; marks runs that are done as skipped.
 
-    The precision of a run is that of its first start, or with plan=true of the hardware that the plan assumes.
-
-    Raises:
-        InputError: a run cannot work.
+    The precision of a run is that of its first start, or with plan=true of the hardware that the plan assumes. Raises
+    InputError if a run cannot work.
     """
     from sdx.planning.hardware import suited_to
     from sdx.run import prepare, typed
 
     checked = []
     with _each_message_once(), Progress("sweep", len(runs), "runs checked", delay_s=BAR_DELAY_S) as bar:
-        for run, label in zip(runs, labels(runs), strict=True):
+        for run, label in zip(runs, labels([run.given for run in runs]), strict=True):
             try:
                 config = typed(run.config)
                 settled = planned(config, run.run_dir, suited_to(config.backbone) if config.plan else ANY_GPU)

@@ -22,16 +22,11 @@ from sdx.options import conformity, fields
 from sdx.process.preemption import leave_if_asked
 from sdx.store.files import write_json
 from sdx.sweeps.job import RunJob, copy_code
-from sdx.sweeps.launcher import RunLauncher, log_end, log_start
+from sdx.sweeps.launcher import RunLauncher, log_end
 from sdx.sweeps.runs import SweepRun, clear_outcome, set_outcome
 from sdx.sweeps.watch import JOB, JobStates, ask, job_of, job_states
 
 log = getLogger("sdx")
-
-FOLDER = "slurm"
-"""In runs_dir: scripts and logs of the jobs, and copies of sdx."""
-IGNORE_USR2 = 'trap "" USR2; exec "$0" "$@"'
-"""The signal would kill a job whose Python has not installed its handler yet."""
 
 
 class GpuFlag(str, Enum):
@@ -154,22 +149,20 @@ class SlurmLauncher(RunLauncher):
                 subprocess.run(["scancel", _array_id(array)], check=False, timeout=20)
             raise
         for run, job in zip(runs, jobs, strict=True):
-            log_start(run, f"as job {job.job_id}")
+            log.info("%-12s %s  as job %s", "start", run.name, job.job_id)
         return {run.run_dir: job.job_id for run, job in zip(runs, jobs, strict=True)}
 
     def _array(
         self, runs: Sequence[SweepRun], options: Mapping[str, Any], more: list[str], after: str | None
     ) -> list[Any]:
-        """Submits an array, a job for each run, and returns submitit's jobs.
+        """Submits an array, a job for each run with `more` overrides, and returns submitit's jobs.
 
-        Args:
-            more: overrides of all runs.
-            after: the dependency of the array, as sbatch writes it.
+        `after` is the dependency of the array, as sbatch writes it.
         """
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        shell = IGNORE_USR2
+        shell = 'trap "" USR2; exec "$0" "$@"'  # the signal would kill a job before Python has installed its handler
         if self.code:  # first in PYTHONPATH, and before the directory in which the job starts
             path = f"{shlex.quote(str(self.code))}${{PYTHONPATH:+:$PYTHONPATH}}"
             shell = f"export PYTHONSAFEPATH=1 PYTHONPATH={path}; {shell}"
@@ -222,11 +215,7 @@ def _jobs(run: SweepRun) -> list[str]:
 
 
 def _job_in_queue(run: SweepRun, states: JobStates) -> str | None:
-    """The run's job, if it is in the queue.
-
-    Raises:
-        InputError: the queue has another job of the run, which conflicts with a new one.
-    """
+    """The run's job, if it is in the queue. Raises InputError if the queue has a job that conflicts with a new one."""
     found = job_of(run.run_dir)
     job, prepare = found.get("job"), found.get("prepare")
     if job in states:
@@ -242,20 +231,19 @@ def _job_in_queue(run: SweepRun, states: JobStates) -> str | None:
 
 def _job_end(job: str) -> str:
     """How a job ended, as long as SLURM remembers: `JobState=... Reason=... ExitCode=...`."""
-    answer = ask("scontrol", "--oneliner", "show", "job", job)
-    words = answer.stdout.split() if answer else []
+    words = ask("scontrol", "--oneliner", "show", "job", job).stdout.split()
     return " ".join(word for word in words if word.startswith(("JobState=", "Reason=", "ExitCode=")))
 
 
 def max_array_size() -> int:
     """Jobs in an array, by the cluster's configuration; 1000 if it does not say."""
-    answer = ask("scontrol", "show", "config")
-    found = re.search(r"MaxArraySize\s*=\s*(\d+)", answer.stdout) if answer else None
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config").stdout)
     return max(1, int(found[1])) if found else 1000
 
 
 def _folder(runs: Sequence[SweepRun]) -> Path:
-    return runs[0].run_dir.parent / FOLDER
+    """The directory for scripts and logs of the jobs, and for copies of sdx."""
+    return runs[0].run_dir.parent / "slurm"
 
 
 def _array_id(jobs: Sequence[Any]) -> str:
@@ -278,11 +266,7 @@ def _mapping(key: str, value: Any) -> dict[str, Any]:
 
 
 def check(options: Mapping[str, Any], where: str) -> None:
-    """Raises InputError for options that no job can have.
-
-    Args:
-        where: the key above the options, with a full stop.
-    """
+    """Raises InputError for options that no job can have; `where` is the key above them, with a full stop."""
     if (time_min := options["time_min"]) * 60 <= options["signal_delay_s"]:
         raise InputError(
             f"{where}time_min={time_min} leaves no time before the signal that comes "
@@ -302,11 +286,7 @@ def check(options: Mapping[str, Any], where: str) -> None:
 
 
 def parameters(options: Mapping[str, Any], after: str | None) -> dict[str, Any]:
-    """The parameters of submitit, which mostly have the names of sbatch.
-
-    Args:
-        after: as in `SlurmLauncher._array`.
-    """
+    """The parameters of submitit, which mostly have the names of sbatch; `after` as in `SlurmLauncher._array`."""
     same = ("partition", "account", "qos", "constraint", "cpus_per_task", "nodes", "signal_delay_s")
     cpus = options["cpus_per_task"]
     return {

@@ -28,11 +28,7 @@ DIGITS, EXACT_DIGITS = 6, 12
 
 
 def split(overrides: Sequence[Override]) -> tuple[list[str], dict[str, "BaseDistribution"]]:
-    """The overrides that all runs share, and the space.
-
-    Raises:
-        InputError: the space is empty, or a value cannot be searched.
-    """
+    """The overrides that all runs share, and the space. Raises InputError if it is empty or cannot be searched."""
     fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
     space = {each.get_key_element(): _distribution(each) for each in overrides if each.is_sweep_override()}
     if not space:
@@ -92,11 +88,7 @@ def _distribution(override: Override) -> "BaseDistribution":
 
 
 def _numbers(values: Sequence[Any], step: float | None, log: bool) -> "BaseDistribution":
-    """The numbers from the smallest to the largest of the values.
-
-    Args:
-        step: between two numbers; none for a continuous range.
-    """
+    """The numbers from the smallest to the largest of the values, in steps; step None for a continuous range."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
     if not values:

@@ -54,9 +54,7 @@ class Study:
 
         The draw depends on the seed, the trial's number and the results so far, so an interrupted search continues as
         if it had not been interrupted. A sampler with the lifetime of a process would repeat its first draws.
-
-        Args:
-            run_name: names the run directory of a point.
+        `run_name` names the run directory of a point.
         """
         from optuna.samplers import TPESampler
 
@@ -81,8 +79,7 @@ class Study:
 def opened(directory: Path, name: str, search: Search, space: Space, seed: int) -> Iterator[Study]:
     """Opens the study of that name for this process alone, and creates it if necessary.
 
-    Raises:
-        InputError: another process has it open, or it has trials of another search.
+    Raises InputError if another process has it open, or if it has trials of another search.
     """
     import optuna
     from optuna.storages import JournalStorage
@@ -115,10 +112,9 @@ def opened(directory: Path, name: str, search: Search, space: Space, seed: int) 
 
 
 def _mend(journal: Path) -> None:
-    """Removes what a process left that died while it wrote: a torn last line, and Optuna's own lock on the file.
+    """Removes what a killed process may leave: a torn last line, and Optuna's own lock on the file.
 
-    Raises:
-        InputError: a line is damaged.
+    Raises InputError if another line is damaged.
     """
     journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
     if journal.exists():

@@ -23,11 +23,8 @@ if TYPE_CHECKING:
 
 
 class SweepSummary(Callback):
-    """`hydra.callbacks.compare` in conf/config.yaml.
-
-    Args:
-        baseline: the run that the others are compared with, as in `python -m sdx.report --baseline`. An experiment
-            sets `hydra.callbacks.compare.baseline`.
+    """`hydra.callbacks.compare` in conf/config.yaml. Its `baseline`, which an experiment may set, is the run that the
+    others are compared with, as in `python -m sdx.report --baseline`.
     """
 
     def __init__(self, baseline: str | None = None) -> None:
@@ -54,8 +51,7 @@ def add_runs(runs: "Sequence[SweepRun]") -> None:
 def print_summary() -> int:
     """Prints the comparison of the sweep's finished runs, writes it into runs_dir, and lists the other runs.
 
-    Returns:
-        The exit code: 0 if all runs are done, 1 if one failed, else 75: the same command goes on.
+    Returns the exit code: 0 if all runs are done, 1 if one failed, else 75: the same command goes on.
     """
     sweep = _current
     if sweep is None or not sweep.runs:

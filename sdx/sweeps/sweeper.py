@@ -48,11 +48,7 @@ Point = tuple[str, ...]
 
 
 class RunSweeper(Sweeper):
-    """What the sweepers share.
-
-    Args:
-        params: values and sweeps by key, which the command line overrides.
-    """
+    """What the sweepers share."""
 
     hydra_context: HydraContext
     launcher: Launcher
@@ -91,11 +87,7 @@ class GridSweeper(RunSweeper):
         self.max_batch_size = max_batch_size
 
     def sweep(self, arguments: list[str]) -> None:
-        """Launches all combinations.
-
-        Raises:
-            InputError: there is none, or there are more than `MOST_RUNS`.
-        """
+        """Launches all combinations. Raises InputError if there is none, or if there are more than `MOST_RUNS`."""
         overrides = self.parsed([*self.params, *arguments])
         values = {override.get_key_element(): _values(override) for override in overrides}  # the last of a key counts
         if math.prod(map(len, values.values())) > MOST_RUNS:
@@ -156,8 +148,7 @@ class OptunaSweeper(RunSweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Searches until there are enough trials, and prints the best.
 
-        Raises:
-            InputError: the search cannot work; no run was started.
+        Raises InputError if the search cannot work, before a run is started.
         """
         self._check()
         from sdx.sweeps.study import Search, opened
@@ -214,11 +205,7 @@ class OptunaSweeper(RunSweeper):
         print(f"trials   {self.storage / self.name}.json", flush=True)
 
     def _run_name(self, values: dict[str, Any]) -> str:
-        """The name of a point's run directory.
-
-        Raises:
-            InputError: the run cannot have the objective.
-        """
+        """The name of a point's run directory. Raises InputError if the run cannot have the objective."""
         from sdx.run import typed
 
         overrides = [*self.fixed, *spaces.to_overrides(self.space, values)]

@@ -6,6 +6,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,9 @@ class Watch:
         """All runs, sorted by urgency, then by name."""
         found = [(run_dir, read_state(run_dir), job_of(run_dir)) for run_dir in _run_dirs(self.directory)]
         unfinished = [(record, job) for _, record, job in found if not record or record["state"] is not RunState.done]
-        states = job_states(id_ for record, job in unfinished for id_ in (job.get("job"), record and record["job"]))
+        states = job_states(
+            id_ for record, job in unfinished for id_ in (job.get("job"), record["job"] if record else None)
+        )
         order = list(RunState)
         runs = [self._status(*one, states) for one in found]
         return sorted(runs, key=lambda run: (order.index(run.state), str(run.directory)))
@@ -78,22 +81,28 @@ class Watch:
     def _status(
         self, directory: Path, record: dict[str, Any] | None, job: Mapping[str, str], states: JobStates | None
     ) -> RunStatus:
-        # the job that wrote the state file, and the job that was submitted last
-        wrote, submitted = record["job"] if record else None, job.get("job")
-        jobs = {id_: _job_state(id_, states) for id_ in (submitted, wrote) if id_}
-        waits = next((why for state, why in jobs.values() if state is RunState.queued), None)
-        wrote_state, submitted_state = (jobs[id_][0] if id_ else None for id_ in (wrote, submitted))
-        age_s = _age_s(directory)
+        wrote, submitted = record["job"] if record else None, job.get("job")  # the state file; by the last launch
+        found = [_job_state(id_, states) for id_ in (submitted, wrote)]
+        (submitted_state, _), (wrote_state, _) = found
+        waits = next((why for state, why in found if state is RunState.queued), None)
+        age_s = None
+        with suppress(OSError):
+            age_s = time.time() - (directory / STATE).stat().st_mtime
         state, note = RunState.done, ""
-        if record is None:
-            if not (directory / RESULTS).exists():
-                state, note = _unbegun(submitted, jobs)
-        elif record["state"] is RunState.done:
+        if record["state"] is RunState.done if record else (directory / RESULTS).exists():
             pass
-        elif waits is not None and not (record["state"] is wrote_state is RunState.running and wrote != submitted):
+        elif record is None and submitted is None:
+            state, note = RunState.lost, f"{STATE} cannot be read"
+        elif record is None and submitted_state is RunState.lost:
+            state, note = RunState.lost, f"job {submitted} left the queue before the run began"
+        elif waits is not None and not (
+            record and record["state"] is wrote_state is RunState.running and submitted != wrote
+        ):
             state, note = RunState.queued, waits
-        elif submitted != wrote and submitted_state is RunState.running:
+        elif submitted_state is RunState.running and submitted != wrote:
             state, note, record = RunState.running, "starts", None
+        elif record is None:
+            state = RunState.queued
         elif record["state"] is RunState.running:
             state, note = self._alive(directory, record, wrote_state is RunState.lost, age_s)
         else:
@@ -122,22 +131,6 @@ class Watch:
         return RunState.running, f"no sign of life since {record['updated']}"
 
 
-def _age_s(directory: Path) -> float | None:
-    try:
-        return time.time() - (directory / STATE).stat().st_mtime
-    except OSError:
-        return None
-
-
-def _unbegun(job: str | None, jobs: Mapping[str, tuple[RunState | None, str]]) -> tuple[RunState, str]:
-    if job is None:
-        return RunState.lost, f"{STATE} cannot be read"
-    state, why = jobs[job]
-    if state is RunState.lost:
-        return RunState.lost, f"job {job} left the queue before the run began"
-    return (RunState.running, "starts") if state is RunState.running else (RunState.queued, why)
-
-
 def _run_dirs(path: Path) -> list[Path]:
     """Directories with files of a run; none of them is inside another."""
     found = []
@@ -154,9 +147,9 @@ def job_of(run_dir: Path) -> dict[str, str]:
     return {name: value for name, value in read_intact(run_dir / JOB).items() if isinstance(value, str)}
 
 
-def _job_state(job: str, states: JobStates | None) -> tuple[RunState | None, str]:
-    """Queued, running, or lost if it is no longer in the queue; none if unknown."""
-    if states is None or not JOB_ID.fullmatch(job):
+def _job_state(job: str | None, states: JobStates | None) -> tuple[RunState | None, str]:
+    """Queued, running, or lost if the job is no longer in the queue; none if unknown."""
+    if states is None or not job or not JOB_ID.fullmatch(job):
         return None, ""
     return states.get(job, (RunState.lost, ""))
 
@@ -177,8 +170,6 @@ def job_states(jobs: Iterable[str | None]) -> JobStates | None:
     if not known:
         return {}
     answer = ask("squeue", "--noheader", "--array", "--format=%i|%T|%r", f"--jobs={','.join(known)}")
-    if answer is None:
-        return None
     if answer.returncode:  # squeue fails if it has forgotten the only job
         return {} if "Invalid job id" in answer.stderr else None
     rows = (line.split("|", 2) for line in answer.stdout.splitlines() if line.count("|") >= 2)
@@ -189,11 +180,11 @@ def job_states(jobs: Iterable[str | None]) -> JobStates | None:
     }
 
 
-def ask(*command: str) -> subprocess.CompletedProcess[str] | None:
-    """Runs a command of SLURM; none if it cannot be run or does not answer."""
+def ask(*command: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of SLURM. A command that cannot be run or does not answer counts as failed, without output."""
     try:
         return subprocess.run(
             command, capture_output=True, encoding="utf-8", errors="replace", timeout=ANSWER_S, stdin=subprocess.DEVNULL
         )
     except (OSError, ValueError, subprocess.SubprocessError):
-        return None
+        return subprocess.CompletedProcess(command, 1, "", "")

@@ -16,11 +16,7 @@ from sdx.store.files import read_rows
 
 Rows = Sequence[Mapping[str, Any]]
 
-RUN = "run"
-"""Prefix of the figures of the process that finished the run."""
-FILTER = "filter"
-KEPT = "kept"
-DIFFERENCE = "difference"
+FILTER, DIFFERENCE = "filter", "difference"
 MOST_ROWS = 200
 """Rows of a table that a dashboard shows."""
 
@@ -37,8 +33,8 @@ class Results:
 
     @property
     def lasting(self) -> dict[str, float]:
-        """The figures that stay the same when the same command finds everything done."""
-        return {name: value for name, value in self.summary.items() if not name.startswith(f"{RUN}/")}
+        """The figures that stay the same when the same command finds everything done: not those of its process."""
+        return {name: value for name, value in self.summary.items() if not name.startswith("run/")}
 
 
 def filter_counts(counts: Mapping[str, int]) -> dict[str, int]:
@@ -47,13 +43,10 @@ def filter_counts(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def score_values(scores: Rows) -> dict[str, float]:
-    """Scores by name, in percent or points of 100.
+    """The scores of results.json by name, in percent or points of 100.
 
     If items were translated, `<task>` is `<task>/<benchmark that the texts are from>`. A comparison with another system
     has `<system>` and `difference to <system>` instead of `before` and `difference`.
-
-    Args:
-        scores: as in results.json.
     """
     values = {}
     for score in scores:
@@ -67,14 +60,9 @@ def score_values(scores: Rows) -> dict[str, float]:
 
 
 def results_of(results: Mapping[str, Any], run_dir: Path) -> Results:
-    """What a dashboard shows of a finished run.
-
-    Args:
-        results: as in results.json.
-        run_dir: has the samples and the report.
-    """
+    """What a dashboard shows of a finished run, from the content of results.json and the files beside it."""
     summary = {**score_values(results["scores"]), **_filter_values(results["filters"])}
-    summary |= {f"{RUN}/{name}": results[name] for name in ("seconds", "peak_memory_bytes")}
+    summary |= {f"run/{name}": results[name] for name in ("seconds", "peak_memory_bytes")}
     reports = [path for path in (run_dir / "report.md", run_dir / "report.html") if path.exists()]
     tables = {
         "evaluation": [_score_row(score) for score in results["scores"]],
@@ -90,7 +78,7 @@ def _filter_values(filters: Rows) -> dict[str, float]:
     total: Counter[str] = Counter()
     values: dict[str, float] = {}
     for step in filters:
-        counts = filter_counts({KEPT: step[KEPT], **step["dropped"]})
+        counts = filter_counts({"kept": step["kept"], **step["dropped"]})
         total.update(counts)
         values |= {f"{FILTER}/{step['what']}/{step['language'] or 'any'}/{name}": n for name, n in counts.items()}
     return values | {f"{FILTER}/all/{name}": n for name, n in total.items()}
@@ -106,7 +94,7 @@ def _score_row(score: Mapping[str, Any]) -> dict[str, Any]:
 
 def _filter_row(step: Mapping[str, Any]) -> dict[str, Any]:
     dropped = ", ".join(f"{reason} {count}" for reason, count in step["dropped"].items() if count)
-    return {**_select(step, ("what", "language", "rows", KEPT)), "dropped by reason": dropped}
+    return {**_select(step, ("what", "language", "rows", "kept")), "dropped by reason": dropped}
 
 
 def _select(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -48,14 +48,9 @@ def scores_in(runs: Path) -> set[str]:
 
 
 def workspace(project: str, entity: str, group: str | None, scores: Iterable[str]) -> Any:
-    """The workspace, not yet saved.
+    """The workspace, not yet saved, for the runs of one study (`group`) or all, with bars for these scores.
 
-    Args:
-        group: only the runs of this study.
-        scores: names of scores of finished runs.
-
-    Raises:
-        InputError: wandb-workspaces is not installed.
+    Raises InputError if wandb-workspaces is not installed.
     """
     try:
         import wandb_workspaces.reports.v2 as wr

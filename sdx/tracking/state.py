@@ -34,8 +34,6 @@ log = getLogger("sdx")
 STATE = "state.json"
 HEARTBEAT_S = 10.0
 PROGRESS_S = 2.0
-LEAVE_S = 10.0
-"""How long the end of a run waits for a disk that hangs."""
 
 
 class RunState(str, Enum):
@@ -61,8 +59,6 @@ class RunState(str, Enum):
         return RunState.done if error is None else RunState.interrupted if _asked_to_leave(error) else RunState.failed
 
 
-WRITTEN = (RunState.failed, RunState.running, RunState.interrupted, RunState.prepared, RunState.done)
-"""The states that `state.json` can hold. The others are found by launchers and by `Watch`."""
 NO_STAGE: dict[str, Any] = dict.fromkeys(("stage", "key", "done", "total", "unit", "rate", "eta_s"))
 """The fields of a `Record` between two steps."""
 
@@ -117,23 +113,22 @@ class StateFile(events.Listener):
     are `interrupted`; any other exception is `failed`, with its traceback in `error.txt`. If another rank has reported
     an error, the run has failed, however this rank ends. A thread writes the file, so a silent stage is not taken for
     dead, and a slow or full disk does not stop the run.
-
-    Args:
-        failure: where errors are reported; by default a new one of `run_dir`.
     """
 
     def __init__(self, run_dir: Path, failure: Failure | None = None) -> None:
         self._path = run_dir / STATE
         self._failure = failure or Failure(run_dir)
+        array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
         restarts = os.environ.get("SLURM_RESTART_COUNT", "")
+        logs = [handler.baseFilename for handler in getLogger().handlers if isinstance(handler, FileHandler)]
         self._record = Record(
             RunState.running,
             started=_now(),
             host=platform.node(),
             pid=os.getpid(),
-            job=_job(os.environ),
+            job=f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID") or None,
             restarts=int(restarts) if restarts.isdecimal() else 0,
-            log=_log_file(),
+            log=next(filter(os.path.isfile, logs), None),
         )
         """Always replaced as a whole, so the thread reads it without a lock."""
         self._end = RunState.done
@@ -176,7 +171,7 @@ class StateFile(events.Listener):
             self._record = replace(self._record, state=state, error=_line(error))
         self._left = True
         self._urgent.set()
-        self._thread.join(LEAVE_S)
+        self._thread.join(timeout=10.0)  # the disk may hang
 
     def _fail(self, error: str) -> None:
         """Writes that another rank has failed, before the watchdog ends this process."""
@@ -247,7 +242,7 @@ def read_state(run_dir: Path) -> dict[str, Any] | None:
     try:
         found = read_json(run_dir / STATE)
         read = {field.name: found.get(field.name, field.default) for field in fields(Record)}
-        read["state"] = WRITTEN[WRITTEN.index(read["state"])]
+        read["state"] = RunState(read["state"])
         finite = all(math.isfinite(value) for value in read.values() if isinstance(value, (int, float)))
     except (OSError, ValueError, TypeError, OverflowError):
         return None
@@ -256,11 +251,9 @@ def read_state(run_dir: Path) -> dict[str, Any] | None:
 
 
 def describe(state: Mapping[str, Any], age_s: float | None = None) -> dict[str, str]:
-    """The state as texts for the columns of a table.
+    """The fields of `read_state` as texts for the columns of a table.
 
-    Args:
-        state: as `read_state` returns it.
-        age_s: seconds since the last heartbeat; none if unknown, negative if a clock jumped.
+    `age_s` is the time since the last heartbeat, none if unknown and negative if a clock jumped.
     """
     done, total, unit, rate, eta_s = (state[name] for name in ("done", "total", "unit", "rate", "eta_s"))
     return {
@@ -285,17 +278,6 @@ def _line(error: BaseException) -> str:
     if isinstance(error, InputError) or (text and _asked_to_leave(error)):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _job(environment: Mapping[str, str]) -> str | None:
-    array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID") or None
-
-
-def _log_file() -> str | None:
-    """The log file that Hydra has opened."""
-    files = [handler.baseFilename for handler in getLogger().handlers if isinstance(handler, FileHandler)]
-    return next((file for file in files if os.path.isfile(file)), None)
 
 
 def _now() -> str:

@@ -74,8 +74,7 @@ class TensorBoard(Backend):
 
 def _markdown(rows: Rows) -> str:
     columns = [(name, "right" if isinstance(value, (int, float)) else "left") for name, value in rows[0].items()]
-    cells = [
-        ["" if v is None else plain(f"{v:.4g}" if isinstance(v, float) else str(v)) for v in row.values()]
-        for row in rows
+    texts = [
+        [f"{v:.4g}" if isinstance(v, float) else "" if v is None else str(v) for v in row.values()] for row in rows
     ]
-    return table([[scrub(cell) for cell in row] for row in cells], columns)
+    return table([[scrub(plain(text)) for text in row] for row in texts], columns)

@@ -26,7 +26,6 @@ from sdx.tracking.state import RunState
 
 log = getLogger("sdx")
 
-CURVES = "tracking.jsonl"
 READING_INTERVAL_S = 15.0
 """Between two points of the curve of a stage's rate."""
 STEPS, TRAIN = "steps", "train"
@@ -52,7 +51,7 @@ class Curves:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._path = run_dir / CURVES
+        self._path = run_dir / "tracking.jsonl"
         self.points: list[Point] = []
         whole = 0
         with suppress(FileNotFoundError), self._path.open("rb") as lines:
@@ -84,12 +83,9 @@ class Curves:
 
 
 class Backend(ABC):
-    """A kind of dashboard, opened at the first point. A new kind is a class and a YAML file.
+    """The one dashboard run of a run directory, opened at the first point. A new kind is a class and a YAML file.
 
     Methods may raise: `Tracker` handles that.
-
-    Args:
-        run_dir: the dashboard's files go here; it has one dashboard run.
     """
 
     name: str
@@ -121,11 +117,7 @@ class Backend(ABC):
 
     @abstractmethod
     def close(self, state: RunState) -> None:
-        """Puts everything that was shown on the disk or the server, in bounded time.
-
-        Args:
-            state: of the run when this process ends.
-        """
+        """Puts everything that was shown on the disk or the server, in bounded time, with the state of the run."""
 
 
 def check(config: TrackingConfig) -> None:

@@ -27,9 +27,6 @@ from sdx.tracking.tracker import Backend, Point
 
 log = getLogger("sdx")
 
-HOSTS = ["api.wandb.ai", "api.forge.coreweave.com"]
-"""wandb's servers; the second since wandb 0.31."""
-LONGEST_TAG = 64
 STATE = "tracking.json"
 """`id`: of the wandb run; `rows`: how many there were at the end of the last process; `sent`: how many of them the
 server or an uploaded directory has; `results`: the `Results.lasting` that were logged."""
@@ -74,14 +71,12 @@ class Wandb(Backend):
             with artifact.new_file(path.name, encoding="utf-8") as file:
                 file.write(scrub(path.read_text(encoding="utf-8")))
         run.log_artifact(artifact)
-        self._close(RunState.done, {"results": results.lasting})
+        self.close(RunState.done, results=results.lasting)
 
-    def close(self, state: RunState) -> None:
-        if self._run is not None:
-            self._close(state, {})
-
-    def _close(self, state: RunState, more: Mapping[str, Any]) -> None:
+    def close(self, state: RunState, **more: Any) -> None:
         run, self._run = self._run, None
+        if run is None:
+            return
         if state is RunState.interrupted:
             run.mark_preempting()
         upload = f"wandb sync {'' if run.offline else '--include-online '}{self.run_dir / 'wandb'}"
@@ -148,7 +143,7 @@ def _begin(config: Config, run_dir: Path, id_: str) -> Any:
         entity=config.tracking.entity,
         group=config.tracking.group or _study(config),
         job_type="prepare" if config.stages is Stages.prepare else "run",
-        tags=[tag[:LONGEST_TAG] for tag in clean(list(dict.fromkeys(tags)))],
+        tags=[tag[:64] for tag in clean(list(dict.fromkeys(tags)))],
         name=run_dir.name,
         dir=str(run_dir),
         config=clean({**asdict(config), "provenance": provenance()}),
@@ -192,7 +187,7 @@ def has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     own = os.environ.get("WANDB_BASE_URL")
-    hosts = [urlparse(own).netloc] if own else HOSTS
+    hosts = [urlparse(own).netloc] if own else ["api.wandb.ai", "api.forge.coreweave.com"]  # the second since 0.31
     try:
         found = netrc.netrc(os.environ.get("NETRC"))
     except (OSError, netrc.NetrcParseError):

@@ -39,7 +39,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("GPU-8f1c,MIG-9a2b", ["GPU-8f1c", "MIG-9a2b"]),
     ],
 )
-def test_gpus_are_those_that_cuda_would_show(
+def test_visible_gpus_are_those_that_cuda_shows(
     driver: None, monkeypatch: pytest.MonkeyPatch, visible: str | None, gpus: list[str]
 ):
     if visible is not None:
@@ -52,7 +52,7 @@ def test_gpus_are_counted_without_torch():
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
 
 
-def test_where_the_driver_shows_no_gpu_a_list_of_them_means_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_gpus_cuda_visible_devices_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert visible_gpus() == []

@@ -4,12 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from sdx.config import Stages
 from sdx.process.failure import ERROR
 from sdx.sweeps import runs
-from sdx.sweeps.runs import SweepRun, labels, set_outcome
+from sdx.sweeps.runs import labels, set_outcome
 from sdx.tracking.state import RunState
 from tests.kit.sweep_run import planned
 
@@ -28,7 +27,7 @@ from tests.kit.sweep_run import planned
         (None, Stages.all, 1, RunState.failed),
     ],
 )
-def test_endings(tmp_path: Path, state: str | None, stages: Stages, code: int | None, ended: RunState):
+def test_outcomes(tmp_path: Path, state: str | None, stages: Stages, code: int | None, ended: RunState):
     run = planned(tmp_path, state, stages)
     set_outcome(run, code)
     assert run.state is ended
@@ -59,7 +58,7 @@ def test_the_error_is_the_run_s_own_or_another_rank_s_or_what_slurm_knows(tmp_pa
 
 
 def test_runs_are_labelled_by_what_they_do_not_share(tmp_path: Path):
-    both = [SweepRun(n, [], ["lang=pt", f"seed={n}", "scale.epochs=2"], OmegaConf.create(), tmp_path) for n in range(2)]
+    both = [["lang=pt", f"seed={n}", "scale.epochs=2"] for n in range(2)]
     assert labels(both) == ["seed=0", "seed=1"]
     assert labels(both[:1]) == ["lang=pt seed=0 scale.epochs=2"]
 

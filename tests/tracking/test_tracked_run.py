@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 @pytest.fixture(scope="module")
 def run(place: Workplace) -> Path:
-    """Its first process is asked to leave while it trains."""
+    """A run whose first process is asked to leave while it trains."""
     arguments = ["lang=pt", f"backbone.path={place.model}", *SMALL, *RUN, "train.batch_size=2"]
     environment = {**os.environ, **SECRETS, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(place.path / "cache")}
     environment["OMP_NUM_THREADS"] = "1"
@@ -102,7 +102,7 @@ def test_every_metric_of_the_dashboard_is_one_that_a_run_logs(run: Path):
         assert [name for name in names if re.fullmatch(pattern, name)], pattern
 
 
-def test_the_device_is_what_makes_the_mfu(monkeypatch: pytest.MonkeyPatch):
+def test_the_mfu_is_logged_if_the_peak_of_the_device_is_known(monkeypatch: pytest.MonkeyPatch):
     import torch
 
     from sdx.training.throughput import Cost, Meter
