@@ -27,9 +27,7 @@ def no_space(error: BaseException) -> int | None:
             return each.errno
         if numbers := [number for number in NO_SPACE if os.strerror(number) in str(each)]:
             return numbers[0]
-        if "PytorchStreamWriter failed" in str(each):
-            return errno.ENOSPC
-    return None
+    return errno.ENOSPC if any("PytorchStreamWriter failed" in str(each) for each in _causes(error)) else None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -36,8 +36,6 @@ log = getLogger("sdx")
 
 Composed = dict[tuple[str, ...], DictConfig]
 """Overrides that choose options -> the configuration that they compose."""
-BAR_DELAY_S = 5.0
-"""A progress bar shows only for sweeps that are checked for longer."""
 UNPREPARED = "Reason=DependencyNeverSatisfied"
 """SLURM cancelled the job because the job that makes its data failed."""
 LAUNCH_OPTIONS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.mode")
@@ -126,12 +124,10 @@ def compose_all(
     """The runs with these overrides. Raises InputError for a key or a value that no run can have."""
     runs: list[SweepRun] = []
     composed: Composed = {}
-    with Progress("sweep", len(given), "runs composed", delay_s=BAR_DELAY_S) as bar:
-        for number, overrides in enumerate(given):
-            try:
-                runs.append(compose(context, config, overrides, first_number + number, composed))
-            except InputError as error:
-                raise InputError(f"{error}{_which(labels(given)[number], len(given))}") from None
+    with Progress("sweep", len(given), "runs composed", delay_s=5.0) as bar:
+        for overrides, label in zip(given, labels(given), strict=True):
+            with _errors_name(label, len(given)):
+                runs.append(compose(context, config, overrides, first_number + len(runs), composed))
             bar.update()
     return runs
 
@@ -163,9 +159,14 @@ def labels(given: Sequence[Sequence[str]]) -> list[str]:
     return [" ".join(text for text in overrides if text not in shared) for overrides in given]
 
 
-def _which(label: str, count: int) -> str:
-    """Names the run that an error is about."""
-    return f" (the run {label}, one of {count}; none was started)" if label and count > 1 else ""
+@contextmanager
+def _errors_name(label: str, count: int) -> Iterator[None]:
+    """Inside the block, an InputError gets the label of the run that it is about."""
+    try:
+        yield
+    except InputError as error:
+        which = f" (the run {label}, one of {count}; none was started)" if label and count > 1 else ""
+        raise InputError(f"{error}{which}") from None
 
 
 def check(runs: Sequence[SweepRun]) -> "list[tuple[Settled, RunPlan]]":
@@ -178,14 +179,12 @@ def check(runs: Sequence[SweepRun]) -> "list[tuple[Settled, RunPlan]]":
     from sdx.run import prepare, typed
 
     checked = []
-    with _each_message_once(), Progress("sweep", len(runs), "runs checked", delay_s=BAR_DELAY_S) as bar:
+    with _each_message_once(), Progress("sweep", len(runs), "runs checked", delay_s=5.0) as bar:
         for run, label in zip(runs, labels([run.given for run in runs]), strict=True):
-            try:
+            with _errors_name(label, len(runs)):
                 config = typed(run.config)
                 settled = planned(config, run.run_dir, suited_to(config.backbone) if config.plan else ANY_GPU)
                 plan = prepare(settled.config, run.run_dir)
-            except InputError as error:
-                raise InputError(f"{error}{_which(label, len(runs))}") from None
             if is_done(run.run_dir, {step.key for step in plan.ends}):
                 run.state = RunState.skipped
             checked.append((settled, plan))

@@ -9,17 +9,16 @@ tag(log, interval(1e-5,1e-3))         on a logarithmic scale; also int(interval(
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from optuna import distributions
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from sdx import InputError
 from sdx.reporting.finished import UNSEEN
 
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-
-Space = Mapping[str, "BaseDistribution"]
+Space = Mapping[str, BaseDistribution]
 """Key -> distribution. Keys, and the values of a choice, are texts as on the command line."""
 LOG = "log"
 DIGITS, EXACT_DIGITS = 6, 12
@@ -27,7 +26,7 @@ DIGITS, EXACT_DIGITS = 6, 12
 0.30000000000000004."""
 
 
-def split(overrides: Sequence[Override]) -> tuple[list[str], dict[str, "BaseDistribution"]]:
+def split(overrides: Sequence[Override]) -> tuple[list[str], dict[str, BaseDistribution]]:
     """The overrides that all runs share, and the space. Raises InputError if it is empty or cannot be searched."""
     fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
     space = {each.get_key_element(): _distribution(each) for each in overrides if each.is_sweep_override()}
@@ -46,29 +45,23 @@ def deciding(overrides: Sequence[Override]) -> list[str]:
 
 
 def as_json(space: Space) -> dict[str, Any]:
-    from optuna.distributions import distribution_to_json
-
-    return {key: json.loads(distribution_to_json(distribution)) for key, distribution in space.items()}
+    return {key: json.loads(distributions.distribution_to_json(distribution)) for key, distribution in space.items()}
 
 
-def to_overrides(space: Space, values: Mapping[str, Any]) -> list[str]:
+def to_overrides(space: Space, values: Mapping[str, Any]) -> tuple[str, ...]:
     """A point of the space as overrides."""
-    return [f"{key}={_text(space[key], values[key])}" for key in space]
+    return tuple(f"{key}={_text(space[key], values[key])}" for key in space)
 
 
-def first_point(space: Space) -> dict[str, Any]:
-    """The smallest or first value of each key."""
-    from optuna.distributions import CategoricalDistribution
-
-    return {
-        key: each.choices[0] if isinstance(each, CategoricalDistribution) else each.low  # type: ignore[attr-defined]
-        for key, each in space.items()
+def first_point(space: Mapping[str, Any]) -> tuple[str, ...]:
+    """The first or smallest value of each key, as overrides."""
+    values = {
+        key: each.choices[0] if isinstance(each, CategoricalDistribution) else each.low for key, each in space.items()
     }
+    return to_overrides(space, values)
 
 
-def _distribution(override: Override) -> "BaseDistribution":
-    from optuna.distributions import CategoricalDistribution
-
+def _distribution(override: Override) -> BaseDistribution:
     sweep = override.value()
     tags: set[str] = getattr(sweep, "tags", set())
     try:
@@ -87,10 +80,8 @@ def _distribution(override: Override) -> "BaseDistribution":
         raise InputError(f"{override.input_line} cannot be searched: {error}") from None
 
 
-def _numbers(values: Sequence[Any], step: float | None, log: bool) -> "BaseDistribution":
+def _numbers(values: Sequence[Any], step: float | None, log: bool) -> BaseDistribution:
     """The numbers from the smallest to the largest of the values, in steps; step None for a continuous range."""
-    from optuna.distributions import FloatDistribution, IntDistribution
-
     if not values:
         raise ValueError("it holds no value")
     if step is None and values[0] >= values[1]:
@@ -105,7 +96,7 @@ def _numbers(values: Sequence[Any], step: float | None, log: bool) -> "BaseDistr
     return FloatDistribution(_rounded(low), _rounded(high), step=_rounded(step))
 
 
-def _text(distribution: "BaseDistribution", value: Any) -> str:
+def _text(distribution: BaseDistribution, value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     return str(_rounded(value, EXACT_DIGITS if getattr(distribution, "step", None) else DIGITS))

@@ -5,23 +5,24 @@ this works on file systems with weak locks, such as NFS. A searching process hol
 is running in a study without a lock was interrupted.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import optuna
 from filelock import FileLock
+from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState
 
 from sdx import InputError
 from sdx.store import locks
 from sdx.store.files import read_rows
-from sdx.sweeps.space import Space
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
+from sdx.sweeps.space import Space, to_overrides
 
 KEY = "hydra.sweeper.study"
 RUN = "cell"
@@ -45,33 +46,33 @@ class Search:
 class Study:
     """A study that `opened` has opened."""
 
-    study: "optuna.Study"
+    study: optuna.Study
     space: Space
     seed: int
 
-    def start(self, run_name: Callable[[dict[str, Any]], str]) -> "FrozenTrial":
+    def start(self, run_name: Callable[[Sequence[str]], str]) -> FrozenTrial:
         """Draws the next point to try.
 
         The draw depends on the seed, the trial's number and the results so far, so an interrupted search continues as
         if it had not been interrupted. A sampler with the lifetime of a process would repeat its first draws.
         `run_name` names the run directory of a point.
         """
-        from optuna.samplers import TPESampler
-
         number = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = TPESampler(seed=Random(f"trial {self.seed} {number}").getrandbits(32))
         trial = self.study.ask(dict(self.space))
-        trial.set_user_attr(RUN, run_name(dict(trial.params)))
+        trial.set_user_attr(RUN, run_name(to_overrides(self.space, trial.params)))
         return self.trials()[-1]
 
-    def trials(self) -> "list[FrozenTrial]":
+    def trials(self) -> list[FrozenTrial]:
         """All trials with a run, in order. Those that are RUNNING when a study is opened were interrupted."""
         return [trial for trial in self.study.get_trials(deepcopy=False) if RUN in trial.user_attrs]
 
-    def finish(self, trial: "FrozenTrial", value: float | None) -> None:
-        """Stores the value of a trial; none if its run failed."""
-        from optuna.trial import TrialState
+    def point(self, trial: FrozenTrial) -> tuple[str, ...]:
+        """The point of a trial as overrides."""
+        return to_overrides(self.space, trial.params)
 
+    def finish(self, trial: FrozenTrial, value: float | None) -> None:
+        """Stores the value of a trial; none if its run failed."""
         self.study.tell(trial.number, value, TrialState.FAIL if value is None else TrialState.COMPLETE)
 
 
@@ -81,11 +82,6 @@ def opened(directory: Path, name: str, search: Search, space: Space, seed: int) 
 
     Raises InputError if another process has it open, or if it has trials of another search.
     """
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-    from optuna.trial import TrialState
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directory.mkdir(parents=True, exist_ok=True)
     locks.check(directory, f"hydra.sweeper.storage={directory}")
@@ -126,7 +122,7 @@ def _mend(journal: Path) -> None:
             raise InputError(f"{error}, or give another {KEY}=...") from None
 
 
-def _check(study: "optuna.Study", name: str, search: Search) -> None:
+def _check(study: optuna.Study, name: str, search: Search) -> None:
     wanted = asdict(search)
     stored = study.user_attrs.get(SEARCH)
     if stored is None:

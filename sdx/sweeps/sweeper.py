@@ -33,7 +33,6 @@ from sdx.process.disk import disk_full, full_disk_message, writing
 from sdx.process.ranks import world_size
 from sdx.store.files import write_json
 from sdx.sweeps import objective as objectives
-from sdx.sweeps import space as spaces
 from sdx.sweeps.runs import Composed, SweepRun, compose
 from sdx.tracking.state import RunState
 
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
     from sdx.sweeps.study import Study
 
 MOST_RUNS = 100_000
-Point = tuple[str, ...]
-"""A point of the space, as overrides."""
 
 
 class RunSweeper(Sweeper):
@@ -151,21 +148,22 @@ class OptunaSweeper(RunSweeper):
         Raises InputError if the search cannot work, before a run is started.
         """
         self._check()
+        from sdx.sweeps import space as spaces
         from sdx.sweeps.study import Search, opened
 
         overrides = self.parsed(arguments)
         given = {override.get_key_element() for override in overrides}
         overrides += [override for override in self.parsed(self.params) if override.get_key_element() not in given]
-        self.fixed, self.space = spaces.split(overrides)
+        self.fixed, space = spaces.split(overrides)
         objective = self.options.objective
-        search = Search(objective, spaces.as_json(self.space), spaces.deciding(overrides))
-        prefix = self._run_name(spaces.first_point(self.space)).rpartition("-")[0]
+        search = Search(objective, spaces.as_json(space), spaces.deciding(overrides))
+        prefix = self._run_name(spaces.first_point(space)).rpartition("-")[0]
         self.name = self.options.study or f"{prefix}-{sha256(repr(search).encode()).hexdigest()[:8]}"
         if objective != objectives.VALIDATION:
             warning = f"{objectives.KEY}={objective} is of a test set: what it chooses is fitted to that test"
             print(f"sdx: warning: {warning}", file=sys.stderr)
         try:
-            with writing(self.storage), opened(self.storage, self.name, search, self.space, self.options.seed) as study:
+            with writing(self.storage), opened(self.storage, self.name, search, space, self.options.seed) as study:
                 self._search(study)
         except OSError as error:
             if not disk_full(error):
@@ -204,22 +202,19 @@ class OptunaSweeper(RunSweeper):
         print(f"command  {shlex.join(['python', '-m', 'sdx', *best['overrides']])}")
         print(f"trials   {self.storage / self.name}.json", flush=True)
 
-    def _run_name(self, values: dict[str, Any]) -> str:
+    def _run_name(self, point: Sequence[str]) -> str:
         """The name of a point's run directory. Raises InputError if the run cannot have the objective."""
         from sdx.run import typed
 
-        overrides = [*self.fixed, *spaces.to_overrides(self.space, values)]
-        run = compose(self.hydra_context, self.config, overrides, 0, self.composed)
+        run = compose(self.hydra_context, self.config, [*self.fixed, *point], 0, self.composed)
         objectives.check(self.options.objective, typed(run.config))
         return run.name
 
     def _run(self, study: "Study", batch: "Sequence[FrozenTrial]") -> None:
         """Launches each point once: equal trials share a run, and a point with a value is not launched again."""
-        points = {trial.number: self._point(trial) for trial in study.trials()}
-        values: dict[Point, float | None] = {
-            points[trial.number]: trial.value for trial in study.trials() if trial.value is not None
-        }
-        new = list(dict.fromkeys(points[trial.number] for trial in batch if points[trial.number] not in values))
+        known = [trial for trial in study.trials() if trial.value is not None]
+        values: dict[tuple[str, ...], float | None] = {study.point(trial): trial.value for trial in known}
+        new = [point for point in dict.fromkeys(map(study.point, batch)) if point not in values]
         if new:
             returned = self.launcher.launch([[*self.fixed, *point] for point in new], initial_job_idx=self.launched)
             self.launched += len(new)
@@ -227,15 +222,12 @@ class OptunaSweeper(RunSweeper):
                 if result.return_value.state is not RunState.interrupted:
                     values[point] = self._value(result.return_value)
         for trial in batch:
-            shown, point = "interrupted", points[trial.number]  # the next start continues this trial
+            shown, point = "interrupted", study.point(trial)  # the next start continues this trial
             if point in values:
                 value = values[point]
                 study.finish(trial, value)
                 shown = "failed" if value is None else f"{value:.6g}"
             print(f"trial    {trial.number}: {self.options.objective} {shown}  {' '.join(point)}", flush=True)
-
-    def _point(self, trial: "FrozenTrial") -> Point:
-        return tuple(spaces.to_overrides(self.space, trial.params))
 
     def _value(self, run: SweepRun) -> float | None:
         """The objective; none if the run failed or the objective is not finite."""
@@ -253,7 +245,7 @@ class OptunaSweeper(RunSweeper):
                 "number": trial.number,
                 "value": trial.value,
                 "state": trial.state.name,
-                "overrides": [*self.fixed, *self._point(trial)],
+                "overrides": [*self.fixed, *study.point(trial)],
                 "run": trial.user_attrs[RUN],
             }
             for trial in study.trials()

@@ -50,22 +50,13 @@ class RunStatus:
     """Seconds since the last heartbeat; none if unknown, negative if a clock jumped."""
 
 
-@dataclass
-class _Heartbeat:
-    """The last heartbeat of a run that was seen."""
-
-    beat: tuple[Any, ...]
-    since_s: float
-    """When it was first seen, by the monotonic clock."""
-    changed: bool = False
-
-
 class Watch:
     """Looks at the runs below a directory, and remembers their heartbeats between looks."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._heartbeats: dict[Path, _Heartbeat] = {}
+        self._heartbeats: dict[Path, tuple[Any, float, bool]] = {}
+        """The last heartbeat of a run, when it was first seen by the monotonic clock, and if another one was before."""
 
     def look(self) -> list[RunStatus]:
         """All runs, sorted by urgency, then by name."""
@@ -117,12 +108,13 @@ class Watch:
         """Running or lost. A heartbeat that was watched counts more than the age of the file, which clocks falsify."""
         restarts, host, pid = record["restarts"], record["host"], record["pid"]
         now, beat = time.monotonic(), (host, pid, record["beat"])
-        last = self._heartbeats.setdefault(directory, _Heartbeat(beat, now))
-        if last.beat != beat:
-            last = self._heartbeats[directory] = _Heartbeat(beat, now, changed=True)
-        if now - last.since_s >= SILENT_S:
+        last, since_s, changed = self._heartbeats.get(directory, (beat, now, False))
+        if last != beat:
+            since_s, changed = now, True
+        self._heartbeats[directory] = beat, since_s, changed
+        if now - since_s >= SILENT_S:
             return RunState.lost, f"no sign of life from {host} since {record['updated']}"
-        if last.changed or (age_s is not None and abs(age_s) <= STALE_S):
+        if changed or (age_s is not None and abs(age_s) <= STALE_S):
             return RunState.running, f"started again {restarts} times" if restarts > 1 else "started again" * restarts
         if host == platform.node() and _gone(pid):
             return RunState.lost, f"process {pid} on {host} is gone"

@@ -167,7 +167,7 @@ def test_what_cannot_be_searched_is_refused(override: str, part: str):
 def test_a_point_is_written_as_on_the_command_line():
     searched = space("a=range(0.0,0.4,0.1)", "b=interval(0.0,1.0)", "+c=int(interval(1,9))", "d=th,sw")
     point = {"a": 0.1 + 0.2, "b": 0.12345678, "+c": 3, "d": "th"}
-    assert spaces.to_overrides(searched, point) == ["a=0.3", "b=0.123457", "+c=3", "d=th"]
+    assert spaces.to_overrides(searched, point) == ("a=0.3", "b=0.123457", "+c=3", "d=th")
 
 
 def test_a_search_ends_with_its_best_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
