@@ -62,7 +62,6 @@ def interrupts_noted() -> Iterator[None]:
 
     Nothing changes if SIGINT is ignored, as in the background of a script, or has another handler.
     """
-    _noted.interrupt_s = None
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return

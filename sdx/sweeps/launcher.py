@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
 from logging import INFO, WARNING, getLogger
@@ -140,9 +140,8 @@ def _start(run: SweepRun, gpu: str | None, jobs: int) -> subprocess.Popen[bytes]
         share, given = max(1, cores() // jobs), os.environ.get("OMP_NUM_THREADS", "")
         environment["OMP_NUM_THREADS"] = str(min(int(given), share) if given.isdecimal() else share)
         run.log = run.run_dir / "output.log"
-    with ExitStack() as stack:
-        output = stack.enter_context(run.log.open("ab")) if run.log else None
-        command = [sys.executable, "-m", "sdx", *run.overrides]
+    command = [sys.executable, "-m", "sdx", *run.overrides]
+    with run.log.open("ab") if run.log else nullcontext() as output:
         return subprocess.Popen(command, env=environment, stdout=output, stderr=output)
 
 

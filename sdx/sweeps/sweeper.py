@@ -147,7 +147,15 @@ class OptunaSweeper(RunSweeper):
 
         Raises InputError if the search cannot work, before a run is started.
         """
-        self._check()
+        if importlib.util.find_spec("optuna") is None:
+            raise InputError("hydra/sweeper=optuna needs Optuna, which is not installed; pip install 'sdx[optuna]'")
+        if world_size() > 1:
+            raise InputError(
+                "hydra/sweeper=optuna draws the trials in one process; start it without torchrun, and let "
+                "hydra/launcher start the ranks of a run"
+            )
+        if self.config.plan:
+            raise InputError("plan=true plans runs that are known; give it without hydra/sweeper=optuna")
         from sdx.sweeps import space as spaces
         from sdx.sweeps.study import Search, opened
 
@@ -170,17 +178,6 @@ class OptunaSweeper(RunSweeper):
                 raise
             full = full_disk_message(error, {"hydra.sweeper.storage": self.storage})
             raise InputError(f"{full}; free some, and the same command goes on from there") from None
-
-    def _check(self) -> None:
-        if importlib.util.find_spec("optuna") is None:
-            raise InputError("hydra/sweeper=optuna needs Optuna, which is not installed; pip install 'sdx[optuna]'")
-        if world_size() > 1:
-            raise InputError(
-                "hydra/sweeper=optuna draws the trials in one process; start it without torchrun, and let "
-                "hydra/launcher start the ranks of a run"
-            )
-        if self.config.plan:
-            raise InputError("plan=true plans runs that are known; give it without hydra/sweeper=optuna")
 
     def _search(self, study: "Study") -> None:
         interrupted = [trial for trial in study.trials() if trial.state.name == "RUNNING"]

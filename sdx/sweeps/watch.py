@@ -56,7 +56,7 @@ class Watch:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._heartbeats: dict[Path, tuple[Any, float, bool]] = {}
-        """The last heartbeat of a run, when it was first seen by the monotonic clock, and if another one was before."""
+        """Last heartbeat of a run, when it was first seen (monotonic clock), and whether an earlier one was seen."""
 
     def look(self) -> list[RunStatus]:
         """All runs, sorted by urgency, then by name."""

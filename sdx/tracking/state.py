@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from enum import Enum
+from itertools import count
 from logging import FileHandler, getLogger
 from pathlib import Path
 from types import TracebackType
@@ -133,7 +134,7 @@ class StateFile(events.Listener):
         """Always replaced as a whole, so the thread reads it without a lock."""
         self._end = RunState.done
         self._step = ""
-        self._beat = 0
+        self._beats = count(1)
         self._urgent = threading.Event()
         self._writing = threading.Lock()
         self._left = self._warned = False
@@ -223,8 +224,7 @@ class StateFile(events.Listener):
 
     def _write(self, last: bool = False) -> None:
         with self._writing:
-            self._beat += 1
-            content = scrub_all(asdict(replace(self._record, beat=self._beat, updated=_now())))
+            content = scrub_all(asdict(replace(self._record, beat=next(self._beats), updated=_now())))
             try:
                 write_json(self._path, content)
             except Exception as error:  # whatever it is, the run goes on
