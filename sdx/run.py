@@ -21,8 +21,8 @@ from sdx.options.targets import target
 from sdx.planning.hardware import suited_to
 from sdx.planning.reading import check_files, first
 from sdx.planning.show import show
-from sdx.process.disk import disk_full, no_room
-from sdx.process.events import watched
+from sdx.process.disk import disk_full, full_disk_message
+from sdx.process.events import subscribed
 from sdx.process.failure import Failure
 from sdx.process.preemption import listening
 from sdx.process.ranks import is_main
@@ -65,12 +65,12 @@ def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
     failure = failure or Failure(run_dir)
     with listening(), StateFile(run_dir, failure) as state:
         settled = precision.settle(config, run_dir, precision.suited())
-        with Tracker(settled.config, run_dir) as tracker, watched(tracker):
+        with Tracker(settled.config, run_dir) as tracker, subscribed(tracker):
             try:
                 _run(settled, run_dir, state)
             except Exception as error:
                 named = _named(error, config)
-                failure.tell(named)  # to the other ranks, who are not to wait until a dashboard is closed
+                failure.report(named)  # to the other ranks, who are not to wait until a dashboard is closed
                 if named is error:
                     raise
                 raise named from error
@@ -80,7 +80,7 @@ def _named(error: Exception, config: Config) -> Exception:
     """A full disk in the words of the user; any other error as it is."""
     if not disk_full(error):
         return error
-    full = no_room(error, {"cache_dir": config.cache_dir, "runs_dir": config.runs_dir})
+    full = full_disk_message(error, {"cache_dir": config.cache_dir, "runs_dir": config.runs_dir})
     named = InputError(f"{full}; {FREE}")
     named.__cause__ = error
     return named
@@ -102,7 +102,7 @@ def _run(settled: Settled, run_dir: Path, state: StateFile) -> None:
         check_available(step.hub for step in outside if step.hub)
         inventory.note(run_dir, work.steps)
     steps = [*outside, *steps]
-    state.expect(len(steps))
+    state.set_total(len(steps))
     for step in steps:
         _realise(step, store)
         state.step_finished()

@@ -1,4 +1,4 @@
-"""Ctrl-C is lost nowhere, not even in a finaliser, where Python swallows what a handler raises."""
+"""Ctrl-C is never lost, not even in a finaliser, where Python swallows what a handler raises."""
 
 import gc
 import signal
@@ -22,14 +22,14 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True)
 def _interrupts_end_a_program():
-    """They do nothing in what a shell started in the background, which a test runner may be."""
+    """A test runner that a shell started in the background ignores SIGINT."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 class Dying:
-    """Is interrupted while it is thrown away."""
+    """Is interrupted while it is finalised."""
 
     def __del__(self) -> None:
         signal.raise_signal(signal.SIGINT)
@@ -110,7 +110,7 @@ def test_a_preemption_that_was_lost_is_raised_as_well():
         Asked()
         with pytest.raises(preemption.Preempted):
             bar()
-        preemption._listener.noted = 0
+        preemption._noted.preemption = 0
 
 
 def test_the_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -21,7 +21,7 @@ from sdx.store.step import Workspace
 from sdx.store.store import Store
 from sdx.sweeps import objective
 from sdx.sweeps.runs import is_done
-from sdx.sweeps.watch import JOB, Watch, launched
+from sdx.sweeps.watch import JOB, Watch, job_of
 from sdx.tracking.state import STATE, StateFile, describe, read_state
 from sdx.training.loop import SUMMARY
 from sdx.translation import auto
@@ -159,7 +159,7 @@ def read_all(directory: Path) -> None:
     """All that reads files of runs."""
     Watch(directory.parent).look()
     read_state(directory)
-    launched(directory)
+    job_of(directory)
     is_done(directory, {"k"})
     auto._read(directory / auto.RECORD)
     inventory.uses([directory.parent])
@@ -238,11 +238,11 @@ def test_an_error_that_is_not_utf8(tmp_path: Path):
     from omegaconf import OmegaConf
 
     from sdx.config import Stages
-    from sdx.sweeps.runs import SweepRun, judge
+    from sdx.sweeps.runs import SweepRun, set_outcome
 
     (tmp_path / ERROR).write_bytes(b"\xff\n\xfe bad\n")
     run = SweepRun(0, [], [], OmegaConf.create({"stages": Stages.all}), tmp_path)
-    judge(run, 1)
+    set_outcome(run, 1)
     assert run.error.endswith(" bad")
 
 

@@ -1,4 +1,4 @@
-"""Sweeps on a real SLURM: two ranks a job, ZeRO-2, a tiny model; disturbed in every stage, and the same in the end."""
+"""Sweeps on a real SLURM: two ranks per job, ZeRO-2, a tiny model; results do not change if jobs are disturbed."""
 
 import json
 import os
@@ -190,7 +190,7 @@ def test_preempted_in_every_stage_and_the_same_in_the_end(site: Site, calm: str)
 
 
 def test_two_nodes_train_together(site: Site, calm: str):
-    """And run a copy of sdx, or fail."""
+    """The jobs must run a copy of sdx, else they fail."""
     site.sweep("nodes", "method=sft", "scale.max_steps=2", nodes="2", tasks_per_node="1", snapshot="true")
     [run] = site.runs("nodes")
     assert len(list((site.place.path / "nodes/slurm").glob("code-*/sdx/cli/main.py"))) == 1
@@ -201,7 +201,7 @@ def test_two_nodes_train_together(site: Site, calm: str):
 
 
 def test_cancelled_and_launched_again(site: Site, calm: str):
-    """The launching command is interrupted, too: its jobs go on, and it waits for them when it is given again."""
+    """The launching command is interrupted, too: its jobs go on, and the same command waits for them."""
     process = site.start("cancelled", "method=translate_sft", "seed=1")
     run, *_ = site.wait_for_stage("cancelled", {"translate"}, process)
     process.send_signal(signal.SIGINT)
@@ -222,7 +222,7 @@ def test_cancelled_and_launched_again(site: Site, calm: str):
 
 
 def test_a_node_dies(site: Site, calm: str):
-    """With its slurmd and all it runs; SLURM starts the job on another node."""
+    """A node dies with its slurmd and processes; SLURM starts the job on another node."""
     process = site.start("dead", "method=translate_sft", "seed=1")
     run, *_ = site.wait_for_stage("dead", {"translate"}, process)
     node = site.cluster.run("squeue", "-h", "-o", "%N", "-j", site.job(run)).strip()
@@ -237,7 +237,7 @@ def test_a_node_dies(site: Site, calm: str):
 
 
 def test_failed_runs_keep_their_error_and_the_others_finish(site: Site, tmp_path: Path):
-    """What only the job finds: no example is as short."""
+    """Only the job can find that no example is as short."""
     printed = site.sweep("failing", "method=translate_sft,sft", "scale.max_length_tokens=2", code=1)
     assert "2 failed" in printed
     assert printed.count("scale.max_length_tokens=2 is shorter than every training example") >= 2

@@ -95,7 +95,7 @@ def test_the_report_prints_the_same_table(place: Workplace, printed: str):
 
 
 def test_a_failed_run_is_named_and_the_others_are_compared(place: Workplace):
-    """It is run again by the same command, which skips the others."""
+    """The same command runs the failed run again and skips the others."""
     lengths = ("method=sft", "scale.max_length_tokens=1000,2", "runs_dir=failing", "train.batch_size=2")
     for others in ("1 done", "1 skipped"):
         done = sweep(place, *lengths)
@@ -108,7 +108,7 @@ def test_a_failed_run_is_named_and_the_others_are_compared(place: Workplace):
         assert "again    python -m sdx lang=pt" in done.stdout
     [run] = {path.parent for path in (place.path / "failing").glob("*/error.txt")}
     assert "InputError: scale.max_length_tokens=2" in (run / "error.txt").read_text()
-    assert "is shorter than" not in (run / "sdx.log").read_text()  # what it said itself is in the table
+    assert "is shorter than" not in (run / "sdx.log").read_text()  # the error is printed, not logged
     again = report(place.path, "failing")
     assert again.returncode == 0
     assert "has no results.json: that run has not finished" in again.stderr
@@ -139,8 +139,8 @@ def test_what_a_sweep_cannot_be_given(
     assert says in done.stderr
 
 
-def test_a_study_of_ones_own_and_data_alone(place: Workplace):
-    """Its directory is told the runs, and a sweep that only makes data has nothing to compare."""
+def test_an_experiment_in_another_directory_that_only_makes_data(place: Workplace):
+    """The runs' processes know --config-dir, and a sweep that only makes data compares nothing."""
     (place.path / "own/experiments").mkdir(parents=True)
     grid = {"hydra": {"sweeper": {"params": {"method": "none", "seed": "7,8"}}}}
     (place.path / "own/experiments/mine.yaml").write_text(f"# @package _global_\n{json.dumps(grid)}\n")
@@ -152,7 +152,7 @@ def test_a_study_of_ones_own_and_data_alone(place: Workplace):
 
 
 def test_runs_at_once_write_into_their_own_logs(place: Workplace):
-    """What translates is chosen before they start."""
+    """The translator is chosen before they start."""
     done = sweep(place, "method=translate_sft", "seed=3,4", "runs_dir=apart", "hydra.launcher.jobs=2")
     assert done.returncode == 0, done.stderr
     assert "sweep    2 runs: 2 done" in done.stdout

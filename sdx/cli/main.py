@@ -45,7 +45,7 @@ from sdx.process import secret, surroundings, terminal, threads
 from sdx.process.failure import Failure, abort, leave
 from sdx.process.preemption import Preempted, interrupts_noted
 from sdx.process.ranks import is_main, world_size
-from sdx.sweeps import conclusion
+from sdx.sweeps import summary
 from sdx.sweeps.launcher import LocalConfig
 from sdx.sweeps.slurm import SlurmConfig
 from sdx.sweeps.sweeper import GridConfig, OptunaConfig
@@ -154,7 +154,7 @@ def job(cfg: DictConfig) -> None:
         if world_size() == 1:
             sys.exit(code)
         if failure.is_own and not is_main():  # it may be this rank's alone
-            print(f"sdx: {failure.told()}", file=sys.stderr)
+            print(f"sdx: {failure.message()}", file=sys.stderr)
         abort(code)
     except (HydraException, OmegaConfBaseException):
         raise
@@ -163,7 +163,7 @@ def job(cfg: DictConfig) -> None:
             abort(interrupted())
         raise
     except BaseException as error:
-        if world_size() > 1 and not (isinstance(error, Preempted) and failure.told() is None):
+        if world_size() > 1 and not (isinstance(error, Preempted) and failure.message() is None):
             leave(failure, error)
         raise
 
@@ -201,7 +201,7 @@ def _main(arguments: list[str]) -> None:
         if sweeps and not {"-m", "--multirun"} & set(arguments):
             raise InputError(f"{sweeps[0]} needs -m: without it one job would run here; write python -m sdx -m ...")
         job()
-        if code := conclusion.conclude():
+        if code := summary.print_summary():
             sys.exit(code)
     except (HydraException, OmegaConfBaseException, InputError) as error:
         logging.shutdown()
@@ -218,11 +218,11 @@ def _main(arguments: list[str]) -> None:
         sys.exit(fail(f"{what}; see to its permissions and space, or give another cache_dir or runs_dir", 2))
     except SystemExit as stop:
         if isinstance(stop, Preempted):  # whoever launched this is to launch it again
-            conclusion.conclude()
+            summary.print_summary()
             fail(str(stop), os.EX_TEMPFAIL)
         raise
     except KeyboardInterrupt:
-        conclusion.conclude()
+        summary.print_summary()
         sys.exit(interrupted())
 
 

@@ -18,7 +18,7 @@ from sdx.process.printable import escaped
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sdx.sweeps.watch import Seen
+    from sdx.sweeps.watch import RunStatus
 
 DAY_S = 86400
 LOG_WIDTH = 160
@@ -88,7 +88,7 @@ def _show(directory: Path, once: bool, interval_s: float) -> None:
             runs = watch.look()
 
 
-def table(directory: Path, runs: Sequence["Seen"], width: int) -> "Table":
+def table(directory: Path, runs: Sequence["RunStatus"], width: int) -> "Table":
     """One line a run; what has nothing to say is left out, and what tells least where it is narrow."""
     from rich.table import Table
     from rich.text import Text
@@ -107,12 +107,12 @@ def table(directory: Path, runs: Sequence["Seen"], width: int) -> "Table":
     return found
 
 
-def _row(directory: Path, run: "Seen") -> dict[str, str]:
+def _row(directory: Path, run: "RunStatus") -> dict[str, str]:
     from sdx.tracking.state import describe
 
     told = dict.fromkeys(HEADS, "")
-    if run.told is not None:
-        told |= describe(run.told, run.age_s)
+    if run.record is not None:
+        told |= describe(run.record, run.age_s)
     if run.state.value not in ("running", "lost"):
         told |= {"rate": "", "ETA": ""}  # nothing moves
     told |= {
@@ -136,12 +136,12 @@ def _fitting(heads: Sequence[str], rows: Sequence[dict[str, str]], width: int) -
     return kept
 
 
-def counts(runs: Sequence["Seen"]) -> str:
+def counts(runs: Sequence["RunStatus"]) -> str:
     """`1 failed, 3 running`, in the order of the table."""
     return ", ".join(f"{count} {state}" for state, count in Counter(run.state.value for run in runs).items())
 
 
-def files(directory: Path, runs: Sequence["Seen"], most: int | None = None) -> list[str]:
+def files(directory: Path, runs: Sequence["RunStatus"], most: int | None = None) -> list[str]:
     """A line for each run that ended badly: where more is written about it."""
     from sdx.process.failure import ERROR
 
@@ -155,7 +155,7 @@ def files(directory: Path, runs: Sequence["Seen"], most: int | None = None) -> l
     return [*lines[:most], *([f"... and {rest} more; --once names all"] if rest else [])]
 
 
-def name_of(directory: Path, run: "Seen") -> str:
+def name_of(directory: Path, run: "RunStatus") -> str:
     """Its path below the directory; its own name where it is the directory."""
     return run.directory.resolve().name if run.directory == directory else str(run.directory.relative_to(directory))
 

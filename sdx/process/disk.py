@@ -1,4 +1,4 @@
-"""Files that have to last: a full disk told from other errors, what is written put on the disk, damage found."""
+"""Full disks told from other errors, files flushed to the disk, and damage found."""
 
 import errno
 import os
@@ -11,33 +11,36 @@ from pathlib import Path
 from zipfile import ZipFile
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Errors that somebody may end who makes room."""
+"""Errors that end when somebody frees space."""
 NO_SPACE = (*FULL, errno.EFBIG)
-LITTLE_BYTES = 2**20
-"""A disk with less is taken for the full one, where nobody knows the file."""
 
 
 def disk_full(error: BaseException) -> bool:
-    """Whether an error, or what it came from, is a full disk or quota."""
+    """Whether an error, or one of its causes, is a full disk or quota."""
     return no_space(error) is not None
 
 
 def no_space(error: BaseException) -> int | None:
-    """Which of `NO_SPACE` an error, or what it came from, is. torch and safetensors wrap the system's."""
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
-        return error.errno
-    text = str(error)
-    if told := [number for number in NO_SPACE if os.strerror(number) in text]:
-        return told[0]
-    cause = error.__cause__ or error.__context__
-    if cause is not None and (found := no_space(cause)):
-        return found
-    return errno.ENOSPC if "PytorchStreamWriter failed" in text else None
+    """Which of `NO_SPACE` an error or one of its causes is. torch and safetensors wrap the system's error."""
+    for each in _causes(error):
+        if isinstance(each, OSError) and each.errno in NO_SPACE:
+            return each.errno
+        if numbers := [number for number in NO_SPACE if os.strerror(number) in str(each)]:
+            return numbers[0]
+    return errno.ENOSPC if any("PytorchStreamWriter failed" in str(each) for each in _causes(error)) else None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
+    each: BaseException | None = error
+    while each is not None:
+        yield each
+        each = each.__cause__ or each.__context__
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Names the file, or the directory, in the error of a full disk: the system names none that was open already."""
+    """Puts the path into the error of a full disk: the system does not name a file that was already open."""
     try:
         yield
     except Exception as error:
@@ -46,41 +49,39 @@ def writing(path: Path) -> Iterator[None]:
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def no_room(error: BaseException, places: Mapping[str, str | Path]) -> str:
-    """What a user reads of a full disk: the file that found no room, and where it lies.
+def full_disk_message(error: BaseException, directories: Mapping[str, str | Path]) -> str:
+    """What a user reads about an error that is `disk_full`: the file that did not fit, and its directory.
 
-    Args:
-        error: `disk_full`.
-        places: key of a configuration -> directory.
+    `directories` maps configuration keys to the directories that may be full.
     """
     path = _unwritten(error)
-    named = {f"{key}={place}": Path(place).expanduser().absolute() for key, place in places.items()}
+    named = {f"{key}={given}": Path(given).expanduser().absolute() for key, given in directories.items()}
     if path is None:
-        named["TMPDIR"] = Path(tempfile.gettempdir())
-        tight = [name for name, place in named.items() if free_bytes(place) < LITTLE_BYTES]
-        return f"no space left on the disk of {' or '.join(tight or [name for name in named if name != 'TMPDIR'])}"
+        places = {**named, "TMPDIR": Path(tempfile.gettempdir())}
+        tight = [name for name, place in places.items() if free_bytes(place) < 2**20]
+        return f"no space left on the disk of {' or '.join(tight or named)}"
     inside = next((name for name, place in named.items() if path.is_relative_to(place)), None)
     return f"no space left on the disk of {f'{inside}, for {path}' if inside else path}"
 
 
 def _unwritten(error: BaseException) -> Path | None:
-    """The file that a full disk did not take, where the error or what it came from knows."""
-    found = getattr(error, "filename2", None) or getattr(error, "filename", None)
-    if isinstance(error, OSError) and error.errno in NO_SPACE and isinstance(found, str):
-        return Path(found).absolute()
-    cause = error.__cause__ or error.__context__
-    return _unwritten(cause) if cause is not None else None
+    """The file that did not fit on the disk, if the error or one of its causes names a file."""
+    for each in _causes(error):
+        path = getattr(each, "filename2", None) or getattr(each, "filename", None)
+        if isinstance(each, OSError) and each.errno in NO_SPACE and isinstance(path, str):
+            return Path(path).absolute()
+    return None
 
 
 def free_bytes(directory: Path) -> int:
-    """Of the disk on which a directory is or will be."""
+    """Free space on the disk of a directory, which need not exist yet."""
     while not directory.exists():
         directory = directory.parent
     return shutil.disk_usage(directory).free
 
 
 def sync(path: Path) -> None:
-    """Puts a file, or the entries of a directory, on the disk itself."""
+    """Flushes a file, or the entries of a directory, to the disk itself."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -89,7 +90,6 @@ def sync(path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, block by block."""
     digest = sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -98,9 +98,9 @@ def sha256_of(path: Path) -> str:
 
 
 def whole_zip(path: Path) -> bool:
-    """Whether a zip archive, as torch writes them, is there and all in it has its checksum."""
+    """Whether a zip archive, as torch writes them, exists and all its members match their checksums."""
     try:
         with ZipFile(path) as archive:
             return archive.testzip() is None
-    except Exception:  # damaged headers raise whatever they are taken for
+    except Exception:  # damaged headers raise many kinds of errors
         return False

@@ -1,14 +1,16 @@
-"""What a run is doing, told to whoever shows it: the state file, the dashboards. Rank 0 alone tells."""
+"""What a run is doing, reported to listeners such as the state file and the dashboards. Only rank 0 reports."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How far a long stage has come."""
+    """The progress of a long stage."""
 
     stage: str
     """As the progress bar calls it."""
@@ -17,76 +19,61 @@ class Reading:
     unit: str
     """Of `done` and `total`: rows, steps, prompts, texts."""
     rate: float | None
-    """Units a second in this process; none before the first."""
+    """Units per second in this process; none before the first unit."""
     eta_s: float | None
-    """Seconds that the rest takes at this rate."""
+    """Seconds until the stage is done at this rate."""
 
 
-class Watcher:
-    """Overrides what it wants to hear. It must not raise: nobody fails because of what watches."""
+class Listener:
+    """Overrides the events that it handles. No method may raise: a listener must not end a run."""
 
     def step_awaited(self, name: str, key: str) -> None:
-        """Another run makes a step of the store that this one needs."""
+        """Another run is making a step of the store that this run needs."""
 
     def step_began(self, name: str, key: str, resumed: bool) -> None:
         """A step of the store is being made."""
 
     def step_done(self, name: str, key: str, manifest: Mapping[str, Any]) -> None:
-        """It is published. Cached ones are not told."""
+        """The step is published. Steps found in the cache are not reported."""
 
     def progressed(self, reading: Reading) -> None:
-        """At most once a second, and when the stage ends."""
+        """At most once a second, and at the end of the stage."""
 
     def trained(self, row: Mapping[str, Any], stage: str = "") -> None:
-        """A line of a training's log. After an interruption, lines told before may come again.
-
-        Args:
-            stage: which of a run's trainings it is, where there are several.
+        """A line of a training's log; `stage` names the training if a run has several. After an interruption, earlier
+        lines may come again.
         """
 
     def finished(self, results: Mapping[str, Any]) -> None:
         """The run has its results, as in results.json, and all its other files."""
 
 
-_watchers: list[Watcher] = []
+_listeners: list[Listener] = []
 
 
 @contextmanager
-def watched(*watchers: Watcher) -> Iterator[None]:
-    """While inside, they hear what happens."""
-    _watchers.extend(watchers)
+def subscribed(listener: Listener) -> Iterator[None]:
+    """Inside the block, events are reported to the listener."""
+    _listeners.append(listener)
     try:
         yield
     finally:
-        for watcher in watchers:
-            _watchers.remove(watcher)
+        _listeners.remove(listener)
 
 
-def step_awaited(name: str, key: str) -> None:
-    for watcher in _watchers:
-        watcher.step_awaited(name, key)
+def _reporting(event: Callable[Concatenate[Listener, P], None]) -> Callable[P, None]:
+    """The function that reports an event to all listeners."""
+
+    def report(*args: P.args, **kwargs: P.kwargs) -> None:
+        for listener in _listeners:
+            getattr(listener, event.__name__)(*args, **kwargs)
+
+    return report
 
 
-def step_began(name: str, key: str, resumed: bool) -> None:
-    for watcher in _watchers:
-        watcher.step_began(name, key, resumed)
-
-
-def step_done(name: str, key: str, manifest: Mapping[str, Any]) -> None:
-    for watcher in _watchers:
-        watcher.step_done(name, key, manifest)
-
-
-def progressed(reading: Reading) -> None:
-    for watcher in _watchers:
-        watcher.progressed(reading)
-
-
-def trained(row: Mapping[str, Any], stage: str = "") -> None:
-    for watcher in _watchers:
-        watcher.trained(row, stage)
-
-
-def finished(results: Mapping[str, Any]) -> None:
-    for watcher in _watchers:
-        watcher.finished(results)
+step_awaited = _reporting(Listener.step_awaited)
+step_began = _reporting(Listener.step_began)
+step_done = _reporting(Listener.step_done)
+progressed = _reporting(Listener.progressed)
+trained = _reporting(Listener.trained)
+finished = _reporting(Listener.finished)

@@ -1,8 +1,7 @@
-"""An error that ends a run: told once, in `error.txt` of its directory, by the rank that it happened to.
+"""The error that ended a run: in `error.txt` of the run's directory, by the rank that failed first.
 
-Ranks that train together wait for each other in collectives, and one that has failed comes to none. So a rank with an
-error tells it and leaves at once, without waiting for anybody; the others find out by the broken connection, or by a
-thread that looks for the file and ends a process whose main thread waits on.
+Ranks that train together wait for each other in collectives, which a failed rank never joins. So a rank with an error
+writes the file and leaves at once; the others notice a broken connection, or their watchdog finds the file.
 """
 
 import logging
@@ -11,8 +10,8 @@ import platform
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,109 +19,93 @@ from sdx.process import secret
 from sdx.process.ranks import is_main, rank, world_size
 
 ERROR = "error.txt"
-"""Traceback of the error that ended the run; of several ranks the last line names the rank and its host."""
+"""Traceback of the error that ended the run. With several ranks the last line names the rank and its host."""
 LOOK_S = 2.0
 GRACE_S = 20.0
-"""How long a rank may take to find out for itself that another has failed."""
+"""How long a rank may take to notice for itself that another has failed."""
 
 
 class Failure:
-    """`error.txt` of a run. A file that lies there already is of an earlier run, and says nothing of this one."""
+    """`error.txt` of a run. A file that is there at the start is of an earlier run and is ignored."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / ERROR
         self._earlier = self._identity()
         self.is_own = False
-        """Whether the error that is told is this rank's."""
+        """Whether this rank wrote the file."""
 
-    def forget(self) -> None:
-        """Removes what an earlier run said."""
+    def clear(self) -> None:
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
-    def tell(self, error: BaseException) -> None:
-        """Writes the error, unless one has been told. A disk that takes nothing stops nobody."""
-        if self.told() is not None:
+    def report(self, error: BaseException) -> None:
+        """Writes the error unless a rank has written one. Never raises, even if the disk is full."""
+        if self.message() is not None:
             return
         text = secret.scrub("".join(traceback.format_exception(error)))
         if world_size() > 1:
             text += f"rank {rank()} on {platform.node()}: {secret.scrub(in_a_line(error))}\n"
-        self.forget()  # what an earlier run said
-        written = self._path.with_name(f".{ERROR}.{platform.node()}.{os.getpid()}")
+        self.clear()  # the file of an earlier run
+        temporary = self._path.with_name(f".{ERROR}.{platform.node()}.{os.getpid()}")
         with suppress(OSError):
-            written.write_text(text, encoding="utf-8", errors="backslashreplace")
-            self.is_own = _published(written, self._path)
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+            try:
+                os.link(temporary, self._path)  # only one rank can
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without hard links
+                temporary.replace(self._path)
+            self.is_own = True
         with suppress(OSError):
-            written.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
-    def told(self) -> str | None:
-        """The last line, where this run has failed."""
-        if self._identity() == self._earlier:
-            return None
-        try:
-            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            return None
-        return lines[-1] if lines else None
+    def message(self) -> str | None:
+        """The last line of the error; none if this run has not failed."""
+        if self._identity() != self._earlier:
+            with suppress(OSError, IndexError):
+                return self._path.read_text(encoding="utf-8", errors="replace").splitlines()[-1]
+        return None
 
     def _identity(self) -> tuple[int, int] | None:
-        try:
+        with suppress(OSError):
             found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns
+            return found.st_ino, found.st_mtime_ns
+        return None
 
 
-def _published(written: Path, path: Path) -> bool:
-    """Whether the file got its name, which one rank alone can give; also on a file system without hard links."""
-    try:
-        os.link(written, path)
-    except FileExistsError:
-        return False
-    except OSError:
-        written.replace(path)
-    return True
+@contextmanager
+def watchdog(failure: Failure, before_end: Callable[[str], None]) -> Iterator[None]:
+    """Ends this process if another rank fails and the main thread does not leave the block by itself.
 
-
-class Watchdog:
-    """Ends this process where another rank has failed and the main thread does not notice.
-
-    Args:
-        failure: the run's.
-        last_words: called with the other rank's error before the process ends.
+    Before that, it calls `before_end` with the other rank's error.
     """
+    left = threading.Event()
 
-    def __init__(self, failure: Failure, last_words: Callable[[str], None]) -> None:
-        self._failure = failure
-        self._last_words = last_words
-        self._over = threading.Event()
-
-    def start(self) -> None:
-        """Nothing where there is one rank."""
-        if world_size() > 1:
-            threading.Thread(target=self._watch, name="sdx watchdog", daemon=True).start()
-
-    def stop(self) -> None:
-        self._over.set()
-
-    def _watch(self) -> None:
-        while not self._over.wait(LOOK_S):
-            if (line := self._failure.told()) and not self._over.wait(GRACE_S):
-                self._last_words(line)
+    def watch() -> None:
+        while not left.wait(LOOK_S):
+            if (line := failure.message()) and not left.wait(GRACE_S):
+                before_end(line)
                 if is_main():
                     print(f"sdx: {line}", file=sys.stderr)
                 abort(1)
 
+    if world_size() > 1:
+        threading.Thread(target=watch, name="sdx watchdog", daemon=True).start()
+    try:
+        yield
+    finally:
+        left.set()
+
 
 def in_a_line(error: BaseException) -> str:
-    """Kind and first line: what follows in errors of CUDA is advice."""
-    words = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {words[0]}" if words else type(error).__name__
+    """Kind and first line: the other lines of CUDA's errors are advice."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def leave(failure: Failure, error: BaseException) -> NoReturn:
-    """Ends this process of several after an error. The terminal gets the error of the rank that failed first."""
-    line = failure.told()
+    """Ends this rank after an error. The terminal gets the error of the rank that failed first."""
+    line = failure.message()
     if failure.is_own or line is None:
         secret.print_exception(error)
     if is_main() and line:
@@ -131,7 +114,7 @@ def leave(failure: Failure, error: BaseException) -> NoReturn:
 
 
 def abort(code: int) -> NoReturn:
-    """Ends one process of several. The interpreter's own end would wait for the device and for other ranks."""
+    """Ends this rank. A normal exit of the interpreter would wait for the device and for other ranks."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

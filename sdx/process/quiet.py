@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 def quiet() -> None:
-    """No bars of transformers between ours."""
+    """Switches off the progress bars of transformers."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
@@ -13,7 +13,7 @@ def quiet() -> None:
 
 @contextmanager
 def unreported() -> Iterator[None]:
-    """While inside, no bars, and no report of many lines on weights that a checkpoint has and the model has not."""
+    """Inside the block, transformers shows no bars and no long report on weights that only the checkpoint has."""
     from transformers.utils import logging
 
     quiet()

@@ -1,4 +1,4 @@
-"""Which process of a distributed launch this is, read from the environment that torchrun sets, and its device."""
+"""This process's rank in a distributed launch, from the environment that torchrun sets, and its device."""
 
 import os
 import re
@@ -9,12 +9,9 @@ from sdx import InputError
 if TYPE_CHECKING:
     import torch
 
-TOGETHER = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What each of several ranks needs beside WORLD_SIZE."""
-
 
 def check() -> None:
-    """Raises InputError for a distributed launch that only half of the environment speaks of, or with odd numbers."""
+    """Raises InputError if the environment describes only a part of a distributed launch, or has odd numbers."""
     fix = "start the ranks with torchrun, or unset RANK, WORLD_SIZE and LOCAL_RANK for one process"
     numbers = {"WORLD_SIZE": 1, "RANK": 0, "LOCAL_WORLD_SIZE": 1, "LOCAL_RANK": 0}
     for name, least in numbers.items():
@@ -23,15 +20,16 @@ def check() -> None:
             raise InputError(f"{name}={text} in the environment is no number from {least}; {fix}")
         numbers[name] = int(text)
     for name, size in (("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE")):
-        given = size in os.environ or name == "RANK"
-        if given and numbers[name] >= numbers[size]:
-            told = f"{size}={numbers[size]}" if size in os.environ else f"{size} is not set"
-            raise InputError(f"{name}={numbers[name]} in the environment, but {told}; {fix}")
-    missing = [name for name in TOGETHER if not os.environ.get(name)]
-    if numbers["WORLD_SIZE"] > 1 and missing:
-        raise InputError(f"WORLD_SIZE={numbers['WORLD_SIZE']} in the environment without {', '.join(missing)}; {fix}")
-    port = os.environ.get("MASTER_PORT", "0")
-    if numbers["WORLD_SIZE"] > 1 and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 2**16):
+        if numbers[name] >= numbers[size] and (size in os.environ or name == "RANK"):
+            given = f"{size}={numbers[size]}" if size in os.environ else f"{size} is not set"
+            raise InputError(f"{name}={numbers[name]} in the environment, but {given}; {fix}")
+    if (ranks := numbers["WORLD_SIZE"]) == 1:
+        return
+    needed = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    if missing := [name for name in needed if not os.environ.get(name)]:
+        raise InputError(f"WORLD_SIZE={ranks} in the environment without {', '.join(missing)}; {fix}")
+    port = os.environ["MASTER_PORT"]
+    if not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 2**16):
         raise InputError(f"MASTER_PORT={port} in the environment is no port; give 1 to 65535")
 
 
@@ -43,21 +41,17 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def local_rank() -> int:
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
 def is_main() -> bool:
     return rank() == 0
 
 
 def device() -> "torch.device":
-    """This rank's GPU, or the CPU where no GPU is visible.
+    """This rank's GPU, or the CPU if no GPU is visible.
 
-    Under torchrun all ranks of a node see the same GPUs, and each takes the one with its local rank. SLURM may show
+    Under torchrun, all ranks of a node see the same GPUs, and each takes the one with its local rank. SLURM may show
     each task a single GPU (`--gpus-per-task=1`), which is number 0 in every task.
 
-    Attention by cuDNN is switched off: on Hopper, torch 2.11 to 2.13 get NaN from it for padded rows (pytorch#196678).
+    Also switches cuDNN attention off: on Hopper, torch 2.11 to 2.13 get NaN from it for padded rows (pytorch#196678).
 
     Raises:
         InputError: more ranks than GPUs.
@@ -66,7 +60,7 @@ def device() -> "torch.device":
 
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    visible, number = torch.cuda.device_count(), local_rank()
+    visible, number = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
     if visible == 1 and "SLURM_LOCALID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
         number = 0
     if number >= visible:
@@ -79,7 +73,7 @@ def device() -> "torch.device":
 
 
 def launch_id() -> str:
-    """The same on all ranks of one launch, another on the next: torchrun's run id, port and restart, SLURM's too."""
+    """The same on all ranks of one launch and different in the next, under torchrun and SLURM."""
     torchrun = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
     names = (*torchrun, "SLURM_JOB_ID", "SLURM_RESTART_COUNT")
     return "/".join(os.environ.get(name, "") for name in names)

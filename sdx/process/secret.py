@@ -1,7 +1,7 @@
 """Keys, tokens and passwords, kept out of whatever a run writes, sends or prints.
 
-An option that holds one is refused before anything is written, for options are published: in the report, in the run's
-directory, on dashboards. What a run meets on its way, in a library's error or in a text, is masked where it is written.
+An option with a secret is refused before anything is written, because options are published: in the report, in the run
+directory, on dashboards. Secrets in a library's error or in a text are masked when they are written.
 """
 
 import logging
@@ -16,11 +16,11 @@ from typing import Any
 from urllib.parse import unquote
 
 WORDS = {"key", "pat", "pass", "jwt", "credential", "credentials"}
-"""Words that make a name a secret's: WANDB_API_KEY and GITHUB_PAT, but not keep_groups."""
+"""Words that make a name the name of a secret: WANDB_API_KEY and GITHUB_PAT, but not keep_groups."""
 ENDINGS = ("apikey", "token", "secret", "password", "passwd", "passphrase")
-"""Of a word: PGPASSWORD and HF_TOKEN, but not max_new_tokens."""
+"""Endings of such words: PGPASSWORD and HF_TOKEN, but not max_new_tokens."""
 SHORTEST = 8
-"""Letters of a secret value at least: `1` in the environment is none."""
+"""Shortest secret value, in characters: `1` in the environment is no secret."""
 REMOVED = "[removed]"
 TOKENS = re.compile(
     r"(?<![A-Za-z0-9])(?:"
@@ -32,13 +32,11 @@ TOKENS = re.compile(
     r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}"  # a JSON web token
     r")"
 )
-"""What tokens look like. Keys of wandb are 40 hexadecimal digits, as commits are: they are known by their names."""
+"""Older keys of wandb are 40 hexadecimal digits, as commits are, and are recognised by their names only."""
 LOGIN = re.compile(r"""(://[^\s/:@?#"'<>,]*:)([^\s/?#"'<>,]+)@""")
-"""Of a URL, with the password as the second group."""
+"""User and password in a URL; the second group is the password."""
 ASSIGNED = re.compile(rf"(\w+)=[^\s${{][^\s]{{{SHORTEST - 1},}}")
-"""What a shell, or a command line, is told to set, and not to take from elsewhere."""
-SHOWN = 3
-"""Letters of a secret that a message may have."""
+"""A value that a shell or a command line sets, and does not take from a variable."""
 
 
 def is_secret(name: str) -> bool:
@@ -48,29 +46,29 @@ def is_secret(name: str) -> bool:
 
 
 def scrub(text: str) -> str:
-    """The text without secrets: values of the environment, and what looks like one."""
+    """The text without the secrets of the environment and without what looks like a secret."""
     return _mask()(text)
 
 
 def scrub_all(value: Any) -> Any:
-    """What may become JSON, all its texts without secrets."""
-    return _scrubbed(value, _mask())
+    """A JSON value, all its texts scrubbed."""
+    return _scrubbed(value, _mask(), drop=False)
 
 
 def clean(value: Any) -> Any:
-    """A configuration without secrets: keys that name one are dropped, values that contain one are blanked."""
-    return scrub_all(_unnamed(value))
+    """A configuration without keys that name a secret, all other texts scrubbed."""
+    return _scrubbed(value, _mask(), drop=True)
 
 
 class MaskingFormatter(logging.Formatter):
-    """Of a log: its messages and tracebacks have no secrets."""
+    """Scrubs the messages and tracebacks of a log."""
 
     def format(self, record: logging.LogRecord) -> str:
         return scrub(super().format(record))
 
 
 def print_exception(error: BaseException) -> None:
-    """The traceback, without secrets."""
+    """Prints the traceback, scrubbed."""
     print(scrub("".join(traceback.format_exception(error))), end="", file=sys.stderr)
 
 
@@ -80,9 +78,9 @@ def except_hook(_kind: type[BaseException], error: BaseException, _trace: Traceb
 
 
 def found_in(text: str) -> str | None:
-    """What secret is in a text, in words that do not give it away: `looks like a secret (hf_...)`; none without one."""
+    """Says which secret a text has without revealing it: `looks like a secret (hf_...)`; none if it has no secret."""
     if token := TOKENS.search(text):
-        return f"looks like a secret ({token[0][:SHOWN]}...)"
+        return f"looks like a secret ({token[0][:3]}...)"
     if LOGIN.search(text):
         return "holds a URL with a password"
     if name := next((name for value, name in _values().items() if value in text), None):
@@ -92,11 +90,11 @@ def found_in(text: str) -> str | None:
 
 
 def _values() -> dict[str, str]:
-    """The secrets of the environment, each with its variable's name."""
+    """Secret values of the environment -> name of the variable."""
     found = {}
     for name, value in os.environ.items():
         value = value.strip()
-        if is_secret(name) and not os.path.exists(value):  # a file with the secret in it is none
+        if is_secret(name) and not os.path.exists(value):  # the path of a file with a secret is no secret
             found[value] = name
         for login in LOGIN.finditer(value):
             found |= {login[2]: name, unquote(login[2]): name}
@@ -114,19 +112,14 @@ def _mask() -> Callable[[str], str]:
     return mask
 
 
-def _scrubbed(value: Any, mask: Callable[[str], str]) -> Any:
-    if isinstance(value, dict):
-        return {mask(name) if isinstance(name, str) else name: _scrubbed(inner, mask) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_scrubbed(inner, mask) for inner in value]
-    return mask(value) if isinstance(value, str) and not isinstance(value, Enum) else value
-
-
-def _unnamed(value: Any) -> Any:
+def _scrubbed(value: Any, mask: Callable[[str], str], drop: bool) -> Any:
+    """The value with all texts masked and, if `drop`, without texts under the name of a secret."""
     if isinstance(value, dict):
         return {
-            name: _unnamed(inner)
+            mask(name) if isinstance(name, str) else name: _scrubbed(inner, mask, drop)
             for name, inner in value.items()
-            if not (is_secret(str(name)) and isinstance(inner, str))
+            if not (drop and isinstance(inner, str) and is_secret(str(name)))
         }
-    return [_unnamed(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple)):
+        return [_scrubbed(inner, mask, drop) for inner in value]
+    return mask(value) if isinstance(value, str) and not isinstance(value, Enum) else value

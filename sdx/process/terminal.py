@@ -1,7 +1,7 @@
-"""What a program prints may find no reader, no room and no letters for it; none of this ends a run.
+"""Keeps a run alive when what it prints finds no reader, no space or no encoding for its characters.
 
 A pipe breaks when `head` has seen enough, a terminal goes with its connection, a log fills its disk, and a stream may
-be closed from the start. Every door calls `outlive` first.
+be closed from the start. Every entry point calls `outlive` first.
 """
 
 import io
@@ -18,34 +18,32 @@ from sdx.process.disk import NO_SPACE
 class _Lasting(io.FileIO):
     """An open file whose writing never fails.
 
-    What a full disk does not take is dropped, and the next may find room. Any other error lasts: the file is replaced
-    by /dev/null where the system keeps it, so that C code and child processes write on, too.
+    What does not fit on a full disk is dropped, and the next write may fit. After any other error the file descriptor
+    points to /dev/null, which also keeps C code and child processes writing.
     """
 
     def write(self, content: Any) -> int:
         try:
-            while (written := super().write(content)) is None:  # somebody who shares it has set it not to block
+            while (written := super().write(content)) is None:  # another process has made the file non-blocking
                 select.select([], [self], [])
             return written
         except OSError as error:
             if error.errno not in NO_SPACE:
-                with suppress(OSError):
-                    nothing = os.open(os.devnull, os.O_WRONLY)
-                    os.dup2(nothing, self.fileno())
-                    os.close(nothing)
+                with suppress(OSError), open(os.devnull, "wb") as nothing:
+                    os.dup2(nothing.fileno(), self.fileno())
             return memoryview(content).nbytes
 
 
 def outlive() -> None:
-    """Makes stdout and stderr outlive their readers, whatever letters they know; called again it does nothing.
+    """Makes stdout and stderr outlive their readers and take all characters. A second call does nothing.
 
-    A stream that somebody has replaced, such as a test, is theirs. Logging drops what it cannot write: its own reports
-    of that are tracebacks on stderr, one for each line.
+    Leaves a stream alone that somebody, such as a test, has replaced. Logging drops what it cannot write, instead of
+    printing a traceback for each line.
     """
     logging.raiseExceptions = False
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
-        if stream is None:  # closed by whoever started this: the next file to be opened would take its number
+        if stream is None:  # closed by the parent process: the next file to be opened would take its number
             number = os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(number, True)
             stream = os.fdopen(number, mode, encoding="utf-8")
@@ -75,8 +73,8 @@ def _lasting(stream: Any) -> Any:
 
 
 def outlive_log() -> None:
-    """The same for the files that Hydra has opened for logs: they take all letters, whatever the locale."""
+    """Makes Hydra's log files take all characters, whatever the locale."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler) and isinstance(handler.stream, io.TextIOWrapper):
-            with suppress(OSError):  # of what waits to be written
+            with suppress(OSError):  # of what is still buffered
                 handler.stream.reconfigure(encoding="utf-8", errors="backslashreplace")

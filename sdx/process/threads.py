@@ -1,6 +1,5 @@
-"""How many threads the CPU's kernels start, and how they wait for each other. Imports no torch: it reads this once."""
+"""How many threads the CPU's kernels start, and how they wait. Imports no torch, which reads these settings once."""
 
-import math
 import os
 from pathlib import Path
 
@@ -8,8 +7,8 @@ from sdx.process import cgroups
 
 CPUS = Path("/sys/devices/system/cpu")
 SPINS = "10000"
-"""How often a thread of GNU's OpenMP looks for new work before it sleeps. Its own default of 300,000 costs nothing
-while nobody else wants the core; beside other work each look takes the core from a thread that is waited for. Ours."""
+"""How often a thread of GNU's OpenMP looks for new work before it sleeps. Its default of 300,000 costs nothing on a
+free core; on a shared core the looks take time from the thread that is waited for. Ours."""
 
 
 def usable_cores() -> float:
@@ -18,19 +17,20 @@ def usable_cores() -> float:
     """
     name = "SLURM_CPUS_ON_NODE" if _under_torchrun() else "SLURM_CPUS_PER_TASK"
     by_slurm = os.environ.get(name, "")
-    quotas = (_quota(*group) for group in cgroups.folders("cpu"))
-    return min([float(_physical(_seen())), *filter(None, quotas), *([float(by_slurm)] if by_slurm.isdecimal() else [])])
+    limits = [_quota(*group) for group in cgroups.folders("cpu")]
+    limits += [float(by_slurm)] if by_slurm.isdecimal() else []
+    return min([_physical(_visible()), *filter(None, limits)])
 
 
 def cores() -> int:
-    """This rank's share of the cores, 1 at least."""
-    return max(1, math.floor(usable_cores() / _ranks_that_share()))
+    """This rank's share of the cores, at least 1."""
+    return max(1, int(usable_cores() / _ranks_that_share()))
 
 
 def limit() -> None:
-    """Sets what the environment does not say: a thread for each of `cores`, and a short wait.
+    """Sets what the environment leaves open: as many threads as `cores`, and a short wait.
 
-    torchrun says OMP_NUM_THREADS=1 where nobody has said anything: an optimizer on the host would have a single core.
+    Overrides torchrun's own default of OMP_NUM_THREADS=1, which leaves an optimizer on the host a single core.
     """
     by_torchrun = _under_torchrun() and os.environ.get("OMP_NUM_THREADS") == "1"
     if by_torchrun or "OMP_NUM_THREADS" not in os.environ:
@@ -43,40 +43,35 @@ def _under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def _seen() -> set[int]:
-    """Hardware threads, by number, on which this process may run."""
+def _visible() -> set[int]:
+    """Numbers of the hardware threads on which this process may run."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
-def _physical(threads: set[int]) -> int:
-    """Cores to which these hardware threads belong."""
+def _physical(threads: set[int]) -> float:
+    """Number of cores to which these hardware threads belong."""
+    paths = [CPUS / f"cpu{number}/topology/thread_siblings_list" for number in threads]
     try:
-        return len(
-            {(CPUS / f"cpu{number}/topology/thread_siblings_list").read_text(encoding="utf-8") for number in threads}
-        )
+        return len({path.read_text(encoding="utf-8") for path in paths})
     except OSError:
         return len(threads)
 
 
 def _ranks_that_share() -> int:
-    """How many ranks see the same cores: all of a node under torchrun, one where SLURM has given each task its own."""
+    """Ranks that see the same cores: all of a node under torchrun, one if SLURM has given each task its own cores."""
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if _under_torchrun():
         return ranks
     node = os.environ.get("SLURM_CPUS_ON_NODE", "")
-    bound = node.isdecimal() and len(_seen()) < int(node)
+    bound = node.isdecimal() and len(_visible()) < int(node)
     return 1 if bound or "SLURM_CPUS_PER_TASK" in os.environ else ranks
 
 
 def _quota(folder: Path, version: int) -> float | None:
     """Cores' worth of time that a control group grants; none without a limit."""
+    names = ("cpu.max",) if version == 2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
     try:
-        if version == 2:
-            quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
-        else:
-            quota, period = (
-                (folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8").strip() for name in ("quota", "period")
-            )
+        quota, period = " ".join((folder / name).read_text(encoding="utf-8") for name in names).split()
         return int(quota) / int(period) if quota.isdecimal() else None
     except (OSError, ValueError, ZeroDivisionError):
         return None

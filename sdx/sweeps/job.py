@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha256
 from logging import getLogger
@@ -23,25 +22,24 @@ log = getLogger("sdx")
 
 PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.parent
-TRIES = 30
 RETRY_S = 10
-GONE_S = 3600
+END_S = 3600
+"""SLURM ends a rank that waits to be ended long before."""
 
 
 class RunFailed(Exception):
-    """The run has said itself what is wrong."""
+    """The run has printed its error already."""
 
 
 class RunJob:
-    """Does one run on every rank of a job; asked to leave by SIGUSR2, it has SLURM start the job again.
+    """Does one run on every rank of a job. If the run is asked to leave by SIGUSR2, SLURM starts the job again.
 
-    Until sdx listens, submitit's own handler requeues the job, with what `checkpoint` returns.
+    Until sdx handles signals, submitit's own handler requeues the job with what `checkpoint` returns.
 
     Args:
         overrides: what follows `python -m sdx`.
-        run_dir: the run's.
         grace_s: how long rank 0 may take to finish its batch after SIGUSR2.
-        code: the copy of sdx that has to run; none for what Python finds.
+        code: the copy of sdx that has to run; none for the one that Python finds.
     """
 
     def __init__(self, overrides: list[str], run_dir: Path, grace_s: float, code: Path | None) -> None:
@@ -62,14 +60,14 @@ class RunJob:
         except Preempted as left:
             if not first:
                 self._wait_for_rank_0(left.signal)
-            # After SIGTERM: a job that runs on is being preempted, with a time of grace; scancel would have ended it.
+            # SIGTERM to a job that stays RUNNING is a preemption with a grace time; scancel would have ended the job
             if left.signal is signal.SIGUSR2 or _runs_on(os.environ["SLURM_JOB_ID"]):
                 requeue(first)
             raise
         except SystemExit as stop:
             if stop.code:
                 raise RunFailed(f"exit code {stop.code}") from None
-        except Exception as error:  # of which submitit would write all that it says
+        except Exception as error:  # submitit would write its whole message
             print_exception(error)
             raise RunFailed(scrub(in_a_line(error))) from None
 
@@ -89,72 +87,60 @@ class RunJob:
         return DelayedSubmission(self)
 
     def _wait_for_rank_0(self, number: signal.Signals) -> None:
-        """Were this rank to end first, srun would end rank 0 in the middle of its batch. SLURM ends this one then."""
-        asked = number is signal.SIGUSR2
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if asked else signal.SIG_IGN)  # after SIGUSR2: rank 0 is done
-        time.sleep(self.grace_s if asked else GONE_S)
+        """If this rank ended first, srun would end rank 0 in the middle of its batch."""
+        requeued = number is signal.SIGUSR2
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if requeued else signal.SIG_IGN)  # when rank 0 requeues the job
+        time.sleep(self.grace_s if requeued else END_S)
 
 
 def _runs_on(job: str) -> bool:
-    """Whether a job runs, and nothing has told it to end."""
-    answer = ask("squeue", "--noheader", "--format=%T", f"--jobs={job}")
-    return answer is not None and answer.stdout.split() == ["RUNNING"]
+    """Whether SLURM lets a job go on."""
+    return ask("squeue", "--noheader", "--format=%T", f"--jobs={job}").stdout.split() == ["RUNNING"]
 
 
 def requeue(first: bool) -> None:
-    """Has SLURM put this job back into the queue, which ends all ranks.
+    """Puts this job back into SLURM's queue, which ends all ranks.
 
-    Rank 0 does it when its batch is finished. Another rank does it in the end: rank 0 may not have been signalled, or
-    waits for this rank.
+    Rank 0 calls this when its batch is finished, another rank at the end of its wait: rank 0 may not have received the
+    signal, or may wait for this rank.
     """
     from submitit import JobEnvironment
 
-    for _ in range(TRIES):  # the controller may be down for a moment
+    for _ in range(30):  # the controller may be down for a moment
         try:
             if first:
                 signal.raise_signal(signal.SIGUSR2)  # submitit's handler, which exits
             subprocess.run(["scontrol", "requeue", JobEnvironment().job_id], check=True, timeout=RETRY_S)
-            time.sleep(GONE_S)
+            time.sleep(END_S)
         except (OSError, subprocess.SubprocessError) as error:
             log.warning("%-12s cannot requeue the job, trying again in %d s: %s", "slurm", RETRY_S, error)
             time.sleep(RETRY_S)
 
 
-def copy_code(folder: Path) -> Path:
-    """Copies sdx, so that what is edited while jobs wait in the queue does not change them. Equal code is copied once.
-
-    Returns:
-        The directory of the copy, `<folder>/code-<hash>`, to be put into PYTHONPATH.
-    """
-    files = {path.relative_to(ROOT): path.read_bytes() for path in _code()}
+def copy_code(target: Path) -> Path:
+    """Copies sdx to `<target>/code-<hash>`, so that edits do not change jobs that wait in the queue."""
+    folders = [PACKAGE]
+    if not (PACKAGE / "conf").is_dir():  # a checkout: a wheel has these inside the package
+        folders += [ROOT / "conf", ROOT / "experiments"]
+    paths = [path for folder in folders for path in folder.rglob("*") if "__pycache__" not in path.parts]
+    paths = [ROOT / "hydra_plugins/sdx.py", *filter(Path.is_file, paths)]
+    files = {path.relative_to(ROOT): path.read_bytes() for path in paths}
     files[Path(GIT_STATE)] = (git_state() or "").encode()
     digest = sha256()
     for name, content in sorted(files.items()):
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
-    path = folder / f"code-{digest.hexdigest()[:12]}"
-    if not path.is_dir():
-        _write(files, path)
-    return path
-
-
-def _code() -> Iterator[Path]:
-    """The package, its part of `hydra_plugins`, and in a checkout what a wheel has inside of the package."""
-    yield ROOT / "hydra_plugins/sdx.py"
-    folders = [PACKAGE] if (PACKAGE / "conf").is_dir() else [PACKAGE, ROOT / "conf", ROOT / "experiments"]
-    for folder in folders:
-        yield from (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-
-
-def _write(files: dict[Path, bytes], path: Path) -> None:
-    """All of it or nothing."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    copy = target / f"code-{digest.hexdigest()[:12]}"
+    if copy.is_dir():
+        return copy
+    partial = copy.with_name(f".{copy.name}.{os.getpid()}")
     for name, content in files.items():
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         (partial / name).write_bytes(content)
     try:
-        partial.rename(path)
+        partial.rename(copy)
     except OSError:
-        if not path.is_dir():  # else another launch was faster
+        if not copy.is_dir():  # else another launch was faster
             raise
         shutil.rmtree(partial)
+    return copy

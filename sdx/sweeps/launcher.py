@@ -3,15 +3,13 @@
 import os
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
 from logging import INFO, WARNING, getLogger
 from pathlib import Path
-from queue import SimpleQueue
 from signal import SIGTERM
 
 from hydra.core.utils import JobReturn, configure_log, setup_globals
@@ -22,18 +20,17 @@ from omegaconf import DictConfig
 from sdx import InputError
 from sdx.options import fields
 from sdx.planning.hardware import driver_gpus
-from sdx.process.preemption import leave_if_asked, listening
+from sdx.process.preemption import finishing, leave_if_asked, listening
 from sdx.process.ranks import world_size
 from sdx.process.threads import cores
 from sdx.store.store import Store
-from sdx.sweeps import conclusion
-from sdx.sweeps.runs import SweepRun, check, check_alone, compose_all, forget, judge, named, returned
+from sdx.sweeps import summary
+from sdx.sweeps.runs import SweepRun, check, check_alone, clear_outcome, compose_all, labels, returned, set_outcome
 from sdx.tracking.state import RunState
 
 log = getLogger("sdx")
 
-LOG = "output.log"
-LOOK_S = 0.2
+POLL_S = 0.2
 
 
 class RunLauncher(Launcher):
@@ -43,10 +40,9 @@ class RunLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Returns when all runs have ended; each is the value of its `JobReturn`.
+        """Returns when all runs have ended; the value of each `JobReturn` is the run.
 
-        Raises:
-            InputError: a run cannot work; none was started.
+        Raises InputError if a run cannot work, before any run is started.
         """
         if world_size() > 1:
             raise InputError(
@@ -57,34 +53,31 @@ class RunLauncher(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         runs = compose_all(self.hydra_context, self.config, job_overrides, initial_job_idx)
         check_alone(self.hydra_context, runs[0])
-        works = check(runs)
+        checked = check(runs)
         if runs[0].config.plan:  # a plan needs no machine of its own, and no run directory is made for it
             from sdx.planning.sweep import show_sweep
 
-            plans = [(name, *work) for name, work in zip(named(runs), works, strict=True)]
+            names = labels([run.given for run in runs])
+            plans = [(name, *plan) for name, plan in zip(names, checked, strict=True)]
             show_sweep(plans, Store(Path(runs[0].config.cache_dir)))
             return []
-        for _, work in works:
-            work.run.settle()
+        for _, plan in checked:
+            plan.run.settle()
         waiting = {run.run_dir: run for run in runs if run.state is None}
         log.info("%-12s %d runs, %d of them done before", "sweep", len(runs), len(runs) - len(waiting))
-        conclusion.expect(runs)
+        summary.add_runs(runs)
         self.run(list(waiting.values()))
-        for run in runs:  # two of a sweep may be one and the same
+        for run in runs:  # a sweep may have the same run twice
             if run.state is None:
                 run.state, run.error = waiting[run.run_dir].state, waiting[run.run_dir].error
         return [returned(run) for run in runs]
 
     def run(self, runs: Sequence[SweepRun]) -> None:
-        """Runs them and says of each how it ended."""
+        """Runs them and sets the outcome of each."""
         raise NotImplementedError
 
 
-def say_start(run: SweepRun, where: str) -> None:
-    log.info("%-12s %s  %s", "start", run.name, where)
-
-
-def say_end(run: SweepRun) -> None:
+def log_end(run: SweepRun) -> None:
     assert run.state
     error = f": {run.error}" if run.error else ""
     log.log(INFO if run.state is RunState.done else WARNING, "%-12s %s%s", run.state.value, run.name, error)
@@ -96,7 +89,7 @@ class LocalConfig:
 
     _target_: str = "hydra_plugins.sdx.LocalLauncher"
     jobs: int | None = fields.number(None, at_least=1, at_most=10_000)
-    """Runs at once; none is one for each GPU, or one."""
+    """Runs at once. None: one for each GPU, or one without GPUs."""
 
 
 class LocalLauncher(RunLauncher):
@@ -104,78 +97,58 @@ class LocalLauncher(RunLauncher):
 
     def __init__(self, jobs: int | None) -> None:
         self.jobs = jobs
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._leaving = threading.Event()
 
     def run(self, runs: Sequence[SweepRun]) -> None:
-        if not runs:
-            return
         gpus = visible_gpus()
         if gpus and self.jobs and self.jobs > len(gpus):
             raise InputError(f"hydra.launcher.jobs={self.jobs} exceeds the {len(gpus)} GPUs here; lower it")
         jobs = min(self.jobs or len(gpus) or 1, len(runs))
-        places: SimpleQueue[str | None] = SimpleQueue()
-        for number in range(jobs):
-            places.put(gpus[number] if gpus else None)
-
-        def start(run: SweepRun) -> None:
-            gpu = places.get()
-            try:
-                self._run(run, gpu, jobs)
-            finally:
-                places.put(gpu)
-
-        pool = ThreadPoolExecutor(jobs)
+        free: list[str | None] = [*gpus[:jobs]] or [None] * jobs
+        waiting = list(runs)
+        running: list[tuple[SweepRun, str | None, subprocess.Popen[bytes]]] = []
         try:
             with listening():
-                running = [pool.submit(start, run) for run in runs]
-                while wait(running, LOOK_S).not_done:  # a signal is heard between two waits
+                while waiting or running:
+                    while waiting and free:
+                        with finishing():  # no process is started and then forgotten
+                            run, gpu = waiting.pop(0), free.pop(0)
+                            running.append((run, gpu, _start(run, gpu, jobs)))
+                    for entry in [entry for entry in running if entry[2].poll() is not None]:
+                        running.remove(entry)
+                        free.append(entry[1])
+                        _end(entry[0], entry[2].wait())
                     leave_if_asked()
+                    time.sleep(POLL_S)
         except BaseException:
-            self._leaving.set()
-            for process in self._processes:
-                with suppress(ProcessLookupError):
-                    process.send_signal(SIGTERM)
+            for _, _, process in running:
+                process.terminate()
+            for run, _, process in running:
+                code = process.wait()
+                _end(run, os.EX_TEMPFAIL if code == -SIGTERM else code)  # if it was not yet listening
             raise
-        finally:
-            pool.shutdown(cancel_futures=True)
-        for one in running:
-            one.result()
-
-    def _run(self, run: SweepRun, gpu: str | None, jobs: int) -> None:
-        """One run of as many at once as there are jobs; a run that is alone writes to the terminal."""
-        if self._leaving.is_set():
-            return
-        alone = jobs == 1
-        run.run_dir.mkdir(parents=True, exist_ok=True)
-        run.log = None if alone else run.run_dir / LOG
-        forget(run.run_dir)
-        say_start(run, f"on GPU {gpu}" if gpu else "")
-        environment = dict(os.environ)
-        if gpu:
-            environment["CUDA_VISIBLE_DEVICES"] = gpu
-        if not alone:
-            environment["OMP_NUM_THREADS"] = str(_threads(jobs))
-        code = self._wait([sys.executable, "-m", "sdx", *run.overrides], environment, run.log)
-        judge(run, os.EX_TEMPFAIL if self._leaving.is_set() and code == -SIGTERM else code)  # it did not listen yet
-        if run.state is not RunState.done or not alone:
-            say_end(run)
-
-    def _wait(self, command: Sequence[str], environment: dict[str, str], log: Path | None) -> int:
-        with ExitStack() as stack:
-            output = stack.enter_context(log.open("ab")) if log else None
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-        self._processes.append(process)
-        if self._leaving.is_set():  # since the last look
-            process.send_signal(SIGTERM)
-        return process.wait()
 
 
-def _threads(jobs: int) -> int:
-    """A run's share of the cores, or what the environment gives if that is less."""
-    share = max(1, cores() // jobs)
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return min(int(given), share) if given.isdecimal() else share
+def _start(run: SweepRun, gpu: str | None, jobs: int) -> subprocess.Popen[bytes]:
+    """Starts one of `jobs` runs at once, with its share of the cores. A run that is alone prints to the terminal."""
+    run.run_dir.mkdir(parents=True, exist_ok=True)
+    clear_outcome(run.run_dir)
+    log.info("%-12s %s  %s", "start", run.name, f"on GPU {gpu}" if gpu else "")
+    environment = dict(os.environ)
+    if gpu:
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    if jobs > 1:
+        share, given = max(1, cores() // jobs), os.environ.get("OMP_NUM_THREADS", "")
+        environment["OMP_NUM_THREADS"] = str(min(int(given), share) if given.isdecimal() else share)
+        run.log = run.run_dir / "output.log"
+    command = [sys.executable, "-m", "sdx", *run.overrides]
+    with run.log.open("ab") if run.log else nullcontext() as output:
+        return subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+
+
+def _end(run: SweepRun, exit_code: int) -> None:
+    set_outcome(run, exit_code)
+    if run.state is not RunState.done or run.log:  # a run that is alone says itself that it is done
+        log_end(run)
 
 
 def visible_gpus() -> list[str]:

@@ -1,14 +1,13 @@
-"""The runs of a sweep: composed, checked before the first of them starts, and judged by what each left behind."""
+"""The runs of a sweep: composed, checked before the first of them starts, and at the end judged by their files."""
 
 import copy
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from logging import LogRecord, getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,6 +24,9 @@ from sdx.models.precision import ANY_GPU, Settled, planned
 from sdx.options import conformity
 from sdx.options.gate import STUMBLES, stumbled
 from sdx.process.failure import ERROR
+from sdx.process.progress import Progress
+from sdx.store.files import read_json
+from sdx.store.run_dir import RESULTS
 from sdx.tracking.state import STATE, RunState, read_state
 
 if TYPE_CHECKING:
@@ -32,17 +34,12 @@ if TYPE_CHECKING:
 
 log = getLogger("sdx")
 
-T = TypeVar("T")
-Kept = dict[tuple[str, ...], DictConfig]
-"""Overrides that choose options -> what they make of the configuration."""
-SAY_S = 5.0
-"""Between two messages on how far a large sweep is."""
-CANCELLED = "JobState=CANCELLED"
-"""By `scancel`, as SLURM says it: a rank that waits for another cannot say so itself."""
+Composed = dict[tuple[str, ...], DictConfig]
+"""Overrides that choose options -> the configuration that they compose."""
 UNPREPARED = "Reason=DependencyNeverSatisfied"
-"""Cancelled by SLURM, because the job that makes its data failed."""
-SWEEP_ALONE = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.mode")
-"""Overrides that say how to launch the runs, and not what a run is."""
+"""SLURM cancelled the job because the job that makes its data failed."""
+LAUNCH_OPTIONS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.mode")
+"""Options of a sweep that its runs do not have."""
 
 
 @dataclass
@@ -51,119 +48,101 @@ class SweepRun:
 
     number: int
     overrides: list[str]
-    """What follows `python -m sdx` when it is run alone."""
+    """What follows `python -m sdx` to start this run alone."""
     given: list[str]
-    """Those of them that the sweep chose."""
+    """The overrides that the sweep gives this run."""
     config: DictConfig
     """Without hydra's own part."""
     run_dir: Path
     state: RunState | None = None
-    """How it ended: done, skipped, failed or interrupted; none until then."""
+    """Done, skipped, failed or interrupted; none until the run has ended."""
     error: str = ""
     log: Path | None = None
-    """What it prints, where that is not this terminal."""
+    """The file with the run's output, if that is not this terminal."""
 
     @property
     def name(self) -> str:
         return self.run_dir.name
 
 
-def composed_by_hydra(
-    context: HydraContext, config: DictConfig, overrides: Sequence[str], kept: Kept | None = None
-) -> DictConfig:
-    """The whole configuration of a run that these overrides of the sweep's configuration describe.
+def compose(
+    context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int, composed: Composed
+) -> SweepRun:
+    """The run with these overrides of the sweep's configuration. Reads and extends what was composed for other runs.
 
-    Hydra takes 0.2 s to compose one, so it composes what options make of the configuration, and single values are set
-    in a copy.
-
-    Args:
-        kept: what was composed for other runs of the sweep.
-
-    Raises:
-        InputError: it has a key or a value that no run can have.
+    Raises InputError for a key or a value that no run can have.
     """
-    kept = {} if kept is None else kept
+    cfg = _compose(context, config, overrides, composed)
+    with open_dict(cfg):
+        cfg.hydra.job.id = cfg.hydra.job.num = number
+    sweep = cfg.hydra.sweep
+    run_dir = Path(sweep.dir, sweep.subdir).absolute()
+    raw: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg.hydra, ["run", "sweep"]))  # resolving names takes long
+    same = raw["run"]["dir"] == f"{raw['sweep']['dir']}/{raw['sweep']['subdir']}"
+    if not same and Path(cfg.hydra.run.dir).absolute() != run_dir:  # where the run's own process would work
+        raise InputError(
+            "hydra.run.dir and hydra.sweep.dir: a run's directory is named by what it is; set runs_dir=... for all of "
+            "them"
+        )
+    own = [text for text in config.hydra.overrides.hydra if not text.lstrip("+~").startswith(LAUNCH_OPTIONS)]
+    own += _search_path(config, own)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return SweepRun(number, [*own, *overrides], list(overrides), cfg, run_dir)
+
+
+def _compose(context: HydraContext, config: DictConfig, overrides: Sequence[str], composed: Composed) -> DictConfig:
+    """Hydra takes 0.2 s to compose a configuration, so it only composes options; values are set in a copy."""
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         values = [override for override in parsed if _sets_a_value(context, override)]
         options = tuple(override.input_line or "" for override in parsed if override not in values)
-        if options not in kept:
-            kept[options] = context.config_loader.load_sweep_config(config, list(options))
-        composed = copy.deepcopy(kept[options])
-        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
-        composed.hydra.overrides.task = [one.input_line for one in parsed if not one.is_hydra_override()]
+        if options not in composed:
+            composed[options] = context.config_loader.load_sweep_config(config, list(options))
+        cfg = copy.deepcopy(composed[options])
+        ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+        cfg.hydra.overrides.task = [override.input_line for override in parsed if not override.is_hydra_override()]
     except (HydraException, InputError):
         raise
     except STUMBLES as error:
         raise stumbled(list(overrides), error) from error
-    conformity.check(composed)
-    return composed
+    conformity.check(cfg)
+    return cfg
 
 
 def _sets_a_value(context: HydraContext, override: Override) -> bool:
-    """Whether it has no part in which files are composed."""
+    """Whether the override does not choose files to compose."""
     if override.is_hydra_override() or override.package is not None:
         return False
     loader: Any = context.config_loader
     return not loader.repository.group_exists(override.key_or_group)
 
 
-def compose(
-    context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int, kept: Kept | None = None
-) -> SweepRun:
-    """The run that these overrides of the sweep's configuration describe."""
-    composed = composed_by_hydra(context, config, overrides, kept)
-    with open_dict(composed):
-        composed.hydra.job.id = composed.hydra.job.num = number
-    directories = composed.hydra.sweep
-    run_dir = Path(directories.dir, directories.subdir).absolute()
-    alike = _written(composed.hydra.run, "dir") == f"{_written(directories, 'dir')}/{_written(directories, 'subdir')}"
-    if not alike and Path(composed.hydra.run.dir).absolute() != run_dir:  # where the run's own process works
-        raise InputError(
-            "hydra.run.dir and hydra.sweep.dir: a run's directory is named by what it is; set runs_dir=... for all of "
-            "them"
-        )
-    own = [one for one in config.hydra.overrides.hydra if not one.lstrip("+~").startswith(SWEEP_ALONE)]
-    own += _searched(config, own)
-    with open_dict(composed):
-        del composed["hydra"]
-    return SweepRun(number, [*own, *overrides], list(overrides), composed, run_dir)
-
-
-def _written(config: DictConfig, key: str) -> Any:
-    """A value as it was given, with its interpolations: to resolve a run's name takes long in a large sweep."""
-    return OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[index, call-overload]
-
-
 def compose_all(
     context: HydraContext, config: DictConfig, given: Sequence[Sequence[str]], first_number: int
 ) -> list[SweepRun]:
-    """The runs of all these overrides.
-
-    Raises:
-        InputError: one of them has a key or a value that no run can have.
-    """
-    found: list[SweepRun] = []
-    kept: Kept = {}
-    for number, overrides in enumerate(_told(given, "composed")):
-        try:
-            found.append(compose(context, config, overrides, first_number + number, kept))
-        except InputError as error:
-            raise InputError(f"{error}{_which(_distinct(given)[number], len(given))}") from None
-    return found
+    """The runs with these overrides. Raises InputError for a key or a value that no run can have."""
+    runs: list[SweepRun] = []
+    composed: Composed = {}
+    with Progress("sweep", len(given), "runs composed", delay_s=5.0) as bar:
+        for overrides, label in zip(given, labels(given), strict=True):
+            with _errors_name(label, len(given)):
+                runs.append(compose(context, config, overrides, first_number + len(runs), composed))
+            bar.update()
+    return runs
 
 
-def _searched(config: DictConfig, own: Sequence[str]) -> list[str]:
-    """The directory given as --config-dir, as an override for the runs' processes."""
+def _search_path(config: DictConfig, own: Sequence[str]) -> list[str]:
+    """The directory of --config-dir as an override for the runs' processes."""
     sources = config.hydra.runtime.config_sources
-    found = [source.path for source in sources if source.provider == "command-line"]
-    if not found or any("hydra.searchpath" in one for one in own):
+    paths = [source.path for source in sources if source.provider == "command-line"]
+    if not paths or any("hydra.searchpath" in text for text in own):
         return []
-    return [f"hydra.searchpath=[file://{','.join(found)}]"]
+    return [f"hydra.searchpath=[file://{','.join(paths)}]"]
 
 
 def check_alone(context: HydraContext, run: SweepRun) -> None:
-    """Raises InputError for a run whose own process could not compose what the sweep did."""
+    """Raises InputError if the run's own process could not compose what the sweep did."""
     try:
         context.config_loader.load_configuration("config", list(run.overrides), RunMode.RUN)
     except (HydraException, OmegaConfBaseException) as error:
@@ -174,55 +153,54 @@ def check_alone(context: HydraContext, run: SweepRun) -> None:
         ) from None
 
 
-def named(runs: Sequence[SweepRun]) -> list[str]:
-    """What each of them has that not all have."""
-    return _distinct([run.given for run in runs])
-
-
-def _distinct(given: Sequence[Sequence[str]]) -> list[str]:
+def labels(given: Sequence[Sequence[str]]) -> list[str]:
+    """A label for each run, by its overrides: those that not all runs share."""
     shared = set.intersection(*map(set, given)) if len(given) > 1 else set()
-    return [" ".join(one for one in its if one not in shared) for its in given]
+    return [" ".join(text for text in overrides if text not in shared) for overrides in given]
 
 
-def _which(name: str, count: int) -> str:
-    """Names the run that an error is about."""
-    return f" (the run {name}, one of {count}; none was started)" if name and count > 1 else ""
+@contextmanager
+def _errors_name(label: str, count: int) -> Iterator[None]:
+    """Inside the block, an InputError gets the label of the run that it is about."""
+    try:
+        yield
+    except InputError as error:
+        which = f" (the run {label}, one of {count}; none was started)" if label and count > 1 else ""
+        raise InputError(f"{error}{which}") from None
 
 
 def check(runs: Sequence[SweepRun]) -> "list[tuple[Settled, RunPlan]]":
-    """The typed configuration and the steps of each run; notes which of them are done.
+    """The typed configuration and the steps of each run; marks runs that are done as skipped.
 
-    What a run will compute in where it runs is known here if it has begun, and in a plan.
-
-    Raises:
-        InputError: one of them cannot work.
+    The precision of a run is that of its first start, or with plan=true of the hardware that the plan assumes. Raises
+    InputError if a run cannot work.
     """
     from sdx.planning.hardware import suited_to
     from sdx.run import prepare, typed
 
-    found = []
-    with _each_message_once():  # the runs have much in common, such as which engine translates
-        for run, name in zip(_told(runs, "checked"), named(runs), strict=True):
-            try:
+    checked = []
+    with _each_message_once(), Progress("sweep", len(runs), "runs checked", delay_s=5.0) as bar:
+        for run, label in zip(runs, labels([run.given for run in runs]), strict=True):
+            with _errors_name(label, len(runs)):
                 config = typed(run.config)
                 settled = planned(config, run.run_dir, suited_to(config.backbone) if config.plan else ANY_GPU)
-                work = prepare(settled.config, run.run_dir)
-            except InputError as error:
-                raise InputError(f"{error}{_which(name, len(runs))}") from None
-            if is_done(run.run_dir, {step.key for step in work.ends}):
+                plan = prepare(settled.config, run.run_dir)
+            if is_done(run.run_dir, {step.key for step in plan.ends}):
                 run.state = RunState.skipped
-            found.append((settled, work))
-    return found
+            checked.append((settled, plan))
+            bar.update()
+    return checked
 
 
 @contextmanager
 def _each_message_once() -> Iterator[None]:
-    said: set[str] = set()
+    """Drops repeated log messages: runs have much in common, such as which engine translates."""
+    logged: set[str] = set()
 
     def is_new(record: LogRecord) -> bool:
-        before = len(said)
-        said.add(record.getMessage())
-        return len(said) > before
+        before = len(logged)
+        logged.add(record.getMessage())
+        return len(logged) > before
 
     log.addFilter(is_new)
     try:
@@ -231,68 +209,56 @@ def _each_message_once() -> Iterator[None]:
         log.removeFilter(is_new)
 
 
-def _told(what: Sequence[T], done: str) -> Iterator[T]:
-    """All of them; where they take long, the log says how far it is."""
-    said = time.monotonic()
-    for number, one in enumerate(what):
-        if time.monotonic() - said > SAY_S:
-            said = time.monotonic()
-            log.info("%-12s %d of %d runs %s", "sweep", number, len(what), done)
-        yield one
-
-
 def is_done(run_dir: Path, keys: set[str]) -> bool:
-    """Whether a report on these steps is there: one by an sdx with other steps does not count."""
-    from sdx.store.files import read_json
-
+    """Whether the run has results of these steps; another version of sdx may have left results of other steps."""
     try:
-        steps = read_json(run_dir / "results.json")["steps"]
-        return keys <= {step["key"] for step in steps}
+        return keys <= {step["key"] for step in read_json(run_dir / RESULTS)["steps"]}
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def forget(run_dir: Path) -> None:
-    """What an earlier attempt said of itself."""
+def clear_outcome(run_dir: Path) -> None:
+    """Deletes the state and the error of an earlier start."""
     for name in (STATE, ERROR):
         (run_dir / name).unlink(missing_ok=True)
 
 
-def judge(run: SweepRun, exit_code: int | None = None, known: str = "") -> None:
-    """Says how a run ended, by the files it left.
+def set_outcome(run: SweepRun, exit_code: int | None = None, job_end: str = "") -> None:
+    """Sets state and error of a run that has ended, by the files that it left.
 
     Args:
-        exit_code: of its process, negative for a signal; none where it is not known.
-        known: what else is known of its end.
+        exit_code: of its process, negative for a signal; none if unknown.
+        job_end: what SLURM says about its job, `JobState=... Reason=... ExitCode=...`.
     """
-    left = read_state(run.run_dir) or {}
-    state, error = left.get("state"), left.get("error") or ""
-    wanted = RunState.prepared if run.config.stages is Stages.prepare else RunState.done
-    if state is wanted and not exit_code:
+    record = read_state(run.run_dir) or {}
+    state, error = record.get("state"), record.get("error") or ""
+    finished = RunState.prepared if run.config.stages is Stages.prepare else RunState.done
+    # a rank that waits for another cannot write that it was cancelled by scancel
+    cancelled = "JobState=CANCELLED" in job_end and UNPREPARED not in job_end
+    if state is finished and not exit_code:
         run.state = RunState.done
-    elif (
-        state is RunState.interrupted or exit_code == os.EX_TEMPFAIL or (CANCELLED in known and UNPREPARED not in known)
-    ):
-        run.state, run.error = RunState.interrupted, error or known
+    elif state is RunState.interrupted or exit_code == os.EX_TEMPFAIL or cancelled:
+        run.state, run.error = RunState.interrupted, error or job_end
     else:
         run.state = RunState.failed
-        run.error = error if state is RunState.failed else _last_words(run, state, exit_code, known)
+        run.error = error if state is RunState.failed else _unwritten_error(run, state, exit_code, job_end)
 
 
-def _last_words(run: SweepRun, state: RunState | None, exit_code: int | None, known: str) -> str:
+def _unwritten_error(run: SweepRun, state: RunState | None, exit_code: int | None, job_end: str) -> str:
+    """Why a run failed whose rank 0 did not write it."""
     with suppress(OSError, IndexError):
-        return (run.run_dir / ERROR).read_text(encoding="utf-8", errors="replace").splitlines()[-1]  # of another rank
-    what = "ended without a word"
+        return (run.run_dir / ERROR).read_text(encoding="utf-8", errors="replace").splitlines()[-1]  # another rank's
+    what = "ended without an error message"
     if state is RunState.prepared:
         what = "its data are there, but the training left the queue before it began"
-    elif UNPREPARED in known:
-        what = "the job that makes its data ended without a word"
-    known = known or ("" if exit_code is None else f"exit code {exit_code}")
+    elif UNPREPARED in job_end:
+        what = "the job that makes its data ended without an error message"
+    known = job_end or ("" if exit_code is None else f"exit code {exit_code}")
     return f"{what} ({known or 'killed: out of memory, or by somebody'})"
 
 
 def returned(run: SweepRun) -> JobReturn:
-    """The run for sdx's sweepers, in the form that Hydra's launchers have. That a run failed does not end the sweep."""
-    found = JobReturn(overrides=run.given, task_name="sdx", status=JobStatus.COMPLETED)
-    found.return_value = run
-    return found
+    """The run as Hydra's launchers return it. COMPLETED even if it failed, which would end Hydra's sweep."""
+    result = JobReturn(overrides=run.given, task_name="sdx", status=JobStatus.COMPLETED)
+    result.return_value = run
+    return result

@@ -1,7 +1,7 @@
 """`hydra/launcher=slurm`: each run of a sweep as a job of SLURM, a rank for each GPU.
 
-The command that launches waits for the jobs and can be stopped and given again: what is done is skipped, and what is
-in the queue is waited for and not submitted twice.
+The command that launches waits for the jobs. It can be stopped and given again: runs that are done are skipped, and
+jobs that are in the queue are waited for and not submitted twice.
 """
 
 import re
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from logging import getLogger
@@ -22,55 +22,45 @@ from sdx.options import conformity, fields
 from sdx.process.preemption import leave_if_asked
 from sdx.store.files import write_json
 from sdx.sweeps.job import RunJob, copy_code
-from sdx.sweeps.launcher import RunLauncher, say_end, say_start
-from sdx.sweeps.runs import SweepRun, forget, judge
-from sdx.sweeps.watch import JOB, Queue, ask, launched, squeue
+from sdx.sweeps.launcher import RunLauncher, log_end
+from sdx.sweeps.runs import SweepRun, clear_outcome, set_outcome
+from sdx.sweeps.watch import JOB, JobStates, ask, job_of, job_states
 
 log = getLogger("sdx")
 
-SCANCEL_S = 20
-FOLDER = "slurm"
-"""In runs_dir: the scripts and the logs of the jobs, and copies of sdx."""
-REQUEUES = 10_000
-"""That submitit allows."""
-DEAF = 'trap "" USR2; exec "$0" "$@"'
-"""A signal that comes before Python listens would kill the job."""
-ARRAY = 1000
-"""Jobs in an array where the cluster does not say how many it takes."""
-
 
 class GpuFlag(str, Enum):
-    """Options of sbatch that ask for GPUs."""
+    """Options of sbatch that request GPUs."""
 
     gpus_per_node = "gpus_per_node"
     gpus_per_task = "gpus_per_task"
-    """Each rank sees its own GPU alone. NCCL may then be slower between the GPUs of a node, or fail: for clusters that
-    know no other."""
+    """Each rank sees only its own GPU. NCCL may then be slower between the GPUs of a node, or fail: for clusters that
+    have no other option."""
     gres = "gres"
-    """For clusters that know no other, `--gres=gpu:8`."""
+    """`--gres=gpu:8`, for clusters that have no other option."""
 
 
 @dataclass
 class SlurmConfig:
-    """Jobs of SLURM. What is none is left to the cluster's defaults."""
+    """Jobs of SLURM. Options that are none are left to the cluster's defaults."""
 
     _target_: str = "hydra_plugins.sdx.SlurmLauncher"
     nodes: int = fields.number(1, at_least=1, at_most=10**5)
-    """Of each run."""
+    """Nodes of each run."""
     gpus_per_node: int = fields.number(1, at_least=0, at_most=1024)
     """0 for none."""
     gpu_flag: GpuFlag = GpuFlag.gpus_per_node
-    """How sbatch is asked for GPUs."""
+    """The option of sbatch that requests GPUs."""
     gpu_type: str | None = None
-    """Kind of GPU where a cluster has several, as it names them: `a100`."""
+    """Kind of GPU if a cluster has several, by the cluster's name: `a100`."""
     tasks_per_node: int | None = fields.number(None, at_least=1, at_most=1024)
-    """Ranks on a node; none is one for each GPU, or one."""
+    """Ranks on a node. None: one for each GPU, or one without GPUs."""
     cpus_per_task: int | None = fields.number(None, at_least=1, at_most=10_000)
-    """Cores of a rank. A rank computes with as many threads as it has cores."""
+    """Cores of a rank, which computes with as many threads."""
     mem_gb: int | None = fields.number(None, at_least=1, at_most=10**6)
     """Memory of a node, in GB."""
     time_min: int = fields.number(1440, at_least=1, at_most=10**6)
-    """Limit of a job. A run that takes longer is put back into the queue and goes on."""
+    """Limit of a job. A run that takes longer is put back into the queue and continues."""
     signal_delay_s: int = fields.number(300, at_least=1, at_most=65_535)
     """How long before the limit a job is asked to save and leave."""
     partition: str | None = None
@@ -82,14 +72,14 @@ class SlurmConfig:
     setup: list[str] = field(default_factory=list)
     """Lines of shell before the run: `module load cuda`, `source .venv/bin/activate`."""
     snapshot: bool = False
-    """Jobs run a copy of sdx as it is at the launch, in `slurm/` of runs_dir, whatever is edited while they wait."""
+    """Jobs run a copy of sdx from the time of the launch, in `slurm/` of runs_dir, so edits do not change them."""
     python: str | None = None
-    """How to start Python; none is the one that launches. `apptainer exec --nv sdx.sif python` for a container."""
+    """Command of Python; none is the Python that launches. `apptainer exec --nv sdx.sif python` for a container."""
     sbatch: Any = None  # Hydra lets nobody add keys to a dict that has a type
-    """Any other option of sbatch: `{nodelist: n1, exclusive: true}`."""
+    """Any other options of sbatch: `{nodelist: n1, exclusive: true}`."""
     prepare: Any = None
     """Options of a job before each run that makes its data, `stages=prepare`: `{gpus_per_node: 0, partition: cpu}`.
-    None makes the data in the run's own job."""
+    None: the run's own job makes the data."""
     poll_s: float = fields.number(20.0, at_least=0.1, at_most=3600)
     """Seconds between two looks at the queue."""
 
@@ -115,10 +105,10 @@ class SlurmLauncher(RunLauncher):
             check(given, f"hydra.launcher.{where}")
 
     def run(self, runs: Sequence[SweepRun]) -> None:
-        queue = _queue(job for run in runs for job in _jobs(run))
-        if queue is None:
+        states = job_states(job for run in runs for job in _jobs(run))
+        if states is None:
             raise InputError("squeue does not answer, so nobody knows which runs are in the queue; try again later")
-        jobs = {run.run_dir: job for run in runs if (job := _waited_for(run, queue))}
+        jobs = {run.run_dir: job for run in runs if (job := _job_in_queue(run, states))}
         for run in runs:
             if run.run_dir in jobs:
                 log.info("%-12s %s  is in the queue as job %s", "slurm", run.name, jobs[run.run_dir])
@@ -126,8 +116,8 @@ class SlurmLauncher(RunLauncher):
         if new and self.options["snapshot"]:
             self.code = copy_code(_folder(new))
             log.info("%-12s the jobs run the copy of sdx in %s", "slurm", self.code)
-        for first in range(0, len(new), most := most_in_an_array()):
-            jobs |= self._submit(new[first : first + most])
+        for first in range(0, len(new), size := max_array_size()):
+            jobs |= self._submit(new[first : first + size])
         try:
             self._wait(runs, jobs)
         except KeyboardInterrupt:
@@ -136,44 +126,48 @@ class SlurmLauncher(RunLauncher):
             raise
 
     def _submit(self, runs: Sequence[SweepRun]) -> dict[Path, str]:
-        for run in runs:  # before one of them can have said anything
+        """Returns the run's job for each run directory."""
+        for run in runs:  # before a job can write there
             run.run_dir.mkdir(parents=True, exist_ok=True)
-            forget(run.run_dir)
-        arrays: list[list[Any]] = []
+            clear_outcome(run.run_dir)
+        prepares: list[Any] = []
+        jobs: list[Any] = []
         try:
             after = None
             if self.prepare:
-                arrays.append(self._array(runs, {**self.options, **self.prepare}, ["stages=prepare"], None))
-                after = f"{'aftercorr' if len(runs) > 1 else 'afterok'}:{_array_id(arrays[0])}"
-            arrays.append(self._array(runs, self.options, [], after))
-            jobs = arrays[-1]
-            for run, job, *prepares in zip(runs, jobs, *arrays[:-1], strict=True):
-                told = {"job": job.job_id, "log": str(job.paths.stdout), "stages": run.config.stages.value}
-                for one in prepares:
-                    told |= {"prepare": one.job_id, "prepare_log": str(one.paths.stdout)}
-                write_json(run.run_dir / JOB, told)
-        except BaseException:  # what nobody would find again
-            for array in arrays:
-                subprocess.run(["scancel", _array_id(array)], check=False, timeout=SCANCEL_S)
+                prepares = self._array(runs, {**self.options, **self.prepare}, ["stages=prepare"], None)
+                after = f"{'aftercorr' if len(runs) > 1 else 'afterok'}:{_array_id(prepares)}"
+            jobs = self._array(runs, self.options, [], after)
+            for number, (run, job) in enumerate(zip(runs, jobs, strict=True)):
+                content = {"job": job.job_id, "log": str(job.paths.stdout), "stages": run.config.stages.value}
+                if prepares:
+                    prepare = prepares[number]
+                    content |= {"prepare": prepare.job_id, "prepare_log": str(prepare.paths.stdout)}
+                write_json(run.run_dir / JOB, content)
+        except BaseException:  # no run directory names these jobs
+            for array in filter(None, (prepares, jobs)):
+                subprocess.run(["scancel", _array_id(array)], check=False, timeout=20)
             raise
         for run, job in zip(runs, jobs, strict=True):
-            say_start(run, f"as job {job.job_id}")
+            log.info("%-12s %s  as job %s", "start", run.name, job.job_id)
         return {run.run_dir: job.job_id for run, job in zip(runs, jobs, strict=True)}
 
     def _array(
         self, runs: Sequence[SweepRun], options: Mapping[str, Any], more: list[str], after: str | None
     ) -> list[Any]:
+        """Submits an array, a job for each run with `more` overrides, and returns submitit's jobs.
+
+        `after` is the dependency of the array, as sbatch writes it.
+        """
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        python = options["python"] or shlex.quote(sys.executable)
-        shell = DEAF
-        if self.code:  # and not one in the directory where the job starts
+        shell = 'trap "" USR2; exec "$0" "$@"'  # the signal would kill a job before Python has installed its handler
+        if self.code:  # first in PYTHONPATH, and before the directory in which the job starts
             path = f"{shlex.quote(str(self.code))}${{PYTHONPATH:+:$PYTHONPATH}}"
-            shell = f"export PYTHONSAFEPATH=1 PYTHONPATH={path}; {DEAF}"
-        executor = SlurmExecutor(
-            _folder(runs), max_num_timeout=REQUEUES, python=f"bash -c {shlex.quote(shell)} {python}"
-        )
+            shell = f"export PYTHONSAFEPATH=1 PYTHONPATH={path}; {shell}"
+        python = f"bash -c {shlex.quote(shell)} {options['python'] or shlex.quote(sys.executable)}"
+        executor = SlurmExecutor(_folder(runs), max_num_timeout=10_000, python=python)
         grace_s = options["signal_delay_s"] / 2
         try:
             executor.update_parameters(**parameters(options, after))
@@ -188,26 +182,25 @@ class SlurmLauncher(RunLauncher):
         return jobs
 
     def _wait(self, runs: Sequence[SweepRun], jobs: Mapping[Path, str]) -> None:
-        """Until no job is in the queue any more."""
+        """Waits until no job is in the queue, and sets the outcome of each run."""
         shown: dict[str, str] = {}
         absent: set[Path] = set()
         while waiting := [run for run in runs if run.state is None]:
-            queue = _queue(jobs[run.run_dir] for run in waiting)
-            if queue is None:
+            states = job_states(jobs[run.run_dir] for run in waiting)
+            if states is None:
                 log.warning("%-12s squeue does not answer; the jobs go on", "slurm")
-                waiting = []
-            for run in waiting:
+            for run in waiting if states is not None else ():
                 job = jobs[run.run_dir]
-                if queue and job in queue:
+                if states and job in states:
                     absent.discard(run.run_dir)
-                    state, why = queue[job]
+                    state, why = states[job]
                     if shown.get(job) != (now := f"{state.value} {why}"):
                         shown[job] = now
                         log.info("%-12s job %s %s  %s", "slurm", job, now, run.name)
-                elif run.run_dir in absent:  # a look later: its last words may take their time to get here
-                    judge(run, known=_end_of(job))
+                elif run.run_dir in absent:  # at the second look: a shared disk may show the run's files late
+                    set_outcome(run, job_end=_job_end(job))
                     run.log = _log(run.run_dir)
-                    say_end(run)
+                    log_end(run)
                 else:
                     absent.add(run.run_dir)
             leave_if_asked()
@@ -216,52 +209,41 @@ class SlurmLauncher(RunLauncher):
 
 
 def _jobs(run: SweepRun) -> list[str]:
-    """The run's job, and the one that makes its data."""
-    found = launched(run.run_dir)
+    """The run's job, and the job that makes its data."""
+    found = job_of(run.run_dir)
     return [found[name] for name in ("job", "prepare") if name in found]
 
 
-def _waited_for(run: SweepRun, queue: Queue) -> str | None:
-    """The run's job, if it is in the queue.
-
-    Raises:
-        InputError: another job is there, which would be in the way of a new one.
-    """
-    found = launched(run.run_dir)
+def _job_in_queue(run: SweepRun, states: JobStates) -> str | None:
+    """The run's job, if it is in the queue. Raises InputError if the queue has a job that conflicts with a new one."""
+    found = job_of(run.run_dir)
     job, prepare = found.get("job"), found.get("prepare")
-    if job in queue:
+    if job in states:
         if (stages := found.get("stages", run.config.stages.value)) != run.config.stages.value:
             raise InputError(f"{run.name} is in the queue with stages={stages} as job {job}; wait for it or scancel it")
         return job
-    if prepare in queue:
+    if prepare in states:
         raise InputError(
             f"{run.name}: job {prepare} makes its data, and the job that would train is gone; wait for it or scancel it"
         )
     return None
 
 
-def _queue(jobs: Iterable[str]) -> Queue | None:
-    """What jobs do that are not over; none where SLURM does not answer."""
-    asked = [job for job in jobs if job]
-    return squeue(asked) if asked else {}
+def _job_end(job: str) -> str:
+    """How a job ended, as long as SLURM remembers: `JobState=... Reason=... ExitCode=...`."""
+    words = ask("scontrol", "--oneliner", "show", "job", job).stdout.split()
+    return " ".join(word for word in words if word.startswith(("JobState=", "Reason=", "ExitCode=")))
 
 
-def _end_of(job: str) -> str:
-    """How a job ended, as long as SLURM knows: `JobState=... Reason=... ExitCode=...`."""
-    answer = ask("scontrol", "--oneliner", "show", "job", job)
-    said = answer.stdout.split() if answer else []
-    return " ".join(word for word in said if word.startswith(("JobState=", "Reason=", "ExitCode=")))
-
-
-def most_in_an_array() -> int:
-    """Jobs, by the cluster's configuration."""
-    answer = ask("scontrol", "show", "config")
-    found = re.search(r"MaxArraySize\s*=\s*(\d+)", answer.stdout) if answer else None
-    return max(1, int(found[1])) if found else ARRAY
+def max_array_size() -> int:
+    """Jobs in an array, by the cluster's configuration; 1000 if it does not say."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config").stdout)
+    return max(1, int(found[1])) if found else 1000
 
 
 def _folder(runs: Sequence[SweepRun]) -> Path:
-    return runs[0].run_dir.parent / FOLDER
+    """The directory for scripts and logs of the jobs, and for copies of sdx."""
+    return runs[0].run_dir.parent / "slurm"
 
 
 def _array_id(jobs: Sequence[Any]) -> str:
@@ -269,8 +251,8 @@ def _array_id(jobs: Sequence[Any]) -> str:
 
 
 def _log(run_dir: Path) -> Path:
-    """Of the run's job; of the one that made its data where that failed, and the other never began."""
-    found = launched(run_dir)
+    """The log of the run's job, or of the job that makes its data if the run's job never began."""
+    found = job_of(run_dir)
     paths = [Path(found[name]) for name in ("log", "prepare_log") if name in found]
     return next((path for path in paths if path.exists()), paths[0])
 
@@ -284,11 +266,7 @@ def _mapping(key: str, value: Any) -> dict[str, Any]:
 
 
 def check(options: Mapping[str, Any], where: str) -> None:
-    """Raises InputError for options that no job can have.
-
-    Args:
-        where: the key that they are under, with a full stop.
-    """
+    """Raises InputError for options that no job can have; `where` is the key above them, with a full stop."""
     if (time_min := options["time_min"]) * 60 <= options["signal_delay_s"]:
         raise InputError(
             f"{where}time_min={time_min} leaves no time before the signal that comes "
@@ -308,46 +286,39 @@ def check(options: Mapping[str, Any], where: str) -> None:
 
 
 def parameters(options: Mapping[str, Any], after: str | None) -> dict[str, Any]:
-    """For submitit, which names them as sbatch does, more or less."""
+    """The parameters of submitit, which mostly have the names of sbatch; `after` as in `SlurmLauncher._array`."""
+    same = ("partition", "account", "qos", "constraint", "cpus_per_task", "nodes", "signal_delay_s")
     cpus = options["cpus_per_task"]
-    more = {"requeue": True, **options["sbatch"]}
-    if after:
-        more |= {"dependency": after, "kill-on-invalid-dep": "yes"}
-    named = {name: options[name] for name in ("partition", "account", "qos", "constraint", "cpus_per_task", "nodes")}
     return {
-        **named,
+        **{name: options[name] for name in (*same, "array_parallelism")},
         "job_name": "sdx",
         "time": options["time_min"],
         **_gpus(options),
         "ntasks_per_node": _tasks(options),
         "mem": f"{options['mem_gb']}G" if options["mem_gb"] else None,
         "setup": list(options["setup"]) or None,
-        "signal_delay_s": options["signal_delay_s"],
-        "array_parallelism": options["array_parallelism"],
         "stderr_to_stdout": True,
-        "wckey": None,  # submitit would name itself
-        "srun_args": [
-            "--kill-on-bad-exit=1",
-            *([f"--cpus-per-task={cpus}"] if cpus else []),
-        ],  # srun does not inherit the option
-        "additional_parameters": more,
+        "wckey": None,  # else submitit's name
+        "srun_args": ["--kill-on-bad-exit=1", *([f"--cpus-per-task={cpus}"] if cpus else [])],  # not inherited by srun
+        "additional_parameters": {
+            "requeue": True,
+            **options["sbatch"],
+            **({"dependency": after, "kill-on-invalid-dep": "yes"} if after else {}),
+        },
     }
 
 
 def _tasks(options: Mapping[str, Any]) -> int:
-    """On a node."""
+    """Ranks on a node."""
     return int(options["tasks_per_node"] or options["gpus_per_node"] or 1)
 
 
 def _gpus(options: Mapping[str, Any]) -> dict[str, str]:
-    """The option of sbatch that asks for them."""
-    count, kind = options["gpus_per_node"], f"{options['gpu_type']}:" if options["gpu_type"] else ""
+    """The option of sbatch that requests GPUs."""
+    flag, count = GpuFlag(options["gpu_flag"]), options["gpus_per_node"]
     if not count:
         return {}
-    match GpuFlag(options["gpu_flag"]):
-        case GpuFlag.gres:
-            return {"gres": f"gpu:{kind}{count}"}
-        case GpuFlag.gpus_per_task:
-            return {"gpus_per_task": f"{kind}{count // _tasks(options)}"}
-        case GpuFlag.gpus_per_node:
-            return {"gpus_per_node": f"{kind}{count}"}
+    if flag is GpuFlag.gpus_per_task:
+        count //= _tasks(options)
+    kind = f"{options['gpu_type']}:" if options["gpu_type"] else ""
+    return {flag.value: f"{'gpu:' if flag is GpuFlag.gres else ''}{kind}{count}"}

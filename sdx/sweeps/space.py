@@ -1,40 +1,35 @@
-"""What a search varies: Hydra's sweep overrides as Optuna's distributions.
+"""The space of a search: Hydra's sweep overrides as Optuna's distributions.
 
-choice(1,2), 1,2, glob(*)             one of them
+choice(1,2), 1,2, glob(*)             one of the values
 range(1,10,2)                         1, 3, .., 9
 interval(0.0,0.1)                     a number from 0 to 0.1, both included
 int(interval(8,64))                   a whole number
-tag(log, interval(1e-5,1e-3))         the same on a logarithmic scale, as of int(interval()) and range() by ones
+tag(log, interval(1e-5,1e-3))         on a logarithmic scale; also int(interval()), and range() in steps of 1
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from optuna import distributions
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from sdx import InputError
 from sdx.reporting.finished import UNSEEN
 
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-
-Space = Mapping[str, "BaseDistribution"]
-"""By key as on the command line. The values of a choice are texts, as on the command line, too."""
+Space = Mapping[str, BaseDistribution]
+"""Key -> distribution. Keys, and the values of a choice, are texts as on the command line."""
 LOG = "log"
 DIGITS, EXACT_DIGITS = 6, 12
-"""Significant ones: of a number that was drawn, for readable commands and tables; of one in steps, where 0.3 may not be
+"""Significant digits of numbers that were drawn, for readable commands, and of numbers in steps, such that 0.3 is not
 0.30000000000000004."""
 
 
-def split(overrides: Sequence[Override]) -> tuple[list[str], dict[str, "BaseDistribution"]]:
-    """What all runs share, as it was given, and what is searched.
-
-    Raises:
-        InputError: nothing is searched, or a value that cannot be.
-    """
-    fixed = [str(one.input_line) for one in overrides if not one.is_sweep_override()]
-    space = {one.get_key_element(): _distribution(one) for one in overrides if one.is_sweep_override()}
+def split(overrides: Sequence[Override]) -> tuple[list[str], dict[str, BaseDistribution]]:
+    """The overrides that all runs share, and the space. Raises InputError if it is empty or cannot be searched."""
+    fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+    space = {each.get_key_element(): _distribution(each) for each in overrides if each.is_sweep_override()}
     if not space:
         raise InputError(
             "hydra/sweeper=optuna has nothing to search; give a key several values, as in "
@@ -44,36 +39,29 @@ def split(overrides: Sequence[Override]) -> tuple[list[str], dict[str, "BaseDist
 
 
 def deciding(overrides: Sequence[Override]) -> list[str]:
-    """What of the fixed overrides decides a result, in an order of its own."""
+    """The fixed overrides that results depend on, sorted."""
     fixed = (override for override in overrides if not override.is_sweep_override())
-    return sorted(str(one.input_line) for one in fixed if one.key_or_group.partition(".")[0] not in UNSEEN)
+    return sorted(str(each.input_line) for each in fixed if each.key_or_group.partition(".")[0] not in UNSEEN)
 
 
-def written(space: Space) -> dict[str, Any]:
-    """The space as JSON."""
-    from optuna.distributions import distribution_to_json
-
-    return {key: json.loads(distribution_to_json(distribution)) for key, distribution in space.items()}
+def as_json(space: Space) -> dict[str, Any]:
+    return {key: json.loads(distributions.distribution_to_json(distribution)) for key, distribution in space.items()}
 
 
-def assigned(space: Space, values: Mapping[str, Any]) -> list[str]:
+def to_overrides(space: Space, values: Mapping[str, Any]) -> tuple[str, ...]:
     """A point of the space as overrides."""
-    return [f"{key}={_text(space[key], values[key])}" for key in space]
+    return tuple(f"{key}={_text(space[key], values[key])}" for key in space)
 
 
-def corner(space: Space) -> dict[str, Any]:
-    """The smallest or first value of each key."""
-    from optuna.distributions import CategoricalDistribution
-
-    return {
-        key: one.choices[0] if isinstance(one, CategoricalDistribution) else one.low  # type: ignore[attr-defined]
-        for key, one in space.items()
+def first_point(space: Mapping[str, Any]) -> tuple[str, ...]:
+    """The first or smallest value of each key, as overrides."""
+    values = {
+        key: each.choices[0] if isinstance(each, CategoricalDistribution) else each.low for key, each in space.items()
     }
+    return to_overrides(space, values)
 
 
-def _distribution(override: Override) -> "BaseDistribution":
-    from optuna.distributions import CategoricalDistribution
-
+def _distribution(override: Override) -> BaseDistribution:
     sweep = override.value()
     tags: set[str] = getattr(sweep, "tags", set())
     try:
@@ -92,14 +80,8 @@ def _distribution(override: Override) -> "BaseDistribution":
         raise InputError(f"{override.input_line} cannot be searched: {error}") from None
 
 
-def _numbers(values: Sequence[Any], step: float | None, log: bool) -> "BaseDistribution":
-    """From the smallest to the largest of the values.
-
-    Args:
-        step: between two; none for all there are.
-    """
-    from optuna.distributions import FloatDistribution, IntDistribution
-
+def _numbers(values: Sequence[Any], step: float | None, log: bool) -> BaseDistribution:
+    """The numbers from the smallest to the largest of the values, in steps; step None for a continuous range."""
     if not values:
         raise ValueError("it holds no value")
     if step is None and values[0] >= values[1]:
@@ -114,7 +96,7 @@ def _numbers(values: Sequence[Any], step: float | None, log: bool) -> "BaseDistr
     return FloatDistribution(_rounded(low), _rounded(high), step=_rounded(step))
 
 
-def _text(distribution: "BaseDistribution", value: Any) -> str:
+def _text(distribution: BaseDistribution, value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     return str(_rounded(value, EXACT_DIGITS if getattr(distribution, "step", None) else DIGITS))

@@ -1,97 +1,87 @@
-"""The store of a search: which points were tried and what came of them. What is running when a search dies goes on.
+"""The store of a search: the points that were tried and their values. A search continues trials that it left running.
 
-One journal file a study, to which Optuna appends a line for every change and puts it on the disk: unlike SQLite it
-works where a file system locks badly, as NFS does. A process that searches holds a lock on the study, so that what is
-running in the store without one has been interrupted.
+Each study is a journal file, to which Optuna appends a line for every change and flushes it to the disk: unlike SQLite,
+this works on file systems with weak locks, such as NFS. A searching process holds a lock on the study, so a trial that
+is running in a study without a lock was interrupted.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import optuna
 from filelock import FileLock
+from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState
 
 from sdx import InputError
 from sdx.store import locks
 from sdx.store.files import read_rows
-from sdx.sweeps.space import Space
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
+from sdx.sweeps.space import Space, to_overrides
 
 KEY = "hydra.sweeper.study"
 RUN = "cell"
-"""Of a trial: the name of its run directory. Noted last, when all else is there. Studies of earlier versions have this
-name, too."""
+"""Attribute of a trial: the name of its run directory, set last. Studies of earlier versions use this key, too."""
 SEARCH = "search"
-"""Of a study: what it searches."""
+"""Attribute of a study: its `Search`."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What must stay as it is for trials to be comparable."""
+    """What must stay the same, so that the trials of a study are comparable."""
 
     objective: str
     space: dict[str, Any]
-    """As `space.written`."""
+    """As `space.as_json`."""
     fixed: list[str]
-    """What all runs share, as `space.deciding`."""
+    """As `space.deciding`."""
 
 
+@dataclass(frozen=True)
 class Study:
-    """A study in its store. `opened` makes it."""
+    """A study that `opened` has opened."""
 
-    def __init__(self, study: "optuna.Study", space: Space, seed: int) -> None:
-        self._study = study
-        self._space = space
-        self._seed = seed
-        self.tell = study.tell
+    study: optuna.Study
+    space: Space
+    seed: int
 
-    def start(self, run: Callable[[dict[str, Any]], str]) -> "FrozenTrial":
-        """The next point to try.
+    def start(self, run_name: Callable[[Sequence[str]], str]) -> FrozenTrial:
+        """Draws the next point to try.
 
-        It depends on the seed, its number and the results so far: a search that was interrupted goes on as it would
-        have. A sampler that lives as long as its process would begin with the same draws again.
-
-        Args:
-            run: names the run directory of a point.
+        The draw depends on the seed, the trial's number and the results so far, so an interrupted search continues as
+        if it had not been interrupted. A sampler with the lifetime of a process would repeat its first draws.
+        `run_name` names the run directory of a point.
         """
-        from optuna.samplers import TPESampler
-
-        number = len(self._study.get_trials(deepcopy=False))
-        self._study.sampler = TPESampler(seed=Random(f"trial {self._seed} {number}").getrandbits(32))
-        trial = self._study.ask(dict(self._space))
-        trial.set_user_attr(RUN, run(dict(trial.params)))
+        number = len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = TPESampler(seed=Random(f"trial {self.seed} {number}").getrandbits(32))
+        trial = self.study.ask(dict(self.space))
+        trial.set_user_attr(RUN, run_name(to_overrides(self.space, trial.params)))
         return self.trials()[-1]
 
-    def trials(self) -> "list[FrozenTrial]":
-        """All that were started, in order. What is RUNNING when a study is opened was interrupted."""
-        return [one for one in self._study.get_trials(deepcopy=False) if RUN in one.user_attrs]
+    def trials(self) -> list[FrozenTrial]:
+        """All trials with a run, in order. Those that are RUNNING when a study is opened were interrupted."""
+        return [trial for trial in self.study.get_trials(deepcopy=False) if RUN in trial.user_attrs]
 
-    def drop_unstarted(self) -> None:
-        """Ends trials of which the last search died before they were drawn whole."""
-        from optuna.trial import TrialState
+    def point(self, trial: FrozenTrial) -> tuple[str, ...]:
+        """The point of a trial as overrides."""
+        return to_overrides(self.space, trial.params)
 
-        for one in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if RUN not in one.user_attrs:
-                self._study.tell(one.number, state=TrialState.FAIL)
+    def finish(self, trial: FrozenTrial, value: float | None) -> None:
+        """Stores the value of a trial; none if its run failed."""
+        self.study.tell(trial.number, value, TrialState.FAIL if value is None else TrialState.COMPLETE)
 
 
 @contextmanager
 def opened(directory: Path, name: str, search: Search, space: Space, seed: int) -> Iterator[Study]:
-    """The study of that name, made if it is not there; nobody else has it open.
+    """Opens the study of that name for this process alone, and creates it if necessary.
 
-    Raises:
-        InputError: another process has, or it is of another search.
+    Raises InputError if another process has it open, or if it has trials of another search.
     """
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directory.mkdir(parents=True, exist_ok=True)
     locks.check(directory, f"hydra.sweeper.storage={directory}")
@@ -109,18 +99,18 @@ def opened(directory: Path, name: str, search: Search, space: Space, seed: int) 
         storage = JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
         _check(study, name, search)
-        found = Study(study, space, seed)
-        found.drop_unstarted()
-        yield found
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if RUN not in trial.user_attrs:  # the last search died while it drew the trial
+                study.tell(trial.number, state=TrialState.FAIL)
+        yield Study(study, space, seed)
     finally:
         lock.release()
 
 
 def _mend(journal: Path) -> None:
-    """Removes what a process left that died while it wrote: a torn last line, and Optuna's own lock on the file.
+    """Removes what a killed process may leave: a torn last line, and Optuna's own lock on the file.
 
-    Raises:
-        InputError: a line is damaged.
+    Raises InputError if another line is damaged.
     """
     journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
     if journal.exists():
@@ -132,7 +122,7 @@ def _mend(journal: Path) -> None:
             raise InputError(f"{error}, or give another {KEY}=...") from None
 
 
-def _check(study: "optuna.Study", name: str, search: Search) -> None:
+def _check(study: optuna.Study, name: str, search: Search) -> None:
     wanted = asdict(search)
     stored = study.user_attrs.get(SEARCH)
     if stored is None:
@@ -148,7 +138,7 @@ def _check(study: "optuna.Study", name: str, search: Search) -> None:
 
 def _shown(part: Any) -> str:
     if isinstance(part, dict):
-        return " ".join(f"{key}={_range(one)}" for key, one in part.items())
+        return " ".join(f"{key}={_range(distribution)}" for key, distribution in part.items())
     return (" ".join(part) if isinstance(part, list) else str(part)) or "none"
 
 

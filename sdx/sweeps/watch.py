@@ -1,11 +1,12 @@
-"""The runs below a directory and what has become of each: its own state, its job in SLURM's queue, signs of life."""
+"""The state of each run below a directory, from its own files, SLURM's queue and its heartbeat."""
 
 import os
 import platform
 import re
 import subprocess
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,137 +16,115 @@ from sdx.store.run_dir import RESULTS
 from sdx.tracking.state import STATE, RunState, read_state
 
 JOB = "job.json"
-LAUNCHED = ("job", "log", "stages", "prepare", "prepare_log")
-"""What is in it, `{"job": "17_3", "log": path, "stages": "all"}`, written by the launcher when it hands the run to
-SLURM; the last two where another job makes its data."""
+"""`{"job": "17_3", "log": path, "stages": "all"}`, written when the launcher submits the run to SLURM; `prepare` and
+`prepare_log` too if another job makes its data."""
 SILENT_S = 60.0
-"""A run that was watched this long without a beat is dead; it beats every 10 s."""
+"""A run is lost if its heartbeat was watched for this long without a change; it changes every 10 s."""
 STALE_S = 120.0
-"""A file of another age, old or in the future, is no sign of life."""
+"""A file that is older, or this far in the future, is no sign of life."""
 ANSWER_S = 20.0
-"""How long SLURM may take to answer. It may be busy, or not there: then nobody knows."""
+"""How long a command of SLURM may take to answer."""
 JOB_ID = re.compile(r"\d+(_\d+)?")
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
 OVER = (
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
     *("REVOKED", "TIMEOUT"),
 )
-Queue = Mapping[str, tuple[RunState, str]]
-"""Jobs, whether each is queued or running, and why it waits."""
+JobStates = Mapping[str, tuple[RunState, str]]
+"""Job -> queued or running, and why it waits."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A run as found."""
+class RunStatus:
+    """A run at one look."""
 
     directory: Path
     state: RunState
     note: str
-    """Its last error, or why it waits; may be empty."""
-    told: Mapping[str, Any] | None
-    """As `read_state`; none where the file does not tell of what runs now."""
+    """The last error, or why the run waits; may be empty."""
+    record: Mapping[str, Any] | None
+    """As `read_state`; none if the file is not about the current job."""
     job: str | None
     log: str | None
     age_s: float | None
-    """Since its last beat, as far as that is known; below 0 where a clock jumped."""
-
-
-@dataclass
-class _Pulse:
-    """The beats of a run as they were watched."""
-
-    beat: tuple[Any, ...]
-    since_s: float
-    """By the monotonic clock."""
-    changed: bool = False
+    """Seconds since the last heartbeat; none if unknown, negative if a clock jumped."""
 
 
 class Watch:
-    """Looks at the runs below a directory, and remembers between looks whose beat stands still."""
+    """Looks at the runs below a directory, and remembers their heartbeats between looks."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._pulses: dict[Path, _Pulse] = {}
+        self._heartbeats: dict[Path, tuple[Any, float, bool]] = {}
+        """Last heartbeat of a run, when it was first seen (monotonic clock), and whether an earlier one was seen."""
 
-    def look(self) -> list[Seen]:
-        """All runs: those that want attention first, then by name."""
-        found = [(run_dir, read_state(run_dir), launched(run_dir)) for run_dir in _run_dirs(self.directory)]
-        jobs = {
-            job
-            for _, told, launched in found
-            for job in (launched.get("job"), told and told["job"])
-            if job and not (told and told["state"] is RunState.done)
-        }
-        queue = squeue(jobs)
-        seen = [self._seen(*one, queue) for one in found]
+    def look(self) -> list[RunStatus]:
+        """All runs, sorted by urgency, then by name."""
+        found = [(run_dir, read_state(run_dir), job_of(run_dir)) for run_dir in _run_dirs(self.directory)]
+        unfinished = [(record, job) for _, record, job in found if not record or record["state"] is not RunState.done]
+        states = job_states(
+            id_ for record, job in unfinished for id_ in (job.get("job"), record["job"] if record else None)
+        )
         order = list(RunState)
-        return sorted(seen, key=lambda run: (order.index(run.state), str(run.directory)))
+        runs = [self._status(*one, states) for one in found]
+        return sorted(runs, key=lambda run: (order.index(run.state), str(run.directory)))
 
-    def _seen(
-        self, directory: Path, told: dict[str, Any] | None, launched: Mapping[str, str], queue: Queue | None
-    ) -> Seen:
-        own, later = told["job"] if told else None, launched.get("job")
-        places = {job: _place(job, queue) for job in (later, own) if job}
-        age_s = _age_s(directory)
+    def _status(
+        self, directory: Path, record: dict[str, Any] | None, job: Mapping[str, str], states: JobStates | None
+    ) -> RunStatus:
+        wrote, submitted = record["job"] if record else None, job.get("job")  # the state file; by the last launch
+        found = [_job_state(id_, states) for id_ in (submitted, wrote)]
+        (submitted_state, _), (wrote_state, _) = found
+        waits = next((why for state, why in found if state is RunState.queued), None)
+        age_s = None
+        with suppress(OSError):
+            age_s = time.time() - (directory / STATE).stat().st_mtime
         state, note = RunState.done, ""
-        waits = next((why for where, why in places.values() if where is RunState.queued), None)
-        if told is None:
-            if not (directory / RESULTS).exists():
-                state, note = _unbegun(later, places)
-        elif told["state"] is RunState.done:
+        if record["state"] is RunState.done if record else (directory / RESULTS).exists():
             pass
+        elif record is None and submitted is None:
+            state, note = RunState.lost, f"{STATE} cannot be read"
+        elif record is None and submitted_state is RunState.lost:
+            state, note = RunState.lost, f"job {submitted} left the queue before the run began"
         elif waits is not None and not (
-            told["state"] is RunState.running and own != later and places.get(own, (None,))[0] is RunState.running
+            record and record["state"] is wrote_state is RunState.running and submitted != wrote
         ):
             state, note = RunState.queued, waits
-        elif later and later != own and places[later][0] is RunState.running:
-            state, note, told = RunState.running, "starts", None  # what the file tells is of an earlier job
-        elif told["state"] is RunState.running:
-            state, note = self._alive(directory, told, bool(own) and places[own][0] is RunState.lost, age_s)
+        elif submitted_state is RunState.running and submitted != wrote:
+            state, note, record = RunState.running, "starts", None
+        elif record is None:
+            state = RunState.queued
+        elif record["state"] is RunState.running:
+            state, note = self._alive(directory, record, wrote_state is RunState.lost, age_s)
         else:
-            state, note = told["state"], told["error"] or ""
-        log = (told and told["log"]) or launched.get("log")
-        job = (later or own) if state is RunState.queued or told is None else (own or later)
-        return Seen(directory, state, note, told, job, log, age_s)
+            state, note = record["state"], record["error"] or ""
+        log = (record and record["log"]) or job.get("log")
+        shown = (submitted or wrote) if state is RunState.queued or record is None else (wrote or submitted)
+        return RunStatus(directory, state, note, record, shown, log, age_s)
 
     def _alive(
-        self, directory: Path, told: Mapping[str, Any], left_queue: bool, age_s: float | None
+        self, directory: Path, record: Mapping[str, Any], left_queue: bool, age_s: float | None
     ) -> tuple[RunState, str]:
-        """Running or lost. A beat that was watched is worth more than a file's time, which is a clock's word."""
-        restarts = told["restarts"]
-        now, beat = time.monotonic(), (told["host"], told["pid"], told["beat"])
-        pulse = self._pulses.setdefault(directory, _Pulse(beat, now))
-        if pulse.beat != beat:
-            pulse = self._pulses[directory] = _Pulse(beat, now, changed=True)
-        if now - pulse.since_s >= SILENT_S:
-            return RunState.lost, f"no sign of life from {told['host']} since {told['updated']}"
-        if pulse.changed or (age_s is not None and abs(age_s) <= STALE_S):
+        """Running or lost. A heartbeat that was watched counts more than the age of the file, which clocks falsify."""
+        restarts, host, pid = record["restarts"], record["host"], record["pid"]
+        now, beat = time.monotonic(), (host, pid, record["beat"])
+        last, since_s, changed = self._heartbeats.get(directory, (beat, now, False))
+        if last != beat:
+            since_s, changed = now, True
+        self._heartbeats[directory] = beat, since_s, changed
+        if now - since_s >= SILENT_S:
+            return RunState.lost, f"no sign of life from {host} since {record['updated']}"
+        if changed or (age_s is not None and abs(age_s) <= STALE_S):
             return RunState.running, f"started again {restarts} times" if restarts > 1 else "started again" * restarts
-        if told["host"] == platform.node() and _gone(told["pid"]):
-            return RunState.lost, f"process {told['pid']} on {told['host']} is gone"
+        if host == platform.node() and _gone(pid):
+            return RunState.lost, f"process {pid} on {host} is gone"
         if left_queue:
-            return RunState.lost, f"job {told['job']} is no longer in the queue"
-        return RunState.running, f"no sign of life since {told['updated']}"
-
-
-def _age_s(directory: Path) -> float | None:
-    try:
-        return time.time() - (directory / STATE).stat().st_mtime
-    except OSError:
-        return None
-
-
-def _unbegun(job: str | None, places: Mapping[str, tuple[RunState | None, str]]) -> tuple[RunState, str]:
-    if job is None:
-        return RunState.lost, f"{STATE} cannot be read"
-    where, why = places[job]
-    if where is RunState.lost:
-        return RunState.lost, f"job {job} left the queue before the run began"
-    return (RunState.running, "starts") if where is RunState.running else (RunState.queued, why)
+            return RunState.lost, f"job {record['job']} is no longer in the queue"
+        return RunState.running, f"no sign of life since {record['updated']}"
 
 
 def _run_dirs(path: Path) -> list[Path]:
-    """Directories that a run wrote to or waits for. There is none inside another."""
+    """Directories with files of a run; none of them is inside another."""
     found = []
     for folder, inner, files in os.walk(path):
         if {STATE, RESULTS, JOB} & set(files):
@@ -155,17 +134,16 @@ def _run_dirs(path: Path) -> list[Path]:
     return found
 
 
-def launched(directory: Path) -> dict[str, str]:
-    """What a run was handed to SLURM as, see `LAUNCHED`; empty if it was not."""
-    found = read_intact(directory / JOB)
-    return {name: found[name] for name in LAUNCHED if isinstance(found.get(name), str)}
+def job_of(run_dir: Path) -> dict[str, str]:
+    """The content of `JOB`; empty if the run was not submitted to SLURM."""
+    return {name: value for name, value in read_intact(run_dir / JOB).items() if isinstance(value, str)}
 
 
-def _place(job: str, queue: Queue | None) -> tuple[RunState | None, str]:
-    """Queued, running, lost where it is no longer in the queue, and none where nobody knows."""
-    if queue is None or not JOB_ID.fullmatch(job):
+def _job_state(job: str | None, states: JobStates | None) -> tuple[RunState | None, str]:
+    """Queued, running, or lost if the job is no longer in the queue; none if unknown."""
+    if states is None or not job or not JOB_ID.fullmatch(job):
         return None, ""
-    return queue.get(job, (RunState.lost, ""))
+    return states.get(job, (RunState.lost, ""))
 
 
 def _gone(pid: int) -> bool:
@@ -178,15 +156,13 @@ def _gone(pid: int) -> bool:
     return False
 
 
-def squeue(jobs: Collection[str]) -> Queue | None:
-    """Those of these jobs that are not over; none where SLURM does not tell."""
-    asked = sorted(job for job in jobs if JOB_ID.fullmatch(job))
-    if not asked:
-        return None
-    answer = ask("squeue", "--noheader", "--array", "--format=%i|%T|%r", f"--jobs={','.join(asked)}")
-    if answer is None:
-        return None
-    if answer.returncode:  # a single job that it has forgotten is an error to it
+def job_states(jobs: Iterable[str | None]) -> JobStates | None:
+    """The states of those jobs that are not over; none if SLURM does not answer."""
+    known = sorted({job for job in jobs if job and JOB_ID.fullmatch(job)})
+    if not known:
+        return {}
+    answer = ask("squeue", "--noheader", "--array", "--format=%i|%T|%r", f"--jobs={','.join(known)}")
+    if answer.returncode:  # squeue fails if it has forgotten the only job
         return {} if "Invalid job id" in answer.stderr else None
     rows = (line.split("|", 2) for line in answer.stdout.splitlines() if line.count("|") >= 2)
     return {
@@ -196,11 +172,11 @@ def squeue(jobs: Collection[str]) -> Queue | None:
     }
 
 
-def ask(*command: str) -> subprocess.CompletedProcess[str] | None:
-    """What one of SLURM's commands says; none where it cannot be asked."""
+def ask(*command: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of SLURM. A command that cannot be run or does not answer counts as failed, without output."""
     try:
         return subprocess.run(
             command, capture_output=True, encoding="utf-8", errors="replace", timeout=ANSWER_S, stdin=subprocess.DEVNULL
         )
     except (OSError, ValueError, subprocess.SubprocessError):
-        return None
+        return subprocess.CompletedProcess(command, 1, "", "")

@@ -1,4 +1,4 @@
-"""The end of a run as figures and tables, named alike for every dashboard.
+"""The end of a run as figures and tables, with the same names on every dashboard.
 
 score/<task>/<language>/<metric>/before, after, difference      percent, points of 100
 filter/all/<reason>_rows, filter/<what>/<language>/<reason>_rows
@@ -16,13 +16,9 @@ from sdx.store.files import read_rows
 
 Rows = Sequence[Mapping[str, Any]]
 
-RUN = "run"
-"""Begins the names of figures of the process that finished the run."""
-FILTER = "filter"
-KEPT = "kept"
-DIFFERENCE = "difference"
+FILTER, DIFFERENCE = "filter", "difference"
 MOST_ROWS = 200
-"""Of a table."""
+"""Rows of a table that a dashboard shows."""
 
 
 @dataclass(frozen=True)
@@ -32,90 +28,81 @@ class Results:
     summary: Mapping[str, float]
     """Figures of the whole run by name."""
     tables: Mapping[str, Rows]
-    """Rows of text and numbers, all rows of a table with the same columns."""
+    """Rows of texts and numbers; all rows of a table have the same columns."""
     reports: Sequence[Path]
-    """Files to read."""
 
     @property
     def lasting(self) -> dict[str, float]:
-        """The figures that are the same when the same command finds everything done."""
-        return {name: value for name, value in self.summary.items() if not name.startswith(f"{RUN}/")}
+        """The figures that stay the same when the same command finds everything done: not those of its process."""
+        return {name: value for name, value in self.summary.items() if not name.startswith("run/")}
 
 
 def filter_counts(counts: Mapping[str, int]) -> dict[str, int]:
-    """What a filter step kept and dropped, from the counts of its manifest: rows by `<reason>_rows`."""
+    """Figures of a filter step, from the counts of its manifest: all rows, and rows by reason."""
     return {"rows": sum(counts.values()), **{f"{reason}_rows": count for reason, count in counts.items()}}
 
 
 def score_values(scores: Rows) -> dict[str, float]:
-    """Scores by name, in percent or points of 100.
+    """The scores of results.json by name, in percent or points of 100.
 
-    Between the engine of a translation and the languages stands the benchmark that the texts are from. A system has
-    `<system>` and `difference to <system>` in place of `before` and `difference`.
-
-    Args:
-        scores: as in results.json.
+    If items were translated, `<task>` is `<task>/<benchmark that the texts are from>`. A comparison with another system
+    has `<system>` and `difference to <system>` instead of `before` and `difference`.
     """
     values = {}
-    for one in scores:
-        task = one["task"] if one["benchmark"] in ("", one["task"]) else f"{one['task']}/{one['benchmark']}"
-        name, system = f"score/{task}/{one['language']}/{one['metric']}", one["system"]
+    for score in scores:
+        task, benchmark, system = score["task"], score["benchmark"], score["system"]
+        name = f"score/{task}" if benchmark in ("", task) else f"score/{task}/{benchmark}"
         gap = f"{DIFFERENCE} to {system}" if system else DIFFERENCE
-        for part, estimate in ((system or "before", one["before"]), ("after", one["after"]), (gap, one[DIFFERENCE])):
-            if estimate is not None:
-                values[f"{name}/{part}"] = round(estimate["value"], 4)
+        for part, field in ((system or "before", "before"), ("after", "after"), (gap, DIFFERENCE)):
+            if score[field] is not None:
+                values[f"{name}/{score['language']}/{score['metric']}/{part}"] = round(score[field]["value"], 4)
     return values
 
 
 def results_of(results: Mapping[str, Any], run_dir: Path) -> Results:
-    """What is shown of a finished run.
-
-    Args:
-        results: as in results.json.
-        run_dir: has the samples and the report.
-    """
-    summary = {**score_values(results["scores"]), **_funnel(results["filters"])}
-    summary |= {f"{RUN}/{name}": results[name] for name in ("seconds", "peak_memory_bytes")}
+    """What a dashboard shows of a finished run, from the content of results.json and the files beside it."""
+    summary = {**score_values(results["scores"]), **_filter_values(results["filters"])}
+    summary |= {f"run/{name}": results[name] for name in ("seconds", "peak_memory_bytes")}
     reports = [path for path in (run_dir / "report.md", run_dir / "report.html") if path.exists()]
     tables = {
-        "evaluation": [_score(one) for one in results["scores"]],
-        "filters": [_filter(one) for one in results["filters"]],
-        "steps": [_chosen(one, ("name", "what", "language", "seconds")) for one in results["steps"]],
+        "evaluation": [_score_row(score) for score in results["scores"]],
+        "filters": [_filter_row(counts) for counts in results["filters"]],
+        "steps": [_select(step, ("name", "what", "language", "seconds")) for step in results["steps"]],
         **{name: read_rows(run_dir / f"{name}.jsonl") for name in ("samples", "translations")},
     }
-    return Results(summary, {name: _even(rows[:MOST_ROWS]) for name, rows in tables.items() if rows}, reports)
+    return Results(summary, {name: _table(rows[:MOST_ROWS]) for name, rows in tables.items() if rows}, reports)
 
 
-def _funnel(filters: Rows) -> dict[str, float]:
-    """What each filter did, and all of them together."""
+def _filter_values(filters: Rows) -> dict[str, float]:
+    """The figures of each filter, and of all filters together."""
     total: Counter[str] = Counter()
     values: dict[str, float] = {}
-    for one in filters:
-        counts = filter_counts({KEPT: one[KEPT], **one["dropped"]})
+    for step in filters:
+        counts = filter_counts({"kept": step["kept"], **step["dropped"]})
         total.update(counts)
-        values |= {f"{FILTER}/{one['what']}/{one['language'] or 'any'}/{what}": n for what, n in counts.items()}
-    return {**values, **{f"{FILTER}/all/{what}": n for what, n in total.items()}}
+        values |= {f"{FILTER}/{step['what']}/{step['language'] or 'any'}/{name}": n for name, n in counts.items()}
+    return values | {f"{FILTER}/all/{name}": n for name, n in total.items()}
 
 
-def _score(one: Mapping[str, Any]) -> dict[str, Any]:
-    row = _chosen(one, ("task", "benchmark", "language", "metric", "origin", "system"))
+def _score_row(score: Mapping[str, Any]) -> dict[str, Any]:
+    row = _select(score, ("task", "benchmark", "language", "metric", "origin", "system"))
     for part in ("before", "after", DIFFERENCE):
-        estimate = one[part] or {}
+        estimate = score[part] or {}
         row |= {part: estimate.get("value"), f"{part}_low": estimate.get("low"), f"{part}_high": estimate.get("high")}
-    return {**row, "p": (one[DIFFERENCE] or {}).get("p"), "items": one["before"]["n"]}
+    return {**row, "p": (score[DIFFERENCE] or {}).get("p"), "items": score["before"]["n"]}
 
 
-def _filter(one: Mapping[str, Any]) -> dict[str, Any]:
-    dropped = ", ".join(f"{reason} {count}" for reason, count in one["dropped"].items() if count)
-    return {**_chosen(one, ("what", "language", "rows", KEPT)), "dropped by reason": dropped}
+def _filter_row(step: Mapping[str, Any]) -> dict[str, Any]:
+    dropped = ", ".join(f"{reason} {count}" for reason, count in step["dropped"].items() if count)
+    return {**_select(step, ("what", "language", "rows", "kept")), "dropped by reason": dropped}
 
 
-def _chosen(one: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: one[name] for name in names}
+def _select(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: row[name] for name in names}
 
 
-def _even(rows: Rows) -> list[dict[str, Any]]:
-    """All rows with all columns; what is neither a text nor a number becomes a text."""
+def _table(rows: Rows) -> list[dict[str, Any]]:
+    """All rows with all columns; a value that is neither text nor number becomes text."""
     columns = dict.fromkeys(name for row in rows for name in row)
     return [{name: _plain(row.get(name)) for name in columns} for row in rows]
 

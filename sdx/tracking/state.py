@@ -1,7 +1,7 @@
-"""Where a run stands, kept in `state.json` of its directory for `python -m sdx.status` and for whoever asks later.
+"""The state of a run, in `state.json` of its directory, for `python -m sdx.status` and later readers.
 
-Clocks jump and differ between machines, so no reader has to trust one: `beat` counts on while the process lives, and a
-reader that sees it stand still for long knows that nobody is there. The times in the file are for people.
+Clocks jump and differ between machines, so no reader has to trust one: `beat` counts up while the process lives, and a
+reader that sees the same beat for long knows that the process is gone. The times in the file are for people.
 """
 
 import json
@@ -9,11 +9,13 @@ import math
 import os
 import platform
 import threading
+import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from enum import Enum
+from itertools import count
 from logging import FileHandler, getLogger
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +25,7 @@ from sdx import InputError
 from sdx.process import events
 from sdx.process.console import duration
 from sdx.process.disk import disk_full
-from sdx.process.failure import Failure, Watchdog
+from sdx.process.failure import Failure, watchdog
 from sdx.process.ranks import is_main
 from sdx.process.secret import scrub_all
 from sdx.store.files import read_json, write_json
@@ -31,227 +33,216 @@ from sdx.store.files import read_json, write_json
 log = getLogger("sdx")
 
 STATE = "state.json"
-BEAT_S = 10.0
+HEARTBEAT_S = 10.0
 PROGRESS_S = 2.0
-LEAVE_S = 10.0
-"""How long the end of a run waits for a disk that hangs."""
 
 
 class RunState(str, Enum):
-    """What has become of a run, in the order in which people want to see them."""
+    """Ordered by how urgently a user wants to see it."""
 
     failed = "failed"
     lost = "lost"
-    """It says that it runs, and nobody is there."""
+    """The file says that the run is running, but its process is gone."""
     running = "running"
     queued = "queued"
-    """Its job waits in SLURM's queue."""
+    """The job of the run waits in SLURM's queue."""
     interrupted = "interrupted"
-    """It was asked to leave, and the same command goes on."""
+    """The run was asked to leave; the same command continues it."""
     prepared = "prepared"
-    """Its data are there, see `Stages`."""
+    """The data of the run are made, see `Stages`."""
     skipped = "skipped"
-    """It was done before the sweep began."""
+    """The run was done before the sweep began."""
     done = "done"
 
     @staticmethod
     def after(error: BaseException | None) -> "RunState":
-        """How a process leaves its run with that error."""
+        """The state of a run whose process ends with this error."""
         return RunState.done if error is None else RunState.interrupted if _asked_to_leave(error) else RunState.failed
 
 
-TOLD = (RunState.failed, RunState.running, RunState.interrupted, RunState.prepared, RunState.done)
-"""By `state.json`. The others are known to who starts a run or looks at it."""
-NOTHING: dict[str, Any] = dict.fromkeys(("stage", "key", "done", "total", "unit", "rate", "eta_s"))
+NO_STAGE: dict[str, Any] = dict.fromkeys(("stage", "key", "done", "total", "unit", "rate", "eta_s"))
 """The fields of a `Record` between two steps."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What `state.json` holds."""
+    """The content of `state.json`."""
 
     state: RunState
     stage: str | None = None
-    """The step, and what its progress bar is called: `translate: to pt`."""
+    """The step and the name of its progress bar: `translate: to pt`."""
     key: str | None = None
-    """Of the step."""
+    """Key of the step."""
     done: int | None = None
     total: int | None = None
     unit: str | None = None
-    """Of `done` and `total`."""
+    """Unit of `done` and `total`."""
     rate: int | float | None = None
-    """Units a second."""
+    """Units per second."""
     eta_s: int | float | None = None
     """Seconds until this stage is done."""
     steps_done: int = 0
-    """Published or found in the cache."""
+    """Steps published, or found in the cache."""
     steps_total: int = 0
     started: str = ""
-    """By the writer's clock, UTC, ISO 8601; so is `updated`."""
+    """UTC by the writer's clock, ISO 8601; so is `updated`."""
     updated: str = ""
     beat: int = 0
     """Higher at every write."""
     host: str = ""
     pid: int = 0
     job: str | None = None
-    """SLURM's, `17_3` in an array."""
+    """SLURM's id, `17_3` in an array."""
     restarts: int = 0
-    """How often SLURM started the job again."""
+    """How often SLURM has restarted the job."""
     error: str | None = None
     """One line."""
     log: str | None = None
     """Path of the log file."""
 
 
-class StateFile(events.Watcher):
-    """Keeps the state of a run on disk while it runs; ranks > 0 only tell their errors.
+class StateFile(events.Listener):
+    """Keeps `state.json` up to date while a run is running; ranks > 0 only report their errors.
 
         with StateFile(run_dir) as state:
-            state.expect(len(steps))
+            state.set_total(len(steps))
             for step in steps:
                 store.realise(step)
                 state.step_finished()
 
-    It watches `sdx.process.events` by itself. The end of the block is `done`; SystemExit with `EX_TEMPFAIL` and Ctrl-C
-    are `interrupted`; any other exception is `failed`, with its traceback in `error.txt`. Where another rank has told
-    an error, the run has failed, however this rank ends. A thread of its own writes, so that neither a silent stage
-    nor a slow disk says anything wrong, and a disk that takes nothing stops nobody.
-
-    Args:
-        run_dir: where the run reports.
-        failure: where an error is told; that of `run_dir` where it is not given.
+    Subscribes to `sdx.process.events`. A block that ends normally is `done`; SystemExit with `EX_TEMPFAIL` and Ctrl-C
+    are `interrupted`; any other exception is `failed`, with its traceback in `error.txt`. If another rank has reported
+    an error, the run has failed, however this rank ends. A thread writes the file, so a silent stage is not taken for
+    dead, and a slow or full disk does not stop the run.
     """
 
     def __init__(self, run_dir: Path, failure: Failure | None = None) -> None:
         self._path = run_dir / STATE
         self._failure = failure or Failure(run_dir)
-        self._watchdog = Watchdog(self._failure, self._other_failed)
+        array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+        restarts = os.environ.get("SLURM_RESTART_COUNT", "")
+        logs = [handler.baseFilename for handler in getLogger().handlers if isinstance(handler, FileHandler)]
         self._record = Record(
             RunState.running,
             started=_now(),
             host=platform.node(),
             pid=os.getpid(),
-            job=_job(os.environ),
-            restarts=_count(os.environ.get("SLURM_RESTART_COUNT")),
-            log=_log_file(),
+            job=f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID") or None,
+            restarts=int(restarts) if restarts.isdecimal() else 0,
+            log=next(filter(os.path.isfile, logs), None),
         )
-        """Replaced as a whole, so that the thread needs no lock to read it."""
+        """Always replaced as a whole, so the thread reads it without a lock."""
         self._end = RunState.done
         self._step = ""
-        self._beat = 0
-        self._news, self._urgent = threading.Event(), threading.Event()
+        self._beats = count(1)
+        self._urgent = threading.Event()
         self._writing = threading.Lock()
         self._left = self._warned = False
         self._thread: threading.Thread | None = None
-        self._watching: AbstractContextManager[None] = events.watched(self)
+        self._contexts = ExitStack()
 
     def __enter__(self) -> "StateFile":
-        self._watchdog.start()
+        self._contexts.enter_context(watchdog(self._failure, self._fail))
         if is_main():
-            self._failure.forget()
+            self._failure.clear()
             with suppress(OSError):
                 for torn in self._path.parent.glob(f".{STATE}.*"):  # by a kill
                     torn.unlink(missing_ok=True)
             self._write()
-            self._watching.__enter__()
-            self._thread = threading.Thread(target=self._keep, name="sdx state", daemon=True)
+            self._contexts.enter_context(events.subscribed(self))
+            self._thread = threading.Thread(target=self._keep_writing, name="sdx state", daemon=True)
             self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watchdog.stop()
+        self._contexts.close()
         if error and not _asked_to_leave(error):
-            self._failure.tell(error)
-        told = self._failure.told() if error else None
+            self._failure.report(error)
+        message = self._failure.message() if error else None
         if self._thread is None:
             return
-        self._watching.__exit__(None, None, None)
         state = RunState.after(error)
         if error is None:
-            self._record = replace(self._record, **NOTHING, state=self._end)
-        elif told and (state is RunState.interrupted or not self._failure.is_own):
-            self._record = replace(self._record, state=RunState.failed, error=told)
+            self._record = replace(self._record, **NO_STAGE, state=self._end)
+        elif message and (state is RunState.interrupted or not self._failure.is_own):
+            self._record = replace(self._record, state=RunState.failed, error=message)
         else:
             self._record = replace(self._record, state=state, error=_line(error))
         self._left = True
-        self._tell(urgent=True)
-        self._thread.join(LEAVE_S)
+        self._urgent.set()
+        self._thread.join(timeout=10.0)  # the disk may hang
 
-    def _other_failed(self, line: str) -> None:
+    def _fail(self, error: str) -> None:
+        """Writes that another rank has failed, before the watchdog ends this process."""
         if self._thread is not None:
-            self._record = replace(self._record, state=RunState.failed, error=line)
+            self._record = replace(self._record, state=RunState.failed, error=error)
             self._write(last=True)
 
-    def expect(self, steps: int) -> None:
-        """How often `step_finished` will be told."""
+    def set_total(self, steps: int) -> None:
+        """How often `step_finished` will be called."""
         self._change(steps_total=steps)
 
     def prepared(self) -> None:
-        """The end of the block is not the end of the run."""
+        """The block will end as `prepared` instead of `done`."""
         self._end = RunState.prepared
 
     def step_finished(self) -> None:
-        """One of `steps_total` is published or was found in the cache."""
-        self._change(**NOTHING, steps_done=self._record.steps_done + 1)
+        """One of the steps is published or was found in the cache."""
+        self._change(**NO_STAGE, steps_done=self._record.steps_done + 1)
 
     def step_awaited(self, name: str, key: str) -> None:
-        self._change(**{**NOTHING, "stage": f"{name}: another run makes it", "key": key})
+        self._change(**{**NO_STAGE, "stage": f"{name}: another run makes it", "key": key})
 
     def step_began(self, name: str, key: str, resumed: bool) -> None:
         self._step = name
-        self._change(**{**NOTHING, "stage": name, "key": key})
+        self._change(**{**NO_STAGE, "stage": name, "key": key})
 
     def step_done(self, name: str, key: str, manifest: Mapping[str, Any]) -> None:
         self._step = ""
-        self._change(**NOTHING)
+        self._change(**NO_STAGE)
 
     def progressed(self, reading: events.Reading) -> None:
         stage = ": ".join(dict.fromkeys(filter(None, (self._step, reading.stage))))
-        self._change(False, **{**asdict(reading), "stage": stage})
+        self._record = replace(self._record, **{**asdict(reading), "stage": stage})
 
-    def _change(self, urgent: bool = True, **changes: Any) -> None:
+    def _change(self, **changes: Any) -> None:
+        """Written at once; progress waits for the next write."""
         self._record = replace(self._record, **changes)
-        self._tell(urgent)
+        self._urgent.set()
 
-    def _tell(self, urgent: bool) -> None:
-        if urgent:
-            self._urgent.set()
-        self._news.set()
-
-    def _keep(self) -> None:
-        left = False
+    def _keep_writing(self) -> None:
+        written, written_s, left = self._record, time.monotonic(), False
         while not left:
-            self._news.wait(BEAT_S)
-            self._news.clear()
+            self._urgent.wait(PROGRESS_S)
             self._urgent.clear()
-            left = self._left  # before the write, which then has all that was known on leaving
-            self._write(last=left)
-            self._urgent.wait(0 if left else PROGRESS_S)
+            left = self._left  # read first, so the last write has the last record
+            if left or self._record is not written or time.monotonic() - written_s >= HEARTBEAT_S:
+                written, written_s = self._record, time.monotonic()
+                self._write(last=left)
 
     def _write(self, last: bool = False) -> None:
         with self._writing:
-            self._beat += 1
-            content = scrub_all(asdict(replace(self._record, beat=self._beat, updated=_now())))
+            content = scrub_all(asdict(replace(self._record, beat=next(self._beats), updated=_now())))
             try:
                 write_json(self._path, content)
             except Exception as error:  # whatever it is, the run goes on
                 if not self._warned:
                     log.warning("%-12s %s cannot be written: %s", "state", self._path, _line(error))
                 self._warned = True
-                if last and disk_full(error):  # a block of the old file is left, so that how it ended can be told
+                if last and disk_full(error):  # the block of the old file is free for the last state
                     with suppress(OSError), self._path.open("r+", encoding="utf-8") as file:
                         json.dump(content, file, ensure_ascii=False)
                         file.truncate()
 
 
 def read_state(run_dir: Path) -> dict[str, Any] | None:
-    """The fields of `Record`, those that an older sdx did not write at their defaults; none without a valid file."""
+    """The fields of `Record`; none without a valid file. Fields that an older sdx did not write have their defaults."""
     try:
         found = read_json(run_dir / STATE)
         read = {field.name: found.get(field.name, field.default) for field in fields(Record)}
-        read["state"] = TOLD[TOLD.index(read["state"])]
+        read["state"] = RunState(read["state"])
         finite = all(math.isfinite(value) for value in read.values() if isinstance(value, (int, float)))
     except (OSError, ValueError, TypeError, OverflowError):
         return None
@@ -260,11 +251,9 @@ def read_state(run_dir: Path) -> dict[str, Any] | None:
 
 
 def describe(state: Mapping[str, Any], age_s: float | None = None) -> dict[str, str]:
-    """The state in words for the columns of a table: stage, steps, progress, rate, ETA, updated.
+    """The fields of `read_state` as texts for the columns of a table.
 
-    Args:
-        state: as `read_state` gives it.
-        age_s: seconds since the last beat as far as the reader knows; below 0 it shows that a clock jumped.
+    `age_s` is the time since the last heartbeat, none if unknown and negative if a clock jumped.
     """
     done, total, unit, rate, eta_s = (state[name] for name in ("done", "total", "unit", "rate", "eta_s"))
     return {
@@ -282,28 +271,13 @@ def _asked_to_leave(error: BaseException) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    """What happened, in one line. Ours are sentences; others need the name of their kind."""
+    """The error in one line. Messages of sdx are sentences; other errors need the name of their class."""
     text = " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
         return text or "Ctrl-C"
     if isinstance(error, InputError) or (text and _asked_to_leave(error)):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _job(environment: Mapping[str, str]) -> str | None:
-    array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID") or None
-
-
-def _log_file() -> str | None:
-    """Where Hydra has the log written to."""
-    files = [handler.baseFilename for handler in getLogger().handlers if isinstance(handler, FileHandler)]
-    return next((file for file in files if os.path.isfile(file)), None)
-
-
-def _count(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 0
 
 
 def _now() -> str:

@@ -1,7 +1,7 @@
 """Metrics to TensorBoard, in `<run directory>/tensorboard`: `tensorboard --logdir runs` shows all runs.
 
-Each axis is a directory, because TensorBoard knows one axis. A resumed process writes the curves anew, which hides what
-was there before.
+Each axis has a directory, because TensorBoard knows one axis. A resumed process writes the curves again, which hides
+the earlier ones.
 """
 
 from dataclasses import asdict
@@ -20,7 +20,7 @@ from sdx.tracking.tracker import Backend, Point
 
 
 class TensorBoard(Backend):
-    """See the module's text."""
+    """See the docstring of the module."""
 
     name = "tensorboard"
 
@@ -63,7 +63,7 @@ class TensorBoard(Backend):
         self._writers.clear()
 
     def _writer(self, axis: str, first: int) -> Any:
-        """The writer of an axis, which hides what is there from that step on."""
+        """The writer of an axis. A new one hides the points that are there from step `first` on."""
         if axis not in self._writers:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -74,8 +74,7 @@ class TensorBoard(Backend):
 
 def _markdown(rows: Rows) -> str:
     columns = [(name, "right" if isinstance(value, (int, float)) else "left") for name, value in rows[0].items()]
-    cells = [
-        ["" if v is None else plain(f"{v:.4g}" if isinstance(v, float) else str(v)) for v in row.values()]
-        for row in rows
+    texts = [
+        [f"{v:.4g}" if isinstance(v, float) else "" if v is None else str(v) for v in row.values()] for row in rows
     ]
-    return table([[scrub(cell) for cell in row] for row in cells], columns)
+    return table([[scrub(plain(text)) for text in row] for row in texts], columns)

@@ -1,6 +1,7 @@
-"""What a run says to a dashboard, whichever it is, and never a reason for a run to fail."""
+"""What a run reports to its dashboard. A dashboard never makes a run fail."""
 
 import json
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from sdx.config import Config, TrackingConfig
 from sdx.languages import language
 from sdx.options.targets import target
 from sdx.process.disk import disk_full
-from sdx.process.events import Reading, Watcher
+from sdx.process.events import Listener, Reading
 from sdx.process.ranks import is_main
 from sdx.store.files import read_rows
 from sdx.tracking.content import FILTER, Results, filter_counts, results_of
@@ -25,7 +26,6 @@ from sdx.tracking.state import RunState
 
 log = getLogger("sdx")
 
-CURVES = "tracking.jsonl"
 READING_INTERVAL_S = 15.0
 """Between two points of the curve of a stage's rate."""
 STEPS, TRAIN = "steps", "train"
@@ -33,33 +33,32 @@ STEPS, TRAIN = "steps", "train"
 
 @dataclass(frozen=True)
 class Point:
-    """The heights of several curves at one place of their axis."""
+    """The values of several curves at one step of their axis."""
 
     axis: str
-    """`train/step`; the curves have the same beginning, `train/loss`."""
+    """`train/step`; its curves have the same prefix, `train/loss`."""
     step: int
-    """Where on the axis."""
     values: Mapping[str, float]
-    """Curve -> height. A name carries its unit."""
+    """By name of the curve, which contains the unit."""
     time_s: float
-    """When it was shown, since 1970."""
+    """When the point was shown, in seconds since 1970."""
 
 
 class Curves:
-    """All points that this process and those before it have shown of a run, in `tracking.jsonl` of its directory.
+    """All points of a run that this process and earlier ones have shown, in `tracking.jsonl` of its directory.
 
-    So no point is shown twice, and a dashboard gets anew what a kill has cost it.
+    So no point is shown twice, and points that a dashboard has lost by a kill are shown again.
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._path = run_dir / CURVES
+        self._path = run_dir / "tracking.jsonl"
         self.points: list[Point] = []
         whole = 0
         with suppress(FileNotFoundError), self._path.open("rb") as lines:
             for line in lines:
                 try:
                     point = Point(**json.loads(line))
-                except (ValueError, TypeError):  # a kill tore it
+                except (ValueError, TypeError):  # torn by a kill
                     break
                 self.points.append(point)
                 whole += len(line)
@@ -68,11 +67,11 @@ class Curves:
         self._known = {(point.axis, point.step) for point in self.points}
 
     def last(self, axis: str) -> int:
-        """The last step of an axis; -1 where nothing was shown."""
+        """The last step of an axis; -1 if it has no points."""
         return max((step for name, step in self._known if name == axis), default=-1)
 
     def add(self, axis: str, step: int, values: Mapping[str, float]) -> Point | None:
-        """The point, which is on the disk; none if it was there before."""
+        """Writes a point to the disk and returns it; none if the axis already has that step."""
         if (axis, step) in self._known:
             return None
         point = Point(axis, step, values, time())
@@ -84,13 +83,9 @@ class Curves:
 
 
 class Backend(ABC):
-    """One dashboard run per run directory, opened at the first thing to show. A new one is a class and a YAML.
+    """The one dashboard run of a run directory, opened at the first point. A new kind is a class and a YAML file.
 
-    It may raise: `Tracker` guards it.
-
-    Args:
-        config: the run's.
-        run_dir: its files go here.
+    Methods may raise: `Tracker` handles that.
     """
 
     name: str
@@ -106,14 +101,14 @@ class Backend(ABC):
 
     @classmethod
     def check(cls) -> None:
-        """Raises `InputError` if a package that it needs is not installed."""
+        """Raises `InputError` if a package that the dashboard needs is not installed."""
 
     @abstractmethod
     def show(self, point: Point) -> None:
-        """Shows a point, which is the last of `curves`."""
+        """Shows a point, the last one of `curves`."""
 
     def has(self, results: Results) -> bool:
-        """Whether these are shown already."""
+        """Whether the dashboard shows these results already."""
         return False
 
     @abstractmethod
@@ -122,11 +117,7 @@ class Backend(ABC):
 
     @abstractmethod
     def close(self, state: RunState) -> None:
-        """Puts everything that was shown on the disk or the server, in bounded time.
-
-        Args:
-            state: how this process leaves the run.
-        """
+        """Puts everything that was shown on the disk or the server, in bounded time, with the state of the run."""
 
 
 def check(config: TrackingConfig) -> None:
@@ -135,14 +126,10 @@ def check(config: TrackingConfig) -> None:
         target(config._target_).check()
 
 
-class Tracker(Watcher):
-    """Hears what a run does and shows it. Around the work it is a context that closes the dashboard's run in any case.
+class Tracker(Listener):
+    """Shows the events of a run on its dashboard. A context manager, which closes the dashboard's run in any case.
 
-    Only rank 0 shows anything. Whatever goes wrong with the dashboard is a warning, once, and the run goes on.
-
-    Args:
-        config: the run's.
-        run_dir: the dashboard's files go here.
+    Only rank 0 shows anything. The first failure of the dashboard is a warning and ends tracking; the run goes on.
     """
 
     def __init__(self, config: Config, run_dir: Path) -> None:
@@ -150,25 +137,23 @@ class Tracker(Watcher):
         self._backend: Backend | None = None
         if config.tracking._target_ and is_main():
             self._backend = target(config.tracking._target_)(config, run_dir)
-        self._shown: dict[str, tuple[float, int]] = {}
-        """Of a stage, when it was shown last and how far it has come."""
+        self._shown_s: dict[str, float] = {}
+        """Stage -> when its rate was last shown, by the monotonic clock."""
 
     def trained(self, row: Mapping[str, Any], stage: str = "") -> None:
-        """The line on its own step axis."""
-        where = f"{TRAIN}/{stage}" if stage else TRAIN
-        values = {f"{where}/{name}": value for name, value in row.items() if name != "step"}
-        self._show(f"{where}/step", row["step"], values)
+        """Each training has an axis of its steps."""
+        prefix = f"{TRAIN}/{stage}" if stage else TRAIN
+        values = {f"{prefix}/{name}": value for name, value in row.items() if name != "step"}
+        self._show(f"{prefix}/step", row["step"], values)
 
     def progressed(self, reading: Reading) -> None:
-        """The rate of a stage, in the stage's units a second. Training has its own curves."""
-        shown, before = self._shown.get(reading.stage, (-READING_INTERVAL_S, -1))
-        last = reading.done == reading.total > before
-        due = reading.done > before and monotonic() - shown >= READING_INTERVAL_S
-        show = reading.stage != TRAIN and reading.rate and (due or last)
-        self._shown[reading.stage] = monotonic() if show else shown, reading.done
-        if show and reading.rate:
-            where, rate = f"progress/{reading.stage}", round(reading.rate, 3)
-            self._show(f"{where}/{reading.unit}", reading.done, {f"{where}/{reading.unit}_per_s": rate})
+        """The rate of a stage, in units per second. A training has its own curves."""
+        shown_s = self._shown_s.get(reading.stage, -math.inf)
+        due = reading.done == reading.total or monotonic() - shown_s >= READING_INTERVAL_S
+        if reading.rate and due and reading.stage != TRAIN:
+            self._shown_s[reading.stage] = monotonic()
+            axis = f"progress/{reading.stage}/{reading.unit}"
+            self._show(axis, reading.done, {f"{axis}_per_s": round(reading.rate, 3)})
 
     def step_done(self, name: str, key: str, manifest: Mapping[str, Any]) -> None:
         """How long a step of the store took, and what a filter dropped."""
@@ -178,9 +163,9 @@ class Tracker(Watcher):
             self._show(f"{STEPS}/number", number, {f"{STEPS}/{name}_seconds": manifest["seconds"]})
             if name == FILTER:
                 flores = manifest["config"].get("language")
-                where = f"{FILTER}/{language(flores).code if flores else 'any'}"
+                prefix = f"{FILTER}/{language(flores).code if flores else 'any'}"
                 counts = filter_counts(manifest["counts"])
-                self._show(f"{where}/number", number, {f"{where}/{what}": n for what, n in counts.items()})
+                self._show(f"{prefix}/number", number, {f"{prefix}/{what}": n for what, n in counts.items()})
 
         self._guarded(show)
 
@@ -192,7 +177,7 @@ class Tracker(Watcher):
             if backend.has(found):
                 return
             trainings = [step for step in results["steps"] if step["name"] == TRAIN]
-            if len(trainings) == 1:  # made by another run, or before there was tracking: its curve belongs here, too
+            if len(trainings) == 1:  # also shown if another run trained, or this run did before it was tracked
                 for row in read_rows(Path(trainings[0]["path"]) / "log.jsonl"):
                     self.trained(row)
             backend.finish(found)
@@ -216,19 +201,22 @@ class Tracker(Watcher):
         self._guarded(show)
 
     def _guarded(self, action: Callable[[Backend], None]) -> None:
-        """A dashboard's failures are many (network, keys, quotas, disk): warn once, go on without."""
-        if self._backend is None:
+        """A dashboard fails in many ways (network, keys, quotas, disk): warns once and goes on without it."""
+        backend = self._backend
+        if backend is None:
             return
         try:
-            action(self._backend)
+            action(backend)
         except Exception as error:
+            if self._backend is None:  # a nested action has failed before
+                return
+            self._backend = None
             text = " ".join(str(error).split()) or type(error).__name__
             why = f"no space left on the disk of {self.run_dir}" if disk_full(error) else text
             log.warning(
                 "%-12s off for this run: %s; the run goes on, and log.jsonl and results.json have the figures",
-                self._backend.name,
+                backend.name,
                 why,
             )
-            backend, self._backend = self._backend, None
             with suppress(Exception):
                 backend.close(RunState.failed)

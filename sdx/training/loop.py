@@ -287,7 +287,7 @@ class _Training:
                 log.add(known, meter.read(grad_norm))
             log.bar.update()
             due = not last and self._checkpoint_due(done["step"], saved)
-            if preemption.most(int(due)) or preemption.requested():
+            if preemption.maximum(int(due)) or preemption.requested():
                 log.flush()
                 with meter.saving() as saving:
                     saving.bytes = checkpoints.save(model, self.out / checkpoints.FOLDER, done)

@@ -45,7 +45,7 @@ def rehearse(engine: deepspeed.DeepSpeedEngine, batch: dict[str, Any], layout: L
             raise
         full = True
     try:
-        agreed = preemption.most(1, STUCK_S) if full else preemption.most(0)
+        agreed = preemption.maximum(1, STUCK_S) if full else preemption.maximum(0)
     except RuntimeError:
         raise out_of_memory(layout, laid_out=True) from None
     if agreed and world_size() > 1 and engine.zero_optimization_stage() >= 2:

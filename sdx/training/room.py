@@ -40,21 +40,21 @@ def export(
     """
     folder = out.with_name(checkpoints.FOLDER)
     error = _refusal(trainee, engine, out)
-    if error and preemption.most(checkpoints.thin(folder)):
+    if error and preemption.maximum(checkpoints.thin(folder)):
         error = _refusal(trainee, engine, out)
     if error is None:
         return
-    if preemption.most(keep()):
+    if preemption.maximum(keep()):
         raise error
     if is_main():
         waits = f"waits up to {PATIENCE_S / 60:.0f} min, free some"
         log.warning("%-12s no space left for the trained model %s; %s (%s)", "train", out, waits, error)
     began = time.monotonic()
     while error:
-        if preemption.most(int(time.monotonic() - began >= PATIENCE_S)):
+        if preemption.maximum(int(time.monotonic() - began >= PATIENCE_S)):
             raise error
         tried = time.monotonic()
-        while not preemption.most(int(time.monotonic() - tried >= RETRY_S)):
+        while not preemption.maximum(int(time.monotonic() - tried >= RETRY_S)):
             if preemption.requested():
                 raise preemption.leave(f"step {checkpoints.latest(folder)}")
             time.sleep(LOOK_S)

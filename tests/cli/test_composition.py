@@ -45,12 +45,12 @@ def test_runs_are_named_by_what_they_are_and_languages_by_the_table(context: Hyd
 @pytest.mark.parametrize("wrong", ["train.batch_size=many", "foo=1", "method=nonsense", "seed@method=1"])
 def test_what_is_wrong_with_a_run_is_refused_as_by_hydra(context: HydraContext, wrong: str):
     with pytest.raises(HydraException):
-        compose(context, master(context), ["lang=de", wrong], 0)
+        compose(context, master(context), ["lang=de", wrong], 0, {})
 
 
 def test_a_sweep_is_checked_run_by_run(context: HydraContext):
     given = master(context, "corpus=file", "corpus.path=a,b")
-    assert compose(context, given, ["corpus=file", "corpus.path=a"], 0).config.corpus.path == "a"
+    assert compose(context, given, ["corpus=file", "corpus.path=a"], 0, {}).config.corpus.path == "a"
     for wrong, message in (
         ([], "corpus.path= is empty"),
         (["corpus.path=a", "seed=-1"], "seed=-1 is negative"),
@@ -59,7 +59,7 @@ def test_a_sweep_is_checked_run_by_run(context: HydraContext):
         (["corpus.path=a", "+nonsense=1"], r"\+nonsense=1: there is no key nonsense"),
     ):
         with pytest.raises(InputError, match=message):
-            compose(context, given, ["corpus=file", *wrong], 0)
+            compose(context, given, ["corpus=file", *wrong], 0, {})
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 from sdx.process.failure import ERROR
 from sdx.store.files import read_json, write_json
 from sdx.sweeps import watch
-from sdx.sweeps.watch import Watch, squeue
+from sdx.sweeps.watch import Watch, job_states
 from sdx.tracking.state import STATE, Record, RunState, StateFile, read_state
 from tests.kit.forks import ROOT
 from tests.kit.workplace import SMALL, Workplace
@@ -259,17 +259,17 @@ def test_without_an_answer_from_slurm_the_files_alone_speak(tmp_path: Path, no_s
 
 
 def test_what_squeue_is_asked_and_says(no_slurm: Path):
-    assert squeue([]) is None
-    assert squeue(["", "17;rm", "$HOME"]) is None
+    assert job_states([]) == {}
+    assert job_states(["", "17;rm", "$HOME"]) == {}
     assert not (no_slurm / "asked").exists()
     answers(no_slurm, "17_3|RUNNING|None\n18|PENDING|JobHeldUser\n19|COMPLETED|None\n")
-    assert squeue(["18", "17_3", "19"]) == {
+    assert job_states(["18", "17_3", "19"]) == {
         "17_3": (RunState.running, ""),
         "18": (RunState.queued, "JobHeldUser"),
     }
     assert (no_slurm / "asked").read_text() == "--noheader --array --format=%i|%T|%r --jobs=17_3,18,19\n"
     answers(no_slurm, "", code=1, error="slurm_load_jobs error: Invalid job id specified")
-    assert squeue(["17"]) == {}  # it has forgotten the only one
+    assert job_states(["17"]) == {}  # it has forgotten the only one
 
 
 def test_files_that_are_torn_or_strange_stop_nothing(tmp_path: Path):
@@ -335,7 +335,7 @@ def test_a_terminal_shows_it_live_until_ctrl_c(tmp_path: Path):
     for number in range(40):
         run(tmp_path / f"runs/z{number}", RunState.done)
     with StateFile(place) as state:
-        state.expect(7)
+        state.set_total(7)
         terminal = Terminal(str(tmp_path / "runs"), "--interval", "0.2")
         terminal.until("0/7")
         state.step_finished()

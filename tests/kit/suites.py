@@ -8,7 +8,7 @@ from typing import Any
 from sdx.evaluation.scores import Score, judge, score
 from sdx.evaluation.suites import Suite
 from sdx.languages import language
-from sdx.process.events import Watcher
+from sdx.process.events import Listener
 from sdx.store.files import write_rows
 from sdx.store.step import Step, Workspace
 from sdx.store.store import Store
@@ -77,7 +77,7 @@ def published(name: str, key: Any, rows: list[dict[str, Any]]) -> Step:
     return PlainStep(name, run, {"key": key, "rows": rows})
 
 
-class Noting(Watcher):
+class Noting(Listener):
     """Keeps what a dashboard would be sent."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Two ranks, of which one fails alone: both end soon, and the run says which one it was and why."""
+"""Of two ranks, one fails: both end soon, and the run names the rank and its error."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ from tests.kit.workplace import SMALL, UNSEEN, Workplace
 
 FAULT = "no such luck"
 SOON_S = 30
-"""Far below the ten minutes after which gloo gives up, and below the minute that is promised."""
+"""Far below the ten minutes after which gloo gives up."""
 
 
 def faulty(*_given, **_more):
@@ -28,7 +28,7 @@ def faulty(*_given, **_more):
 
 
 def run(place: Path, arguments: tuple[str, ...], fault: str) -> None:
-    """What a rank does; rank 1 fails there."""
+    """Runs sdx on a rank; rank 1 fails at `fault`."""
     os.chdir(place)
     os.environ.update(ENVIRONMENT, SDX_CACHE=str(place / "cache"))
     sys.argv = ["sdx", *arguments]
@@ -41,7 +41,7 @@ def run(place: Path, arguments: tuple[str, ...], fault: str) -> None:
             checkpoints._write = faulty
         elif fault == "export":
             export.revert_weight_conversion = faulty
-        elif fault == "hang":  # rank 0 does not notice by itself
+        elif fault == "hang":  # only the watchdog of rank 0 notices
             loop.update = faulty
             failure.abort = lambda _code: time.sleep(SOON_S * 10)
     if os.environ["RANK"] == "0" and fault == "hang":
@@ -51,7 +51,7 @@ def run(place: Path, arguments: tuple[str, ...], fault: str) -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """With the data of a run."""
+    """A place with the data of a run."""
     made = Workplace(tmp_path_factory.mktemp("runs"))
     made.sdx("method=sft", "task=mmlu_human", UNSEEN)
     return made
@@ -73,10 +73,10 @@ def test_an_error_of_one_rank_ends_both_with_its_message(place: Workplace, tmp_p
     else:
         processes.end(0)
     run_dir = next(path.parent for path in tmp_path.glob(f"*/{ERROR}"))
-    told = (run_dir / ERROR).read_text()
-    assert FAULT in told
-    ranks = "01" if fault == "export" else "1"  # there rank 1 says what is wrong before it leaves
-    assert any(told.splitlines()[-1].startswith(f"rank {rank} on ") for rank in ranks)
+    text = (run_dir / ERROR).read_text()
+    assert FAULT in text
+    ranks = "01" if fault == "export" else "1"  # which rank 1 reports to rank 0
+    assert any(text.splitlines()[-1].startswith(f"rank {rank} on ") for rank in ranks)
     state = read_state(run_dir)
     assert state["state"] is RunState.failed
     assert FAULT in state["error"]
@@ -84,24 +84,24 @@ def test_an_error_of_one_rank_ends_both_with_its_message(place: Workplace, tmp_p
     assert not list(run_dir.parent.glob("**/model"))
 
 
-def test_an_error_of_an_earlier_run_is_none_of_this_one(tmp_path: Path):
+def test_the_error_of_an_earlier_run_is_ignored(tmp_path: Path):
     (tmp_path / ERROR).write_text("Traceback\nValueError: old\n")
     found = Failure(tmp_path)
-    assert found.told() is None
-    found.tell(ValueError("new"))
-    assert found.told() == "ValueError: new"
-    found.tell(ValueError("later, because of the first"))
-    assert found.told() == "ValueError: new"
-    found.forget()
-    assert found.told() is None
+    assert found.message() is None
+    found.report(ValueError("new"))
+    assert found.message() == "ValueError: new"
+    found.report(ValueError("later, because of the first"))
+    assert found.message() == "ValueError: new"
+    found.clear()
+    assert found.message() is None
 
 
-def test_an_error_is_told_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_error_is_reported_on_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(os, "link", refuse)
     found = Failure(tmp_path)
-    found.tell(ValueError("first"))
-    assert (found.told(), found.is_own) == ("ValueError: first", True)
+    found.report(ValueError("first"))
+    assert (found.message(), found.is_own) == ("ValueError: first", True)
     assert [path.name for path in tmp_path.iterdir()] == [ERROR]

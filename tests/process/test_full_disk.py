@@ -1,4 +1,4 @@
-"""A full disk is blamed on what is full: the file that found no room, wherever it lies."""
+"""The error of a full disk names the disk that is full, by the file that did not fit."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ import pytest
 from safetensors import SafetensorError
 
 from sdx import InputError
-from sdx.process.disk import NO_SPACE, disk_full, no_room, no_space, writing
+from sdx.process.disk import NO_SPACE, disk_full, full_disk_message, no_space, writing
 from sdx.store.files import write_json
 from sdx.store.step import Workspace
 from sdx.store.store import Store
@@ -38,7 +38,7 @@ def wrapped(error: Exception) -> Exception:
 
 
 @pytest.mark.parametrize("number", NO_SPACE)
-def test_which_error_of_the_system_it_is(number: int):
+def test_a_full_disk_is_recognised_in_wrapped_errors(number: int):
     text = f"I/O error: {os.strerror(number)} (os error {number})"
     for error in (full(number), wrapped(full(number)), SafetensorError(text), RuntimeError(f"rank 1: {text}")):
         assert no_space(error) == number
@@ -57,8 +57,8 @@ def test_which_error_of_the_system_it_is(number: int):
     ],
 )
 def test_the_file_is_named(names: list[str], says: str, wrap: Any):
-    told = no_room(wrap(full(errno.ENOSPC, *names)), {"cache_dir": "/cache", "runs_dir": Path("/runs")})
-    assert told == f"no space left on the disk of {says}"
+    message = full_disk_message(wrap(full(errno.ENOSPC, *names)), {"cache_dir": "/cache", "runs_dir": Path("/runs")})
+    assert message == f"no space left on the disk of {says}"
 
 
 @pytest.mark.parametrize(
@@ -70,15 +70,15 @@ def test_the_file_is_named(names: list[str], says: str, wrap: Any):
         ({"/cache": 10**9, "/runs": 10**9, "/tmp": 10**9}, "cache_dir=/cache or runs_dir=/runs"),
     ],
 )
-def test_without_a_file_the_disk_that_is_full(free: dict[str, int], says: str, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_file_the_full_disk_is_named(free: dict[str, int], says: str, monkeypatch: pytest.MonkeyPatch):
     """`free` stands for `shutil.disk_usage`."""
     monkeypatch.setattr("tempfile.gettempdir", lambda: "/tmp")
     monkeypatch.setattr("sdx.process.disk.free_bytes", lambda place: free.get(str(place), 10**9))
-    told = no_room(full(), {"cache_dir": "/cache", "runs_dir": "/runs"})
-    assert told == f"no space left on the disk of {says}"
+    message = full_disk_message(full(), {"cache_dir": "/cache", "runs_dir": "/runs"})
+    assert message == f"no space left on the disk of {says}"
 
 
-def test_a_file_that_was_open_gets_its_name(tmp_path: Path):
+def test_a_file_that_was_open_is_named(tmp_path: Path):
     (tmp_path / "x").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left") as caught, writing(tmp_path / "outer"), writing(tmp_path / "x"):
         (tmp_path / "x").write_text("much", encoding="utf-8")
@@ -87,7 +87,7 @@ def test_a_file_that_was_open_gets_its_name(tmp_path: Path):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def test_a_step_of_the_store_is_known_by_its_directory(tmp_path: Path):
+def test_a_step_of_the_store_is_named_by_its_directory(tmp_path: Path):
     def run(work: Workspace) -> None:
         (work.dir / "rows").symlink_to("/dev/full")
         with (work.dir / "rows").open("a", encoding="utf-8") as rows:
@@ -96,20 +96,20 @@ def test_a_step_of_the_store_is_known_by_its_directory(tmp_path: Path):
     store, step = Store(tmp_path / "cache"), PlainStep("full", run)
     with pytest.raises(OSError, match="No space left") as caught:
         store.realise(step)
-    assert no_room(caught.value, {"cache_dir": tmp_path / "cache"}) == (
+    assert full_disk_message(caught.value, {"cache_dir": tmp_path / "cache"}) == (
         f"no space left on the disk of cache_dir={tmp_path}/cache, for {store.path(step)}.partial"
     )
 
 
-def test_what_is_written_whole_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_that_is_replaced_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(full()))
     with pytest.raises(OSError, match="No space left") as caught:
         write_json(tmp_path / "results.json", {})
     assert caught.value.filename == str(tmp_path / "results.json")
 
 
-def test_real_disks_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_space_of_real_disks_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(1, 1, 0 if Path(place) == tmp_path else 10**9))
-    assert no_room(full(), {"cache_dir": "/", "runs_dir": tmp_path / "not/there"}).endswith(
+    assert full_disk_message(full(), {"cache_dir": "/", "runs_dir": tmp_path / "not/there"}).endswith(
         f"runs_dir={tmp_path / 'not/there'}"
     )

@@ -1,4 +1,4 @@
-"""What a model wrote does nothing to whoever reads it, and no script loses a character."""
+"""A model's text does nothing to a terminal, and no script loses a character."""
 
 import io
 import unicodedata
@@ -9,10 +9,10 @@ from sdx.cli.status import _plain
 from sdx.process.console import Console, plain
 from sdx.process.printable import escaped
 from sdx.reporting import markdown
-from sdx.tracking.content import _even
+from sdx.tracking.content import _table
 
 HOSTILE = "a\x1b[2Jb\x07c\rd\x08e\x00f\u202eg\x9bh\u2028i\ud800"
-SHOWN = r"a\x1b[2Jb\x07c\x0dd\x08e\x00f\u202eg\x9bh\u2028i\ud800"
+SHOWN = r"a\x1b[2Jb\x07c\rd\x08e\x00f\u202eg\x9bh\u2028i\ud800"
 SCRIPTS = (
     "می\u200cخواهم",
     "ශ්\u200dරී ලංකාව",
@@ -43,9 +43,9 @@ def test_in_markdown_and_on_dashboards():
     sample = {"language": "pt", "id": "1", "instruction": "x\ry", "before": HOSTILE, "after": "क्\u200dष"}
     shown = markdown._sample(sample)
     assert f"> {SHOWN}" in shown
-    assert "> x\\x0dy" in shown
+    assert "> x\\ry" in shown
     assert "> क्\u200dष" in shown
-    assert _even([{"text": HOSTILE, "n": 1, "texts": ["a", "\x1b"]}]) == [{"text": SHOWN, "n": 1, "texts": "a\n\\x1b"}]
+    assert _table([{"text": HOSTILE, "n": 1, "texts": ["a", "\x1b"]}]) == [{"text": SHOWN, "n": 1, "texts": "a\n\\x1b"}]
 
 
 def test_on_the_terminal():
@@ -53,4 +53,4 @@ def test_on_the_terminal():
     console = Console(file=out, width=100, highlight=False, markup=False)
     console.print(HOSTILE, style="dim")
     assert out.getvalue() == f"{SHOWN}\n"
-    assert _plain(f"{HOSTILE}\n[red]") == f"{SHOWN.replace(chr(92) + 'x0d', ' ')} [red]"
+    assert _plain(f"{HOSTILE}\n[red]") == f"{SHOWN.replace(chr(92) + 'r', ' ')} [red]"

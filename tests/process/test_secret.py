@@ -1,4 +1,4 @@
-"""What counts as a secret, that nothing else is taken for one, and that none gets into what a run writes."""
+"""What counts as a secret and what does not, and that no secret gets into what a run writes."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ ENVIRONMENT = {
 }
 """Variable -> value."""
 VALUES = (*list(ENVIRONMENT.values())[:5], "p%40ss-word-7", "p@ss-word-7", "hunter2hunter2")
-"""What of it nobody may read."""
+"""The parts of it that must not be shown."""
 TOKENS = (
     *(HF, GITHUB, "github_pat_11ABCDEFG0123456789abc", "glpat-0123456789abcdefghij", "xoxb-123456789012-abcdef"),
     *("sk-proj-0123456789abcdefghij", "sk-ant-api03-abcdefghijklmnop", "AKIAIOSFODNN7EXAMPLE"),
@@ -122,7 +122,7 @@ def test_what_is_no_secret_stays(text: str, environment: Mapping[str, str]):
     assert scrub(text) == text
 
 
-def test_the_path_of_a_file_with_a_secret_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_path_of_a_file_with_a_secret_is_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path))
     monkeypatch.setenv("SSH_KEY", str(tmp_path / "gone"))
     assert scrub(f"{tmp_path}/x") == f"{tmp_path}/x"
@@ -163,7 +163,7 @@ def test_an_option_that_holds_a_secret_is_refused_by_its_name(override: str, env
         {"sweeper": {"params": {"tracking.group": f"x,{GITHUB}"}}},
     ],
 )
-def test_what_is_told_to_the_launcher_is_looked_at_too(hydra: dict[str, object]):
+def test_options_of_the_launcher_are_checked_too(hydra: dict[str, object]):
     assert refused(OmegaConf.create({"a": 1, "hydra": hydra}))
 
 
@@ -175,7 +175,7 @@ def test_what_is_told_to_the_launcher_is_looked_at_too(hydra: dict[str, object])
         {"launcher": {"setup": ["export TOKENIZERS_PARALLELISM=disabled"]}},
     ],
 )
-def test_what_takes_a_secret_from_the_environment_is_not(hydra: dict[str, object], environment: Mapping[str, str]):
+def test_an_option_may_take_a_secret_from_the_environment(hydra: dict[str, object], environment: Mapping[str, str]):
     assert refused(OmegaConf.create({"a": "${oc.env:HOME}", "hydra": hydra})) is None
 
 
@@ -192,7 +192,7 @@ def test_logs_and_errors_are_masked(tmp_path: Path, environment: Mapping[str, st
         record = logging.LogRecord(
             "sdx", logging.ERROR, "", 1, "%s", (WANDB,), (ValueError, error, error.__traceback__)
         )
-        Failure(tmp_path).tell(error)
+        Failure(tmp_path).report(error)
         secret.print_exception(error)
     main.fail(f"lang={HF}", 2)
     out, err = capsys.readouterr()
@@ -228,7 +228,7 @@ def occurs(path: Path, values: tuple[str, ...]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, and instructions of which every one has a token and a secret of the environment in it."""
+    """A model, and instructions that each contain a token and a secret of the environment."""
     path = tmp_path_factory.mktemp("place")
     tiny_model(path / "tiny")
     rows = [{"instruction": f"Use {HF} {n} times.", "answer": f"{n} times correcthorse."} for n in range(12)]

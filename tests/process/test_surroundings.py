@@ -1,4 +1,4 @@
-"""Where a run cannot work, one line says so before anything is composed; where it can, nothing is asked for."""
+"""An environment in which no run can work is refused in one line, before anything is composed."""
 
 import os
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_launches_that_cannot_work(changed: dict[str, str | None], says: str, en
         ranks.check()
 
 
-def test_a_world_without_ranks_is_no_world(environment: pytest.MonkeyPatch):
+def test_a_world_size_without_ranks_is_refused(environment: pytest.MonkeyPatch):
     environment.setenv("WORLD_SIZE", "4")
     with pytest.raises(InputError, match="WORLD_SIZE=4 in the environment without RANK, LOCAL_RANK, MASTER_ADDR"):
         ranks.check()
@@ -74,7 +74,7 @@ def test_a_working_directory_that_was_deleted(tmp_path: Path, environment: pytes
 
 
 def test_names_that_the_locale_cannot_read(environment: pytest.MonkeyPatch):
-    """Python hands on their bytes as halves of letters, which no JSON takes."""
+    """Python keeps their bytes as halves of characters, which JSON cannot hold."""
     name = os.fsdecode(b"/data/\xff")
     with pytest.raises(InputError, match=r"'corpus.path=/data/\\udcff' cannot be read .* PYTHONUTF8=1"):
         surroundings.check([f"corpus.path={name}"])
@@ -83,12 +83,12 @@ def test_names_that_the_locale_cannot_read(environment: pytest.MonkeyPatch):
         surroundings.check(["corpus.path=/ข้อมูล"])
 
 
-def test_a_home_is_needed_where_the_cache_is_in_it(environment: pytest.MonkeyPatch):
+def test_a_home_is_needed_if_the_cache_is_in_it(environment: pytest.MonkeyPatch):
     environment.delenv("HOME", raising=False)
     environment.setenv("SDX_CACHE", "/somewhere")
     assert composed().cache_dir == "/somewhere"
     environment.delenv("SDX_CACHE")
     assert composed().cache_dir == "~/.cache/sdx"
-    environment.setattr(os.path, "expanduser", lambda path: path)  # as of a user that the system does not know
+    environment.setattr(os.path, "expanduser", lambda path: path)  # as for a user without an entry in /etc/passwd
     with pytest.raises(InputError, match=r"cache_dir=~/\.cache/sdx: .* set SDX_CACHE or HOME"):
         Store(Path(composed().cache_dir))

@@ -1,4 +1,4 @@
-"""Output without a reader, without room or without the letters ends nothing and changes no exit code."""
+"""Output without a reader, space or encoding ends no run and changes no exit code."""
 
 import ast
 import os
@@ -78,7 +78,7 @@ def test_output_that_goes_away(fault: str, options: str, tmp_path: Path):
         {"PYTHONIOENCODING": "latin-1:strict"},
     ],
 )
-def test_letters_that_the_locale_lacks(environment: dict[str, str], tmp_path: Path):
+def test_characters_that_the_locale_lacks(environment: dict[str, str], tmp_path: Path):
     (tmp_path / "prints.py").write_text(PRINTS, encoding="utf-8")
     done = shell(f"{sys.executable} prints.py log", tmp_path, **environment)
     assert done.returncode == 7, done.stderr
@@ -92,13 +92,13 @@ def test_letters_that_the_locale_lacks(environment: dict[str, str], tmp_path: Pa
     ("door", "code"),
     [("sdx --help", 0), ("sdx.report --help", 0), ("sdx.status nowhere", 2), ("sdx.dashboard --help", 0)],
 )
-def test_every_door(door: str, code: int, to: str, tmp_path: Path):
+def test_every_entry_point(door: str, code: int, to: str, tmp_path: Path):
     done = shell(f"{sys.executable} -m {door} {to}", tmp_path)
     assert (done.returncode, "Traceback" in done.stderr, "Exception" in done.stderr) == (code, False, False)
 
 
 def test_every_file_that_sdx_opens_names_its_encoding():
-    """Or it has that of the locale. A mode with a `b` has none."""
+    """Otherwise the encoding would be the locale's. Binary files have none."""
     found = []
     for path in sorted((ROOT / "sdx").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -123,7 +123,7 @@ def _encoded(call: ast.Call) -> bool:
 
 
 @pytest.mark.parametrize("door", [*DOORS, "main"])
-def test_every_door_makes_its_output_last(door: str):
+def test_every_entry_point_makes_its_output_last(door: str):
     tree = ast.parse((ROOT / "sdx/cli" / f"{door}.py").read_text(encoding="utf-8"))
     [main] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"]
     assert "terminal.outlive()" in map(ast.unparse, main.body)

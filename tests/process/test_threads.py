@@ -16,9 +16,9 @@ VARIABLES = (
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch, tmp_path):
-    """64 cores, no control groups, nothing said."""
+    """64 cores, no control groups, no variables set."""
     for name in VARIABLES:
-        monkeypatch.setenv(name, "")  # so that what `limit` sets is taken back
+        monkeypatch.setenv(name, "")  # such that what `limit` sets is removed after the test
         monkeypatch.delenv(name)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     monkeypatch.setattr(threads, "CPUS", tmp_path / "cpus")
@@ -81,7 +81,7 @@ def test_two_hardware_threads_of_a_core_count_once(machine):
     assert threads.cores() == 32
 
 
-def test_what_is_said_stays_but_for_what_torchrun_says_by_itself(monkeypatch):
+def test_the_environment_decides_except_for_torchrun_s_own_default(monkeypatch):
     threads.limit()
     assert (os.environ["OMP_NUM_THREADS"], os.environ["GOMP_SPINCOUNT"]) == ("64", threads.SPINS)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -96,14 +96,14 @@ def test_what_is_said_stays_but_for_what_torchrun_says_by_itself(monkeypatch):
     assert os.environ["OMP_NUM_THREADS"] == "5"
 
 
-def test_who_says_how_threads_wait_is_heard(monkeypatch):
+def test_omp_wait_policy_is_respected(monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     threads.limit()
     assert "GOMP_SPINCOUNT" not in os.environ
 
 
-def test_the_command_starts_with_it():
-    """Before torch is loaded, which reads it once."""
+def test_the_command_sets_the_threads():
+    """Before torch is loaded, which reads the variables once."""
     code = (
         "import os, sys; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]);"
         "sys.argv = ['sdx', '--cfg', 'job']; from sdx.cli.main import main; main();"

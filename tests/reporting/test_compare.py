@@ -11,7 +11,7 @@ from sdx import InputError
 from sdx.cli.report import main
 from sdx.reporting.compare import compare
 from sdx.reporting.finished import Finished, distinct, find, label
-from sdx.sweeps import conclusion
+from sdx.sweeps import summary
 from sdx.sweeps.runs import SweepRun
 from sdx.tracking.state import RunState
 from tests.kit.results import config, run, score
@@ -188,12 +188,12 @@ def test_the_baseline_of_another_language_is_none(tmp_path: Path, capsys: pytest
 def test_the_end_of_a_sweep_says_where_a_baseline_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    over = conclusion.Compare("src")
+    over = summary.SweepSummary("src")
     over.runs_dir = tmp_path
     found = sorted(path.parent for path in languages(tmp_path, "th-src").glob("*/results.json"))
     over.runs = [SweepRun(n, [], [], OmegaConf.create(), run, RunState.done) for n, run in enumerate(found)]
-    monkeypatch.setattr(conclusion, "_current", over)
-    assert conclusion.conclude() == 0
+    monkeypatch.setattr(summary, "_current", over)
+    assert summary.print_summary() == 0
     assert to_baseline(tmp_path)["stt method.mixture=src+tgt lang=th", "en"] == ("", "")
     assert "baseline 'src': none with lang=th for" in capsys.readouterr().err
 

@@ -14,7 +14,7 @@ from sdx.evaluation.translation_quality import translation_suites
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.methods.self_translate_train import SelfTranslateTrainConfig
-from sdx.process.events import watched
+from sdx.process.events import subscribed
 from sdx.reporting.compare import compare
 from sdx.reporting.report import conclude
 from sdx.store.files import read_json, read_rows
@@ -69,7 +69,7 @@ class Place:
             where = suite.task.name, suite.languages
             outcomes.append(Comparison(suite, self.outcome(suite, before[where]), self.outcome(suite, after[where])))
         tracker = Noting()
-        with watched(tracker):
+        with subscribed(tracker):
             conclude(directory, elsewhere(self.config(name)), self.store, model, [*outcomes, *more], [], [], 0)
         return directory, tracker
 

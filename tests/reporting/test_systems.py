@@ -13,7 +13,7 @@ from sdx.evaluation.scores import score
 from sdx.evaluation.suites import Comparison, Suite
 from sdx.evaluation.values import ItemScores
 from sdx.languages import language
-from sdx.process.events import watched
+from sdx.process.events import subscribed
 from sdx.reporting.compare import compare
 from sdx.reporting.report import conclude
 from sdx.store.files import read_json, read_rows, write_rows
@@ -81,7 +81,7 @@ class Place:
                 after = self.outcome(of, "method", method[code])
                 outcomes.append(Comparison(of, self.outcome(of, system, right), after, system))
         tracker = Noting()
-        with watched(tracker):
+        with subscribed(tracker):
             conclude(directory, elsewhere(config(seed)), self.store, model, outcomes, [], [], 0)
         return directory, tracker
 

@@ -10,7 +10,7 @@ from sdx.sweeps.sweeper import GridSweeper
 
 
 def launched(*arguments: str, params: dict[str, str] | None = None, size: int | None = None) -> list[Any]:
-    """What the launcher is given."""
+    """The batches that the launcher gets: the number of the first run, and the runs."""
     sweeper = GridSweeper(size, params)
     batches: list[Any] = []
     sweeper.hydra_context = SimpleNamespace(config_loader=None)  # type: ignore[assignment]

@@ -1,9 +1,10 @@
-"""What `hydra/launcher=local` gives its runs: a GPU each and a share of the cores. A script plays the driver."""
+"""What `hydra/launcher=local` gives its runs: a GPU each and a share of the cores. A script stands for the driver."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,7 +39,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("GPU-8f1c,MIG-9a2b", ["GPU-8f1c", "MIG-9a2b"]),
     ],
 )
-def test_gpus_are_those_that_cuda_would_show(
+def test_visible_gpus_are_those_that_cuda_shows(
     driver: None, monkeypatch: pytest.MonkeyPatch, visible: str | None, gpus: list[str]
 ):
     if visible is not None:
@@ -51,7 +52,7 @@ def test_gpus_are_counted_without_torch():
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
 
 
-def test_where_the_driver_shows_no_gpu_a_list_of_them_means_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_gpus_cuda_visible_devices_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert visible_gpus() == []
@@ -61,18 +62,19 @@ def started(monkeypatch: pytest.MonkeyPatch, path: Path, count: int, jobs: int |
     """The environments of a sweep's runs, which do nothing."""
     environments = []
 
-    def wait(self, command, environment, log):
-        environments.append(environment)
+    def popen(command, env, **_):
+        environments.append(env)
         write_json(path / command[-1] / STATE, {"state": "done"})
-        return 0
+        return SimpleNamespace(poll=lambda: 0, wait=lambda: 0)
 
-    monkeypatch.setattr(LocalLauncher, "_wait", wait)
+    monkeypatch.setattr(launcher, "subprocess", SimpleNamespace(Popen=popen))
     monkeypatch.setattr(launcher, "cores", lambda: 12)
+    monkeypatch.setattr(launcher, "POLL_S", 0.0)
     runs = [planned(path / str(number)) for number in range(count)]
-    for number, one in enumerate(runs):
-        one.overrides = [str(number)]
+    for number, run in enumerate(runs):
+        run.overrides = [str(number)]
     LocalLauncher(jobs).run(runs)
-    assert [one.state for one in runs] == [RunState.done] * count
+    assert [run.state for run in runs] == [RunState.done] * count
     return environments
 
 
@@ -93,20 +95,20 @@ def test_runs_at_once_share_the_cores_on_gpus_too(
     if given:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
     environments = started(monkeypatch, tmp_path, count, jobs)
-    assert {one["OMP_NUM_THREADS"] for one in environments} == {threads}
-    assert {one["CUDA_VISIBLE_DEVICES"] for one in environments} <= {"0", "1", "2", "3"}
+    assert {each["OMP_NUM_THREADS"] for each in environments} == {threads}
+    assert {each["CUDA_VISIBLE_DEVICES"] for each in environments} <= {"0", "1", "2", "3"}
 
 
 def test_runs_at_once_share_the_cores_without_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(launcher, "driver_gpus", list)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert [one["OMP_NUM_THREADS"] for one in started(monkeypatch, tmp_path, 3, 3)] == ["4"] * 3
+    assert [each["OMP_NUM_THREADS"] for each in started(monkeypatch, tmp_path, 3, 3)] == ["4"] * 3
     [alone] = started(monkeypatch, tmp_path / "alone", 1, None)
     assert "OMP_NUM_THREADS" not in alone
     assert alone.keys() == os.environ.keys()
 
 
 def test_more_jobs_than_gpus(driver: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(LocalLauncher, "_wait", lambda *_: pytest.fail("started a run"))
+    monkeypatch.setattr(launcher, "_start", lambda *_: pytest.fail("started a run"))
     with pytest.raises(InputError, match=r"hydra\.launcher\.jobs=5 exceeds the 4 GPUs here"):
         LocalLauncher(5).run([planned(tmp_path)])

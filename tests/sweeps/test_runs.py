@@ -1,15 +1,14 @@
-"""How a run of a sweep ended, by what it left."""
+"""The outcome of a run of a sweep, by the files that it left."""
 
 import os
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from sdx.config import Stages
 from sdx.process.failure import ERROR
 from sdx.sweeps import runs
-from sdx.sweeps.runs import SweepRun, judge, named
+from sdx.sweeps.runs import labels, set_outcome
 from sdx.tracking.state import RunState
 from tests.kit.sweep_run import planned
 
@@ -28,50 +27,43 @@ from tests.kit.sweep_run import planned
         (None, Stages.all, 1, RunState.failed),
     ],
 )
-def test_endings(tmp_path: Path, state: str | None, stages: Stages, code: int | None, ended: RunState):
-    its = planned(tmp_path, state, stages)
-    judge(its, code)
-    assert its.state is ended
+def test_outcomes(tmp_path: Path, state: str | None, stages: Stages, code: int | None, ended: RunState):
+    run = planned(tmp_path, state, stages)
+    set_outcome(run, code)
+    assert run.state is ended
 
 
 def test_the_error_is_the_run_s_own_or_another_rank_s_or_what_slurm_knows(tmp_path: Path):
-    its = planned(tmp_path, "failed", error="train.learning_rate=9 is too high")
-    judge(its, 2)
-    assert its.error == "train.learning_rate=9 is too high"
-    its = planned(tmp_path, "running")
-    judge(its, known="JobState=TIMEOUT")
-    assert its.error == "ended without a word (JobState=TIMEOUT)"
-    judge(its, known="JobState=CANCELLED Reason=None")
-    assert its.state is RunState.interrupted
-    judge(its, known="JobState=CANCELLED Reason=DependencyNeverSatisfied")
-    assert its.state is RunState.failed
-    assert its.error.startswith("the job that makes its data ended without a word")
-    judge(its, -9)
-    assert its.error == "ended without a word (exit code -9)"
+    run = planned(tmp_path, "failed", error="train.learning_rate=9 is too high")
+    set_outcome(run, 2)
+    assert run.error == "train.learning_rate=9 is too high"
+    run = planned(tmp_path, "running")
+    set_outcome(run, job_end="JobState=TIMEOUT")
+    assert run.error == "ended without an error message (JobState=TIMEOUT)"
+    set_outcome(run, job_end="JobState=CANCELLED Reason=None")
+    assert run.state is RunState.interrupted
+    set_outcome(run, job_end="JobState=CANCELLED Reason=DependencyNeverSatisfied")
+    assert run.state is RunState.failed
+    assert run.error.startswith("the job that makes its data ended without an error message")
+    set_outcome(run, -9)
+    assert run.error == "ended without an error message (exit code -9)"
     (tmp_path / ERROR).write_text("Traceback\nrank 3 on n17: OutOfMemoryError: CUDA\n")
-    judge(its)
-    assert its.error == "rank 3 on n17: OutOfMemoryError: CUDA"
-    its = planned(tmp_path / "other", None)
+    set_outcome(run)
+    assert run.error == "rank 3 on n17: OutOfMemoryError: CUDA"
+    run = planned(tmp_path / "other", None)
     (tmp_path / "other").mkdir()
-    its = planned(tmp_path / "other", "prepared")
-    judge(its)
-    assert its.error.startswith("its data are there, but the training left the queue before it began")
+    run = planned(tmp_path / "other", "prepared")
+    set_outcome(run)
+    assert run.error.startswith("its data are there, but the training left the queue before it began")
 
 
-def test_runs_are_named_by_what_they_do_not_share(tmp_path: Path):
-    both = [SweepRun(n, [], ["lang=pt", f"seed={n}", "scale.epochs=2"], OmegaConf.create(), tmp_path) for n in range(2)]
-    assert named(both) == ["seed=0", "seed=1"]
-    assert named(both[:1]) == ["lang=pt seed=0 scale.epochs=2"]
+def test_runs_are_labelled_by_what_they_do_not_share(tmp_path: Path):
+    both = [["lang=pt", f"seed={n}", "scale.epochs=2"] for n in range(2)]
+    assert labels(both) == ["seed=0", "seed=1"]
+    assert labels(both[:1]) == ["lang=pt seed=0 scale.epochs=2"]
 
 
-def test_a_large_sweep_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
-    monkeypatch.setattr(runs, "SAY_S", 0.0)
-    with caplog.at_level("INFO", "sdx"):
-        assert list(runs._told("abc", "checked")) == ["a", "b", "c"]
-    assert caplog.messages[-1] == "sweep        2 of 3 runs checked"
-
-
-def test_what_all_runs_say_is_said_once(caplog: pytest.LogCaptureFixture):
+def test_a_message_that_all_runs_log_appears_once(caplog: pytest.LogCaptureFixture):
     with caplog.at_level("INFO", "sdx"):
         with runs._each_message_once():
             for _ in range(3):

@@ -1,4 +1,4 @@
-"""Options of `hydra/launcher=slurm` and the script that sbatch is given, on a machine with neither."""
+"""Options of `hydra/launcher=slurm` and the script for sbatch, on a machine without SLURM."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from sdx import InputError
 from sdx.config import Config, Stages
 from sdx.store.files import write_json
 from sdx.sweeps.runs import SweepRun
-from sdx.sweeps.slurm import GpuFlag, SlurmConfig, SlurmLauncher, _jobs, _waited_for, most_in_an_array, parameters
+from sdx.sweeps.slurm import GpuFlag, SlurmConfig, SlurmLauncher, _job_in_queue, _jobs, max_array_size, parameters
 from sdx.sweeps.watch import JOB
 from sdx.tracking.state import RunState
 from tests.kit.forks import ROOT, sdx
@@ -33,7 +33,7 @@ def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def slurm(tmp_path: Path, sbatch: None) -> Path:
-    """An sbatch that keeps the script, whose path this is, and an srun that runs the command as the job's only task."""
+    """The path where sbatch copies the script to; srun runs the command as the job's only task."""
     script = tmp_path / "script.sh"
     program(tmp_path / "bin/sbatch", f'cp "$1" {script}; echo Submitted batch job 7')
     program(tmp_path / "bin/srun", 'while [ "$1" != bash ]; do shift; done; exec "$@"')
@@ -83,7 +83,7 @@ def test_the_error_of_a_launcher_is_one_line(tmp_path: Path, sbatch: None):
 
 @pytest.mark.parametrize(("defaults", "code"), [("[]", 2), ("[{override /hydra/launcher: slurm}]", 0)])
 def test_options_in_an_experiment_need_its_launcher(tmp_path: Path, sbatch: None, defaults: str, code: int):
-    """Else a run, which is not launched once more, would have them without their meaning."""
+    """Otherwise the run's own process, which takes the default launcher, could not compose them."""
     (tmp_path / "experiments").mkdir()
     options = "hydra: {launcher: {gpus_per_node: 8}}"
     (tmp_path / "experiments/mine.yaml").write_text(f"# @package _global_\ndefaults: {defaults}\n{options}\n")
@@ -96,22 +96,22 @@ def test_options_in_an_experiment_need_its_launcher(tmp_path: Path, sbatch: None
 def test_jobs_in_the_queue(tmp_path: Path):
     config = OmegaConf.structured(Config)
     run = SweepRun(0, [], [], config, tmp_path)
-    assert _waited_for(run, {}) is None
+    assert _job_in_queue(run, {}) is None
     write_json(run.run_dir / JOB, {"job": "8_0", "log": "l", "stages": "all", "prepare": "7_0", "prepare_log": "p"})
     assert _jobs(run) == ["8_0", "7_0"]
-    assert _waited_for(run, {"8_0": (RunState.running, ""), "7_0": (RunState.running, "")}) == "8_0"
-    assert _waited_for(run, {}) is None
+    assert _job_in_queue(run, {"8_0": (RunState.running, ""), "7_0": (RunState.running, "")}) == "8_0"
+    assert _job_in_queue(run, {}) is None
     with pytest.raises(InputError, match="job 7_0 makes its data, and the job that would train is gone"):
-        _waited_for(run, {"7_0": (RunState.running, "")})
+        _job_in_queue(run, {"7_0": (RunState.running, "")})
     config.stages = Stages.prepare
     with pytest.raises(InputError, match="in the queue with stages=all as job 8_0; wait for it or scancel it"):
-        _waited_for(run, {"8_0": (RunState.queued, "")})
+        _job_in_queue(run, {"8_0": (RunState.queued, "")})
 
 
 @pytest.mark.parametrize(("said", "most"), [("MaxArraySize            = 1001\n", 1001), ("", 1000)])
-def test_arrays_are_as_long_as_the_cluster_takes(tmp_path: Path, sbatch: None, said: str, most: int):
+def test_the_size_of_arrays_is_the_cluster_s_limit(tmp_path: Path, sbatch: None, said: str, most: int):
     program(tmp_path / "bin/scontrol", f"printf '%s' '{said}'")
-    assert most_in_an_array() == most
+    assert max_array_size() == most
 
 
 def test_without_slurm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -147,7 +147,7 @@ def test_data_jobs_are_small_and_ranks_get_their_cores(sbatch: None):
         ({"gpus_per_node": 0, "gpu_flag": GpuFlag.gres}, ["ntasks-per-node=1"]),
     ],
 )
-def test_the_script_asks_for_gpus_as_the_cluster_knows_them(
+def test_the_script_requests_gpus_by_the_chosen_option(
     tmp_path: Path, slurm: Path, options: dict[str, object], asks: list[str]
 ):
     given = {"gpus_per_node": 8, **options}
@@ -189,7 +189,7 @@ TASK = {
 def test_jobs_run_the_code_that_they_were_launched_with(
     tmp_path: Path, slurm: Path, snapshot: bool, python: str, code: int, says: str
 ):
-    """From a checkout that is edited while they wait. The script of the job runs as SLURM would run its only task."""
+    """The checkout is edited while they wait. The script of the job runs as SLURM would run its only task."""
     checkout = tmp_path / "checkout"
     for name in ("sdx", "conf", "experiments", "hydra_plugins"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,4 +1,4 @@
-"""`hydra/sweeper=optuna`: what is searched, in which order, and that a search that dies loses nothing."""
+"""`hydra/sweeper=optuna`: the space, the order of trials, and that a killed search loses nothing."""
 
 import copy
 import json
@@ -39,7 +39,7 @@ from tests.kit.workplace import SMALL, Workplace
 RATE = "train.learning_rate=tag(log,interval(1e-5,1e-3))"
 EPOCHS = "scale.epochs=choice(1,2)"
 FIXED = ("method=sft", "lang=pt", "scale.validation_rows=4", "task=mmlu_human")
-"""Of searches whose runs are not run."""
+"""The fixed overrides of searches whose runs are faked."""
 Judge = Callable[[dict[str, str]], float | None]
 
 
@@ -48,20 +48,20 @@ def space(*overrides: str) -> dict[str, Any]:
 
 
 def near_1e_4(run: dict[str, str]) -> float | None:
-    """More the nearer the learning rate is to 1e-4."""
+    """Higher if the learning rate is nearer to 1e-4."""
     return -abs(math.log10(float(run["train.learning_rate"])) + 4)
 
 
 class FakeLauncher:
-    """Leaves results.json in place of running a run, or none where `judge` says that it fails."""
+    """Writes results.json instead of running a run, or nothing if `judge` lets it fail."""
 
     def __init__(self, path: Path, judge: Judge = near_1e_4) -> None:
         self.path, self.judge = path, judge
         self.batches: list[list[tuple[str, ...]]] = []
         self.dies_in: int | None = None
-        """Batch, after whose first run the process is stopped."""
+        """The batch after whose first run the process is stopped."""
         self.interrupts: set[str] = set()
-        """Texts of overrides whose runs are asked to leave."""
+        """Overrides whose runs are asked to leave."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         self.batches.append([tuple(overrides) for overrides in job_overrides])
@@ -87,7 +87,7 @@ class FakeLauncher:
 
     @property
     def points(self) -> list[tuple[str, ...]]:
-        """What was launched, less what all runs share."""
+        """What was launched, without the fixed overrides."""
         return [tuple(one for one in run if one not in FIXED) for batch in self.batches for run in batch]
 
 
@@ -99,7 +99,7 @@ def base() -> DictConfig:
 
 
 class Loader:
-    """Hydra's, but that what all runs share is composed once: that takes a third of a second."""
+    """Hydra's, but the fixed overrides are composed once, which takes a third of a second."""
 
     repository = SimpleNamespace(group_exists=lambda key: key in ("method", "task", "tracking"))
 
@@ -157,7 +157,7 @@ def test_sweeps_are_distributions(override: str, expected: Any):
         ("a=tag(logarithm,interval(1,2))", "logarithm"),
     ],
 )
-def test_what_cannot_be_searched_is_said(override: str, part: str):
+def test_what_cannot_be_searched_is_refused(override: str, part: str):
     with pytest.raises(InputError) as caught:
         space(override)
     assert part in str(caught.value)
@@ -167,7 +167,7 @@ def test_what_cannot_be_searched_is_said(override: str, part: str):
 def test_a_point_is_written_as_on_the_command_line():
     searched = space("a=range(0.0,0.4,0.1)", "b=interval(0.0,1.0)", "+c=int(interval(1,9))", "d=th,sw")
     point = {"a": 0.1 + 0.2, "b": 0.12345678, "+c": 3, "d": "th"}
-    assert spaces.assigned(searched, point) == ["a=0.3", "b=0.123457", "+c=3", "d=th"]
+    assert spaces.to_overrides(searched, point) == ("a=0.3", "b=0.123457", "+c=3", "d=th")
 
 
 def test_a_search_ends_with_its_best_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -198,7 +198,7 @@ def test_the_same_command_again_has_nothing_to_do_and_more_trials_go_on(tmp_path
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_interrupted_search_is_the_undisturbed_one(tmp_path: Path, jobs: int):
-    """The draws, too, though the sampler of the first process is gone."""
+    """It repeats the draws, although the sampler of the first process is gone."""
     calm, rough, resumed = (FakeLauncher(tmp_path / name) for name in ("calm", "rough", "rough"))
     expected = search(calm, trials=14, jobs=jobs)
     rough.dies_in = 11 // jobs
@@ -287,7 +287,7 @@ def test_a_study_is_of_one_search(tmp_path: Path, overrides: tuple[str, ...], ob
     assert launcher.batches == []
 
 
-def test_where_things_lie_is_not_part_of_a_search(tmp_path: Path):
+def test_directories_and_tracking_are_not_part_of_a_search(tmp_path: Path):
     table = search(FakeLauncher(tmp_path), RATE, "tracking=none", trials=1)
     again = search(FakeLauncher(tmp_path), RATE, "tracking=wandb", trials=1)
     assert (again["study"], len(again["trials"])) == (table["study"], 1)
@@ -300,7 +300,7 @@ def test_one_process_searches_a_study(tmp_path: Path):
         search(FakeLauncher(tmp_path), study="mine")
 
 
-def test_a_store_that_a_kill_left_torn_is_mended(tmp_path: Path):
+def test_a_journal_torn_by_a_kill_is_mended(tmp_path: Path):
     search(FakeLauncher(tmp_path), study="mine", trials=2)
     with (tmp_path / "optuna/mine.journal").open("a") as file:
         file.write('{"op_code": 4, "wor')
@@ -326,7 +326,7 @@ def test_options_that_cannot_work(tmp_path: Path, options: dict[str, Any], part:
     assert launcher.batches == []
 
 
-def test_an_objective_on_validation_data_needs_them():
+def test_an_objective_on_validation_data_needs_validation_data():
     validation = objectives.VALIDATION
     objectives.check(validation, composed("method=mt_stack"))
     objectives.check(validation, composed("scale.validation_rows=5"))
@@ -378,7 +378,7 @@ def test_one_line_and_exit_code_2(
 
 
 def test_a_search_that_is_killed_goes_on(tmp_path: Path):
-    """The real thing: killed while the second trial trains; its trainings are those of an undisturbed search."""
+    """A real search, killed while the second trial trains, has the trainings of an undisturbed search."""
     place = Workplace(tmp_path)
     given = ("method=sft", "task=mmlu_human", "tracking=none", "scale.validation_rows=2", "train.save_every_steps=1")
     options = ("hydra/sweeper=optuna", "hydra.sweeper.trials=3", "hydra.sweeper.study=mine", "-m")
@@ -424,5 +424,5 @@ def test_an_experiments_grid_is_searched_too(tmp_path: Path):
     launcher = FakeLauncher(tmp_path)
     search(launcher, RATE, "scale.epochs=2", trials=2, params={"scale.epochs": "1,3", "seed": "4,5"})
     for point in launcher.points:
-        assert "scale.epochs=2" in point  # the command line goes before
+        assert "scale.epochs=2" in point  # the command line overrides the experiment
         assert {"seed=4", "seed=5"} & set(point)

@@ -1,4 +1,4 @@
-"""state.json of a run: what it says during the run, and after each way to end."""
+"""state.json of a run: its content during the run, and after each way to end."""
 
 import errno
 import json
@@ -32,12 +32,12 @@ def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "BEAT_S", 0.05)
+    monkeypatch.setattr(state, "HEARTBEAT_S", 0.05)
     monkeypatch.setattr(state, "PROGRESS_S", 0.01)
 
 
 def until(run_dir: Path, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """The state as soon as it holds; the thread writes it in its own time."""
+    """Waits for a state that `holds`, because a thread writes the file."""
     end = time.monotonic() + 20
     while time.monotonic() < end:
         found = read_state(run_dir)
@@ -47,9 +47,9 @@ def until(run_dir: Path, holds: Callable[[dict[str, Any]], bool]) -> dict[str, A
     raise AssertionError(found)
 
 
-def test_a_run_tells_its_step_and_its_progress(tmp_path: Path, fast: None):
+def test_a_run_writes_its_step_and_its_progress(tmp_path: Path, fast: None):
     with StateFile(tmp_path) as run:
-        run.expect(3)
+        run.set_total(3)
         began = until(tmp_path, lambda found: found["steps_total"] == 3)
         assert (began["state"], began["steps_done"], began["steps_total"]) == (RunState.running, 0, 3)
         assert (began["pid"], began["job"], began["restarts"], began["error"]) == (os.getpid(), None, 0, None)
@@ -73,11 +73,11 @@ def test_a_run_tells_its_step_and_its_progress(tmp_path: Path, fast: None):
     ended = read_state(tmp_path)
     assert (ended["state"], ended["stage"], ended["error"]) == (RunState.done, None, None)
     assert [path.name for path in tmp_path.iterdir()] == [STATE]
-    events.step_began("train", "4567", False)  # it listens no more
+    events.step_began("train", "4567", False)  # after the block, nothing is written
     assert read_state(tmp_path) == ended
 
 
-def test_real_steps_and_bars_are_seen(tmp_path: Path, fast: None):
+def test_real_steps_and_bars_are_written(tmp_path: Path, fast: None):
     def run(workspace):
         with Progress("answers", 4, "rows") as bar:
             bar.update(4)
@@ -90,7 +90,7 @@ def test_real_steps_and_bars_are_seen(tmp_path: Path, fast: None):
     assert (seen[0]["stage"], seen[0]["key"]) == ("generate: answers", step.key)
 
 
-def test_a_silent_stage_beats(tmp_path: Path, fast: None):
+def test_a_silent_stage_has_a_heartbeat(tmp_path: Path, fast: None):
     with StateFile(tmp_path):
         first = read_state(tmp_path)["beat"]
         until(tmp_path, lambda found: found["beat"] >= first + 2)
@@ -103,7 +103,7 @@ def test_progress_is_written_at_most_every_two_seconds(tmp_path: Path):
             events.progressed(events.Reading("to pt", 1, 2, "rows", None, None))
             time.sleep(0.001)
         assert read_state(tmp_path)["beat"] <= 2
-    assert read_state(tmp_path)["state"] is RunState.done  # which does not wait
+    assert read_state(tmp_path)["state"] is RunState.done  # the end does not wait
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_each_way_to_end(tmp_path: Path, error: BaseException, ended: RunState, 
         train()
     found = read_state(tmp_path)
     assert (found["state"], found["error"]) == (ended, line)
-    assert (found["stage"], found["steps_done"]) == ("train", 0)  # where it was
+    assert (found["stage"], found["steps_done"]) == ("train", 0)  # the step that failed
     assert (tmp_path / ERROR).exists() == (ended is RunState.failed)
 
 
@@ -143,7 +143,7 @@ def test_the_traceback_stays_until_the_run_starts_again(tmp_path: Path):
         assert read_state(tmp_path)["error"] is None
 
 
-def test_a_directory_that_is_gone_disturbs_nothing(tmp_path: Path, fast: None, caplog: pytest.LogCaptureFixture):
+def test_a_directory_that_is_gone_stops_nothing(tmp_path: Path, fast: None, caplog: pytest.LogCaptureFixture):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     with StateFile(run_dir) as run:
@@ -158,7 +158,7 @@ def test_a_directory_that_is_gone_disturbs_nothing(tmp_path: Path, fast: None, c
     assert len([record for record in caplog.records if "cannot be written" in record.message]) == 1
 
 
-def test_a_full_disk_disturbs_nothing_and_the_end_is_told(
+def test_a_full_disk_stops_nothing_and_the_end_is_written(
     tmp_path: Path, fast: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     def full(path, value):
@@ -166,7 +166,7 @@ def test_a_full_disk_disturbs_nothing_and_the_end_is_told(
 
     def run() -> None:
         with StateFile(tmp_path) as run:
-            events.step_began("train", "4567" * 999, False)  # longer than what comes at the end
+            events.step_began("train", "4567" * 999, False)  # longer than the last state
             until(tmp_path, lambda found: found["stage"] == "train")
             monkeypatch.setattr(state, "write_json", full)
             run.step_finished()
@@ -255,7 +255,7 @@ def test_a_foreign_file_is_none(tmp_path: Path, text: str):
     assert read_state(tmp_path) is None
 
 
-def test_no_file_is_none_and_an_older_one_is_filled_up(tmp_path: Path):
+def test_no_file_is_none_and_an_older_file_gets_defaults(tmp_path: Path):
     assert read_state(tmp_path) is None
     assert read_state(tmp_path / "nowhere") is None
     (tmp_path / STATE).write_text('{"state": "failed", "of_a_newer_sdx": 1}')

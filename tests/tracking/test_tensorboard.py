@@ -1,4 +1,4 @@
-"""TensorBoard files of trackers, read back."""
+"""TensorBoard files, read back."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def read(directory: Path) -> Any:
 
 
 def test_a_requeued_run_shows_every_step_once(tmp_path: Path):
-    for first, last in ((1, 5), (1, 7), (8, 9)):  # the loop tells kept lines once more
+    for first, last in ((1, 5), (1, 7), (8, 9)):  # after a restart, the loop reports earlier lines again
         with Tracker(config(tmp_path, GIVEN), tmp_path) as tracker:
             for step in range(first, last + 1):
                 tracker.trained(row(step))

@@ -1,4 +1,4 @@
-"""wandb runs of trackers, read back from the disk: one run through requeues and kills, and no secret in it."""
+"""wandb runs, read back from the disk: one run through requeues and kills, without secrets."""
 
 import contextlib
 import json
@@ -43,14 +43,14 @@ time.sleep(30)
 def _no_wandb(monkeypatch: pytest.MonkeyPatch):
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
-    wandb.teardown()  # it reads the environment once
+    wandb.teardown()  # wandb reads the environment once
     yield
     with contextlib.suppress(ConnectionError):  # of a process that was killed
         wandb.teardown()
 
 
 def steps(run_dir: Path) -> list[int]:
-    """Training steps, in the order of wandb's own steps, which rise."""
+    """Training steps, in the order of wandb's own steps, which are checked to rise."""
     rows = whole_history(run_dir)
     own = [one["_step"] for one in rows]
     assert own == sorted(set(own))
@@ -75,7 +75,7 @@ def test_a_requeued_run_is_one_run_and_every_step_is_there_once(tmp_path: Path):
     exits, ids, groups, options = [], set(), set(), []
     for first, last, error in ((1, 5, SystemExit(os.EX_TEMPFAIL)), (4, 8, ValueError()), (8, 9, None)):
         work(tmp_path, first, last, error=error)  # the checkpoint of the second was that of step 3
-        [path] = files(tmp_path)  # it has what the earlier ones had
+        [path] = files(tmp_path)  # with the rows of the earlier files
         run = beginning(path)
         assert steps(tmp_path) == list(range(1, last + 1))
         exits += [record.exit.exit_code for record in records(path) if record.HasField("exit")]
@@ -135,7 +135,7 @@ def test_what_was_uploaded_meanwhile_is_not_sent_again(tmp_path: Path, monkeypat
 
 
 def test_a_server_gets_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Though the process that had to send it is gone."""
+    """Although the process that should have sent it is gone."""
     with serving() as server:
         for name, value in {**server.environment, "WANDB_FINISH_TIMEOUT": "3"}.items():
             monkeypatch.setenv(name, value)
@@ -162,14 +162,14 @@ def sync(server: Server, *arguments: str) -> str:
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
 def test_a_kill_costs_no_row_and_blocks_no_upload(tmp_path: Path, sign: signal.Signals):
-    """The whole process group dies, wandb's own process with it; the next one writes the rows anew."""
+    """The whole process group dies, including wandb's own process; the next process writes the rows again."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", CHILD, str(tmp_path), "1", "6", str(int(sign))]
     assert subprocess.run(command, env=environment, start_new_session=True, timeout=60).returncode == -sign
     [path] = files(tmp_path)
     assert [one["train/step"] for one in history(path)] == [1, 2, 3, 4, 5, 6]
     os.truncate(path, path.stat().st_size - 5)  # as if the disk had got only a part
-    work(tmp_path, 1, 8)  # the loop hands over its kept rows first
+    work(tmp_path, 1, 8)  # the loop reports its earlier rows first
     assert steps(tmp_path) == list(range(1, 9))
     with serving() as server:
         said = sync(server, str(tmp_path / "wandb"))
@@ -305,7 +305,7 @@ def test_a_server_that_does_not_answer_makes_the_run_an_offline_one(
         assert time.monotonic() - began < 30
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     [said] = warnings
-    assert "offline for this run, as the server cannot be used" in said
+    assert "offline for this run, because the server cannot be used" in said
     assert "wandb sync" in caplog.text
     assert steps(tmp_path) == [1, 2, 3]
 

@@ -61,7 +61,7 @@ def main(model_dir: Path, out: Path, layouts: list[str]) -> None:
         try:
             trained = train(model_dir, out / name, objective=objective, **OPTIONS[name])
         except RuntimeError as error:  # as `sdx.run` and `sdx.cli.main` do
-            failure.tell(error)
+            failure.report(error)
             leave(failure, error)
         write_json(out / f"{name}.{rank()}.json", asdict(trained))
         if is_main():
