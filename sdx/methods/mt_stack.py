@@ -41,7 +41,7 @@ reads the task in every language that the encoder knows.
 | baselines: LLM alone, encoder alone, no stage 1, translate-test | [P] | methods/mt_stack.py:Study.baselines |
 | encoder alone with LoRA | [P] | methods/mt_stack.py:Study.encoder |
 | encoder alone with a head on its vectors, an option | [O] | stacking/objectives.py:Probe |
-| Uyghur in Cyrillic letters is read as Kazakh, an option | [P] | methods/mt_stack.py:Study.told |
+| Uyghur in Cyrillic letters is read as Kazakh, an option | [P] | methods/mt_stack.py:Study.read_as |
 
 `bidirectional` belongs to the LLM and is off but for LLM2Vec's: see experiments/mt_llm_*.yaml.
 """
@@ -168,7 +168,7 @@ class MTStack(Method[MTStackConfig]):
         ]
         found += [Comparison(suite, stacked[id(suite)]) for suite, answers in others if not answers]
         if System.translate_test.name in self.options.baselines:
-            skipped += [reason for target in run.targets if (reason := study.untranslated(study.told(target)))]
+            skipped += [reason for target in run.targets if (reason := study.untranslated(study.read_as(target)))]
         return found, skipped
 
     def check(self, run: Run) -> None:
@@ -207,7 +207,7 @@ class MTStack(Method[MTStackConfig]):
             _check_wordless(config.encoder.name, options)
         english_texts.check(config.text)
         study = Study(run, options)
-        check_languages(config.encoder, study.heard)
+        check_languages(config.encoder, study.encoder_languages)
         if options.learning is Learning.generation:
             if options.bidirectional:
                 raise InputError(
@@ -252,7 +252,7 @@ class Study:
             options.alignment.max_length_tokens,
             self.first_seed,
             parts=self.parts(system),
-            languages=self.heard,
+            languages=self.encoder_languages,
         )
 
     def aligned(self) -> Step:
@@ -284,14 +284,14 @@ class Study:
     def stacked(self, system: System, start: Step, trains_bridge: bool) -> Step:
         """A stack that learns the task, from the teacher or from the labels."""
         if self.options.learning is not Learning.distillation:
-            return self.learnt(system, start, self.goal, self.recipe(trains_bridge))
+            return self.task_step(system, start, self.goal, self.recipe(trains_bridge))
         taught = self.teacher, self.vectors(System.llm, self.teacher)
-        return self.learnt(system, start, ObjectiveKind.distillation, self.recipe(trains_bridge), *taught)
+        return self.task_step(system, start, ObjectiveKind.distillation, self.recipe(trains_bridge), *taught)
 
     @cached_property
     def teacher(self) -> Step:
         """The LLM alone, which reads its own tokens, trained on the task: teacher, and zero-shot transfer."""
-        return self.learnt(System.llm, self.untrained(System.llm), self.goal, self.recipe(False))
+        return self.task_step(System.llm, self.untrained(System.llm), self.goal, self.recipe(False))
 
     @cached_property
     def unaligned(self) -> Step:
@@ -303,18 +303,18 @@ class Study:
         """The encoder with a head and adapters, or a head on its own vectors."""
         plain, recipe = self.untrained(System.encoder), self.recipe(False)
         if self.options.encoder_baseline is EncoderBaseline.lora:
-            return self.learnt(System.encoder, plain, ObjectiveKind.classification, recipe)
+            return self.task_step(System.encoder, plain, ObjectiveKind.classification, recipe)
         train = replace(self.config.train, learning_rate=PROBE_RATE, validations=PROBE_EPOCHS)
         recipe = replace(recipe, train=train, epochs=PROBE_EPOCHS, bridge_rate=1.0)
         vectors = self.vectors(System.encoder, plain)
-        return self.learnt(System.encoder, plain, ObjectiveKind.probe, recipe, vectors=vectors)
+        return self.task_step(System.encoder, plain, ObjectiveKind.probe, recipe, vectors=vectors)
 
     def model(self, system: System) -> Step:
         """What answers for a baseline."""
         own = {System.encoder: lambda: self.encoder, System.unaligned: lambda: self.unaligned}
         return own.get(system, lambda: self.teacher)()
 
-    def learnt(
+    def task_step(
         self,
         system: System,
         start: Step,
@@ -335,14 +335,14 @@ class Study:
 
     def baselines(self, suite: Suite) -> dict[System, Step]:
         """The answers of each."""
-        found, source, told = {}, self.run.source, self.told(suite.language)
+        found, source, read_as = {}, self.run.source, self.read_as(suite.language)
         for system in (system for system in System if system.name in self.options.baselines):
             items = suite.items
             if system is System.translate_test:
-                if suite.language == source or self.untranslated(told):
+                if suite.language == source or self.untranslated(read_as):
                     continue
                 assert isinstance(items, Items)
-                items = translated(items, self.run.mt, told, source)
+                items = translated(items, self.run.mt, read_as, source)
             found[system] = self.answers(system, self.model(system), suite, items)
         return found
 
@@ -351,7 +351,7 @@ class Study:
         return ClassifyStep(
             model,
             self.config.scale.max_length_tokens,
-            self.told(self.run.source if translated else suite.language),
+            self.read_as(self.run.source if translated else suite.language),
             items or suite.items,
             parts=self.parts(system),
             task=suite.task.name,
@@ -380,17 +380,17 @@ class Study:
         return VectorsStep(model, limit, self.run.source, self.training, parts=parts, task=self.task.name)
 
     @property
-    def heard(self) -> list[Language]:
+    def encoder_languages(self) -> list[Language]:
         """The languages that the encoder must know."""
-        return [self.run.source, *map(self.told, self.run.targets)]
+        return [self.run.source, *map(self.read_as, self.run.targets)]
 
-    def told(self, language: Language) -> Language:
-        """What encoder and translator are told that a language is.
+    def read_as(self, language: Language) -> Language:
+        """The language as which encoder and translator take the texts of a language.
 
         Raises:
             InputError: `read_as` names a language that is not in the table.
         """
-        told = {}
+        others = {}
         for pair in self.options.read_as:
             one, colon, other = pair.partition(":")
             if not colon:
@@ -398,10 +398,10 @@ class Study:
                     f"method.read_as=[{pair}] is no pair of languages; give two with a colon, as in [ug:kk]"
                 )
             try:
-                told[find(one.strip())] = find(other.strip())
+                others[find(one.strip())] = find(other.strip())
             except ValueError as error:
                 raise InputError(f"method.read_as=[{pair}]: {error}") from None
-        return told.get(language, language)
+        return others.get(language, language)
 
     def untranslated(self, target: Language) -> str | None:
         """Why there is no translate-test of a language."""
@@ -413,7 +413,7 @@ class Study:
 
 
 def _task(run: Run) -> ReadTask:
-    """The one task that is learnt.
+    """The one task that the stack learns.
 
     Raises:
         InputError: there is none, or more than one.

@@ -37,15 +37,15 @@ class InferenceStep(PartsStep):
     model: Step
     max_tokens: int
     """Longest text; longer ones are cut at the end."""
-    told: Language
-    """The language of the rows, as the encoder is told."""
+    read_as: Language
+    """The language that the encoder takes the rows to be in."""
     _: KW_ONLY
     task: str = runtime()
     """The task's name."""
 
     @property
     def config(self) -> Mapping[str, Any]:
-        return {"language": self.told.flores, "max_tokens": self.max_tokens, **self.parts.decides}
+        return {"language": self.read_as.flores, "max_tokens": self.max_tokens, **self.parts.decides}
 
     @property
     def about(self) -> str:
@@ -53,7 +53,7 @@ class InferenceStep(PartsStep):
 
     @property
     def language(self) -> Language:
-        return self.told
+        return self.read_as
 
     def estimate_of(self, plan: Plan, rows: Rows, count: float, chooses: bool) -> Estimate:
         """Of one pass over rows.
@@ -62,7 +62,7 @@ class InferenceStep(PartsStep):
             rows: what a text of theirs is like.
             count: how many there are.
         """
-        own, read = lengths(plan, self.parts, rows, self.max_tokens, self.told, chooses)
+        own, read = lengths(plan, self.parts, rows, self.max_tokens, self.read_as, chooses)
         work = replace(one_pass(plan, self.parts, count, own, read), resident=f"{self.model.key} stack")
         return Estimate(count, count * read, work=work)
 
@@ -111,7 +111,7 @@ class ClassifyStep(InferenceStep):
         work.counts.update(items=len(items), correct=sum(row["acc"] for row in log.rows.values()))
 
     def _classified(self, model: Any, items: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-        for indices, (_, logits) in pooled_batches(model, items, self.told, self.max_tokens, self.label):
+        for indices, (_, logits) in pooled_batches(model, items, self.read_as, self.max_tokens, self.label):
             rows = []
             for index, log_probs in zip(indices, logits.float().log_softmax(-1).cpu(), strict=True):
                 id_, gold, choice = items[index]["id"], items[index]["label"], int(log_probs.argmax())
@@ -124,7 +124,7 @@ class ClassifyStep(InferenceStep):
 
         labels = [label_text(model.config.id2label[number]) for number in range(model.config.num_labels)]
         longest = max(len(label_ids(model.tokenizer, label)) for label in labels)
-        for indices, texts in generated_batches(model, items, self.told, self.max_tokens, longest, self.label):
+        for indices, texts in generated_batches(model, items, self.read_as, self.max_tokens, longest, self.label):
             yield [
                 {"id": item["id"], "gold": item["label"], "acc": text == labels[item["label"]], "text": text}
                 for item, text in zip((items[index] for index in indices), texts, strict=True)

@@ -45,7 +45,7 @@ class VectorsStep(InferenceStep):
             stored = np.lib.format.open_memmap(work.dir / f"{split}.npy", mode, "<f4", shape)
             for first in range(done[split], len(rows), CHUNK):
                 chunk = rows[first : first + CHUNK]
-                batches = pooled_batches(model, chunk, self.told, self.max_tokens, f"vectors {split}")
+                batches = pooled_batches(model, chunk, self.read_as, self.max_tokens, f"vectors {split}")
                 for indices, (vectors, _) in batches:
                     stored[[first + index for index in indices]] = vectors.cpu().numpy()
                 stored.flush()
