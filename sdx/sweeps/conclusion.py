@@ -80,14 +80,14 @@ def conclude() -> int:
 
 
 def _compare(done: Sequence[Path], sweep: Compare) -> None:
-    from sdx.reporting.compare import entries, publish
-    from sdx.reporting.finished import find
+    from sdx.reporting.compare import compared, publish
+    from sdx.reporting.finished import read_runs
 
-    finished, warnings = find(done)
+    finished, warnings = read_runs(done)
     try:
-        found, more = entries(finished, sweep.baseline)
+        found, more = compared(finished, sweep.baseline)
     except InputError as error:  # the baseline's run failed
-        found, more = entries(finished, None)[0], [str(error)]
+        found, more = compared(finished, None)[0], [str(error)]
     try:
         if found:
             publish(found, sweep.runs_dir)

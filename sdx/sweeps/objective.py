@@ -57,10 +57,10 @@ def figures(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _check_validation(config: Config) -> None:
-    from sdx.options.targets import target
+    from sdx.options.classes import import_class
 
     method = config.method
-    if target(method._target_)(method).validates(config):
+    if import_class(method._target_)(method).validates(config):
         return
     if config.scale.validation_rows:
         raise InputError(f"{KEY}={VALIDATION}: method={method.name} trains nothing to validate; take another method")

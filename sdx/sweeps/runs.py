@@ -22,8 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from sdx import InputError
 from sdx.config import Stages
 from sdx.models.precision import ANY_GPU, Settled, planned
-from sdx.options import conformity
-from sdx.options.gate import STUMBLES, stumbled
+from sdx.options import schema
+from sdx.options.checks import UNFORESEEN, not_composable
 from sdx.process.failure import ERROR
 from sdx.tracking.state import STATE, RunState, read_state
 
@@ -94,9 +94,9 @@ def composed_by_hydra(
         composed.hydra.overrides.task = [one.input_line for one in parsed if not one.is_hydra_override()]
     except (HydraException, InputError):
         raise
-    except STUMBLES as error:
-        raise stumbled(list(overrides), error) from error
-    conformity.check(composed)
+    except UNFORESEEN as error:
+        raise not_composable(list(overrides), error) from error
+    schema.check(composed)
     return composed
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from sdx import InputError
-from sdx.reporting.finished import UNSEEN
+from sdx.config import NEUTRAL_KEYS
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -46,7 +46,7 @@ def split(overrides: Sequence[Override]) -> tuple[list[str], dict[str, "BaseDist
 def deciding(overrides: Sequence[Override]) -> list[str]:
     """What of the fixed overrides decides a result, in an order of its own."""
     fixed = (override for override in overrides if not override.is_sweep_override())
-    return sorted(str(one.input_line) for one in fixed if one.key_or_group.partition(".")[0] not in UNSEEN)
+    return sorted(str(one.input_line) for one in fixed if one.key_or_group.partition(".")[0] not in NEUTRAL_KEYS)
 
 
 def written(space: Space) -> dict[str, Any]:

@@ -35,14 +35,14 @@ Queue = Mapping[str, tuple[RunState, str]]
 
 
 @dataclass(frozen=True)
-class Seen:
+class RunStatus:
     """A run as found."""
 
     directory: Path
     state: RunState
     note: str
     """Its last error, or why it waits; may be empty."""
-    told: Mapping[str, Any] | None
+    record: Mapping[str, Any] | None
     """As `read_state`; none where the file does not tell of what runs now."""
     job: str | None
     log: str | None
@@ -67,7 +67,7 @@ class Watch:
         self.directory = directory
         self._pulses: dict[Path, _Pulse] = {}
 
-    def look(self) -> list[Seen]:
+    def look(self) -> list[RunStatus]:
         """All runs: those that want attention first, then by name."""
         found = [(run_dir, read_state(run_dir), launched(run_dir)) for run_dir in _run_dirs(self.directory)]
         jobs = {
@@ -83,7 +83,7 @@ class Watch:
 
     def _seen(
         self, directory: Path, told: dict[str, Any] | None, launched: Mapping[str, str], queue: Queue | None
-    ) -> Seen:
+    ) -> RunStatus:
         own, later = told["job"] if told else None, launched.get("job")
         places = {job: _place(job, queue) for job in (later, own) if job}
         age_s = _age_s(directory)
@@ -106,7 +106,7 @@ class Watch:
             state, note = told["state"], told["error"] or ""
         log = (told and told["log"]) or launched.get("log")
         job = (later or own) if state is RunState.queued or told is None else (own or later)
-        return Seen(directory, state, note, told, job, log, age_s)
+        return RunStatus(directory, state, note, told, job, log, age_s)
 
     def _alive(
         self, directory: Path, told: Mapping[str, Any], left_queue: bool, age_s: float | None

@@ -69,7 +69,7 @@ class Cache:
     @property
     def left(self) -> list[str]:
         names = {step.key: name for name, step in globals().items() if isinstance(step, Step)}
-        return sorted(names.get(one.key, "partial") for one in inventory.find(self.store.root))
+        return sorted(names.get(one.key, "partial") for one in inventory.artifacts(self.store.root))
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_a_finished_run_comes_to_the_same_scores_when_all_but_its_model_is_freed
     [directory] = (tmp_path / "runs").iterdir()
     before, samples = read_json(directory / "results.json"), read_rows(directory / "samples.jsonl")
     store = Store(tmp_path / "cache")
-    artifacts = inventory.find(store.root, [tmp_path / "runs"])
+    artifacts = inventory.artifacts(store.root, [tmp_path / "runs"])
     assert all(one.runs == {directory.resolve()} and one.about for one in artifacts)
     model = [one for one in artifacts if one.step == "train"]
     for one in artifacts:

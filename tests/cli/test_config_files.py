@@ -7,11 +7,12 @@ from hydra.errors import HydraException
 
 from sdx import InputError
 from sdx.cli import main
-from sdx.options.gate import STUMBLES
+from sdx.cli.explain import explain
+from sdx.options.checks import UNFORESEEN
 from tests.kit.composing import checked
 
 main.register()
-REFUSED = (HydraException, InputError, *STUMBLES)
+REFUSED = (HydraException, InputError, *UNFORESEEN)
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
@@ -49,7 +50,7 @@ FILES = {
 def said(directory: Path, *overrides: str) -> str:
     with pytest.raises(REFUSED) as caught:
         checked(*overrides, f"hydra.searchpath=[file://{directory}]")
-    return main.explain(caught.value, overrides)
+    return explain(caught.value, overrides)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -102,6 +103,6 @@ def test_an_option_of_a_group(tmp_path: Path):
 def test_overrides_of_another_shape(override: str, message: str):
     with pytest.raises(REFUSED) as caught:
         checked(override)
-    line = main.explain(caught.value, [override])
+    line = explain(caught.value, [override])
     assert message in line
     assert "\n" not in line

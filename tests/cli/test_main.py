@@ -18,7 +18,7 @@ from tests.kit.configs import composed, settled
 main.register()
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
-OPTIONS = [(group, name) for group in ("method", *main.GROUPS) for name in main.options(group)]
+OPTIONS = [(group, name) for group in main.GROUPS for name in main.options(group)]
 NEEDS = {
     "backbone=path": ["backbone.path=/models/mine"],
     "translator=path": ["translator.path=/models/nllb"],

@@ -1,6 +1,6 @@
 """Which run is whose baseline, by their names alone."""
 
-from sdx.reporting.baselines import assign, baselines
+from sdx.reporting.baselines import assign, matching
 from sdx.reporting.finished import Part
 
 Name = tuple[Part, ...]
@@ -18,13 +18,13 @@ def trained(mixture: str, **parts: str) -> Name:
 def test_a_baseline_is_a_name_a_part_of_it_or_some_text():
     known = [trained(mixture, seed=seed) for mixture in ("src", "src+tgt") for seed in "12"]
     mixture = {"method.mixture"}
-    assert baselines("stt method.mixture=src seed=2", known) == {1: {"method", "method.mixture", "seed"}}
+    assert matching("stt method.mixture=src seed=2", known) == {1: {"method", "method.mixture", "seed"}}
     for text in ("src", "mixture=src", "method.mixture=src"):
-        assert baselines(text, known) == {0: mixture, 1: mixture}
-    assert baselines("tgt", known) == {2: mixture, 3: mixture}
-    assert baselines("tgt seed=1", known) == {2: {"method.mixture", "seed"}}
-    assert baselines("seed=", known) == {number: {"seed"} for number in range(4)}
-    assert baselines("nothing", known) == {}
+        assert matching(text, known) == {0: mixture, 1: mixture}
+    assert matching("tgt", known) == {2: mixture, 3: mixture}
+    assert matching("tgt seed=1", known) == {2: {"method.mixture", "seed"}}
+    assert matching("seed=", known) == {number: {"seed"} for number in range(4)}
+    assert matching("nothing", known) == {}
     assert assign("nothing", known).matches == {}
 
 

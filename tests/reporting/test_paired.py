@@ -17,7 +17,7 @@ from sdx.languages import language
 from sdx.methods.self_translate_train import SelfTranslateTrainConfig
 from sdx.process.events import watched
 from sdx.reporting.compare import compare
-from sdx.reporting.report import conclude
+from sdx.reporting.report import report_run
 from sdx.store.files import read_json, read_rows
 from sdx.store.step import Step
 from sdx.store.store import Store
@@ -71,7 +71,7 @@ class Place:
             outcomes.append(Comparison(suite, self.outcome(suite, before[where]), self.outcome(suite, after[where])))
         tracker = Noting()
         with watched(tracker):
-            conclude(directory, elsewhere(self.config(name)), self.store, model, [*outcomes, *more], [], [], 0)
+            report_run(directory, elsewhere(self.config(name)), self.store, model, [*outcomes, *more], [], [], 0)
         return directory, tracker
 
 

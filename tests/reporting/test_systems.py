@@ -16,7 +16,7 @@ from sdx.evaluation.values import ItemScores
 from sdx.languages import language
 from sdx.process.events import watched
 from sdx.reporting.compare import compare
-from sdx.reporting.report import conclude
+from sdx.reporting.report import report_run
 from sdx.store.files import read_json, read_rows, write_rows
 from sdx.store.step import Step
 from sdx.store.store import Store
@@ -83,7 +83,7 @@ class Place:
                 outcomes.append(Comparison(of, self.outcome(of, system, right), after, system))
         tracker = Noting()
         with watched(tracker):
-            conclude(directory, elsewhere(config(seed)), self.store, model, outcomes, [], [], 0)
+            report_run(directory, elsewhere(config(seed)), self.store, model, outcomes, [], [], 0)
         return directory, tracker
 
 
@@ -176,7 +176,7 @@ def test_without_training_a_system_stands_alone(place: Place, capsys: pytest.Cap
     place.store.realise(model)
     place.runs.mkdir()
     alone = Comparison(of, place.outcome(of, "LLM alone", 12), system="LLM alone")
-    conclude(place.runs, elsewhere(config(1)), place.store, model, [alone], [], [], 0)
+    report_run(place.runs, elsewhere(config(1)), place.store, model, [alone], [], [], 0)
     printed = capsys.readouterr().out
     assert "│ LLM alone  │       30.0 ±13.7 │" in printed
     assert "│ mt_stack   │                - │" in printed

@@ -86,7 +86,7 @@ def test_who_waits_is_told_for_whom(tmp_path: Path, caplog: pytest.LogCaptureFix
     holder.join()
     [said] = [record.getMessage() for record in caplog.records if "waiting for" in record.getMessage()]
     assert said == (
-        f"nothing      waiting for process {holder.pid} on {platform.node()}, heard of 0 s ago, which has {path}.lock"
+        f"nothing      waiting for process {holder.pid} on {platform.node()}, heard of 1 s ago, which has {path}.lock"
     )
     assert {file.suffix for file in path.parent.iterdir() if file.is_file()} == {".lock"}
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from sdx import InputError
 from sdx.cli import main
 from sdx.config import Config
-from sdx.options import conformity
+from sdx.options import schema
 from sdx.options.fields import SPEC, Range, Text
 from tests.kit.composing import checked
 
@@ -88,7 +88,7 @@ def keys(*kinds: Any) -> list[Place]:
 
 
 def refused(place: Place, value: Any) -> str | None:
-    """What `conformity.check` says when the key has the value."""
+    """What `schema.check` says when the key has the value."""
     config = composed(*COMPOSITIONS[place[0]])
     at, _, name = place[1].rpartition(".")
     parent = OmegaConf.select(config, at) if at else config
@@ -96,7 +96,7 @@ def refused(place: Place, value: Any) -> str | None:
     before = node._value()
     node._val = value  # also what OmegaConf would refuse itself
     try:
-        conformity.check(parent, at)
+        schema.check(parent, at)
     except InputError as error:
         return str(error)
     finally:
@@ -111,14 +111,14 @@ def is_a_number(hint: Any) -> bool:
 
 def test_every_number_has_a_range_and_every_default_is_in_it():
     without, outside = [], []
-    for schema in schemas():
-        hints = typing.get_type_hints(schema)
-        for field in fields(schema):
+    for one in schemas():
+        hints = typing.get_type_hints(one)
+        for field in fields(one):
             spec = field.metadata.get(SPEC)
             if is_a_number(hints[field.name]) and not isinstance(spec, Range):
-                without.append(f"{schema.__name__}.{field.name}")
+                without.append(f"{one.__name__}.{field.name}")
             elif isinstance(spec, Range) and isinstance(field.default, int | float) and field.default not in spec:
-                outside.append(f"{schema.__name__}.{field.name}")
+                outside.append(f"{one.__name__}.{field.name}")
     assert without == []
     assert outside == []
 
@@ -193,7 +193,7 @@ def test_a_key_that_is_a_name():
         config.task["../../x"] = config.task.arc_easy
     try:
         with pytest.raises(InputError, match=r"a key of task=\.\./\.\./x is no name"):
-            conformity.check(config)
+            schema.check(config)
     finally:
         with open_dict(config):
             del config.task["../../x"]
@@ -202,13 +202,13 @@ def test_a_key_that_is_a_name():
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_no_dataclass_takes_another_key(name: str):
     config = composed(*COMPOSITIONS[name])
-    conformity.check(config)
+    schema.check(config)
     for key, node in list(nodes(config)):
         with open_dict(node):
             node["nonsense"] = 1
         try:
             with pytest.raises(InputError) as caught:
-                conformity.check(config)
+                schema.check(config)
         finally:
             with open_dict(node):
                 node.pop("nonsense")
