@@ -1,6 +1,7 @@
 """The YAML files that Hydra reads: an unreadable one, such as a user's own, gives one line that says where."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ MOST_VALUES = 100_000
 def guard() -> None:
     """Checks all files that this process reads."""
     file_source: Any = SourcesRegistry.instance().resolve("file")  # an import would give another copy of this class
-    load = file_source.load_config
+    load: Callable[[ConfigSource, str], ConfigResult] = file_source.load_config
 
     def load_config(source: ConfigSource, config_path: str) -> ConfigResult:
         path = Path(os.path.realpath(os.path.join(source.path, source._normalize_file_name(config_path))))

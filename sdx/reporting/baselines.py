@@ -1,24 +1,12 @@
 """The baseline of each run: a run that differs in the method and in nothing else."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from sdx import InputError
 from sdx.reporting.finished import DIRECTORY, Part, label
 
 Names = Sequence[Sequence[Part]]
 Keys = set[str]
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """The baselines of runs, as numbers of runs."""
-
-    matches: dict[int, Keys]
-    """See `matching`."""
-    of: dict[int, int]
-    """Run -> its baseline."""
-    warning: str | None
-    """Which runs have no baseline, and why."""
 
 
 def matching(text: str, names: Names) -> dict[int, Keys]:
@@ -32,26 +20,31 @@ def matching(text: str, names: Names) -> dict[int, Keys]:
     return {}
 
 
-def assign(text: str, names: Names) -> Baselines:
-    """The baseline of each run that is no baseline itself.
+def assign(text: str, names: Names) -> tuple[dict[int, int], list[str]]:
+    """Run -> its baseline, as numbers, for each run that is no baseline itself; and warnings about runs without one.
 
     A baseline agrees with the run in all keys but the method, its options, and those that the text is about. The seed
     may differ, too, if the baseline is untrained. Of several, the most similar is taken.
+
+    Raises:
+        InputError: the text names no run.
     """
-    matches = matching(text, names)
-    of: dict[int, int] = {}
+    if not (matches := matching(text, names)):
+        labels = "; ".join(map(label, names))
+        raise InputError(f"baseline {text!r} is no run; give a part of one of these names: {labels}")
+    baselines: dict[int, int] = {}
     unmatched: dict[str, list[str]] = {}
     for number, parts in enumerate(names):
-        if number in matches or not matches:
+        if number in matches:
             continue
         mismatches = {match: _mismatches(names[match], parts, keys) for match, keys in matches.items()}
         nearest = min(matches, key=lambda match: (len(mismatches[match]), len({*names[match]} ^ {*parts})))
         if mismatches[nearest]:
             unmatched.setdefault(_lacking(parts, mismatches[nearest]), []).append(label(parts))
         else:
-            of[number] = nearest
+            baselines[number] = nearest
     whys = [f"none {lacking} for {', '.join(runs)}" for lacking, runs in unmatched.items()]
-    return Baselines(matches, of, f"baseline {text!r}: {'; '.join(whys)}" if whys else None)
+    return baselines, [f"baseline {text!r}: {'; '.join(whys)}"] if whys else []
 
 
 def _whole(text: str, parts: Sequence[Part]) -> Keys:

@@ -14,18 +14,18 @@ from sdx.process.secret import scrub
 from sdx.reporting import paired
 from sdx.reporting.baselines import assign
 from sdx.reporting.finished import FinishedRun, column_of, name_parts, read_runs
-from sdx.reporting.rows import ComparedRun, rows
+from sdx.reporting.rows import ComparedRun, rows, systems
 from sdx.reporting.tables import markdown_table
 from sdx.store.run_dir import RESULTS
 
 
 def compare(paths: Sequence[Path], baseline: str | None = None) -> None:
-    """Prints the table of the runs in and below `paths`; writes comparison.md and comparison.csv.
+    """Prints the table of the runs in and below `paths`, and writes comparison.md and comparison.csv.
 
     The files go into the first path, or beside it if it is a run itself.
 
     Args:
-        baseline: which runs the others are compared with, see `sdx.reporting.baselines`.
+        baseline: names the runs that the others are compared with, see `sdx.reporting.baselines`.
 
     Raises:
         InputError: there is no finished run, or none is called like the baseline.
@@ -55,13 +55,9 @@ def compared(finished: Sequence[FinishedRun], baseline: str | None) -> tuple[lis
     runs = [ComparedRun(run, parts) for run, parts in zip(finished, name_parts(finished), strict=True)]
     if baseline is None:
         return runs, []
-    found = assign(baseline, [run.parts for run in runs])
-    if not found.matches:
-        names = "; ".join(run.label for run in runs)
-        raise InputError(f"baseline {baseline!r} is no run; give a part of one of these names: {names}")
-    warnings = [found.warning] if found.warning else []
-    items = {number: paired.read(finished[number].directory) for number in {*found.of, *found.of.values()}}
-    for number, match in found.of.items():
+    baselines, warnings = assign(baseline, [run.parts for run in runs])
+    items = {number: paired.read(finished[number].directory) for number in {*baselines, *baselines.values()}}
+    for number, match in baselines.items():
         run = runs[number]
         run.baseline = runs[match]
         for column in items[number].keys() & items[match].keys() & run.own.keys():
@@ -103,7 +99,7 @@ def _legend(runs: Sequence[ComparedRun]) -> list[str]:
         "Percent (chrF++ and BLEU: points of 100) after training, of the untouched model where nothing was trained; "
         "± is half of the 95 % interval over the items, of a mean the standard deviation over the seeds."
     ]
-    if any(run.systems for run in runs):
+    if systems(runs):
         lines.append("Behind | stands another system that runs were compared with; one row where its scores agree.")
     if names := list(dict.fromkeys(run.baseline.label for run in runs if run.baseline)):
         which = " or ".join(names) if len(names) < 3 else f"its own of {len(names)} baselines (see comparison.csv)"

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any
 
@@ -22,38 +21,30 @@ class ComparedRun:
     baseline: "ComparedRun | None" = None
     gaps: Scores = field(default_factory=dict)
     """The run's score minus the baseline's, in points of 100, paired over the same items."""
+    before: dict[str, Scores] = field(default_factory=dict)
+    """Scores of each other system, and under "" of the untouched model."""
+    after: Scores = field(default_factory=dict)
+    """Scores of the trained model."""
+
+    def __post_init__(self) -> None:
+        for score in self.finished.scores:
+            column = column_of(score)
+            self.before.setdefault(score["system"], {})[column] = _estimate(score["before"])
+            if score["after"]:
+                self.after[column] = _estimate(score["after"])
 
     @property
     def label(self) -> str:
         return label(self.parts)
 
-    @cached_property
-    def before(self) -> Scores:
-        """Scores of the untouched model."""
-        return {column_of(score): _estimate(score["before"]) for score in self.finished.scores if not score["system"]}
-
-    @cached_property
-    def after(self) -> Scores:
-        """Scores of the trained model."""
-        return {column_of(score): _estimate(score["after"]) for score in self.finished.scores if score["after"]}
-
     @property
     def own(self) -> Scores:
         """Scores of the trained model, or of the untouched model if nothing was trained."""
-        return self.before | self.after
-
-    @cached_property
-    def systems(self) -> dict[str, Scores]:
-        """Scores of the other systems of the run, by name."""
-        found: dict[str, Scores] = {}
-        for score in self.finished.scores:
-            if score["system"]:
-                found.setdefault(score["system"], {})[column_of(score)] = _estimate(score["before"])
-        return found
+        return self.before.get("", {}) | self.after
 
 
 def _estimate(values: Mapping[str, Any]) -> Estimate:
-    return Estimate(values["value"], values["low"], values["high"], values["n"], values.get("p"))
+    return Estimate(values["value"], values["low"], values["high"], values["n"])
 
 
 def rows(runs: Sequence[ComparedRun]) -> Rows:
@@ -65,7 +56,7 @@ def _before(runs: Sequence[ComparedRun]) -> Rows:
     """The untouched models, a row for each backbone; several runs may have scored the same backbone differently."""
     texts: dict[str, dict[Column, str]] = {}
     for run in runs:
-        for column, score in run.before.items():
+        for column, score in run.before.get("", {}).items():
             row, text = texts.setdefault(run.finished.config["backbone"]["name"], {}), plus_minus(score)
             if row.setdefault(column, text) != text:
                 row[column] = "varies"
@@ -87,11 +78,11 @@ def _systems(runs: Sequence[ComparedRun]) -> Rows:
     A single row is named by what its runs have in common, unless a run with other scores has that, too.
     """
     made: Rows = []
-    for system in _names(runs):
-        with_system = [run for run in runs if system in run.systems]
+    for system in systems(runs):
+        with_system = [run for run in runs if system in run.before]
         groups: dict[tuple[tuple[Column, str], ...], list[ComparedRun]] = {}
         for run in with_system:
-            texts = sorted((column, plus_minus(score)) for column, score in run.systems[system].items())
+            texts = sorted((column, plus_minus(score)) for column, score in run.before[system].items())
             groups.setdefault(tuple(texts), []).append(run)
         for key, group in groups.items():
             common = [part for part in group[0].parts if all(part in run.parts for run in group)]
@@ -101,9 +92,9 @@ def _systems(runs: Sequence[ComparedRun]) -> Rows:
     return made
 
 
-def _names(runs: Iterable[ComparedRun]) -> list[str]:
-    """The systems of the runs, each once."""
-    return list(dict.fromkeys(system for run in runs for system in run.systems))
+def systems(runs: Iterable[ComparedRun]) -> list[str]:
+    """Names of the other systems of the runs, each once."""
+    return list(dict.fromkeys(system for run in runs for system in run.before if system))
 
 
 def _named(parts: Sequence[Part], system: str) -> str:
@@ -117,8 +108,8 @@ def _means(runs: Sequence[ComparedRun]) -> Rows:
         groups.setdefault(tuple(part for part in run.parts if part[0] != "seed"), []).append(run)
     made: Rows = []
     for parts, group in groups.items():
-        for system in ("", *_names(group)):
-            scores = [run.systems.get(system, {}) if system else run.after for run in group]
+        for system in ("", *systems(group)):
+            scores = [run.before.get(system, {}) if system else run.after for run in group]
             varies = not system or any(one != scores[0] for one in scores)
             if varies and (texts := _mean(scores)):
                 made.append((f"{_named(parts, system)}, mean of {len(group)} seeds", texts))

@@ -73,16 +73,15 @@ def lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def filter_table(found: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for one in found:
+        percent = 100 / max(one["rows"], 1)
+        kept = f"{one[KEPT]} ({percent * one[KEPT]:.1f} %)"
+        dropped = (f"{reason} {count} ({percent * count:.1f} %)" for reason, count in one["dropped"].items() if count)
+        reasons = ", ".join(dropped) or "-"
+        rows.append([one["what"], one["language"] or "", str(one["rows"]), kept, reasons, f"`{one['path']}`"])
     names = ("what", "language", "rows", "kept", "dropped by reason", "dropped rows")
-    return markdown_table(names, [_row(one) for one in found], ("rows", "kept"))
-
-
-def _row(one: Mapping[str, Any]) -> list[str]:
-    def share(count: int) -> str:
-        return f"{count} ({100 * count / max(one['rows'], 1):.1f} %)"
-
-    reasons = ", ".join(f"{reason} {share(count)}" for reason, count in one["dropped"].items() if count)
-    return [one["what"], one["language"] or "", str(one["rows"]), share(one[KEPT]), reasons or "-", f"`{one['path']}`"]
+    return markdown_table(names, rows, ("rows", "kept"))
 
 
 def translation_tables(rows: Sequence[Mapping[str, Any]]) -> list[str]:
