@@ -48,7 +48,7 @@ def _selection() -> Parser:
 
 def _age(text: str) -> float:
     if not (found := re.fullmatch(rf"(\d{{1,6}})([{''.join(UNITS)}])", text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no age; write 12h, 30d or 8w")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age; write 12h, 30d or 8w")
     return float(found[1]) * UNITS[found[2]]
 
 
@@ -72,7 +72,7 @@ def _selected(arguments: argparse.Namespace, root: Path) -> "list[Artifact]":
 
     steps, run, unused = arguments.step, arguments.run, arguments.unused
     if arguments.action == "free" and not (steps or run or unused or arguments.older_than is not None):
-        raise InputError("free needs to be told what: --step, --older-than, --run, --unused, or several of them")
+        raise InputError("free needs a selection: --step, --older-than, --run, --unused, or several of them")
     if unused and not any(path.is_dir() for path in arguments.runs):
         raise InputError(f"there are no runs in {arguments.runs[0]}; give the directory of your runs as --runs")
     found = artifacts(root, [*arguments.runs, *([run] if run else [])])
@@ -144,16 +144,19 @@ def _free(selected: "Sequence[Artifact]", root: Path, sure: bool) -> None:
     from sdx.store.inventory import in_use, remove
 
     if not sure and not sys.stdin.isatty():
-        print("nothing was freed; the same with --yes frees it")
+        print("nothing was freed; add --yes to free it without being asked")
         return
-    if not sure and input("Free all of it? What a run needs is made again. [y/N] ").strip().lower() not in ("y", "yes"):
+    if not sure and input("Delete all of these? A run makes what it needs again. [y/N] ").strip().lower() not in (
+        "y",
+        "yes",
+    ):
         return
     used, freed_bytes = in_use(root), []
     for artifact in selected:
         if remove(artifact, used):
             freed_bytes.append(artifact.size_bytes)
         else:
-            print(f"sdx: {artifact.step} {artifact.key} stays: a run makes it or reads it now", file=sys.stderr)
+            print(f"sdx: {artifact.step} {artifact.key} stays: a run is making or reading it", file=sys.stderr)
     print(f"freed {_count(len(freed_bytes))}, {decimal(sum(freed_bytes))}")
 
 

@@ -67,5 +67,5 @@ def _reason(error: yaml.MarkedYAMLError) -> str:
     if "'\\t'" in problem:
         return "a tab; indent with spaces"
     if "could not determine a constructor" in problem:
-        return f"{problem}; a configuration has plain values only, leave the tag out"
-    return f"{problem}; see to the line, and quote texts with marks in them"
+        return f"{problem}; a configuration has only plain values, leave the tag out"
+    return f"{problem}; check the line, and quote texts with special characters"

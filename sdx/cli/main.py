@@ -181,7 +181,7 @@ def _main(arguments: list[str]) -> None:
             raise
         run_dir = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else "the run directory"
         what = f"{error.filename2 or error.filename or run_dir}: {error.strerror}"
-        sys.exit(print_error(f"{what}; see to its permissions and space, or give another cache_dir or runs_dir"))
+        sys.exit(print_error(f"{what}; check its permissions and free space, or give another cache_dir or runs_dir"))
     except SystemExit as stop:
         if isinstance(stop, Preempted):  # whoever launched this is to launch it again
             conclusion.conclude()

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--interval", type=float, default=5.0, metavar="S", help="seconds between updates (default 5)")
     arguments = parser.parse_args()
     if not (0 < arguments.interval <= DAY_S):
-        parser.error(f"--interval {arguments.interval:g} cannot be waited for; give seconds, above 0 and up to a day")
+        parser.error(f"--interval {arguments.interval:g} is out of range; give seconds, above 0 and up to a day")
     with suppress(KeyboardInterrupt):
         _show(arguments.directory, arguments.once, arguments.interval)
 
@@ -54,7 +54,7 @@ def _show(directory: Path, once: bool, interval_s: float) -> None:
     from sdx.sweeps.watch import Watch
 
     if not directory.is_dir():
-        raise InputError(f"{directory} is no directory; give the runs_dir of your runs")
+        raise InputError(f"{directory} is not a directory; give the runs_dir of your runs")
     console = new_console(LOG_WIDTH)
     watch = Watch(directory)
     runs = watch.look()
@@ -69,7 +69,7 @@ def _show(directory: Path, once: bool, interval_s: float) -> None:
         while True:
             files = _files(runs, MOST_FILES)
             room = max(1, console.height - FRAME - sum(1 + len(line) // console.width for line in files))
-            more = [f"... and {len(runs) - room} more; a higher window shows them"] if len(runs) > room else []
+            more = [f"... and {len(runs) - room} more; a taller window shows them"] if len(runs) > room else []
             lines = [Text(line, overflow="fold") for line in (*more, _counts(runs), *files)]
             screen.update(Group(_table(directory, runs[:room], console.width), *lines), refresh=True)
             time.sleep(interval_s)

@@ -36,7 +36,7 @@ class Range:
     def wrong(self, value: Any) -> str:
         """What is wrong with a value outside."""
         if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-            return "is no number"
+            return "is not a number"
         if value >= self.high:
             return "is too large"
         return "is negative" if value < 0 == self.low else "is too small"

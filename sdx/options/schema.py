@@ -182,9 +182,9 @@ def _check_text(key: str, value: str, spec: Text | Choices | None) -> None:
 def _wrong_name(text: str) -> str | None:
     allowed = all(letter.isalnum() or letter in MARKS or unicodedata.category(letter)[0] == "M" for letter in text)
     if not text or not allowed or text[0] in ".-":
-        return f"is no name; use letters, digits and {MARKS}, the first a letter or a digit"
+        return f"is not a name; use letters, digits and {MARKS}, the first a letter or a digit"
     if (size := len(text.encode())) > NAME_BYTES:
-        return f"is a name of {size} bytes; give one of {NAME_BYTES} or fewer"
+        return f"has {size} bytes; give a name of {NAME_BYTES} or fewer"
     return None
 
 
@@ -192,15 +192,15 @@ def _wrong_path(text: str) -> str | None:
     if not text.strip():
         return "is empty; give a path"
     if any(unicodedata.category(letter) == "Cc" for letter in text):
-        return "has a control character in it; leave it out"
+        return "has a control character; leave it out"
     if len(text.encode()) >= PATH_BYTES or max(len(part.encode()) for part in text.split("/")) > PART_BYTES:
-        return f"is longer than a file system takes: {PART_BYTES} bytes for each name in it, {PATH_BYTES} for all"
+        return f"is too long for a file system: {PART_BYTES} bytes for each name in it, {PATH_BYTES} for the whole path"
     return None
 
 
 def _wrong_line(text: str) -> str | None:
     if not text.strip() or any(unicodedata.category(letter) == "Cc" for letter in text):
-        return "is empty or has a control character in it; give one line"
+        return "is empty or has a control character; give one line"
     if len(text) > LINE_LETTERS:
         return f"has {len(text)} letters; give {LINE_LETTERS} or fewer"
     return None

@@ -31,7 +31,7 @@ def assign(text: str, names: Names) -> tuple[dict[int, int], list[str]]:
     """
     if not (matches := matching(text, names)):
         labels = "; ".join(map(label, names))
-        raise InputError(f"baseline {text!r} is no run; give a part of one of these names: {labels}")
+        raise InputError(f"baseline {text!r} matches no run; give a part of one of these names: {labels}")
     baselines: dict[int, int] = {}
     unmatched: dict[str, list[str]] = {}
     for number, parts in enumerate(names):

@@ -65,8 +65,8 @@ def compared(finished: Sequence[FinishedRun], baseline: str | None) -> tuple[lis
                 run.gaps[column] = gap
     if lacking := [runs[number].label for number in sorted(items) if runs[number].own.keys() - items[number].keys()]:
         warnings.append(
-            f"{paired.ITEMS} is not there, damaged or of another version, which leaves out differences of "
-            f"{', '.join(lacking)}; run these runs again, from the cache"
+            f"{paired.ITEMS} is missing, damaged or of another version, which leaves out the differences of "
+            f"{', '.join(lacking)}; start these runs again; their steps are cached"
         )
     return runs, warnings
 
@@ -100,7 +100,9 @@ def _legend(runs: Sequence[ComparedRun]) -> list[str]:
         "± is half of the 95 % interval over the items, of a mean the standard deviation over the seeds."
     ]
     if systems(runs):
-        lines.append("Behind | stands another system that runs were compared with; one row where its scores agree.")
+        lines.append(
+            "After | stands another system that runs were compared with; runs with the same scores of it share a row."
+        )
     if names := list(dict.fromkeys(run.baseline.label for run in runs if run.baseline)):
         which = " or ".join(names) if len(names) < 3 else f"its own of {len(names)} baselines (see comparison.csv)"
         lines.append(

@@ -43,7 +43,7 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
     warnings: list[str] = []
     for path in paths:
         if not path.is_dir():
-            warnings.append(f"{path} is no directory")
+            warnings.append(f"{path} is not a directory")
         for directory in sorted(directories(path), key=str):
             try:
                 found.setdefault(directory.resolve(), _read(directory))

@@ -46,11 +46,11 @@ def _object(content: bytes, name: str, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        why = "it holds zeros" if b"\0" in content else f"it is no JSON ({str(error)[:80]})"
+        why = "it holds zeros" if b"\0" in content else f"it is not JSON ({str(error)[:80]})"
     else:
         if isinstance(value, dict):
             return value
-        why = f"it is a JSON {type(value).__name__} and no object"
+        why = f"it is a JSON {type(value).__name__} , not an object"
     raise InputError(f"{name} is damaged: {why}; {_remedy(path)}")
 
 

@@ -218,7 +218,7 @@ def _rival(note: Path, name: str) -> Holder | None:
     if left is None or left.host == platform.node():
         return None
     watched_s = 2.5 * BEAT_S
-    log.info("%-12s looking for %.0f s whether %s, which left %s, is still at work", name, watched_s, left, note)
+    log.info("%-12s watching %s for %.0f s: %s may still be at work", name, note, watched_s, left)
     time.sleep(watched_s)
     now = _read(note)
     return now if now != left else None

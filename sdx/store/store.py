@@ -48,7 +48,7 @@ class Store:
         try:
             cache_dir = cache_dir.expanduser()
         except RuntimeError:
-            raise InputError(f"cache_dir={cache_dir}: nobody says where home is; set SDX_CACHE or HOME") from None
+            raise InputError(f"cache_dir={cache_dir}: the home directory is unknown; set SDX_CACHE or HOME") from None
         self.root = cache_dir / "artifacts"
         self._origin = f"cache_dir={cache_dir}"
         self._layout = cache_dir / "layout"

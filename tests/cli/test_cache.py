@@ -186,7 +186,7 @@ def test_a_change_that_a_run_cannot_see_is_found_by_its_hash(place: Cache):
         ("lst", ["invalid choice"]),
         ("free", ["--step, --older-than, --run, --unused"]),
         ("free --yes", ["--step, --older-than, --run, --unused"]),
-        ("free --older-than 30", ["'30' is no age", "30d"]),
+        ("free --older-than 30", ["'30' is not an age", "30d"]),
         ("free --older-than -3d", ["--older-than"]),
         ("free --step generat", ["--step generat", "generate"]),
         ("free --run runs/three", ["--run runs/three", "directory of a run"]),

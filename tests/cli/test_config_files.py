@@ -38,7 +38,7 @@ FILES = {
     "a key of Hydra's that is not there": ("hydra: {nonsense: 1}\n", "there is no key hydra.nonsense"),
     "another type": ("seed: true\n", "seed in experiments/mine: Value 'True' of type 'bool' could not be converted"),
     "null": ("train: null\n", "train in experiments/mine: field 'train' is not Optional"),
-    "nan": ("train: {learning_rate: .nan}\n", "train.learning_rate=nan is no number; give more than 0 to 1"),
+    "nan": ("train: {learning_rate: .nan}\n", "train.learning_rate=nan is not a number; give more than 0 to 1"),
     "inf": ("method: {subsets: {tl: .inf}}\n", "method.subsets.tl=inf is too large; give 0 to 1000"),
     "a number too large": (
         "seed: 99999999999999999999\n",
@@ -73,7 +73,7 @@ def test_an_option_of_a_group(tmp_path: Path):
     mine.write_text(f"{schema}name: mine\nnonsense: 3\n")
     assert "method.nonsense in method/mine: there is no key method.nonsense" in said(tmp_path, "method=mine")
     mine.write_text(f"{schema}name: ../mine\n")
-    assert "method.name=../mine is no name" in said(tmp_path, "method=mine")
+    assert "method.name=../mine is not a name" in said(tmp_path, "method=mine")
     mine.write_text(f"{schema}\tname: mine\n")
     assert "mine.yaml line 3, column 1: a tab" in said(tmp_path, "method=mine")
 

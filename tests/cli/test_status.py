@@ -114,12 +114,12 @@ def test_one_run_can_be_shown_from_inside(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["nowhere"], "sdx: nowhere is no directory; give the runs_dir of your runs"),
+        (["nowhere"], "sdx: nowhere is not a directory; give the runs_dir of your runs"),
         (["."], "sdx: no run in . or below; give the runs_dir of your runs"),
         ([], "sdx: the following arguments are required: RUNS_DIR; python -m sdx.status --help explains"),
         (
             [".", "--interval", "0"],
-            "sdx: --interval 0 cannot be waited for; give seconds, above 0 and up to a day; "
+            "sdx: --interval 0 is out of range; give seconds, above 0 and up to a day; "
             "python -m sdx.status --help explains",
         ),
         (
@@ -343,7 +343,7 @@ def test_a_terminal_shows_it_live_until_ctrl_c(tmp_path: Path):
     terminal.until("41 done")
     assert terminal.leave() == 0
     assert "Traceback" not in terminal.shown
-    assert "more; a higher window shows them" in terminal.shown
+    assert "more; a taller window shows them" in terminal.shown
 
 
 @pytest.fixture(scope="module")

@@ -192,7 +192,7 @@ def test_a_key_that_is_a_name():
     with open_dict(config):
         config.task["../../x"] = config.task.arc_easy
     try:
-        with pytest.raises(InputError, match=r"a key of task=\.\./\.\./x is no name"):
+        with pytest.raises(InputError, match=r"a key of task=\.\./\.\./x is not a name"):
             schema.check(config)
     finally:
         with open_dict(config):
@@ -219,7 +219,7 @@ def test_no_dataclass_takes_another_key(name: str):
 def test_a_value_is_blamed_where_it_was_given():
     with pytest.raises(InputError, match=r"^scale\.batch_size=0 is too small"):
         composed("scale.batch_size=0")
-    with pytest.raises(InputError, match=r"^backbone\.learning_rate=nan is no number; give more than 0 to 1$"):
+    with pytest.raises(InputError, match=r"^backbone\.learning_rate=nan is not a number; give more than 0 to 1$"):
         composed("backbone.learning_rate=nan")
     with pytest.raises(InputError, match=r"^train\.batch_size=\$\{seed\} gives train\.batch_size=0 is too small"):
         composed("seed=0", "train.batch_size=${seed}")
@@ -231,5 +231,5 @@ def test_a_value_is_blamed_where_it_was_given():
     ):
         with pytest.raises(InputError, match=rf"^filters\.{message}"):
             composed(override)
-    with pytest.raises(InputError, match=r"^train\.max_grad_norm=nan is no number"):
+    with pytest.raises(InputError, match=r"^train\.max_grad_norm=nan is not a number"):
         composed("train.max_grad_norm=nan")

@@ -28,7 +28,7 @@ def test_a_baseline_is_a_name_a_part_of_it_or_some_text():
     assert matching("tgt seed=1", known) == {2: {"method.mixture", "seed"}}
     assert matching("seed=", known) == {number: {"seed"} for number in range(4)}
     assert matching("nothing", known) == {}
-    with pytest.raises(InputError, match="baseline 'nothing' is no run; give a part of one of these names: stt "):
+    with pytest.raises(InputError, match="baseline 'nothing' matches no run; give a part of one of these names: stt "):
         assign("nothing", known)
 
 

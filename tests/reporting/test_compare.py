@@ -132,7 +132,7 @@ def test_items_that_are_gone_or_damaged_give_no_difference(
     assert "| 68.0 ±5.0 |" in written
     assert "64.0 ±5.0 (+35.0*)" in written
     [warning] = capsys.readouterr().err.splitlines()
-    assert warning.startswith("sdx: warning: items.jsonl is not there, damaged or of another version")
+    assert warning.startswith("sdx: warning: items.jsonl is missing, damaged or of another version")
     assert "stt method.mixture=src+tgt seed=2" in warning
 
 
@@ -237,6 +237,6 @@ def test_what_cannot_be_compared_names_the_fix(runs: Path, tmp_path: Path):
     with pytest.raises(InputError, match="no finished run in"):
         compare([tmp_path / "cache"])
     with pytest.raises(
-        InputError, match=r"baseline 'xyz' is no run; give a part of one of these names: stt method\.mixture=src"
+        InputError, match=r"baseline 'xyz' matches no run; give a part of one of these names: stt method\.mixture=src"
     ):
         compare([runs], "xyz")

@@ -247,7 +247,7 @@ def test_runs_are_compared_by_their_methods_and_systems_stand_below(place: Place
     }
     printed = capsys.readouterr()
     assert "mt_stack | LLM alone" in printed.out
-    assert "Behind | stands another system" in printed.out
+    assert "After | stands another system" in printed.out
     assert printed.err == ""
     lines = csv_of(place.runs / "comparison.csv")
     assert len(lines) == 5 + 6
