@@ -146,10 +146,8 @@ def _free(selected: "Sequence[Artifact]", root: Path, sure: bool) -> None:
     if not sure and not sys.stdin.isatty():
         print("nothing was freed; add --yes to free it without being asked")
         return
-    if not sure and input("Delete all of these? A run makes what it needs again. [y/N] ").strip().lower() not in (
-        "y",
-        "yes",
-    ):
+    question = "Delete all of these? A run makes what it needs again. [y/N] "
+    if not sure and input(question).strip().lower() not in ("y", "yes"):
         return
     used, freed_bytes = in_use(root), []
     for artifact in selected:

@@ -100,9 +100,7 @@ def _legend(runs: Sequence[ComparedRun]) -> list[str]:
         "± is half of the 95 % interval over the items, of a mean the standard deviation over the seeds."
     ]
     if systems(runs):
-        lines.append(
-            "After | stands another system that runs were compared with; runs with the same scores of it share a row."
-        )
+        lines.append("After | stands another system that runs were compared with; equal scores share a row.")
     if names := list(dict.fromkeys(run.baseline.label for run in runs if run.baseline)):
         which = " or ".join(names) if len(names) < 3 else f"its own of {len(names)} baselines (see comparison.csv)"
         lines.append(
