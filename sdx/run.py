@@ -57,7 +57,7 @@ def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
             for step in first(store, steps):
                 step.check()
             check_files(store, steps)
-            _say(work.skipped)
+            _log_skipped(work.skipped)
             log.info("%-12s %s", "precision", settled.said)
             show(settled.config, store, steps, settled.on_gpus)
         return
@@ -68,22 +68,22 @@ def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
             try:
                 _run(settled, run_dir, state)
             except Exception as error:
-                named = _named(error, config)
-                failure.tell(named)  # to the other ranks, which must not wait until a dashboard is closed
-                if named is error:
+                explained = _explained(error, config)
+                failure.tell(explained)  # to the other ranks, which must not wait until a dashboard is closed
+                if explained is error:
                     raise
-                raise named from error
+                raise explained from error
 
 
-def _named(error: Exception, config: Config) -> Exception:
+def _explained(error: Exception, config: Config) -> Exception:
     """A full disk as an InputError that names the option; any other error as it is."""
     if not disk_full(error):
         return error
     full = no_room(error, {"cache_dir": config.cache_dir, "runs_dir": config.runs_dir})
     fix = "free some or give another directory; what is finished stays, and the same command goes on from there"
-    named = InputError(f"{full}; {fix}")
-    named.__cause__ = error
-    return named
+    explained = InputError(f"{full}; {fix}")
+    explained.__cause__ = error
+    return explained
 
 
 def _run(settled: Settled, run_dir: Path, state: StateFile) -> None:
@@ -91,11 +91,11 @@ def _run(settled: Settled, run_dir: Path, state: StateFile) -> None:
     work = prepare(config, run_dir)
     work.run.settle()
     store = Store(Path(config.cache_dir))
-    _say(work.skipped)
+    _log_skipped(work.skipped)
     log.info("%-12s %s, cache %s", "run", run_dir, store.root)
     preparing = config.stages is Stages.prepare
     steps = work.ordered(store)
-    steps = _data(steps) if preparing else steps
+    steps = _data_steps(steps) if preparing else steps
     external = first(store, steps)
     if is_main():
         for step in external:  # before anything is downloaded or computed
@@ -115,7 +115,7 @@ def _run(settled: Settled, run_dir: Path, state: StateFile) -> None:
         report_run(run_dir, settled, store, work.model, work.outcomes, work.skipped, work.compared_with, began)
 
 
-def _say(skipped: Sequence[str]) -> None:
+def _log_skipped(skipped: Sequence[str]) -> None:
     for reason in skipped if is_main() else ():
         log.warning("%-12s %s", "not run", reason)
 
@@ -130,7 +130,7 @@ def _realise(step: Step, store: Store) -> None:
     store.realise(step)
 
 
-def _data(steps: Sequence[Step]) -> list[Step]:
+def _data_steps(steps: Sequence[Step]) -> list[Step]:
     """The last data steps in the lineage of these steps: nothing behind them trains or scores."""
 
     @cache

@@ -170,56 +170,36 @@ def _check_languages(key: str, given: Any) -> None:
 
 
 def _check_text(key: str, value: str, spec: Text | Choices | None) -> None:
-    reason = None
-    if found := CONTROLS.search(value):
-        reason = f"has the character {escaped(found[0])}; leave it out"
-    elif spec:
-        reason = spec.wrong(value) if isinstance(spec, Choices) else _WRONG[spec](value)
-    if reason:
+    if reason := _wrong(value, spec):
         raise InputError(f"{_shown(key, value)}{reason if reason[0] == ':' else f' {reason}'}")
 
 
-def _wrong_name(text: str) -> str | None:
-    allowed = all(letter.isalnum() or letter in MARKS or unicodedata.category(letter)[0] == "M" for letter in text)
-    if not text or not allowed or text[0] in ".-":
-        return f"is not a name; use letters, digits and {MARKS}, the first a letter or a digit"
-    if (size := len(text.encode())) > NAME_BYTES:
-        return f"has {size} bytes; give a name of {NAME_BYTES} or fewer"
+def _wrong(text: str, spec: Text | Choices | None) -> str | None:
+    """What is wrong with a text of this kind."""
+    if found := CONTROLS.search(text):
+        return f"has the character {escaped(found[0])}; leave it out"
+    if isinstance(spec, Choices):
+        return spec.wrong(text)
+    if spec is Text.language:
+        try:
+            language(text)
+        except ValueError as error:
+            return f": {error}"
+    elif spec is Text.name:
+        allowed = all(letter.isalnum() or letter in MARKS or unicodedata.category(letter)[0] == "M" for letter in text)
+        if not text or not allowed or text[0] in ".-":
+            return f"is not a name; use letters, digits and {MARKS}, the first a letter or a digit"
+        if (size := len(text.encode())) > NAME_BYTES:
+            return f"has {size} bytes; give a name of {NAME_BYTES} or fewer"
+    elif spec:
+        if not text.strip() or any(unicodedata.category(letter) == "Cc" for letter in text):
+            return f"is empty or has a control character; give {'a path' if spec is Text.path else 'one line'}"
+        if spec is Text.line and len(text) > LINE_LETTERS:
+            return f"has {len(text)} letters; give {LINE_LETTERS} or fewer"
+        longest = max(len(part.encode()) for part in text.split("/"))
+        if spec is Text.path and (longest > PART_BYTES or len(text.encode()) >= PATH_BYTES):
+            return f"is too long for a file system: {PART_BYTES} bytes for each name in it, {PATH_BYTES} for all"
     return None
-
-
-def _wrong_path(text: str) -> str | None:
-    if not text.strip():
-        return "is empty; give a path"
-    if any(unicodedata.category(letter) == "Cc" for letter in text):
-        return "has a control character; leave it out"
-    if len(text.encode()) >= PATH_BYTES or max(len(part.encode()) for part in text.split("/")) > PART_BYTES:
-        return f"is too long for a file system: {PART_BYTES} bytes for each name in it, {PATH_BYTES} for the whole path"
-    return None
-
-
-def _wrong_line(text: str) -> str | None:
-    if not text.strip() or any(unicodedata.category(letter) == "Cc" for letter in text):
-        return "is empty or has a control character; give one line"
-    if len(text) > LINE_LETTERS:
-        return f"has {len(text)} letters; give {LINE_LETTERS} or fewer"
-    return None
-
-
-def _wrong_language(text: str) -> str | None:
-    try:
-        language(text)
-    except ValueError as error:
-        return f": {error}"
-    return None
-
-
-_WRONG = {
-    Text.name: _wrong_name,
-    Text.path: _wrong_path,
-    Text.line: _wrong_line,
-    Text.language: _wrong_language,
-}
 
 
 def _shown(key: str, value: Any) -> str:

@@ -42,20 +42,14 @@ class Source:
             raise InputError(f"{group}.path= is empty; give the path of a file, as in {group}.path=/data/mine.jsonl")
         keys = [key for key in ("asset", "hub_id", "path") if hasattr(self, key)]
         one_of({f"{group}.{key}": getattr(self, key) for key in keys}, instead, required)
-        if self.hub_id:
-            if not HUB_ID.fullmatch(self.hub_id):
-                raise InputError(
-                    f"{group}.hub_id={self.hub_id} names no repository; give its owner and its name, as owner/name"
-                )
-            if not COMMIT.fullmatch(self.revision or ""):
-                raise InputError(
-                    f"{group}.revision={self.revision} does not pin {group}.hub_id={self.hub_id}; "
-                    f"give the 40 hexadecimal digits of a commit as {group}.revision=..."
-                )
-        elif self.revision and not self.path:
-            raise InputError(
-                f"{group}.revision={self.revision} belongs to {group}.hub_id; give that too or leave it out"
-            )
+        hub_id, revision = f"{group}.hub_id={self.hub_id}", f"{group}.revision={self.revision}"
+        if self.hub_id and not HUB_ID.fullmatch(self.hub_id):
+            raise InputError(f"{hub_id} names no repository; give its owner and its name, as owner/name")
+        if self.hub_id and not COMMIT.fullmatch(self.revision or ""):
+            fix = f"give the 40 hexadecimal digits of a commit as {group}.revision=..."
+            raise InputError(f"{revision} does not pin {hub_id}; {fix}")
+        if self.revision and not (self.hub_id or self.path):
+            raise InputError(f"{revision} belongs to {group}.hub_id; give that too or leave it out")
 
 
 @dataclass(kw_only=True)
@@ -69,14 +63,13 @@ class FileSource(Source):
         super().check(group, instead, required)
         if getattr(self, "asset", None):
             return
+        hub_id, file = f"{group}.hub_id={self.hub_id}", f"{group}.file={self.file}"
         if self.hub_id and not self.file:
-            raise InputError(
-                f"{group}.hub_id={self.hub_id} needs {group}.file=..., the path of the data inside the dataset"
-            )
+            raise InputError(f"{hub_id} needs {group}.file=..., the path of the data inside the dataset")
         if self.file and not (self.hub_id or self.path):
-            raise InputError(f"{group}.file={self.file} belongs to {group}.hub_id; give that too or leave it out")
+            raise InputError(f"{file} belongs to {group}.hub_id; give that too or leave it out")
         if name := self.path or self.file:
-            where = f"{group}.path={name}" if self.path else f"{group}.hub_id={self.hub_id} {group}.file={name}"
+            where = f"{group}.path={name}" if self.path else f"{hub_id} {file}"
             if not READABLE.search(name) and not (group == "parallel" and name.endswith(MOSES)):
                 raise InputError(f"{where} cannot be read by its ending; convert it to {ENDINGS}")
             if PurePath(name).name == MANIFEST:

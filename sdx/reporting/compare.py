@@ -81,14 +81,14 @@ def publish(runs: Sequence[ComparedRun], directory: Path) -> None:
     legend = _legend(runs)
     names = [", ".join(head) for head in heads]
     markdown = markdown_table(["run", *names], [[plain(text) for text in row] for row in texts], names)
-    places = "\n".join(f"- {run.label}: `{run.finished.directory}`" for run in runs)
+    directories = "\n".join(f"- {run.label}: `{run.finished.directory}`" for run in runs)
     console = new_console()
     console.print()
     wide(console, "run", heads, texts)
     for line in legend:
         console.print(line, style="dim")
     with writing(directory):
-        content = "\n\n".join(["# Comparison", markdown, *legend, places])
+        content = "\n\n".join(["# Comparison", markdown, *legend, directories])
         (directory / "comparison.md").write_text(escaped(scrub(content)) + "\n", encoding="utf-8")
         _write_csv(directory / "comparison.csv", runs)
     print(f"table    {directory / 'comparison.md'}, {directory / 'comparison.csv'}")
