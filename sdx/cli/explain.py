@@ -33,26 +33,25 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
             return str(inner)
         inner = inner.__cause__
     method = [argument for argument in arguments if argument.startswith("method=")]
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
+    given: str | None
     if in_file := IN_A_FILE.match(str(error)):
         file, kind, reason, key = in_file.groups()
-        if kind in NO_KEY:
-            return schema.unknown_key(key, f"{key} in {file}", _known(method))
-        return f"{key or 'all'} in {file}: {reason}; see sdx/config.py for the type of {key or 'each key'}"
-    cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
-    if isinstance(cause, OmegaConfBaseException) and (key := cause.full_key):
+        given = f"{key or 'all'} in {file}"
+    elif isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        kind, reason, key = type(cause).__name__, str(cause).splitlines()[0], cause.full_key
         given = next((a for a in arguments if a.lstrip("+~").split("=")[0] == key), None)
-        if type(cause).__name__ in NO_KEY:
-            return schema.unknown_key(key, given, _known(method))
-        reason = str(cause).splitlines()[0]
         if "is not a subclass of" in reason:  # a value in place of a dataclass, at a key that may not exist
             parent = re.match(r"Error merging override \+*([^=]+)=", str(error))
-            known = _known(method)
-            if parent and not any(f"{one}.".startswith(f"{parent[1]}.") for one in known):
-                return schema.unknown_key(parent[1], None, known)
-        return f"{given or key}: {reason}; see sdx/config.py for the type of {key}"
-    if isinstance(error, UNFORESEEN):
+            if parent and not any(f"{one}.".startswith(f"{parent[1]}.") for one in _known(method)):
+                kind, key, given = NO_KEY[0], parent[1], None
+    elif isinstance(error, UNFORESEEN):
         return _not_an_option(arguments) or str(not_composable([*arguments], error))
-    return " ".join(str(error).split())
+    else:
+        return " ".join(str(error).split())
+    if kind in NO_KEY:
+        return schema.unknown_key(key, given, _known(method))
+    return f"{given or key}: {reason}; see sdx/config.py for the type of {key or 'each key'}"
 
 
 def _not_an_option(arguments: Sequence[str]) -> str | None:
