@@ -6,7 +6,8 @@ The held-out rows are the same for every method, so that they are never trained 
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import cache
 from hashlib import sha256
 from logging import getLogger
 from pathlib import Path
@@ -16,14 +17,18 @@ from sdx import InputError
 from sdx.config import CorpusColumns, CorpusConfig, ScaleConfig
 from sdx.languages import Language, language
 from sdx.sources.files import column, column_names, file_step, published, read_records, source_name
+from sdx.store.estimate import READABLE_BYTES, Estimate, Plan, Rows
 from sdx.store.files import write_rows
 from sdx.store.step import Step, Workspace, runtime
+from sdx.text import lengths
 
 log = getLogger("sdx")
 
 SEED_CORPUS = Path(__file__).with_name("seed_instructions.jsonl")
 SEED_COLUMNS = CorpusColumns(id="id")
 HASH_DIGITS = 12
+UNKNOWN_ROWS = 50_000
+"""Of a corpus of which nothing is known, for an estimate."""
 
 
 def check(config: CorpusConfig, source: Language) -> None:
@@ -75,9 +80,25 @@ class Corpus(Step):
     about: str = runtime(default="")
     language: Language | None = runtime(default=None)
 
+    text_fields = ()
+
     def about_field(self, file: str, field: str) -> str:
         part = {"train.jsonl": "train ", "heldout.jsonl": "held-out "}.get(file, "")
         return f"{part}{field}s"
+
+    def estimate(self, plan: Plan) -> Estimate:
+        """From the file where it is on this machine and not too large to be read, else from what its YAML says."""
+        path = self.file.path or ((found := plan.path(self.file)) and published(found))
+        if path and path.is_file() and path.stat().st_size <= READABLE_BYTES:
+            count, tokens, bound = *_measured(path, astuple(self.columns), plan.source, plan.shape.vocab_size), False
+        else:
+            count, bound = plan.config.corpus.rows or UNKNOWN_ROWS, True
+            english = {"instruction": lengths.INSTRUCTION_TOKENS, "answer": lengths.ANSWER_TOKENS}
+            tokens = {name: plan.tokens(mean, plan.source) for name, mean in english.items()}
+        heldout = Rows(min(self.heldout_rows, count), tokens)
+        train = Rows(min(self.corpus_rows or count, count - heldout.count), tokens)
+        files = {"train.jsonl": train, "heldout.jsonl": heldout}
+        return Estimate(train.count + heldout.count, train.total + heldout.total, files, bound=bound)
 
     def run(self, work: Workspace) -> None:
         left_out: Counter[str] = Counter()
@@ -89,6 +110,17 @@ class Corpus(Step):
         write_rows(work.dir / "train.jsonl", train)
         write_rows(work.dir / "heldout.jsonl", heldout)
         work.counts.update(train=len(train), heldout=len(heldout), **left_out)
+
+
+@cache
+def _measured(
+    path: Path, columns: tuple[Any, ...], source: Language, vocab_size: int
+) -> tuple[int, Mapping[str, float]]:
+    """Rows of a corpus and mean tokens of their fields; read once for all runs of a sweep."""
+    rows = read_corpus(path, CorpusColumns(*columns), f"corpus.path={path}")
+    fields = ("instruction", "answer")
+    totals = {name: sum(lengths.tokens_in(row[name], source.flores, vocab_size) for row in rows) for name in fields}
+    return len(rows), {name: total / len(rows) for name, total in totals.items()}
 
 
 def split(

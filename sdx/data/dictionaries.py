@@ -17,6 +17,7 @@ from sdx.languages import Language
 from sdx.offline.assets import AssetStep
 from sdx.options.source import one_of
 from sdx.sources.files import check_each, check_file, fill
+from sdx.store.estimate import ROWS, WORD, Estimate, Plan, Rows
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace, optional, runtime
 
@@ -105,6 +106,10 @@ class DictionaryStep(Step):
     @property
     def language(self) -> Language:
         return self.target
+
+    def estimate(self, plan: Plan) -> Estimate:
+        """Of unknown size; it has the word that texts in stand-ins are made of."""
+        return Estimate(files={ROWS: Rows(1, fixed={"id": WORD, "translations": [f"{WORD}s"]})})
 
     def run(self, work: Workspace) -> None:
         rows = dictionary_rows(self._pairs(work.inputs), self.origin)

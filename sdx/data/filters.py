@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sdx import InputError
 from sdx.config import TASK_FILTERS, FilterConfig
 from sdx.languages import Language
+from sdx.store.estimate import ROWS, Estimate, Plan, Rows
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace
 from sdx.text.answer_spans import marker
@@ -185,6 +186,8 @@ class Filter(Step):
             decides["spaces"] = self.source.spaces
         return decides
 
+    text_fields = ("text",)
+
     @property
     def about(self) -> str:
         return self.rows.result
@@ -195,6 +198,14 @@ class Filter(Step):
 
     def about_field(self, file: str, field: str) -> str:
         return self.rows.about_field(file, field)
+
+    def estimate(self, plan: Plan) -> Estimate:
+        """Every row, but answers that are known to be cut."""
+        given, answers = plan.rows(self.rows), plan.answers(self.rows)
+        count, text = given.count, given.of("text")
+        if answers and "truncated" in self.reasons:
+            count, text = count * (1 - answers.cut), answers.finished_tokens
+        return Estimate(count, count * text, {ROWS: Rows(count, {**given.tokens, "text": text})}, bound=True)
 
     def run(self, work: Workspace) -> None:
         kept, dropped = [], []

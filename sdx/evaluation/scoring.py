@@ -6,10 +6,18 @@ from typing import Any
 
 from sdx.config import Config, Precision
 from sdx.evaluation.prompts import Asking
+from sdx.models.batches import QUESTIONS, Arithmetic, RowBytes, number_bytes
+from sdx.models.work import ModelWork
+from sdx.store.estimate import Estimate, Plan
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace, runtime
 from sdx.tasks.base import ChoiceTask
 from sdx.tasks.lm_eval import HarnessItems
+
+PROMPT_TOKENS = 8.0
+"""What a benchmark's prompt has beside the texts, for an estimate."""
+CHOICES = (8, 8, 8, 8)
+"""Tokens of the answers to a question, for the memory that they take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +30,27 @@ class Scoring(Asking):
 
     name = "score"
     is_data = False
+
+    def estimate(self, plan: Plan) -> Estimate:
+        items = plan.rows(self.items)
+        texts = items.tokens.get("texts") or items.of("question") + items.of("choices")
+        question = (texts + PROMPT_TOKENS) * (1 + self.config.get("shots", 0))
+        read = items.count * min(question, self.context_tokens)
+        arithmetic = Arithmetic(self.precision, plan.on_gpus.engine.precision)
+        row_bytes = RowBytes(plan.shape, number_bytes(arithmetic.gpu))
+        work = ModelWork(
+            loads=1,
+            resident=f"{self.model.key} {self.precision.value}",
+            shape=plan.shape,
+            read=read,
+            rows=items.count,
+            most=QUESTIONS,
+            row_bytes=row_bytes.scored(round(read / max(items.count, 1)), CHOICES),
+            passes=2,
+            context=question / 2,
+            arithmetic=arithmetic,
+        )
+        return Estimate(items.count, read, work=work)
 
 
 @dataclass(frozen=True, eq=False)

@@ -100,6 +100,7 @@ class Pairs(Step):
 
     name = "pairs"
     reads = True
+    text_fields = ()
 
     @property
     def about(self) -> str:

@@ -19,6 +19,7 @@ from sdx.offline.assets import AssetStep, asset, packages
 from sdx.options.source import Source
 from sdx.process.disk import writing
 from sdx.sources.hub import ANSWER_S, HubSource, Refused, State, explained, refusals, refused
+from sdx.store.estimate import Estimate, Plan, Work
 from sdx.store.files import write_json
 from sdx.store.step import Step, Workspace, runtime
 
@@ -29,6 +30,8 @@ PYTORCH = "pytorch_model*.bin"
 FILES = ("*.json", "*.model", "*.spm", "*.jinja", "*.txt")
 """What belongs to a model beside its weights: configuration, tokenizer, template."""
 CONFIG = "config.json"
+CONVERSION_S_PER_PARAMETER = 18 / 135e6
+"""From packaged weights to a Hugging Face directory, on two cores; measured."""
 CHOICE_S = 3.0
 """How long a choice waits for the hub."""
 Trial = Callable[[Path, str, str], None]
@@ -106,6 +109,9 @@ class ModelStep(Step):
     name: str = runtime()  # type: ignore[misc]
     """What the model is there for: backbone, encoder, translator, adapter."""
     about: str = runtime(default="")
+
+    def estimate(self, plan: Plan) -> Estimate:
+        return Estimate()
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +198,10 @@ class DirectoryStep(ModelStep):
         digests = {file.name: sha256(file.read_bytes()).hexdigest() for file in others}
         return {"weights": listing, "files": digests}
 
+    @property
+    def path(self) -> Path:
+        return self.directory
+
     def check(self) -> None:
         self.trial(self.directory, f"{self.name}.path={self.directory}", COPY_AGAIN)
 
@@ -215,6 +225,10 @@ class PackagedModel(ModelStep):
     @cached_property
     def inputs(self) -> Mapping[str, Step]:
         return {"asset": AssetStep(self.asset)}
+
+    def estimate(self, plan: Plan) -> Estimate:
+        parameters = (plan.shape if self.name == "backbone" else plan.config.encoder).parameters
+        return Estimate(work=Work(seconds=CONVERSION_S_PER_PARAMETER * parameters))
 
     def run(self, work: Workspace) -> None:
         shutil.rmtree(work.dir / "model", ignore_errors=True)

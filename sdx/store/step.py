@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sdx.languages import Language
+from sdx.store.estimate import Estimate, Plan
 
 RUNTIME, OPTIONAL = "runtime", "optional"
 
@@ -61,6 +62,8 @@ class Step(ABC):
     """Whether a plan makes the step, and discards it, if it is made from files of this machine."""
     brings_model: ClassVar[bool] = False
     """Whether the step imports a model. A run makes such steps before it computes anything."""
+    text_fields: ClassVar[tuple[str, ...] | None] = None
+    """Fields of the rows whose tokens count as the step's own; empty: all; None: no texts."""
 
     @abstractmethod
     def run(self, work: Workspace) -> None:
@@ -129,11 +132,17 @@ class Step(ABC):
 
     @property
     def path(self) -> Path | None:
-        """The user's file that the step copies."""
+        """The user's file that the step copies, or the model's directory that it links to."""
         return None
 
     def check(self) -> None:
         """Raises InputError if what the step imports cannot be used; called before the run begins."""
+
+    def estimate(self, plan: Plan) -> Estimate:
+        """What making it would publish and cost: the rows of the first input that has any, and no work, unless a
+        subclass knows better. Not asked for a cached step with texts, whose output is measured."""
+        given = next((found for inner in self.inputs.values() if (found := plan.of(inner)).files), Estimate())
+        return Estimate(given.rows, files=given.files, bound=given.bound)
 
     def _fields(self) -> Iterator[tuple[str, Any]]:
         for one in fields(self):

@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from sdx import InputError
 from sdx.languages import Language
+from sdx.store.estimate import Estimate, Plan, Rows
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace
 from sdx.tasks.base import Item, Task, Who, shuffled
+from sdx.tasks.sizes import items_of
 
 Row = dict[str, Any]
 ROWS = "rows.jsonl"
@@ -33,6 +35,7 @@ class Items(Step):
 
     name = "items"
     reads = read_in_plan = True
+    text_fields: ClassVar[tuple[str, ...]] = ("texts",)
     to_translate = "texts"
 
     @property
@@ -59,6 +62,14 @@ class Items(Step):
             texts: see the field.
         """
         return type(self)(self.task, language, language, items=self, texts=texts)
+
+    def estimate(self, plan: Plan) -> Estimate:
+        if self.items:
+            rows, tokens = plan.rows(self.items).count, plan.rows(self.texts).of("text")
+        else:
+            rows, english = items_of(self.task.name, self.answered)
+            rows, tokens = min(rows, self.limit or rows), plan.tokens(english, self.answered)
+        return Estimate(rows, rows * tokens, {ROWS: Rows(rows, {self.to_translate: tokens})})
 
     def run(self, work: Workspace) -> None:
         rows = self._translations(work) if self.items else [self.row(item) for item in self._read(work)]
@@ -128,6 +139,7 @@ class ReadItems(Items):
     """Rows are `{"id", "segments", "choices", "label", "fields"}`, see `read_row`."""
 
     name = "read"
+    text_fields = ()
     to_translate = "segments"
 
     @property

@@ -25,9 +25,11 @@ from sdx.config import TaskConfig
 from sdx.languages import Language, codes
 from sdx.options import fields
 from sdx.sources.hub import ANSWER_S, HubSource
+from sdx.store.estimate import ROWS, Estimate, Plan, Rows
 from sdx.store.files import write_rows
 from sdx.store.step import Step, Workspace
 from sdx.tasks.base import Item, Task, Who
+from sdx.tasks.sizes import items_of
 
 KEY = "task.lm_eval"
 NAMED = re.compile(r"^(?:task|group):[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
@@ -202,6 +204,11 @@ class HarnessItems(Step):
     def hub(self) -> HubDataset | None:
         found = [HubDataset(KEY, name, "main", INSTEAD, self.task.name) for name in self.task.datasets]
         return next((source for source in found if not source.cached()), None)
+
+    def estimate(self, plan: Plan) -> Estimate:
+        count, english = items_of(self.task.name, self.asked)
+        rows = Rows(min(count, self.limit or count), {"texts": plan.tokens(english, self.asked)})
+        return Estimate(rows.count, rows.total, {ROWS: rows})
 
     def run(self, work: Workspace) -> None:
         rows = []

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from sdx.languages import Language
+from sdx.store.estimate import Estimate, Plan, Rows
 from sdx.store.files import write_rows
 from sdx.store.step import Step, Workspace
 from sdx.tasks.base import ChoiceTask, Task
+from sdx.tasks.sizes import LABELLED, UNKNOWN_EXAMPLES
+from sdx.text.lengths import INSTRUCTION_TOKENS
 
 log = getLogger("sdx")
 
@@ -79,6 +82,7 @@ class Training(Step):
 
     name = "training"
     reads = read_in_plan = True
+    text_fields = ()
 
     @property
     def about(self) -> str:
@@ -101,6 +105,16 @@ class Training(Step):
     @abstractmethod
     def splits(self, directories: Mapping[str, Path]) -> Splits:
         """All rows, from the outputs of `files`."""
+
+    def estimate(self, plan: Plan) -> Estimate:
+        """By the task's own data: other files are taken to be as large."""
+        there, english = LABELLED.get(self.task.name, (UNKNOWN_EXAMPLES, {}))
+        means = {name: english.get(name, INSTRUCTION_TOKENS) for name in self.task.fields}
+        rows = Rows(min(there, self.rows or there), {n: plan.tokens(mean, self.source) for n, mean in means.items()})
+        files = {"train.jsonl": rows}
+        if self.validation_rows:
+            files["validation.jsonl"] = Rows(self.validation_rows, rows.tokens)
+        return Estimate(rows.count, rows.total, files, bound=True)
 
     def run(self, work: Workspace) -> None:
         found = self.splits(work.inputs)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdx.config import TemplateKind
+from sdx.config import Precision, TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.languages import Language, language
+from sdx.models.batches import Arithmetic
+from sdx.store.estimate import Plan, Work
 from sdx.store.step import Step
+from sdx.text.lengths import SENTENCE_TOKENS
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,29 @@ class Surroundings:
     """The step that publishes sentence pairs of two languages as `demonstrations.jsonl`; none where there is none."""
     run_dir: Path | None
     """Where a choice is recorded; nowhere when a run is only planned."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What is to be translated, for an estimate.
+
+    Args:
+        rows: texts.
+        english: mean tokens of a text, as if it were in English: what engines on the CPU are measured in.
+        target: mean tokens of its translation, by the backbone's tokenizer.
+    """
+
+    rows: float
+    english: float
+    target: float
+
+    @property
+    def sentences(self) -> float:
+        return self.rows * math.ceil(self.english / SENTENCE_TOKENS)
+
+    def each(self, tokens: float) -> float:
+        """Tokens of a sentence, from those of a text."""
+        return tokens * self.rows / max(self.sentences, 1.0)
 
 
 class Translator(ABC):
@@ -70,9 +97,27 @@ class Translator(ABC):
         """The steps whose outputs it reads to translate the pair, such as its model; they count for cache keys."""
         return {}
 
+    def work(self, plan: Plan, texts: Texts, needs: Mapping[str, Step]) -> Work:
+        """What translating asks of the hardware.
+
+        Args:
+            needs: what `needs` gave.
+        """
+        return Work()
+
     def prepare(self, inputs: Mapping[str, Path]) -> None:
         """Says where the outputs of `needs` lie, before the first `translate`."""
 
     def for_pair(self, source: str, target: str) -> Translator:
         """The engine that translates this pair: itself, but for translators that choose one."""
         return self
+
+
+def arithmetic_of(plan: Plan, name: str, here: Precision) -> Arithmetic:
+    """In what a run's engine of this name computes.
+
+    Args:
+        here: its precision on this machine.
+    """
+    given = plan.on_gpus.mt if plan.on_gpus.mt and plan.on_gpus.mt.name == name else plan.on_gpus.translator
+    return Arithmetic(here, getattr(given, "precision", Precision.bf16))
