@@ -1,4 +1,4 @@
-"""The runs of a sweep are held to the schema one by one, and what Hydra says of itself before."""
+"""Each run of a sweep is checked against the schema, and Hydra's own part before all runs."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""A user's YAML that cannot be read is one line that names the file, whatever is wrong with it."""
+"""Whatever is wrong with a user's YAML, the error is one line that names the file."""
 
 from pathlib import Path
 

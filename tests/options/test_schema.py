@@ -1,4 +1,4 @@
-"""Every key of every dataclass is held to what it may be: numbers, names, paths, and that there is no other."""
+"""Every key of every dataclass is checked: numbers, names and paths have limits, and unknown keys are refused."""
 
 import math
 import typing
@@ -31,7 +31,7 @@ COMPOSITIONS = {
     "sdrrl with NLLB": ("method=sdrrl", "translator=nllb_600m", "translator@mt=self", "corpus=alpaca"),
     **{name: (f"method={name}",) for name in main.options("method")},
 }
-"""Together they have every dataclass that a run can be configured with."""
+"""Together they have every dataclass of a run's configuration."""
 CONTROLS = ("a\0b", "a\x1bb", "a\nb", "\ud800")
 NO_NAMES = ("", ".", "..", "-x", "a/b", "../../x", "a b", "x" * 300, "\u202ex", *CONTROLS)
 NO_PATHS = ("", " ", "/x/" + "y" * 300, "/x" * 4000, *CONTROLS)
@@ -43,7 +43,7 @@ composed = cache(checked)
 
 
 def schemas() -> set[type]:
-    """All dataclasses of sdx that Hydra is told, and those inside them."""
+    """All dataclasses of sdx that are registered with Hydra, and those inside them."""
     store = ConfigStore.instance().repo
     found: set[type] = set()
 
@@ -75,7 +75,7 @@ def nodes(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig]]:
 
 
 def keys(*kinds: Any) -> list[Place]:
-    """One place of each field of each dataclass with a specification of a kind."""
+    """One place for each field of each dataclass that has such a specification."""
     found: dict[tuple[type, str], Place] = {}
     for name, overrides in COMPOSITIONS.items():
         for key, node in nodes(composed(*overrides)):
@@ -94,7 +94,7 @@ def refused(place: Place, value: Any) -> str | None:
     parent = OmegaConf.select(config, at) if at else config
     node = parent._get_node(name)
     before = node._value()
-    node._val = value  # also what OmegaConf would refuse itself
+    node._val = value  # even values that OmegaConf itself would refuse
     try:
         schema.check(parent, at)
     except InputError as error:
@@ -126,13 +126,13 @@ def test_every_number_has_a_range_and_every_default_is_in_it():
 def test_the_compositions_have_every_dataclass():
     there = {OmegaConf.get_type(node) for it in COMPOSITIONS.values() for _, node in nodes(composed(*it))}
     assert {schema.__name__ for schema in schemas() - there} == {
-        *("MethodConfig", "TranslatorConfig"),  # of which others are made
+        *("MethodConfig", "TranslatorConfig"),  # base classes
     }
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**20, -1, True, "many"], ids=str)
 def test_no_number_is_taken_that_makes_no_sense(value: Any):
-    """-1 and infinity have a meaning nowhere."""
+    """-1 and infinity mean nothing anywhere."""
     places = keys(Range)
     assert len(places) > 70
     for place in places:

@@ -1,4 +1,4 @@
-"""Which run is whose baseline, by their names alone."""
+"""Which run is the baseline of which, by their names alone."""
 
 import pytest
 

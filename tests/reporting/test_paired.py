@@ -1,4 +1,4 @@
-"""Runs whose answers are written by hand, reported and then compared: the differences are those of the answers."""
+"""Runs with answers written by hand are reported and compared: the differences are those of the answers."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ Answers = Mapping[tuple[str, str], Sequence[str]]
 
 @dataclass
 class Place:
-    """Where runs are made of answers."""
+    """Makes runs from answers."""
 
     root: Path
     store: Store
@@ -82,7 +82,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def numbers(place: Place, code: str, right: int, text: str) -> list[str]:
-    """Answers to mgsm, the first `right` ones of them right."""
+    """Answers to mgsm; the first `right` of them are right."""
     [suite] = [one for one in place.suites() if one.languages == code]
     items = read_rows(place.store.realise(suite.items) / "rows.jsonl")
     return [text.format(row["references"][0] if n < right else "77") for n, row in enumerate(items)]
