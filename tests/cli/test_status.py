@@ -22,6 +22,7 @@ from sdx.store.files import read_json, write_json
 from sdx.sweeps import watch
 from sdx.sweeps.watch import Watch, squeue
 from sdx.tracking.state import STATE, Record, RunState, StateFile, read_state
+from tests.kit import forks
 from tests.kit.forks import ROOT
 from tests.kit.workplace import SMALL, Workplace
 
@@ -354,21 +355,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 RUN = ("method=none", "task=mmlu_human", "tracking=none", "generator.batch_size=1")
 
 
-def start(place: Workplace, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "sdx", "lang=pt", f"backbone.path={place.model}", *SMALL, *RUN, *arguments]
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(place.path / "cache"), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    return subprocess.Popen(command, cwd=place.path, env=environment, stderr=subprocess.PIPE, text=True)
+def arguments(place: Workplace, *more: str) -> list[str]:
+    cache = f"cache_dir={place.path / 'cache'}"
+    return ["lang=pt", f"backbone.path={place.model}", cache, *SMALL, *RUN, *more]
 
 
 def test_runs_that_are_done_failed_and_killed(place: Workplace):
-    """Through the real entry point."""
     planned = place.path / "planned"
-    subprocess.run(start(place, "plan=true", f"runs_dir={planned}").args, cwd=place.path, check=True, timeout=300)
+    plan = forks.sdx(*arguments(place, "plan=true", f"runs_dir={planned}"), cwd=place.path)
+    assert plan.returncode == 0, plan.stderr
     assert not list(planned.rglob(STATE))
     killed = place.path / "runs"
-    process = start(place, f"runs_dir={killed}")
+    command = [sys.executable, "-m", "sdx", *arguments(place, f"runs_dir={killed}")]
+    process = subprocess.Popen(command, cwd=place.path, env={**os.environ, **forks.ENVIRONMENT}, stderr=subprocess.PIPE)
     while process.poll() is None and not list(killed.glob(f"*/{STATE}")):
         time.sleep(0.05)
     [run] = [path.parent for path in killed.glob(f"*/{STATE}")]
@@ -394,8 +393,9 @@ def test_runs_that_are_done_failed_and_killed(place: Workplace):
 
     (place.path / "blocked/artifacts").mkdir(parents=True)
     (place.path / "blocked/artifacts/score").write_text("a file where a directory belongs")
-    failing = start(place, f"cache_dir={place.path}/blocked", f"runs_dir={place.path}/failing")
-    message = failing.communicate(timeout=300)[1].splitlines()[-1]
+    blocked = [f"cache_dir={place.path}/blocked", f"runs_dir={place.path}/failing"]
+    failing = forks.sdx(*arguments(place, *blocked), cwd=place.path)
+    message = failing.stderr.splitlines()[-1]
     assert failing.returncode == 2
     [failed] = (place.path / "failing").iterdir()
     state = read_state(failed)
