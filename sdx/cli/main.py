@@ -45,8 +45,6 @@ from sdx.sweeps.launcher import LocalConfig
 from sdx.sweeps.slurm import SlurmConfig
 from sdx.sweeps.sweeper import GridConfig, OptunaConfig
 
-log = logging.getLogger("sdx")
-
 GROUPS = {
     field.name: TaskConfig if field.name == "task" else field.type
     for field in fields(Config)
@@ -57,7 +55,6 @@ COMMANDS = ("cache", "dashboard", "report", "status")
 """`python -m sdx report` is `python -m sdx.report`."""
 MODULE = re.compile(r"(?<=\"_target_\": \")sdx\.([a-z_0-9]+\.)*")
 """The module of a class. Run directories keep their names if a class moves."""
-QUIET_RANK = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
 
 
 class ExperimentsPath(SearchPathPlugin):
@@ -160,7 +157,7 @@ def _main(arguments: list[str]) -> None:
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     register()
     if not is_main():
-        sys.argv += QUIET_RANK
+        sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
     try:
         sweep_options = [a for a in arguments if a.startswith(("hydra/launcher=", "hydra/sweeper="))]
         if sweep_options and not is_sweep:
