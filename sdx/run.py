@@ -26,7 +26,7 @@ from sdx.process.failure import Failure
 from sdx.process.preemption import listening
 from sdx.process.ranks import is_main
 from sdx.reporting.report import report_run
-from sdx.sources.hub import HubSource, refusals, refused
+from sdx.sources.hub import check_available
 from sdx.store import inventory
 from sdx.store.step import Step
 from sdx.store.store import Store
@@ -100,8 +100,7 @@ def _run(settled: Settled, run_dir: Path, state: StateFile) -> None:
     if is_main():
         for step in external:  # before anything is downloaded or computed
             step.check()
-        if found := refusals(step.hub for step in external if isinstance(step.hub, HubSource)):
-            raise refused(found)
+        check_available(step.hub for step in external if step.hub)
         inventory.write_steps(run_dir, work.steps)
     steps = [*external, *steps]
     state.expect(len(steps))

@@ -18,9 +18,10 @@ from sdx.models.weights import COPY_AGAIN, parts
 from sdx.offline.assets import AssetStep, asset, packages
 from sdx.options.source import Source
 from sdx.process.disk import writing
-from sdx.sources.hub import ANSWER_S, HubSource, Refused, State, explained, refusals, refused
+from sdx.sources.hub import ANSWER_S, Cause, Unavailable, check_available, explain
 from sdx.store.estimate import Estimate, Plan, Work
 from sdx.store.files import write_json
+from sdx.store.hub_source import HubSource
 from sdx.store.step import Step, Workspace, runtime
 
 log = getLogger("sdx")
@@ -53,16 +54,16 @@ class HubModel(HubSource):
     def cached(self) -> bool:
         return _here(self.hub_id, self.revision, self.weights) is not None
 
-    def ask(self) -> None:
+    def probe(self) -> None:
         from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 
         # The list of files is open where the files are not.
         get_hf_file_metadata(hf_hub_url(self.hub_id, self.config, revision=self.revision), timeout=ANSWER_S)
         files = HfApi().model_info(self.hub_id, revision=self.revision, timeout=ANSWER_S).siblings or []
         if not any(fnmatch(file.rfilename, pattern) for file in files for pattern in self.weights):
-            raise Refused(State.missing, self.absent())
+            raise Unavailable(self, Cause.missing, self.missing_reason())
 
-    def absent(self) -> str:
+    def missing_reason(self) -> str:
         wanted = " or ".join(pattern.rpartition(".")[2] for pattern in self.weights)
         return f"has no {self.config} or no {wanted}, or not all of it; convert it and set {self.group}.path"
 
@@ -146,16 +147,15 @@ class HubModelStep(ModelStep):
 
     def run(self, work: Workspace) -> None:
         hub_id, revision = self.source.hub_id, self.source.revision
-        if found := refusals([self.source]):  # a download would try again and again
-            raise refused(found)
+        check_available([self.source])  # a download would try again and again
         log.info("fetching     %s", self._what)
         try:
             snapshots = (_snapshot(hub_id, revision, pattern) for pattern in self.source.weights)
             snapshot = next(filter(None, snapshots), None)
         except Exception as error:  # the client has a class for each reason, its HTTP library others
-            raise InputError(explained(self.source, error).message) from error
+            raise explain(self.source, error) from error
         if snapshot is None:
-            raise InputError(f"{self._what} {self.source.absent()}")
+            raise Unavailable(self.source, Cause.missing, self.source.missing_reason())
         self._look(snapshot)
         _link(work.dir / "model", snapshot)
         write_json(work.dir / "source.json", {"hub_id": hub_id, "revision": revision})

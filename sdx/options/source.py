@@ -41,7 +41,7 @@ class Source:
         if self.path == "":
             raise InputError(f"{group}.path= is empty; give the path of a file, as in {group}.path=/data/mine.jsonl")
         keys = [key for key in ("asset", "hub_id", "path") if hasattr(self, key)]
-        one_of({f"{group}.{key}": getattr(self, key) for key in keys}, instead, required)
+        check_exclusive({f"{group}.{key}": getattr(self, key) for key in keys}, instead, required)
         hub_id, revision = f"{group}.hub_id={self.hub_id}", f"{group}.revision={self.revision}"
         if self.hub_id and not HUB_ID.fullmatch(self.hub_id):
             raise InputError(f"{hub_id} names no repository; give its owner and its name, as owner/name")
@@ -59,24 +59,39 @@ class FileSource(Source):
     file: str | None = None
     """Path inside the dataset of `hub_id`, with the placeholders of `path`."""
 
+    def where(self, group: str, placeholders: Mapping[str, str]) -> str:
+        """The source in messages: `corpus.path=/x/y.jsonl` or `corpus.hub_id=someone/set corpus.file=y.jsonl`.
+
+        Args:
+            placeholders: name -> what `{name}` stands for; a name that is not given stays.
+        """
+        name = fill(self.path or self.file or "", placeholders)
+        return f"{group}.path={name}" if self.path else f"{group}.hub_id={self.hub_id} {group}.file={name}"
+
     def check(self, group: str, instead: str = "", required: bool = True) -> None:
         super().check(group, instead, required)
         if getattr(self, "asset", None):
             return
-        hub_id, file = f"{group}.hub_id={self.hub_id}", f"{group}.file={self.file}"
         if self.hub_id and not self.file:
-            raise InputError(f"{hub_id} needs {group}.file=..., the path of the data inside the dataset")
+            raise InputError(
+                f"{group}.hub_id={self.hub_id} needs {group}.file=..., the path of the data inside the dataset"
+            )
         if self.file and not (self.hub_id or self.path):
-            raise InputError(f"{file} belongs to {group}.hub_id; give that too or leave it out")
+            raise InputError(f"{group}.file={self.file} belongs to {group}.hub_id; give that too or leave it out")
         if name := self.path or self.file:
-            where = f"{group}.path={name}" if self.path else f"{hub_id} {file}"
+            where = self.where(group, {})
             if not READABLE.search(name) and not (group == "parallel" and name.endswith(MOSES)):
                 raise InputError(f"{where} cannot be read by its ending; convert it to {ENDINGS}")
             if PurePath(name).name == MANIFEST:
                 raise InputError(f"{where}: a file may not be named {MANIFEST}; rename it")
 
 
-def one_of(values: Mapping[str, Any], instead: str = "", required: bool = False) -> None:
+def fill(template: str, placeholders: Mapping[str, str]) -> str:
+    """`template` with the values of the placeholders that are given."""
+    return re.sub(r"\{(\w+)\}", lambda found: placeholders.get(found[1], found[0]), template)
+
+
+def check_exclusive(values: Mapping[str, Any], instead: str = "", required: bool = False) -> None:
     """Raises InputError unless one of these keys (at most one, if not required) has a value; see `Source.check`."""
     given = [key for key, value in values.items() if value]
     if len(given) > 1 or (required and not given):

@@ -21,7 +21,7 @@ from sdx.planning.times import seconds
 from sdx.process.console import console as new_console
 from sdx.process.disk import free_bytes
 from sdx.process.ranks import world_size
-from sdx.sources.hub import refusals
+from sdx.sources.hub import find_unavailable
 from sdx.store.estimate import Estimate, Work
 from sdx.store.step import Step
 from sdx.store.store import Store
@@ -59,13 +59,13 @@ def show(config: Config, store: Store, steps: Sequence[Step], on_gpus: Config | 
     layouts = {machine: layout(its, trained, longest_training, machine.hardware) for machine, its in configs.items()}
     completing = [work for line in lines if isinstance(work := line.generation, ModelWork)]
     total = sum_up(lines, where)
-    refused = refusals(wanted(nodes))
-    found = sources(store, shape, nodes, refused)
+    unavailable = find_unavailable(wanted(nodes))
+    found = sources(store, shape, nodes, unavailable)
 
     console = new_console()
     tables.steps(console, config, lines, where)
     tables.sources(console, found)
-    for line in told(refused):
+    for line in told(unavailable):
         console.print(line)
     if sizes:
         tables.memory(console, on_gpus, trained, sizes, layouts)

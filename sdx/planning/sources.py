@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from sdx.config import ShapeConfig
 from sdx.offline.assets import AssetStep, packages
 from sdx.planning.graph import Node, State
-from sdx.sources.hub import HubSource, Refusal
-from sdx.sources.hub import State as HubState
+from sdx.sources.hub import Cause, Unavailable
 from sdx.stacking.texts import HubTexts
+from sdx.store.hub_source import HubSource
 from sdx.store.store import Store
 from sdx.translation.step import Translate
 
@@ -47,15 +47,15 @@ class Source:
 
 
 def sources(
-    store: Store, shape: ShapeConfig, nodes: Sequence[Node], found_refusals: Sequence[Refusal] = ()
+    store: Store, shape: ShapeConfig, nodes: Sequence[Node], unavailable: Sequence[Unavailable] = ()
 ) -> list[Source]:
     """What the steps read from outside, and the engines that translate.
 
     Args:
         shape: of the backbone.
-        found_refusals: of what the hub does not give.
+        unavailable: of what the hub does not give.
     """
-    states = {refusal.source: refusal.state.value for refusal in found_refusals}
+    states = {error.source: error.cause.value for error in unavailable}
     found = _files_together(source for node in nodes if (source := _source(store, shape, node, states)))
     engines = {node.step.translator: node.step for node in nodes if isinstance(node.step, Translate)}
     versions = {engine.name: str(step.config["translator_version"]) for engine, step in engines.items()}
@@ -76,27 +76,27 @@ def _files_together(found: Iterable[Source]) -> list[Source]:
 
 def wanted(nodes: Sequence[Node]) -> list[HubSource]:
     """What the run would fetch from the hub."""
-    return [node.step.hub for node in nodes if isinstance(node.step.hub, HubSource) and node.state.runs]
+    return [node.step.hub for node in nodes if node.step.hub and node.state.runs]
 
 
-def told(found: Sequence[Refusal]) -> list[str]:
+def told(found: Sequence[Unavailable]) -> list[str]:
     """A line for each data set or model that the hub does not give, and for the hub if it does not answer."""
-    lines: dict[tuple[str, HubState], list[Refusal]] = {}
-    for refusal in found:
-        name = "" if refusal.state is HubState.silent else refusal.source.hub_id
-        lines.setdefault((name, refusal.state), []).append(refusal)
+    lines: dict[tuple[str, Cause], list[Unavailable]] = {}
+    for error in found:
+        name = "" if error.cause is Cause.unreachable else error.source.hub_id
+        lines.setdefault((name, error.cause), []).append(error)
     return [
-        f"hub: no answer ({alike[0].said}), so that {len(alike)} of the sources may be there or not"
-        if state is HubState.silent
-        else f"hub: {alike[0].message}{f'; so with {len(alike) - 1} more of its files' if len(alike) > 1 else ''}"
-        for (_, state), alike in lines.items()
+        f"hub: no answer ({alike[0].detail}), so that {len(alike)} of the sources may be there or not"
+        if cause is Cause.unreachable
+        else f"hub: {alike[0]}{f'; so with {len(alike) - 1} more of its files' if len(alike) > 1 else ''}"
+        for (_, cause), alike in lines.items()
     ]
 
 
 def _source(store: Store, shape: ShapeConfig, node: Node, refused: Mapping[HubSource, str]) -> Source | None:
     step, hub = node.step, node.step.hub
     fetched = {State.cached: "there", State.not_needed: "not needed"}.get(node.state, "to download")
-    if isinstance(hub, HubSource):
+    if hub:
         name = hub.hub_id.rpartition("/")[2]
         size = MODEL_BYTES.get(name, 2.0 * shape.parameters if step.name == BACKBONE else None)
         if fetched == "to download":

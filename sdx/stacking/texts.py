@@ -16,10 +16,11 @@ from sdx.config import TextConfig
 from sdx.offline.assets import AssetStep
 from sdx.options.source import FileSource
 from sdx.process.progress import Progress
-from sdx.sources.files import column, file_step, published, read_records
-from sdx.sources.hub import ANSWER_S, HubSource, Refused, State, explained
+from sdx.sources.files import column, local_file, published, read_records
+from sdx.sources.hub import ANSWER_S, explain, gated
 from sdx.store.estimate import ROWS, Estimate, Plan, Rows
 from sdx.store.files import rows_in
+from sdx.store.hub_source import HubSource
 from sdx.store.step import Step, Workspace, runtime
 
 log = getLogger("sdx")
@@ -40,14 +41,14 @@ class HubTexts(HubSource):
     def cached(self) -> bool:
         return False
 
-    def ask(self) -> None:
+    def probe(self) -> None:
         from huggingface_hub import HfApi, get_token
 
         if HfApi().dataset_info(self.hub_id, revision=self.revision, timeout=ANSWER_S).gated and not get_token():
-            raise Refused(State.gated, self.gated)
+            raise gated(self)
 
-    def absent(self) -> str:
-        return f"has no data; {self.instead}"
+    def missing_reason(self) -> str:
+        return f"has no data; {self.alternative}"
 
 
 def check(config: TextConfig) -> None:
@@ -67,7 +68,7 @@ def texts_step(config: TextConfig, rows: int) -> Step:
     if config.asset:
         given = {"asset": AssetStep(config.asset)}
     elif config.path:
-        given = {"file": file_step("text", config.path, None, None, None, {})}
+        given = {"file": local_file("text.path", config.path, {})}
     return TextsStep(rows, given, source=config)
 
 
@@ -232,4 +233,4 @@ def _records(config: TextConfig) -> Any:
         return load_dataset(str(config.hub_id), config.subset, split="train", streaming=True, revision=config.revision)
     except Exception as error:  # the client has a class for each reason, its HTTP library others
         source = HubTexts("text", str(config.hub_id), str(config.revision), OFFLINE)
-        raise InputError(explained(source, error).message) from error
+        raise explain(source, error) from error

@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ GIT_STATE = "git-state"
 """File beside a copy of sdx."""
 
 
+@cache
 def provenance() -> dict[str, Any]:
+    """Read once per process."""
     return {
         "sdx": __version__,
         "python": platform.python_version(),

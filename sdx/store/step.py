@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from sdx.languages import Language
 from sdx.store.estimate import Estimate, Plan
+from sdx.store.hub_source import HubSource
 
 RUNTIME, OPTIONAL = "runtime", "optional"
 
@@ -121,8 +122,8 @@ class Step(ABC):
         return ", ".join(filter(None, (self.about, language.code if language else "")))
 
     @property
-    def hub(self) -> object | None:
-        """The `sdx.sources.hub.HubSource` that the step downloads."""
+    def hub(self) -> HubSource | None:
+        """What the step downloads from the hub."""
         return None
 
     @property

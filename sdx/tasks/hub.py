@@ -13,7 +13,7 @@ from sdx import InputError
 from sdx.config import TaskConfig
 from sdx.languages import ENGLISH, Language
 from sdx.options.source import FileSource
-from sdx.sources.files import file_step, published, read_records, source_name
+from sdx.sources.files import file_step, published, read_records
 from sdx.store.step import Step
 from sdx.tasks.base import ChoiceTask, GenerativeTask, Item, Kind, Task
 from sdx.tasks.normalisation import Normalisation
@@ -55,10 +55,8 @@ class HubTask(Task):
         self.group = f"task.{self.name}"
         self.missing = None if path or hub_id else f"its file is not on the hub; give a copy as {self.group}.path=..."
         """Why it cannot be run, as the end of a sentence."""
-        self.path = path
-        self.hub_id, self.revision, self.file = (None, None, None) if path else (hub_id, revision, file)
-        source = FileSource(path=self.path, hub_id=self.hub_id, revision=self.revision, file=self.file)
-        source.check(self.group, required=False)
+        self.source = FileSource(path=path) if path else FileSource(hub_id=hub_id, revision=revision, file=file)
+        self.source.check(self.group, required=False)
 
     @abstractmethod
     def codes(self, language: Language) -> dict[str, str]:
@@ -73,10 +71,10 @@ class HubTask(Task):
 
     def step(self, language: Language) -> Step:
         """Publishes the file of a language."""
-        return file_step(self.group, self.path, self.hub_id, self.revision, self.file, self.codes(language))
+        return file_step(self.group, self.source, self.codes(language))
 
     def opened(self, language: Language) -> str:
-        return source_name(self.group, self.path, self.hub_id, self.file, self.codes(language))
+        return self.source.where(self.group, self.codes(language))
 
     def records(
         self, directory: Path, names: Collection[str], language: Language

@@ -16,7 +16,7 @@ from sdx.languages import ENGLISH, Language
 from sdx.offline.assets import AssetStep
 from sdx.offline.benchmarks import COUNTS, read_requests
 from sdx.options.source import FileSource
-from sdx.sources.files import column, column_names, file_step, fill, published, read_records, source_name
+from sdx.sources.files import column, column_names, file_step, local_path, published, read_records
 from sdx.store.step import Step
 from sdx.tasks.labelled_config import LabelledFilesConfig
 
@@ -157,15 +157,16 @@ class Files:
         local = given.path is not None
         self.path, self.half = given.path, 0 if local else given.half
         self.asset = None if local else given.asset
-        self.hub_id, self.revision, self.file = (None,) * 3 if local else (given.hub_id, given.revision, given.file)
-        (FileSource(path=self.path) if local else given).check(key, required=False)
+        self.file = None if local else given.file
+        self._source: FileSource = FileSource(path=given.path) if local else given
+        self._source.check(key, required=False)
         if self.asset and self.file not in COUNTS:
             raise InputError(f"{key}.file={self.file} is not in the asset; give one of {', '.join(COUNTS)}")
 
     @property
     def missing(self) -> str | None:
         """Why there is nothing to read, and the fix, as the end of a sentence."""
-        if self.path or self.asset or self.hub_id:
+        if self.path or self.asset or self._source.hub_id:
             return None
         return f"its file is not on the hub; give a copy as {self.key}.path=..."
 
@@ -186,7 +187,7 @@ class Files:
     def _named(self, placeholders: Mapping[str, str]) -> str:
         if self.asset:
             return f"{self.key}.file={self.file}"
-        return source_name(self.key, self.path, self.hub_id, self.file, placeholders)
+        return self._source.where(self.key, placeholders)
 
     def has(self, language: Language) -> bool:
         """Whether a test is there in a language.
@@ -196,7 +197,7 @@ class Files:
         if not self.each:
             return language.flores == ENGLISH
         if self.path and not self.official(language):
-            return Path(fill(f"{self.key}.path", self.path, self._placeholders(language))).expanduser().is_file()
+            return local_path(f"{self.key}.path", self.path, self._placeholders(language)).is_file()
         return bool(self._code(language))
 
     def official(self, language: Language) -> str:
@@ -220,8 +221,7 @@ class Files:
             return AssetStep(self.asset)
         if self.missing:
             raise InputError(f"{self.key} has no file: {self.missing}")
-        placeholders = self._placeholders(language)
-        return file_step(self.key, self.path, self.hub_id, self.revision, self.file, placeholders)
+        return file_step(self.key, self._source, self._placeholders(language))
 
     def records(self, directory: Path, language: Language) -> Iterator[tuple[str, Record]]:
         """(id, record) of each row of what `step` published for a language.

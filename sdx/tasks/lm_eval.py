@@ -24,9 +24,10 @@ from sdx import InputError
 from sdx.config import TaskConfig
 from sdx.languages import Language, codes
 from sdx.options import fields
-from sdx.sources.hub import ANSWER_S, HubSource
+from sdx.sources.hub import ANSWER_S
 from sdx.store.estimate import ROWS, Estimate, Plan, Rows
 from sdx.store.files import write_rows
+from sdx.store.hub_source import HubSource
 from sdx.store.step import Step, Workspace
 from sdx.tasks.base import Item, Task, Who
 from sdx.tasks.sizes import items_of
@@ -244,13 +245,13 @@ class HubDataset(HubSource):
         places = Path(constants.HF_HUB_CACHE, f"datasets--{self.hub_id.replace('/', '--')}", "snapshots")
         return any(path.is_dir() for path in (places, Path(prepared, self.hub_id.replace("/", "___"))))
 
-    def ask(self) -> None:
+    def probe(self) -> None:
         from huggingface_hub import HfApi
 
         HfApi().dataset_info(self.hub_id, timeout=ANSWER_S)
 
-    def absent(self) -> str:
-        return f"is not there; {self.instead}"
+    def missing_reason(self) -> str:
+        return f"is not there; {self.alternative}"
 
 
 def is_mean(aggregation: Any) -> bool:

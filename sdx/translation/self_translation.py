@@ -22,7 +22,7 @@ from sdx.languages import language
 from sdx.models.batches import Arithmetic, RowBytes, number_bytes
 from sdx.models.work import ModelWork, most_rows
 from sdx.options import fields
-from sdx.sources.files import column, file_step, fill, published
+from sdx.sources.files import column, local_file, published
 from sdx.store.estimate import Plan, Work
 from sdx.store.files import read_rows
 from sdx.store.step import Step
@@ -142,9 +142,8 @@ class SelfTranslation(Translator):
         if self.demonstrations is None:
             return self._around.demonstrations(language(source), language(target))
         codes = {"source": language(source).code, "target": language(target).code}
-        step = file_step("translator.demonstrations", self.demonstrations, None, None, None, codes)
-        path = fill("translator.demonstrations", self.demonstrations, codes)
-        self._usable(_given(Path(path).expanduser(), f"translator.demonstrations={path}", step.key))
+        step = local_file("translator.demonstrations", self.demonstrations, codes)
+        self._usable(_given(step.source, step.where, step.key))
         return step
 
     def _sentences(self, sentences: list[str], source: str, target: str) -> list[str]:

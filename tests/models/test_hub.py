@@ -50,7 +50,7 @@ def realise(cache: Path, weights: tuple[str, ...] = BOTH) -> Path:
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub, which tests do not reach, says that it has the commit."""
-    monkeypatch.setattr("sdx.models.hub.HubModel.ask", lambda _: None)
+    monkeypatch.setattr("sdx.models.hub.HubModel.probe", lambda _: None)
 
 
 @pytest.mark.usefixtures("answers")

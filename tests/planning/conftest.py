@@ -51,5 +51,5 @@ def config(tmp_path):
 @pytest.fixture
 def no_hub(monkeypatch):
     """Nothing asks the hub, which would have everything."""
-    monkeypatch.setattr("sdx.planning.show.refusals", lambda wanted: [])
+    monkeypatch.setattr("sdx.planning.show.find_unavailable", lambda wanted: [])
     monkeypatch.setattr("sdx.models.hub.HubModel.cached", lambda self: False)

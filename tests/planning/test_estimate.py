@@ -135,7 +135,7 @@ def test_a_mix_has_its_subsets_by_weight_and_training_takes_it_for_each_epoch(co
 
 def test_a_fraction_of_a_subset_and_code_switching_draw_as_the_method_does(estimates):
     rows, answers = corpus(), good(generate(backbone(), corpus()), EN)
-    words = publishing(DictionaryStep(EN, TH, {}, origin="cldr", file=None, where=""))
+    words = publishing(DictionaryStep(EN, TH, {}, origin="cldr", file=None))
     halves, switched = (
         mix({"x_L": rows, "a_L": answers}, ll=0.5),
         mix({"x_L": rows, "a_L": answers, "words_th": words, "p_th": parallel(500)}, cs=1.0),

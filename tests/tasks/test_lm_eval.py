@@ -8,7 +8,7 @@ import pytest
 
 from sdx import InputError
 from sdx.languages import language
-from sdx.sources.hub import refusals
+from sdx.sources.hub import find_unavailable
 from sdx.store.files import read_json, read_rows
 from sdx.tasks.lm_eval import HarnessItems, LMEval
 from tests.kit import forks
@@ -203,8 +203,8 @@ def test_a_dataset_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
     step = HarnessItems(made("belebele_tha_Thai").each[0], EN, 0)
-    [refusal] = refusals([step.hub] if step.hub else [])
-    assert refusal.message.startswith(
+    [error] = find_unavailable([step.hub] if step.hub else [])
+    assert str(error).startswith(
         "task.lm_eval.names=belebele_tha_Thai: facebook/belebele at main is not in the local cache, and the hub does "
         "not answer (HF_HUB_OFFLINE is set); leave it out"
     )
