@@ -14,8 +14,7 @@ from sdx.data import dictionaries, parallel
 from sdx.data.corpus import corpus_step
 from sdx.data.filters import Filter, check_some_left
 from sdx.data.mixture import pair
-from sdx.evaluation.comparison import Comparison
-from sdx.evaluation.suites import suites
+from sdx.evaluation.suites import Comparison, suites
 from sdx.evaluation.translation_quality import translation_suites
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import Generate
@@ -369,4 +368,4 @@ class RunPlan:
 
     @property
     def _before(self) -> list[Step]:
-        return [step for outcome in self.outcomes for step in (*outcome.suite.needs, outcome.before)]
+        return [step for outcome in self.outcomes for step in (outcome.suite.items, outcome.before)]
