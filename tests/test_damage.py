@@ -13,7 +13,7 @@ from sdx import InputError
 from sdx.planning import graph, lengths
 from sdx.process.failure import ERROR
 from sdx.reporting import compare, paired
-from sdx.reporting.finished import find
+from sdx.reporting.finished import read_runs
 from sdx.store import inventory, locks
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_json, read_rows, write_json, write_rows
@@ -93,7 +93,7 @@ def test_a_manifest_that_is_damaged(name: str, tmp_path: Path):
         with pytest.raises(InputError, match=rf"manifest\.json is damaged.*delete {path}, and it is made again"):
             read(STEP)
     assert lengths.answers(store) == {}
-    [found] = inventory.find(store.root)
+    [found] = inventory.artifacts(store.root)
     assert found.about == "(damaged)"
     assert inventory.remove(found, set())
     assert store.realise(STEP) == path
@@ -106,7 +106,7 @@ def test_a_manifest_with_any_value_of_another_type(tmp_path: Path):
     for place, odd in variants(manifest):
         write_json(path / "manifest.json", put(manifest, place, odd))
         lengths.answers(store)
-        inventory.find(store.root)
+        inventory.artifacts(store.root)
         with_input_errors(lambda: Store(tmp_path).realise(STEP))
 
 
@@ -176,7 +176,7 @@ def test_a_file_of_a_run_that_is_damaged(name: str, tmp_path: Path, capsys: pyte
         read_all(directory)
         file.write_bytes(whole)
     damaged(directory / "results.json", name)
-    runs, warnings = find([directory])
+    runs, warnings = read_runs([directory])
     assert not runs
     assert str(directory / "results.json") in warnings[0]
 

@@ -187,7 +187,7 @@ def test_nothing_to_compare_is_one_line(tmp_path: Path):
     done = report(tmp_path, "nowhere")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "sdx: warning: nowhere is no directory",
+        "sdx: warning: nowhere is not a directory",
         "sdx: no finished run in nowhere: no results.json there or below; give the runs_dir of your runs",
     ]
 

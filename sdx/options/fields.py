@@ -1,4 +1,4 @@
-"""What a value of the configuration may be: metadata of its field, which `sdx.options.conformity` checks.
+"""What a value of the configuration may be: metadata of its field, which `sdx.options.schema` checks.
 
 Imports nothing of sdx.
 """
@@ -7,19 +7,20 @@ import difflib
 import math
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from omegaconf import MISSING
 
 SPEC = "sdx"
-"""Under this key it stands in the metadata."""
+"""Key of the metadata."""
 SEED = 2**32 - 1
-"""NumPy takes no larger one."""
+"""The largest seed of NumPy."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers between two bounds. What is neither, such as nan, is outside."""
+    """The numbers between two bounds; nan is outside."""
 
     low: float
     high: float
@@ -33,9 +34,9 @@ class Range:
         return above and (value <= self.high if self.with_high else value < self.high)
 
     def wrong(self, value: Any) -> str:
-        """What is wrong with a value that is outside."""
+        """What is wrong with a value outside."""
         if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-            return "is no number"
+            return "is not a number"
         if value >= self.high:
             return "is too large"
         return "is negative" if value < 0 == self.low else "is too small"
@@ -47,12 +48,12 @@ class Range:
 
 @dataclass(frozen=True)
 class Choices:
-    """Texts that a value, or each of a list, is one of."""
+    """The texts that a value, or each value of a list, may be."""
 
     names: tuple[str, ...]
 
     def wrong(self, value: str) -> str | None:
-        """What is wrong with a value that is none of them."""
+        """What is wrong with a value; None if it is one of the choices."""
         if value in self.names:
             return None
         near = difflib.get_close_matches(value, self.names, n=1, cutoff=0.5)
@@ -60,7 +61,7 @@ class Choices:
 
 
 class Text(Enum):
-    """Kinds of texts that are not just any text."""
+    """Kinds of text that may not be just any text."""
 
     name = "name"
     """Part of the name of a file or directory, or a word in a table."""
@@ -71,7 +72,7 @@ class Text(Enum):
     language = "language"
     """A language of languages.csv."""
     languages = "languages"
-    """A language, a set of them, or a list of both: no text where it is a list."""
+    """A language, a set of languages, or a list of both."""
 
 
 NAMES = {SPEC: Text.name}
@@ -87,26 +88,25 @@ def number(
     below: float | None = None,
     at_most: float | None = None,
 ) -> Any:
-    """A field with numbers between two bounds: a number, null where its type says so, or a list or dict of numbers."""
+    """A field with numbers between two bounds: a number, null if its type allows it, or a list or dict of numbers."""
     low, high = above if at_least is None else at_least, below if at_most is None else at_most
     assert low is not None
     assert high is not None
     return field(default=default, metadata={SPEC: Range(low, high, above is None, below is None)})
 
 
+def text(kind: Text, default: Any = None) -> Any:
+    """A field with a kind of text."""
+    return field(default=default, metadata={SPEC: kind})
+
+
+path = partial(text, Text.path)
+line = partial(text, Text.line)
+language = partial(text, Text.language)
+
+
 def name(default: Any = MISSING) -> Any:
-    """A field with a `Text.name`."""
-    return field(default=default, metadata={SPEC: Text.name})
-
-
-def path(default: Any = None) -> Any:
-    """A field with a `Text.path`."""
-    return field(default=default, metadata={SPEC: Text.path})
-
-
-def line(default: Any = None) -> Any:
-    """A field with a `Text.line`."""
-    return field(default=default, metadata={SPEC: Text.line})
+    return text(Text.name, default)
 
 
 def among(names: tuple[str, ...]) -> dict[str, Any]:
@@ -114,11 +114,6 @@ def among(names: tuple[str, ...]) -> dict[str, Any]:
     return {SPEC: Choices(names)}
 
 
-def language(default: Any = None) -> Any:
-    """A field with a `Text.language`."""
-    return field(default=default, metadata={SPEC: Text.language})
-
-
 def _written(bound: float) -> str:
-    """As people write it: 1000000 rather than 1e+06."""
+    """1000000 rather than 1e+06."""
     return str(int(bound)) if float(bound).is_integer() else f"{bound:g}"

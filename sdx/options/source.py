@@ -1,4 +1,4 @@
-"""Where something comes from outside: the keys that say so, and what can be wrong with them."""
+"""The keys that say where data or a model comes from, and what can be wrong with them."""
 
 import re
 from collections.abc import Mapping
@@ -16,46 +16,40 @@ ENDINGS = ".jsonl, .json, .csv, .tsv (each also with .gz) or .parquet"
 MOSES = ".{language}"
 """End of the path of a Moses corpus, two files of plain lines."""
 MANIFEST = "manifest.json"
-"""A file of that name would pass for the one of the step that copies it."""
+"""A data file of that name would be taken for the manifest of the step that copies it."""
 
 
 @dataclass(kw_only=True)
 class Source:
-    """A `path`, a commit of `hub_id`, or, in what has the key, a packaged `asset`."""
+    """A `path`, a commit of `hub_id`, or, in subclasses with that key, a packaged `asset`."""
 
     path: str | None = fields.path()
-    """On this machine: of a model its directory in Hugging Face format, of data a file."""
+    """On this machine: a model's directory in Hugging Face format, or a file of data."""
     hub_id: str | None = None
     """Repository on the Hugging Face hub; needs `revision`."""
     revision: str | None = None
-    """Commit of the repository, 40 hexadecimal digits: a branch name would let it change."""
+    """Commit of the repository, 40 hexadecimal digits: the content of a branch could change."""
 
     def check(self, group: str, instead: str = "", required: bool = True) -> None:
-        """Raises InputError for what cannot be a source. Reads nothing and asks no network.
+        """Raises InputError for keys that name no source. Reads no file and uses no network.
 
         Args:
-            group: what its keys begin with, such as `corpus` or `task.xnli.test`.
+            group: prefix of the keys, such as `corpus` or `task.xnli.test`.
             instead: what else the user can do.
-            required: whether there has to be one.
+            required: whether there must be a source.
         """
         if self.path == "":
             raise InputError(f"{group}.path= is empty; give the path of a file, as in {group}.path=/data/mine.jsonl")
         keys = [key for key in ("asset", "hub_id", "path") if hasattr(self, key)]
         check_exclusive({f"{group}.{key}": getattr(self, key) for key in keys}, instead, required)
-        if self.hub_id:
-            if not HUB_ID.fullmatch(self.hub_id):
-                raise InputError(
-                    f"{group}.hub_id={self.hub_id} names no repository; give its owner and its name, as owner/name"
-                )
-            if not COMMIT.fullmatch(self.revision or ""):
-                raise InputError(
-                    f"{group}.revision={self.revision} does not pin {group}.hub_id={self.hub_id}; "
-                    f"give the 40 hexadecimal digits of a commit as {group}.revision=..."
-                )
-        elif self.revision and not self.path:
-            raise InputError(
-                f"{group}.revision={self.revision} belongs to {group}.hub_id; give that too or leave it out"
-            )
+        hub_id, revision = f"{group}.hub_id={self.hub_id}", f"{group}.revision={self.revision}"
+        if self.hub_id and not HUB_ID.fullmatch(self.hub_id):
+            raise InputError(f"{hub_id} names no repository; give its owner and its name, as owner/name")
+        if self.hub_id and not COMMIT.fullmatch(self.revision or ""):
+            fix = f"give the 40 hexadecimal digits of a commit as {group}.revision=..."
+            raise InputError(f"{revision} does not pin {hub_id}; {fix}")
+        if self.revision and not (self.hub_id or self.path):
+            raise InputError(f"{revision} belongs to {group}.hub_id; give that too or leave it out")
 
 
 @dataclass(kw_only=True)
@@ -98,7 +92,7 @@ def fill(template: str, placeholders: Mapping[str, str]) -> str:
 
 
 def check_exclusive(values: Mapping[str, Any], instead: str = "", required: bool = False) -> None:
-    """Raises InputError unless one of these keys, or at most one, has a value; `instead` is what else to do."""
+    """Raises InputError unless one of these keys (at most one, if not required) has a value; see `Source.check`."""
     given = [key for key, value in values.items() if value]
     if len(given) > 1 or (required and not given):
         *first, last = values

@@ -1,67 +1,54 @@
-"""Which run another one is compared with: one that differs from it in the method, and in nothing else."""
+"""The baseline of each run: a run that differs in the method and in nothing else."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from sdx.reporting.finished import Part, label
+from sdx import InputError
+from sdx.reporting.finished import DIRECTORY, Part, label
 
 Names = Sequence[Sequence[Part]]
 Keys = set[str]
-UNTRAINED = ("method", "none")
-SEED = "seed"
-PLACE = "in"
-"""Two runs of the same configuration in two places are equally good."""
 
 
-@dataclass(frozen=True)
-class Assigned:
-    """The baselines of runs, as numbers of runs."""
+def matching(text: str, names: Names) -> dict[int, Keys]:
+    """The runs that a text names, each with the keys that the text is about.
 
-    matches: dict[int, Keys]
-    """See `baselines`."""
-    of: dict[int, int]
-    """Run -> its baseline."""
-    warning: str | None
-    """Which runs have none, and why."""
-
-
-def baselines(text: str, names: Names) -> dict[int, Keys]:
-    """The runs that a text means, each with the keys of its name that the text is about.
-
-    They are those of that name, else those with that part (`src`, `mixture=src`, `method.mixture=src`), else those with
-    that text anywhere in their name.
+    A text is the whole name of a run, else a part (`src`, `mixture=src`, `method.mixture=src`), else any text in it.
     """
-    for meant in (_whole, _part, _anywhere):
-        if matches := {number: keys for number, parts in enumerate(names) if (keys := meant(text, parts))}:
+    for match in (_whole, _part, _anywhere):
+        if matches := {number: keys for number, parts in enumerate(names) if (keys := match(text, parts))}:
             return matches
     return {}
 
 
-def assign(text: str, names: Names) -> Assigned:
-    """The baseline of each run that is none itself.
+def assign(text: str, names: Names) -> tuple[dict[int, int], list[str]]:
+    """Run -> its baseline, as numbers, for each run that is no baseline itself; and warnings about runs without one.
 
-    It agrees with the run in all that distinguishes the runs but the method, its options, and what the text is
-    about; the seed may differ, too, where the baseline is not trained. Of several it is the one with which the run has
-    most in common.
+    A baseline agrees with the run in all keys but the method, its options, and those that the text is about. The seed
+    may differ, too, if the baseline is untrained. Of several, the most similar is taken.
+
+    Raises:
+        InputError: the text names no run.
     """
-    matches = baselines(text, names)
-    of: dict[int, int] = {}
+    if not (matches := matching(text, names)):
+        labels = "; ".join(map(label, names))
+        raise InputError(f"baseline {text!r} matches no run; give a part of one of these names: {labels}")
+    baselines: dict[int, int] = {}
     unmatched: dict[str, list[str]] = {}
     for number, parts in enumerate(names):
-        if number in matches or not matches:
+        if number in matches:
             continue
         mismatches = {match: _mismatches(names[match], parts, keys) for match, keys in matches.items()}
         nearest = min(matches, key=lambda match: (len(mismatches[match]), len({*names[match]} ^ {*parts})))
         if mismatches[nearest]:
-            unmatched.setdefault(_wanted(parts, mismatches[nearest]), []).append(label(parts))
+            unmatched.setdefault(_lacking(parts, mismatches[nearest]), []).append(label(parts))
         else:
-            of[number] = nearest
-    whys = [f"none {wanted} for {', '.join(runs)}" for wanted, runs in unmatched.items()]
-    return Assigned(matches, of, f"baseline {text!r}: {'; '.join(whys)}" if whys else None)
+            baselines[number] = nearest
+    whys = [f"none {lacking} for {', '.join(runs)}" for lacking, runs in unmatched.items()]
+    return baselines, [f"baseline {text!r}: {'; '.join(whys)}"] if whys else []
 
 
 def _whole(text: str, parts: Sequence[Part]) -> Keys:
-    """All keys: who names a run in full wants it for all others."""
+    """All keys: the full name of a run means that run as the baseline of all others."""
     return {key for key, _ in parts} if text == label(parts) else set()
 
 
@@ -70,7 +57,7 @@ def _part(text: str, parts: Sequence[Part]) -> Keys:
 
 
 def _anywhere(text: str, parts: Sequence[Part]) -> Keys:
-    """The parts over which the text's first occurrence reaches."""
+    """The keys of the parts that the text's first occurrence overlaps."""
     start = label(parts).find(text)
     if start < 0:
         return set()
@@ -83,14 +70,16 @@ def _anywhere(text: str, parts: Sequence[Part]) -> Keys:
     return found
 
 
-def _wanted(run: Sequence[Part], mismatches: Keys) -> str:
-    """`with lang=th, seed=2`; an older run may lack a key altogether."""
+def _lacking(run: Sequence[Part], mismatches: Keys) -> str:
+    """`with lang=th, seed=2`; a run of an older sdx may lack a key altogether."""
     having = [f"{key}={value}" for key, value in run if key in mismatches]
     lacking = sorted(mismatches - dict(run).keys())
     return " ".join(f"{word} {', '.join(some)}" for word, some in (("with", having), ("without", lacking)) if some)
 
 
 def _mismatches(baseline: Sequence[Part], run: Sequence[Part], meant: Keys) -> Keys:
-    """The keys in which a baseline must agree with a run and does not."""
-    free = {*meant, "method", PLACE, *([SEED] if UNTRAINED in baseline else [])}
+    """The keys in which a baseline differs from a run but must not."""
+    free = {*meant, "method", DIRECTORY}
+    if ("method", "none") in baseline:
+        free.add("seed")
     return {key for key, _ in {*baseline} ^ {*run} if not any(key == one or key.startswith(f"{one}.") for one in free)}

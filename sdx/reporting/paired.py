@@ -19,21 +19,20 @@ ITEMS = "items.jsonl"
 
 @dataclass(frozen=True)
 class Items:
-    """The values behind a score of the trained model, of the untouched one where nothing was trained; never those of
-    another system of the run."""
+    """The values behind a score of the trained model, or of the untouched model if nothing was trained."""
 
     ids: list[str]
     values: list[Value]
     labels: Sequence[Hashable]
-    """Of the items' clusters."""
+    """The cluster of each item."""
 
 
 def write(directory: Path, found: Sequence[ItemScores]) -> None:
-    write_rows(directory / ITEMS, scrub_all([vars(judged) for judged in found]))
+    write_rows(directory / ITEMS, scrub_all([vars(scores) for scores in found]))
 
 
 def read(directory: Path) -> dict[Column, Items]:
-    """What `write` wrote; a line that is damaged or of another version is left out, as is a file that is not there."""
+    """What `write` wrote, without lines that are damaged or of another version; empty if there is no file."""
     try:
         lines = (directory / ITEMS).read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError):
@@ -44,7 +43,7 @@ def read(directory: Path) -> dict[Column, Items]:
 def difference(baseline: Items, run: Items, metric: str) -> Estimate | None:
     """The run's score minus the baseline's, in percentage points (chrF++ and BLEU: points of 100).
 
-    None where the two are of other items, or where no item has a value in both.
+    None if the items differ, or if no item has a value in both.
     """
     if baseline.ids != run.ids:
         return None
@@ -54,19 +53,18 @@ def difference(baseline: Items, run: Items, metric: str) -> Estimate | None:
 
 def _items(line: str) -> tuple[Column, Items] | None:
     try:
-        judged: dict[str, Any] = json.loads(line)
-        where = column_of(judged)
-        ids, values = judged["ids"], judged["after"]
-        if values is None and not judged.get("system"):
-            values = judged["before"]
-        labels = judged.get("clusters") or ids
+        scores: dict[str, Any] = json.loads(line)
+        column = column_of(scores)
+        ids, values = scores["ids"], scores["after"]
+        if values is None and not scores.get("system"):
+            values = scores["before"]
+        labels = scores.get("clusters") or ids
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    if not all(isinstance(name, str) for name in where) or not (_are_labels(ids) and _are_labels(labels)):
-        return None
-    same = are_values(where[2], values) and len(ids) == len(values) == len(labels)
-    return (where, Items(ids, values, labels)) if same else None
+    valid = all(isinstance(name, str) for name in column) and _are_labels(ids) and _are_labels(labels)
+    valid = valid and are_values(column[2], values) and len(ids) == len(values) == len(labels)
+    return (column, Items(ids, values, labels)) if valid else None
 
 
-def _are_labels(read: Any) -> bool:
-    return isinstance(read, list) and all(isinstance(label, str | int) for label in read)
+def _are_labels(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(label, str | int) for label in value)

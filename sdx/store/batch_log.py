@@ -12,11 +12,10 @@ from sdx.store.files import write_rows
 
 
 class BatchLog:
-    """The append-only record of a long step: one line of JSON per finished batch, on disk before the next begins.
+    """One line of JSON per finished batch, on disk before the next batch begins.
 
-    A line that a kill tore, or a power cut left as zeros, is dropped on the next start with what follows it, so a batch
-    counts as done or not at all: the batches that remain are the very batches of an undisturbed run, and so are their
-    results. The store removes the file when the step is published.
+    The next start drops a line that a kill tore, or a power cut left as zeros, and all lines after it. A batch
+    therefore counts as done or not at all, and the remaining batches and their results are those of an undisturbed run.
     """
 
     SUFFIX = ".log"
@@ -25,16 +24,16 @@ class BatchLog:
         self.path = path
         self.rows: dict[str, dict[str, Any]] = {}
         """Finished rows by their `id`."""
-        whole = 0
+        intact_bytes = 0
         if path.exists():
             for line, rows in self.batches(path):
-                whole += len(line)
+                intact_bytes += len(line)
                 self.rows.update(rows)
-            os.truncate(path, whole)
+            os.truncate(path, intact_bytes)
 
     @staticmethod
     def batches(path: Path) -> Iterator[tuple[bytes, dict[str, dict[str, Any]]]]:
-        """The whole lines before the first that is torn or damaged, each with its rows by their `id`."""
+        """The lines before the first damaged one, each with its rows by their `id`."""
         with path.open("rb") as lines:
             for line in lines:
                 try:
@@ -46,7 +45,7 @@ class BatchLog:
                 yield line, rows
 
     def pending(self, batches: Iterable[Sequence[dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
-        """The rows still to do, batch by batch as planned over all rows. Who is asked to leave finishes the batch."""
+        """The rows still to do, batch by batch. A process that is asked to stop finishes its batch first."""
         for batch in batches:
             if rest := [row for row in batch if row["id"] not in self.rows]:
                 with finishing():

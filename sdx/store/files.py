@@ -1,4 +1,4 @@
-"""JSON files of the store: written whole or not at all, read with an error that names what is damaged."""
+"""JSON files of the store: written completely or not at all, read with an error that names what is damaged."""
 
 import json
 import os
@@ -11,12 +11,13 @@ from sdx.process.disk import writing
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
-"""Suffix of the directory of a step that is not yet published."""
+"""Suffix of the directory of an unpublished step."""
 WRITING = ".writing"
-"""Suffix of a file that is not yet whole."""
+"""Suffix of an unfinished file."""
 
 
 def text_of(path: Path) -> str | None:
+    """The text of a file; None if there is no such file."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -27,30 +28,30 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        InputError: it is damaged: no JSON, not UTF-8, or no object.
-        OSError: it cannot be read.
+        InputError: the file is damaged: no JSON, not UTF-8, or no object.
+        OSError: the file cannot be read.
     """
     return _object(path.read_bytes(), str(path), path)
 
 
 def read_intact(path: Path) -> dict[str, Any]:
-    """The object in a JSON file that can be made again; empty where the file is not there or damaged."""
+    """The object in a JSON file that can be made again; empty if the file is missing or damaged."""
     try:
         return read_json(path)
     except (OSError, InputError):
         return {}
 
 
-def _object(content: bytes, where: str, path: Path) -> dict[str, Any]:
+def _object(content: bytes, name: str, path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(content.decode())
+        value = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        why = "it holds zeros" if b"\0" in content else f"it is no JSON ({str(error)[:80]})"
+        why = "it holds zeros" if b"\0" in content else f"it is not JSON ({str(error)[:80]})"
     else:
-        if isinstance(found, dict):
-            return found
-        why = f"it is a JSON {type(found).__name__} and no object"
-    raise InputError(f"{where} is damaged: {why or 'it is empty'}; {_remedy(path)}")
+        if isinstance(value, dict):
+            return value
+        why = f"it is a JSON {type(value).__name__} , not an object"
+    raise InputError(f"{name} is damaged: {why}; {_remedy(path)}")
 
 
 def _remedy(path: Path) -> str:
@@ -68,7 +69,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The objects in a JSONL file.
 
     Raises:
-        InputError: a line is torn or damaged.
+        InputError: a line is damaged.
     """
     return list(rows_in(path))
 
@@ -85,7 +86,6 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writes whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}{WRITING}")
     with writing(path), temporary.open("w", encoding="utf-8") as file:
         file.write(text)

@@ -1,4 +1,4 @@
-"""Versions, machine and git state."""
+"""Versions, machine and git state, so that a table can be traced to the code that made it."""
 
 import platform
 import subprocess
@@ -17,7 +17,7 @@ GIT_STATE = "git-state"
 
 @cache
 def provenance() -> dict[str, Any]:
-    """Versions, machine and git state, so that a table can be traced to the code that made it. Read once a process."""
+    """Read once per process."""
     return {
         "sdx": __version__,
         "python": platform.python_version(),
@@ -35,9 +35,9 @@ def _version(package: str) -> str | None:
 
 
 def git_state() -> str | None:
-    """Commit of the checkout that sdx runs from, `+dirty` when it has changes; none when it is installed.
+    """Commit of the checkout that sdx runs from, with `+dirty` if it has changes; None if sdx is installed.
 
-    A copy of a checkout, as `hydra.launcher.snapshot` makes it, has that of the original in a file.
+    A copy of a checkout, as `hydra.launcher.snapshot` makes it, holds the original's state in a file.
     """
     here = Path(__file__).parents[1]
     if (copied := text_of(here.parent / GIT_STATE)) is not None:

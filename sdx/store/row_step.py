@@ -19,46 +19,38 @@ ROWS = "rows.jsonl"
 
 @dataclass(frozen=True, eq=False)
 class RowStep(Step, Generic[Loaded]):
-    """Publishes `rows.jsonl`: one row for each that it reads, with its `id`, in their order.
+    """Publishes `rows.jsonl`: one row for each row that it reads, with its `id`, in the same order.
 
-    A subclass says what the rows are, how they are cut into batches, and what becomes of a batch. The batches are cut
-    over all rows, those of an earlier start among them, so that an interrupted step does the very batches of an
-    undisturbed one. What `process` gives must depend on its batch alone: who else has which batch is not said.
+    Batches are planned over all rows, finished ones included: an interrupted step then has the same batches as an
+    undisturbed one. The result of `process` must depend on its batch alone.
     """
 
     unit: ClassVar[str] = "rows"
-    """Of the progress bar."""
+    """What the progress bar counts."""
 
     @property
     def label(self) -> str:
-        """In front of the progress bar; a subclass may have `label: str = runtime(default="")` instead."""
+        """Title of the progress bar; a subclass may have `label: str = runtime(default="")` instead."""
         return self.name
 
     @abstractmethod
     def read(self, inputs: Mapping[str, Path]) -> list[Row]:
-        """All rows, each with an `id` of its own; they may have what `process` needs beside what is published."""
+        """All rows, each with a unique `id`; they may hold more than what is published."""
 
     @abstractmethod
     def load(self, inputs: Mapping[str, Path]) -> Loaded:
-        """What `batches` and `process` work with. Not called where no row is left to do."""
+        """What `batches` and `process` work with. Not called if no row is left to do."""
 
     @abstractmethod
     def batches(self, rows: Sequence[Row], loaded: Loaded) -> Iterable[Sequence[Row]]:
-        """`rows` in the order in which they are processed, those of a batch at once."""
+        """All rows in the order in which they are processed."""
 
     @abstractmethod
     def process(self, batch: Sequence[Row], loaded: Loaded) -> list[Row]:
-        """The rows to publish for those of a batch, or of what an earlier start left of it.
-
-        Their `tokens`, if they have them, are told as a rate.
-        """
+        """The rows to publish for the unfinished rows of a batch. Their `tokens`, if given, are shown as a rate."""
 
     def count(self, rows: Sequence[Row]) -> Mapping[str, Any]:
-        """What the manifest counts; raises InputError where rows as these are not to be published.
-
-        Args:
-            rows: what `process` gave, all of it.
-        """
+        """Counts for the manifest, of all processed rows; raises InputError if they must not be published."""
         return {"rows": len(rows)}
 
     def run(self, work: Workspace) -> None:

@@ -7,10 +7,10 @@ RESULTS = "results.json"
 
 
 def directories(path: Path) -> list[Path]:
-    """Directories of runs, finished or begun. There is none inside another."""
+    """Directories of runs, finished or begun, in and below a path."""
     found = []
     for folder, inner, files in os.walk(path):
         if RESULTS in files or ".hydra" in inner:
             found.append(Path(folder))
-            inner.clear()
+            inner.clear()  # no run lies inside another
     return found

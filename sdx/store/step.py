@@ -1,4 +1,4 @@
-"""A step: a unit of work with a content-addressed output directory. It knows its own facts."""
+"""A step: a unit of work with a content-addressed output directory."""
 
 import json
 from abc import ABC, abstractmethod
@@ -18,18 +18,18 @@ RUNTIME, OPTIONAL = "runtime", "optional"
 
 
 def runtime(**options: Any) -> Any:
-    """A field of a step that decides nothing of its output, such as a batch size or a label: it is in no key."""
+    """A field that does not affect the step's output, such as a batch size or a label, and is not part of its key."""
     return field(metadata={RUNTIME: True}, kw_only=True, **options)
 
 
 def optional() -> Any:
-    """A field of a step that is in its key only if it is given: without it, the key is that of a step that lacks it."""
+    """A field that is part of the step's key only if it is not None: adding one keeps the keys of existing steps."""
     return field(metadata={OPTIONAL: True}, kw_only=True, default=None)
 
 
 @dataclass
 class Workspace:
-    """Where a step works: its own directory, its inputs' directories, and what it counts for the manifest."""
+    """Where a step works: its own directory, its inputs' directories, and counts for the manifest."""
 
     dir: Path
     inputs: Mapping[str, Path]
@@ -40,44 +40,44 @@ class Workspace:
 class Step(ABC):
     """A unit of work with a content-addressed output directory.
 
-    A subclass is a frozen dataclass (with `eq=False`) whose fields are its key: a field that is a step, or a mapping of
-    names to steps, is an input; others are configuration, but for those of `runtime()` and those of `optional()` that
-    are not given. A subclass whose key has another form overrides `config` or `inputs`. A field that stands for a
-    property of this class, such as `about`, needs a default: without one, the property itself would be its default.
+    A subclass is a frozen dataclass (with `eq=False`) whose fields make its key: a step, or a mapping of names to
+    steps, is an input; any other field is configuration, except `runtime()` fields and `optional()` fields that are
+    None. A subclass whose key has another form overrides `config` or `inputs`. A field that replaces a property of this
+    class, such as `about`, needs a default: otherwise the property itself would be the default.
     """
 
     name: ClassVar[str]
     """Kind of step; the first part of its path."""
     version: ClassVar[int] = 1
-    """Of the code of `run`; raise it when the same fields must give another output."""
+    """Version of `run`; raise it when the same fields must give another output."""
     collective: ClassVar[bool] = False
-    """Every rank runs it (training); otherwise rank 0 does and the others wait."""
+    """Whether every rank runs the step (training); otherwise rank 0 runs it and the others wait."""
     is_data: ClassVar[bool] = True
-    """Whether `stages=prepare` makes it; false for what trains a model or puts questions to one."""
+    """Whether `stages=prepare` makes the step; false if it trains or evaluates a model."""
     trains: ClassVar[bool] = False
-    """Whether it needs all memory for a model of its own; what is published is an improved model."""
+    """Whether the step publishes an improved model; it then needs all memory for its own model."""
     reads: ClassVar[bool] = False
-    """Whether it brings in data or reads them, if all its inputs do. A run makes such steps before it computes
-    anything, so that what is wrong with a file shows at once."""
+    """Whether the step imports or reads data. A run makes such steps, if all their inputs are such, before it computes
+    anything: a bad file then shows at once."""
     read_in_plan: ClassVar[bool] = False
-    """Whether a plan makes it, and throws it away, where it is made of files of this machine."""
+    """Whether a plan makes the step, and discards it, if it is made from files of this machine."""
     brings_model: ClassVar[bool] = False
-    """Whether it brings in a model, which a run does before it computes anything."""
+    """Whether the step imports a model. A run makes such steps before it computes anything."""
     text_fields: ClassVar[tuple[str, ...] | None] = None
-    """Fields of its rows whose tokens count as its own, all for an empty tuple; none for a step without texts."""
+    """Fields of the rows whose tokens count as the step's own; empty: all; None: no texts."""
 
     @abstractmethod
     def run(self, work: Workspace) -> None:
-        """Writes the output into `work.dir`. Called again after an interruption with what is there."""
+        """Writes the output into `work.dir`, which after an interruption holds what the last call left."""
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """What decides the output beside the inputs, as JSON."""
+        """All that decides the output beside the inputs, as JSON."""
         return {name: _plain(value) for name, value in self._fields() if not _is_input(value)}
 
     @property
     def inputs(self) -> Mapping[str, "Step"]:
-        """The steps whose outputs `run` reads, by the name that their directories have in the workspace."""
+        """The steps whose outputs `run` reads, by their names in the workspace."""
         found: dict[str, Step] = {}
         for name, value in self._fields():
             if isinstance(value, Step):
@@ -88,31 +88,31 @@ class Step(ABC):
 
     @property
     def about(self) -> str:
-        """A few words; with its name and its language they tell the steps of a run apart."""
+        """A few words that, with name and language, tell the steps of a run apart."""
         return ""
 
     def about_field(self, file: str, field: str) -> str:
-        """What a field of the rows in a file of its output is, for the `about` of the step that reads it."""
+        """What a field of the rows in a published file is, for the `about` of the step that reads it."""
         return self.result.partition(",")[0] or self.name
 
     @property
     def result(self) -> str:
-        """What it publishes, for the `about` of the step that chooses among it."""
+        """What the step publishes, for the `about` of a step that filters it."""
         return self.about
 
     @property
     def language(self) -> Language | None:
-        """Of the texts that it publishes; none where there are none, or several."""
+        """Language of the published texts; None without texts or with several languages."""
         return None
 
     @property
     def purpose_language(self) -> Language | None:
-        """The language that it is there for: another one where a text is translated into L for a test."""
+        """The language that the step serves; not `language` if it translates test items into L."""
         return self.language
 
     @property
     def moment(self) -> str:
-        """When its model answers: before training or after."""
+        """Whether the step's model answers before or after training."""
         return "after" if self.trains else "before"
 
     @property
@@ -123,21 +123,21 @@ class Step(ABC):
 
     @property
     def hub(self) -> HubSource | None:
-        """What it fetches from the hub."""
+        """What the step downloads from the hub."""
         return None
 
     @property
     def downloads(self) -> bool:
-        """Whether it fetches something, from the hub or elsewhere."""
+        """Whether the step downloads something, from the hub or elsewhere."""
         return self.hub is not None
 
     @property
     def path(self) -> Path | None:
-        """The user's file that it copies, or the model's directory that it links to."""
+        """The user's file that the step copies, or the model's directory that it links to."""
         return None
 
     def check(self) -> None:
-        """Raises InputError for what it brings from outside, before the run begins."""
+        """Raises InputError if what the step imports cannot be used; called before the run begins."""
 
     def estimate(self, plan: Plan) -> Estimate:
         """What making it would publish and cost: the rows of the first input that has any, and no work, unless a
@@ -153,7 +153,7 @@ class Step(ABC):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the key is the hash of."""
+        """What the key hashes."""
         inputs = {name: step.key for name, step in self.inputs.items()}
         return {"name": self.name, "version": self.version, "config": self.config, "inputs": inputs}
 

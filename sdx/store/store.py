@@ -1,8 +1,8 @@
 """Content-addressed step outputs: what is done once is never done again, and a half-done step goes on.
 
-A `Step` names everything that decides its output. Its key is the hash of that, so the same step in another run is a
-cache hit, and a changed option, input, model or step version is another directory. A step works in
-`<name>/<key>.partial` under a lock and is published by one rename; a reader sees all of it or nothing.
+The key of a `Step` is the hash of all that decides its output. The same step in another run is a cache hit; a changed
+option, input, model or step version has another directory. A step works in `<name>/<key>.partial` under a lock and is
+published by one rename, so a reader sees all of it or nothing.
 """
 
 import os
@@ -28,43 +28,41 @@ from sdx.store.step import Step, Workspace
 log = getLogger("sdx")
 LAUNCH = "launch"
 """File by which rank 0 calls the other ranks of its launch to a collective step."""
-KINDS: dict[str, type | tuple[type, ...]] = {
+MANIFEST_TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("key", "name", "created"), str),
     **dict.fromkeys(("config", "inputs", "counts"), dict),
     "seconds": (int, float),
 }
-"""What a manifest has at least, and of which type."""
 LAYOUT = 1
-"""Of the cache directory. Raise it when what an older sdx wrote there can no longer be read."""
+"""Version of the cache directory. Raise it when sdx can no longer read what an older sdx wrote there."""
 
 
 class Store:
     """The artifacts of a cache directory, shared between runs and processes.
 
     Raises:
-        InputError: an sdx with another layout wrote the cache; `~` stands for no directory.
+        InputError: an sdx with another layout wrote the cache, or `~` is used without a home directory.
     """
 
     def __init__(self, cache_dir: Path) -> None:
         try:
             cache_dir = cache_dir.expanduser()
         except RuntimeError:
-            raise InputError(f"cache_dir={cache_dir}: nobody says where home is; set SDX_CACHE or HOME") from None
+            raise InputError(f"cache_dir={cache_dir}: the home directory is unknown; set SDX_CACHE or HOME") from None
         self.root = cache_dir / "artifacts"
         self._origin = f"cache_dir={cache_dir}"
         self._layout = cache_dir / "layout"
         self._seen: set[str] = set()
-        found = (text_of(self._layout) or str(LAYOUT)).strip()
-        if found != str(LAYOUT):
-            shown = repr(found[:20])[1:-1]
+        layout = (text_of(self._layout) or str(LAYOUT)).strip()
+        if layout != str(LAYOUT):
             raise InputError(
-                f"{self._origin} has layout {shown}, this sdx {__version__} has layout {LAYOUT}; give another "
-                f"cache_dir, or run the sdx that wrote it; if {self._layout} is damaged, delete it"
+                f"{self._origin} has layout {repr(layout[:20])[1:-1]}, this sdx {__version__} has layout {LAYOUT}; "
+                f"give another cache_dir, or run the sdx that wrote it; if {self._layout} is damaged, delete it"
             )
 
     @classmethod
     def shared(cls) -> "Store":
-        """That of runs which give no `cache_dir`: in the environment's SDX_CACHE, or in the home directory."""
+        """The store of runs without a `cache_dir` option: in the environment's SDX_CACHE, or in the home directory."""
         return cls(Path(os.environ.get("SDX_CACHE") or "~/.cache/sdx"))
 
     def path(self, step: Step) -> Path:
@@ -77,19 +75,19 @@ class Store:
         return _manifest(self.path(step))
 
     def realise(self, step: Step) -> Path:
-        """The step's output directory, made now if it is not there. Inputs of a cached step are not looked at."""
+        """The step's output directory, made now unless it is cached. Inputs of a cached step are not looked at."""
         path = self.path(step)
         if self.cached(step):
             if path.name not in self._seen:
                 verify(path)
-                log.info("%-12s cached  %s", step.name, _told(step))
+                log.info("%-12s cached  %s", step.name, _title(step))
             self._seen.add(path.name)
             return path
         inputs = {name: self.realise(needed) for name, needed in step.inputs.items()}
         if not (is_main() or step.collective):
             locks.wait_until(lambda: self.cached(step))
             return path
-        self._make_room(path.parent)
+        self._make_folder(path.parent)
         if not is_main():
             self._join(step, inputs)
             return path
@@ -100,7 +98,7 @@ class Store:
         return path
 
     def needed(self, steps: Sequence[Step]) -> dict[str, Step]:
-        """By key, what `realise` would read or make for these steps: it does not look behind a cached one."""
+        """Key -> step, for all that `realise` would read or make: inputs of cached steps are left out."""
         found: dict[str, Step] = {}
 
         def need(step: Step) -> None:
@@ -113,7 +111,7 @@ class Store:
             need(step)
         return found
 
-    def _make_room(self, folder: Path) -> None:
+    def _make_folder(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if is_main():
@@ -126,13 +124,9 @@ class Store:
             raise InputError(f"{self._origin} cannot be written ({error.strerror}); give another") from None
 
     def _join(self, step: Step, inputs: Mapping[str, Path]) -> None:
-        """Ranks > 0 of a collective step: work with rank 0 if it calls, and return when the step is published."""
+        """Ranks > 0 of a collective step: run it with rank 0 if it calls, and return when it is published."""
         partial = self._partial(step)
-
-        def called() -> bool:
-            return self.cached(step) or text_of(partial / LAUNCH) == launch_id()
-
-        locks.wait_until(called)
+        locks.wait_until(lambda: self.cached(step) or text_of(partial / LAUNCH) == launch_id())
         if not self.cached(step):
             step.run(Workspace(partial, inputs))
         locks.wait_until(lambda: self.cached(step))
@@ -153,7 +147,7 @@ class Store:
 
     def _work(self, step: Step, workspace: Workspace) -> None:
         resumed = workspace.dir.exists()
-        log.info("%-12s %s %s", step.name, "resumes" if resumed else "starts ", _told(step))
+        log.info("%-12s %s %s", step.name, "resumes" if resumed else "starts ", _title(step))
         events.step_began(step.name, step.key, resumed)
         workspace.dir.mkdir(exist_ok=True)
         for torn in workspace.dir.rglob(f".*{WRITING}"):
@@ -167,7 +161,7 @@ class Store:
             "key": step.key,
             **step.identity,
             "counts": workspace.counts,
-            "files": integrity.prints(workspace.dir, _names(workspace.dir)),
+            "files": integrity.fingerprints(workspace.dir, _published_files(workspace.dir)),
             "seconds": seconds,
             "resumed": resumed,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -180,47 +174,43 @@ class Store:
         log.info("%-12s done in %.1f s%s", step.name, seconds, f": {counts}" if counts else "")
 
 
-def _told(step: Step) -> str:
+def _title(step: Step) -> str:
     return f"{step.summary}  {step.key}" if step.summary else step.key
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    """What a manifest says.
+def is_manifest(value: Mapping[str, Any]) -> bool:
+    typed = all(isinstance(value.get(name), kind) for name, kind in MANIFEST_TYPES.items())
+    return typed and integrity.are_files(value.get("files", {}))
 
-    Raises:
-        InputError: it is damaged.
-    """
+
+def _manifest(path: Path) -> dict[str, Any]:
     manifest = read_json(path / MANIFEST)
-    whole = all(isinstance(manifest.get(name), kind) for name, kind in KINDS.items())
-    if not whole or not integrity.are_files(manifest.get("files", {})):
+    if not is_manifest(manifest):
         raise InputError(f"{path / MANIFEST} is damaged: it is no manifest; delete {path}, and it is made again")
     return manifest
 
 
-def _names(path: Path) -> Iterator[str]:
-    """The files, logs of an unfinished step and what lies behind links left out."""
+def _published_files(path: Path) -> Iterator[str]:
+    """Paths of all files but logs of an unfinished step; directories that are symbolic links are not entered."""
     files = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
-    kept = (file for file in files if file.suffix != BatchLog.SUFFIX and file.name != LAUNCH)
-    return (str(file.relative_to(path)) for file in kept)
+    return (str(file.relative_to(path)) for file in files if file.suffix != BatchLog.SUFFIX and file.name != LAUNCH)
 
 
-def verify(path: Path, thorough: bool = False) -> dict[str, Any]:
-    """The manifest of an artifact whose files are as they were published. It takes note of new times of change.
+def verify(path: Path, thorough: bool = False) -> None:
+    """Checks that the files of an artifact are as they were published. The manifest gets new times of change.
 
     Args:
-        thorough: hash files whose size and time of change are the same, too.
+        thorough: also hash files whose size and time of change are the same.
 
     Raises:
         InputError: the artifact lost a file or a part of one, or somebody changed one.
     """
     manifest = _manifest(path)
-    wrong, files = integrity.changed(path, manifest.get("files", {}), thorough)
+    wrong, files = integrity.changes(path, manifest.get("files", {}), thorough)
     if wrong:
         file, why = next(iter(wrong.items()))
         more = f" (and {len(wrong) - 1} more files)" if len(wrong) > 1 else ""
         raise InputError(f"{file} {why}{more}: the cache was changed; delete {path}, and it is made again")
     if files != manifest.get("files", {}):
-        manifest["files"] = files
-        with suppress(OSError):  # of somebody else
-            write_json(path / MANIFEST, manifest)
-    return manifest
+        with suppress(OSError):  # the cache may belong to somebody else
+            write_json(path / MANIFEST, {**manifest, "files": files})

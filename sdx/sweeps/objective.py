@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sdx import InputError
 from sdx.config import Config
-from sdx.options.targets import target
+from sdx.options.classes import import_class
 from sdx.store.files import read_json
 from sdx.store.run_dir import RESULTS
 from sdx.tracking.content import score_values
@@ -26,7 +26,7 @@ def check(objective: str, config: Config) -> None:
         raise InputError(
             f"{KEY}={objective} is unknown; give {VALIDATION}, or a score as {SCORE}belebele/pt/accuracy/after"
         )
-    elif target(method._target_)(method).validates(config):
+    elif import_class(method._target_)(method).validates(config):
         return
     elif config.scale.validation_rows:
         raise InputError(f"{KEY}={objective}: method={method.name} trains nothing to validate; take another method")

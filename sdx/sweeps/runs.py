@@ -21,8 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 from sdx import InputError
 from sdx.config import Stages
 from sdx.models.precision import ANY_GPU, Settled, planned
-from sdx.options import conformity
-from sdx.options.gate import STUMBLES, stumbled
+from sdx.options import schema
+from sdx.options.checks import UNFORESEEN, not_composable
 from sdx.process.failure import ERROR
 from sdx.process.progress import Progress
 from sdx.store.files import read_json
@@ -104,9 +104,9 @@ def _compose(context: HydraContext, config: DictConfig, overrides: Sequence[str]
         cfg.hydra.overrides.task = [override.input_line for override in parsed if not override.is_hydra_override()]
     except (HydraException, InputError):
         raise
-    except STUMBLES as error:
-        raise stumbled(list(overrides), error) from error
-    conformity.check(cfg)
+    except UNFORESEEN as error:
+        raise not_composable(list(overrides), error) from error
+    schema.check(cfg)
     return cfg
 
 

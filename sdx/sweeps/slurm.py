@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sdx import InputError
-from sdx.options import conformity, fields
+from sdx.options import fields, schema
 from sdx.process.preemption import leave_if_asked
 from sdx.store.files import write_json
 from sdx.sweeps.job import RunJob, copy_code
@@ -90,7 +90,7 @@ class SlurmLauncher(RunLauncher):
     def __init__(self, prepare: Any, poll_s: float, **options: Any) -> None:
         self.options = {**options, "sbatch": _mapping("sbatch", options["sbatch"])}
         self.prepare = _mapping("prepare", prepare)
-        conformity.check_part(SlurmConfig, options, self.prepare, "hydra.launcher.prepare")
+        schema.check_part(SlurmConfig, options, self.prepare, "hydra.launcher.prepare")
         self.prepare = {"nodes": 1, "tasks_per_node": 1, **self.prepare} if self.prepare else {}
         self.poll_s = poll_s
         if not shutil.which("sbatch"):

@@ -16,7 +16,7 @@ from optuna import distributions
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from sdx import InputError
-from sdx.reporting.finished import UNSEEN
+from sdx.config import NEUTRAL_KEYS
 
 Space = Mapping[str, BaseDistribution]
 """Key -> distribution. Keys, and the values of a choice, are texts as on the command line."""
@@ -41,7 +41,7 @@ def split(overrides: Sequence[Override]) -> tuple[list[str], dict[str, BaseDistr
 def deciding(overrides: Sequence[Override]) -> list[str]:
     """The fixed overrides that results depend on, sorted."""
     fixed = (override for override in overrides if not override.is_sweep_override())
-    return sorted(str(each.input_line) for each in fixed if each.key_or_group.partition(".")[0] not in UNSEEN)
+    return sorted(str(each.input_line) for each in fixed if each.key_or_group.partition(".")[0] not in NEUTRAL_KEYS)
 
 
 def as_json(space: Space) -> dict[str, Any]:

@@ -76,17 +76,17 @@ def print_summary() -> int:
 
 
 def _compare(run_dirs: Sequence[Path], sweep: SweepSummary) -> None:
-    from sdx.reporting.compare import entries, publish
-    from sdx.reporting.finished import find
+    from sdx.reporting.compare import compared, publish
+    from sdx.reporting.finished import read_runs
 
-    finished, warnings = find(run_dirs)
+    finished, warnings = read_runs(run_dirs)
     try:
-        compared, more = entries(finished, sweep.baseline)
+        found, more = compared(finished, sweep.baseline)
     except InputError as error:  # the run of the baseline has failed
-        compared, more = entries(finished, None)[0], [str(error)]
+        found, more = compared(finished, None)[0], [str(error)]
     try:
-        if compared:
-            publish(compared, sweep.runs_dir)
+        if found:
+            publish(found, sweep.runs_dir)
     except OSError as error:  # the table is printed, its files are not written
         more.append(f"{error.filename}: {error.strerror}")
     for warning in (*warnings, *more):

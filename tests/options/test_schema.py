@@ -1,4 +1,4 @@
-"""Every key of every dataclass is held to what it may be: numbers, names, paths, and that there is no other."""
+"""Every key of every dataclass is checked: numbers, names and paths have limits, and unknown keys are refused."""
 
 import math
 import typing
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from sdx import InputError
 from sdx.cli import main
 from sdx.config import Config
-from sdx.options import conformity
+from sdx.options import schema
 from sdx.options.fields import SPEC, Range, Text
 from tests.kit.composing import checked
 
@@ -31,7 +31,7 @@ COMPOSITIONS = {
     "sdrrl with NLLB": ("method=sdrrl", "translator=nllb_600m", "translator@mt=self", "corpus=alpaca"),
     **{name: (f"method={name}",) for name in main.options("method")},
 }
-"""Together they have every dataclass that a run can be configured with."""
+"""Together they have every dataclass of a run's configuration."""
 CONTROLS = ("a\0b", "a\x1bb", "a\nb", "\ud800")
 NO_NAMES = ("", ".", "..", "-x", "a/b", "../../x", "a b", "x" * 300, "\u202ex", *CONTROLS)
 NO_PATHS = ("", " ", "/x/" + "y" * 300, "/x" * 4000, *CONTROLS)
@@ -43,7 +43,7 @@ composed = cache(checked)
 
 
 def schemas() -> set[type]:
-    """All dataclasses of sdx that Hydra is told, and those inside them."""
+    """All dataclasses of sdx that are registered with Hydra, and those inside them."""
     store = ConfigStore.instance().repo
     found: set[type] = set()
 
@@ -75,7 +75,7 @@ def nodes(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig]]:
 
 
 def keys(*kinds: Any) -> list[Place]:
-    """One place of each field of each dataclass with a specification of a kind."""
+    """One place for each field of each dataclass that has such a specification."""
     found: dict[tuple[type, str], Place] = {}
     for name, overrides in COMPOSITIONS.items():
         for key, node in nodes(composed(*overrides)):
@@ -88,15 +88,15 @@ def keys(*kinds: Any) -> list[Place]:
 
 
 def refused(place: Place, value: Any) -> str | None:
-    """What `conformity.check` says when the key has the value."""
+    """What `schema.check` says when the key has the value."""
     config = composed(*COMPOSITIONS[place[0]])
     at, _, name = place[1].rpartition(".")
     parent = OmegaConf.select(config, at) if at else config
     node = parent._get_node(name)
     before = node._value()
-    node._val = value  # also what OmegaConf would refuse itself
+    node._val = value  # even values that OmegaConf itself would refuse
     try:
-        conformity.check(parent, at)
+        schema.check(parent, at)
     except InputError as error:
         return str(error)
     finally:
@@ -111,14 +111,14 @@ def is_a_number(hint: Any) -> bool:
 
 def test_every_number_has_a_range_and_every_default_is_in_it():
     without, outside = [], []
-    for schema in schemas():
-        hints = typing.get_type_hints(schema)
-        for field in fields(schema):
+    for one in schemas():
+        hints = typing.get_type_hints(one)
+        for field in fields(one):
             spec = field.metadata.get(SPEC)
             if is_a_number(hints[field.name]) and not isinstance(spec, Range):
-                without.append(f"{schema.__name__}.{field.name}")
+                without.append(f"{one.__name__}.{field.name}")
             elif isinstance(spec, Range) and isinstance(field.default, int | float) and field.default not in spec:
-                outside.append(f"{schema.__name__}.{field.name}")
+                outside.append(f"{one.__name__}.{field.name}")
     assert without == []
     assert outside == []
 
@@ -126,13 +126,13 @@ def test_every_number_has_a_range_and_every_default_is_in_it():
 def test_the_compositions_have_every_dataclass():
     there = {OmegaConf.get_type(node) for it in COMPOSITIONS.values() for _, node in nodes(composed(*it))}
     assert {schema.__name__ for schema in schemas() - there} == {
-        *("MethodConfig", "TranslatorConfig"),  # of which others are made
+        *("MethodConfig", "TranslatorConfig"),  # base classes
     }
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**20, -1, True, "many"], ids=str)
 def test_no_number_is_taken_that_makes_no_sense(value: Any):
-    """-1 and infinity have a meaning nowhere."""
+    """-1 and infinity mean nothing anywhere."""
     places = keys(Range)
     assert len(places) > 70
     for place in places:
@@ -192,8 +192,8 @@ def test_a_key_that_is_a_name():
     with open_dict(config):
         config.task["../../x"] = config.task.arc_easy
     try:
-        with pytest.raises(InputError, match=r"a key of task=\.\./\.\./x is no name"):
-            conformity.check(config)
+        with pytest.raises(InputError, match=r"a key of task=\.\./\.\./x is not a name"):
+            schema.check(config)
     finally:
         with open_dict(config):
             del config.task["../../x"]
@@ -202,13 +202,13 @@ def test_a_key_that_is_a_name():
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_no_dataclass_takes_another_key(name: str):
     config = composed(*COMPOSITIONS[name])
-    conformity.check(config)
+    schema.check(config)
     for key, node in list(nodes(config)):
         with open_dict(node):
             node["nonsense"] = 1
         try:
             with pytest.raises(InputError) as caught:
-                conformity.check(config)
+                schema.check(config)
         finally:
             with open_dict(node):
                 node.pop("nonsense")
@@ -219,7 +219,7 @@ def test_no_dataclass_takes_another_key(name: str):
 def test_a_value_is_blamed_where_it_was_given():
     with pytest.raises(InputError, match=r"^scale\.batch_size=0 is too small"):
         composed("scale.batch_size=0")
-    with pytest.raises(InputError, match=r"^backbone\.learning_rate=nan is no number; give more than 0 to 1$"):
+    with pytest.raises(InputError, match=r"^backbone\.learning_rate=nan is not a number; give more than 0 to 1$"):
         composed("backbone.learning_rate=nan")
     with pytest.raises(InputError, match=r"^train\.batch_size=\$\{seed\} gives train\.batch_size=0 is too small"):
         composed("seed=0", "train.batch_size=${seed}")
@@ -231,5 +231,5 @@ def test_a_value_is_blamed_where_it_was_given():
     ):
         with pytest.raises(InputError, match=rf"^filters\.{message}"):
             composed(override)
-    with pytest.raises(InputError, match=r"^train\.max_grad_norm=nan is no number"):
+    with pytest.raises(InputError, match=r"^train\.max_grad_norm=nan is not a number"):
         composed("train.max_grad_norm=nan")

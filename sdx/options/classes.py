@@ -6,7 +6,7 @@ from typing import Any
 from sdx import InputError
 
 
-def target(path: str) -> Any:
+def import_class(path: str) -> Any:
     """Limited to sdx: a configuration is data, not a program.
 
     Raises:
