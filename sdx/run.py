@@ -15,7 +15,7 @@ from sdx.data import filters
 from sdx.methods.base import Method, Run, RunPlan
 from sdx.models import backbone, precision, residency
 from sdx.models.hub import local
-from sdx.models.precision import Settled
+from sdx.models.precision import ResolvedConfig
 from sdx.options import conformity
 from sdx.options.targets import target
 from sdx.planning.hardware import suited_to
@@ -51,23 +51,23 @@ def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
         InputError: the configuration cannot work; nothing was loaded or written to the cache.
     """
     if config.plan:
-        settled = precision.planned(config, run_dir, suited_to(config.backbone))
-        work = prepare(settled.config, run_dir)
+        resolved = precision.resolve_for_plan(config, run_dir, suited_to(config.backbone))
+        work = prepare(resolved.config, run_dir)
         if is_main():
             store = _store(config)
             steps = work.ordered(store)
             _check(first(store, steps))
             check_files(store, steps)
             _say(work.skipped)
-            log.info("%-12s %s", "precision", settled.said)
-            show(settled.config, store, steps, settled.on_gpus)
+            log.info("%-12s %s", "precision", resolved.summary)
+            show(resolved.config, store, steps, resolved.on_gpus)
         return
     failure = failure or Failure(run_dir)
     with listening(), StateFile(run_dir, failure) as state:
-        settled = precision.settle(config, run_dir, precision.suited())
-        with Tracker(settled.config, run_dir) as tracker, watched(tracker):
+        resolved = precision.resolve(config, run_dir, precision.machine_precision())
+        with Tracker(resolved.config, run_dir) as tracker, watched(tracker):
             try:
-                _run(settled, run_dir, state)
+                _run(resolved, run_dir, state)
             except Exception as error:
                 named = _named(error, config)
                 failure.tell(named)  # to the other ranks, who are not to wait until a dashboard is closed
@@ -86,10 +86,10 @@ def _named(error: Exception, config: Config) -> Exception:
     return named
 
 
-def _run(settled: Settled, run_dir: Path, state: StateFile) -> None:
-    began, config = time.monotonic(), settled.config
+def _run(resolved: ResolvedConfig, run_dir: Path, state: StateFile) -> None:
+    began, config = time.monotonic(), resolved.config
     work = prepare(config, run_dir)
-    work.run.settle()
+    work.run.record_choices()
     store = _store(config)
     _say(work.skipped)
     log.info("%-12s %s, cache %s", "run", run_dir, store.root)
@@ -111,7 +111,7 @@ def _run(settled: Settled, run_dir: Path, state: StateFile) -> None:
         state.prepared()
         log.info("%-12s %s; without stages=prepare the same command trains", "prepared", run_dir)
     elif is_main():
-        conclude(run_dir, settled, store, work.model, work.outcomes, work.skipped, work.compared_with, began)
+        conclude(run_dir, resolved, store, work.model, work.outcomes, work.skipped, work.compared_with, began)
 
 
 def _say(skipped: Sequence[str]) -> None:
@@ -178,12 +178,12 @@ def prepare(config: Config, run_dir: Path) -> RunPlan:
     """All steps of the run, none of them realised.
 
     Args:
-        config: with every precision settled, see `sdx.models.precision`.
+        config: with every precision resolved, see `sdx.models.precision`.
 
     Raises:
         InputError: the configuration cannot work.
     """
-    assert precision.is_settled(config)
+    assert precision.is_resolved(config)
     check(config)
     translator = build_translator(config.translator)
     mt = build_translator(config.mt) if config.mt not in (None, config.translator) else translator

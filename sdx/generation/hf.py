@@ -198,7 +198,7 @@ class HFGenerator:
         model_dir, template = self._source
         tokenizer = _tokenizer(model_dir, template)  # may be refused, and a model takes long to load
         held = loaded(model_dir, self.precision)
-        return held.keep(template, lambda: _made_ready(held.model, tokenizer))
+        return held.cached(template, lambda: _made_ready(held.model, tokenizer))
 
 
 @lru_cache(maxsize=1)

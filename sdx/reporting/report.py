@@ -15,7 +15,7 @@ from rich.table import Table
 from sdx.evaluation.comparison import Comparison
 from sdx.evaluation.scores import Score, judge, samples, score
 from sdx.evaluation.values import ItemScores
-from sdx.models.precision import Settled
+from sdx.models.precision import ResolvedConfig
 from sdx.process import events
 from sdx.process.console import Console, wide
 from sdx.process.console import console as new_console
@@ -34,7 +34,7 @@ DEFAULT_BACKBONE = "smollm2_135m"
 
 def conclude(
     run_dir: Path,
-    settled: Settled,
+    resolved: ResolvedConfig,
     store: Store,
     model: Step,
     outcomes: Sequence[Comparison],
@@ -51,7 +51,7 @@ def conclude(
         compared_with: overrides of a run to compare this one with.
         began: `time.monotonic()` at the start of the run.
     """
-    config = settled.config
+    config = resolved.config
     judged: list[ItemScores] = []
     answers: list[dict[str, Any]] = []
     for one in outcomes:
@@ -66,7 +66,7 @@ def conclude(
     results: dict[str, Any] = {
         "run": run_dir.name,
         "config": asdict(config),
-        "precision": settled.said,
+        "precision": resolved.summary,
         "scores": [asdict(one) for one in found],
         "skipped": list(skipped),
         "training": store.manifest(model)["counts"] if model.trains else None,

@@ -18,12 +18,11 @@ from sdx.models.hub import (
     SAFETENSORS,
     DirectoryStep,
     PackagedModel,
-    check_link,
     check_model,
     hub_step,
     local,
 )
-from sdx.models.loading import named, pretrained
+from sdx.models.loading import check_link, load_errors, pretrained
 from sdx.offline.e5 import convert
 from sdx.process.quiet import unreported
 from sdx.store.files import read_json
@@ -85,18 +84,20 @@ def encoder_step(config: EncoderConfig) -> Step:
 
 def _try(model_dir: Path, what: str, again: str) -> None:
     """Raises InputError for a directory that gives no encoder and tokenizer. Weights are not loaded."""
-    from sdx.models import trial
+    from sdx.models import load_check
 
-    kind = _check_kind(what, trial.check_kind(model_dir, what).to_dict())
+    kind = _check_kind(what, load_check.check_model_type(model_dir, what).to_dict())
     model_class, options = _class(model_dir, kind)
     optional = OPTIONAL.get(kind, ())
-    model = trial.model_without_weights(model_class, model_dir, what, again, optional=optional, told=False, **options)
+    model = load_check.load_without_weights(
+        model_class, model_dir, what, again, optional=optional, warns_of_unused=False, **options
+    )
     tokenizer = _tokenizer(model_dir, what)
     rows = model.get_input_embeddings().weight.shape[0]
-    with named(what):
+    with load_errors(what):
         if not tokenizer("a", add_special_tokens=False)["input_ids"]:
             raise InputError(f"{what}: the tokenizer makes nothing of a text; {again}")
-        trial.check_vocabulary(tokenizer, rows, what)
+        load_check.check_vocabulary(tokenizer, rows, what)
 
 
 def load_encoder(model_dir: Path, dtype: "torch.dtype") -> "PreTrainedModel":
@@ -132,7 +133,6 @@ def load_tokenizer(model_dir: Path) -> Any:
     Raises:
         InputError: it cannot be read.
     """
-    check_link(model_dir)
     return _tokenizer(model_dir, str(model_dir.resolve()))
 
 

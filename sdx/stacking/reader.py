@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sdx import InputError
 from sdx.config import Precision
 from sdx.languages import Language
-from sdx.models.loading import dtype_of, straight
+from sdx.models.loading import dtype_of, gpu_options
 from sdx.models.residency import resident
 from sdx.process.quiet import quiet
 from sdx.stacking.parts import PartsStep, directories
@@ -74,7 +74,7 @@ def _loaded(model_dir: Path, parts: Mapping[str, Path], precision: Precision) ->
     config = stack.StackConfig.from_pretrained(model_dir)
     name = config.architectures[0]
     kind = getattr(stack_generation if hasattr(stack_generation, name) else stack, name)
-    return kind.from_pretrained(model_dir, config=config, parts=parts, dtype=dtype_of(precision), **straight())
+    return kind.from_pretrained(model_dir, config=config, parts=parts, dtype=dtype_of(precision), **gpu_options())
 
 
 def read_batches(

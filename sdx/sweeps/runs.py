@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sdx import InputError
 from sdx.config import Stages
-from sdx.models.precision import ANY_GPU, Settled, planned
+from sdx.models.precision import ANY_GPU, ResolvedConfig, resolve_for_plan
 from sdx.options import conformity
 from sdx.options.gate import STUMBLES, stumbled
 from sdx.process.failure import ERROR
@@ -189,7 +189,7 @@ def _which(name: str, count: int) -> str:
     return f" (the run {name}, one of {count}; none was started)" if name and count > 1 else ""
 
 
-def check(runs: Sequence[SweepRun]) -> "list[tuple[Settled, RunPlan]]":
+def check(runs: Sequence[SweepRun]) -> "list[tuple[ResolvedConfig, RunPlan]]":
     """The typed configuration and the steps of each run; notes which of them are done.
 
     What a run will compute in where it runs is known here if it has begun, and in a plan.
@@ -205,13 +205,13 @@ def check(runs: Sequence[SweepRun]) -> "list[tuple[Settled, RunPlan]]":
         for run, name in zip(_told(runs, "checked"), named(runs), strict=True):
             try:
                 config = typed(run.config)
-                settled = planned(config, run.run_dir, suited_to(config.backbone) if config.plan else ANY_GPU)
-                work = prepare(settled.config, run.run_dir)
+                resolved = resolve_for_plan(config, run.run_dir, suited_to(config.backbone) if config.plan else ANY_GPU)
+                work = prepare(resolved.config, run.run_dir)
             except InputError as error:
                 raise InputError(f"{error}{_which(name, len(runs))}") from None
             if is_done(run.run_dir, {step.key for step in work.ends}):
                 run.state = RunState.skipped
-            found.append((settled, work))
+            found.append((resolved, work))
     return found
 
 

@@ -15,7 +15,7 @@ from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.store.files import read_rows, write_rows
 from sdx.store.store import Store
-from sdx.translation.base import Surroundings
+from sdx.translation.base import TranslationContext
 from sdx.translation.self_translation import ROOM_FACTOR, ROOM_TOKENS, SelfTranslation
 from sdx.translation.step import Translate
 from tests.kit.plain_step import PlainStep
@@ -70,7 +70,7 @@ def scripted(tmp_path: Path) -> Callable[..., tuple[SelfTranslation, Scripted]]:
         generator.script, generator.delimiter = script, delimiter
         generator.sentences, generator.written = [], []
         translator = SelfTranslation(1, None, delimiter)
-        translator.place(Surroundings(backbone, TemplateKind.auto, generator, lambda *_: pairs, None))
+        translator.attach(TranslationContext(backbone, TemplateKind.auto, generator, lambda *_: pairs, None))
         store = Store(tmp_path / f"cache {chat}")
         translator.prepare({name: store.realise(step) for name, step in translator.needs(EN, TH).items()})
         return translator, generator
