@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sdx import InputError
 from sdx.config import BackboneConfig, Precision, TemplateKind
 from sdx.models import adapters
-from sdx.models.hub import SAFETENSORS, DirectoryStep, PackagedModel, check_model, hub_step, local
+from sdx.models.hub import SAFETENSORS, check_model, model_step
 from sdx.models.loading import dtype_of, gpu_options, load_errors, pretrained
 from sdx.models.residency import Resident, resident
 from sdx.models.template import install_pad, install_template
@@ -33,19 +33,9 @@ def check(config: BackboneConfig) -> None:
 def backbone_step(config: BackboneConfig) -> Step:
     """Publishes `model/` (config, weights in safetensors, tokenizer) and `source.json`."""
     check(config)
-    return adapters.merged_step(_base_step(config), config.adapters, config.name)
-
-
-def _base_step(config: BackboneConfig) -> Step:
-    """The model without adapters."""
-    if config.asset:
-        return PackagedModel(config.asset, "*.gguf", convert, name="backbone", about=config.name)
-    trial = partial(_try, template=config.template)
-    if config.hub_id:
-        assert config.revision
-        return hub_step("backbone", config.hub_id, config.revision, (SAFETENSORS,), OFFLINE, trial, config.name)
-    assert config.path
-    return DirectoryStep(local(config.path), name="backbone", about=config.name, trial=trial)
+    trial, packed = partial(_try, template=config.template), ("*.gguf", convert)
+    base = model_step(config, "backbone", (SAFETENSORS,), OFFLINE, trial, config.name, packed)
+    return adapters.merged_step(base, config.adapters, config.name)
 
 
 def _try(model_dir: Path, what: str, again: str, template: TemplateKind) -> None:

@@ -3,7 +3,6 @@
 `sdx.models.load_check` then checks what transformers makes of the directory.
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -87,10 +86,6 @@ def _check(directory: Path, what: str, pickles: bool, again: str, stats: frozens
     for path in files(directory, what, pickles, again):
         check_file(path, what, again)
     found = {name: json_object(directory / name, what, again) for name in OBJECTS if (directory / name).is_file()}
-    _check_tokenizer(directory, what, again, found)
-
-
-def _check_tokenizer(directory: Path, what: str, again: str, found: Mapping[str, Mapping[str, Any]]) -> None:
     if "tokenizer.json" in found and not isinstance(found["tokenizer.json"].get("model"), dict):
         raise InputError(f"{what}: tokenizer.json describes no tokenizer (it has no model); {again}")
     try:

@@ -176,26 +176,6 @@ class HubModelStep(ModelStep):
         write_json(work.dir / "source.json", dict(self.config))
 
 
-def hub_step(
-    group: str,
-    hub_id: str,
-    revision: str,
-    weights: tuple[str, ...],
-    instead: str,
-    trial: LoadCheck = lambda *_: None,
-    about: str = "",
-) -> Step:
-    """The `HubModelStep` of a config group.
-
-    Args:
-        weights: patterns of files in order of preference; the first that the repository has is fetched.
-        instead: what the user can do without the hub.
-        about: what tables call the model; the repository's name if empty.
-    """
-    source = HubModel(group, hub_id, revision, instead, weights)
-    return HubModelStep(source, name=group, about=about or Path(hub_id).name, trial=trial)
-
-
 @dataclass(frozen=True, eq=False)
 class DirectoryStep(ModelStep):
     """Links to a directory on disk. The key changes with the files in it."""
@@ -206,7 +186,7 @@ class DirectoryStep(ModelStep):
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        # Hashing gigabytes at every start is too slow; size and time of change tell new weights.
+        # Size and time of change identify weights, because hashing gigabytes at every start is too slow.
         weights = sorted(file for pattern in (SAFETENSORS, PYTORCH) for file in self.directory.glob(pattern))
         listing = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights]
         others = sorted(file for pattern in FILES for file in self.directory.glob(pattern) if file.is_file())
@@ -246,6 +226,33 @@ class PackagedModel(ModelStep):
         write_json(work.dir / "source.json", source)
 
 
+def model_step(
+    source: Source,
+    group: str,
+    weights: tuple[str, ...],
+    instead: str,
+    trial: LoadCheck = lambda *_: None,
+    about: str = "",
+    packed: tuple[str, Callable[[Path, Path], None]] = ("", lambda *_: None),
+) -> Step:
+    """The step that publishes the model of a config group.
+
+    Args:
+        weights: patterns of files in order of preference; the first that a repository has is fetched.
+        instead: what the user can do without the hub.
+        about: what tables call the model; if empty, the name of its repository.
+        packed: the pattern of an asset's file, and its conversion to a directory.
+    """
+    if asset := getattr(source, "asset", None):
+        return PackagedModel(asset, *packed, name=group, about=about)
+    if source.hub_id:
+        assert source.revision
+        hub = HubModel(group, source.hub_id, source.revision, instead, weights)
+        return HubModelStep(hub, name=group, about=about or Path(source.hub_id).name, trial=trial)
+    assert source.path
+    return DirectoryStep(local(source.path), name=group, about=about, trial=trial)
+
+
 @cache
 def available(
     hub_id: str, revision: str, weights: tuple[str, ...] = (SAFETENSORS, PYTORCH), answer_s: float = 3.0
@@ -260,7 +267,7 @@ def available(
     if (cached := source.cached()) or is_offline_mode():
         return cached
     answers: list[object] = []
-    # A thread, because the timeout of a request leaves out the look-up of the hub's address.
+    # In a thread, because the timeout of a request does not limit the look-up of the hub's address.
     thread = Thread(target=lambda: answers.append(refusal_of(source)), daemon=True)
     thread.start()
     thread.join(answer_s)

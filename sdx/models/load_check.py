@@ -84,9 +84,9 @@ def check_template(tokenizer: Any, what: str) -> None:
         raise InputError(f"{template} {error}; {fix}") from None
     if prompt != again:
         raise InputError(f"{template} writes something else each time; {fix}")
-    for text, word, name in ((prompt, WORD, "the user"), (whole, ANSWER, "the model")):
-        if word not in text:
-            raise InputError(f"{template} leaves out what {name} says; {fix}")
+    if WORD not in prompt or ANSWER not in whole:
+        name = "the model" if WORD in prompt else "the user"
+        raise InputError(f"{template} leaves out what {name} says; {fix}")
 
 
 def check_vocabulary(tokenizer: Any, rows: int, what: str) -> None:

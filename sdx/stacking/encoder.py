@@ -13,15 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdx import InputError
 from sdx.config import EncoderConfig
-from sdx.models.hub import (
-    PYTORCH,
-    SAFETENSORS,
-    DirectoryStep,
-    PackagedModel,
-    check_model,
-    hub_step,
-    local,
-)
+from sdx.models.hub import PYTORCH, SAFETENSORS, check_model, local, model_step
 from sdx.models.loading import check_link, load_errors, pretrained
 from sdx.offline.e5 import convert
 from sdx.process.quiet import unreported
@@ -73,13 +65,7 @@ def check(config: EncoderConfig) -> None:
 def encoder_step(config: EncoderConfig) -> Step:
     """Publishes `model/` (config, weights, tokenizer) and `source.json`."""
     check(config)
-    if config.asset:
-        return PackagedModel(config.asset, "*.bin", convert, name="encoder", about=config.name)
-    if config.hub_id:
-        assert config.revision
-        return hub_step("encoder", config.hub_id, config.revision, WEIGHTS, OFFLINE, _try, config.name)
-    assert config.path
-    return DirectoryStep(local(config.path), name="encoder", about=config.name, trial=_try)
+    return model_step(config, "encoder", WEIGHTS, OFFLINE, _try, config.name, ("*.bin", convert))
 
 
 def _try(model_dir: Path, what: str, again: str) -> None:

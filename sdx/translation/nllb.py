@@ -19,7 +19,7 @@ from sdx import InputError
 from sdx.config import Precision, TranslatorConfig
 from sdx.languages import language
 from sdx.models.batches import ROWS, cut
-from sdx.models.hub import PYTORCH, SAFETENSORS, DirectoryStep, check_model, hub_step, local
+from sdx.models.hub import PYTORCH, SAFETENSORS, check_model, local, model_step
 from sdx.models.loading import dtype_of, gpu_options, load_errors, padded, pretrained
 from sdx.models.residency import resident
 from sdx.options import fields
@@ -52,6 +52,7 @@ class NLLBConfig(TranslatorConfig, Source):
     """Beam width; 1 is greedy, faster and worse. Ours."""
 
 
+@dataclass(eq=False)
 class NLLB(Translator):
     """The options are those of `NLLBConfig`.
 
@@ -59,29 +60,23 @@ class NLLB(Translator):
         InputError: they cannot work, or `path` is no NLLB model. Nothing is loaded.
     """
 
+    hub_id: str | None
+    revision: str | None
+    path: str | None
+    batch_size: int | None
+    precision: Precision
+    num_beams: int
+
     name = "nllb"
 
-    def __init__(
-        self,
-        hub_id: str | None,
-        revision: str | None,
-        path: str | None,
-        batch_size: int | None,
-        precision: Precision,
-        num_beams: int,
-    ) -> None:
-        source = Source(path=path, hub_id=hub_id, revision=revision)
-        check_model(source, "translator", tokenizers=("tokenizer.json",))
-        self.hub_id, self.revision = hub_id, revision
-        self.directory = local(path) if path else None
-        self.batch_size = batch_size
-        self.precision = precision
-        self.num_beams = num_beams
+    def __post_init__(self) -> None:
+        self._source = Source(path=self.path, hub_id=self.hub_id, revision=self.revision)
         self._model_dir: Path | None = None
-        kind = read_json(self.directory / "config.json")["model_type"] if self.directory else ARCHITECTURE
+        check_model(self._source, "translator", tokenizers=("tokenizer.json",))
+        kind = read_json(local(self.path) / "config.json")["model_type"] if self.path else ARCHITECTURE
         if kind != ARCHITECTURE:
             raise InputError(
-                f"translator.path={path} holds a model of type {kind}; translator=path takes NLLB-200 and models "
+                f"translator.path={self.path} holds a model of type {kind}; translator=path takes NLLB-200 and models "
                 f"fine-tuned from it, of type {ARCHITECTURE}"
             )
 
@@ -102,16 +97,12 @@ class NLLB(Translator):
         known = self._special_tokens
         unknown = (entry for entry in entries if not entry.nllb or (known is not None and entry.nllb not in known))
         names = [f"{entry.name} ({entry.flores})" for entry in unknown]
-        what = f"translator.path={self.directory}" if self.directory else "NLLB-200"
+        what = f"translator.path={self.path}" if self.path else "NLLB-200"
         fix = f"{what} has no code for it; give another translator or lang"
         return f"cannot translate {' and '.join(names)}: {fix}" if names else None
 
     def needs(self, source: str, target: str) -> Mapping[str, Step]:
-        if self.directory:
-            return {"translator": DirectoryStep(self.directory, name="translator", trial=_try)}
-        assert self.hub_id
-        assert self.revision
-        return {"translator": hub_step("translator", self.hub_id, self.revision, WEIGHTS, OFFLINE, _try)}
+        return {"translator": model_step(self._source, "translator", WEIGHTS, OFFLINE, _try)}
 
     def prepare(self, inputs: Mapping[str, Path]) -> None:
         self._model_dir = inputs["translator"] / "model"
@@ -156,13 +147,13 @@ class NLLB(Translator):
     @cached_property
     def _special_tokens(self) -> set[str] | None:
         """Those of a local model, language codes among them; None for a model on the hub."""
-        if not self.directory:
+        if not self.path:
             return None
         try:
-            return {token["content"] for token in read_json(self.directory / "tokenizer.json")["added_tokens"]}
+            return {token["content"] for token in read_json(local(self.path) / "tokenizer.json")["added_tokens"]}
         except (KeyError, TypeError):
             raise InputError(
-                f"translator.path={self.directory}: tokenizer.json has no list of added_tokens; copy it again"
+                f"translator.path={self.path}: tokenizer.json has no list of added_tokens; copy it again"
             ) from None
 
     def _ready(self) -> tuple[Any, Any]:

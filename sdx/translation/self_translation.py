@@ -48,22 +48,25 @@ class SelfTranslationConfig(TranslatorConfig):
     sentence contains it. Ours."""
 
 
+@dataclass(eq=False)
 class SelfTranslation(Translator):
     """Greedy few-shot translation by the backbone under study."""
+
+    shots: int
+    demonstrations: str | None
+    delimiter: str
 
     name = "self"
     is_external = False
 
-    def __init__(self, shots: int, demonstrations: str | None, delimiter: str) -> None:
+    def __post_init__(self) -> None:
+        given, breaks = self.delimiter, "\n" in self.delimiter
         fix = "give one with a line feed, as translator.delimiter=$'\"\\n\\n\"' in a shell, or with a sign, as ' ### '"
-        if r"\n" in delimiter:
-            raise InputError(f"translator.delimiter={delimiter} has a backslash and an n, which is no line feed; {fix}")
-        if "\n" not in delimiter and regex.fullmatch(r"[\p{L}\p{M}\p{N}\s:]*", delimiter):
-            raise InputError(f"translator.delimiter={delimiter!r} cannot be told from the text of an example; {fix}")
-        self.shots = shots
-        self.demonstrations = demonstrations
-        self.delimiter = delimiter
-        self._keep = None if "\n" in delimiter else regex.compile(regex.escape(delimiter))
+        if r"\n" in given:
+            raise InputError(f"translator.delimiter={given} has a backslash and an n, which is no line feed; {fix}")
+        if not breaks and regex.fullmatch(r"[\p{L}\p{M}\p{N}\s:]*", given):
+            raise InputError(f"translator.delimiter={given!r} cannot be told from the text of an example; {fix}")
+        self._keep = None if breaks else regex.compile(regex.escape(given))
 
     def attach(self, context: TranslationContext) -> None:
         self._context = context
@@ -81,9 +84,8 @@ class SelfTranslation(Translator):
         return f"{prompt}, {precision}, {template}, segments {segment.VERSION}"
 
     def why_unsupported(self, source: str, target: str) -> str | None:
-        if self._shots(source, target):
-            return None
-        return "needs translated sentences as examples; give parallel=offline or translator.demonstrations=file.jsonl"
+        fix = "give parallel=offline or translator.demonstrations=file.jsonl"
+        return None if self._shots(source, target) else f"needs translated sentences as examples; {fix}"
 
     def needs(self, source: str, target: str) -> Mapping[str, Step]:
         shots = self._shots(source, target)
@@ -130,7 +132,10 @@ class SelfTranslation(Translator):
         shots = [f"{names[0]}: {row['source']}\n{names[1]}: {row['target']}{self.delimiter}" for row in self._rows]
         shared = f"{head}{''.join(shots)}{names[0]}:"  # in part, by prompts with fewer shots
         shot_tokens, tokens = generator.count_tokens(shots), generator.count_tokens(sentences)
-        room = [math.ceil(self._factor() * count) + ROOM_TOKENS for count in tokens]
+        sides = ([row[side] for row in self._rows] for side in ("source", "target"))
+        source_tokens, target_tokens = (sum(generator.count_tokens(texts)) for texts in sides)
+        factor = max(ROOM_FACTOR, MARGIN * target_tokens / max(source_tokens, 1))
+        room = [math.ceil(factor * count) + ROOM_TOKENS for count in tokens]
         order = sorted(range(len(sentences)), key=lambda index: -room[index])
         longest = [sum(shot_tokens) + tokens[index] + FRAME_TOKENS for index in order]
         translated = [""] * len(sentences)
@@ -150,22 +155,13 @@ class SelfTranslation(Translator):
                 translated[index] = answer_line(answer.text, sentences[index], names, self.delimiter)
         return translated
 
-    def _factor(self) -> float:
-        """Tokens that a translation may have for each token of its source."""
-        count = self._context.generator.count_tokens
-        source, target = (sum(count([row[side] for row in self._rows])) for side in ("source", "target"))
-        return max(ROOM_FACTOR, MARGIN * target / max(source, 1))
-
 
 @cache
 def _user_rows(path: Path, where: str, _key: str) -> list[dict[str, str]]:
-    """The rows of the user's file.
+    """The rows of the user's file; raises InputError if there is none or one lacks a text.
 
     Args:
         _key: of the file's step, which changes with the file.
-
-    Raises:
-        InputError: there is no row, or a row lacks a text.
     """
     rows = []
     for place, record, names in read_pairs(path, ParallelColumns(), where):

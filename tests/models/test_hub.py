@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from sdx import InputError
-from sdx.models.hub import PYTORCH, SAFETENSORS, DirectoryStep, available, check_model, has_weights, hub_step
+from sdx.models.hub import PYTORCH, SAFETENSORS, DirectoryStep, available, check_model, has_weights, model_step
 from sdx.models.weights import OLD_PICKLE
 from sdx.options.source import Source
 from sdx.store.files import read_json, write_json
 from sdx.store.store import Store
 
 REVISION = "0123456789abcdef" * 2 + "01234567"
+SOURCE = Source(hub_id="someone/model", revision=REVISION)
 BOTH = (SAFETENSORS, PYTORCH)
 CONTENT = {
     "config.json": b'{"model_type": "m2m_100"}',
@@ -44,7 +45,7 @@ class Hub:
 
 
 def realise(cache: Path, weights: tuple[str, ...] = BOTH) -> Path:
-    return Store(cache).realise(hub_step("translator", "someone/model", REVISION, weights, "take another"))
+    return Store(cache).realise(model_step(SOURCE, "translator", weights, "take another"))
 
 
 @pytest.fixture
@@ -179,7 +180,7 @@ def test_a_torn_snapshot_in_the_cache_is_found_before_the_run(network, monkeypat
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         (snapshot / name).write_bytes(CONTENT[name])
     tried: list[Path] = []
-    step = hub_step("backbone", "someone/model", REVISION, (SAFETENSORS,), "", lambda path, *_: tried.append(path))
+    step = model_step(SOURCE, "backbone", (SAFETENSORS,), "", lambda path, *_: tried.append(path))
     step.check()
     assert tried == [snapshot]
     (snapshot / "model.safetensors").write_bytes(CONTENT["model.safetensors"][:-1])
