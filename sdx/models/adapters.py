@@ -15,9 +15,6 @@ from sdx.store.step import Step, Workspace, runtime
 
 HUB_COMMIT = re.compile(r"(?P<hub_id>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-OFFLINE = "offline, give a local copy's directory in backbone.adapters"
-WRAPPER = "base_model.model."
-"""PEFT's prefix for the names in the model that it adapts."""
 WEIGHT = re.compile(r"\.(lora_\w+|modules_to_save)\b.*$|\.(weight|bias)$")
 """Follows the name of a module in the name of a weight."""
 
@@ -69,7 +66,8 @@ class MergedModel(ModelStep):
 def _adapter_step(adapter: str) -> Step:
     if found := HUB_COMMIT.fullmatch(adapter):
         hub_id, revision = found["hub_id"], found["revision"]
-        source = HubModel("backbone.adapters", hub_id, revision, OFFLINE, (SAFETENSORS,), CONFIG)
+        offline = "offline, give a local copy's directory in backbone.adapters"
+        source = HubModel("backbone.adapters", hub_id, revision, offline, (SAFETENSORS,), CONFIG)
         return HubModelStep(source, name="adapter", about=Path(hub_id).name)
     return DirectoryStep(local(adapter), name="adapter")
 
@@ -108,7 +106,8 @@ def _adapted(model: Any, adapter: Path) -> Any:
     from safetensors import safe_open
 
     with safe_open(adapter / WEIGHTS, "pt") as weights:
-        names = {WEIGHT.sub("", name.removeprefix(WRAPPER)) for name in weights.keys()}  # noqa: SIM118
+        # PEFT puts `base_model.model.` in front of the names in the model that it adapts.
+        names = {WEIGHT.sub("", name.removeprefix("base_model.model.")) for name in weights.keys()}  # noqa: SIM118
     for candidate in (model, model.base_model):
         missing = sorted(names - {name for name, _ in candidate.named_modules()})
         if not missing:

@@ -67,15 +67,12 @@ READ_TOKENS = Most(cpu=2048, gpu=65_536)
 
 @dataclass(frozen=True)
 class RowBytes:
-    """Bytes that a row of a batch takes beside the weights. Arguments are numbers of tokens, except `beams`.
-
-    Args:
-        shape: of the model; for an encoder-decoder with the layers of the decoder.
-        number_bytes: w.
-    """
+    """Bytes that a row of a batch takes beside the weights. Arguments are numbers of tokens, except `beams`."""
 
     shape: ShapeConfig
+    """With the layers of the decoder, for an encoder-decoder."""
     number_bytes: int
+    """w."""
 
     @property
     def cached(self) -> float:
@@ -113,12 +110,9 @@ def room_bytes(card_bytes: float, weights_bytes: float) -> float:
 
 
 def cut(sizes: Sequence[float], room: float, most: int) -> Iterator[slice]:
-    """Splits neighbouring rows into batches, in order; a batch has at least one row, whatever its size.
+    """Splits neighbouring rows into batches of at most `room` bytes and `most` rows, but at least one row.
 
-    Args:
-        sizes: of the rows; padding makes all rows of a batch as large as the largest.
-        room: bytes of a batch.
-        most: rows of a batch.
+    Padding makes all rows of a batch as large as the largest.
     """
     start, largest = 0, 0.0
     for row, size in enumerate(sizes):

@@ -31,15 +31,10 @@ NUMBERS = (
 
 
 def check(directory: Path, what: str, pickles: bool = True, again: str = COPY_AGAIN) -> None:
-    """Loads nothing; an unchanged directory is checked once.
+    """Raises InputError if the directory cannot be loaded. An unchanged directory is checked once.
 
     Args:
-        what: names the directory in messages, as `backbone.path=/models/mine`.
-        pickles: whether weights in PyTorch's own format are accepted.
-        again: what to do about a broken file.
-
-    Raises:
-        InputError: the directory cannot be loaded.
+        what, pickles, again: see `sdx.models.weights`.
     """
     try:
         if directory.is_symlink() and not directory.exists():

@@ -49,10 +49,9 @@ def pieces(
     Args:
         sizes: of all rows, by `row_bytes`.
         row: names a row in messages, given its index.
-        fix: what the user can do if a single row does not fit.
 
     Raises:
-        InputError: a single row does not fit.
+        InputError: a single row does not fit; ends in `fix`.
     """
     sizes = [max(size, 1.0) for size in sizes]
     for batch in batches:

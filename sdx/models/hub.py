@@ -254,16 +254,14 @@ def model_step(
 
 
 @cache
-def available(
-    hub_id: str, revision: str, weights: tuple[str, ...] = (SAFETENSORS, PYTORCH), answer_s: float = 3.0
-) -> bool:
+def available(hub_id: str, revision: str, answer_s: float = 3.0) -> bool:
     """Whether a model is in the hub's local cache, or the hub has it and says so within `answer_s`.
 
     Downloads nothing, never raises, and asks the network once a process and not with HF_HUB_OFFLINE.
     """
     from huggingface_hub import is_offline_mode
 
-    source = HubModel("", hub_id, revision, "", weights)
+    source = HubModel("", hub_id, revision, "", (SAFETENSORS, PYTORCH))
     if (cached := source.cached()) or is_offline_mode():
         return cached
     answers: list[object] = []

@@ -48,7 +48,6 @@ def load_without_weights(
     Args:
         optional: weights that may be missing.
         warns_of_unused: whether to warn of weights that the model does not use.
-        options: of `from_pretrained`.
 
     Raises:
         InputError: a weight is missing or has another shape than the config asks for.
@@ -90,11 +89,7 @@ def check_template(tokenizer: Any, what: str) -> None:
 
 
 def check_vocabulary(tokenizer: Any, rows: int, what: str) -> None:
-    """Raises InputError for tokens without an embedding; warns of unused special tokens without one, which no text has.
-
-    Args:
-        rows: embeddings of the model.
-    """
+    """Raises InputError for tokens beyond the model's `rows` embeddings; only warns of unused special tokens."""
     beyond = {token: id_ for token, id_ in tokenizer.get_vocab().items() if id_ >= rows}
     special = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
     unused = special - {getattr(tokenizer, name, None) for name in USED_TOKENS}
@@ -109,11 +104,7 @@ def check_vocabulary(tokenizer: Any, rows: int, what: str) -> None:
 
 
 def check_tokenizer(tokenizer: Any, rows: int, what: str) -> None:
-    """Raises InputError if a causal LM's tokenizer cannot encode prompts and answers for it.
-
-    Args:
-        rows: embeddings of the model.
-    """
+    """Raises InputError if a tokenizer cannot encode prompts and answers for a causal LM with `rows` embeddings."""
     check_vocabulary(tokenizer, rows, what)
     with load_errors(what):
         ids, _ = encode_example(tokenizer, WORD, ANSWER)

@@ -21,10 +21,7 @@ MAX_REASON = 220
 
 
 def pretrained(kind: Any, model_dir: Path, what: str | None = None, /, **options: Any) -> Any:
-    """`kind.from_pretrained` on a directory. Code in the directory is never run.
-
-    Args:
-        what: names the directory in messages.
+    """`kind.from_pretrained` on a directory, called `what` in messages. Code in the directory is never run.
 
     Raises:
         InputError: transformers cannot load the files, or a step's link to them leads nowhere.

@@ -47,25 +47,12 @@ POLL_S, PATIENCE_S = 0.2, 600.0
 
 @dataclass(frozen=True)
 class MachinePrecision:
-    """The precision in which a machine is fastest.
-
-    Args:
-        why: a clause.
-        slowdown: time of a training in bf16 over its time in fp32, if known.
-    """
+    """The precision in which a machine is fastest."""
 
     precision: Precision
     why: str
     slowdown: float | None = None
-
-    @property
-    def cost(self) -> str:
-        """Of bf16, as a predicate."""
-        if self.slowdown is None:
-            return "takes longer than fp32"
-        if self.slowdown > 1:
-            return f"takes about {self.slowdown:g} times as long as fp32 in training"
-        return "saves no time"
+    """Time of a training in bf16 over its time in fp32, if known."""
 
 
 ANY_GPU = MachinePrecision(Precision.bf16, "as on a GPU")
@@ -73,15 +60,11 @@ ANY_GPU = MachinePrecision(Precision.bf16, "as on a GPU")
 
 @dataclass(frozen=True)
 class ResolvedConfig:
-    """A config in which every precision is bf16 or fp32.
-
-    Args:
-        on_gpus: the same with bf16 for every `auto`, for plans of other machines.
-        summary: what was chosen and why.
-    """
+    """A config in which every precision is bf16 or fp32."""
 
     config: Config
     on_gpus: Config
+    """The same with bf16 for every `auto`, for plans of other machines."""
     summary: str
 
 
@@ -121,14 +104,10 @@ def cpu_flags() -> list[str]:
 
 
 def resolve(config: Config, run_dir: Path, machine: MachinePrecision) -> ResolvedConfig:
-    """For a run that starts or resumes: prints and records the choice, and warns of a requested bf16 that is slow.
-    Rank 0 decides; other ranks read its record.
-
-    Args:
-        machine: this machine's.
+    """For a run that starts or resumes on `machine`: prints and records the choice, and warns of a requested slow bf16.
 
     Raises:
-        InputError: rank 0 recorded nothing.
+        InputError: rank 0, which decides for all ranks, recorded nothing.
     """
     if not is_main():
         _wait_for_record(config, run_dir)
@@ -137,9 +116,11 @@ def resolve(config: Config, run_dir: Path, machine: MachinePrecision) -> Resolve
     chosen = {key: _chosen(key, recorded.get(key, machine.precision), machine) for key in _autos(config)}
     resolved = _resolved(config, chosen)
     log.info("%-12s %s", "precision", resolved.summary)
+    factor = machine.slowdown or 1
+    cost = f"takes about {factor:g} times as long as fp32 in training" if factor > 1 else "is no faster than fp32"
     for key, given in _precisions(config).items():
         if given is Precision.bf16 and machine.precision is Precision.fp32:
-            log.warning("%-12s %s=bf16 %s: %s; leave it at auto", "precision", key, machine.cost, machine.why)
+            log.warning("%-12s %s=bf16 %s: %s; leave it at auto", "precision", key, cost, machine.why)
     if chosen:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_json(run_dir / RECORD, {LAUNCH: launch_id(), **{key: value for key, (value, _) in chosen.items()}})
@@ -158,11 +139,7 @@ def is_resolved(config: Config) -> bool:
 
 
 def _chosen(key: str, before: Precision, machine: MachinePrecision) -> tuple[Precision, str]:
-    """The precision for a key that is `auto`, and why.
-
-    Args:
-        before: as this run began.
-    """
+    """The precision for a key that is `auto`, and why; `before` is the one with which this run began."""
     why = f"auto: {machine.why}"
     if before is machine.precision:
         return before, why

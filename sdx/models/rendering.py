@@ -29,10 +29,7 @@ MAX_CHARS = 1_000_000
 def rendered(
     template: str, variables: Mapping[str, Any], conversations: Sequence[tuple[list[dict[str, str]], bool]]
 ) -> list[str]:
-    """The text of each conversation.
-
-    Args:
-        conversations: messages, and whether to add the generation prompt.
+    """The text of each conversation, given as messages and whether to add the generation prompt.
 
     Raises:
         InputError: with a predicate for the template.

@@ -39,10 +39,8 @@ _held: dict[Hashable, Resident] = {}
 def resident(what: tuple[str, Path, Hashable], load: Callable[[], Any]) -> Resident:
     """The model that `load` returns, loaded by the first call and held until another is asked for or `release` called.
 
-    Call this each time instead of storing the result: a model with other references is not freed.
-
-    Args:
-        what: the model's kind, its directory, and whatever else identifies it, such as its precision.
+    Call this each time instead of storing the result: a model with other references is not freed. `what` is the model's
+    kind, its directory, and whatever else identifies it, such as its precision.
     """
     if what not in _held:
         release()

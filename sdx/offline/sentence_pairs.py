@@ -37,13 +37,7 @@ def languages(asset: str) -> frozenset[str]:
 
 
 def pairs(asset: str, directory: Path, source: Language, target: Language) -> Iterator[tuple[str, str]]:
-    """Translations of each other, without markup and placeholders.
-
-    Args:
-        asset: `interface` or `udhr`.
-        directory: of the asset's files.
-        source, target: two of `languages(asset)`.
-    """
+    """Translations of each other, without markup and placeholders, in two of `languages(asset)`."""
     read = READERS[asset]
     sources, targets = read(directory, source.flores), read(directory, target.flores)
     sources = sources or {key: key[1] for key in targets}  # in an interface the key is the English text

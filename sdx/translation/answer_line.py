@@ -8,12 +8,8 @@ COLONS = (":", "：")
 def answer_line(answer: str, sentence: str, labels: tuple[str, str], delimiter: str) -> str:
     """One line; empty if the answer has none.
 
-    Labels, quotes and a final colon that the sentence itself has are part of the translation.
-
-    Args:
-        sentence: the source.
-        labels: names of the source and target languages, as the prompt writes them before a colon.
-        delimiter: between two examples.
+    Labels, quotes and a final colon that the source sentence has are part of the translation. The prompt writes the
+    labels, the names of source and target language, before a colon, and the delimiter between two examples.
     """
     source_label, target_label = (f"{label}:" for label in labels)
     if "\n" not in delimiter and delimiter not in sentence:

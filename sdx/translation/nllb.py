@@ -214,13 +214,7 @@ def _room(tokens: int) -> int:
 
 
 def _batches(lengths: Sequence[int], sizes: Sequence[float], memory: float, max_rows: int) -> Iterator[slice]:
-    """Neighbours with the same `_room`.
-
-    Args:
-        lengths, sizes: of the sources, in tokens and in bytes.
-        memory: bytes for a batch.
-        max_rows: of a batch.
-    """
+    """Batches of neighbouring sources with the same `_room`, given their lengths in tokens and their sizes in bytes."""
     for _, group in groupby(range(len(lengths)), lambda index: _room(lengths[index])):
         rows = list(group)
         for batch in cut([sizes[row] for row in rows], memory, max_rows):
@@ -228,12 +222,7 @@ def _batches(lengths: Sequence[int], sizes: Sequence[float], memory: float, max_
 
 
 def _generate(model: Any, sources: list[list[int]], target_id: int, beams: int) -> list[list[int]]:
-    """The best translation of each source, special tokens included, by beam search.
-
-    Args:
-        sources: all with the same `_room`.
-        target_id: the target language's code, with which the decoder begins.
-    """
+    """The best translation of each source, special tokens included. All sources have the same `_room`."""
     import torch
     from transformers import GenerationConfig
 

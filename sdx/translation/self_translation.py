@@ -158,11 +158,7 @@ class SelfTranslation(Translator):
 
 @cache
 def _user_rows(path: Path, where: str, _key: str) -> list[dict[str, str]]:
-    """The rows of the user's file; raises InputError if there is none or one lacks a text.
-
-    Args:
-        _key: of the file's step, which changes with the file.
-    """
+    """Raises InputError if there is no row or a row lacks a text. `_key`, of the file's step, changes with the file."""
     rows = []
     for place, record, names in read_pairs(path, ParallelColumns(), where):
         texts = {side: column(record, name) if name in record else None for side, name in names.items()}

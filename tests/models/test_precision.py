@@ -128,8 +128,9 @@ def test_it_is_said_and_a_given_bf16_is_warned_about_with_the_factor(config: Con
     caplog.clear()
     resolve(config, tmp_path, FAST)
     assert len(caplog.messages) == 1
-    assert MachinePrecision(FP32, "", 1).cost == "saves no time"
-    assert MachinePrecision(FP32, "").cost == "takes longer than fp32"
+    for slowdown in (1, None):
+        resolve(config, tmp_path, MachinePrecision(FP32, "slow", slowdown))
+        assert "engine.precision=bf16 is no faster than fp32: slow" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from sdx.languages import language
 from sdx.store.files import read_rows, write_rows
 from sdx.store.store import Store
 from sdx.translation.base import TranslationContext
-from sdx.translation.self_translation import ROOM_FACTOR, ROOM_TOKENS, SelfTranslation
+from sdx.translation.self_translation import MARGIN, ROOM_FACTOR, ROOM_TOKENS, SelfTranslation
 from sdx.translation.step import Translate
 from tests.kit.plain_step import PlainStep
 from tests.kit.tiny import tiny_model
@@ -296,7 +296,8 @@ def test_endless_repetition_has_a_limit_and_the_row_is_dropped_for_it(scripted, 
     texts = ["A loop of cats that goes on and on.", "The cat."]
     looped, good = translator.translate(texts, EN, PT)
     assert good == "O gato."
-    [room] = [math.ceil(translator._factor() * size) + ROOM_TOKENS for size in generator.count_tokens(texts[:1])]
+    source, target, size = generator.count_tokens([PAIRS[0]["source"], PAIRS[0]["target"], texts[0]])
+    room = math.ceil(max(ROOM_FACTOR, MARGIN * target / source) * size) + ROOM_TOKENS
     assert room / 2 < generator.count_tokens([looped])[0] <= room
     rows = PlainStep(
         "rows",
