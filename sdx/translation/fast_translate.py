@@ -73,11 +73,8 @@ class FastTranslate(Translator):
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
         self.check(source, target)
-        return segment.translate_texts(
-            texts,
-            lambda sentences: self.translate_sentences(sentences, source, target),
-            keep=_unreadable(source, target),
-        )
+        unreadable = _unreadable(source, target)
+        return segment.translate_texts(texts, lambda some: self.translate_sentences(some, source, target), unreadable)
 
     def translate_sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
         """Translations of single sentences, without regard to layout and protected spans."""

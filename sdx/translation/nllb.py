@@ -171,14 +171,13 @@ class NLLB(Translator):
 
 def _try(model_dir: Path, what: str, again: str) -> None:
     """Raises InputError if model and tokenizer cannot be loaded. Weights are not loaded."""
-    from transformers import M2M100ForConditionalGeneration, PreTrainedTokenizerFast
+    from transformers import M2M100ForConditionalGeneration as M2M100
+    from transformers import PreTrainedTokenizerFast
 
     from sdx.models import load_check
 
     config = load_check.check_model_type(model_dir, what)
-    model = load_check.load_without_weights(
-        M2M100ForConditionalGeneration, model_dir, what, again, warns_of_unused=False
-    )
+    model = load_check.load_without_weights(M2M100, model_dir, what, again, warns_of_unused=False)
     rows = model.get_input_embeddings().weight.shape[0]
     for name in ("eos_token_id", "pad_token_id", "decoder_start_token_id"):
         if not (isinstance(id_ := getattr(config, name), int) and 0 <= id_ < rows):

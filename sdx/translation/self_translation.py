@@ -9,7 +9,7 @@ computed once (`sdx.generation.prefix`); the translations are the same.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -138,6 +138,7 @@ class SelfTranslation(Translator):
         room = [math.ceil(factor * count) + ROOM_TOKENS for count in tokens]
         order = sorted(range(len(sentences)), key=lambda index: -room[index])
         longest = [sum(shot_tokens) + tokens[index] + FRAME_TOKENS for index in order]
+        complete = generator.complete if head else partial(generator.complete_lines, end=self.delimiter)
         translated = [""] * len(sentences)
         for some in generator.batches_of(longest, [room[index] for index in order]):
             batch = order[some]
@@ -146,11 +147,7 @@ class SelfTranslation(Translator):
                 free = generator.context - room[index] - tokens[index] - FRAME_TOKENS
                 fitting = sum(total <= free for total in accumulate(shot_tokens))
                 prompts.append(f"{head}{''.join(shots[:fitting])}{names[0]}: {sentences[index]}\n{names[1]}:")
-            limits = [room[index] for index in batch]
-            if head:
-                answers = generator.complete(prompts, limits, shared)
-            else:
-                answers = generator.complete_lines(prompts, limits, shared, self.delimiter)
+            answers = complete(prompts, [room[index] for index in batch], shared)
             for index, answer in zip(batch, answers, strict=True):
                 translated[index] = answer_line(answer.text, sentences[index], names, self.delimiter)
         return translated
