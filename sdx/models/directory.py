@@ -55,10 +55,10 @@ def config_of(directory: Path, what: str, again: str = COPY_AGAIN) -> dict[str, 
     if not (directory / CONFIG).is_file():
         raise InputError(f"{what} has no config.json; give a directory in Hugging Face format")
     config = json_object(directory / CONFIG, what, again)
-    inner = config.get("text_config") or {}
-    if not isinstance(inner, dict):
+    inner = config.get("text_config")
+    if inner is not None and not isinstance(inner, dict):
         raise InputError(f"{what}: config.json has text_config={inner!r}, which is no object; {again}")
-    for name, value in ((name, part.get(name)) for part in (config, inner) for name in NUMBERS):
+    for name, value in ((name, part.get(name)) for part in (config, inner or {}) for name in NUMBERS):
         values = value if isinstance(value, list) else [] if value is None else [value]
         if bad := [number for number in values if type(number) is not int or number < 0]:
             raise InputError(f"{what}: config.json has {name}={bad[0]!r}, which is no possible number; {again}")

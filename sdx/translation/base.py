@@ -44,10 +44,7 @@ class Translator(ABC):
 
     @abstractmethod
     def why_unsupported(self, source: str, target: str) -> str | None:
-        """Why the pair cannot be translated, and the fix, as it follows "translator=<name> "; None if it can.
-
-        Loads nothing heavy.
-        """
+        """Why the pair cannot be translated, and the fix, after "translator=<name> "; None if it can. Loads nothing."""
 
     def supports(self, source: str, target: str) -> bool:
         return self.why_unsupported(source, target) is None
