@@ -1,12 +1,11 @@
 """One table of languages: the 204 of FLORES-200 and five romanised variants that only Belebele has.
 
-`languages.csv` has one row per language and script. Codes and English names are those of FLORES-200
-and Belebele; `nllb` is what the NLLB-200 tokenizer knows (202 codes: not `arb_Latn`, `min_Arab`).
-Native names are CLDR's, and common autonyms where CLDR has none or the wrong script. Each benchmark
-names languages in its own way: its column holds that name, or nothing where it lacks the language.
+`languages.csv` has one row per language and script. Codes and English names are those of FLORES-200 and Belebele;
+`nllb` is the code in the NLLB-200 tokenizer (202 codes: not `arb_Latn`, `min_Arab`). Native names are CLDR's, or common
+autonyms if CLDR has none or the wrong script. Each benchmark has its own names of languages in a column.
 
-An ISO 639-1 code stands at one row, the standard variety: `ar` is `arb_Arab`, `zh` is `zho_Hans`,
-`no` is `nob_Latn`. `language_sets.yaml` has named sets of them. This module imports nothing of sdx.
+An ISO 639-1 code belongs to one row, the standard variety: `ar` is `arb_Arab`, `zh` is `zho_Hans`, `no` is `nob_Latn`.
+`language_sets.yaml` has named sets of languages. This module imports nothing of sdx.
 """
 
 import csv
@@ -25,14 +24,14 @@ if TYPE_CHECKING:
 
 ENGLISH = "eng_Latn"
 DOTTED_I = ("tur", "azj", "crh")
-"""ISO 639-3 of the languages in which the capital of i is İ, and that of ı is I."""
+"""ISO 639-3 of the languages in which the capital of i is İ, and the capital of ı is I."""
 _SOFT_DOT = re.compile("(?<=[ijį])\u0307")
-"""What is left of İ in small letters; Lithuanian writes it under an accent."""
+"""The dot of İ in lower case, which stays a character of its own; Lithuanian writes such a dot under an accent."""
 
 
 @dataclass(frozen=True)
 class Language:
-    """A language in one script. A code is an empty string where there is none."""
+    """A language in one script. A code that the language does not have is an empty string."""
 
     flores: str
     """FLORES-200 code, the key of the table: `tha_Thai`."""
@@ -57,9 +56,9 @@ class Language:
     xnli: str
     """One of 15."""
     xlsum: str
-    """One of 43, a configuration name: `portuguese`. XL-Sum's `pidgin`, `serbian_latin`: no row."""
+    """One of 43, a configuration name: `portuguese`. XL-Sum's `pidgin` and `serbian_latin` have no row."""
     mkqa: str
-    """One of 26. `zh_hk`, Chinese (Hong Kong), stands at Cantonese."""
+    """One of 26. `zh_hk`, Chinese (Hong Kong), is Cantonese here."""
     mgsm: str
     """One of 11."""
     xquad: str
@@ -67,18 +66,13 @@ class Language:
     mmlu: str
     """English and the seven human translations, `mmlu_<code>_llama` in lm-evaluation-harness."""
     nusax: str
-    """Nine of 12, ISO 639-3. NusaX's Toba Batak, Madurese and Ngaju (`bbc`, `mad`, `nij`): no row."""
+    """Nine of 12, ISO 639-3. NusaX's Toba Batak, Madurese and Ngaju (`bbc`, `mad`, `nij`) have no row."""
     americas_nli: str
-    """Three of ten: Aymara, Guarani and Quechua. The others: no row."""
+    """Three of ten: Aymara, Guarani and Quechua. The others have no row."""
     kardes_nlu: str
-    """One of five. Its Uyghur is in Cyrillic letters; it stands at the Arabic script, the table's only one."""
+    """One of five. Kardeş-NLU's Uyghur is in Cyrillic letters; here it is in the row of the Arabic script."""
     aliases: tuple[str, ...]
     """More spellings: macrolanguages of ISO 639-3 (`ara`), `nb`, `zh-hant` and the like."""
-
-    @property
-    def rtl(self) -> bool:
-        """Written from right to left."""
-        return self.direction == "rtl"
 
     @property
     def dotted_i(self) -> bool:
@@ -112,38 +106,38 @@ def languages() -> tuple[Language, ...]:
 
 @cache
 def codes() -> dict[str, Language]:
-    """Every unambiguous spelling, in the table's own case -> language. Shared: do not change."""
+    """Every unambiguous code, in the table's own case -> language. Shared: do not change."""
     table: dict[str, Language] = {}
     for entry in languages():
         table |= dict.fromkeys((entry.flores, *entry.aliases), entry)
         if entry.iso639_1:
             table[entry.iso639_1] = entry
-        # Two codes of one standard for one language: whoever holds `zh` also answers to `zho`.
+        # Two standards have a code for one language: the row of `zh` is also that of `zho`.
         if entry.iso639_1 or len(_variants(entry.iso639_3)) == 1:
             table[entry.iso639_3] = entry
     return table
 
 
 def language(code: str) -> Language:
-    """The language of an ISO 639-1, ISO 639-3 or FLORES-200 code or an alias, of a BCP 47 tag or an English name.
+    """The language of an ISO 639-1, ISO 639-3 or FLORES-200 code or an alias, of a BCP 47 tag or a name, in any case.
 
-    The case does not matter. A tag means a row only if the row is of its script and the tag has no region, or the one
-    that CLDR's likely subtags give the language in that script: `zh-TW` is `zho_Hant`, `pt-BR` is `por_Latn`.
+    A tag means a row only if the row has the tag's script, and the tag has no region or the one that CLDR's likely
+    subtags give the language in that script: `zh-TW` is `zho_Hant`, `pt-BR` is `por_Latn`.
 
     Raises:
-        ValueError: the table has no such language, or not in this script or region. The message names what there is.
+        ValueError: the table has no such language, or not in this script or region. The message names the nearest rows.
     """
     spelling = str(code).strip().lower()
     if found := _by_lowercase().get(spelling) or _by_name().get(spelling) or _of_tag(str(code).strip()):
         return found
-    refused = f'language "{code}" is not in the table'
+    problem = f'language "{code}" is not in the table'
     if variants := _variants(spelling):
         raise ValueError(f'language "{code}" has several scripts: write {_or(entry.flores for entry in variants)}')
     if spelling == "false":
-        raise ValueError(f'{refused}: YAML reads a bare no as false, write "no" in quotes')
+        raise ValueError(f'{problem}: YAML reads a bare no as false, write "no" in quotes')
     if near := _suggestions(spelling):
-        raise ValueError(f"{refused}; did you mean {_or(f'{entry.code} ({entry.name})' for entry in near)}?")
-    raise ValueError(f"{refused}: write an ISO 639-1, ISO 639-3 or FLORES-200 code, like th or tha")
+        raise ValueError(f"{problem}; did you mean {_or(f'{entry.code} ({entry.name})' for entry in near)}?")
+    raise ValueError(f"{problem}: write an ISO 639-1, ISO 639-3 or FLORES-200 code, like th or tha")
 
 
 @cache
@@ -157,16 +151,16 @@ def targets(given: object) -> dict[str, str]:
     """Code in the table's spelling -> FLORES code.
 
     Args:
-        given: a language as `language` takes it, the name of a set, or a list of either.
+        given: a language as in `language`, the name of a set, or a list of both.
 
     Raises:
-        ValueError: it is something else, or empty, or the table has no such language.
+        ValueError: `given` is something else or empty; the table has no such language.
     """
     found: dict[str, str] = {}
-    for one in given if isinstance(given, list | tuple) else [given]:
-        if not isinstance(one, str | bool):
+    for name in given if isinstance(given, list | tuple) else [given]:
+        if not isinstance(name, str | bool):
             raise ValueError("give a language, lang=th, a list, lang=[th,sw], or a set, lang=stt4")
-        for code in sets().get(str(one), [str(one)]):
+        for code in sets().get(str(name), [str(name)]):
             entry = language(code)
             found[code if code in codes() else entry.code] = entry.flores
     if not found:
@@ -179,7 +173,7 @@ def _or(choices: Iterable[str]) -> str:
 
 
 def _of_tag(text: str) -> Language | None:
-    """The row of a BCP 47 tag, deprecated subtags included; None for other texts and for languages without a row.
+    """The row of a BCP 47 tag, also with deprecated subtags; None for other texts and for languages without a row.
 
     Raises:
         ValueError: the table has the language, but not in the script, region or variant of the tag.
@@ -195,17 +189,17 @@ def _of_tag(text: str) -> Language | None:
     script: str | None = tag.script or (tag.maximize().script if tag.territory else usual)
     of_script = [standard] if standard and script == usual else [row for row in rows if row.script == script]
     if not of_script:
-        there = _or(f"{row.code} ({row.script})" for row in rows)
-        raise ValueError(f'language "{text}": the table does not have it in the script {script}; it has {there}')
+        scripts = _or(f"{row.code} ({row.script})" for row in rows)
+        raise ValueError(f'language "{text}": the table does not have it in the script {script}; it has {scripts}')
     if (found := _by_region().get((tag.language, tag.territory))) and found.script == script:
         return found
     extra = [*(tag.variants or ()), *(tag.extensions or ()), *([tag.private] if tag.private else ())]
     likely = _parsed(f"{tag.language}-{script}").maximize().territory  # type: ignore[union-attr]
     if extra or tag.territory not in (None, likely):
-        near = [*of_script, *(row for row in _neighbours(of_script[0], tag.territory) if row not in of_script)]
-        there = _or(f"{row.code} ({row.name})" for row in near)
-        asked = f"with {'-'.join(extra)}" if extra else f"for the region {tag.territory}"
-        raise ValueError(f'language "{text}": the table does not have it {asked}; write {there}')
+        near = dict.fromkeys((*of_script, *_neighbours(of_script[0], tag.territory)))
+        variety = f"with {'-'.join(extra)}" if extra else f"for the region {tag.territory}"
+        choice = _or(f"{row.code} ({row.name})" for row in near)
+        raise ValueError(f'language "{text}": the table does not have it {variety}; write {choice}')
     return of_script[0]
 
 
@@ -220,13 +214,13 @@ def _parsed(text: str) -> "langcodes.Language | None":
 
 @cache
 def _by_region() -> dict[tuple[str | None, str | None], Language]:
-    """Rows that are another language's variety of a region to CLDR: `prs` is `fa-AF`."""
+    """(language, region) -> row that is, in CLDR, the variety of a language in a region: `prs` is `fa-AF`."""
     tags = ((_parsed(entry.iso639_3), entry) for entry in languages())
     return {(tag.language, tag.territory): entry for tag, entry in tags if tag and tag.territory}
 
 
 def _neighbours(of: Language, territory: str | None) -> list[Language]:
-    """Languages of this region that share a word of their names: Yue Chinese for Chinese in Hong Kong."""
+    """Languages of a region that share a word of their names: Yue Chinese for Chinese in Hong Kong."""
     words = set(_name(of).split())
     return [
         entry
@@ -238,13 +232,13 @@ def _neighbours(of: Language, territory: str | None) -> list[Language]:
 
 
 def _name(entry: Language) -> str:
-    """The English name in lowercase, without what it has in brackets."""
+    """The English name in lowercase, without brackets."""
     return entry.name.split(" (")[0].lower()
 
 
 @cache
 def _by_name() -> dict[str, Language]:
-    """Every name that one row has: in English, with and without brackets, and its own."""
+    """Names that only one row has: in English, with and without brackets, and its own -> row."""
     table: dict[str, set[Language]] = {}
     for entry in languages():
         for name in {entry.name.lower(), _name(entry), entry.native_name.lower()}:
@@ -264,7 +258,7 @@ def _by_lowercase() -> dict[str, Language]:
 def _suggestions(spelling: str) -> list[Language]:
     """At most three languages with a code or a name close to the spelling, the nearest first."""
     spelled: dict[str, list[Language]] = {}
-    # Standard varieties first: "arabic" is a word of ten names, and most mean `ar` by it.
+    # Standard varieties first: "arabic" is a word of ten names, and mostly means `ar`.
     for entry in sorted(languages(), key=lambda entry: not entry.iso639_1):
         names = {_name(entry), entry.native_name.lower()}
         words = {word for name in names for word in name.split()}

@@ -27,7 +27,7 @@ from sdx.process.failure import Failure
 from sdx.process.preemption import listening
 from sdx.process.ranks import is_main
 from sdx.reporting.report import conclude
-from sdx.sources.hub import HubSource, refusals, refused
+from sdx.sources.hub import check_available
 from sdx.store import inventory
 from sdx.store.step import Step
 from sdx.store.store import Store
@@ -99,8 +99,7 @@ def _run(resolved: ResolvedConfig, run_dir: Path, state: StateFile) -> None:
     outside = first(store, steps)
     if is_main():
         _check(outside)
-        if found := refusals(step.hub for step in outside if isinstance(step.hub, HubSource)):
-            raise refused(found)
+        check_available(step.hub for step in outside if step.hub)
         inventory.note(run_dir, work.steps)
     steps = [*outside, *steps]
     state.expect(len(steps))

@@ -21,11 +21,11 @@ from sdx.stacking.texts import texts_step
 from sdx.store.files import read_rows
 from sdx.store.step import Step, Workspace
 from sdx.store.store import Store
-from sdx.tasks.base import Who
+from sdx.tasks.base import Mode
+from sdx.tasks.files import LabelledFilesConfig
 from sdx.tasks.forms import Classification
 from sdx.tasks.hub import MKQA, Belebele, Flores, XLSum
 from sdx.tasks.items import items_step
-from sdx.tasks.labelled_config import LabelledFilesConfig
 from sdx.tasks.reading import training_step
 from sdx.translation.base import TranslationContext
 from sdx.translation.self_translation import SelfTranslation
@@ -61,7 +61,7 @@ def labelled(split: str, path: str, folder: Path) -> Any:
         paths[other] = str(folder / f"good-{other}.jsonl")
         Path(paths[other]).write_bytes(jsonl([{**row, "premise": f"{row['premise']} {other}"} for row in NLI]))
     made = xnli(**paths)
-    return items_step(made, Who.read, TH, 0) if split == "test" else training_step(made, EN, 0, 4)
+    return items_step(made, Mode.read, TH, 0) if split == "test" else training_step(made, EN, 0, 4)
 
 
 def xnli(columns: Mapping[str, str] | None = None, labels: Sequence[str] = (), **paths: str) -> Classification:
@@ -101,19 +101,19 @@ READERS: dict[str, tuple[Rows, str, Callable[[str, Path], Any]]] = {
     "belebele": (
         belebele_rows(12, "th"),
         "mc_answer2",
-        lambda path, _: items_step(Belebele(0, path, None, None, None), Who.rank, TH, 0),
+        lambda path, _: items_step(Belebele(0, path, None, None, None), Mode.rank, TH, 0),
     ),
     "flores": (
         [{"id": n, "text": f"s {n}"} for n in range(12)],
         "text",
-        lambda path, _: items_step(Flores(0, path, None, None, None), Who.generate, TH, 0),
+        lambda path, _: items_step(Flores(0, path, None, None, None), Mode.generate, TH, 0),
     ),
     "xlsum": (
         [{"id": f"i{n}", "text": f"t {n}", "summary": f"s {n}"} for n in range(12)],
         "summary",
-        lambda path, _: items_step(XLSum(0, path, None, None, None), Who.generate, TH, 0),
+        lambda path, _: items_step(XLSum(0, path, None, None, None), Mode.generate, TH, 0),
     ),
-    "mkqa": (MKQA_ROWS, "queries", lambda path, _: items_step(MKQA(0, path, None, None, None), Who.generate, TH, 0)),
+    "mkqa": (MKQA_ROWS, "queries", lambda path, _: items_step(MKQA(0, path, None, None, None), Mode.generate, TH, 0)),
 }
 CODES = {"belebele": "tha_Thai", "flores": "tha_Thai", "xlsum": "thai", "text": "x", "train": "en", "validation": "en"}
 ONE_FILE = ("text",)
@@ -251,7 +251,7 @@ def test_an_id_is_there_once(reader: str, tmp_path: Path):
     opened.write_bytes(jsonl([{**row, **named["example_id" if reader == "mkqa" else "id"]} for row in rows]))
     made = step(path, tmp_path)
     if reader == "test":
-        made = items_step(xnli({"id": "id"}, test=path), Who.read, TH, 0)
+        made = items_step(xnli({"id": "id"}, test=path), Mode.read, TH, 0)
     with pytest.raises(InputError, match=f"{opened}, line 2 has the id [i3] again"):
         realised(made, tmp_path / "cache")
 
@@ -280,7 +280,7 @@ def test_labels_as_words(given: list[str], tmp_path: Path, caplog: pytest.LogCap
     path = tmp_path / "test-th.csv"
     path.write_bytes(table([{**row, "label": given[row["label"]]} for row in NLI if row["label"]], ","))
     made = xnli(labels=() if given[0] == "True" else given, test=str(path.with_name("test-{language}.csv")))
-    items = read_rows(realised(items_step(made, Who.read, TH, 0), tmp_path) / "rows.jsonl")
+    items = read_rows(realised(items_step(made, Mode.read, TH, 0), tmp_path) / "rows.jsonl")
     assert {row["segments"][0]: row["label"] for row in items} == {
         row["premise"].strip(): row["label"] for row in NLI if row["label"]
     }
@@ -290,8 +290,8 @@ def test_labels_as_words(given: list[str], tmp_path: Path, caplog: pytest.LogCap
 def test_whole_numbers_as_pandas_writes_them(tmp_path: Path):
     path = tmp_path / "test-th.csv"
     path.write_bytes(table([{**row, "label": f"{row['label']}.0" if row["label"] else ""} for row in NLI], ","))
-    items = read_rows(realised(items_step(xnli(test=str(path)), Who.read, EN, 0), tmp_path) / "rows.jsonl")
+    items = read_rows(realised(items_step(xnli(test=str(path)), Mode.read, EN, 0), tmp_path) / "rows.jsonl")
     assert sorted(row["label"] for row in items) == [1] * 4 + [2] * 4
     path.write_bytes(table([{**row, "label": "1.5"} for row in NLI], ","))
     with pytest.raises(InputError, match=r"line 2 has the label .1\.5."):
-        realised(items_step(xnli(test=str(path)), Who.read, EN, 0), tmp_path)
+        realised(items_step(xnli(test=str(path)), Mode.read, EN, 0), tmp_path)

@@ -107,18 +107,18 @@ def test_native_names_are_written_in_their_script():
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
-def test_benchmark_codes_stand_at_one_language_each(benchmark: str):
+def test_each_benchmark_code_belongs_to_one_language(benchmark: str):
     held = [getattr(entry, benchmark) for entry in languages() if getattr(entry, benchmark)]
     assert sorted(held) == BENCHMARKS[benchmark].split()
 
 
 @pytest.mark.parametrize("benchmark", ["xnli", "mgsm", "xquad", "mmlu"])
-def test_benchmark_codes_stand_at_the_language_they_mean(benchmark: str):
+def test_benchmark_codes_belong_to_the_language_they_mean(benchmark: str):
     for entry in languages():
         assert getattr(entry, benchmark) in ("", entry.iso639_1), entry
 
 
-def test_benchmark_codes_that_are_not_iso_stand_right():
+def test_benchmark_codes_that_are_not_iso():
     assert language("zh").mkqa == "zh_cn"
     assert language("zho_Hant").mkqa == "zh_tw"
     assert language("yue").mkqa == "zh_hk"
@@ -133,7 +133,7 @@ def test_benchmark_codes_that_are_not_iso_stand_right():
             assert entry.xlsum.replace("_", " ") in re.sub("[()]", "", entry.name.lower())
 
 
-def test_codes_of_nusax_americas_nli_and_kardes_nlu_stand_right():
+def test_codes_of_nusax_americas_nli_and_kardes_nlu():
     assert language("ay").americas_nli == "aym"
     assert language("qu").americas_nli == "quy"
     for entry in languages():
@@ -152,9 +152,9 @@ def test_every_belebele_variant_has_a_row():
 
 
 def test_direction_and_spaces():
-    rtl_scripts = {entry.script for entry in languages() if entry.rtl}
+    rtl_scripts = {entry.script for entry in languages() if entry.direction == "rtl"}
     assert rtl_scripts == {"Arab", "Hebr"}
-    assert not [entry for entry in languages() if entry.script in rtl_scripts and not entry.rtl]
+    assert not [entry for entry in languages() if entry.script in rtl_scripts and entry.direction == "ltr"]
     assert " ".join(entry.flores for entry in languages() if not entry.spaces) == (
         "bod_Tibt dzo_Tibt jpn_Jpan khm_Khmr lao_Laoo mya_Mymr shn_Mymr tha_Thai yue_Hant zho_Hans zho_Hant"
     )
@@ -189,7 +189,7 @@ def test_code_is_the_shortest_spelling_and_leads_back():
     }
 
 
-def test_codes_have_every_spelling_but_the_ambiguous():
+def test_codes_have_every_unambiguous_spelling():
     table = codes()
     assert all(isinstance(code, str) and isinstance(table[code], Language) for code in table)
     assert all(language(code) is entry for code, entry in table.items())
@@ -238,12 +238,12 @@ def test_sets_of_the_papers():
         ("haitian creole", ["ht"]),
     ],
 )
-def test_targets_go_by_the_table_s_spelling(given: object, expected: list[str]):
+def test_targets_have_the_spelling_of_the_table(given: object, expected: list[str]):
     assert list(targets(given)) == expected
 
 
 @pytest.mark.parametrize("given", [None, 5, [], [["pt"]], ["pt", None], {"pt": 1}, False, ["pt", False], "pt,th", ""])
-def test_what_names_no_targets(given: object):
+def test_values_that_name_no_target_are_refused(given: object):
     with pytest.raises(ValueError, match=r"lang=th|in quotes|not in the table"):
         targets(given)
 

@@ -30,8 +30,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import sdx.methods
+import sdx.tasks.files
 import sdx.tasks.hub
-import sdx.tasks.labelled_config
 import sdx.tasks.lm_eval
 import sdx.translation
 from sdx import InputError
@@ -100,7 +100,7 @@ def register() -> None:
         ("method", sdx.methods),
         ("translator", sdx.translation),
         ("task", sdx.tasks.hub),
-        ("task", sdx.tasks.labelled_config),
+        ("task", sdx.tasks.files),
         ("task", sdx.tasks.lm_eval),
     ):
         for module in _modules(place):

@@ -1,30 +1,30 @@
 """Code-switching: some words of a text in L are replaced by their dictionary translation into T.
 
-SDRRL (arXiv 2402.12204) switches words of the instructions, by a tool that it does not name; how is ours. Only the
-replaced words change: everything between them, layout, punctuation, code, markup, addresses, numbers, is kept byte for
-byte.
+SDRRL (arXiv 2402.12204) switches words of the instructions with a tool that it does not name; how is ours. Everything
+between the replaced words (layout, punctuation, code, markup, addresses, numbers) is kept byte for byte.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 import regex
 
+from sdx.data.dictionaries import Dictionary
 from sdx.data.dictionary_formats import fold
 from sdx.data.mixture import draw
 from sdx.languages import Language
-from sdx.text.protect import Spans, blank, find_spans
-from sdx.text.segment import split
+from sdx.text.protect import BLANK, blank, cut
+from sdx.text.segment import find_sentences
 
 LONGEST_WORDS = 3
-"""Words of an entry such as `ice cream`."""
+"""Words of a dictionary entry such as `ice cream`."""
 LONGEST_GRAPHEMES = 12
-"""Of a word in a script without spaces."""
+"""Graphemes of a dictionary entry in a script without spaces."""
 SHORTEST_GRAPHEMES = 2
-"""One sign alone is mostly a part of a word that the dictionary lacks; it counts where it stands by itself."""
+"""A single grapheme is mostly a part of a word that the dictionary lacks, unless it stands by itself."""
 
-# Scripts that do not part words by spaces, with marks that belong to several, and the dot between Tibetan syllables.
+# Scripts without spaces between words, marks that belong to several of them, and the dot between Tibetan syllables.
 _UNSPACED = (
     r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}ー\uff70\uff9e\uff9f"
 )
@@ -43,66 +43,54 @@ _NUMBER = regex.compile(r"[\p{N}_]")
 _WORD_EDGE = regex.compile(r"[\p{L}\p{M}\p{N}]")
 _SIGN_EDGE = regex.compile(_SIGN, regex.V1)
 
-
-class _Site(NamedTuple):
-    """A stretch of the text that the dictionary knows, and what it would become."""
-
-    start: int
-    end: int
-    translation: str
-    in_run: bool
-    """It stands in a script without spaces."""
+Site = tuple[int, int, str]
+"""Start and end of a stretch of the text that the dictionary knows, and its translation in the stretch's case."""
 
 
-def code_switch(
-    text: str, dictionary: Mapping[str, Sequence[str]], word_ratio: float, seed: str, target: Language
-) -> tuple[str, int]:
+def code_switch(text: str, dictionary: Dictionary, word_ratio: float, seed: str, target: Language) -> tuple[str, int]:
     """(the text with words replaced, how many were).
 
-    About `word_ratio` of the words *that the dictionary knows* are replaced, by their best translation; at least one
-    where there is one and the ratio is not 0. Which ones depends on the text and the seed; a higher ratio takes the
-    same words and more. A word that is its own translation counts as not known.
+    About `word_ratio` of the words *that the dictionary knows* are replaced by their best translation; at least one
+    word if the dictionary knows one and the ratio is not 0. Which words depends on the text and the seed; a higher
+    ratio takes the same words and more. A word that is its own translation counts as not known.
 
     The replacement is capitalised like the word: lower, Title, UPPER. In a text without spaces, entries are found by
-    longest match from the left; a translation is set apart by a space where both it and its neighbour would else look
-    like one word of a spaced script. Time is linear in the length of the text.
+    longest match from the left, and spaces separate a translation from its neighbours if they would look like one word
+    of a script with spaces. Time is linear in the length of the text.
 
     Args:
         dictionary: folded word or phrase of L -> its translations, best first; see `dictionaries.load`.
         word_ratio: from 0 to 1.
         target: the language of the translations, for its rules of capitals.
     """
-    if not dictionary or word_ratio <= 0:
-        return text, 0
-    sites = list(_sites(text, dictionary, target))
+    sites = list(_sites(text, dictionary, target)) if dictionary and word_ratio > 0 else []
     if not sites:
         return text, 0
-    wanted = min(len(sites), max(1, round(word_ratio * len(sites))))
+    count = min(len(sites), max(1, round(word_ratio * len(sites))))
     state = sha256(f"{seed}\0{text}".encode(errors="surrogatepass")).digest()
     order = sorted(range(len(sites)), key=lambda number: sha256(state + number.to_bytes(8, "big")).digest())
-    parts: list[str] = []
-    position = 0
-    for site in (sites[number] for number in sorted(order[:wanted])):
-        kept = text[position : site.start]
-        before = kept or (parts[-1] if parts else "")
-        parts += kept, _padded(site, before[-1:], text[site.end : site.end + 1])
-        position = site.end
-    return "".join(parts) + text[position:], wanted
+    switched, position = "", 0
+    for start, end, translation in (sites[number] for number in sorted(order[:count])):
+        switched += text[position:start]
+        if _SIGN_EDGE.match(text, start):
+            translation = _spaced(translation, switched[-1:], text[end : end + 1])
+        switched, position = switched + translation, end
+    return switched + text[position:], count
 
 
 def code_switch_rows(
     rows: Iterable[Mapping[str, Any]],
     field: str,
-    dictionary: Mapping[str, Sequence[str]],
+    dictionary: Dictionary,
     sentence_ratio: float,
     word_ratio: float,
     seed: str,
     target: Language,
 ) -> list[dict[str, Any]]:
-    """The rows that were switched, with the new text in `field` and its count in `switched_words`.
+    """The rows that were switched, with the new text in `field` and the number of replaced words in `switched_words`.
 
-    `sentence_ratio` of the rows are tried, by a hash of `id` and seed, so that a higher ratio takes the same rows and
-    more; of these, the ones without a known word are left out.
+    `sentence_ratio` of the rows are tried, by a hash of `id` and seed: a higher ratio takes the same rows and more.
+    Rows without a known word are left out.
     """
     switched = []
     for row in rows:
@@ -113,9 +101,10 @@ def code_switch_rows(
     return switched
 
 
-def _sites(text: str, dictionary: Mapping[str, Sequence[str]], target: Language) -> Iterator[_Site]:
+def _sites(text: str, dictionary: Dictionary, target: Language) -> Iterator[Site]:
     """What can be replaced, from left to right, disjoint."""
-    prose = blank(blank(text, _not_prose(text)), find_spans(text))
+    parts = cut(blank(text), find_sentences(text))
+    prose = "".join(part if number % 2 else BLANK * len(part) for number, part in enumerate(parts))
     tokens = [token for token in _TOKEN.finditer(prose) if _is_whole(token, prose, text)]
     position = 0
     for number, token in enumerate(tokens):
@@ -123,25 +112,14 @@ def _sites(text: str, dictionary: Mapping[str, Sequence[str]], target: Language)
             yield from _in_run(token, dictionary, target)
         elif token.start() >= position:
             for end in reversed(_phrase_ends(tokens[number : number + LONGEST_WORDS], text)):
-                if found := _translation(text[token.start() : end], dictionary, target):
-                    yield _Site(token.start(), end, found, in_run=False)
+                if translation := _translation(text[token.start() : end], dictionary, target):
+                    yield token.start(), end, translation
                     position = end
                     break
 
 
-def _not_prose(text: str) -> Spans:
-    """Fenced code, formulas, lines of code, list markers and the like."""
-    spans, position = [], 0
-    for piece in split(text):
-        end = position + len(piece.text)
-        if not piece.translate:
-            spans.append((position, end))
-        position = end
-    return spans
-
-
 def _is_whole(token: regex.Match, prose: str, text: str) -> bool:
-    """Whether neither a protected span nor a grapheme cuts through the word, nor does a dot make it part of a name."""
+    """Whether no protected span or grapheme cuts through the word, and no dot makes it part of a name."""
     start, end = token.span()
     if text[start - 1 : start] == "." or (text[end : end + 1] == "." and text[end + 1 : end + 2].isalnum()):
         return False  # .log, U.S.
@@ -151,7 +129,7 @@ def _is_whole(token: regex.Match, prose: str, text: str) -> bool:
 
 
 def _phrase_ends(tokens: Sequence[regex.Match], text: str) -> list[int]:
-    """Where the first word ends, the first two, and so on, as long as they are words with one space between."""
+    """Ends of the phrases of the first word, the first two words, and so on, if one space separates the words."""
     ends: list[int] = []
     for token in tokens:
         if token["run"] or _NUMBER.search(token[0]) or (ends and text[ends[-1] : token.start()] != " "):
@@ -160,53 +138,46 @@ def _phrase_ends(tokens: Sequence[regex.Match], text: str) -> list[int]:
     return ends
 
 
-def _in_run(run: regex.Match, dictionary: Mapping[str, Sequence[str]], target: Language) -> Iterator[_Site]:
+def _in_run(run: regex.Match, dictionary: Dictionary, target: Language) -> Iterator[Site]:
     """Longest match from the left over the graphemes of a stretch without spaces."""
-    edges = [run.start(), *(sign.end() for sign in _GRAPHEME.finditer(run.string, *run.span()))]
-    alone = len(edges) - 1 < SHORTEST_GRAPHEMES
+    edges = [run.start(), *(grapheme.end() for grapheme in _GRAPHEME.finditer(run.string, *run.span()))]
+    count = len(edges) - 1
     first = 0
-    while first < len(edges) - 1:
-        shortest = first + (1 if alone else SHORTEST_GRAPHEMES)
-        for last in range(min(first + LONGEST_GRAPHEMES, len(edges) - 1), shortest - 1, -1):
-            if found := _translation(run.string[edges[first] : edges[last]], dictionary, target):
-                yield _Site(edges[first], edges[last], found, in_run=True)
+    while first < count:
+        for last in range(min(first + LONGEST_GRAPHEMES, count), first + min(SHORTEST_GRAPHEMES, count) - 1, -1):
+            if translation := _translation(run.string[edges[first] : edges[last]], dictionary, target):
+                yield edges[first], edges[last], translation
                 first = last
                 break
         else:
             first += 1
 
 
-def _translation(word: str, dictionary: Mapping[str, Sequence[str]], target: Language) -> str | None:
-    """The best translation, in the word's case; none where the dictionary has none or the same word."""
+def _translation(word: str, dictionary: Dictionary, target: Language) -> str | None:
+    """The best translation, with the word's capitals; None if the dictionary has none or the same word.
+
+    A word without capitals gets the translation as the dictionary writes it, so German nouns keep theirs.
+    """
     key = fold(word)
-    translations = dictionary.get(key)
-    if not translations or fold(translations[0]) == key:
+    if not (translations := dictionary.get(key)) or fold(translations[0]) == key:
         return None
-    return _in_case_of(word, translations[0], target)
-
-
-def _in_case_of(word: str, translation: str, target: Language) -> str:
-    """Capitals where the word has them; else as the dictionary writes it, so that German nouns stay capital."""
+    best = translations[0]
     cased = sum(sign.isupper() or sign.islower() for sign in word)
-    if (
-        word.isupper() and cased > 1 and target.script != "Geor"
-    ):  # its capitals are for headlines, and few fonts have them
-        return _dotted(translation, target).upper()
+    if word.isupper() and cased > 1 and target.script != "Geor":  # whose capitals are for headlines, and in few fonts
+        return _dotted(best, target).upper()
     if word[0].isupper() or word[0].istitle():
-        return _dotted(translation[0], target).title() + translation[1:]
-    return translation
+        return _dotted(best[0], target).title() + best[1:]
+    return best
 
 
 def _dotted(text: str, target: Language) -> str:
     return text.replace("i", "İ") if target.dotted_i else text
 
 
-def _padded(site: _Site, before: str, after: str) -> str:
-    """The translation, with spaces where it would else grow together with its neighbours."""
-    if not site.in_run:
-        return site.translation
+def _spaced(translation: str, before: str, after: str) -> str:
+    """The translation, with spaces where it would otherwise grow together with its neighbours."""
     left, right = (
-        bool(neighbour and _WORD_EDGE.match(neighbour) and _WORD_EDGE.match(edge) and not _SIGN_EDGE.match(edge))
-        for neighbour, edge in ((before, site.translation[0]), (after, site.translation[-1]))
+        " " * bool(_WORD_EDGE.match(neighbour) and _WORD_EDGE.match(edge) and not _SIGN_EDGE.match(edge))
+        for neighbour, edge in ((before, translation[0]), (after, translation[-1]))
     )
-    return " " * left + site.translation + " " * right
+    return left + translation + right

@@ -1,12 +1,12 @@
 """The instruction corpus: rows of `{"id", "instruction", "answer"}` in the source language, split once.
 
-The held-out rows are the same for every method, so that they are never trained on by any of them.
+The held-out rows are the same for every method, so no method trains on them.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass
+from functools import cache
 from hashlib import sha256
 from logging import getLogger
 from pathlib import Path
@@ -15,27 +15,20 @@ from typing import Any
 from sdx import InputError
 from sdx.config import CorpusColumns, CorpusConfig, ScaleConfig
 from sdx.languages import Language, language
-from sdx.sources.files import column, column_names, file_step, published, read_records, source_name
+from sdx.options.source import FileSource
+from sdx.sources.files import column, file_step, no_column, published, read_records, text_column
+from sdx.store.estimate import READABLE_BYTES, Estimate, Plan, Rows
 from sdx.store.files import write_rows
 from sdx.store.step import Step, Workspace, runtime
+from sdx.text import lengths
 
 log = getLogger("sdx")
 
 SEED_CORPUS = Path(__file__).with_name("seed_instructions.jsonl")
 SEED_COLUMNS = CorpusColumns(id="id")
 HASH_DIGITS = 12
-
-
-def check(config: CorpusConfig, source: Language) -> None:
-    """Raises InputError for a corpus that cannot work or is not in the source language. Reads nothing."""
-    config.check("corpus", required=False)
-    written_in = language(config.language) if config.language else source
-    if written_in != source:
-        raise InputError(
-            f"corpus.language={config.language} is not source={source.code}: corpus={config.name} is in "
-            f"{written_in.name}; give instructions in {source.name} as corpus.path=... with "
-            f"corpus.language={source.code}, or take corpus=bactrian_x"
-        )
+UNKNOWN_ROWS = 50_000
+"""Of a corpus of which nothing is known, for an estimate."""
 
 
 def corpus_step(config: CorpusConfig, scale: ScaleConfig, source: Language) -> Step:
@@ -45,22 +38,29 @@ def corpus_step(config: CorpusConfig, scale: ScaleConfig, source: Language) -> S
         source: L; its code stands for `{language}` in `corpus.path` and `corpus.file`.
 
     Raises:
-        InputError: as `check`; a local file that is not there. A bad row is found when the step runs.
+        InputError: options that name no corpus in the source language; a local file that does not exist. A bad row is
+            found when the step runs.
     """
-    check(config, source)
+    config.check("corpus", required=False)
+    written_in = language(config.language) if config.language else source
+    if written_in != source:
+        raise InputError(
+            f"corpus.language={config.language} is not source={source.code}: corpus={config.name} is in "
+            f"{written_in.name}; give instructions in {source.name} as corpus.path=... with "
+            f"corpus.language={source.code}, or take corpus=bactrian_x"
+        )
     given = config.path or config.hub_id
     columns = config.columns if given else SEED_COLUMNS
-    path = config.path if given else str(SEED_CORPUS)
+    origin = config if given else FileSource(path=str(SEED_CORPUS))
     placeholders = {"language": source.code}
-    file = file_step("corpus", path, config.hub_id, config.revision, config.file, placeholders)
-    where = source_name("corpus", path, config.hub_id, config.file, placeholders)
+    file, where = file_step("corpus", origin, placeholders), origin.where("corpus", placeholders)
     sizes = scale.corpus_rows, scale.heldout_rows
     return Corpus(file, columns, *sizes, where=where, about=config.name, language=source)
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus(Step):
-    """Publishes `train.jsonl` and `heldout.jsonl`, and counts the rows that were left out."""
+    """Publishes `train.jsonl` and `heldout.jsonl`, and counts the rows that are left out."""
 
     name = "corpus"
     version = 2
@@ -71,30 +71,57 @@ class Corpus(Step):
     corpus_rows: int
     heldout_rows: int
     where: str = runtime()
-    """As messages name the file."""
+    """The file in messages."""
     about: str = runtime(default="")
     language: Language | None = runtime(default=None)
+
+    text_fields = ()
 
     def about_field(self, file: str, field: str) -> str:
         part = {"train.jsonl": "train ", "heldout.jsonl": "held-out "}.get(file, "")
         return f"{part}{field}s"
 
+    def estimate(self, plan: Plan) -> Estimate:
+        """From the file if it is on this machine and not too large to be read, otherwise from the YAML."""
+        path = self.file.path or ((found := plan.path(self.file)) and published(found))
+        if path and path.is_file() and path.stat().st_size <= READABLE_BYTES:
+            count, tokens, bound = *_measured(path, astuple(self.columns), plan.source, plan.shape.vocab_size), False
+        else:
+            count, bound = plan.config.corpus.rows or UNKNOWN_ROWS, True
+            english = {"instruction": lengths.INSTRUCTION_TOKENS, "answer": lengths.ANSWER_TOKENS}
+            tokens = {name: plan.tokens(mean, plan.source) for name, mean in english.items()}
+        heldout = Rows(min(self.heldout_rows, count), tokens)
+        train = Rows(min(self.corpus_rows or count, count - heldout.count), tokens)
+        files = {"train.jsonl": train, "heldout.jsonl": heldout}
+        return Estimate(train.count + heldout.count, train.total + heldout.total, files, bound=bound)
+
     def run(self, work: Workspace) -> None:
         left_out: Counter[str] = Counter()
         rows = read_corpus(published(work.inputs["file"]), self.columns, self.where, left_out)
         train, heldout = split(rows, self.corpus_rows, self.heldout_rows)
-        if (there := len(train)) < self.corpus_rows:
+        if len(train) < self.corpus_rows:
             fewer = "%-12s %s has %d, fewer than scale.corpus_rows=%d"
-            log.warning(fewer, self.name, self.where, there, self.corpus_rows)
+            log.warning(fewer, self.name, self.where, len(train), self.corpus_rows)
         write_rows(work.dir / "train.jsonl", train)
         write_rows(work.dir / "heldout.jsonl", heldout)
         work.counts.update(train=len(train), heldout=len(heldout), **left_out)
 
 
+@cache
+def _measured(
+    path: Path, columns: tuple[Any, ...], source: Language, vocab_size: int
+) -> tuple[int, Mapping[str, float]]:
+    """Rows of a corpus and mean tokens of their fields; read once for all runs of a sweep."""
+    rows = read_corpus(path, CorpusColumns(*columns), f"corpus.path={path}")
+    fields = ("instruction", "answer")
+    totals = {name: sum(lengths.tokens_in(row[name], source.flores, vocab_size) for row in rows) for name in fields}
+    return len(rows), {name: total / len(rows) for name, total in totals.items()}
+
+
 def split(
     rows: list[dict[str, Any]], corpus_rows: int, heldout_rows: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(train, held-out) in the order of a hash of the ids: independent of seed and of the file's order."""
+    """(train, held-out) in the order of a hash of the ids: independent of the seed and the file's order."""
     rows = sorted(rows, key=lambda row: sha256(row["id"].encode()).digest())
     heldout, rest = rows[:heldout_rows], rows[heldout_rows:]
     if not rest:
@@ -108,46 +135,44 @@ def split(
 def read_corpus(
     path: Path, columns: CorpusColumns = SEED_COLUMNS, where: str = "corpus", left_out: Counter[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Rows with `id`, `instruction` (the input after it, a blank line between) and `answer`, in the file's order.
+    """Rows with `id`, `instruction` (followed by a blank line and the input, if any) and `answer`, in the file's order.
 
     A row without an instruction or an answer is left out. Of rows with the same instruction the first one stays: the
-    others could put a held-out instruction into training. Where an id stands for several instructions, each of them
-    gets its hash behind the id.
+    others could put a held-out instruction into training. If several instructions have the same id, the hash of the
+    instruction is appended to each.
 
     Args:
-        where: how messages name the file.
+        where: the file in messages.
         left_out: counts the rows left out, as `dropped` and `repeated`.
 
     Raises:
-        InputError: a file or row that cannot be read; no rows; a column that is not there; more than half dropped.
+        InputError: a file or row that cannot be read; no rows; a column that does not exist; more than half dropped.
     """
     rows: dict[str, dict[str, Any]] = {}
-    optional = {key: name for key in ("input", "id") if (name := getattr(columns, key))}
+    names = {key: name for key, name in asdict(columns).items() if name}
     count = dropped = repeated = 0
     seen: set[str] = set()
     record: Mapping[str, Any] = {}
-    named = [columns.instruction, columns.answer, *optional.values()]
-    for place, record in read_records(path, where, named):
+    for place, record in read_records(path, where, names.values()):
         count += 1
-        instruction = _text(record, "instruction", columns.instruction, place)
-        answer = _text(record, "answer", columns.answer, place)
-        given = {key: name for key, name in optional.items() if _has(record, name)}
+        # A single row may lack the columns `input` and `id`.
+        given = {key: name for key, name in names.items() if key in ("instruction", "answer") or _has(record, name)}
         seen.update(given)
-        if not (instruction and answer):
+        id_ = column(record, given.pop("id")) if "id" in given else None
+        texts = {key: text_column(record, name, place, f"corpus.columns.{key}") for key, name in given.items()}
+        if not (texts["instruction"] and texts["answer"]):
             dropped += 1
             continue
-        if context := _text(record, "input", given["input"], place) if "input" in given else "":
-            instruction = f"{instruction}\n\n{context}"
+        instruction = "\n\n".join(filter(None, (texts["instruction"], texts.get("input"))))
         if instruction in rows:
             repeated += 1
             continue
-        id_ = column(record, given["id"]) if "id" in given else None
         name = _hash(instruction) if id_ in (None, "") else str(id_)
-        rows[instruction] = {"id": name, "instruction": instruction, "answer": answer}
+        rows[instruction] = {"id": name, "instruction": instruction, "answer": texts["answer"]}
     if not count:
         raise InputError(f"{where} has no rows; a row has an instruction and an answer")
-    for key in sorted(optional.keys() - seen):  # a single row may lack them
-        raise _no_column(where, key, optional[key], record)
+    for key in sorted(names.keys() - seen):
+        raise no_column(record, names[key], where, f"corpus.columns.{key}")
     if 2 * dropped > count:
         raise InputError(
             f"{where}: {dropped} of {count} rows have no text in `{columns.instruction}` or `{columns.answer}`; "
@@ -155,20 +180,10 @@ def read_corpus(
         )
     if left_out is not None:
         left_out.update(dropped=dropped, repeated=repeated)
-    return _with_unique_ids(rows.values())
-
-
-def _text(record: Mapping[str, Any], key: str, name: str, place: str) -> str:
-    """The stripped text of a column; empty for null."""
-    if not _has(record, name):
-        raise _no_column(place, key, name, record)
-    value = column(record, name)
-    if isinstance(value, list | dict) and value:
-        inside = ", ".join(column_names({name: value}))
-        raise InputError(f"{place} has no text in `{name}` but {inside}; name one of them as corpus.columns.{key}=...")
-    if not isinstance(value, str | None):
-        raise InputError(f"{place} has no text in `{name}` but {json.dumps(value, default=str)}; make it a string")
-    return (value or "").strip()
+    uses = Counter(row["id"] for row in rows.values())
+    for row in rows.values():
+        row["id"] += f"-{_hash(row['instruction'])}" if uses[row["id"]] > 1 else ""
+    return list(rows.values())
 
 
 def _has(record: Mapping[str, Any], name: str) -> bool:
@@ -177,17 +192,6 @@ def _has(record: Mapping[str, Any], name: str) -> bool:
     except KeyError:
         return False
     return True
-
-
-def _no_column(where: str, key: str, name: str, record: Mapping[str, Any]) -> InputError:
-    there = ", ".join(column_names(record)) or "none"
-    return InputError(f"{where} has no column `{name}`, only {there}; name the right one as corpus.columns.{key}=...")
-
-
-def _with_unique_ids(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    rows = list(rows)
-    uses = Counter(row["id"] for row in rows)
-    return [row if uses[row["id"]] == 1 else {**row, "id": f"{row['id']}-{_hash(row['instruction'])}"} for row in rows]
 
 
 def _hash(text: str) -> str:

@@ -1,11 +1,8 @@
-"""Bilingual dictionaries for code-switching: packaged ones, the user's, or word pairs from the parallel corpus.
-
-A dictionary maps a folded word of L (see `dictionary_formats.fold`) to its translations into T, the best first.
-"""
+"""Bilingual dictionaries for code-switching: packaged ones, the user's, or word pairs from the parallel corpus."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +12,30 @@ from sdx.data.dictionary_formats import Pairs, dictionary_rows, read_cldr, read_
 from sdx.data.word_pairs import word_pairs
 from sdx.languages import Language
 from sdx.offline.assets import AssetStep
-from sdx.options.source import one_of
-from sdx.sources.files import check_each, check_file, fill
+from sdx.options.source import check_exclusive
+from sdx.sources.files import LocalFile, check_per_target, local_file
+from sdx.store.estimate import ROWS, WORD, Estimate, Plan, Rows
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace, optional, runtime
 
 Dictionary = Mapping[str, Sequence[str]]
-
+"""Folded word of L (see `dictionary_formats.fold`) -> its translations into T, the best first."""
 CLDR = """
     af ak am ar as az ba be bg bn bs ca cs cy da de el es et eu fa fi fo fr ga gd gl gu ha he hi hr hu hy id ig
     is it ja jv ka kk km kn ko ky lb lo lt lv mi mk ml mn mr ms mt my ne nl nn no nso om or pa pl ps pt qu ro ru
     rw sc sd shn si sk sl so sq sr sv sw ta te tg th ti tk tl tn tr ug uk ur uz vi wo xh yo yue zh zho_Hant zu
 """
-"""Our languages with 200 words or more in CLDR, by their codes."""
-INSTEAD = "choose another dictionary=..., or dictionary=muse dictionary.path=FILE, or dictionary=none"
+"""Codes of our languages with 200 words or more in CLDR."""
+ALTERNATIVES = "choose another dictionary=..., or dictionary=muse dictionary.path=FILE, or dictionary=none"
 
 
 def check(config: DictionaryConfig, source: Language, targets: Sequence[Language], has_parallel: bool) -> None:
-    """Raises InputError for a dictionary that cannot work. Reads the user's file, to the end, and fetches nothing.
+    """Raises InputError for options that name no usable dictionary. Reads the user's file and fetches nothing.
 
     Args:
         has_parallel: whether there is a parallel corpus to take pairs from.
     """
-    one_of({f"dictionary.{key}": getattr(config, key) for key in ("asset", "path", "from_parallel")})
+    check_exclusive({f"dictionary.{key}": getattr(config, key) for key in ("asset", "path", "from_parallel")})
     if config.from_parallel and not has_parallel:
         raise InputError(
             "dictionary.from_parallel=true has no parallel corpus to take words from; "
@@ -46,33 +44,30 @@ def check(config: DictionaryConfig, source: Language, targets: Sequence[Language
     if config.asset:
         _check_packaged(config.asset, source, targets)
     if config.path is not None:
-        check_each("dictionary", [config.path], targets)
+        check_per_target("dictionary", [config.path], targets)
         for target in targets:
-            path, where = _user_file(config.path, source, target)
-            if not list(read_muse(path, where)):
-                raise InputError(f"{where} has no entries; each line is a word and its translation")
+            file = _user_file(config.path, source, target)
+            if not list(read_muse(file.source, file.where)):
+                raise InputError(f"{file.where} has no entries; each line is a word and its translation")
 
 
 def dictionary_step(config: DictionaryConfig, parallel: Step | None, source: Language, target: Language) -> Step | None:
-    """The dictionary of a pair of languages; none without one.
+    """The dictionary of a pair of languages; None if `config` names none.
 
     Args:
         config: as `check` passed it.
         parallel: the step that publishes the sentence pairs; only dictionary=parallel needs it.
     """
-    inputs: dict[str, Step] = {}
-    path, where, digest = None, "", None
+    step = partial(DictionaryStep, source, target, origin=config.name)
     if config.asset:
-        inputs["asset"] = AssetStep(config.asset)
-    elif config.path is not None:
-        path, where = _user_file(config.path, source, target)
-        digest = sha256(path.read_bytes()).hexdigest()
-    elif config.from_parallel:
+        return step({"asset": AssetStep(config.asset)})
+    if config.path is not None:
+        file = _user_file(config.path, source, target)
+        return step({}, sha256=file.sha256, file=file)
+    if config.from_parallel:
         assert parallel, "check demands a parallel corpus"
-        inputs["parallel"] = parallel
-    else:
-        return None
-    return DictionaryStep(source, target, inputs, sha256=digest, origin=config.name, file=path, where=where)
+        return step({"parallel": parallel})
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +81,11 @@ class DictionaryStep(Step):
     source: Language
     target: Language
     sources: Mapping[str, Step]
-    """A package, or sentence pairs; none where there is a file."""
+    """A package or sentence pairs; empty for a file."""
     sha256: str | None = optional()
     """Of the user's file."""
     origin: str = runtime()
-    file: Path | None = runtime()
-    where: str = runtime()
-    """As messages name the file."""
+    file: LocalFile | None = runtime(default=None)
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -106,10 +99,14 @@ class DictionaryStep(Step):
     def language(self) -> Language:
         return self.target
 
+    def estimate(self, plan: Plan) -> Estimate:
+        """Of unknown size; it has the word that texts in stand-ins are made of."""
+        return Estimate(files={ROWS: Rows(1, fixed={"id": WORD, "translations": [f"{WORD}s"]})})
+
     def run(self, work: Workspace) -> None:
         rows = dictionary_rows(self._pairs(work.inputs), self.origin)
         if not rows:
-            raise InputError(f"dictionary={self.origin} has no word to use; {INSTEAD}")
+            raise InputError(f"dictionary={self.origin} has no word to use; {ALTERNATIVES}")
         write_rows(work.dir / "rows.jsonl", rows)
         work.counts.update(words=len(rows))
 
@@ -119,9 +116,8 @@ class DictionaryStep(Step):
         if "parallel" in inputs:
             return word_pairs(read_rows(inputs["parallel"] / "rows.jsonl"), self.source, self.target)
         assert self.file
-        pairs = list(read_muse(self.file, self.where))
-        if sha256(self.file.read_bytes()).hexdigest() != self.sha256:
-            raise InputError(f"{self.where} has changed since this run began; run again when it is complete")
+        pairs = list(read_muse(self.file.source, self.file.where))
+        self.file.check_unchanged(self.file.source)
         return pairs
 
 
@@ -132,23 +128,16 @@ def load(path: Path) -> Dictionary:
 
 def _check_packaged(asset: str, source: Language, targets: Sequence[Language]) -> None:
     if asset != "cldr":
-        raise InputError(f"dictionary.asset={asset} is not packaged: there is cldr; {INSTEAD}")
+        raise InputError(f"dictionary.asset={asset} is not packaged: there is cldr; {ALTERNATIVES}")
     if source.code != "en":
         raise InputError(
             f"dictionary.asset={asset} translates from English only, not from {source.name} (source="
             f"{source.code}); choose dictionary=parallel, or dictionary=muse dictionary.path=FILE, or dictionary=none"
         )
-    for target in targets:
-        if target.code not in CLDR.split():
-            raise InputError(
-                f"dictionary.asset={asset} lacks {target.name} ({target.code}): it has {' '.join(CLDR.split())}; "
-                f"{INSTEAD}"
-            )
+    if lacking := [f"{target.name} ({target.code})" for target in targets if target.code not in CLDR.split()]:
+        has = " ".join(CLDR.split())
+        raise InputError(f"dictionary.asset={asset} lacks {' and '.join(lacking)}: it has {has}; {ALTERNATIVES}")
 
 
-def _user_file(template: str, source: Language, target: Language) -> tuple[Path, str]:
-    """(path, how messages name it)."""
-    name = fill("dictionary.path", template, {"source": source.code, "target": target.code})
-    path = Path(name).expanduser().absolute()
-    check_file(f"dictionary.path={name}", path)
-    return path, f"dictionary.path={path}"
+def _user_file(template: str, source: Language, target: Language) -> LocalFile:
+    return local_file("dictionary.path", template, {"source": source.code, "target": target.code})

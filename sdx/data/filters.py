@@ -1,53 +1,56 @@
-"""Which synthetic rows are kept. Each drop is counted by its reason, and the dropped rows stay readable.
+"""Which synthetic rows are dropped and why. Each drop is counted by its reason, and the dropped rows are published too.
 
 The reasons are named options: `filters.answers` for what the backbone wrote, `filters.translations` for what a
-translator did, and in addition `filters.tasks` for the fields of tasks with labels. They ask about one row at a time,
-so a kept row is kept in any company and any order.
+translator did, and in addition `filters.tasks` for the fields of tasks with labels. A reason looks at one row at a
+time, so the other rows and their order decide nothing.
 """
-
-from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import regex
 
 from sdx import InputError
 from sdx.config import TASK_FILTERS, FilterConfig
 from sdx.languages import Language
+from sdx.store.estimate import ROWS, Estimate, Plan, Rows
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace
 from sdx.text.answer_spans import marker
 from sdx.text.identification import in_language, loops, probability_of
-from sdx.text.numbers import final_number as final_number_of
+from sdx.text.numbers import final_number
+from sdx.text.protect import blank, cut
 from sdx.text.refusal import refuses
-
-if TYPE_CHECKING:
-    from regex import Pattern
+from sdx.text.segment import find_sentences
 
 LENGTH_SLACK = 10
-"""English letters put on both sides of a length ratio: CO2 may become a word of sixteen letters. See `length_ratio`."""
+"""English letters added to both sides of a length ratio: CO2 may become a word of sixteen letters."""
 COPIED_WORDS = 3
-"""This many words in lower case are more than a name ("Leonardo da Vinci") or a Latin term; see `copied`."""
+"""This many words in lower case are more than a name ("Leonardo da Vinci") or a Latin term."""
 COPIED_LETTERS = 10
 """The same for languages without spaces between words."""
 DOUBT = 0.02
-"""A language less probable than this is the wrong one; see `wrong_language`."""
+"""A less probable language is the wrong one."""
 ENGLISH_LETTERS = {
-    3.4: "Han",
-    2.5: "Hangul",
-    1.6: "Bengali Devanagari Ethiopic Gujarati Gurmukhi Kannada Malayalam Oriya Sinhala Telugu",
-    1.4: "Hebrew Khmer Myanmar Tibetan",
-    1.25: "Arabic Hiragana Katakana Lao Tamil Thai",
+    3.4: regex.compile(r"\p{Han}"),
+    2.5: regex.compile(r"\p{Hangul}"),
+    1.6: regex.compile(
+        r"[\p{Bengali}\p{Devanagari}\p{Ethiopic}\p{Gujarati}\p{Gurmukhi}\p{Kannada}\p{Malayalam}\p{Oriya}\p{Sinhala}\p{Telugu}]"
+    ),
+    1.4: regex.compile(r"[\p{Hebrew}\p{Khmer}\p{Myanmar}\p{Tibetan}]"),
+    1.25: regex.compile(r"[\p{Arabic}\p{Hiragana}\p{Katakana}\p{Lao}\p{Tamil}\p{Thai}]"),
 }
-"""How many letters of English one letter of a script stands for; 1 for those not named. See `english_letters`."""
+"""Letters of English -> the scripts of which one letter stands for them; 1 for other scripts. See `english_letters`."""
+_LETTER = regex.compile(r"[\p{L}\p{N}]")
+_WORD = regex.compile(r"(?<![\p{L}\p{M}\p{N}\u200c\u200d])[\p{Ll}\p{Lo}][\p{L}\p{M}\u200c\u200d]+")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a filter sees of a row."""
+    """What the reasons see of a row."""
 
     text: str
     """The answer or the translation."""
@@ -61,16 +64,6 @@ class Candidate:
     """Whether the model ended the text itself."""
 
 
-def short(row: Candidate, config: FilterConfig) -> bool:
-    """Fewer letters and digits than `min_letters`."""
-    return _letters(row.text) < config.min_letters
-
-
-def long(row: Candidate, config: FilterConfig) -> bool:
-    """More letters and digits than `max_letters`."""
-    return _letters(row.text) > config.max_letters
-
-
 def length_ratio(row: Candidate, config: FilterConfig) -> bool:
     """A translation more than `length_ratio` times longer or shorter than its source, both in `english_letters`.
 
@@ -78,38 +71,34 @@ def length_ratio(row: Candidate, config: FilterConfig) -> bool:
     dropped, the highest ratio is 2.4. Of 2,294 paragraphs of the Universal Declaration of Human Rights in 43 languages
     and 26 scripts six are dropped, pairs that do not belong together or are damaged.
     """
-    source, text = (english_letters(some) + LENGTH_SLACK for some in (row.source, row.text))
-    return max(source, text) > config.length_ratio * min(source, text)
+    shorter, longer = sorted(english_letters(text) + LENGTH_SLACK for text in (row.source, row.text))
+    return longer > config.length_ratio * shorter
 
 
 def copied(row: Candidate, config: FilterConfig) -> bool:
-    """The source again, but for case and spaces, although it has words to translate.
+    """The source again, except for case and spaces, although it has words to translate.
 
-    Code, markup and addresses do not count, as the translators copy them themselves, nor do words with a capital:
-    names stay. Of the human-translated MMLU's 9,975 questions and choices 1,232 equal their English source
+    Code, markup and addresses do not count because the translators copy them themselves, and words with a capital do
+    not because names stay. Of the human-translated MMLU's 9,975 questions and choices 1,232 equal their English source
     (formulas, numbers, names, Latin terms); one is dropped, and rightly: it was left in English.
     """
-    if _plain(row.text) != _plain(row.source):
+    if row.text.casefold().split() != row.source.casefold().split():
         return False
-    from sdx.text.protect import blank, find_spans
-    from sdx.text.segment import split
-
-    pieces = (piece.text for piece in split(row.source) if piece.translate)
-    words = " ".join(blank(piece, find_spans(piece)) for piece in pieces)
+    words = " ".join(map(blank, cut(row.source, find_sentences(row.source))[1::2]))
     if row.source_language.spaces:
-        return len(_patterns()["word"].findall(words)) >= COPIED_WORDS
-    return len(_patterns()["letter"].findall(words)) >= COPIED_LETTERS
+        return len(_WORD.findall(words)) >= COPIED_WORDS
+    return _letters(words) >= COPIED_LETTERS
 
 
 def wrong_language(row: Candidate, config: FilterConfig) -> bool:
-    """Identified as another language than it should be in, and not as a close relative; what cannot be told is kept.
+    """Identified as another language than the expected one, and not as a close relative of it.
 
     `in_language` alone would drop 88 % of the Bosnian paragraphs of the Universal Declaration of Human Rights, 70 % of
     the Indonesian and 38 % of the Cantonese ones, which it takes for Croatian, Malay and Mandarin, and short lists, so
-    the language also has to be less than 2 % probable. Dropped are then 7 of 6,482 paragraphs in 110 languages (all
+    the language also has to be less than 2 % probable. Then 7 of 6,482 paragraphs in 110 languages are dropped (all
     Occitan, read as French), 3 of the 9,975 questions and choices of the human-translated MMLU, and of English ones of
-    30 letters or more 98 to 100 % where Portuguese, German, Hindi, Swahili or Indonesian is expected; of Spanish ones
-    where Portuguese is, 87 % (30 to 99 letters) and all (100 or more). Shorter ones mostly stay.
+    30 letters or more 98 to 100 % if Portuguese, German, Hindi, Swahili or Indonesian is expected; of Spanish ones if
+    Portuguese is, 87 % (30 to 99 letters) and all (100 or more). Shorter ones mostly stay.
     """
     if in_language(row.text, row.language) is not False:
         return False
@@ -117,13 +106,8 @@ def wrong_language(row: Candidate, config: FilterConfig) -> bool:
     return probability is not None and probability < DOUBT
 
 
-def final_number(row: Candidate, config: FilterConfig) -> bool:
-    """A worked answer that comes to another number than its source does."""
-    return final_number_of(row.text) != final_number_of(row.source)
-
-
 def answer_span(row: Candidate, config: FilterConfig) -> bool:
-    """A context that does not have the marker of its source's answer exactly once."""
+    """A context that does not have the marker of the source's answer exactly once."""
     name = marker(row.source)
     return name is not None and (row.text.count(name) != 1 or marker(row.text) != name)
 
@@ -133,12 +117,12 @@ FILTERS: dict[str, Callable[[Candidate, FilterConfig], bool]] = {
     "truncated": lambda row, config: not row.finished,
     "copied": copied,
     "repetition": lambda row, config: loops(row.text),
-    "short": short,
-    "long": long,
+    "short": lambda row, config: _letters(row.text) < config.min_letters,
+    "long": lambda row, config: _letters(row.text) > config.max_letters,
     "length_ratio": length_ratio,
     "wrong_language": wrong_language,
     "refusal": lambda row, config: refuses(row.text),
-    "final_number": final_number,
+    "final_number": lambda row, config: final_number(row.text) != final_number(row.source),
     "answer_span": answer_span,
 }
 """Reason -> whether a row is dropped for it."""
@@ -147,7 +131,7 @@ THRESHOLDS = {"short": "min_letters", "long": "max_letters", "length_ratio": "le
 
 
 def check(config: FilterConfig) -> None:
-    """Raises `InputError` for thresholds that cannot work."""
+    """Raises InputError for thresholds that would drop every row."""
     if config.min_letters > config.max_letters:
         raise InputError(
             f"filters.min_letters={config.min_letters} is above filters.max_letters={config.max_letters} and would "
@@ -157,7 +141,7 @@ def check(config: FilterConfig) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Filter(Step):
-    """Publishes the kept rows of `rows.jsonl`, as they are, and the others as `dropped.jsonl` with their reason."""
+    """Publishes the rows that no reason drops, unchanged, and the others with their reason as `dropped.jsonl`."""
 
     name = "filter"
     version = 4
@@ -165,7 +149,7 @@ class Filter(Step):
     rows: Step
     """Completions `{"id", "prompt", "text", "tokens", "finished"}` or translations `{"id", "source", "text"}`."""
     reasons: Sequence[str]
-    """Names in `FILTERS`; a row that several of them drop counts for the first."""
+    """Names in `FILTERS`; a row that several of them drop is counted for the first."""
     target: Language
     """What the texts should be in."""
     source: Language
@@ -175,15 +159,15 @@ class Filter(Step):
     @property
     def config(self) -> Mapping[str, Any]:
         """What the reasons look at."""
-        decides: dict[str, Any] = {"reasons": list(self.reasons)}
-        decides |= {
-            field: getattr(self.thresholds, field) for name, field in THRESHOLDS.items() if name in self.reasons
-        }
+        fields = (field for reason, field in THRESHOLDS.items() if reason in self.reasons)
+        decides = {"reasons": list(self.reasons), **{field: getattr(self.thresholds, field) for field in fields}}
         if "wrong_language" in self.reasons:
             decides["language"] = self.target.flores
         if "copied" in self.reasons:
             decides["spaces"] = self.source.spaces
         return decides
+
+    text_fields = ("text",)
 
     @property
     def about(self) -> str:
@@ -196,10 +180,18 @@ class Filter(Step):
     def about_field(self, file: str, field: str) -> str:
         return self.rows.about_field(file, field)
 
+    def estimate(self, plan: Plan) -> Estimate:
+        """Every row, but answers that are known to be cut."""
+        given, answers = plan.rows(self.rows), plan.answers(self.rows)
+        count, text = given.count, given.of("text")
+        if answers and "truncated" in self.reasons:
+            count, text = count * (1 - answers.cut), answers.finished_tokens
+        return Estimate(count, count * text, {ROWS: Rows(count, {**given.tokens, "text": text})}, bound=True)
+
     def run(self, work: Workspace) -> None:
         kept, dropped = [], []
         for row in read_rows(work.inputs["rows"] / "rows.jsonl"):
-            source = row["source"] if "source" in row else row["prompt"]
+            source = row["source" if "source" in row else "prompt"]
             candidate = Candidate(row["text"], source, self.target, self.source, row.get("finished", True))
             reason = next((name for name in self.reasons if FILTERS[name](candidate, self.thresholds)), None)
             if reason:
@@ -213,13 +205,13 @@ class Filter(Step):
 
 
 def check_some_left(directory: Path) -> None:
-    """Raises InputError for the output of a filter that kept no row: a part of the mix would be missing in silence."""
+    """Raises InputError if a filter has dropped all rows: a part of the mix would be missing without notice."""
     dropped = read_rows(directory / "dropped.jsonl")
     if dropped and not read_rows(directory / "rows.jsonl"):
         counts = Counter(row["reason"] for row in dropped)
         why = ", ".join(f"{name} {count}" for name, count in counts.most_common())
-        which = "translations" if "source" in dropped[0] else "answers"
-        which = "tasks" if counts.most_common(1)[0][0] in TASK_FILTERS else which
+        own = "translations" if "source" in dropped[0] else "answers"
+        which = "tasks" if counts.most_common(1)[0][0] in TASK_FILTERS else own
         raise InputError(
             f"filters.{which} drops all {len(dropped)} rows ({why}), see {directory / 'dropped.jsonl'}; a shorter "
             f"filters.{which}, a larger scale.max_new_tokens or another model helps"
@@ -234,33 +226,13 @@ def english_letters(text: str) -> float:
     Japanese 2.3 (kanji as Chinese, kana the rest), Nepali 1.8, Amharic, Bengali, Gujarati, Hindi and Punjabi 1.7,
     Telugu, Kannada, Sinhala, Malayalam, Hebrew and Marathi 1.5 to 1.6, Khmer, Burmese, Tibetan and Arabic 1.4,
     Persian, Tamil, Thai, Urdu and Lao 1.2 to 1.3, and 0.8 to 1.1 for alphabets (Cyrillic, Greek, Latin, Armenian and
-    Georgian). Weighted thus, the seven human translations of MMLU are 0.85 to 1.1 times as long as the English.
+    Georgian). With these weights, the seven human translations of MMLU are 0.85 to 1.1 times as long as the English.
     """
-    letters = "".join(_patterns()["letter"].findall(text))
+    letters = "".join(_LETTER.findall(text))
     if letters.isascii():
         return len(letters)
-    extra = ((weight - 1) * len(_patterns()[str(weight)].findall(letters)) for weight in ENGLISH_LETTERS)
-    return len(letters) + sum(extra)
+    return len(letters) + sum((weight - 1) * len(of.findall(letters)) for weight, of in ENGLISH_LETTERS.items())
 
 
 def _letters(text: str) -> int:
-    return len(_patterns()["letter"].findall(text))
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
-
-
-@cache
-def _patterns() -> dict[str, Pattern[str]]:
-    import regex
-
-    scripts = {
-        str(weight): regex.compile("[" + "".join(rf"\p{{{name}}}" for name in names.split()) + "]")
-        for weight, names in ENGLISH_LETTERS.items()
-    }
-    return {
-        "letter": regex.compile(r"[\p{L}\p{N}]"),
-        "word": regex.compile(r"(?<![\p{L}\p{M}\p{N}\u200c\u200d])[\p{Ll}\p{Lo}][\p{L}\p{M}\u200c\u200d]+"),
-        **scripts,
-    }
+    return len(_LETTER.findall(text))

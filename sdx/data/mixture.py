@@ -15,13 +15,13 @@ def pair(
     response: tuple[str, Language, str],
     variant: str = "",
 ) -> dict[str, Any]:
-    """A training row with where it came from.
+    """A training row with its origin.
 
     Args:
-        source_id: the corpus row behind it; the rows of one source share a batch where they can.
-        subset: which part of the mix it belongs to.
-        prompt, response: (text, language, who wrote it: corpus, backbone or translator).
-        variant: tells rows apart that have all of these in common.
+        source_id: the corpus row behind it; the rows of one source share a batch if they can.
+        subset: the part of the mix.
+        prompt, response: (text, language, origin: corpus, backbone or translator).
+        variant: distinguishes rows that have all of these in common.
     """
     return {
         "id": "/".join(filter(None, [source_id, subset, f"{prompt[1].code}-{response[1].code}", variant])),
@@ -42,14 +42,13 @@ def draw(key: str) -> float:
 
 
 def weigh(rows: Iterable[dict[str, Any]], weight: float, seed: int) -> list[dict[str, Any]]:
-    """Takes each row `weight` times: 0.5 keeps a random half, 2 repeats all, 1.5 repeats a random half.
+    """Takes each row `weight` times: 0.5 takes a random half, 2 repeats all, 1.5 repeats a random half.
 
     Which rows the fraction takes depends on the row's id and the seed alone, so ablations share their rows.
     """
-    copies, share = math.floor(weight), weight % 1
     taken = []
     for row in rows:
-        times = copies + (draw(f"{seed}/{row['id']}") < share)
+        times = math.floor(weight) + (draw(f"{seed}/{row['id']}") < weight % 1)
         taken += [row if copy == 0 else {**row, "id": f"{row['id']}#{copy}"} for copy in range(times)]
     return taken
 

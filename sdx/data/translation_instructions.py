@@ -1,21 +1,20 @@
-"""Sentence pairs as training rows: asked for as a translation in both directions, and begun to be completed.
+"""Sentence pairs as training rows: instructions to translate in both directions, and to complete a translation.
 
-That SDRRL's parallel corpus enters as both is said in arXiv 2402.12204; the wordings and the cutting are ours. The
-instructions are in English whatever the languages, as in the corpora that models are tuned on. A hash of a row's id
-chooses its wording and its cut, so the same corpus always gives the same rows.
+SDRRL uses the parallel corpus in both ways (arXiv 2402.12204); the wordings and the cutting are ours. The instructions
+are in English whatever the languages, as in the corpora that models are tuned on. A hash of a row's id chooses its
+wording and its cut, so the same corpus always gives the same rows.
 """
 
 import unicodedata
 from collections.abc import Sequence
-from hashlib import sha256
 from typing import Any
 
 import regex
 
-from sdx.data.mixture import pair
+from sdx.data.mixture import draw, pair
 from sdx.languages import Language
 
-QUOTED = (
+TRANSLATIONS = (
     'How do you say "{text}" in {target}?',
     'What is "{text}" in {target}?',
     'Translate "{text}" from {source} into {target}.',
@@ -23,9 +22,6 @@ QUOTED = (
     'The {source} text "{text}" should appear in {target}. How does it read?',
     'I need "{text}" in {target}, please.',
     'Someone wrote "{text}" in {source}. Say the same thing in {target}.',
-)
-TRANSLATIONS = (
-    *QUOTED,
     "Translate from {source} into {target}: {text}",
     "{source} to {target}: {text}",
     "Say this in {target}: {text}",
@@ -43,13 +39,10 @@ TRANSLATIONS = (
 )
 """{source} and {target} are names of languages, {text} is in the source language."""
 
-QUOTED_BEGINNINGS = (
+BEGINNINGS = (
     'A {target} text begins "{prefix}" How does it go on?',
     'Finish this {target} text: "{prefix}"',
     'Write only the rest of this text in {target}: "{prefix}"',
-)
-BEGINNINGS = (
-    *QUOTED_BEGINNINGS,
     "Complete this {target} text: {prefix}",
     "Continue in {target}: {prefix}",
     "Continue this text in {target} from where it breaks off.\n\n{prefix}",
@@ -79,7 +72,7 @@ EARLIEST, LATEST = 0.3, 0.7
 MIN_WORDS, MIN_CHARACTERS = 4, 16
 """Shorter texts are not cut; characters count where spaces do not separate words."""
 LEADING_VOWELS = frozenset("เแโใไເແໂໃໄ")
-"""Thai and Lao vowels that are written before the consonant after which they are spoken."""
+"""Thai and Lao vowels that are written before a consonant and spoken after it."""
 VIRAMA = 9
 """Canonical combining class of the signs that bind the next consonant, such as Khmer's coeng."""
 CLUSTER = regex.compile(r"\X")
@@ -92,23 +85,21 @@ def translate_rows(rows: Sequence[dict[str, Any]], source: Language, target: Lan
     Args:
         rows: `rows.jsonl` of `sdx.data.parallel`: id, source, target, origin.
     """
-    asked = []
+    translated = []
     for row in rows:
         sides = (row["source"], source), (row["target"], target)
         for (text, start), (translation, end) in (sides, sides[::-1]):
-            wording = _choose(TRANSLATIONS, QUOTED, text, f"{row['id']}/{start.flores}")
-            prompt = wording.format(source=start.name, target=end.name, text=text)
-            asked.append(
-                pair(row["id"], "translate", (prompt, start, row["origin"]), (translation, end, row["origin"]))
-            )
-    return asked
+            wording = _choose(TRANSLATIONS, text, f"{row['id']}/{start.flores}")
+            prompt = wording.format(source=start.name, target=end.name, text=text), start, row["origin"]
+            translated.append(pair(row["id"], "translate", prompt, (translation, end, row["origin"])))
+    return translated
 
 
 def complete_rows(rows: Sequence[dict[str, Any]], source: Language, target: Language) -> list[dict[str, Any]]:
     """A training row of the subset `complete` for each pair whose target can be cut: its beginning -> its rest.
 
-    In half of the rows, by a hash of the id, the source stands before the beginning. Beginning and rest joined are the
-    text, character for character.
+    In half of the rows, by a hash of the id, the source precedes the beginning. Beginning and rest join to the text,
+    character for character.
 
     Args:
         rows: as for `translate_rows`.
@@ -119,50 +110,47 @@ def complete_rows(rows: Sequence[dict[str, Any]], source: Language, target: Lang
             continue
         prefix, rest = row["target"][:at], row["target"][at:]
         names = {"source": source.name, "target": target.name, "text": row["source"], "prefix": prefix}
-        if _draw(f"{row['id']}/with source") < 0.5:
-            wording, language = _choose(HALF_TRANSLATIONS, (), prefix, row["id"]), source
+        if draw(f"{row['id']}/with source") < 0.5:
+            wording, language = _choose(HALF_TRANSLATIONS, prefix, row["id"]), source
         else:
-            wording, language = _choose(BEGINNINGS, QUOTED_BEGINNINGS, prefix, row["id"]), target
+            wording, language = _choose(BEGINNINGS, prefix, row["id"]), target
         prompt = (wording.format(**names), language, row["origin"])
         completed.append(pair(row["id"], "complete", prompt, (rest, target, row["origin"])))
     return completed
 
 
 def cut(text: str, language: Language, key: str) -> int | None:
-    """Where to divide a text: characters before the cut; none where it cannot be divided well.
+    """How many characters precede the cut of a text; None if no cut is good.
 
-    Between words, the space staying with the first part; in a script without spaces between syllables as far as the
-    characters tell. A hash of `key` chooses among the places between 30 % and 70 % of the text.
+    The cut is between words, and the space belongs to the first part; in a script without spaces it is between
+    syllables, as far as the characters show them. A hash of `key` chooses among the cuts between 30 % and 70 % of the
+    text.
     """
     if len(text.split()) < MIN_WORDS if language.spaces else len(text) < MIN_CHARACTERS:
         return None
     first = max(len(text) * EARLIEST, len(text) - len(text.lstrip()) + 1)
     last = min(len(text) * LATEST, len(text.rstrip()) - 1)
     pattern, divides = (SPACE, _between_words) if language.spaces else (CLUSTER, _between_syllables)
-    places = (match.end() for match in pattern.finditer(text))
-    allowed = [at for at in places if first <= at <= last and divides(text, at)]
-    return allowed[int(_draw(f"{key}/cut") * len(allowed))] if allowed else None
+    ends = (match.end() for match in pattern.finditer(text))
+    allowed = [at for at in ends if first <= at <= last and divides(text, at)]
+    return allowed[int(draw(f"{key}/cut") * len(allowed))] if allowed else None
 
 
 def _between_words(text: str, at: int) -> bool:
-    """Not where a mark combines with the space before it."""
+    """Whether no mark combines with the space before it."""
     return bool(CLUSTER.match(text, at - 1).end() == at)
 
 
 def _between_syllables(text: str, at: int) -> bool:
-    """Not within a foreign word or a number, nor where the characters belong together across clusters."""
+    """Whether the cut is not within a foreign word or a number, or between clusters that belong together."""
     before, after = text[at - 1], text[at]
     if before.isascii() and after.isascii() and before.isalnum() and after.isalnum():
         return False
     return before not in LEADING_VOWELS and unicodedata.combining(before) != VIRAMA and not after.isspace()
 
 
-def _choose(wordings: Sequence[str], quoted: Sequence[str], text: str, key: str) -> str:
+def _choose(wordings: Sequence[str], text: str, key: str) -> str:
     """A wording by hash; a text with quotes or several lines does not go between quotation marks."""
-    fitting = [wording for wording in wordings if wording not in quoted] if '"' in text or "\n" in text else wordings
-    return fitting[int(_draw(f"{key}/wording") * len(fitting))]
-
-
-def _draw(key: str) -> float:
-    """Uniform in [0, 1)."""
-    return int.from_bytes(sha256(key.encode()).digest()[:6], "big") / 2**48
+    if '"' in text or "\n" in text:
+        wordings = [wording for wording in wordings if '"' not in wording]
+    return wordings[int(draw(f"{key}/wording") * len(wordings))]

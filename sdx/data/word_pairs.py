@@ -1,6 +1,6 @@
-"""Word pairs from a parallel corpus: what stands there as a pair of labels, and words that always come together.
+"""Word pairs from a parallel corpus: pairs of labels, and words that always occur together. Ours.
 
-Precision counts more than recall here: a wrong word in an instruction teaches something wrong. All of it is ours.
+Precision counts more than recall here: a wrong word in an instruction teaches something wrong.
 """
 
 from collections import Counter
@@ -14,12 +14,13 @@ from sdx.data.dictionary_formats import fold, usable
 from sdx.languages import Language
 
 MAX_WORDS = 30
-"""Of a text that association looks at: the cost of a pair is the product of its lengths."""
-MIN_TOGETHER = 3
+"""Of a text that are associated: the cost of a pair of texts is the product of their lengths."""
+MIN_JOINT = 3
+"""Pairs of texts that have both words."""
 MIN_DICE = 0.6
-"""The share of their occurrences that two words have together (Dice's coefficient), at the least."""
+"""Dice's coefficient of two words: the share of their occurrences that are in the same pair of texts."""
 MARGIN = 0.1
-"""By which it exceeds that of either word with any other."""
+"""Difference to the coefficient of either word with any other word."""
 MIN_LABEL = 4
 """Letters of a label: `Sun` is as likely a day of the week."""
 
@@ -31,9 +32,8 @@ _CAPITAL_NOUNS = ("de", "lb")
 def word_pairs(rows: Sequence[Mapping[str, Any]], source: Language, target: Language) -> Iterator[tuple[str, str]]:
     """(word of L, translation), the more certain ones of a word first.
 
-    First come pairs of labels, `Search` and `Pesquisar`, the more frequent ones in front. Then words of running text
-    that have most of their occurrences together, each clearly the other's best; only where spaces separate words, so
-    Thai, Chinese and the like have labels alone.
+    First come pairs of labels, `Search` and `Pesquisar`, by frequency. Then come words of running text that mostly
+    occur together, each clearly the other's best match; only if spaces separate words, so Thai has labels alone.
 
     Args:
         rows: with `source` and `target`, texts that say the same.
@@ -50,36 +50,36 @@ def word_pairs(rows: Sequence[Mapping[str, Any]], source: Language, target: Lang
 
 
 def _associated(texts: Sequence[tuple[str, str]], target: Language) -> Iterator[tuple[str, str]]:
-    """Folded words that are each other's winner by Dice's coefficient."""
+    """Folded words that are each other's best match by Dice's coefficient."""
     left: Counter[str] = Counter()
     right: Counter[str] = Counter()
-    together: Counter[tuple[str, str]] = Counter()
+    joint: Counter[tuple[str, str]] = Counter()
     for source, translated in texts:
         words = sorted({fold(word) for word in _WORD.findall(source)[:MAX_WORDS]})
         translations = sorted({fold(word, target.dotted_i) for word in _WORD.findall(translated)[:MAX_WORDS]})
         left.update(words)
         right.update(translations)
-        together.update(product(words, translations))
-    rivals: dict[tuple[str, bool], list[tuple[float, str]]] = {}
-    for (word, translation), count in together.items():
+        joint.update(product(words, translations))
+    translations_of: dict[str, list[tuple[float, str]]] = {}
+    words_of: dict[str, list[tuple[float, str]]] = {}
+    for (word, translation), count in joint.items():
         dice = 2 * count / (left[word] + right[translation])
-        if count >= MIN_TOGETHER and dice >= MIN_DICE - MARGIN:
-            rivals.setdefault((word, False), []).append((dice, translation))
-            rivals.setdefault((translation, True), []).append((dice, word))
-    best = {key: winner for key, found in rivals.items() if (winner := _winner(found))}
-    for (word, is_translation), translation in best.items():
-        if not is_translation and best.get((translation, True)) == word:
-            yield word, translation
+        if count >= MIN_JOINT and dice >= MIN_DICE - MARGIN:
+            translations_of.setdefault(word, []).append((dice, translation))
+            words_of.setdefault(translation, []).append((dice, word))
+    for word, candidates in translations_of.items():
+        if (best := _clearly_best(candidates)) and _clearly_best(words_of[best]) == word:
+            yield word, best
 
 
-def _winner(found: list[tuple[float, str]]) -> str | None:
-    """The best, if it is well ahead: words of one set phrase are all together equally often."""
-    (dice, word), *others = sorted(found, reverse=True)
-    return word if dice >= MIN_DICE and all(other <= dice - MARGIN for other, _ in others[:1]) else None
+def _clearly_best(candidates: list[tuple[float, str]]) -> str | None:
+    """The best candidate if it is well ahead: words of one set phrase all occur together equally often."""
+    (dice, word), *others = sorted(candidates, reverse=True)
+    return word if dice >= MIN_DICE and all(other <= dice - MARGIN for other, _ in others) else None
 
 
 def _forms(texts: Sequence[str], target: Language) -> dict[str, str]:
-    """Folded word -> how it is mostly written after the first word of a text."""
+    """Folded word -> its most frequent spelling after the first word of a text."""
     seen: dict[str, Counter[str]] = {}
     for text in texts:
         for word in _WORD.findall(text)[1:]:
@@ -88,7 +88,7 @@ def _forms(texts: Sequence[str], target: Language) -> dict[str, str]:
 
 
 def _uncapitalised(label: str, target: Language) -> str:
-    """`Pesquisar` -> `pesquisar`: labels have capitals that words do not. German nouns, and all capitals, keep them."""
+    """`Pesquisar` -> `pesquisar`: labels have capitals that words do not have. German nouns and all capitals stay."""
     if target.code in _CAPITAL_NOUNS or not label[1:].islower():
         return label
     first = {"I": "ı", "İ": "i"}.get(label[0]) if target.dotted_i else None

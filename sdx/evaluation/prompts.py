@@ -1,18 +1,18 @@
-"""Prompts as a model can read them: with room for the answer in its context."""
+"""Prompts that leave room for the answer in the context of a model."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from sdx import InputError
-from sdx.config import Config, TemplateKind
+from sdx.config import TemplateKind
 from sdx.languages import Language
 from sdx.store.files import read_json, read_rows, write_rows
 from sdx.store.step import Step, Workspace
 
 
 @dataclass(frozen=True, eq=False)
-class Asking(Step):
-    """A step that puts the items of a suite to a model."""
+class SuiteStep(Step):
+    """A step that gives the items of a suite to a model."""
 
     model: Step
     items: Step
@@ -27,7 +27,7 @@ class Asking(Step):
 
 
 @dataclass(frozen=True, eq=False)
-class Prompts(Asking):
+class Prompts(SuiteStep):
     """Publishes the prompts as `rows.jsonl`; one that leaves no room for the answer loses its end and is counted."""
 
     template: TemplateKind
@@ -35,6 +35,7 @@ class Prompts(Asking):
     max_new_tokens: int
 
     name = "prompts"
+    text_fields = ()
 
     def run(self, work: Workspace) -> None:
         from sdx.models.backbone import load_tokenizer
@@ -43,31 +44,13 @@ class Prompts(Asking):
         tokenizer = load_tokenizer(model_dir, self.template)
         if context := read_json(model_dir / "config.json").get("max_position_embeddings"):
             room = min(room, context - self.max_new_tokens)
-        rows, cut = [], 0
-        for row in read_rows(work.inputs["items"] / "rows.jsonl"):
-            prompt = _fitted(tokenizer, row["prompt"], room)
-            cut += prompt != row["prompt"]
-            rows.append({"id": row["id"], "prompt": prompt})
+        prompts = {row["id"]: row["prompt"] for row in read_rows(work.inputs["items"] / "rows.jsonl")}
+        rows = [{"id": id_, "prompt": fitted(tokenizer, prompt, room)} for id_, prompt in prompts.items()]
         write_rows(work.dir / "rows.jsonl", rows)
-        work.counts.update(prompts=len(rows), cut=cut)
+        work.counts.update(prompts=len(rows), cut=sum(row["prompt"] != prompts[row["id"]] for row in rows))
 
 
-def prompts_step(model: Step, items: Step, config: Config) -> Prompts:
-    """The prompts of `items` for a model.
-
-    Raises:
-        InputError: the answer takes all the room.
-    """
-    limit, context_tokens = config.scale.max_new_tokens, config.backbone.context_tokens
-    if limit >= context_tokens:
-        raise InputError(
-            f"scale.max_new_tokens={limit} leaves no room for a prompt in backbone.context_tokens={context_tokens}; "
-            "lower the one or raise the other"
-        )
-    return Prompts(model, items, config.backbone.template, context_tokens - limit, limit)
-
-
-def _fitted(tokenizer: Any, prompt: str, room: int) -> str:
+def fitted(tokenizer: Any, prompt: str, room: int) -> str:
     """The longest beginning of a prompt that takes at most `room` tokens, with what the template adds."""
     from sdx.models.template import prompt_ids
 

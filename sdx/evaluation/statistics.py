@@ -4,8 +4,8 @@ A score of one model is uncertain because other questions could have been asked.
 questions, so their difference is measured per question, which is far more precise than comparing two intervals.
 None of this covers what another training seed would change.
 
-Items may come in clusters: questions on one passage, hypotheses on one premise. They were drawn together, and say less
-than as many items of their own. `clusters` gives the number of each item's cluster; None means that each item is alone.
+Items may come in clusters: questions on one passage, hypotheses on one premise. Such items were drawn together and say
+less than as many separate items. `clusters` is the number of each item's cluster; None means that each item is alone.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+Clusters = Sequence[int] | None
 Z = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
 RESAMPLES = 2000
 SEED = 20240217
-KEPT_SENTENCES = 4000
-"""So many at most, draws are kept in memory: 16 MB."""
+CACHED_SENTENCES = 4000
+"""Draws of at most so many sentences stay in memory: 16 MB."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,6 @@ class Estimate:
     """Two-sided p-value of no difference; none for a single score."""
 
 
-Clusters = Sequence[int] | None
-POWER = 0.8
-CHANGED = 0.2
-"""Share of the items that one of two models alone answers correctly. Ours: before a run nobody knows it."""
-
-
 def detectable(gap: Estimate) -> float:
     """The smallest true difference, in points, whose interval excludes 0 four times out of five.
 
@@ -53,17 +48,20 @@ def detectable(gap: Estimate) -> float:
     """
     from scipy.stats import norm
 
-    return (gap.high - gap.low) / 2 * (1 + float(norm.ppf(POWER)) / Z)
+    return (gap.high - gap.low) / 2 * (1 + float(norm.ppf(0.8)) / Z)
 
 
 def expected(n: int) -> Estimate:
-    """No difference of two models' right answers to n items, in points, if a fifth of the answers change."""
-    half = 100 * Z * sqrt(CHANGED / n)
+    """No difference of two models' right answers to n items, in points, if a fifth of the answers change.
+
+    A fifth is ours: before a run nobody knows the share of items that only one of the two answers correctly.
+    """
+    half = 100 * Z * sqrt(0.2 / n)
     return Estimate(0.0, -half, half, n)
 
 
 def power(difference: float, gap: Estimate) -> float:
-    """How often a true difference, in points, shows where the interval is as wide as that of `gap`."""
+    """The probability that the interval of a true difference, in points, excludes 0 if it is as wide as `gap`."""
     from scipy.stats import norm
 
     return float(norm.cdf(Z * (2 * difference / (gap.high - gap.low) - 1)))
@@ -72,11 +70,10 @@ def power(difference: float, gap: Estimate) -> float:
 def proportion(correct: Sequence[bool], clusters: Clusters = None) -> Estimate:
     """The share of True, with Wilson's score interval (1927).
 
-    With clusters the interval is that of as many independent items as have the variance that the clusters show
+    With clusters, the interval is that of as many independent items as have the variance that the clusters show
     (Rao and Scott, Biometrics 48, 1992), with Student's t for the number of clusters.
     """
-    n = _count(correct)
-    share = sum(correct) / n
+    n, share = len(correct), sum(correct) / len(correct)
     effective, z = n / _design_effect(correct, clusters), _quantile(clusters)
     centre = (share + z**2 / (2 * effective)) / (1 + z**2 / effective)
     half = z / (1 + z**2 / effective) * sqrt(share * (1 - share) / effective + z**2 / (4 * effective**2))
@@ -89,20 +86,16 @@ def paired_difference(before: Sequence[bool], after: Sequence[bool], clusters: C
 
     The interval is Tango's score interval (Statistics in Medicine 17, 1998), which keeps its coverage for few
     items and few changes. The p-value is McNemar's exact test, a little more conservative: at the border the
-    interval may leave out 0 where p is still above 0.05. With clusters the counts are divided by the design effect
-    (see `proportion`), and the p-value is that of `_exchange`.
+    interval may exclude 0 although p is above 0.05. With clusters, the counts are divided by the design effect (see
+    `proportion`), and the p-value is that of `_exchange`.
     """
     import numpy as np
     from scipy.optimize import brentq
     from scipy.stats import binomtest
 
-    n = _count(before)
-    if n != len(after):
-        raise ValueError(f"{n} outcomes before and {len(after)} after; a paired difference needs the same items")
-    gained = sum(b > a for a, b in zip(before, after, strict=True))
-    lost = sum(a > b for a, b in zip(before, after, strict=True))
-    value = (gained - lost) / n
     changes = np.subtract(after, before, dtype=float)
+    n, gained, lost = len(changes), int((changes > 0).sum()), int((changes < 0).sum())
+    value = (gained - lost) / n
     effect, z = _design_effect(changes, clusters), _quantile(clusters)
 
     def bound(side: float) -> float:
@@ -114,17 +107,17 @@ def paired_difference(before: Sequence[bool], after: Sequence[bool], clusters: C
         return float(brentq(gap, *sorted((-side, value)), xtol=1e-9))
 
     if clusters is not None:
-        rows = [_summed(np.stack([np.asarray(one, float), np.ones(n)], 1), clusters) for one in (before, after)]
-        p = _exchange(rows[0], rows[1], mean_score)
+        one, other = (_summed(np.stack([correct, np.ones(n)], 1), clusters) for correct in (before, after))
+        p = _exchange(one, other, mean_score)
     else:
         p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
     return Estimate(100 * value, 100 * bound(1.0), 100 * bound(-1.0), n, p)
 
 
 def _design_effect(values: Sequence[bool] | np.ndarray, clusters: Clusters) -> float:
-    """How many times larger the variance of the mean is than that of independent items; 1 at least.
+    """The variance of the mean relative to that of independent items; at least 1.
 
-    Items that are all alike do not show it; then a cluster counts as one item.
+    If all items are alike, they do not show the variance; then a cluster counts as one item.
     """
     import numpy as np
 
@@ -133,13 +126,13 @@ def _design_effect(values: Sequence[bool] | np.ndarray, clusters: Clusters) -> f
     deviations = np.asarray(values, float) - np.mean(values)
     sums = np.bincount(clusters, deviations)
     n, k = len(deviations), len(sums)
-    alone = (deviations**2).sum() * n / (n - 1) if n > 1 else 0.0
-    together = (sums**2).sum() * k / (k - 1) if k > 1 else 0.0
-    return max(1.0, float(together / alone)) if alone and together else n / k
+    independent = (deviations**2).sum() * n / (n - 1) if n > 1 else 0.0
+    clustered = (sums**2).sum() * k / (k - 1) if k > 1 else 0.0
+    return max(1.0, float(clustered / independent)) if independent and clustered else n / k
 
 
 def _quantile(clusters: Clusters) -> float:
-    """97.5 % of the normal distribution; with clusters, of which there may be few, of Student's t."""
+    """97.5 % of the normal distribution; with clusters, which may be few, of Student's t."""
     from scipy.stats import t
 
     return Z if clusters is None else float(t.ppf(0.975, max(*clusters, 1)))
@@ -159,7 +152,7 @@ def _tango(gained: float, lost: float, n: float, difference: float) -> float:
 
 
 Score = Callable[["np.ndarray"], "np.ndarray"]
-"""Summed sentence statistics [..., k] -> corpus score [...], 0 to 100, such as `metrics.chrf_score`."""
+"""Summed sentence statistics [..., k] -> corpus score [...], 0 to 100, such as `metrics.corpus_score`."""
 
 
 def mean_score(statistics: np.ndarray) -> np.ndarray:
@@ -173,31 +166,29 @@ def bootstrap_corpus(statistics: np.ndarray, score: Score, clusters: Clusters = 
     """A corpus score and its interval over 2,000 resamples of the sentences, or of the clusters, the seed fixed.
 
     Args:
-        statistics: [sentence, k], such as `metrics.chrf_statistics`.
+        statistics: [sentence, k], such as `metrics.corpus_statistics`.
     """
-    n, statistics = _count(statistics), _summed(statistics, clusters)
-    return _estimate(score(statistics.sum(0)), score(_resampled(statistics)), n, len(statistics))
+    sums = _summed(statistics, clusters)
+    return _estimate(score(sums.sum(0)), score(_resampled(sums)), len(statistics), len(sums))
 
 
 def bootstrap_corpus_difference(
     before: np.ndarray, after: np.ndarray, score: Score, clusters: Clusters = None
 ) -> Estimate:
-    """Corpus score after minus before on the same sentences; each resample takes the same ones of both.
+    """Corpus score after minus before on the same sentences; each resample takes the same sentences of both.
 
-    The p-value is that of `_exchange`; at the border the interval may leave out 0 where p is still above 0.05.
+    The p-value is that of `_exchange`; at the border the interval may exclude 0 although p is above 0.05.
     """
     import numpy as np
 
-    if before.shape != after.shape:
-        raise ValueError(f"statistics {before.shape} before and {after.shape} after; both need the same sentences")
-    n, before, after = _count(before), _summed(before, clusters), _summed(after, clusters)
-    one, other = np.split(_resampled(np.concatenate([before, after], 1)), 2, 1)
+    n, before, after = len(before), _summed(before, clusters), _summed(after, clusters)
+    drawn_before, drawn_after = np.split(_resampled(np.concatenate([before, after], 1)), 2, 1)
     gap = score(after.sum(0)) - score(before.sum(0))
-    return _estimate(gap, score(other) - score(one), n, len(before), _exchange(before, after, score))
+    return _estimate(gap, score(drawn_after) - score(drawn_before), n, len(before), _exchange(before, after, score))
 
 
 def _summed(statistics: np.ndarray, clusters: Clusters) -> np.ndarray:
-    """[cluster, k]: a corpus score is one of sums, so that a cluster counts as a sentence does."""
+    """[cluster, k]: the score of a corpus is one of sums, so a cluster counts as a sentence does."""
     import numpy as np
 
     if clusters is None:
@@ -208,7 +199,7 @@ def _summed(statistics: np.ndarray, clusters: Clusters) -> np.ndarray:
 
 
 def _exchange(before: np.ndarray, after: np.ndarray, score: Score) -> float:
-    """Two-sided p-value: how often the difference is as large if each sentence's two models are exchanged by chance.
+    """Two-sided p-value: how often the difference is as large if each sentence's two models are exchanged at random.
 
     Approximate randomisation (Noreen 1989; for corpus scores Riezler and Maxwell 2005), 2,000 times, the seed fixed.
     It is at least 1 in 2,001.
@@ -217,11 +208,11 @@ def _exchange(before: np.ndarray, after: np.ndarray, score: Score) -> float:
 
     random = np.random.default_rng(SEED)
     gap = (after - before).astype(np.float64)
-    found = abs(score(after.sum(0)) - score(before.sum(0)))
+    observed = abs(score(after.sum(0)) - score(before.sum(0)))
     as_large = 0
     for _ in range(RESAMPLES // 100):
         moved = random.integers(0, 2, size=(100, len(gap)), dtype=np.int8).astype(np.float64) @ gap
-        as_large += int((abs(score(after.sum(0) - moved) - score(before.sum(0) + moved)) >= found - 1e-9).sum())
+        as_large += int((abs(score(after.sum(0) - moved) - score(before.sum(0) + moved)) >= observed - 1e-9).sum())
     return (as_large + 1) / (RESAMPLES + 1)
 
 
@@ -230,8 +221,8 @@ def _resampled(statistics: np.ndarray) -> np.ndarray:
     import numpy as np
 
     n = len(statistics)
-    draws = _kept_draws(n) if n <= KEPT_SENTENCES else _draws(n)
     summed = statistics.astype(np.float64)  # as exact for counts, and many times faster than integers
+    draws = _cached_draws(n) if n <= CACHED_SENTENCES else _draws(n)
     return np.concatenate([draw.astype(np.float64) @ summed for draw in draws])
 
 
@@ -244,17 +235,15 @@ def _draws(n: int) -> Iterator[np.ndarray]:
         yield random.multinomial(n, np.full(n, 1 / n), size=10).astype(np.uint16)
 
 
-@lru_cache(maxsize=4)
-def _kept_draws(n: int) -> list[np.ndarray]:
-    """They are the same for all scores of as many sentences, and drawing them takes longest."""
-    return list(_draws(n))
+_cached_draws = lru_cache(maxsize=4)(lambda n: list(_draws(n)))
+"""The draws are the same for all scores of as many sentences, and take longest to make."""
 
 
 def _estimate(value: np.ndarray, resamples: np.ndarray, n: int, drawn: int, p: float | None = None) -> Estimate:
     """The interval between two percentiles of the resamples.
 
-    The percentiles of 2.5 and 97.5 % cover too little of few sentences: those of fewer than 50 hold a mean in 88 to
-    93 % of cases. Expanded percentiles (Hesterberg, The American Statistician 69, 2015) make good for it: they are as
+    The percentiles of 2.5 and 97.5 % cover too little for few sentences: with fewer than 50, they contain a mean in 88
+    to 93 % of cases. Expanded percentiles (Hesterberg, The American Statistician 69, 2015) correct this: they are as
     far out as Student's t is beside the normal distribution, and as n - 1 in the variance is beside n.
 
     Args:
@@ -269,9 +258,3 @@ def _estimate(value: np.ndarray, resamples: np.ndarray, n: int, drawn: int, p: f
     outside = 100 * norm.cdf(t.ppf(0.025, drawn - 1) * sqrt(drawn / (drawn - 1)))
     low, high = np.percentile(resamples, [outside, 100 - outside])
     return Estimate(float(value), float(low), float(high), n, p)
-
-
-def _count(items: Sequence[bool] | np.ndarray) -> int:
-    if not len(items):
-        raise ValueError("no items to score")
-    return len(items)

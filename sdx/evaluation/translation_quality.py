@@ -1,8 +1,8 @@
-"""How well an engine translates, the backbone itself among them: measured where a benchmark has human texts.
+"""How well an engine, or the backbone itself, translates: measured on benchmarks that people translated.
 
 A benchmark that people wrote or translated in L and in T is a parallel corpus of its questions. An engine translates
-the side in L; the side in T is the reference. That takes no step of its own to train and none to answer, so it is there
-for every method. Ours: the paper of Self-Translate-Train (arXiv 2407.00454) does not measure it like this.
+the side in L; the side in T is the reference. No step has to be trained or answered for this, so every method has it.
+Ours: the paper of Self-Translate-Train (arXiv 2407.00454) does not measure it like this.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdx.config import Config
+from sdx.evaluation.metrics import BLEU, CHRF
 from sdx.evaluation.suites import Suite
-from sdx.evaluation.values import BLEU, CHRF
 from sdx.languages import Language
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace
-from sdx.tasks.base import ChoiceTask, Task, Who
+from sdx.tasks.base import ChoiceTask, Mode, Task
 from sdx.tasks.forms import LabelledGeneration
-from sdx.tasks.items import ROWS, Items, items_step
+from sdx.tasks.items import ROWS, items_step
 from sdx.translation.base import Translator
 from sdx.translation.step import Translate
 
@@ -31,24 +31,26 @@ def translation_suites(
 ) -> list[Suite]:
     """A suite for each benchmark with human texts in `source` and a target, and each engine that knows the pair.
 
-    An engine does not change with training: whatever the model, its translations are the outcome.
+    An engine does not change with training: its translations are the outcome of every model.
 
     Args:
-        translators: those of the run; two that come to the same engine count once.
+        translators: those of the run; two that choose the same engine count once.
     """
     found: dict[str, Suite] = {}
     limit = config.scale.eval_items
     for task in tasks.values():
+        if not isinstance(task, ChoiceTask | LabelledGeneration):
+            continue  # the texts of other items cannot be told from their prompts
         for target in targets:
-            sides = [_human_items(task, side, source, limit) for side in (source, target)]
-            if not (sides[0] and sides[1]):
+            if any(task.why_unsupported(side) or task.needs_translation(side, source) for side in (source, target)):
                 continue
-            pairs = Pairs(sides[0], sides[1], limit)
+            one, other = (items_step(task, task.mode, side, limit) for side in (source, target))
+            pairs = Pairs(one, other, limit)
             for translator in translators:
                 if translator.supports(source.flores, target.flores):
                     engine = translator.for_pair(source.flores, target.flores)
-                    made = translation_suite(task, source, target, pairs, engine)
-                    found.setdefault(made.outcome(pairs, "").key, made)  # whatever the model
+                    suite = translation_suite(task, source, target, pairs, engine)
+                    found.setdefault(suite.outcome(pairs, "").key, suite)  # whatever the model
     return list(found.values())
 
 
@@ -61,11 +63,11 @@ def translation_suite(task: Task, source: Language, target: Language, pairs: Ste
     answers = Translate(pairs, ROWS, "source", source, target, translator=engine)
     return Suite(
         task,
-        Who.generate,
+        Mode.generate,
         target,
-        f"{task.origin(target, target)} ({task.name})",
+        f"{task.origin(target)} ({task.name})",
         pairs,
-        lambda *_: answers,
+        lambda *_, **__: answers,
         (CHRF, BLEU),
         source,
         references="reference",
@@ -73,22 +75,13 @@ def translation_suite(task: Task, source: Language, target: Language, pairs: Ste
     )
 
 
-def _human_items(task: Task, language: Language, source: Language, limit: int) -> Items | None:
-    """The items of a benchmark in a language in which people wrote them; none of one whose texts are not told apart."""
-    if task.why_unsupported(language) or task.needs_translation(language, source):
-        return None
-    if isinstance(task, ChoiceTask | LabelledGeneration):
-        return items_step(task, task.who, language, limit)
-    return None
-
-
 @dataclass(frozen=True, eq=False)
 class Pairs(Step):
     """Publishes `rows.jsonl`, `{"id", "source", "reference"}` for each text that both sides have, in the order of L.
 
-    An item with `fields`, `{name: text}`, gives a row for each field; another one its `question`. Left out and counted
-    are texts that are empty or equal on both sides, such as formulas, and a pair that was there before, such as a
-    passage with several questions.
+    An item with `fields`, `{name: text}`, gives a row for each field, any other a row for its `question`. Left out and
+    counted are texts that are empty or equal on both sides, such as formulas, and repeated pairs, such as a passage
+    with several questions.
     """
 
     source: Step
@@ -100,6 +93,7 @@ class Pairs(Step):
 
     name = "pairs"
     reads = True
+    text_fields = ()
 
     @property
     def about(self) -> str:
@@ -113,21 +107,19 @@ class Pairs(Step):
         counts = dict.fromkeys(("one_side", "empty", "equal", "repeated"), 0)
         counts["one_side"] = len(sources.keys() ^ references.keys())
         rows: dict[tuple[str, str], dict[str, str]] = {}
-        for id_ in sources:
-            if id_ not in references:
-                continue
-            pair = sources[id_].strip(), references[id_].strip()
+        for id_ in (id_ for id_ in sources if id_ in references):
+            source, reference = pair = sources[id_].strip(), references[id_].strip()
             if not all(pair):
                 counts["empty"] += 1
-            elif pair[0] == pair[1]:
+            elif source == reference:
                 counts["equal"] += 1
             elif pair in rows:
                 counts["repeated"] += 1
             else:
-                rows[pair] = {"id": id_, "source": pair[0], "reference": pair[1]}
-        kept = list(rows.values())[: self.limit or None]
-        write_rows(work.dir / ROWS, kept)
-        work.counts.update(rows=len(kept), **counts)
+                rows[pair] = {"id": id_, "source": source, "reference": reference}
+        published = list(rows.values())[: self.limit or None]
+        write_rows(work.dir / ROWS, published)
+        work.counts.update(rows=len(published), **counts)
 
 
 def _texts(item: Mapping[str, Any]) -> dict[str, str]:

@@ -10,9 +10,13 @@ from sdx import InputError
 from sdx.config import TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.languages import Language
+from sdx.models.batches import Arithmetic, RowBytes, number_bytes
+from sdx.models.work import ModelWork, most_rows
+from sdx.store.estimate import ROWS, Estimate, Plan, Rows
 from sdx.store.files import read_rows
 from sdx.store.row_step import Row, RowStep
 from sdx.store.step import Step, runtime
+from sdx.text.lengths import TEMPLATE_TOKENS
 
 log = getLogger("sdx")
 
@@ -30,6 +34,7 @@ class Generate(RowStep[HFGenerator]):
 
     name = "generate"
     version = 2
+    text_fields = ()
 
     model: Step
     """Its output holds `model/`, a Hugging Face directory."""
@@ -57,6 +62,29 @@ class Generate(RowStep[HFGenerator]):
     @property
     def language(self) -> Language | None:
         return self.prompts.language
+
+    def estimate(self, plan: Plan) -> Estimate:
+        given, answers, options = plan.rows(self.prompts, self.file), plan.answers(self), plan.config.generator
+        assert answers
+        prompt = min(given.of(self.field) + TEMPLATE_TOKENS, plan.config.backbone.context_tokens)
+        arithmetic = Arithmetic(options.precision, plan.on_gpus.generator.precision)
+        row_bytes = RowBytes(plan.shape, number_bytes(arithmetic.gpu)).completed(round(prompt), self.max_new_tokens)
+        work = ModelWork(
+            loads=1,
+            resident=f"{self.model.key} {options.precision.value}",
+            shape=plan.shape,
+            read=given.count * prompt,
+            generated=given.count * answers.tokens,
+            rows=given.count,
+            most=most_rows(options.batch_size),
+            row_bytes=row_bytes,
+            decode_steps=self.max_new_tokens,
+            passes=1,
+            context=prompt + answers.tokens / 2,
+            arithmetic=arithmetic,
+        )
+        rows, bound = Rows(given.count, {"text": answers.tokens, "prompt": prompt}), plan.of(self.prompts).bound
+        return Estimate(rows.count, work.generated, {ROWS: rows}, work, bound, counts_as="generated")
 
     def read(self, inputs: Mapping[str, Path]) -> list[Row]:
         return [{"id": row["id"], "prompt": row[self.field]} for row in read_rows(inputs["prompts"] / self.file)]

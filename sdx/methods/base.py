@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Generic, TypeVar
 
 from sdx import InputError
@@ -12,13 +13,14 @@ from sdx.config import Config, DictionaryConfig, MethodConfig
 from sdx.data import dictionaries, parallel
 from sdx.data.corpus import corpus_step
 from sdx.data.filters import Filter, check_some_left
-from sdx.evaluation.comparison import Comparison
-from sdx.evaluation.suites import suites
+from sdx.data.mixture import pair
+from sdx.evaluation.suites import Comparison, suites
 from sdx.evaluation.translation_quality import translation_suites
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import Generate
 from sdx.languages import Language, language
 from sdx.models import backbone
+from sdx.store.estimate import ROWS, Estimate, Plan, Rows, stand_ins
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace, runtime
 from sdx.store.store import Store
@@ -40,6 +42,7 @@ class Mix(Step):
     """Publishes `rows.jsonl`, the rows that a method trains on."""
 
     name = "mix"
+    text_fields = ("prompt", "response")
 
     method: str
     options: Mapping[str, Any]
@@ -56,6 +59,18 @@ class Mix(Step):
     @property
     def about(self) -> str:
         return self.method
+
+    def estimate(self, plan: Plan) -> Estimate:
+        """What `build` makes of stand-ins for the inputs."""
+        with stand_ins(plan, self.parts) as (directories, scale):
+            try:
+                rows = self.build(directories, self.seed)
+            except InputError:  # a part of the mix is empty, as far as is known
+                return Estimate()
+        count = scale * len(rows)
+        sides = {name: fmean([len(row[name].split()) for row in rows] or [0.0]) for name in self.text_fields}
+        mix, bound = Rows(count, sides), any(plan.of(part).bound for part in self.parts.values())
+        return Estimate(count, mix.total, {ROWS: mix}, bound=bound)
 
     def run(self, work: Workspace) -> None:
         for directory in work.inputs.values():
@@ -252,9 +267,24 @@ def languages_of(config: Config) -> tuple[Language, list[Language]]:
 Options = TypeVar("Options", bound=MethodConfig)
 
 
-def texts(directory: Path) -> dict[str, str]:
-    """Text by id of what a generation, a translation or a filter published."""
-    return {row["id"]: row["text"] for row in read_rows(directory / "rows.jsonl")}
+Text = tuple[str, Language, str]
+"""A text, its language, and who wrote it."""
+
+
+def texts(directory: Path | None, language: Language, origin: str) -> dict[str, Text]:
+    """Texts by id that a generation, a translation or a filter published; none without a directory."""
+    rows = read_rows(directory / ROWS) if directory else []
+    return {row["id"]: (row["text"], language, origin) for row in rows}
+
+
+def corpus_texts(directory: Path, field: str, language: Language) -> dict[str, Text]:
+    """One field of the training rows of a corpus, by id."""
+    return {row["id"]: (row[field], language, "corpus") for row in read_rows(directory / "train.jsonl")}
+
+
+def pairs(subset: str, x: Mapping[str, Text], y: Mapping[str, Text], variant: str = "") -> list[dict[str, Any]]:
+    """Training rows x -> y of the ids that have both, in the order of `y`; see `sdx.data.mixture.pair`."""
+    return [pair(id_, subset, x[id_], y[id_], variant) for id_ in y if id_ in x]
 
 
 class Method(ABC, Generic[Options]):
@@ -338,4 +368,4 @@ class RunPlan:
 
     @property
     def _before(self) -> list[Step]:
-        return [step for outcome in self.outcomes for step in (*outcome.suite.needs, outcome.before)]
+        return [step for outcome in self.outcomes for step in (outcome.suite.items, outcome.before)]

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdx.config import Config, MethodConfig
-from sdx.data.mixture import pair
-from sdx.methods.base import Method, Run, texts
-from sdx.store.files import read_rows
+from sdx.methods.base import Method, Run, corpus_texts, pairs, texts
 from sdx.store.step import Step
 
 
@@ -47,15 +45,8 @@ class SFT(Method[SFTConfig]):
         return run.training(run.mix(partial(self.pairs, run), {"corpus": run.corpus}, {}, self.version))
 
     def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
-        return [
-            pair(
-                row["id"],
-                "gold",
-                (row["instruction"], run.source, "corpus"),
-                (row["answer"], run.source, "corpus"),
-            )
-            for row in read_rows(inputs["corpus"] / "train.jsonl")
-        ]
+        x, y = (corpus_texts(inputs["corpus"], name, run.source) for name in ("instruction", "answer"))
+        return pairs("gold", x, y)
 
 
 class TranslateSFT(Method[TranslateSFTConfig]):
@@ -79,8 +70,8 @@ class TranslateSFT(Method[TranslateSFTConfig]):
         rows = []
         for target in run.targets:
             mt = run.translator.for_pair(run.source.flores, target.flores).name
-            x, y = (texts(inputs[f"{side}_{target.code}"]) for side in "xy")
-            rows += [pair(id_, "gold", (x[id_], target, mt), (y[id_], target, mt)) for id_ in x if id_ in y]
+            x, y = (texts(inputs[f"{side}_{target.code}"], target, mt) for side in "xy")
+            rows += pairs("gold", x, y)
         return rows
 
 

@@ -21,15 +21,11 @@ from typing import Any
 
 from sdx import InputError
 from sdx.config import MethodConfig
-from sdx.data.mixture import pair, weigh, with_language_hint
-from sdx.languages import Language, language
-from sdx.methods.base import Method, Run, texts
+from sdx.data.mixture import weigh, with_language_hint
+from sdx.languages import language
+from sdx.methods.base import Method, Run, corpus_texts, pairs, texts
 from sdx.options import fields
-from sdx.store.files import read_rows
 from sdx.store.step import Step
-
-Text = tuple[str, Language, str]
-"""A text, its language, and who wrote it."""
 
 
 @dataclass
@@ -76,30 +72,20 @@ class CIT(Method[CITConfig]):
 
     def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
         """The mix: all subsets in all target languages. A question is left out of those of which it lacks a side."""
-        source, corpus = run.source, read_rows(inputs["x_L"] / "train.jsonl")
-        x = {row["id"]: (row["instruction"], source, "corpus") for row in corpus}
-        y = {row["id"]: (row["answer"], source, "corpus") for row in corpus}
-        rows = {"ll": _pairs("ll", x, y), "tl": [], "lt": [], "tt": []}
+        source = run.source
+        x, y = (corpus_texts(inputs["x_L"], name, source) for name in ("instruction", "answer"))
+        rows = {"ll": pairs("ll", x, y), "tl": [], "lt": [], "tt": []}
         for target in run.targets:
             mt = run.translator.for_pair(source.flores, target.flores).name
-            x_t, y_t = (_translated(inputs.get(f"{side}_{target.code}"), target, mt) for side in "xy")
-            rows["tl"] += _pairs("tl", x_t, y)
-            rows["lt"] += _pairs("lt", x, y_t)
-            rows["tt"] += _pairs("tt", x_t, y_t)
+            x_t, y_t = (texts(inputs.get(f"{side}_{target.code}"), target, mt) for side in "xy")
+            rows["tl"] += pairs("tl", x_t, y)
+            rows["lt"] += pairs("lt", x, y_t)
+            rows["tt"] += pairs("tt", x_t, y_t)
         weights = asdict(self.options.subsets)
         return [_directed(row) for name in rows for row in weigh(rows[name], weights[name], seed)]
 
     def _uses(self, *subsets: str) -> bool:
         return any(getattr(self.options.subsets, name) > 0 for name in subsets)
-
-
-def _translated(directory: Path | None, target: Language, mt: str) -> dict[str, Text]:
-    """Text by id; nothing where no subset that is taken needs it."""
-    return {id_: (text, target, mt) for id_, text in texts(directory).items()} if directory else {}
-
-
-def _pairs(subset: str, x: Mapping[str, Text], y: Mapping[str, Text]) -> list[dict[str, Any]]:
-    return [pair(id_, subset, x[id_], y[id_]) for id_ in y if id_ in x]
 
 
 def _directed(row: dict[str, Any]) -> dict[str, Any]:

@@ -33,8 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdx import InputError
 from sdx.config import Config, MethodConfig
-from sdx.data.mixture import pair
-from sdx.methods.base import Method, Run
+from sdx.methods.base import Method, Run, corpus_texts, pairs
 from sdx.options import fields
 from sdx.store.files import read_rows
 from sdx.store.step import Step, Workspace
@@ -84,8 +83,8 @@ class MidAlign(Method[MidAlignConfig]):
 
     def gold(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
         """What is fine-tuned on: x_L -> y_L."""
-        rows, who = read_rows(inputs["corpus"] / "train.jsonl"), (run.source, "corpus")
-        return [pair(row["id"], "gold", (row["instruction"], *who), (row["answer"], *who)) for row in rows]
+        x, y = (corpus_texts(inputs["corpus"], name, run.source) for name in ("instruction", "answer"))
+        return pairs("gold", x, y)
 
 
 @dataclass(frozen=True, eq=False)

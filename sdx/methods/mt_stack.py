@@ -53,8 +53,7 @@ from importlib.util import find_spec
 
 from sdx import InputError
 from sdx.config import Adapter, Config, MethodConfig, Schedule
-from sdx.evaluation.comparison import Comparison
-from sdx.evaluation.suites import Suite, reading_suites, translated
+from sdx.evaluation.suites import Comparison, Suite, reading_suites, translated
 from sdx.languages import Language
 from sdx.languages import language as find
 from sdx.methods.base import Method, Run

@@ -16,10 +16,10 @@ from sdx import InputError
 from sdx.config import Config, MethodConfig
 from sdx.data import dictionaries
 from sdx.data.code_switching import code_switch_rows
-from sdx.data.mixture import pair, weigh, with_language_hint
+from sdx.data.mixture import weigh, with_language_hint
 from sdx.data.translation_instructions import complete_rows, translate_rows
 from sdx.languages import Language, language
-from sdx.methods.base import Method, Run, texts
+from sdx.methods.base import Method, Run, corpus_texts, pairs, texts
 from sdx.options import fields
 from sdx.store.files import read_rows
 from sdx.store.step import Step
@@ -116,21 +116,21 @@ class SDRRL(Method[SDRRLConfig]):
     def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
         """The mix: all subsets in all target languages. A question is left out of those of which it lacks a side."""
         source = run.source
-        x = {row["id"]: (row["instruction"], source, "corpus") for row in read_rows(inputs["x_L"] / "train.jsonl")}
-        a = _texts(inputs.get("a_L"), source, run.config.backbone.name)
+        x = corpus_texts(inputs["x_L"], "instruction", source)
+        a = texts(inputs.get("a_L"), source, run.config.backbone.name)
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in asdict(self.options.subsets)}
-        rows["ll"] = _pairs("ll", x, a)
+        rows["ll"] = pairs("ll", x, a)
         for target in run.targets:
             mt = run.translator.for_pair(source.flores, target.flores).name
-            x_t = _texts(inputs.get(f"x_{target.code}"), target, mt)
-            a_t = _texts(inputs.get(f"a_{target.code}"), target, mt)
+            x_t = texts(inputs.get(f"x_{target.code}"), target, mt)
+            a_t = texts(inputs.get(f"a_{target.code}"), target, mt)
             a_t = {id_: text for id_, text in a_t.items() if id_ in a}
-            rows["tl"] += _pairs("tl", x_t, a)
-            rows["lt"] += _pairs("lt", x, a_t)
-            rows["tt"] += _pairs("tt", x_t, a_t)
+            rows["tl"] += pairs("tl", x_t, a)
+            rows["lt"] += pairs("lt", x, a_t)
+            rows["tt"] += pairs("tt", x_t, a_t)
             if self._uses(run, "cs"):
                 words = dictionaries.load(inputs[f"words_{target.code}"] / "rows.jsonl")
-                rows["cs"] += self._code_switched(_pairs("cs", x, a, target.code), words, target, seed)
+                rows["cs"] += self._code_switched(pairs("cs", x, a, target.code), words, target, seed)
             if self._uses(run, "translate", "complete"):
                 p = read_rows(inputs[f"p_{target.code}"] / "rows.jsonl")
                 rows["translate"] += translate_rows(p, source, target)
@@ -156,20 +156,6 @@ class SDRRL(Method[SDRRLConfig]):
         if (hint is AnswerLanguageHint.all and asks) or (hint is AnswerLanguageHint.cross and crosses):
             return {**row, "prompt": with_language_hint(row["prompt"], language(row["response_language"]))}
         return row
-
-
-Text = tuple[str, Language, str]
-"""A text, its language, and who wrote it."""
-
-
-def _texts(directory: Path | None, language: Language, origin: str) -> dict[str, Text]:
-    """Text by id; nothing where no subset that is taken needs it."""
-    found = texts(directory) if directory else {}
-    return {id_: (text, language, origin) for id_, text in found.items()}
-
-
-def _pairs(subset: str, x: Mapping[str, Text], a: Mapping[str, Text], variant: str = "") -> list[dict[str, Any]]:
-    return [pair(id_, subset, x[id_], a[id_], variant) for id_ in a if id_ in x]
 
 
 SCHEMAS = {"sdrrl": SDRRLConfig}

@@ -16,7 +16,8 @@ from sdx.config import Config, MethodConfig
 from sdx.data.mixture import draw, pair
 from sdx.data.translation_instructions import translate_rows
 from sdx.languages import Language
-from sdx.methods.base import Method, Run, texts
+from sdx.methods.base import Method, Run
+from sdx.store.estimate import ROWS
 from sdx.store.files import read_rows
 from sdx.store.step import Step
 from sdx.tasks.labelled import LabelledTask
@@ -147,7 +148,7 @@ def _task(run: Run) -> LabelledTask:
 
 def _translated(task: LabelledTask, d_l: Mapping[str, Fields], fields: Mapping[str, Path]) -> dict[str, Fields]:
     """D_T by id: the rows of which every field was kept. What is not translated, such as a label, stays."""
-    found = {name: texts(directory) for name, directory in fields.items()}
+    found = {name: {row["id"]: row["text"] for row in read_rows(of / ROWS)} for name, of in fields.items()}
     whole = [id_ for id_ in d_l if all(id_ in some for some in found.values())]
     return {id_: {**d_l[id_], **{name: some[id_] for name, some in found.items()}} for id_ in whole}
 

@@ -19,8 +19,10 @@ from sdx.models.weights import COPY_AGAIN, parts
 from sdx.offline.assets import AssetStep, asset, packages
 from sdx.options.source import Source
 from sdx.process.disk import writing
-from sdx.sources.hub import ANSWER_S, HubSource, Refused, State, explained, refusal_of, refusals, refused
+from sdx.sources.hub import ANSWER_S, Cause, Unavailable, check_available, explain, why_unavailable
+from sdx.store.estimate import Estimate, Plan, Work
 from sdx.store.files import write_json
+from sdx.store.hub_source import HubSource
 from sdx.store.step import Step, Workspace, runtime
 
 log = getLogger("sdx")
@@ -29,6 +31,8 @@ SAFETENSORS = "*.safetensors"
 PYTORCH = "pytorch_model*.bin"
 FILES = ("*.json", "*.model", "*.spm", "*.jinja", "*.txt")
 """A model's files beside its weights: configuration, tokenizer, template."""
+CONVERSION_S_PER_PARAMETER = 18 / 135e6
+"""From packaged weights to a Hugging Face directory, on two cores; measured."""
 LoadCheck = Callable[[Path, str, str], object]
 """Raises InputError if transformers cannot load a directory. Takes the directory, its name in messages, and what to do
 about a broken file."""
@@ -77,16 +81,16 @@ class HubModel(HubSource):
             logging.set_verbosity(verbosity)
         return None
 
-    def ask(self) -> None:
+    def probe(self) -> None:
         from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 
         # A gated repository still lists its files.
         get_hf_file_metadata(hf_hub_url(self.hub_id, self.config, revision=self.revision), timeout=ANSWER_S)
         files = HfApi().model_info(self.hub_id, revision=self.revision, timeout=ANSWER_S).siblings or []
         if not any(fnmatch(file.rfilename, pattern) for file in files for pattern in self.weights):
-            raise Refused(State.missing, self.absent())
+            raise Unavailable(self, Cause.missing, self.missing_reason())
 
-    def absent(self) -> str:
+    def missing_reason(self) -> str:
         wanted = " or ".join(pattern.rpartition(".")[2] for pattern in self.weights)
         return f"has no {self.config} or no {wanted}, or not all of it; convert it and set {self.group}.path"
 
@@ -130,6 +134,9 @@ class ModelStep(Step):
     """The role of the model: backbone, encoder, translator, adapter."""
     about: str = runtime(default="")
 
+    def estimate(self, plan: Plan) -> Estimate:
+        return Estimate()
+
 
 @dataclass(frozen=True, eq=False)
 class HubModelStep(ModelStep):
@@ -162,15 +169,14 @@ class HubModelStep(ModelStep):
         return f"{self.source.where} at {self.source.revision}"
 
     def run(self, work: Workspace) -> None:
-        if found := refusals([self.source]):  # a download would retry for long
-            raise refused(found)
+        check_available([self.source])  # a download would retry for long
         log.info("fetching     %s", self._what)
         try:
             snapshot = self.source.fetched_snapshot()
         except Exception as error:  # the client has a class for each reason, its HTTP library others
-            raise InputError(explained(self.source, error).message) from error
+            raise explain(self.source, error) from error
         if snapshot is None:
-            raise InputError(f"{self._what} {self.source.absent()}")
+            raise Unavailable(self.source, Cause.missing, self.source.missing_reason())
         self._check_files(snapshot)
         _link(work.dir / "model", snapshot)
         write_json(work.dir / "source.json", dict(self.config))
@@ -192,6 +198,10 @@ class DirectoryStep(ModelStep):
         others = sorted(file for pattern in FILES for file in self.directory.glob(pattern) if file.is_file())
         digests = {file.name: sha256(file.read_bytes()).hexdigest() for file in others}
         return {"weights": listing, "files": digests}
+
+    @property
+    def path(self) -> Path:
+        return self.directory
 
     def check(self) -> None:
         self.trial(self.directory, f"{self.name}.path={self.directory}", COPY_AGAIN)
@@ -216,6 +226,10 @@ class PackagedModel(ModelStep):
     @cached_property
     def inputs(self) -> Mapping[str, Step]:
         return {"asset": AssetStep(self.asset)}
+
+    def estimate(self, plan: Plan) -> Estimate:
+        parameters = (plan.shape if self.name == "backbone" else plan.config.encoder).parameters
+        return Estimate(work=Work(seconds=CONVERSION_S_PER_PARAMETER * parameters))
 
     def run(self, work: Workspace) -> None:
         shutil.rmtree(work.dir / "model", ignore_errors=True)
@@ -266,7 +280,7 @@ def available(hub_id: str, revision: str, answer_s: float = 3.0) -> bool:
         return cached
     answers: list[object] = []
     # In a thread, because the timeout of a request does not limit the look-up of the hub's address.
-    thread = Thread(target=lambda: answers.append(refusal_of(source)), daemon=True)
+    thread = Thread(target=lambda: answers.append(why_unavailable(source)), daemon=True)
     thread.start()
     thread.join(answer_s)
     return answers == [None]

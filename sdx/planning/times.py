@@ -8,11 +8,12 @@ out: downloads, waiting for other ranks, the optimizer's step and its traffic wh
 """
 
 import math
-from dataclasses import dataclass
 
-from sdx.config import Adapter, ShapeConfig, TrainConfig
-from sdx.models.batches import BF16, ROWS, Arithmetic, Most, number_bytes, room_bytes
+from sdx.config import Adapter, TrainConfig
+from sdx.models.batches import number_bytes, room_bytes
+from sdx.models.work import ModelWork
 from sdx.planning.hardware import Device, Machine
+from sdx.store.estimate import Work
 from sdx.training.memory import Layout, cache_bytes
 
 CACHE_TRIPS = 3
@@ -21,50 +22,10 @@ BACKWARD_LAUNCHES = 2.0
 """Launching a backward pass, in forward passes."""
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a step asks of the hardware, in tokens.
-
-    Args:
-        shape: of the model that does it.
-        read: tokens of given text in forward passes.
-        generated: tokens.
-        rows: texts, completed or read in batches.
-        most: of them in a batch, where memory does not set the limit.
-        row_bytes: of a GPU's memory that one of them takes.
-        beams: sequences in which each is decoded.
-        decode_steps: forward passes that give each row of a batch a token.
-        trained: tokens over all epochs.
-        steps: of the optimizer.
-        passes: forward passes over given text, for each batch.
-        context: mean tokens attended to.
-        loads: times that the model is loaded.
-        seconds: of work that no GPU speeds up, on this machine.
-        also: forward passes of other models in the same step: an encoder, a teacher. Those of a training are on all
-            ranks.
-        arithmetic: in what the model computes.
-    """
-
-    shape: ShapeConfig | None = None
-    read: float = 0.0
-    generated: float = 0.0
-    rows: float = 1.0
-    most: Most = ROWS
-    row_bytes: float = 0.0
-    beams: int = 1
-    decode_steps: float = 0.0
-    trained: float = 0.0
-    steps: float = 0.0
-    passes: float = 0.0
-    context: float = 0.0
-    loads: int = 0
-    seconds: float = 0.0
-    also: tuple["Work", ...] = ()
-    arithmetic: Arithmetic = BF16
-
-
 def seconds(work: Work, machine: Machine, train: TrainConfig, layout: Layout | None) -> float | None:
     """Estimated seconds; none for a model whose size is not known, and for a training that has no layout that fits."""
+    if not isinstance(work, ModelWork):
+        return work.seconds
     own = _seconds(work, machine, train, layout)
     others = [_seconds(other, machine, train, layout) for one in work.also for other in (one, *one.also)]
     if own is None or None in others:
@@ -72,9 +33,7 @@ def seconds(work: Work, machine: Machine, train: TrainConfig, layout: Layout | N
     return own + sum(filter(None, others)) / (machine.ranks if work.trained else 1)
 
 
-def _seconds(work: Work, machine: Machine, train: TrainConfig, layout: Layout | None) -> float | None:
-    if work.shape is None:
-        return work.seconds
+def _seconds(work: ModelWork, machine: Machine, train: TrainConfig, layout: Layout | None) -> float | None:
     if not work.shape.parameters:
         return None
     device = machine.device
@@ -91,14 +50,14 @@ def _seconds(work: Work, machine: Machine, train: TrainConfig, layout: Layout | 
         return total + max(arithmetic, micro_batches * launch * (1 + BACKWARD_LAUNCHES))
     batches = math.ceil(work.rows / batch_rows(work, device))
     total += max(work.read * forward / (share * device.read_flops), batches * work.passes * launch)
-    return total + _decoding(work, work.shape, device, forward, launch)
+    return total + _decoding(work, device, forward, launch)
 
 
-def batch_rows(work: Work, device: Device) -> float:
+def batch_rows(work: ModelWork, device: Device) -> float:
     """Rows that a device takes at once."""
     is_cuda = bool(device.launch_s)
     most: float = work.most.on(is_cuda)
-    if is_cuda and work.shape and work.row_bytes:
+    if is_cuda and work.row_bytes:
         weights = number_bytes(work.arithmetic.gpu) * work.shape.parameters
         most = min(most, room_bytes(device.memory_bytes, weights) // work.row_bytes)
     return max(1.0, min(most, work.rows))
@@ -109,10 +68,10 @@ def forward_passes(train: TrainConfig, layout: Layout) -> int:
     return (3 if train.adapter is Adapter.full else 2) + layout.activation_checkpointing
 
 
-def _decoding(work: Work, shape: ShapeConfig, device: Device, forward: float, launch: float) -> float:
+def _decoding(work: ModelWork, device: Device, forward: float, launch: float) -> float:
     batch = batch_rows(work, device)
     taken = work.arithmetic.on(bool(device.launch_s))
-    cache = CACHE_TRIPS * cache_bytes(shape) * batch * work.beams * work.context
-    traffic = number_bytes(taken) * (shape.parameters + cache / 2) / device.bytes_per_s
+    cache = CACHE_TRIPS * cache_bytes(work.shape) * batch * work.beams * work.context
+    traffic = number_bytes(taken) * (work.shape.parameters + cache / 2) / device.bytes_per_s
     steps = math.ceil(work.rows / batch) * work.decode_steps
     return max(work.generated * forward / (device.share(taken) * device.decode_flops), steps * max(traffic, launch))

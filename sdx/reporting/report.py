@@ -12,8 +12,8 @@ from typing import Any
 
 from rich.table import Table
 
-from sdx.evaluation.comparison import Comparison
 from sdx.evaluation.scores import Score, judge, samples, score
+from sdx.evaluation.suites import Comparison
 from sdx.evaluation.values import ItemScores
 from sdx.models.precision import ResolvedConfig
 from sdx.process import events

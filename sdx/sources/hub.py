@@ -1,123 +1,62 @@
-"""What a run fetches from the hub: asked for before anything is fetched, and what is wrong with it in one line.
-
-A licence is spoken of where the hub refuses access, near names where it lacks a file, the network where no answer came.
-"""
+"""Whether the hub has what a run would fetch, before anything is fetched, and why not, in one line with the fix."""
 
 from __future__ import annotations
 
 import errno
 import socket
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from enum import Enum
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from queue import Empty, SimpleQueue
-from threading import Event, Lock, Thread
+from textwrap import shorten
+from threading import Thread
 
 from sdx import InputError
+from sdx.store.hub_source import HubSource
 
 ANSWER_S = 10.0
 """How long one request waits for the hub."""
 PATIENCE_S = 20.0
-"""How long all of them wait for the next answer: a request's own limit leaves out the look-up of the hub's address."""
-AT_ONCE = 8
-AGAIN_S = (1.0, 3.0)
-"""Pauses before a hub that is busy is asked again."""
+"""How long all requests wait for the next answer: a request's own limit does not cover the look-up of the address."""
+THREADS = 8
+RETRY_PAUSES_S = (1.0, 3.0)
+"""Pauses before a busy hub is asked again."""
 BUSY = (408, 425, 429)
 NAMED_CHARACTERS = 400
-"""Of names of files that are there instead, in a message."""
+"""Of the names of other files in a message."""
 NAMED_SOURCES = 3
 LISTED = 5000
 """Entries of a folder that are looked through."""
-NETWORK = {
-    getattr(errno, name)
-    for name in ("ECONNREFUSED", "ECONNRESET", "EHOSTUNREACH", "ENETUNREACH", "ENETDOWN", "ETIMEDOUT", "EPIPE")
-}
 
 
-class State(str, Enum):
-    """What keeps a source from being fetched."""
+class Cause(str, Enum):
+    """Why a source cannot be fetched."""
 
     gated = "gated"
-    """The hub has it, and asks who wants it."""
+    """The hub has the source and asks who wants it."""
     missing = "not there"
-    """The hub answers that it does not have it."""
-    silent = "hub does not answer"
-    broken = "cannot be fetched"
+    """The hub answers that it does not have the source."""
+    unreachable = "hub does not answer"
+    busy = "hub is busy"
+    failed = "cannot be fetched"
     """Anything else, such as a cache that cannot be written."""
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """Why a source cannot be fetched."""
+class Unavailable(InputError):
+    """A source cannot be fetched.
 
-    source: HubSource
-    state: State
-    reason: str
-    """In one line, with the fix but without the name of the source."""
-    said: str = ""
-    """By the hub or its client."""
-    is_final: bool = True
-    """Whether asking again would not help."""
+    Args:
+        reason: the end of the message, with the fix.
+        detail: the error of the hub or its client.
+    """
 
-    @property
-    def message(self) -> str:
-        return f"{self.source.where} at {self.source.revision} {self.reason}"
-
-
-class Refused(Exception):
-    """A source that cannot be had, as `HubSource.ask` found."""
-
-    def __init__(self, state: State, reason: str) -> None:
-        super().__init__(reason)
-        self.state = state
-
-
-@dataclass(frozen=True)
-class HubSource(ABC):
-    """Something at a commit of a repository on the hub."""
-
-    group: str
-    """What its keys begin with: `corpus`, `task.xnli.test`."""
-    hub_id: str
-    revision: str
-    instead: str
-    """What the user can do without the hub."""
-
-    repo_type = "dataset"
-
-    @property
-    def where(self) -> str:
-        """As messages name it."""
-        return f"{self.group}.hub_id={self.hub_id}"
-
-    @abstractmethod
-    def cached(self) -> bool:
-        """Whether the hub's local cache has it. Asks no network."""
-
-    @abstractmethod
-    def ask(self) -> None:
-        """Asks the hub for it without fetching it; raises `Refused`, or an error of its client, if it cannot be had."""
-
-    @abstractmethod
-    def absent(self) -> str:
-        """What to say where the repository and the commit are there, and it is not: a reason with the fix."""
-
-    @property
-    def page(self) -> str:
-        """Its address for people."""
-        from huggingface_hub import constants
-
-        return f"{constants.ENDPOINT}/{'datasets/' if self.repo_type == 'dataset' else ''}{self.hub_id}"
-
-    @property
-    def gated(self) -> str:
-        """What to say where its licence has to be accepted."""
-        return f"is gated: accept its licence at {self.page} with {_account()}; {self.instead}"
+    def __init__(self, source: HubSource, cause: Cause, reason: str, detail: str = "") -> None:
+        super().__init__(f"{source.where} at {source.revision} {reason}")
+        self.source, self.cause, self.detail = source, cause, detail
 
 
 @dataclass(frozen=True)
@@ -131,7 +70,7 @@ class HubFile(HubSource):
         return f"{self.group}.hub_id={self.hub_id} {self.group}.file={self.file}"
 
     def path(self) -> Path | None:
-        """Where the hub's local cache has it."""
+        """The file in the hub's local cache."""
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(**self.location)
@@ -140,28 +79,42 @@ class HubFile(HubSource):
     def cached(self) -> bool:
         return self.path() is not None
 
-    def ask(self) -> None:
+    def probe(self) -> None:
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         get_hf_file_metadata(hf_hub_url(**self.location), timeout=ANSWER_S)
 
-    def absent(self) -> str:
-        listed = _listed(sorted(_beside(self), key=lambda name: -SequenceMatcher(None, name, self.file).ratio()))
+    def missing_reason(self) -> str:
+        names = sorted(_siblings(self), key=lambda name: -SequenceMatcher(None, name, self.file).ratio())
+        listed = shorten(", ".join(names), NAMED_CHARACTERS, placeholder=" and more")
         return (
-            f"is not there; {listed}give one that is as {self.group}.file=..., or another commit as "
-            f"{self.group}.revision=...; {self.instead}"
+            f"is not there; {f'there are {listed}; ' if names else ''}give one that is as {self.group}.file=..., or "
+            f"another commit as {self.group}.revision=...; {self.alternative}"
         )
 
     @property
     def location(self) -> dict[str, str]:
-        """The arguments by which the hub's client knows it."""
+        """The arguments by which the hub's client knows the file."""
         return {"repo_id": self.hub_id, "filename": self.file, "revision": self.revision, "repo_type": self.repo_type}
 
 
-def refusals(sources: Iterable[HubSource]) -> list[Refusal]:
-    """What is wrong with sources that the hub's local cache lacks, in their order. Nothing is fetched.
+def check_available(sources: Iterable[HubSource]) -> None:
+    """Raises InputError if sources are unavailable: for the first of them, with the names of the others."""
+    if not (found := find_unavailable(sources)):
+        return
+    first, *others = found
+    if not others:
+        raise first
+    names = [f"{other.source.where} ({other.cause.value})" for other in others if other.cause != Cause.unreachable]
+    shown = ", ".join(names[:NAMED_SOURCES]) or "other sources"
+    more = f", {len(others)} in all" if len(others) > len(names[:NAMED_SOURCES]) else ""
+    raise InputError(f"{first}. Also unavailable: {shown}{more}")
 
-    Several are asked for at once. If no answer comes to one of them, the others are not waited for.
+
+def find_unavailable(sources: Iterable[HubSource]) -> list[Unavailable]:
+    """Why sources that the hub's local cache lacks cannot be fetched, in their order. Nothing is fetched.
+
+    Several sources are asked for at once. As soon as the hub is found unreachable, the others are not waited for.
     """
     wanted = [source for source in dict.fromkeys(sources) if not source.cached()]
     if not wanted:
@@ -169,98 +122,95 @@ def refusals(sources: Iterable[HubSource]) -> list[Refusal]:
     from huggingface_hub import is_offline_mode
 
     if is_offline_mode():
-        return [_silent(source, "HF_HUB_OFFLINE is set") for source in wanted]
-    answered: dict[HubSource, Refusal | None] = {}
+        return [_unreachable(source, "HF_HUB_OFFLINE is set") for source in wanted]
+    queue: SimpleQueue[tuple[HubSource, Unavailable | None]] = SimpleQueue()
+    waiting = iter(wanted)
+
+    def probe_each() -> None:
+        for source in waiting:  # shared by all threads
+            queue.put((source, why_unavailable(source)))
+
+    for _ in range(THREADS):
+        Thread(target=probe_each, daemon=True).start()  # a daemon because the look-up of an address may hang
+    found: dict[HubSource, Unavailable | None] = {}
     reason = f"no answer within {PATIENCE_S:.0f} s"
-    for source, refusal in _answers(wanted):
-        answered[source] = refusal
-        if refusal and refusal.state is State.silent and refusal.is_final:
-            reason = refusal.said
-            break
-    found = [answered[source] if source in answered else _silent(source, reason) for source in wanted]
-    return [refusal for refusal in found if refusal]
-
-
-def refused(found: Sequence[Refusal]) -> InputError:
-    """The error that tells of the first refusal, and which others there are."""
-    first, *others = found
-    if not others:
-        return InputError(first.message)
-    told = [f"{one.source.where} ({one.state.value})" for one in others if one.state is not State.silent]
-    named = ", ".join(told[:NAMED_SOURCES]) or "others"
-    more = f": {len(others)} in all" if len(others) > len(told[:NAMED_SOURCES]) else ""
-    return InputError(f"{first.message}. So with {named}{more}")
-
-
-def _answers(sources: Sequence[HubSource]) -> Iterator[tuple[HubSource, Refusal | None]]:
-    """As they come; ends early where none comes any more."""
-    queue: SimpleQueue[tuple[HubSource, Refusal | None]] = SimpleQueue()
-    waiting, lock, left = iter(sources), Lock(), Event()
-
-    def work() -> None:
-        while not left.is_set():
-            with lock:
-                source = next(waiting, None)
-            if source is None:
-                return
-            queue.put((source, refusal_of(source)))
-
-    for _ in range(min(AT_ONCE, len(sources))):
-        Thread(target=work, daemon=True).start()  # a daemon, for the look-up of an address may hang
     try:
-        for _ in sources:
-            yield queue.get(timeout=PATIENCE_S)
+        while len(found) < len(wanted):
+            source, error = queue.get(timeout=PATIENCE_S)
+            found[source] = error
+            if error and error.cause is Cause.unreachable:
+                reason = error.detail
+                break
     except Empty:
-        return
-    finally:
-        left.set()
+        pass
+    list(waiting)  # leaves nothing to the threads
+    answers = [found[source] if source in found else _unreachable(source, reason) for source in wanted]
+    return [error for error in answers if error]
 
 
-def refusal_of(source: HubSource) -> Refusal | None:
-    """What the hub says of a source; nothing if it can be fetched."""
-    for pause in (*AGAIN_S, None):
+def why_unavailable(source: HubSource) -> Unavailable | None:
+    """Why the hub does not give a source; None if it does."""
+    for pause in (*RETRY_PAUSES_S, None):
         try:
-            source.ask()
+            source.probe()
             return None
         except Exception as error:  # the client has a class for each reason, its HTTP library others
-            refusal = explained(source, error)
-        if refusal.is_final or pause is None:
-            return refusal
+            found = explain(source, error)
+        if found.cause is not Cause.busy or pause is None:
+            return found
         time.sleep(pause)
     return None
 
 
-def explained(source: HubSource, error: Exception) -> Refusal:
-    """An error of the hub's client in the words of the user."""
+def explain(source: HubSource, error: Exception) -> Unavailable:
+    """An error of the hub's client in words that help the user."""
     from huggingface_hub import errors
 
-    said = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+    if isinstance(error, Unavailable):
+        return error
+    detail = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
     status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, Refused):
-        return Refusal(source, error.state, str(error), said)
     if isinstance(error, errors.LocalEntryNotFoundError):
         cause = error.__cause__
-        return explained(source, cause) if isinstance(cause, Exception) else _silent(source, said)
+        return explain(source, cause) if isinstance(cause, Exception) else _unreachable(source, detail)
     if isinstance(error, errors.GatedRepoError):
-        return Refusal(source, State.gated, source.gated, said)
+        return gated(source, detail)
     if isinstance(error, errors.RevisionNotFoundError):
-        reason = f"is not there: {source.hub_id} has no such commit; give one of {source.page}/commits/main as "
-        return Refusal(source, State.missing, f"{reason}{source.group}.revision=...", said)
+        reason = f"is not there: {source.hub_id} has no such commit; give one of {_page(source)}/commits/main as "
+        return Unavailable(source, Cause.missing, f"{reason}{source.group}.revision=...", detail)
     if isinstance(error, errors.EntryNotFoundError):
-        return Refusal(source, State.missing, source.absent(), said)
+        return Unavailable(source, Cause.missing, source.missing_reason(), detail)
     if isinstance(error, errors.RepositoryNotFoundError):
         reason = f"is not there: the hub has no {source.repo_type} {source.hub_id}, or it is private; give another "
-        reason += f"{source.group}.hub_id=..., or read it with {_account()}; {source.instead}"
-        return Refusal(source, State.missing, reason, said)
+        reason += f"{source.group}.hub_id=..., or read it with {_account()}; {source.alternative}"
+        return Unavailable(source, Cause.missing, reason, detail)
     if status in (401, 403):
-        return Refusal(
-            source, State.gated, f"may not be read ({said}); read it with {_account()}; {source.instead}", said
-        )
+        reason = f"may not be read ({detail}); read it with {_account()}; {source.alternative}"
+        return Unavailable(source, Cause.gated, reason, detail)
     if status and (status >= 500 or status in BUSY):
-        return _silent(source, f"status {status}", is_final=False)
+        reason = f"is not in the local cache, and the hub is busy (status {status}); {source.alternative}"
+        return Unavailable(source, Cause.busy, reason, detail)
     if status is None and _is_network(error):
-        return _silent(source, said)
-    return Refusal(source, State.broken, f"cannot be fetched ({said}); {source.instead}", said)
+        return _unreachable(source, detail)
+    return Unavailable(source, Cause.failed, f"cannot be fetched ({detail}); {source.alternative}", detail)
+
+
+def gated(source: HubSource, detail: str = "") -> Unavailable:
+    """The error for a source with a licence that the user has to accept."""
+    reason = f"is gated: accept its licence at {_page(source)} with {_account()}; {source.alternative}"
+    return Unavailable(source, Cause.gated, reason, detail)
+
+
+def _unreachable(source: HubSource, detail: str) -> Unavailable:
+    reason = f"is not in the local cache, and the hub does not answer ({detail}); {source.alternative}"
+    return Unavailable(source, Cause.unreachable, reason, detail)
+
+
+def _page(source: HubSource) -> str:
+    """The address of a source for people."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{'datasets/' if source.repo_type == 'dataset' else ''}{source.hub_id}"
 
 
 def _account() -> str:
@@ -269,32 +219,16 @@ def _account() -> str:
     return "the account of your HF_TOKEN" if get_token() else "an account, and set HF_TOKEN to a token of it"
 
 
-def _silent(source: HubSource, reason: str, is_final: bool = True) -> Refusal:
-    text = f"is not in the local cache, and the hub does not answer ({reason}); {source.instead}"
-    return Refusal(source, State.silent, text, reason, is_final)
-
-
 def _is_network(error: Exception) -> bool:
     if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests"):
         return True
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
         return True
-    return isinstance(error, OSError) and (error.errno is None or error.errno in NETWORK)
+    return isinstance(error, OSError) and error.errno in (None, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
 
-def _listed(names: Sequence[str]) -> str:
-    """As many of the names as a message holds."""
-    few: list[str] = []
-    for name in names:
-        if few and len(", ".join((*few, name))) > NAMED_CHARACTERS:
-            break
-        few.append(name)
-    more = f" and {len(names) - len(few)} more" if len(names) > len(few) else ""
-    return f"there are {', '.join(few)}{more}; " if few else ""
-
-
-def _beside(source: HubFile) -> list[str]:
-    """What is in the folder where a file should be, or in the nearest one above it that is there."""
+def _siblings(source: HubFile) -> list[str]:
+    """The entries of the folder where a file should be, or of the nearest folder above that exists."""
     from huggingface_hub import HfApi, errors
 
     for folder in PurePosixPath(source.file).parents:
@@ -304,6 +238,6 @@ def _beside(source: HubFile) -> list[str]:
             return [entry.path for entry in islice(tree, LISTED)]
         except errors.EntryNotFoundError:
             continue
-        except Exception:  # the file is missing, whatever the hub says of others
+        except Exception:  # the file is missing, whatever the hub says about others
             break
     return []

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from sdx.languages import Language
 from sdx.stacking.reader import ReadingStep, read_batches, written_batches
 from sdx.store.batch_log import BatchLog
+from sdx.store.estimate import Estimate, Plan
 from sdx.store.files import read_rows
 from sdx.store.step import Step, Workspace, runtime
 
@@ -32,6 +33,10 @@ class ClassifyStep(ReadingStep):
     def label(self) -> str:
         """In front of the progress bar."""
         return f"{self.task} {self.tested.code} {self.parts.system.value}"
+
+    def estimate(self, plan: Plan) -> Estimate:
+        rows = plan.rows(self.items)
+        return self.estimate_of(plan, rows, rows.count, chooses=True)
 
     def run(self, work: Workspace) -> None:
         items = read_rows(work.inputs["items"] / "rows.jsonl")

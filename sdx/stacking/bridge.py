@@ -23,6 +23,8 @@ from sdx.stacking.encoder_languages import encoder_segments
 from sdx.stacking.parts import Part, PartsStep, directories
 from sdx.stacking.texts import read_texts
 from sdx.stacking.tokens import aligned
+from sdx.stacking.work import cut, one_pass
+from sdx.store.estimate import Estimate, Plan
 from sdx.store.files import read_json, write_json
 from sdx.store.step import Step, Workspace, runtime
 
@@ -107,6 +109,13 @@ class StackStep(PartsStep):
     @property
     def about(self) -> str:
         return self.parts.system.value
+
+    def estimate(self, plan: Plan) -> Estimate:
+        if not self.parts.encoder:  # the LLM alone is taken as it is
+            return Estimate()
+        texts = plan.rows(self.texts)
+        rows, tokens = min(texts.count, FIT_TEXTS), cut(texts.of("text"), self.max_tokens)
+        return Estimate(rows, rows * tokens, work=one_pass(plan, self.parts, rows, tokens, tokens))
 
     def run(self, work: Workspace) -> None:
         import torch

@@ -1,7 +1,7 @@
 """A trained stack, or a part of one, that reads rows of a task."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from sdx.models.residency import resident
 from sdx.process.quiet import quiet
 from sdx.stacking.parts import PartsStep, directories
 from sdx.stacking.segments import Encoded, Segments
+from sdx.stacking.work import lengths, one_pass
+from sdx.store.estimate import Estimate, Plan, Rows
 from sdx.store.step import Step, Workspace, runtime
 
 if TYPE_CHECKING:
@@ -51,6 +53,17 @@ class ReadingStep(PartsStep):
     @property
     def language(self) -> Language:
         return self.told
+
+    def estimate_of(self, plan: Plan, rows: Rows, count: float, chooses: bool) -> Estimate:
+        """Of one pass over rows.
+
+        Args:
+            rows: what a text of theirs is like.
+            count: how many there are.
+        """
+        own, read = lengths(plan, self.parts, rows, self.max_tokens, self.told, chooses)
+        work = replace(one_pass(plan, self.parts, count, own, read), resident=f"{self.model.key} stack")
+        return Estimate(count, count * read, work=work)
 
     def load(self, work: Workspace) -> Any:
         """The model, see `load_reader`."""

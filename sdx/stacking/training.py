@@ -1,5 +1,6 @@
 """The trainings of a stack and of its parts, each as a step over the shared loop."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, replace
@@ -11,15 +12,20 @@ from sdx import InputError
 from sdx.config import Config, ShapeConfig, TrainConfig
 from sdx.languages import Language
 from sdx.models import residency
+from sdx.models.work import reading
 from sdx.process import events
 from sdx.stacking.bridge import fitted
 from sdx.stacking.parts import Goal, PartsStep, directories
+from sdx.stacking.work import arithmetic, body, cut, encoding, lengths, one_pass
+from sdx.store.estimate import Estimate, Plan, Work
 from sdx.store.files import read_json, read_rows
 from sdx.store.step import Step, Workspace, runtime
 
 if TYPE_CHECKING:
     from sdx.stacking.trainee import StackTrainee
 
+PROBE_STEP_S = 3e-3
+"""One optimizer step of a head on stored vectors; measured on two cores."""
 VALIDATION_TEXTS = 256
 """Of the alignment, not trained on; a tenth where there are few."""
 
@@ -80,6 +86,28 @@ class StackTraining(PartsStep):
         return f"{self.parts.system.value}, {self.goal.value}"
 
     @abstractmethod
+    def read(self, plan: Plan) -> tuple[float, float, float, float]:
+        """(texts trained on, texts held out, mean tokens of one by the LLM's tokenizer and by what reads it)."""
+
+    def estimate(self, plan: Plan) -> Estimate:
+        recipe, parts = self.recipe, self.parts
+        count, held_out, own, read = self.read(plan)
+        steps, examples = recipe.epochs * math.ceil(count / recipe.train.batch_size), recipe.epochs * count
+        if recipe.max_steps and recipe.max_steps < steps:
+            steps, examples = recipe.max_steps, recipe.max_steps * recipe.train.batch_size
+        if self.goal is Goal.probe:
+            return Estimate(count, examples, work=Work(seconds=PROBE_STEP_S * steps), units=steps)
+        scored = recipe.train.validations * held_out
+        also = [one_pass(plan, parts, scored, own, read)]
+        if parts.encoder and parts.backbone:
+            also.append(encoding(plan, examples, read))
+        if self.goal is Goal.alignment:  # the LLM alone is the teacher
+            also += [reading(plan.shape, rows, own, arithmetic(plan)) for rows in (examples, scored)]
+        trained = reading(plan.shape if parts.backbone else body(plan.encoder), 0, read, arithmetic(plan))
+        work = replace(trained, trained=examples * read, steps=steps, loads=1, also=tuple(also))
+        return Estimate(count, work.trained, work=work, bound=True, units=steps, counts_as="trained")
+
+    @abstractmethod
     def trainee(self, work: Workspace) -> "StackTrainee":
         """What is trained."""
 
@@ -131,6 +159,12 @@ class AlignmentStep(StackTraining):
     def config(self) -> Mapping[str, Any]:
         return {**super().config, "words": self.words}
 
+    def read(self, plan: Plan) -> tuple[float, float, float, float]:
+        texts = plan.rows(self.tokens.inputs["texts"])
+        held_out = min(VALIDATION_TEXTS, texts.count // 10)
+        tokens = cut(texts.of("text"), self.recipe.max_tokens)
+        return texts.count - held_out, held_out, tokens, tokens
+
     def trainee(self, work: Workspace) -> "StackTrainee":
         from sdx.stacking.trainee import StackTrainee
 
@@ -180,6 +214,11 @@ class TaskStep(StackTraining):
     @property
     def language(self) -> Language:
         return self.source
+
+    def read(self, plan: Plan) -> tuple[float, float, float, float]:
+        rows, held_out = plan.rows(self.training, "train.jsonl"), plan.rows(self.training, "validation.jsonl")
+        tokens = lengths(plan, self.parts, rows, self.recipe.max_tokens, self.source, chooses=not self.labels)
+        return rows.count, held_out.count, *tokens
 
     def trainee(self, work: Workspace) -> "StackTrainee":
         from sdx.stacking.trainee import StackTrainee

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sdx.stacking.reader import ReadingStep, key, read_batches
+from sdx.store.estimate import Estimate, Plan
 from sdx.store.files import read_intact, read_json, read_rows, write_json
 from sdx.store.step import Step, Workspace
 
@@ -22,6 +23,11 @@ class VectorsStep(ReadingStep):
 
     training: Step
     """The labelled texts."""
+
+    def estimate(self, plan: Plan) -> Estimate:
+        count = sum(plan.rows(self.training, f"{name}.jsonl").count for name in FILES)
+        rows, chooses = plan.rows(self.training, "train.jsonl"), not self.training.config.get("labels")
+        return self.estimate_of(plan, rows, count, chooses)
 
     def run(self, work: Workspace) -> None:
         """In chunks of the order of the ids, each in batches of like lengths: a resumed step reads the same batches."""

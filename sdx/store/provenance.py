@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ GIT_STATE = "git-state"
 """File beside a copy of sdx."""
 
 
+@cache
 def provenance() -> dict[str, Any]:
-    """Versions, machine and git state, so that a table can be traced to the code that made it."""
+    """Versions, machine and git state, so that a table can be traced to the code that made it. Read once a process."""
     return {
         "sdx": __version__,
         "python": platform.python_version(),

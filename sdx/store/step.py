@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sdx.languages import Language
+from sdx.store.estimate import Estimate, Plan
+from sdx.store.hub_source import HubSource
 
 RUNTIME, OPTIONAL = "runtime", "optional"
 
@@ -61,6 +63,8 @@ class Step(ABC):
     """Whether a plan makes it, and throws it away, where it is made of files of this machine."""
     brings_model: ClassVar[bool] = False
     """Whether it brings in a model, which a run does before it computes anything."""
+    text_fields: ClassVar[tuple[str, ...] | None] = None
+    """Fields of its rows whose tokens count as its own, all for an empty tuple; none for a step without texts."""
 
     @abstractmethod
     def run(self, work: Workspace) -> None:
@@ -118,8 +122,8 @@ class Step(ABC):
         return ", ".join(filter(None, (self.about, language.code if language else "")))
 
     @property
-    def hub(self) -> object | None:
-        """What it fetches from the hub, a `sdx.sources.hub.HubSource`."""
+    def hub(self) -> HubSource | None:
+        """What it fetches from the hub."""
         return None
 
     @property
@@ -129,11 +133,17 @@ class Step(ABC):
 
     @property
     def path(self) -> Path | None:
-        """The user's file that it copies."""
+        """The user's file that it copies, or the model's directory that it links to."""
         return None
 
     def check(self) -> None:
         """Raises InputError for what it brings from outside, before the run begins."""
+
+    def estimate(self, plan: Plan) -> Estimate:
+        """What making it would publish and cost: the rows of the first input that has any, and no work, unless a
+        subclass knows better. Not asked for a cached step with texts, whose output is measured."""
+        given = next((found for inner in self.inputs.values() if (found := plan.of(inner)).files), Estimate())
+        return Estimate(given.rows, files=given.files, bound=given.bound)
 
     def _fields(self) -> Iterator[tuple[str, Any]]:
         for one in fields(self):

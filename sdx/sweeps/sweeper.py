@@ -166,7 +166,7 @@ class OptunaSweeper(RunSweeper):
         overrides += [one for one in self.parsed(self.params) if one.get_key_element() not in named]
         self.fixed, self.space = spaces.split(overrides)
         search = Search(self.options.objective, spaces.written(self.space), spaces.deciding(overrides))
-        prefix = self._run(spaces.corner(self.space)).rpartition("-")[0]
+        prefix = self._run_name(spaces.corner(self.space)).rpartition("-")[0]
         self.name = self.options.study or f"{prefix}-{sha256(repr(search).encode()).hexdigest()[:8]}"
         if self.options.objective != objectives.VALIDATION:
             test = f"{objectives.KEY}={self.options.objective} is of a test set"
@@ -199,13 +199,13 @@ class OptunaSweeper(RunSweeper):
         while waiting or missing > 0:
             batch, waiting = waiting[:jobs], waiting[jobs:]
             while len(batch) < jobs and missing > 0:
-                batch.append(study.start(self._run))
+                batch.append(study.start(self._run_name))
                 missing -= 1
             self._run(study, batch)
             self._publish(study)
         self._conclude(self._publish(study))
 
-    def _run(self, values: dict[str, Any]) -> str:
+    def _run_name(self, values: dict[str, Any]) -> str:
         """The name of the run directory.
 
         Raises:

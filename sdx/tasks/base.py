@@ -1,8 +1,8 @@
-"""A task: what is asked, in which languages, and who answers."""
+"""A task: a benchmark, its languages, its items, and how a model answers them."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -11,30 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from sdx import InputError
-from sdx.languages import Language
+from sdx.languages import ENGLISH, Language
 from sdx.offline.assets import AssetStep
 from sdx.store.step import Step
 from sdx.tasks.normalisation import Normalisation
 
 
-class Who(str, Enum):
-    """Who answers the items of a task."""
+class Mode(str, Enum):
+    """How the items of a task are answered."""
 
     rank = "rank"
-    """A model ranks the answers to a question by their log-probability."""
+    """A model ranks the choices of a question by their log-probability."""
     generate = "generate"
     """A model writes an answer, which is compared with references."""
     read = "read"
-    """A model with a head reads the texts and names a class or one of the answers."""
-
-
-class Kind(str, Enum):
-    """What is ranked."""
-
-    answers = "answers"
-    """The texts of the answers, after the question."""
-    letters = "letters"
-    """The letters A to D, after the question and the answers."""
+    """A model with a head reads the texts and names a class or one of the choices."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +38,10 @@ class Item:
     gold: int = 0
     """Index of the right choice, from 0."""
     references: Sequence[str] = ()
-    """The right answers, where the answer is written."""
+    """The right answers, if the answer is written."""
     fields: Mapping[str, str] | None = None
-    """Texts in the language of the item, by name, where several languages have the same items: a translation can be
-    compared with that of a person."""
+    """Texts in the language of the item, by name, if several languages have the same items: the reference of a machine
+    translation."""
     segments: Sequence[str] = ()
     """The texts that a model with a head reads, in order, without the choices."""
 
@@ -63,70 +54,64 @@ class Task(ABC):
     """
 
     name: str
-    who: Who
+    mode: Mode
     metrics: tuple[str, ...] = ()
     """Of written answers: chrF++, ROUGE-L, F1, exact match and accuracy, see `sdx.evaluation.scores`."""
     asset: str | None = None
-    """The packaged asset that its items are in."""
+    """The packaged asset with the items."""
+    labels: tuple[str, ...] = ()
+    """The classes, from label 0 on, if the task is classification."""
+    fields: tuple[str, ...] = ()
+    """Names of the texts in labelled training data, and `answer`."""
 
     def __init__(self, shots: int) -> None:
-        if shots and self.who is Who.generate:
+        if shots and self.mode is Mode.generate:
             raise InputError(f"task.{self.name}.shots={shots}: {self.name} is asked without examples; write 0")
         self.shots = shots
 
     @property
     def description(self) -> Mapping[str, Any]:
-        """What decides its items beside its name and its files, as JSON; part of cache keys."""
+        """What decides the items beside the task's name and files, as JSON; part of cache keys."""
         return {}
 
-    def shared(self, item: Mapping[str, Any]) -> str:
-        """What several items have in common, as a passage with several questions: the first of several texts.
-
-        Args:
-            item: a row of the suite's items.
-        """
-        texts = [*item.get("fields", {}).values()]
-        if "segments" in item:
-            texts = item["segments"][: len(item["segments"]) - item["choices"]]
-        return str(texts[0] if len(texts) > 1 else item["id"])
+    def cluster(self, row: Mapping[str, Any]) -> str:
+        """The text that several rows of the items share, such as a passage: the first of several texts."""
+        texts = question_texts(row) if "segments" in row else [*row.get("fields", {}).values()]
+        return str(texts[0] if len(texts) > 1 else row["id"])
 
     def why_unsupported(self, language: Language) -> str | None:
-        """Why it cannot be run in a language, whatever the translator, as a sentence; none if it can."""
+        """Why the task cannot be run in a language, whatever the translator, as a sentence."""
         return None
 
     def original(self, source: Language) -> Language:
-        """The language to translate from, where `needs_translation`."""
+        """The language to translate from, if `needs_translation`."""
         return source
 
     def needs_translation(self, language: Language, source: Language) -> bool:
-        """Whether a translator has to bring it from `original(source)` into `language`."""
+        """Whether a translator has to bring the items from `original(source)` into `language`."""
         return False
 
     def pairs(self, source: Language, language: Language) -> list[tuple[Language, Language]]:
-        """(language of the item's text, language of the answer) of each suite that a language of the run has.
-
-        Args:
-            source: the run's L.
-        """
+        """(language of the items, language of the answers) of each suite in a language of a run from L, `source`."""
         return [(language, language)]
 
-    def ask(self, fields: Mapping[str, str]) -> str:
-        """The prompt around the `fields` of an item, where a translator has to render them."""
+    def prompt(self, fields: Mapping[str, str]) -> str:
+        """The prompt around the `fields` of an item, if a translator may have to render them."""
         raise NotImplementedError
 
     def answer(self, completion: str) -> str:
-        """What of a completion is compared with the references."""
+        """The part of a completion that is compared with the references."""
         return completion
 
-    def opened(self, language: Language) -> str:
-        """As messages name the file of a language."""
+    def where(self, language: Language) -> str:
+        """The file of a language, as messages name it."""
         return f"the file of {language.name}"
 
-    def origin(self, asked: Language, answered: Language) -> str:
-        """Who wrote the texts, as `original` or `human-translated`."""
-        return "original"
+    def origin(self, language: Language) -> str:
+        """Who wrote the items (of a translation benchmark: the references), as `original` or `human-translated`."""
+        return "original" if language.flores == ENGLISH else "human-translated"
 
-    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
+    def inputs(self, language: Language, answer_language: Language) -> dict[str, Step]:
         """The steps whose outputs `read` needs, by name.
 
         Raises:
@@ -134,56 +119,56 @@ class Task(ABC):
         """
         return {"asset": AssetStep(self.asset)} if self.asset else {}
 
-    @abstractmethod
-    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
+    def read(self, directories: Mapping[str, Path], language: Language, answer_language: Language) -> list[Item]:
         """All items in a language that needs no translation, from the outputs of `inputs`.
 
         Raises:
             InputError: a file is not in the benchmark's format.
         """
+        raise NotImplementedError
 
 
 class ChoiceTask(Task):
     """A multiple-choice benchmark."""
 
-    who = Who.rank
-    kind: Kind
-
-    @property
-    def wrapper(self) -> str | None:
-        """What the model reads, around the `{question}` of an item, where the kind is `answers`."""
-        return None
+    mode = Mode.rank
+    prompt_template: str | None = None
+    """A format string around the `{question}` of an item, after which the texts of the choices are ranked; if None, the
+    letters A to D are ranked after the question and the choices."""
 
 
 class GenerativeTask(Task):
     """A benchmark of prompts with references."""
 
-    who = Who.generate
+    mode = Mode.generate
     normalisation = Normalisation.unicode
-    """What F1 and exact match compare."""
+    """How F1 and exact match make tokens."""
 
     def answer(self, completion: str) -> str:
-        return answer_of(completion)
+        """The first line that is not blank, without spaces around it; empty if all are blank."""
+        return next((line.strip() for line in completion.splitlines() if line.strip()), "")
 
 
 class Instructions(Task):
-    """Held-out instructions of the corpus, answered freely; the run gives them and has them translated."""
+    """Held-out instructions of the corpus, answered freely; the run provides them and has them translated."""
 
     name = "instructions"
-    who = Who.generate
+    mode = Mode.generate
 
     def needs_translation(self, language: Language, source: Language) -> bool:
         return language != source
 
-    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
-        raise AssertionError("the corpus has them")
-
-
-def answer_of(completion: str) -> str:
-    """The first line with a text; nothing where there is none."""
-    return next((line.strip() for line in completion.splitlines() if line.strip()), "")
-
 
 def shuffled(items: Iterable[Item]) -> list[Item]:
-    """Items in the order of a hash of their ids: the first n of them are a sample of all."""
-    return sorted(items, key=lambda item: sha256(item.id.encode()).digest())
+    """Items in the order of a hash of their ids, so that the first n are a sample of all."""
+    return sorted(items, key=lambda item: sample_key(item.id))
+
+
+def sample_key(id_: str) -> bytes:
+    return sha256(id_.encode()).digest()
+
+
+def question_texts(row: Mapping[str, Any]) -> list[str]:
+    """The `segments` of a row to read without the choices."""
+    segments: list[str] = row["segments"]
+    return segments[: len(segments) - row["choices"]]

@@ -15,39 +15,38 @@ from typing import Any, ClassVar
 from sdx import InputError
 from sdx.languages import ENGLISH, Language, language
 from sdx.store.step import Step
-from sdx.tasks.base import Item
-from sdx.tasks.labelled_config import LabelledFilesConfig
-from sdx.tasks.labelled_files import Files, Record
-from sdx.tasks.labelled_rows import digest, learnable, warn_of_absent
+from sdx.tasks.base import Item, Task
+from sdx.tasks.files import Files, LabelledFilesConfig, Record
 from sdx.tasks.normalisation import Normalisation
-from sdx.tasks.reading import Splits, TrainedTask, Training
+from sdx.tasks.reading import Splits, Training, digest, warn_of_unused_labels
 
 ANSWER = "answer"
 Fields = Mapping[str, str]
 
 
-class LabelledTask(TrainedTask):
+class LabelledTask(Task):
     """A benchmark with labelled training data. A form is a subclass that is a choice or a generative task too.
 
+    Methods that take a record raise InputError for a row that does not fit the description.
+
     Raises:
-        InputError: the description cannot work; nothing is read for that.
+        InputError: the description cannot work; no file is read to find this out.
     """
 
     plain: bool
     """The prompt is scored as it stands; otherwise it is put into the backbone's template and answered freely."""
     translatable: bool
     """A translator may make the test items of a language."""
+    wraps = True
+    """The prompt of an item is the whole prompt; otherwise it is the question alone, which a translator may render."""
     texts: tuple[str, ...] = ()
-    """The columns of texts that the form needs; any where it is empty."""
+    """The columns of texts that the form needs; any if empty."""
     train_columns: tuple[str, ...]
-    """Further columns of the training data that the form needs."""
     test_columns: tuple[str, ...]
-    """Further columns of the test."""
+    """Further columns that the form needs."""
     optional_columns: tuple[str, ...] = ("id",)
     file_input: str
-    """As steps that read the test name its file."""
-    normalised = False
-    """F1 and exact match are measured, by `normalisation`."""
+    """Name of the test's file among the inputs of steps."""
     reasons: ClassVar[Mapping[str, str]] = {}
     """Translated field -> an additional filter for it, see `sdx.data.filters`."""
 
@@ -68,16 +67,14 @@ class LabelledTask(TrainedTask):
         super().__init__(shots)
         key = f"task.{benchmark}"
         self.train, self.test = Files(f"{key}.train", train, labels), Files(f"{key}.test", test, labels)
-        texts = self._columns(self.train, self.train_columns)
-        if set(texts) != set(others := self._columns(self.test, self.test_columns)):
-            both = f"the texts {', '.join(others)}, train.columns {', '.join(texts)}"
-            raise InputError(f"{key}.test.columns has {both}; give both the same")
         self.validation = Files(f"{key}.validation", validation or LabelledFilesConfig(), labels)
-        if not self.validation.missing and set(others := self._columns(self.validation, self.train_columns)) != set(
-            texts
-        ):
-            both = f"the texts {', '.join(others)}, train.columns {', '.join(texts)}"
-            raise InputError(f"{key}.validation.columns has {both}; give both the same")
+        texts = self._texts(self.train, self.train_columns)
+        for files, columns in ((self.test, self.test_columns), (self.validation, self.train_columns)):
+            if files is self.validation and files.missing:
+                continue
+            if set(texts) != set(others := self._texts(files, columns)):
+                both = f"the texts {', '.join(others)}, train.columns {', '.join(texts)}"
+                raise InputError(f"{files.key}.columns has {both}; give both the same")
         self.fields = (*texts, ANSWER)
         self.translated = tuple(name for name in self.fields if name in translated)
         if unknown := set(translated) - set(self.fields):
@@ -87,18 +84,18 @@ class LabelledTask(TrainedTask):
                 f"{key}.translated=[{','.join(translated)}] lacks {lacks[0]}, which is translated in test items; add it"
             )
         self._prompt = _checked(f"{key}.prompt", prompt, texts)
+        self.prompt_template: str | None = "{question}" if self.wraps else prompt
         self.check_labels(f"{key}.labels")
         self.normalisation = normalisation
-        if normalisation is not Normalisation.unicode and not self.normalised:
+        if normalisation is not Normalisation.unicode and "F1" not in self.metrics:
             raise InputError(f"{key}.normalisation={normalisation.value}: nothing here has an F1 by it; leave it out")
 
-    def _columns(self, files: Files, needed: tuple[str, ...]) -> tuple[str, ...]:
+    def _texts(self, files: Files, needed: tuple[str, ...]) -> tuple[str, ...]:
         """The texts among the columns of a split."""
-        given = files.columns
-        if missing := [name for name in (*self.texts, *needed) if name not in given]:
+        if missing := [name for name in (*self.texts, *needed) if name not in files.columns]:
             raise InputError(f"{files.key}.columns.{missing[0]} is not given; name the column of the file that has it")
         special = (*needed, *self.optional_columns, *self.train_columns, *self.test_columns)
-        texts = tuple(name for name in given if name not in special)
+        texts = tuple(name for name in files.columns if name not in special)
         if not texts or (self.texts and set(texts) != set(self.texts)):
             wanted = ", ".join(self.texts) or "one text or more"
             raise InputError(f"{files.key}.columns has the texts {', '.join(texts) or 'none'}; there are {wanted}")
@@ -111,7 +108,7 @@ class LabelledTask(TrainedTask):
 
     @property
     def parts(self) -> tuple[tuple[str, ...], ...]:
-        """Groups of translated fields that must be in one language together."""
+        """Groups of translated fields; the fields of a group must be in the same language."""
         return tuple((name,) for name in self.translated)
 
     @property
@@ -122,117 +119,88 @@ class LabelledTask(TrainedTask):
     @property
     def description(self) -> Mapping[str, Any]:
         described = {"form": type(self).__name__, "translated": list(self.translated), "labels": list(self.labels)}
-        return {**described, "test": self.test.description}
-
-    def ask(self, fields: Fields) -> str:
-        """The prompt around the texts of a test item."""
-        return self._prompt.format(**{name: fields[name] for name in self.fields[:-1]})
+        return {**described, "test": self.test.description, **({"prompt": self._prompt} if self.wraps else {})}
 
     def prompt(self, fields: Fields) -> str:
-        """What is read in training, for a row of `train.jsonl` or translations of its fields."""
-        return self.ask(fields)
+        """What a model reads, for a test item, a row of `train.jsonl`, or translations of their fields."""
+        return self._prompt.format(**dict(zip(self.fields[:-1], self.prompt_texts(fields), strict=True)))
 
-    def asked(self, fields: Fields) -> tuple[str, ...]:
-        """The texts of the prompt, by which a test item is known again whatever the prompt says around them."""
+    def prompt_texts(self, fields: Fields) -> tuple[str, ...]:
+        """The texts in the prompt, which identify a test item whatever the words around them."""
         return tuple(fields[name] for name in self.fields[:-1])
 
     def response(self, fields: Fields) -> str:
-        """What is learnt: after `prompt`, with one space between where the form is `plain`."""
+        """What is learnt: after `prompt`, with a space between if the form is `plain`."""
         return fields[ANSWER]
 
     @abstractmethod
     def example(self, record: Record) -> dict[str, str] | str:
-        """`fields` of a row of training data, or under what it is counted where it cannot be used.
-
-        Raises:
-            InputError: a row that does not fit the description.
-        """
+        """`fields` of a row of training data, or the reason why the row cannot be used."""
 
     def why_unsupported(self, language: Language) -> str | None:
         if self.test.missing or self.test.has(language):
             return self.test.missing or self.normalisation.why_unsupported(language)
-        if self._is_translated(language):
+        if self.needs_translation(language, language):
             return None
-        if not self.test.each:
-            return f"{self.test.where} is one file, in English; put {{language}} where the files differ."
+        if not self.test.differ:
+            return f"{self.test.where()} is one file, in English; put {{language}} where the files differ."
         return f"{self.title} does not have the language."
 
     def needs_translation(self, language: Language, source: Language) -> bool:
-        return self._is_translated(language)
-
-    def _is_translated(self, language: Language) -> bool:
-        """What is translated into some languages by people is not brought into others by machines."""
+        """A benchmark that people translated into some languages is not brought into others by machines."""
         return self.translatable and not self.test.codes and not self.test.has(language)
 
     def original(self, source: Language) -> Language:
         return source if self.test.has(source) else language(ENGLISH)
 
-    def origin(self, asked: Language, answered: Language) -> str:
-        """Of a file that no benchmark has nobody knows who wrote it."""
-        if asked.flores == ENGLISH:
-            return "original"
-        return "human-translated" if self.test.official(asked) else "as given"
+    def origin(self, language: Language) -> str:
+        """`as given` for a file that the benchmark does not have: its author is unknown."""
+        known = language.flores == ENGLISH or self.test.official(language)
+        return super().origin(language) if known else "as given"
 
-    def opened(self, language: Language) -> str:
-        return self.test.opened(language)
+    def where(self, language: Language) -> str:
+        return self.test.where(language)
 
-    def inputs(self, asked: Language, answered: Language) -> dict[str, Step]:
-        return {self.file_input: self.test.step(asked)}
+    def inputs(self, language: Language, answer_language: Language) -> dict[str, Step]:
+        return {self.file_input: self.test.step(language)}
 
     @abstractmethod
     def item(self, id_: str, record: Record, texts: dict[str, str]) -> Item | None:
-        """A row of the test; none of one without a label.
+        """A row of the test; none for a row without a label."""
 
-        Raises:
-            InputError: a row that does not fit the description.
-        """
+    def check_test_record(self, record: Record) -> None:
+        """Raises InputError for a row of the test whose answers cannot be used."""
 
-    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
-        rows = self.tested(directories[self.file_input], asked)
+    def read(self, directories: Mapping[str, Path], language: Language, answer_language: Language) -> list[Item]:
+        rows = self.test_records(directories[self.file_input], language)
         items = [item for row in rows if (item := self.item(*row))]
-        warn_of_absent(self.opened(asked), self.labels, (item.gold for item in items))
+        warn_of_unused_labels(self.where(language), self.labels, (item.gold for item in items))
         return items
 
-    def tested(self, directory: Path, language: Language) -> Iterator[tuple[str, Record, dict[str, str]]]:
-        """(id, record, texts) of each test item from the output of the file's step.
-
-        Args:
-            language: of the file.
+    def test_records(self, directory: Path, language: Language) -> Iterator[tuple[str, Record, dict[str, str]]]:
+        """(id, record, texts) of each test item in a language from the output of the file's step.
 
         Raises:
-            InputError: a text that is not there; an id twice; no items.
+            InputError: as `Files.records`; an empty text.
         """
-        seen: set[str] = set()
         for id_, record in self.test.records(directory, language):
-            fields = self.texts_of(record)
-            if empty := [name for name, text in fields.items() if not text]:
-                raise record.refused(empty[0], "", "a test item needs all its texts; mend it or name the column")
-            if id_ in seen:
-                raise InputError(f"{record.place} has the id {id_} again; give a file of one language and one split")
-            seen.add(id_)
-            yield id_, record, fields
-        if not seen:
-            raise InputError(
-                f"{self.test.opened(language)} holds nothing to ask in {language.name}; give the benchmark's own file"
-            )
+            texts = {name: record.text(name, needed=True) for name in self.fields[:-1]}
+            self.check_test_record(record)
+            yield id_, record, texts
 
     def texts_of(self, record: Record) -> dict[str, str]:
         """The texts of a row by name, without the answer."""
         return {name: record.text(name) for name in self.fields[:-1]}
 
-    def to_translate(self, fields: Fields) -> dict[str, str]:
-        """The translated fields of a test item, without the answer."""
-        return {name: fields[name] for name in self.translated if name != ANSWER}
+    def fields_of(self, texts: Fields) -> dict[str, str]:
+        """The texts of a test item that are translated."""
+        return {name: texts[name] for name in self.translated if name != ANSWER}
 
     def training(self, source: Language, rows: int) -> Step:
-        """Publishes `train.jsonl`: `id` and `fields` of labelled examples in L, and counts what was left out.
+        """Publishes `train.jsonl`: `id` and `fields` of `rows` labelled examples (0: all) in L, and counts the others.
 
-        They are the first ones in the order of a hash of their ids. Left out are what has no label or an empty field,
-        what comes twice, and what is in the test: all items in L, or in the language that they are translated from.
-
-        Args:
-            source: L.
-            rows: how many; 0: all.
+        They are the first in the order of a hash of their ids. Left out are rows without a label or with an empty
+        field, rows that occur twice, and rows of the test, in L or in the language that the test is translated from.
 
         Raises:
             InputError: there are no training data in L.
@@ -240,7 +208,7 @@ class LabelledTask(TrainedTask):
         return LabelledTraining(self, source, rows, self.training_inputs(source))
 
     def training_inputs(self, source: Language) -> dict[str, Step]:
-        """The files of labelled data in L: `train`, and `test` where the benchmark is there in L or in English.
+        """The files of labelled data in L: `train`, and `test` if the benchmark has L or English.
 
         Raises:
             InputError: there are no training data in L.
@@ -255,14 +223,14 @@ class LabelledTask(TrainedTask):
             inputs["test"] = self.test.step(self.original(source))
         return inputs
 
-    def asked_in_test(self, directory: Path | None, source: Language) -> set[bytes]:
-        """`digest` of what the test asks in L, or in the language it is translated from; nothing without a file."""
-        items = self.tested(directory, self.original(source)) if directory else ()
-        return {digest(self.asked(fields)) for *_, fields in items}
+    def test_digests(self, directories: Mapping[str, Path], source: Language) -> set[bytes]:
+        """`digest` of the test items in L, or in the language they are translated from; empty without a file."""
+        records = self.test_records(directories["test"], self.original(source)) if "test" in directories else ()
+        return {digest(self.prompt_texts(texts)) for *_, texts in records}
 
 
 def _checked(key: str, prompt: str, texts: tuple[str, ...]) -> str:
-    """A format string over the texts.
+    """A prompt, which has to be a format string over the texts.
 
     Raises:
         InputError: it is none.
@@ -296,9 +264,9 @@ class LabelledTraining(Training):
         return {"form": type(task).__name__, "train": task.train.description, "test": task.test.description}
 
     def splits(self, directories: Mapping[str, Path]) -> Splits:
-        task, files, source = self.task, self.task.train, self.source
-        taken = {"in_test": task.asked_in_test(directories.get("test"), source)}
-        kept, left_out = learnable(files, directories["train"], source, task.example, task.asked, taken)
-        if task.labels:
-            warn_of_absent(files.opened(source), task.labels, (task.labels.index(row[ANSWER]) for row in kept))
-        return Splits(kept, (), left_out)
+        task, source = self.task, self.source
+        excluded = {"in_test": task.test_digests(directories, source)}
+        rows, left_out = task.train.examples(directories["train"], source, task.example, task.prompt_texts, excluded)
+        used = (task.labels.index(row[ANSWER]) for row in rows if task.labels)
+        warn_of_unused_labels(task.train.where(source), task.labels, used)
+        return rows, (), left_out

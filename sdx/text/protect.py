@@ -1,25 +1,29 @@
 """What a translation must keep inside a sentence: code, markup, addresses, formulas, numbers.
 
-Each such span becomes a placeholder that a neural engine copies. Afterwards the placeholders, the
-numbers and the markup signs are counted. A sentence that lost one is translated again with its
-numbers hidden too; if that fails as well, the words around the spans are translated part by part.
+Each such span becomes a placeholder that a neural engine copies. Afterwards the placeholders, the numbers and the
+markup signs are counted. A sentence that lost one of them is translated again with its numbers hidden too; if that
+fails as well, the words around the spans are translated part by part.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count, pairwise
 
 import regex
+
+from sdx.text.numbers import ascii_digits, find_numbers
 
 Engine = Callable[[list[str]], list[str]]
 """Sentences in, as many translations out, in the same order."""
 
 Spans = list[tuple[int, int]]
 """(start, end) in a text, ascending and disjoint."""
+BLANK = "\ue000"
+"""Overwrites what must be copied: a character for private use, which is part of no word."""
 
-# Quantifiers are bounded: an opener without its closer must not make a long line quadratic.
+# Quantifiers are bounded: an opener without a closer must not make a long line quadratic.
 _SPAN = regex.compile(
     r"""
       ``[^\n]{1,300}?`` | `[^`\n]+`                                       # code
@@ -56,47 +60,42 @@ _PLACEHOLDER = regex.compile(_alone(r"X\d+"))
 _NUMBER = regex.compile(r"(?:R\$\s?)?\d+(?:[.,:/]?\w+)*+")
 # "3rd", "20th", "1990s" may rightly become words or other numbers: terceiro, século XX, anos 90.
 _ORDINAL = regex.compile(r"(?<!\w)\d+(?:st|nd|rd|th|s|º|ª)(?!\w)")
-_SPACES = "\u00a0\u2007\u2009\u202f"
-_SEPARATORS = str.maketrans("．＇‘،﹐､﹑", ".'’,，、、")
-# Between hundreds the full-width comma never stands for a decimal point, and 、 parts items: no item begins with 0.
-_FULL_WIDTH = regex.compile(r"(?<!\d)\d{1,3}(?:，\d{3}|、[0０]\d\d)++(?!\d)")
-# With a common space between groups of three only: 2 000, but not 2 2000.
-_QUANTITY = regex.compile(
-    rf"(?<![\w.,])\.\d+|(?<!\d)\d{{1,3}}(?: \d{{3}})++(?![ ]?\d)(?:[.,٫]\d+)?|\d+(?:[.,'’٫٬{_SPACES}]\d+)*+"
-)
-_GROUPED = regex.compile(
-    rf"""(?!0)  # not of 0.125
-    (\d{{1,3}}(?P<by>[.,'’ {_SPACES}])\d{{3}}(?:(?P=by)\d{{3}})* | \d{{1,2}}(?P<by>,)(?:\d\d,)+\d{{3}})  # India's
-    (?:(?!(?P=by))[.,](\d+))?""",
-    regex.VERBOSE,
-)
 _TERM = r"[-(]{0,3}[$€£]?\d++(?:[.,]\d++)*+[%)]{0,3}"
 _EQUATION = regex.compile(rf"(?<![\d.,]){_TERM}(?:\s?[-+*/^=]\s?{_TERM}){{1,40}}+")
 _OPERATORS = str.maketrans("−–×÷", "--*/")
 _TIMES = regex.compile(r"(?<=\d\s?)x(?=\s?\d)")
 _SIGNS = (*"*+=_[]|", "R$")
 _EMPHASIS = regex.compile(r"(?<!\w)(\*{1,3}|__)(?=[^\s*_])([^*]+)(?<=[^\s*_])\1(?!\w)")
-_LETTER = regex.compile(r"\p{L}")
 _IN_WORD = regex.compile(r"[\p{L}\p{M}\p{N}\u200c\u200d]")
-_NO_LETTERS = regex.compile(r"\P{L}*+")
+# From a letter to the next span or the space before it. Python counts x1c to x1f as spaces, regex does not.
+_WORDS = regex.compile(r"\p{L}[^\ue000]*(?<![\s\x1c-\x1f])")
 
 
-def find_spans(text: str, keep: regex.Pattern | None = None) -> Spans:
-    """What must be copied. `keep` matches what one engine cannot read, in addition."""
-    spans = _merge([m.span() for m in _SPAN.finditer(text)])
-    if keep is not None:
-        spans = _merge(spans + [m.span() for m in keep.finditer(blank(text, spans))])
-    return spans
+def blank(text: str, keep: regex.Pattern | None = None) -> str:
+    """`text` with what must be copied overwritten by `BLANK`, at the same length.
+
+    Args:
+        keep: matches what one engine cannot read, in addition.
+    """
+    for pattern in filter(None, (_SPAN, keep)):
+        text = pattern.sub(lambda found: BLANK * len(found[0]), text)
+    return text
 
 
-def blank(text: str, spans: Spans) -> str:
-    """`text` with each span overwritten by a private-use character, at the same length."""
-    return "".join("\ue000" * len(part) if kept else part for part, kept in _parts(text, spans))
+def blanks(text: str) -> Spans:
+    """The stretches that `blank` has overwritten."""
+    return [found.span() for found in regex.finditer(f"{BLANK}+", text)]
 
 
-def has_letters(text: str) -> bool:
-    """Whether there is anything to translate."""
-    return _LETTER.search(text) is not None
+def cut(text: str, spans: Spans) -> list[str]:
+    """`text` in parts that join to it again: every second part is a span, the others lie between the spans."""
+    edges = [0, *(edge for span in spans for edge in span), len(text)]
+    return [text[start:end] for start, end in pairwise(edges)]
+
+
+def join(parts: Sequence[str], translations: Mapping[str, str]) -> str:
+    """The parts of `cut` with every second one translated."""
+    return "".join(translations[part] if number % 2 else part for number, part in enumerate(parts))
 
 
 def translate_sentences(sentences: Iterable[str], engine: Engine, keep: regex.Pattern | None = None) -> dict[str, str]:
@@ -109,47 +108,45 @@ def translate_sentences(sentences: Iterable[str], engine: Engine, keep: regex.Pa
     for numbers_too, emphasis in ((False, True), (True, True), (True, False)):
         # Better a fluent sentence without its bold face than one in fragments.
         plain = {s: s if emphasis else _EMPHASIS.sub(r"\2", s) for s in todo}
-        masked = {s: _Masked(p, _spans(p, keep, numbers_too)) for s, p in plain.items()}
+        masked = {s: _Masked(p, blanks(_blanked(p, keep, numbers_too))) for s, p in plain.items()}
         outputs = _call(engine, (m.text for m in masked.values()))
         done |= {s: m.restore(o) for s, m in masked.items() if m.intact(o := outputs[m.text])}
         todo = [s for s in todo if s not in done]
-    cut = {s: _cut(s, _spans(s, keep, numbers_too=True)) for s in todo}
-    outputs = _call(engine, (part for parts in cut.values() for part, kept in parts if not kept))
-    for sentence, parts in cut.items():
-        done[sentence] = "".join(part if kept else outputs[part] for part, kept in parts)
-    return done
+    parts = {s: cut(s, [m.span() for m in _WORDS.finditer(_blanked(s, keep, numbers_too=True))]) for s in todo}
+    outputs = _call(engine, (words for some in parts.values() for words in some[1::2]))
+    return done | {s: join(some, outputs) for s, some in parts.items()}
 
 
 class _Masked:
-    """A sentence with X1, X2, ... in the place of its spans, and the way back.
+    """A sentence with X1, X2, ... in place of its spans, and the way back.
 
-    Bergamot copied X1 in each of 66 sentences with up to three of them, as it did other short words
-    with a number (PH1, ZQ1, __K1__); it loses forms with signs such as {1}, <1>, @1, #1.
+    Bergamot copied X1 in each of 66 sentences with up to three of them, as it did other short words with a number (PH1,
+    ZQ1, __K1__); it loses forms with signs such as {1}, <1>, @1, #1.
     """
 
     def __init__(self, sentence: str, spans: Spans) -> None:
-        self._hidden: dict[str, tuple[bool, str, bool]] = {}
-        parts, position, number = [], 0, 0
-        for start, end in spans:
-            number += 1
-            while f"X{number}" in sentence:
-                number += 1
-            # A word that touches the span would fuse with the placeholder: part them meanwhile.
-            left = _IN_WORD.match(sentence[position:start][-1:]) is not None
-            right = _IN_WORD.match(sentence, end) is not None
-            self._hidden[f"X{number}"] = (left, sentence[start:end], right)
-            parts += [sentence[position:start], " " * left, f"X{number}", " " * right]
-            position = end
-        self.text = "".join(parts) + sentence[position:]
+        self._hidden: dict[str, tuple[str, str]] = {}
+        """Placeholder -> its pattern in a translation, the span."""
+        parts = cut(sentence, spans)
+        free = (name for number in count(1) if (name := f"X{number}") not in sentence)
+        for number in range(1, len(parts), 2):
+            # A word that touches the span would fuse with the placeholder: a space separates them meanwhile.
+            left, right = (
+                " " * bool(_IN_WORD.match(neighbour)) for neighbour in (parts[number - 1][-1:], parts[number + 1][:1])
+            )
+            name = next(free)
+            self._hidden[name] = " ?" * len(left) + _alone(name) + " ?" * len(right), parts[number]
+            parts[number] = left + name + right
+        self.text = "".join(parts)
 
     def intact(self, output: str) -> bool:
-        """Whether each placeholder is in `output` once, and each number, equation and sign as often."""
+        """Whether `output` has each placeholder once, and each number, equation and sign as often as the source."""
         names = Counter(_PLACEHOLDER.findall(output))
         if any(names[name] != 1 for name in self._hidden):
             return False
         source, output = (_PLACEHOLDER.sub(" ", text) for text in (self.text, output))
         return (
-            not numbers(_ORDINAL.sub("", source)) - numbers(output)
+            not _numbers(_ORDINAL.sub("", source)) - _numbers(output)
             and not _equations(source) - _equations(output)
             and all(source.count(sign) == output.count(sign) for sign in _SIGNS)
             and len(_EMPHASIS.findall(source)) == len(_EMPHASIS.findall(output))
@@ -157,82 +154,32 @@ class _Masked:
 
     def restore(self, output: str) -> str:
         """`output` with the spans back in their places."""
-        for name, (left, text, right) in self._hidden.items():
-            pattern = " ?" * left + _alone(name) + " ?" * right
-            output = regex.sub(pattern, lambda _, text=text: text, output)
+        for pattern, span in self._hidden.values():
+            output = regex.sub(pattern, lambda _, span=span: span, output)
         return output
 
 
-def _merge(spans: Spans) -> Spans:
-    merged: Spans = []
-    for start, end in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
+def _blanked(sentence: str, keep: regex.Pattern | None, numbers_too: bool) -> str:
+    blanked = blank(sentence, keep)
+    for found in _NUMBER.finditer(sentence) if numbers_too else ():
+        if not _ORDINAL.fullmatch(sentence, *found.span()):
+            blanked = blanked[: found.start()] + BLANK * len(found[0]) + blanked[found.end() :]
+    return blanked
 
 
-def _parts(text: str, spans: Spans) -> list[tuple[str, bool]]:
-    """`text` in parts, each with whether it is a span."""
-    parts, position = [], 0
-    for start, end in spans:
-        parts += [(text[position:start], False), (text[start:end], True)]
-        position = end
-    return [*parts, (text[position:], False)]
-
-
-def _spans(sentence: str, keep: regex.Pattern | None, numbers_too: bool) -> Spans:
-    spans = find_spans(sentence, keep)
-    if numbers_too:
-        found = (m.span() for m in _NUMBER.finditer(sentence))
-        spans = _merge(spans + [n for n in found if not _ORDINAL.fullmatch(sentence, *n)])
-    return spans
-
-
-def _cut(sentence: str, spans: Spans) -> list[tuple[str, bool]]:
-    """The words between the spans, and all else (spans, spaces, signs) marked as kept."""
-    cut: list[tuple[str, bool]] = []
-    for part, kept in _parts(sentence, spans):
-        if kept or not has_letters(part):
-            cut.append((part, True))
-            continue
-        head = _NO_LETTERS.match(part).end()
-        words = part[head:].rstrip()
-        cut += [(part[:head], True), (words, False), (part[head + len(words) :], True)]
-    return cut
-
-
-def numbers(text: str) -> Counter[str]:
-    """Its numbers with ASCII digits: 1,000, 1 000, ١٬٠٠٠, １，０００ as 1000, 1.234,5 as 1234.5, 3,5 and ๓.๕ as 3.5."""
-    return Counter(number for _, number in each_number(text))
-
-
-def each_number(text: str) -> Iterator[tuple[int, str]]:
-    """(place in the text, number as in `numbers`) of each number, in order."""
-    text = text.translate(_SEPARATORS)
-    text = _FULL_WIDTH.sub(lambda m: regex.sub("[，、]", ",", m[0]), text)
-    for match in _QUANTITY.finditer(text):
-        number = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in match[0])
-        number, mark, decimals = number.replace("٬", ",").partition("٫")
-        number = f"0{number}" if number.startswith(".") else number
-        if grouped := _GROUPED.fullmatch(number):
-            number = regex.sub(r"\D", "", grouped[1])
-            number += f".{grouped[3]}" if grouped[3] else ""
-        elif number.count(",") + number.count(".") == 1:
-            number = number.replace(",", ".")
-        yield match.start(), f"{number}.{decimals}" if mark else number
+def _numbers(text: str) -> Counter[str]:
+    return Counter(number for _, number in find_numbers(text))
 
 
 def _equations(text: str) -> Counter[str]:
-    """Its equations, with ASCII digits and signs alone: 16 - 3 = 13 and $16−$3=$13 as 16-3=13."""
-    text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text) if "=" in text else ""
+    """The equations of a text, with ASCII digits and signs alone: 16 - 3 = 13 and $16−$3=$13 are 16-3=13."""
+    text = ascii_digits(text) if "=" in text else ""
     matches = _EQUATION.findall(_TIMES.sub("*", text.translate(_OPERATORS)))
     return Counter(regex.sub(r"[^\d+*/^=-]", "", match) for match in matches if "=" in match)
 
 
 def _call(engine: Engine, texts: Iterable[str]) -> dict[str, str]:
-    """Translations of the distinct texts, on one line each; an empty one leaves the source."""
+    """Translations of the distinct texts, each on one line; the text itself if the engine returns nothing."""
     unique = list(dict.fromkeys(texts))
     outputs = engine(unique) if unique else []
     if len(outputs) != len(unique):

@@ -1,21 +1,17 @@
 """Whether a model declines instead of answering, in English or French. Ours.
 
 Only the opening of a text is read, and only in the model's own voice: a persona with a negation ("As an AI language
-model, I don't ..."), or, with or without an apology before it, what models decline in their own words ("I cannot
-assist with", "I don't have access to the internet"). A letter, a story or a quotation in which somebody is sorry or
+model, I don't ..."), or models' own words for declining ("I cannot assist with", "I don't have access to the
+internet"), with or without an apology before them. A letter, a story or a quotation in which somebody is sorry or
 cannot come does not begin like that. What follows does not matter: advice after a refusal is still no answer.
 """
 
-from __future__ import annotations
-
 from functools import cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from regex import Pattern
+import regex
 
 OPENING_CHARS = 600
-"""A refusal with all that may stand before it is shorter."""
+"""A refusal and what may precede it are shorter."""
 SHORT_FORMS = {"cannot": "can't", "can not": "can't", "do not": "don't", "will not": "won't", "i am": "i'm"}
 
 
@@ -24,14 +20,7 @@ def refuses(text: str) -> bool:
     opening = " ".join(text[:OPENING_CHARS].lower().replace("’", "'").split()).lstrip("*#>- ")
     for full, short in SHORT_FORMS.items():
         opening = opening.replace(full, short)
-    return any(pattern.match(opening) for pattern in _patterns())
-
-
-@cache
-def _patterns() -> tuple[Pattern[str], Pattern[str]]:
-    import regex
-
-    return regex.compile(_english()), regex.compile(_french())
+    return bool(_english().match(opening) or _french().match(opening))
 
 
 REST = "[^.!?]{0,120}?"
@@ -43,7 +32,8 @@ def _any(*choices: str) -> str:
     return f"(?:{'|'.join(choices)})"
 
 
-def _english() -> str:
+@cache
+def _english() -> regex.Pattern[str]:
     apology = _any("my apologies", "thank you", "i apologi[sz]e", "(?:i'm )?(?:afraid|(?:(?:very|so|truly) )?sorry)")
     preface = _any("no", "hello", "hi", "unfortunately", rf"{apology}\b{REST}")
 
@@ -77,10 +67,11 @@ def _english() -> str:
     )
     role = "(?:as an? [^,.!?]{1,80}, )?"
     declining = rf"{role}i(?:{unable} {deed}| don't have {lacking})\b"
-    return rf"(?:{preface}[,.!:;]? (?:but |however,? )?){{0,3}}(?:{persona}|{declining})"
+    return regex.compile(rf"(?:{preface}[,.!:;]? (?:but |however,? )?){{0,3}}(?:{persona}|{declining})")
 
 
-def _french() -> str:
+@cache
+def _french() -> regex.Pattern[str]:
     apology = _any("merci", "toutes mes excuses", "je m'excuse", "(?:je suis )?(?:vraiment )?(?:désolée?|navrée?)")
     preface = _any("non", "bonjour", "malheureusement", rf"{apology}\b{REST}")
 
@@ -101,4 +92,5 @@ def _french() -> str:
         "(?:suffisamment|assez) d'informations",
         "(?:d'|de )(?:opinions?|émotions|sentiments|préférences|avis)",
     )
-    return rf"(?:{preface} ?[,.!:;]? (?:mais )?){{0,3}}(?:{persona}|je (?:ne {unable} {deed}|n'ai pas {lacking})\b)"
+    declining = rf"je (?:ne {unable} {deed}|n'ai pas {lacking})\b"
+    return regex.compile(rf"(?:{preface} ?[,.!:;]? (?:mais )?){{0,3}}(?:{persona}|{declining})")

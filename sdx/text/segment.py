@@ -1,30 +1,23 @@
-"""Cuts texts into sentences to translate and spans to keep byte for byte, and joins them again.
+"""Finds the sentences of a text and translates them; everything between them is kept byte for byte.
 
-Kept: line breaks, indentation, list markers, headings, quotes, table pipes, fenced code, display
-formulas, lines without words. What must survive inside a sentence is `protect`'s business.
+Kept are line breaks, indentation, list markers, headings, quotes, table pipes, fenced code, display formulas and lines
+without words. `protect` decides what must survive inside a sentence.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
-from typing import NamedTuple
+from itertools import pairwise
 
 import regex
 
-from sdx.text.protect import Engine, Spans, blank, find_spans, has_letters, translate_sentences
+from sdx.text.protect import BLANK, Engine, Spans, blank, blanks, cut, join, translate_sentences
 
 VERSION = 3
-"""Part of each translator's version. Raise it when a change here or in `protect` alters outputs."""
+"""Part of each translator's version. Raise it when a change here or in `protect` changes outputs."""
 LONGEST_CHARS = 400
-"""A longer sentence is cut at a clause boundary: at 800 Bergamot loops and drops words."""
-
-
-class Piece(NamedTuple):
-    """A stretch of a text. One to translate is a sentence on one line, without outer spaces."""
-
-    text: str
-    translate: bool
+"""Longer sentences are cut at a clause boundary: at 800 Bergamot loops and drops words."""
 
 
 def translate_texts(texts: list[str], engine: Engine, keep: regex.Pattern | None = None) -> list[str]:
@@ -33,37 +26,30 @@ def translate_texts(texts: list[str], engine: Engine, keep: regex.Pattern | None
     Args:
         texts: any Unicode, any layout.
         engine: translates a list of sentences.
-        keep: matches what this engine cannot read, copied as it is.
+        keep: matches what this engine cannot read, which is copied.
     """
-    pieces = [split(text, keep) for text in texts]
-    sentences = (piece.text for text in pieces for piece in text if piece.translate)
-    translations = translate_sentences(sentences, engine, keep)
-    return ["".join(translations[p.text] if p.translate else p.text for p in t) for t in pieces]
+    parts = [cut(text, find_sentences(text, keep)) for text in texts]
+    translations = translate_sentences((sentence for some in parts for sentence in some[1::2]), engine, keep)
+    return [join(some, translations) for some in parts]
 
 
-def translate_text(text: str, engine: Engine, keep: regex.Pattern | None = None) -> str:
-    """`translate_texts` of one text."""
-    return translate_texts([text], engine, keep)[0]
+def find_sentences(text: str, keep: regex.Pattern | None = None) -> Spans:
+    """The sentences to translate, in time linear in the length of `text`: each on one line, without outer spaces."""
+    sentences: Spans = []
+    start = 0
+    for block_start, block_end in [*_blocks(text), (len(text), len(text))]:
+        for line in text[start:block_start].splitlines(keepends=True):
+            sentences += ((start + left, start + right) for left, right in _in_line(line, keep))
+            start += len(line)
+        start = block_end
+    return sentences
 
 
-def split(text: str, keep: regex.Pattern | None = None) -> list[Piece]:
-    """The pieces of `text`, which join to it again, in time linear in its length."""
-    pieces: list[Piece] = []
-    for piece in _pieces(text, keep):
-        if not piece.text:
-            continue
-        if pieces and not piece.translate and not pieces[-1].translate:
-            pieces[-1] = Piece(pieces[-1].text + piece.text, False)
-        else:
-            pieces.append(piece)
-    return pieces
-
-
-# A block starts on a line of its own. Fences end at their like, or with the text (CommonMark).
+# A block starts on its own line. A fence ends at a fence of the same kind, or with the text (CommonMark).
 _BLOCK = regex.compile(
     r"""^[ \t>]*(?:
         (?P<fence>`{3,}|~{3,})[^`\n]*$ | (?P<math>\$\$|\\\[) | \\begin\{(?P<env>\w+\*?)\}
-      | (?P<comment><!--) | <(?P<tag>pre|script|style|code)\b[^>\n]{0,200}>
+      | <!-- | <(?P<tag>pre|script|style|code)\b[^>\n]{0,200}>
     )""",
     regex.MULTILINE | regex.VERBOSE,
 )
@@ -74,7 +60,7 @@ _PREFIX = regex.compile(
      | \d{1,3}[.)](?=\p{Lu}) )?""",
     regex.VERBOSE,
 )
-# Code outside fences, told by forms that prose has not.
+# Code outside fences, recognised by forms that prose does not have.
 _CODE_LINE = regex.compile(
     r"""\s*+(?: (?:>>>|\.\.\.|\$|\#!)\s.* | \#include.* | @\w+
       | .*\w\(.*\)\s?[;{] | .*(?:\)\s?|\s)\{
@@ -110,21 +96,13 @@ _BEFORE_NUMBER = regex.compile(
 )
 _CLAUSE = regex.compile(r"[,;:،؛—–၊](?=\s)|[、，；：]")
 _SPACE = regex.compile(r"\s")
+_LETTER = regex.compile(r"\p{L}")
 _EMPHASIS = regex.compile(r"(\*{1,3}|_{1,3}|~~)([^\s*_~](?:[^*~]*[^\s*_~])?)(\1[:.,;!?]*)")
 _EMOJI = r"\p{Emoji_Presentation}[\p{Emoji_Modifier}\ufe0f]*+"
 # Whole emoji only: what goes on in another way stays in the sentence, where it is one span.
 _EDGE = rf"</?[A-Za-z][^<>]{{0,300}}>|(?<!\u200d){_EMOJI}(?:\u200d{_EMOJI})*+(?![\u200d\U000e0020-\U000e007f])"
 _HEAD = regex.compile(rf"(?:(?:{_EDGE})\s*)*")
 _TAIL = regex.compile(rf"(?:\s*(?:{_EDGE}))*$")
-
-
-def _pieces(text: str, keep: regex.Pattern | None) -> Iterator[Piece]:
-    position = 0
-    for start, end in [*_blocks(text), (len(text), len(text))]:
-        for line in text[position:start].splitlines(keepends=True):
-            yield from _line(line, keep)
-        yield Piece(text[start:end], False)
-        position = end
 
 
 def _blocks(text: str) -> Iterator[tuple[int, int]]:
@@ -139,54 +117,43 @@ def _blocks(text: str) -> Iterator[tuple[int, int]]:
             position = match.end() if match else len(text)
             yield block.start(), position
             continue
-        closer = _closer(block)
+        closer = rf"\end{{{block['env']}}}" if block["env"] else f"</{block['tag']}>" if block["tag"] else "-->"
+        closer = {"$$": "$$", "\\[": "\\]"}.get(block["math"], closer)
         end = -1 if closer in missing else text.find(closer, position)
         if end < 0:
             missing.add(closer)
         elif not (block["math"] and text.find("\n\n", position, end) >= 0):
-            # On one line with other words it is a part of their sentence.
+            # A block on one line with other words is a part of their sentence.
             position = end + len(closer)
             rest = text[position : text.find("\n", position) + 1 or None]
             if text.find("\n", block.start(), end) >= 0 or not rest.strip():
                 yield block.start(), position
 
 
-def _closer(block: regex.Match) -> str:
-    if block["math"]:
-        return "$$" if block["math"] == "$$" else r"\]"
-    if block["env"]:
-        return rf"\end{{{block['env']}}}"
-    return "-->" if block["comment"] else f"</{block['tag']}>"
-
-
-def _line(line: str, keep: regex.Pattern | None) -> Iterator[Piece]:
+def _in_line(line: str, keep: regex.Pattern | None) -> Iterator[tuple[int, int]]:
     short = len(line) <= LONGEST_CHARS
     if short and _CODE_LINE.fullmatch(line):
-        yield Piece(line, False)
         return
-    body_at = _PREFIX.match(line).end()
-    yield Piece(line[:body_at], False)
-    body = line[body_at:]
-    spans = find_spans(body, keep)
-    blanked = blank(body, spans)
-    if not has_letters(blanked) or (short and _EQUATION.fullmatch(blanked.strip())):
-        yield Piece(body, False)
+    start = _PREFIX.match(line).end()
+    body = line[start:]
+    blanked = blank(body, keep)
+    if not _LETTER.search(blanked) or (short and _EQUATION.fullmatch(blanked.strip())):
         return
-    start = 0
-    for end in _ends(body, blanked, spans):
-        yield from _sentence(body[start:end], blanked[start:end])
-        start = end
+    for left, right in pairwise([0, *_ends(body, blanked)]):
+        if _LETTER.search(blanked, left, right):
+            core_start, core_end = _core(body[left:right], blanked[left:right])
+            yield start + left + core_start, start + left + core_end
 
 
-def _ends(body: str, blanked: str, spans: Spans) -> Iterator[int]:
-    """Ends of sentences, of table cells and of line-like tags, ascending, the body's end last."""
+def _ends(body: str, blanked: str) -> Iterator[int]:
+    """Ends of sentences, of table cells and of tags that end a line, ascending; the last one is the body's end."""
     ends = {m.end() for m in _STOP.finditer(blanked) if not _abbreviates(blanked, m)}
-    tags = [span for span in spans if body[span[0]] == "<" and _LINE_TAG.search(body, *span)]
-    ends |= {at for span in tags for at in span}
+    tags = (span for span in blanks(blanked) if body[span[0]] == "<" and _LINE_TAG.search(body, *span))
+    ends.update(edge for span in tags for edge in span)
     if label := _LABEL.match(blanked):
         ends.add(label.end())
     if _TABLE.match(blanked):
-        ends |= {at for m in regex.finditer(r"\|", blanked) for at in m.span()}
+        ends.update(edge for m in regex.finditer(r"\|", blanked) for edge in m.span())
     start = 0
     for end in sorted(ends | {len(body)}):
         while end - start > LONGEST_CHARS:
@@ -201,40 +168,33 @@ def _abbreviates(text: str, stop: regex.Match) -> bool:
     """Whether the full stop belongs to an abbreviation, an initial or a list number."""
     if stop["ascii"] != ".":
         return False
-    if text[: stop.start()][:5].strip().isdecimal() and stop.start() < 5:
+    before = text[max(0, stop.start() - 24) : stop.start()]
+    if stop.start() < 5 and before.strip().isdecimal():
         return True
-    word = _LAST_WORD.search(text[max(0, stop.start() - 24) : stop.start()])
-    if word is None:
-        return False
-    if _BEFORE_NUMBER.fullmatch(word[1]):
+    word = _LAST_WORD.search(before)
+    if word and _BEFORE_NUMBER.fullmatch(word[1]):
         return text[stop.end() : stop.end() + 8].lstrip()[:1].isdecimal()
-    return _ABBREVIATION.fullmatch(word[1]) is not None
+    return bool(word and _ABBREVIATION.fullmatch(word[1]))
 
 
 def _clause_end(blanked: str, start: int, end: int) -> int:
-    """Where to cut a longer stretch: after a clause, else after a word, else anywhere."""
+    """Where to cut a longer stretch: after a clause if possible, otherwise after a word or anywhere."""
     low, high = start + LONGEST_CHARS // 3, start + LONGEST_CHARS
     for mark in (_CLAUSE, _SPACE):
         ends: list[int] = [m.end() for m in mark.finditer(blanked, low, high)]
         if ends:
             return ends[-1]
-    while high < end and (blanked[high] == "\ue000" or unicodedata.category(blanked[high])[0] == "M"):
+    while high < end and (blanked[high] == BLANK or unicodedata.category(blanked[high])[0] == "M"):
         high += 1
     return high
 
 
-def _sentence(body: str, blanked: str) -> Iterator[Piece]:
-    """The words of one stretch, and the spaces, tags, emoji and emphasis around them."""
-    if not has_letters(blanked):
-        yield Piece(body, False)
-        return
+def _core(body: str, blanked: str) -> tuple[int, int]:
+    """The words of a stretch without the spaces, tags, emoji and emphasis around them."""
     start = _HEAD.match(body, len(body) - len(body.lstrip())).end()
     end = _TAIL.search(body.rstrip(), start).start()
     if emphasis := _EMPHASIS.fullmatch(blanked, start, end):
         start, end = emphasis.span(2)
     core = body[start:end].strip()
     start += body[start:end].find(core)
-    end = start + len(core)
-    yield Piece(body[:start], False)
-    yield Piece(core, True)
-    yield Piece(body[end:], False)
+    return start, start + len(core)

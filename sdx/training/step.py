@@ -1,5 +1,6 @@
 """Training as a step: a mix of (prompt, response) rows and a backbone in, a model in Hugging Face format out."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from sdx import InputError
 from sdx.config import Config, Schedule, ShapeConfig, TrainConfig
+from sdx.models.batches import Arithmetic
+from sdx.models.work import ModelWork
 from sdx.process import events
 from sdx.process.ranks import is_main
+from sdx.store.estimate import Estimate, Plan
 from sdx.store.files import read_rows
 from sdx.store.step import Step, Workspace, runtime
+from sdx.text.lengths import TEMPLATE_TOKENS
 from sdx.training import disk
 from sdx.training.hardware import read_hardware
 from sdx.training.layout import choose, describe, shortage
@@ -76,8 +81,31 @@ class Train(Step):
 
     @property
     def beside(self) -> Beside | None:
-        """What is trained on beside the mix, for `plan=true`."""
+        """What is trained on beside the mix, for an estimate."""
         return None
+
+    def estimate(self, plan: Plan) -> Estimate:
+        mix, scale, batch = plan.rows(self.mix), self.settings.scale, self.settings.train.batch_size
+        example = min(mix.of("prompt") + mix.of("response") + TEMPLATE_TOKENS, scale.max_length_tokens)
+        examples, steps = scale.epochs * mix.count, float(scale.epochs * math.ceil(mix.count / batch))
+        own = 1 - self.beside.share if self.beside else 1.0  # of the steps, those on the mix
+        if scale.max_steps and scale.max_steps < steps / own:
+            steps, examples = scale.max_steps * own, scale.max_steps * own * batch
+        trained = examples * example
+        if self.beside:
+            files = [plan.rows(step) for step in self.beside.inputs]
+            tokens = sum(file.total for file in files) / max(sum(file.count for file in files), 1.0)
+            trained += steps / own * self.beside.share * self.beside.rows * tokens
+        work = ModelWork(
+            loads=1,
+            shape=plan.shape,
+            trained=trained,
+            steps=steps / own,
+            context=example / 2,
+            arithmetic=Arithmetic(self.settings.engine.precision, plan.on_gpus.engine.precision),
+        )
+        bound = plan.of(self.mix).bound
+        return Estimate(mix.count, trained, work=work, bound=bound, units=work.steps, counts_as="trained")
 
     def auxiliary(self, work: Workspace, tokenizer: Any) -> "Auxiliary | None":
         """The batches of another objective that take turns with those of the mix."""

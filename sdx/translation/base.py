@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdx import InputError
-from sdx.config import TemplateKind
+from sdx.config import Precision, TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.languages import Language
+from sdx.models.batches import Arithmetic
+from sdx.store.estimate import Plan, Work
 from sdx.store.step import Step
+from sdx.text.lengths import SENTENCE_TOKENS
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,29 @@ class TranslationContext:
     """The step that publishes sentence pairs of two languages as `demonstrations.jsonl`, or None."""
     run_dir: Path | None
     """Where choices are recorded; None if the run is only planned."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What is to be translated, for an estimate.
+
+    Args:
+        rows: texts.
+        english: mean tokens of a text, as if it were in English: what engines on the CPU are measured in.
+        target: mean tokens of its translation, by the backbone's tokenizer.
+    """
+
+    rows: float
+    english: float
+    target: float
+
+    @property
+    def sentences(self) -> float:
+        return self.rows * math.ceil(self.english / SENTENCE_TOKENS)
+
+    def each(self, tokens: float) -> float:
+        """Tokens of a sentence, from those of a text."""
+        return tokens * self.rows / max(self.sentences, 1.0)
 
 
 class Translator(ABC):
@@ -72,9 +99,27 @@ class Translator(ABC):
         """The steps whose outputs the translator reads for this pair, such as its model; part of cache keys."""
         return {}
 
+    def work(self, plan: Plan, texts: Texts, needs: Mapping[str, Step]) -> Work:
+        """What translating asks of the hardware.
+
+        Args:
+            needs: what `needs` gave.
+        """
+        return Work()
+
     def prepare(self, inputs: Mapping[str, Path]) -> None:
         """Takes the directories of the outputs of `needs`, before the first `translate`."""
 
     def for_pair(self, source: str, target: str) -> Translator:
         """The translator for this pair: itself, unless it chooses among several."""
         return self
+
+
+def arithmetic_of(plan: Plan, name: str, here: Precision) -> Arithmetic:
+    """In what a run's engine of this name computes.
+
+    Args:
+        here: its precision on this machine.
+    """
+    given = plan.on_gpus.mt if plan.on_gpus.mt and plan.on_gpus.mt.name == name else plan.on_gpus.translator
+    return Arithmetic(here, getattr(given, "precision", Precision.bf16))

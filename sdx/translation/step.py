@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from sdx.languages import Language
+from sdx.store.estimate import ROWS, Estimate, Plan, Rows
 from sdx.store.files import read_rows
 from sdx.store.row_step import Row, RowStep
 from sdx.store.step import Step, runtime
-from sdx.translation.base import Translator
+from sdx.text.lengths import fertility
+from sdx.translation.base import Texts, Translator
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +20,7 @@ class Translate(RowStep[Translator]):
     """Publishes `rows.jsonl`: `{"id", "source", "text"}` for each row of `rows`/`file`, in its order."""
 
     name = "translate"
+    text_fields = ("source",)
 
     rows: Step
     """Publishes `file`, whose rows have `id` and `field`."""
@@ -60,6 +63,15 @@ class Translate(RowStep[Translator]):
     @property
     def label(self) -> str:
         return f"to {self.target.code}"
+
+    def estimate(self, plan: Plan) -> Estimate:
+        given = plan.rows(self.rows, self.file)
+        tokens = given.of(self.field)
+        before, after = (fertility(side.flores, plan.shape.vocab_size) for side in (self.source, self.target))
+        texts = Texts(given.count, tokens / before, tokens / before * after)
+        files = {ROWS: Rows(given.count, {"source": tokens, "text": texts.target})}
+        work, bound = self.translator.work(plan, texts, self.needs), plan.of(self.rows).bound
+        return Estimate(given.count, given.count * tokens, files, work, bound, counts_as="translated")
 
     def read(self, inputs: Mapping[str, Path]) -> list[Row]:
         return [{"id": row["id"], "source": row[self.field]} for row in read_rows(inputs["rows"] / self.file)]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sdx.data.code_switching import LONGEST_GRAPHEMES, LONGEST_WORDS, code_switch, code_switch_rows
 from sdx.data.dictionary_formats import fold
 from sdx.languages import language
-from sdx.text.protect import find_spans
-from sdx.text.segment import split
+from sdx.text.protect import blank, blanks
+from sdx.text.segment import find_sentences
 
 PT, TR, DE, TH, ZH, AR, HE, KA = map(language, ("pt", "tr", "de", "th", "zh", "ar", "he", "ka"))
 ENGLISH = {
@@ -57,7 +57,7 @@ MARK = "⟦⟧"
 
 
 class Marking(Mapping[str, Sequence[str]]):
-    """Answers as `DICTIONARY` does, with translations that no text contains and the word to be had from them."""
+    """`DICTIONARY` with translations that no text contains and that show the word."""
 
     def __getitem__(self, key: str) -> list[str]:
         if key not in DICTIONARY:
@@ -80,7 +80,7 @@ def marked(text: str, ratio: float, seed: str = "1") -> list[str]:
 
 
 def replaced(text: str, parts: list[str]) -> list[tuple[int, int]]:
-    """Where in `text` the words stood, given that all between them was kept; fails where it was not."""
+    """The spans of the replaced words in `text`; fails if anything between them was changed."""
     spans, position = [], 0
     for kept, word in zip(parts[::2], [*parts[1::2], None], strict=True):
         assert text.startswith(kept, position)
@@ -122,12 +122,9 @@ def test_all_but_whole_known_words_is_kept_byte_for_byte(text: str, ratio: float
 @settings(max_examples=300, deadline=None)
 def test_protected_spans_and_what_is_not_prose_survive(text: str) -> None:
     spans = replaced(text, marked(text, 1.0))
-    position, kept = 0, find_spans(text)
-    for piece in split(text):
-        if not piece.translate:
-            kept.append((position, position + len(piece.text)))
-        position += len(piece.text)
+    sentences, kept = find_sentences(text), blanks(blank(text))
     for start, end in spans:
+        assert any(left <= start and end <= right for left, right in sentences)
         assert all(end <= left or right <= start for left, right in kept)
 
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from sdx import InputError
 from sdx.config import CorpusColumns, CorpusConfig, ScaleConfig
-from sdx.data.corpus import SEED_CORPUS, check, corpus_step, read_corpus, split
+from sdx.data.corpus import SEED_CORPUS, corpus_step, read_corpus, split
 from sdx.languages import language
 from sdx.store.files import read_rows
 from sdx.store.store import Store
@@ -69,7 +69,7 @@ def test_split_is_disjoint_and_does_not_depend_on_the_order_of_the_file():
     assert not {row["id"] for row in train} & {row["id"] for row in heldout}
 
 
-def test_the_split_of_the_shipped_corpus_is_the_one_of_earlier_results():
+def test_the_split_of_the_shipped_corpus_is_that_of_earlier_results():
     _, heldout = split(read_corpus(SEED_CORPUS), ScaleConfig().corpus_rows, 3)
     assert [row["id"] for row in heldout] == ["summarize-26", "how_to-01", "compare-21"]
 
@@ -108,7 +108,7 @@ BACTRIAN = [
 
 
 def as_local(option: str, path: Path) -> CorpusConfig:
-    """The option with a local copy in the hub's place, as the messages advise."""
+    """The option with a local copy instead of the hub, as the messages advise."""
     return conf(option, hub_id=None, path=str(path))
 
 
@@ -147,10 +147,10 @@ def test_bactrian_x_takes_the_file_of_the_source_language(tmp_path: Path):
 
 
 @pytest.mark.parametrize("option", [path.stem for path in CONF.glob("*.yaml")])
-def test_every_option_can_work_and_pins_what_it_fetches(option: str):
-    config = conf(option, **{"path": "a.jsonl"} if option == "file" else {})
+def test_every_option_can_work_and_pins_what_it_fetches(option: str, tmp_path: Path):
+    config = conf(option, **{"path": str(write(tmp_path / "a.jsonl", GOOD))} if option == "file" else {})
     assert config.name == option
-    check(config, EN)
+    assert corpus_step(config, SMALL, EN).language == EN
     if config.hub_id:
         assert re.fullmatch("[0-9a-f]{40}", config.revision or "")
         assert config.rows
@@ -257,9 +257,10 @@ def test_what_cannot_work_is_refused_before_anything_is_read(config: CorpusConfi
         corpus_step(config, SMALL, source)
 
 
-def test_any_spelling_of_the_source_language_will_do():
+def test_any_spelling_of_the_source_language_will_do(tmp_path: Path):
+    path = str(write(tmp_path / "a.jsonl", GOOD))
     for code in ("en", "eng", "eng_Latn", "EN", None):
-        check(CorpusConfig(name="x", language=code, path="a.jsonl"), EN)
+        corpus_step(CorpusConfig(name="x", language=code, path=path), SMALL, EN)
 
 
 def test_a_corpus_that_is_all_held_out():

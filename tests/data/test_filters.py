@@ -123,7 +123,7 @@ def test_loops_are_found_in_any_script_and_ordinary_texts_are_not() -> None:
     assert not any(loops(row["answer"]) for row in read_corpus(SEED_CORPUS))
 
 
-def test_a_loop_is_found_inside_a_long_text_and_a_table_is_none() -> None:
+def test_a_loop_is_found_inside_a_long_text_and_a_table_is_no_loop() -> None:
     answers = [row["answer"] for row in read_corpus(SEED_CORPUS)][:8]
     assert not loops(" ".join(answers))
     looped = " ".join([*answers, "E a água que cai é " + "a água que cai e é " * 9, *answers[:2]])
@@ -164,13 +164,13 @@ def test_short_texts_have_slack_and_code_in_another_script_counts_as_what_it_is(
         "- apples and pears\n- bread",
     ],
 )
-def test_a_source_left_as_it_was_is_copied(source: str) -> None:
+def test_an_unchanged_source_is_a_copy(source: str) -> None:
     assert drops("copied", source, source)
     assert drops("copied", f"  {source.upper().replace(' ', '  ')}\n", source)
     assert not drops("copied", f"{source} Sim.", source)
 
 
-def test_a_word_with_joiners_is_one() -> None:
+def test_a_word_with_joiners_is_one_word() -> None:
     fa = language("fa")
     assert not drops("copied", "می‌رود نمی‌خواهم", "می‌رود نمی‌خواهم", source_language=fa)
     assert drops("copied", "او می‌رود نمی‌خواهم", "او می‌رود نمی‌خواهم", source_language=fa)
@@ -211,7 +211,7 @@ def test_a_text_in_another_language_is_dropped_and_one_in_its_own_is_not(code: s
         assert drops("wrong_language", ARTICLE[other], language=language(code)) is (other != code)
 
 
-def test_what_cannot_be_told_apart_is_in_no_wrong_language() -> None:
+def test_a_close_relative_is_not_the_wrong_language() -> None:
     for text in ("", "42", "Paris.", "```\nthe code of the program\n```", "???"):
         assert not drops("wrong_language", text)
     assert not drops("wrong_language", "- Penguin: bird\n- Dolphin: mammal\n- Bat: mammal", language=EN)

@@ -21,7 +21,7 @@ def test_fractions_are_nested_so_that_ablations_share_their_rows():
     assert small != {row["id"] for row in weigh(ROWS, 0.2, seed=2)}
 
 
-def test_a_pair_says_where_it_came_from():
+def test_a_pair_has_its_origin():
     en, th = language("en"), language("th")
     row = pair("q1", "lt", ("Why?", en, "corpus"), ("เพราะ", th, "nllb"))
     assert row["id"] == "q1/lt/en-th"

@@ -1,4 +1,4 @@
-"""Parallel corpora: every source and format, what is refused, and that what is kept aside is never trained on."""
+"""Parallel corpora: every source and format, what is refused, and demonstrations are never trained on."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from sdx import InputError
 from sdx.config import ParallelColumns, ParallelConfig
-from sdx.data.parallel import DEMONSTRATIONS, FEW, _demonstrations, _Smallest, check, parallel_step
+from sdx.data.parallel import DEMONSTRATIONS, FEW, _demonstrations, check, parallel_step, smallest
 from sdx.languages import language
 from sdx.offline import assets, sentence_pairs
 from sdx.store.files import read_rows
@@ -171,7 +171,7 @@ def test_the_choice_depends_on_the_texts_alone(tmp_path: Path):
 
 
 def test_rows_and_demonstrations_share_no_text(tmp_path: Path):
-    """Whatever has one side of a demonstration is left out of the rows too."""
+    """A pair that has one side of a demonstration is left out of the rows too."""
     pairs = sentences(100)
     again = [(source, f"{target} นะครับ") for source, target in pairs] + [
         (f"Well, {source}", target) for source, target in pairs
@@ -183,7 +183,7 @@ def test_rows_and_demonstrations_share_no_text(tmp_path: Path):
     assert {row["id"] for row in rows} & {row["id"] for row in demonstrations} == set()
 
 
-def test_demonstrations_are_sentences_where_there_are_any(tmp_path: Path):
+def test_demonstrations_are_sentences_if_the_corpus_has_any(tmp_path: Path):
     labels = [(f"label {n}", f"ป้าย {n}") for n in range(500)]
     lines = [(f"Two lines of text here,\nnumber {n}.", f"สองบรรทัด\n{n}") for n in range(500)]
     (tmp_path / "a.jsonl").write_text(
@@ -201,7 +201,7 @@ def test_demonstrations_are_sentences_where_there_are_any(tmp_path: Path):
 @pytest.mark.parametrize(
     ("count", "kept"), [(1, 0), (2, 1), (9, 4), (15, 7), (16, 8), (31, 8), (64, 16), (128, 32), (900, 32)]
 )
-def test_few_pairs_are_shared_out(tmp_path: Path, count: int, kept: int):
+def test_few_pairs_are_divided(tmp_path: Path, count: int, kept: int):
     rows, demonstrations, _ = publish(tmp_path / "cache", file_config(tsv(tmp_path / "a.tsv", sentences(count))))
     assert (len(demonstrations), len(rows)) == (kept, count - kept)
 
@@ -220,12 +220,9 @@ def test_no_text_is_in_two_demonstrations(pairs: list[tuple[str, str]]):
 
 @given(st.lists(st.text("abcdef", max_size=4)), st.integers(0, 20))
 @settings(max_examples=300)
-def test_the_smallest_ranks_are_kept_in_order(ranks: list[str], limit: int):
-    smallest = _Smallest(limit)
-    for rank in ranks:
-        smallest.add(rank, (rank, ""))
-    wanted = sorted(set(ranks))
-    assert [rank for rank, _ in smallest.pairs()] == (wanted[:limit] if limit else wanted)
+def test_the_smallest_ranks_are_taken_in_order(ranks: list[str], limit: int):
+    found = smallest(((rank, (rank, "")) for rank in ranks), limit)
+    assert [rank for rank, _ in found] == sorted(set(ranks))[: limit or None]
 
 
 def test_no_corpus_is_no_error():
@@ -244,8 +241,8 @@ def test_no_corpus_is_no_error():
         ({"hub_id": "a/b", "file": "x.tsv"}, TH, [], ["parallel.revision=None", "40 hexadecimal digits"]),
         ({"hub_id": "a/b", "revision": "main", "file": "x.tsv"}, TH, [], ["parallel.revision=main", "40 hexadecimal"]),
         ({"hub_id": "a/b", "revision": REVISION}, TH, [], ["parallel.hub_id=a/b", "parallel.file="]),
-        ({"path": "nowhere.tsv"}, TH, [], ["parallel.path=nowhere.tsv", "no such file"]),
-        ({"path": "nowhere/{pair}.{language}"}, TH, [], ["parallel.path=nowhere/en-th.en", "no such file"]),
+        ({"path": "nowhere.tsv"}, TH, [], ["parallel.path=", "/nowhere.tsv: there is no such file"]),
+        ({"path": "nowhere/{pair}.{language}"}, TH, [], ["parallel.path=", "/nowhere/en-th.en: there is no such file"]),
         ({"path": "pairs.docx"}, TH, [], ["parallel.path=pairs.docx", "convert it"]),
         ({"asset": "interface"}, AWADHI, [], ["parallel=test has no Awadhi (awa)", "parallel.path=", "parallel=none"]),
         ({"asset": "gemma3_270m"}, TH, [], ["parallel.asset=gemma3_270m", "interface or udhr"]),
@@ -261,14 +258,18 @@ def test_no_corpus_is_no_error():
     ],
 )
 def test_what_cannot_work_is_refused_at_once(config: dict[str, str], target, evaluated: list[str], parts: list[str]):
+    def use(config: ParallelConfig) -> None:
+        check(config, EN, [target], evaluated)
+        parallel_step(config, EN, target, 0)
+
     with pytest.raises(InputError) as error:
-        check(ParallelConfig(**{"name": "test"} | config), EN, [target], evaluated)
+        use(ParallelConfig(**{"name": "test"} | config))
     assert "\n" not in str(error.value)
     for part in parts:
         assert part in str(error.value)
 
 
-def test_flores_is_allowed_where_belebele_is_not_evaluated(tmp_path: Path):
+def test_flores_is_allowed_if_belebele_is_not_evaluated(tmp_path: Path):
     check(file_config(tsv(tmp_path / "flores.tsv", sentences(2))), EN, [TH], ["arc_easy", "xnli"])
 
 
@@ -279,16 +280,16 @@ def test_flores_is_allowed_where_belebele_is_not_evaluated(tmp_path: Path):
             "a.jsonl",
             '{"english": "x", "th": "ก"}',
             {},
-            ["line 1", "no column source but english, th", "parallel.columns.source"],
+            ["line 1", "no column `source`, only english, th", "parallel.columns.source"],
         ),
         (
             "a.jsonl",
             '{"source": "x", "target": 3}',
             {},
-            ["line 1", "target is 3, not a text", "parallel.columns.target"],
+            ["line 1", "no text in `target` but 3", "parallel.columns.target"],
         ),
-        ("a.tsv", "one\tsecond\n", {"source": "english"}, ["line 1", "no column english but 0, 1"]),
-        ("a.tsv", "one column\nanother\n", {}, ["line 1", "no column 1 but 0", "parallel.columns.target"]),
+        ("a.tsv", "one\tsecond\n", {"source": "english"}, ["line 1", "no column `english`, only 0, 1"]),
+        ("a.tsv", "one column\nanother\n", {}, ["line 1", "no column `1`, only 0", "parallel.columns.target"]),
         ("a.tsv", "", {}, ["a.tsv", "no pair to use (it is empty)", "parallel=none"]),
         ("a.tsv", "1\t2\nsame\tSAME\n", {}, ["no pair to use (1 without letters, 1 copied)"]),
         ("a.jsonl", "[1]", {}, ["line 1", "object"]),

@@ -7,19 +7,17 @@ import pytest
 
 from sdx import InputError
 from sdx.config import Config, Precision, TemplateKind
-from sdx.evaluation.prompts import _fitted
-from sdx.evaluation.scores import scores
+from sdx.evaluation.prompts import fitted
 from sdx.evaluation.suites import suites
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.models.template import prompt_ids
 from sdx.store.files import read_json, read_rows
 from sdx.store.store import Store
-from sdx.tasks.base import answer_of
 from sdx.tasks.hub import MKQA, Belebele, Flores, XLSum
 from tests.kit.configs import tiny_config
 from tests.kit.plain_step import PlainStep
-from tests.kit.suites import NoTranslator, model_step, scored
+from tests.kit.suites import NoTranslator, model_step, scored, scores
 from tests.kit.task_files import ENGLISH, THAI, belebele_rows, flores_rows, jsonl, mkqa_rows, xlsum_rows
 from tests.kit.tiny import tiny_model, tiny_tokenizer
 
@@ -135,12 +133,12 @@ def test_cutting_keeps_characters_whole() -> None:
     text = "ก" * 50 + "🙂" * 50
     whole = len(prompt_ids(tokenizer, text))
     for room in range(40, whole + 2):
-        fitted = _fitted(tokenizer, text, room)
-        assert text.startswith(fitted)
-        assert len(prompt_ids(tokenizer, fitted)) <= room
-    assert fitted == text
+        part = fitted(tokenizer, text, room)
+        assert text.startswith(part)
+        assert len(prompt_ids(tokenizer, part)) <= room
+    assert part == text
     with pytest.raises(InputError, match="template leaves no room"):
-        _fitted(tokenizer, text, 3)
+        fitted(tokenizer, text, 3)
 
 
 def test_no_room_for_a_prompt(place: Path) -> None:
@@ -154,7 +152,7 @@ def test_no_room_for_a_prompt(place: Path) -> None:
 def test_nothing_to_ask(place: Path, tmp_path: Path) -> None:
     task = XLSum(0, str(jsonl(tmp_path / "none.jsonl", [])), None, None, None)
     found, _ = planned(place, tiny_config(), HFGenerator(4, Precision.fp32), xlsum=task)
-    with pytest.raises(InputError, match=r"xlsum: task\.xlsum\.path=.*none\.jsonl holds nothing to ask"):
+    with pytest.raises(InputError, match=r"task\.xlsum\.path=.*none\.jsonl has no rows"):
         Store(tmp_path / "cache").realise(found[0].items)
     twice = MKQA(0, str(jsonl(tmp_path / "twice.jsonl", mkqa_rows() * 2)), None, None, None)
     found, _ = planned(place, tiny_config(), HFGenerator(4, Precision.fp32), mkqa=twice)
@@ -190,8 +188,8 @@ def test_an_interrupted_outcome_goes_on_where_it_stopped(place: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("completion", "answer"), [("", ""), ("\n \n a b \nc", "a b"), ("กรุงเทพ", "กรุงเทพ"), ("a\r\nb", "a")]
 )
-def test_answer_of(completion: str, answer: str) -> None:
-    assert answer_of(completion) == answer
+def test_the_answer_is_the_first_line(completion: str, answer: str, place: Path) -> None:
+    assert tasks(place)["xlsum"].answer(completion) == answer
 
 
 def test_the_template_and_the_model_decide_the_prompts(place: Path) -> None:
@@ -201,4 +199,5 @@ def test_the_template_and_the_model_decide_the_prompts(place: Path) -> None:
     assert found[0].outcome(model_step(place / "one"), "after").key == chat.key
     assert found[0].outcome(model_step(place / "two"), "before").key != chat.key
     settings.backbone.template = TemplateKind.instruction
+    found, _ = planned(place, settings, HFGenerator(4, Precision.fp32), xlsum=tasks(place)["xlsum"])
     assert found[0].outcome(model_step(place / "one"), "before").key != chat.key

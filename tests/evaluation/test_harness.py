@@ -8,18 +8,17 @@ import subprocess
 import sys
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sdx import InputError
 from sdx.config import Precision
 from sdx.evaluation import harness
-from sdx.evaluation.harness import ItemResult, Questions, score
+from sdx.evaluation.harness import score
 from sdx.models import backbone, residency
 from sdx.models.batches import Most
-from sdx.store.files import read_rows, write_rows
-from sdx.tasks.base import Item, Kind
-from tests.kit.prompts import ITEMS
+from tests.kit.prompts import ITEMS, Quiz
 from tests.kit.tiny import tiny_model, tiny_tokenizer
 
 OPTIONS = {"precision": Precision.fp32, "context_tokens": 1024, "stage": "test"}
@@ -42,7 +41,7 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def gemma_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every second layer sees 16 tokens only; the tokenizer forgets BOS, as one made from GGUF may."""
+    """Every second layer sees 16 tokens only; the tokenizer does not add BOS, like some made from GGUF."""
     import torch
     from tokenizers import processors
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig
@@ -69,12 +68,6 @@ def gemma_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def questions(path: Path, kind: Kind = Kind.answers, shots: int = 0) -> Questions:
-    items = path / "items.jsonl"
-    write_rows(items, ITEMS)
-    return Questions(items, kind, shots, "Q: {question}\nA:" if kind is Kind.answers else None)
-
-
 def directly(model_dir: Path, prompt: str, answer: str, bos: bool = False) -> float:
     """log P(answer | prompt), one sequence without padding or cache."""
     import torch
@@ -95,43 +88,42 @@ def directly(model_dir: Path, prompt: str, answer: str, bos: bool = False) -> fl
 @pytest.mark.parametrize("name", ["chat_model", "base_model", "gemma_model"])
 def test_answers_equal_a_direct_computation(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     model_dir = request.getfixturevalue(name)
-    results = score(model_dir, {"arc.en": questions(tmp_path)}, work_dir=tmp_path, **OPTIONS)["arc.en"]
-    assert [result.id for result in results] == [item["id"] for item in ITEMS]
+    results = score(model_dir, Quiz("arc.en"), ITEMS, work_dir=tmp_path, **OPTIONS)
+    assert [result["id"] for result in results] == [item["id"] for item in ITEMS]
     for item, result in zip(ITEMS, results, strict=True):
         prompt = f"Q: {item['question'].strip()}\nA:"
         bos = name != "chat_model"
         expected = [directly(model_dir, prompt, f" {choice}", bos) for choice in item["choices"]]
-        assert result.log_probs == pytest.approx(expected, abs=1e-3)
+        assert result["log_probs"] == pytest.approx(expected, abs=1e-3)
         by_byte = [value / len(choice.encode()) for value, choice in zip(expected, item["choices"], strict=True)]
-        assert result.choice == expected.index(max(expected))
-        assert result.choice_norm == by_byte.index(max(by_byte))
-        assert (result.acc, result.acc_norm) == (
-            result.choice == item["gold"],
-            result.choice_norm == item["gold"],
+        assert result["choice"] == expected.index(max(expected))
+        assert result["choice_norm"] == by_byte.index(max(by_byte))
+        assert (result["acc"], result["acc_norm"]) == (
+            result["choice"] == item["gold"],
+            result["choice_norm"] == item["gold"],
         )
 
 
 def test_letters_equal_a_direct_computation(base_model: Path, tmp_path: Path) -> None:
-    suite = questions(tmp_path, Kind.letters, shots=1)
-    results = score(base_model, {"mmlu.en": suite}, work_dir=tmp_path, **OPTIONS)["mmlu.en"]
+    results = score(base_model, Quiz("mmlu.en", None, shots=1), ITEMS, work_dir=tmp_path, **OPTIONS)
 
-    def ask(item: Item) -> str:
+    def prompt_of(item: dict[str, Any]) -> str:
         lines = [f"{letter}. {choice}" for letter, choice in zip("ABCD", item["choices"], strict=True)]
         return "\n".join([item["question"].strip(), *lines, "Answer:"])
 
     for number, (item, result) in enumerate(zip(ITEMS, results, strict=True)):
         example = ITEMS[1] if number == 0 else ITEMS[0]  # never the question itself
-        prompt = f"{ask(example)} {'ABCD'[example['gold']]}\n\n{ask(item)}"
+        prompt = f"{prompt_of(example)} {'ABCD'[example['gold']]}\n\n{prompt_of(item)}"
         expected = [directly(base_model, prompt, f" {letter}", bos=True) for letter in "ABCD"]
-        assert result.log_probs == pytest.approx(expected, abs=1e-3)
-        assert result.acc is result.acc_norm
+        assert result["log_probs"] == pytest.approx(expected, abs=1e-3)
+        assert result["acc"] is result["acc_norm"]
 
 
 def test_stock_harness_gives_the_same_from_the_task_pack(
     chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suites = {"arc.en": questions(tmp_path, shots=2), "mmlu.en": questions(tmp_path, Kind.letters)}
-    results = score(chat_model, suites, work_dir=tmp_path, **OPTIONS)
+    quizzes = Quiz("arc.en", shots=2), Quiz("mmlu.en", None)
+    results = {quiz.name: score(chat_model, quiz, ITEMS, work_dir=tmp_path, **OPTIONS) for quiz in quizzes}
 
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
@@ -139,7 +131,7 @@ def test_stock_harness_gives_the_same_from_the_task_pack(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     monkeypatch.chdir(tmp_path / "tasks")
-    tasks = TaskManager(include_path=".", include_defaults=False).load(list(suites))
+    tasks = TaskManager(include_path=".", include_defaults=False).load(list(results))
     stock = HFLM(
         AutoModelForCausalLM.from_pretrained(chat_model),
         tokenizer=AutoTokenizer.from_pretrained(chat_model),
@@ -148,8 +140,8 @@ def test_stock_harness_gives_the_same_from_the_task_pack(
     samples = evaluate(stock, tasks, bootstrap_iters=0)["samples"]
     for name, ours in results.items():
         for result, sample in zip(ours, samples[name], strict=True):
-            assert result.log_probs == pytest.approx([value for value, _ in sample["filtered_resps"]], abs=1e-3)
-            assert (result.acc, result.acc_norm) == (sample["acc"], sample["acc_bytes"])
+            assert result["log_probs"] == pytest.approx([value for value, _ in sample["filtered_resps"]], abs=1e-3)
+            assert (result["acc"], result["acc_norm"]) == (sample["acc"], sample["acc_bytes"])
 
 
 def test_greedy_flags_and_order_do_not_depend_on_the_batch(base_model: Path) -> None:
@@ -180,22 +172,6 @@ def test_a_prompt_that_is_too_long_loses_its_beginning(base_model: Path, caplog:
     assert "1 of 1 prompts are cut off at 12 tokens" in caplog.text
 
 
-def test_a_finished_suite_is_not_run_again(chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = {"a": questions(tmp_path)}, {"b": questions(tmp_path, Kind.letters)}
-    before = score(chat_model, first, work_dir=tmp_path, **OPTIONS)
-    ran = []
-    run = harness._run
-    monkeypatch.setattr(harness, "_run", lambda model, name, *rest: ran.append(name) or run(model, name, *rest))
-    both = score(chat_model, {**first, **second}, work_dir=tmp_path, **OPTIONS)
-    assert ran == ["b"]
-    assert both["a"] == before["a"]
-    again = score(tmp_path / "no model here", {**second, **first}, work_dir=tmp_path, **OPTIONS)
-    assert list(again) == ["b", "a"]
-    assert again == both
-    assert read_rows(tmp_path / "a.jsonl")[0]["id"] == "dog"
-    assert all(isinstance(result, ItemResult) for result in again["a"])
-
-
 def test_a_model_is_loaded_once_for_all_scores_and_nothing_of_it_stays(
     chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,8 +184,7 @@ def test_a_model_is_loaded_once_for_all_scores_and_nothing_of_it_stays(
 
     monkeypatch.setattr(backbone, "load_model", noted)
     for name in ("a", "b"):
-        work_dir = tmp_path / name
-        score(chat_model, {name: questions(tmp_path)}, work_dir=work_dir, **OPTIONS)
+        score(chat_model, Quiz(name), ITEMS, work_dir=tmp_path / name, **OPTIONS)
     assert [model() is None for model in made] == [False]
     residency.release()
     assert made[0]() is None
@@ -219,8 +194,6 @@ def test_silent_but_for_the_bar_without_network_or_traces(
     chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import datasets
-    import lm_eval.api.task
-    import lm_eval.models.huggingface  # a library under it sets a variable at its first import
     from transformers.utils import logging as transformers_logging
 
     def refuse(*_: object) -> None:
@@ -231,23 +204,20 @@ def test_silent_but_for_the_bar_without_network_or_traces(
     cache = tmp_path / "home"
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
     transformers_logging.enable_progress_bar()
-    bar, environment = lm_eval.api.task.tqdm, dict(os.environ)
-    score(chat_model, {"a": questions(tmp_path)}, work_dir=tmp_path, **OPTIONS)
+    environment = dict(os.environ)
+    score(chat_model, Quiz("a"), ITEMS, work_dir=tmp_path, **OPTIONS)
     captured = capfd.readouterr()
     assert captured.out == ""
     lines = captured.err.splitlines()
     assert {line.split()[0] for line in lines} == {"test"}, captured.err
     assert dict(os.environ) == environment
-    assert lm_eval.api.task.tqdm is bar
-    assert transformers_logging.is_progress_bar_enabled()
-    assert not datasets.are_progress_bars_disabled()
     assert not cache.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "items.jsonl", "tasks"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tasks"]
 
 
 def test_too_few_items_for_the_shots(chat_model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"task\.a\.shots=5 needs more than 5 items"):
-        score(chat_model, {"a": questions(tmp_path, shots=5)}, work_dir=tmp_path, **OPTIONS)
+        score(chat_model, Quiz("a", shots=5), ITEMS, work_dir=tmp_path, **OPTIONS)
 
 
 def test_importing_is_instant() -> None:
@@ -262,15 +232,12 @@ def test_importing_is_instant() -> None:
 
 
 def test_an_empty_text_is_named(chat_model: Path, tmp_path: Path) -> None:
-    suite = questions(tmp_path)
-    write_rows(suite.items, [ITEMS[0], {**ITEMS[1], "choices": ["a", " ", "c", "d"]}])
-    with pytest.raises(InputError, match="question gas has an empty text"):
-        score(chat_model, {"a": suite}, work_dir=tmp_path, **OPTIONS)
+    items = [ITEMS[0], {**ITEMS[1], "choices": ["a", " ", "c", "d"]}]
+    with pytest.raises(InputError, match="task=a: question gas has an empty text"):
+        score(chat_model, Quiz("a"), items, work_dir=tmp_path, **OPTIONS)
 
 
 def test_translator_and_other_columns_are_left_out_of_the_pack(chat_model: Path, tmp_path: Path) -> None:
-    suite = questions(tmp_path)
-    write_rows(suite.items, [{**item, "translator": "x"} for item in ITEMS])
-    score(chat_model, {"a": suite}, work_dir=tmp_path, **OPTIONS)
+    score(chat_model, Quiz("a"), [{**item, "translator": "x"} for item in ITEMS], work_dir=tmp_path, **OPTIONS)
     row = json.loads((tmp_path / "tasks" / "a.items.jsonl").read_text().splitlines()[0])
     assert list(row) == ["id", "question", "choices", "gold", "prompt"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sdx.config import Precision
-from sdx.evaluation.scores import judge, score, scores
+from sdx.evaluation.scores import judge, score
 from sdx.evaluation.suites import suites
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
@@ -14,7 +14,7 @@ from sdx.store.files import read_rows
 from sdx.store.store import Store
 from tests.kit.configs import tiny_config
 from tests.kit.plain_step import PlainStep
-from tests.kit.suites import Shouting, scored
+from tests.kit.suites import Shouting, scored, scores
 from tests.kit.task_files import LANGUAGES, hub_files, hub_task, jsonl, task
 from tests.kit.tiny import tiny_model
 
@@ -74,11 +74,11 @@ def test_questions_of_math_are_machine_translated_where_there_are_none(tmp_path:
     assert skipped == []
     english, thai = found
     assert thai.origin == "machine-translated (shouting)"
-    assert (thai.asked, thai.language, thai.languages) == (language("th"), language("th"), "th")
+    assert (thai.item_language, thai.language, thai.languages) == (language("th"), language("th"), "th")
     items = {row["id"]: row for row in read_rows(store.realise(thai.items) / "rows.jsonl")}
     assert items["1"] == {
         "id": "1",
-        "prompt": made.ask({"question": "HOW MUCH IS 1 AND 1?"}),
+        "prompt": made.prompt({"question": "HOW MUCH IS 1 AND 1?"}),
         "references": ["2000"],
         "fields": {"question": "HOW MUCH IS 1 AND 1?"},
     }
@@ -135,8 +135,8 @@ def test_scores_of_known_completions(
     assert {metric: given[metric] for metric in values} == pytest.approx(values)
 
 
-def test_questions_on_one_passage_count_together(files: Path, tmp_path: Path) -> None:
-    """All four are on one passage, so that they do not show how questions on others would be answered."""
+def test_questions_on_one_passage_are_a_cluster(files: Path, tmp_path: Path) -> None:
+    """All four are on one passage, so they do not show how questions on other passages would be answered."""
     store = Store(tmp_path / "cache")
     [*_, suite], _ = planned({"xquad": hub_task(tmp_path, files, "xquad")}, ("zh",))
     ids = [row["id"] for row in read_rows(store.realise(suite.items) / "rows.jsonl")]

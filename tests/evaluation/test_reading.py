@@ -1,4 +1,4 @@
-"""What a model with a head reads: rows, validation, items and suites, from small files in the hub's formats."""
+"""The input of a model with a head: rows, validation, items and suites, from small files in the hub's formats."""
 
 import csv
 from hashlib import sha256
@@ -12,7 +12,7 @@ from sdx.evaluation.suites import reading_suites, translated
 from sdx.languages import language
 from sdx.store.files import read_rows
 from sdx.store.store import Store
-from sdx.tasks.base import Who
+from sdx.tasks.base import Mode
 from sdx.tasks.items import items_step
 from sdx.tasks.mmlu import MMLUHuman
 from sdx.tasks.reading import ReadTask, training_step
@@ -60,7 +60,7 @@ def split(made: ReadTask, tmp_path: Path, rows: int = 0, validation: int = 4) ->
 
 def read(made: ReadTask, tmp_path: Path, code: str, limit: int = 0) -> Rows:
     return read_rows(
-        Store(tmp_path / "cache").realise(items_step(made, Who.read, language(code), limit)) / "rows.jsonl"
+        Store(tmp_path / "cache").realise(items_step(made, Mode.read, language(code), limit)) / "rows.jsonl"
     )
 
 
@@ -99,7 +99,7 @@ def test_items_pair_up_across_languages(name: str, files: Path, tmp_path: Path) 
     for code, some in rows.items():
         assert made.why_unsupported(language(code)) is None
         assert read(made, tmp_path, code, limit=2) == some[:2]
-        # The same items as are ranked, with the same right answers.
+        # The items and right answers are those that are ranked.
         ranked = items_of(made, tmp_path, code)
         assert {row["id"]: row["label"] for row in some} == {id_: item.gold for id_, item in ranked.items()}
         assert all(row["fields"] == ranked[row["id"]].fields for row in some)
@@ -116,9 +116,9 @@ def test_segments_of_classification(files: Path, tmp_path: Path) -> None:
     item = next(row for row in read(made, tmp_path, "th") if row["id"] == "4")
     texts = {"premise": "test premise 3 th", "hypothesis": "hypothesis 3 th"}
     assert item == {"id": "4", "segments": list(texts.values()), "choices": 0, "label": 2, "fields": texts}
-    assert made.shared(item) == "test premise 3 th"
-    assert made.shared({"id": "1", "question": "?", "fields": texts}) == "test premise 3 th"  # ranked, not read
-    assert made.shared({"id": "1", "segments": ["one", "two", "three"], "choices": 2}) == "1"
+    assert made.cluster(item) == "test premise 3 th"
+    assert made.cluster({"id": "1", "question": "?", "fields": texts}) == "test premise 3 th"  # ranked, not read
+    assert made.cluster({"id": "1", "segments": ["one", "two", "three"], "choices": 2}) == "1"
 
 
 def test_segments_of_multiple_choice(files: Path, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_segments_of_multiple_choice(files: Path, tmp_path: Path) -> None:
     assert [items[f"https://en.wikibooks.org/{n}"]["label"] for n in ("0/1", "0/2", "0/1#2", "1/1")] == [0, 1, 2, 3]
     ranked = items_of(made, tmp_path, "sw")["https://en.wikibooks.org/0/2"]
     assert ranked.prompt == "swh_Latn passage 0\nQ: swh_Latn question 1?\nA:"
-    assert (ranked.choices[ranked.gold], made.wrapper) == ("swh_Latn answer 1 2", "{question}")
+    assert (ranked.choices[ranked.gold], made.prompt_template) == ("swh_Latn answer 1 2", "{question}")
 
 
 def test_letters_of_answers_become_their_places(files: Path, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_words_for_labels(files: Path, tmp_path: Path) -> None:
 
 
 def test_tables_as_their_authors_write_them(tmp_path: Path) -> None:
-    """A number of the row without a name, in commas; passages of several lines, in tabs."""
+    """A .csv whose column of row numbers has no name; a .tsv with passages of several lines."""
     kardes, assembled = kardes_rows(6, "uz"), assembled_rows(20)
     table(tmp_path / "uz.csv", [{"": row.pop("Unnamed: 0"), **row} for row in kardes], ",")
     items = read(task(tmp_path, "kardes_nlu", test=tmp_path / "{language}.csv"), tmp_path, "uz")
@@ -215,10 +215,10 @@ def test_training_data_that_cannot_be_read(
 def test_test_items_that_cannot_be_read(tmp_path: Path) -> None:
     row = belebele_rows(1, "eng_Latn")[0]
     for change, message in (
-        ({"mc_answer2": " "}, r'line 1 has "" in `mc_answer2`: a test item needs all its answers'),
+        ({"mc_answer2": " "}, r'line 1 has "" in `mc_answer2`: a test item needs a text there'),
         ({"correct_answer_num": "E"}, r'line 1 has "E" in `correct_answer_num`: that is no whole number'),
         ({"link": None}, r"line 1 has no id in `link/question_number`"),
-        ({"flores_passage": ""}, r'line 1 has "" in `flores_passage`: a test item needs all its texts'),
+        ({"flores_passage": ""}, r'line 1 has "" in `flores_passage`: a test item needs a text there'),
     ):
         made = task(tmp_path, "belebele_mc", test=jsonl(tmp_path / "eng_Latn.jsonl", [{**row, **change}]))
         with pytest.raises(InputError, match=message):
@@ -256,11 +256,11 @@ def test_the_authors_split_of_belebeles_training_set(files: Path, tmp_path: Path
     assert len(train) == 20
     assert {row["segments"][1] for row in validation} == {f"Chosen by {n}?" for n in range(4)}
     held_out = read_task(tmp_path, files, "belebele_mc").split_description["validation"]
-    assert held_out == {"columns": {}, "half": 0, "file": None}  # the key is that of the time when there was no split
+    assert held_out == {"columns": {}, "half": 0, "file": None}  # the key is that of a task without a validation split
 
 
 def test_the_authors_files_of_americas_nli(files: Path, tmp_path: Path) -> None:
-    """As the comment of conf/task/americas_nli.yaml gives them."""
+    """As described in the comment of conf/task/americas_nli.yaml."""
     words = ("entailment", "neutral", "contradiction")
     for code in ("aym", "gn", "quy"):
         lines = [f"{code}\tpremise {n} {code}\thypothesis {n}\t{words[n % 3]}\n" for n in range(6)]
@@ -290,7 +290,7 @@ def test_the_key_follows_what_decides_the_rows(files: Path, tmp_path: Path) -> N
     assert training_step(read_task(tmp_path, files, "xnli"), EN, 0, 4).key == step.key
 
 
-def test_training_data_that_are_not_there(files: Path, tmp_path: Path) -> None:
+def test_missing_training_data(files: Path, tmp_path: Path) -> None:
     made = task(tmp_path, "belebele_mc")
     with pytest.raises(InputError, match=r"train has no file: .*give a copy as task\.belebele_mc\.train\.path=\.\.\."):
         training_step(made, EN, 0, 4)
@@ -305,7 +305,7 @@ def test_training_data_that_are_not_there(files: Path, tmp_path: Path) -> None:
 def test_every_segment_is_translated_for_translate_test(files: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "cache")
     for name, code in (("belebele_mc", "sw"), ("nusax", "su")):
-        items = items_step(read_task(tmp_path, files, name), Who.read, language(code), 3)
+        items = items_step(read_task(tmp_path, files, name), Mode.read, language(code), 3)
         step = translated(items, Shouting(), language(code), EN)
         rows, english = (read_rows(store.realise(one) / "rows.jsonl") for one in (items, step))
         assert english == [

@@ -1,7 +1,9 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
-from sdx.evaluation.metrics import chrf_score, chrf_statistics
+from sdx.evaluation.metrics import CHRF, corpus_score, corpus_statistics
 from sdx.evaluation.statistics import (
     SEED,
     Estimate,
@@ -61,7 +63,7 @@ def test_paired_difference(cells: tuple[int, ...], value: float, low: float, hig
 
 
 def test_tango_limits_against_a_search_for_the_likeliest_probabilities() -> None:
-    """At each limit the score statistic, its nuisance parameter found numerically, is 1.96."""
+    """At each limit, the score statistic is 1.96; its nuisance parameter is found numerically."""
     from scipy.optimize import minimize_scalar
 
     both, lost, gained, neither = 30, 6, 17, 27
@@ -122,39 +124,29 @@ def test_bootstrap_of_chrf() -> None:
         f"the {animal} sat on the {place}" for animal in ("cat", "dog", "cow") for place in ("mat", "hill", "roof")
     ]
     worse = [text.replace("sat", "is") for text in references[:6]] + ["no idea"] * 3
-    before, after = chrf_statistics(worse, references), chrf_statistics(references, references)
-    estimate = bootstrap_corpus(before, chrf_score)
+    before, after = corpus_statistics(CHRF, worse, references), corpus_statistics(CHRF, references, references)
+    estimate = bootstrap_corpus(before, partial(corpus_score, CHRF))
     assert 0 < estimate.low < estimate.value < estimate.high < 100
     assert estimate.n == 9
-    gain = bootstrap_corpus_difference(before, after, chrf_score)
+    gain = bootstrap_corpus_difference(before, after, partial(corpus_score, CHRF))
     assert gain.value == pytest.approx(100 - estimate.value)
     assert gain.low > 0
 
 
-def test_nothing_to_score() -> None:
-    for empty in (lambda: proportion([]), lambda: paired_difference([], [])):
-        with pytest.raises(ValueError, match="no items"):
-            empty()
-    with pytest.raises(ValueError, match="1 outcomes before and 2 after"):
-        paired_difference([True], [True, False])
-    with pytest.raises(ValueError, match="same sentences"):
-        bootstrap_corpus_difference(np.ones((3, 1)), np.ones((2, 1)), lambda sums: sums[..., 0])
-
-
 def test_estimates_are_plain_numbers() -> None:
     estimate = bootstrap_corpus_difference(
-        *(chrf_statistics(["a b", "c d"], ["a b", other]) for other in "cd"), chrf_score
+        *(corpus_statistics(CHRF, ["a b", "c d"], ["a b", other]) for other in "cd"), partial(corpus_score, CHRF)
     )
     assert all(type(value) in (float, int) for value in vars(estimate).values())
     assert isinstance(estimate, Estimate)
 
 
-def test_draws_that_are_kept_are_those_made_anew(monkeypatch: pytest.MonkeyPatch):
+def test_cached_draws_are_those_of_a_new_generator(monkeypatch: pytest.MonkeyPatch):
     counts = np.random.default_rng(0).integers(0, 50, size=(60, 3))
     summed = np.array([np.random.default_rng(SEED).multinomial(60, np.full(60, 1 / 60), size=10)[0] @ counts])
     kept = _resampled(counts)
     assert kept[0].tolist() == summed[0].tolist()
-    monkeypatch.setattr("sdx.evaluation.statistics.KEPT_SENTENCES", 0)
+    monkeypatch.setattr("sdx.evaluation.statistics.CACHED_SENTENCES", 0)
     assert _resampled(counts).tolist() == kept.tolist()
     assert bootstrap_corpus(counts, lambda sums: sums[..., 0]) == bootstrap_corpus(counts, lambda sums: sums[..., 0])
 
@@ -173,7 +165,7 @@ def test_coverage_of_the_mean_of_few_items(n: int) -> None:
 
 
 def passages(random: np.random.Generator, count: int, questions: int) -> tuple[list[bool], list[int]]:
-    """Right answers to questions on passages, some of which are hard in whole."""
+    """Right answers to questions on passages, some of which are hard as a whole."""
     hard = np.clip(random.normal(0.5, 0.27, count), 0, 1)
     right = random.random((count, questions)) < hard[:, None]
     return right.ravel().tolist(), np.repeat(np.arange(count), questions).tolist()
@@ -190,7 +182,7 @@ def test_coverage_of_a_share_over_clusters(count: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["share", "mean"])
-def test_models_that_differ_on_whole_passages_by_chance_are_told_apart_as_seldom_as_they_should(kind: str) -> None:
+def test_models_that_differ_on_whole_passages_by_chance_are_rarely_significant(kind: str) -> None:
     random = np.random.default_rng(5)
     covered, rejected, alone = [], [], []
     for _ in range(200):
@@ -211,7 +203,7 @@ def test_models_that_differ_on_whole_passages_by_chance_are_told_apart_as_seldom
     assert np.mean(alone) > 0.1
 
 
-def test_clusters_of_one_item_say_what_items_say() -> None:
+def test_clusters_of_one_item_give_the_intervals_of_items() -> None:
     before, after = outcomes(36, 2, 12, 0)
     each = list(range(50))
     one, other = paired_difference(before, after), paired_difference(before, after, each)
@@ -220,7 +212,7 @@ def test_clusters_of_one_item_say_what_items_say() -> None:
     assert proportion(before, each).low == pytest.approx(proportion(before).low, abs=0.5)
 
 
-def test_a_cluster_repeated_is_no_news() -> None:
+def test_repeating_the_items_of_a_cluster_adds_no_information() -> None:
     before, after = outcomes(20, 5, 12, 13)
     once = paired_difference(before, after, list(range(50)))
     often = paired_difference(before * 4, after * 4, list(range(50)) * 4)

@@ -1,4 +1,4 @@
-"""Translations against human references: which pairs there are, and what they score."""
+"""Translations against human references: their pairs and their scores."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from sdx.config import Config, ScaleConfig
-from sdx.evaluation.metrics import bleu_score, bleu_statistics, bleu_tokenizer
-from sdx.evaluation.scores import scores
+from sdx.evaluation.metrics import BLEU, bleu_tokenizer, corpus_score, corpus_statistics
 from sdx.evaluation.suites import Suite
 from sdx.evaluation.translation_quality import Pairs, translation_suite, translation_suites
 from sdx.languages import language
@@ -18,6 +17,7 @@ from sdx.tasks.base import Instructions
 from sdx.tasks.mmlu import MMLUHuman
 from sdx.translation.base import Translator
 from tests.kit.plain_step import PlainStep
+from tests.kit.suites import scores
 from tests.kit.task_files import hub_files, hub_task, task
 
 ENGLISH = [
@@ -36,7 +36,7 @@ PORTUGUESE = [
 
 
 class Table(Translator):
-    """Translates by a table; what it does not hold stays."""
+    """Translates by a table; other texts stay as they are."""
 
     version = "1"
 
@@ -177,7 +177,7 @@ def test_bleu_is_sacrebleus(code: str):
     for some in (TEXTS[code], *([pair] for pair in TEXTS[code])):
         hypotheses, references = map(list, zip(*some, strict=True))
         expected = corpus_bleu(hypotheses, [references], tokenize=tokenizer).score
-        found = float(bleu_score(bleu_statistics(hypotheses, references, tokenizer).sum(0)))
+        found = float(corpus_score(BLEU, corpus_statistics(BLEU, hypotheses, references, tokenizer).sum(0)))
         assert found == pytest.approx(expected)
 
 
@@ -186,10 +186,8 @@ def test_bleu_without_matches_of_some_orders():
 
     hypotheses = ["a b x c d", "a b", "one two", "a x b y c"]  # no 4-gram; too short; nothing; no 2-gram
     references = ["a b c d", "a b c", "three", "a b c d e"]
-    statistics = bleu_statistics(hypotheses, references, "13a")
+    statistics = corpus_statistics(BLEU, hypotheses, references)
     expected = [corpus_bleu([one], [[other]]).score for one, other in zip(hypotheses, references, strict=True)]
-    assert bleu_score(statistics) == pytest.approx(expected)
+    assert corpus_score(BLEU, statistics) == pytest.approx(expected)
     assert expected[0] > 0
     assert expected[1:3] == [0, 0]
-    with pytest.raises(ValueError, match="0 hypotheses for 1 references"):
-        bleu_statistics([], ["a"], "13a")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sdx.evaluation.metrics import bleu_statistics, chrf_statistics
+from sdx.evaluation.metrics import corpus_statistics
 from sdx.evaluation.values import SHARES, Value, are_values, decided, difference, estimate
 
 REFERENCES = ["the cat sleeps on the mat", "a dog barks at the moon", "it rains all day long"]
@@ -41,9 +41,9 @@ def test_means(metric: str):
 
 def test_corpora():
     values: dict[str, list[Any]] = {
-        "chrF++": [chrf_statistics(texts, REFERENCES).tolist() for texts in (FAR, CLOSE)],
-        "BLEU": [bleu_statistics(texts, REFERENCES, "13a").tolist() for texts in (FAR, CLOSE)],
-        "BLEU (char)": [bleu_statistics(texts, REFERENCES, "char").tolist() for texts in (FAR, CLOSE)],
+        "chrF++": [corpus_statistics("chrF++", texts, REFERENCES).tolist() for texts in (FAR, CLOSE)],
+        "BLEU": [corpus_statistics("BLEU", texts, REFERENCES).tolist() for texts in (FAR, CLOSE)],
+        "BLEU (char)": [corpus_statistics("BLEU", texts, REFERENCES, "char").tolist() for texts in (FAR, CLOSE)],
     }
     for metric, (far, close) in values.items():
         assert are_values(metric, far)

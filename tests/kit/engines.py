@@ -2,7 +2,8 @@
 
 from hypothesis import strategies as st
 
-from sdx.text.segment import split
+from sdx.text.protect import Engine, cut
+from sdx.text.segment import find_sentences, translate_texts
 
 # Whatever the splitter looks at, in any order, besides arbitrary Unicode.
 # fmt: off
@@ -40,7 +41,11 @@ def backwards(sentences: list[str]) -> list[str]:
 
 
 def sentences_of(text: str) -> list[str]:
-    return [piece.text for piece in split(text) if piece.translate]
+    return cut(text, find_sentences(text))[1::2]
+
+
+def translate_text(text: str, engine: Engine) -> str:
+    return translate_texts([text], engine)[0]
 
 
 SPANS = (

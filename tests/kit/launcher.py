@@ -15,9 +15,11 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
+from pathlib import Path
 
 HELD_S = 300
 """How long a run waits to be killed; then it fails."""
@@ -146,7 +148,11 @@ def run(order: dict) -> None:
 
 
 def serve() -> None:
+    import datasets  # noqa: F401
     import lm_eval  # noqa: F401
+    import peft  # noqa: F401
+    import py3langid
+    import scipy.stats  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
     from hydra.core.plugins import Plugins
 
@@ -154,8 +160,14 @@ def serve() -> None:
     import sdx.evaluation.harness
     import sdx.run
     import sdx.training.loop  # noqa: F401
+    from sdx.config import BackboneConfig
+    from sdx.models.backbone import backbone_step
+    from tests.kit.tiny import tiny_model
 
     Plugins.instance()
+    py3langid.rank("a")  # loads its model
+    with tempfile.TemporaryDirectory() as folder:  # the template of all tiny models is rendered in a process once
+        backbone_step(BackboneConfig("tiny", path=str(tiny_model(Path(folder, "tiny"))))).check()
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)

@@ -1,8 +1,19 @@
 """Questions and prompts whose answers differ, for models that rank and for models that write."""
 
-from sdx.tasks.base import Item
+from typing import Any
 
-ITEMS: list[Item] = [
+from sdx.tasks.base import ChoiceTask
+
+
+class Quiz(ChoiceTask):
+    """A task whose items are given with it."""
+
+    def __init__(self, name: str, prompt_template: str | None = "Q: {question}\nA:", shots: int = 0) -> None:
+        super().__init__(shots)
+        self.name, self.prompt_template = name, prompt_template
+
+
+ITEMS: list[dict[str, Any]] = [
     {
         "id": "dog",
         "question": "How many legs does a dog have?",

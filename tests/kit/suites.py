@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sdx.evaluation.scores import Score, scores
+from sdx.evaluation.scores import Score, judge, score
+from sdx.evaluation.suites import Suite
 from sdx.languages import language
 from sdx.process.events import Watcher
 from sdx.store.files import write_rows
@@ -31,13 +32,18 @@ def model_step(source: Path) -> Step:
     return PlainStep("backbone", run, {"model": source.name})
 
 
+def scores(suite: Suite, store: Store, before: Path, after: Path | None) -> list[Score]:
+    """The scores of a suite from the outputs of its outcomes."""
+    return [score(judged) for judged in judge(suite, store, before, after)]
+
+
 def scored(found: list[Any], store: Store, one: Path, two: Path) -> list[Score]:
     """The scores of all suites, with one model before and another after."""
     before, after = model_step(one), model_step(two)
     rows: list[Score] = []
     for suite in found:
         outcomes = suite.outcome(before, "before"), suite.outcome(after, "after")
-        for step in (*suite.needs, *outcomes):
+        for step in (suite.items, *outcomes):
             store.realise(step)
         rows += scores(suite, store, *(store.path(step) for step in outcomes))
     return rows

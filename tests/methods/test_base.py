@@ -7,7 +7,7 @@ import pytest
 
 from sdx import run
 from sdx.config import BackboneConfig, Config
-from sdx.evaluation.comparison import Comparison
+from sdx.evaluation.suites import Comparison
 from sdx.methods.base import Method, Run
 from sdx.methods.baselines import Untouched
 from sdx.models.backbone import backbone_step

@@ -121,7 +121,7 @@ def test_hub_snapshot_is_linked(base: Path, tmp_path: Path, monkeypatch: pytest.
 def test_hub_without_safetensors_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "snapshot").mkdir()
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path / "snapshot"))
-    monkeypatch.setattr("sdx.models.hub.HubModel.ask", lambda _: None)
+    monkeypatch.setattr("sdx.models.hub.HubModel.probe", lambda _: None)
     with pytest.raises(InputError, match=r"backbone\.hub_id=someone/model .*no safetensors"):
         Store(tmp_path / "cache").realise(backbone_step(HUB))
 
@@ -131,7 +131,7 @@ def test_an_unreachable_hub_is_one_error_with_the_way_out(tmp_path: Path, monkey
         raise OSError("no route to host\nand much more")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fails)
-    monkeypatch.setattr("sdx.models.hub.HubModel.ask", lambda _: None)
+    monkeypatch.setattr("sdx.models.hub.HubModel.probe", lambda _: None)
     with pytest.raises(InputError) as error:
         Store(tmp_path).realise(backbone_step(HUB))
     message = str(error.value)

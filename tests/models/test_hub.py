@@ -51,7 +51,7 @@ def realise(cache: Path, weights: tuple[str, ...] = BOTH) -> Path:
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub, which tests do not reach, says that it has the commit."""
-    monkeypatch.setattr("sdx.models.hub.HubModel.ask", lambda _: None)
+    monkeypatch.setattr("sdx.models.hub.HubModel.probe", lambda _: None)
 
 
 @pytest.mark.usefixtures("answers")
@@ -137,7 +137,7 @@ def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
 
     def answer(function: object) -> None:
-        monkeypatch.setattr("sdx.models.hub.HubModel.ask", function)
+        monkeypatch.setattr("sdx.models.hub.HubModel.probe", function)
 
     answer(lambda _: time.sleep(30))
     yield answer

@@ -46,3 +46,10 @@ def config(tmp_path):
         train=TrainConfig(batch_size=100, learning_rate=1e-5),
         cache_dir=str(tmp_path / "cache"),
     )
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    """Nothing asks the hub, which would have everything."""
+    monkeypatch.setattr("sdx.planning.show.find_unavailable", lambda wanted: [])
+    monkeypatch.setattr("sdx.models.hub.HubModel.cached", lambda self: False)

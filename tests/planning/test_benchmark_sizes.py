@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sdx.languages import languages
-from sdx.planning.lengths import BENCHMARKS, LABELLED, XLSUM, items
+from sdx.languages import language, languages
+from sdx.tasks.sizes import BENCHMARKS, LABELLED, XLSUM, items_of
 
 CONF = Path(__file__).parents[2] / "conf"
 MKQA = {"entity": 4221, "date": 1174, "number": 485, "number_with_unit": 394, "short_phrase": 346}
@@ -25,13 +25,13 @@ def test_sizes_are_the_authors():
 def test_xlsum_has_a_size_for_each_of_its_languages():
     held = {entry.xlsum: entry.flores for entry in languages() if entry.xlsum}
     assert held.keys() == XLSUM.keys()
-    assert {name: items("xlsum", flores)[0] for name, flores in held.items()} == XLSUM
+    assert {name: items_of("xlsum", language(flores))[0] for name, flores in held.items()} == XLSUM
     assert BENCHMARKS["xlsum"][0] == XLSUM["english"] == max(XLSUM.values())
     assert [name for name, count in XLSUM.items() if count == 500] == ["kyrgyz", "scottish_gaelic", "sinhala"]
     assert min(XLSUM.values()) == 500
     pidgin, serbian_in_latin = 1151, 909
     assert sum(XLSUM.values()) + pidgin + serbian_in_latin == 114_198
-    assert items("xnli", "tha_Thai") == BENCHMARKS["xnli"]
+    assert items_of("xnli", language("th")) == BENCHMARKS["xnli"]
 
 
 @pytest.mark.parametrize("task", BENCHMARKS)

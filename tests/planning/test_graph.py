@@ -51,8 +51,8 @@ def test_an_interrupted_step_resumes_with_the_rows_of_its_log_which_is_left_as_i
     assert log.read_bytes() == torn
 
 
-def test_an_interrupted_training_resumes_at_its_last_whole_checkpoint(store):
-    trained = train(mix({}, ll=1), backbone())
+def test_an_interrupted_training_resumes_at_its_last_whole_checkpoint(config, store):
+    trained = train(config, mix({}, ll=1), backbone())
     partial = store.path(trained).with_name(f"{trained.key}.partial")
     for name in ("step_50", "step_100", "step_150.partial"):
         (partial / "checkpoints" / name).mkdir(parents=True)

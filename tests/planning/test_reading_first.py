@@ -105,7 +105,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MockHub]:
         "datasets/some/gated": Repository({"a.jsonl": b"", "b.jsonl": b""}, gated=True),
         "models/some/gated": Repository({"config.json": b"{}", "model.safetensors": b""}, gated=True),
     }
-    monkeypatch.setattr(hub_source, "AGAIN_S", ())
+    monkeypatch.setattr(hub_source, "RETRY_PAUSES_S", ())
     with serving(MockHub(repositories)) as mock:
         point_at(monkeypatch, mock.address, tmp_path / "hub")
         yield mock
@@ -156,7 +156,7 @@ def test_a_run_asks_for_all_before_it_fetches_any(hub: MockHub, tmp_path: Path):
     given += [f"backbone.revision={REVISION}", "method=sft", "task=instructions", "lang=pt", "tracking=none"]
     given += ["translator=self", "parallel=file", "parallel.path=null", "parallel.hub_id=some/gated"]
     given += ["parallel.file=a.jsonl", f"parallel.revision={REVISION}", f"cache_dir={tmp_path / 'cache'}"]
-    with pytest.raises(InputError, match=r"parallel\.hub_id=some/gated .* is gated.*So with backbone.* \(gated\)"):
+    with pytest.raises(InputError, match=r"parallel\.hub_id=some/gated .* is gated.*unavailable: backbone.* \(gated\)"):
         run(composed(*given), tmp_path / "run")
     assert not hub.fetched()
     assert not (tmp_path / "cache/artifacts").exists()

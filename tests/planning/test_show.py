@@ -7,23 +7,28 @@ from dataclasses import replace
 import pytest
 
 from sdx.config import Precision, ShapeConfig, TaskConfig
+from sdx.languages import language
 from sdx.models.precision import MachinePrecision
 from sdx.planning.show import show
-from tests.kit.plan_steps import backbone, corpus, generate, mix, step, train, translate
+from tests.kit.plan_steps import backbone, corpus, generate, mix, train, translate
 
 
 @pytest.fixture(autouse=True)
-def _no_gpu(monkeypatch):
+def _no_gpu(monkeypatch, no_hub):
     monkeypatch.setattr("sdx.planning.show.visible_gpu", lambda: None)
 
 
 @pytest.fixture
-def run():
+def run(config):
+    return steps_of(config)
+
+
+def steps_of(config):
     """A run's last steps: training and an outcome before and after."""
     rows, model = corpus(), backbone()
     answers = generate(model, rows)
     inputs = {"x_L": rows, "a_L": answers, "x_th": translate(rows, "train.jsonl", "instruction")}
-    trained = train(mix(inputs, ll=1.0, tl=1.0), model)
+    trained = train(config, mix(inputs, ll=1.0, tl=1.0), model)
     return [generate(model, rows, "heldout.jsonl"), trained, generate(trained, rows, "heldout.jsonl")]
 
 
@@ -31,7 +36,7 @@ def test_a_plan_of_a_model_that_is_nowhere_says_what_it_takes(config, store, run
     found = show(config, store, run)
     printed = capsys.readouterr().out
     total = found["total"]
-    assert total["to_do"] == len(found["steps"]) == 9
+    assert total["to_do"] == len(found["steps"]) == 10
     assert total["cached"] == 0
     assert total["generated_tokens"] == pytest.approx((1000 + 2 * 100) * 120)
     assert total["translated_tokens"] == pytest.approx(1000 * 25)
@@ -104,11 +109,11 @@ def test_a_gpu_is_planned_in_bf16_where_this_cpu_would_take_fp32(config, store, 
         replace(config, **{part: replace(getattr(config, part), precision=taken) for part in ("engine", "generator")})
         for taken in (Precision.bf16, Precision.fp32)
     )
-    found = show(fp32, store, run, bf16)
+    found = show(fp32, store, steps_of(fp32), bf16)
     assert "(full, adamw), bf16, micro-batches" in capsys.readouterr().out
-    wholly = show(fp32, store, run)
+    wholly = show(fp32, store, steps_of(fp32))
     assert "(full, adamw), fp32, micro-batches" in capsys.readouterr().out
-    slow = show(bf16, store, run)
+    slow = show(bf16, store, steps_of(bf16))
     assert found["memory"] == slow["memory"] != wholly["memory"]
     cpu, gpu = found["total"]["hours"]
     assert [layout.precision.value for layout in found["layouts"].values()] == ["fp32", "bf16"]
@@ -139,14 +144,7 @@ def test_a_model_of_unknown_size_gets_a_plan_without_times(config, store, run, c
 def test_many_languages_share_a_line(config, store, capsys):
     config.lang.targets = {"th": "tha_Thai", "sw": "swh_Latn", "pt": "por_Latn", "de": "deu_Latn"}
     rows = corpus()
-    steps = [
-        step(
-            "translate",
-            {"file": "train.jsonl", "field": "answer", "translator": "e", "source": "eng_Latn", "target": flores},
-            {"rows": rows},
-        )
-        for flores in config.lang.targets.values()
-    ]
+    steps = [translate(rows, "train.jsonl", "answer", target=language(code)) for code in config.lang.targets]
     show(config, store, steps)
     [line] = [line for line in capsys.readouterr().out.splitlines() if "│translate" in line]
     assert "4 languages" in line

@@ -7,9 +7,11 @@ import pytest
 from sdx.config import Adapter, BackboneConfig, Precision, ShapeConfig, TrainConfig
 from sdx.models.batches import BF16, Arithmetic, Most
 from sdx.models.precision import ANY_GPU, MachinePrecision
+from sdx.models.work import ModelWork
 from sdx.planning import hardware
 from sdx.planning.hardware import GPUS, Device, Machine, driver_gpus, machines, visible_gpu
-from sdx.planning.times import Work, batch_rows, seconds
+from sdx.planning.times import batch_rows, seconds
+from sdx.store.estimate import Work
 from sdx.training.hardware import PEAK_FLOPS, of_gpu
 from sdx.training.memory import GIB, Layout
 
@@ -30,12 +32,16 @@ TRAIN = TrainConfig(batch_size=16, learning_rate=3e-4)
 LAYOUT = Layout(micro_batch_tokens=10)
 
 
+def of(shape, **work):
+    return ModelWork(shape=shape, **work)
+
+
 def took(work, machine=ONE, train=TRAIN, layout=LAYOUT):
     return seconds(work, machine, train, layout)
 
 
 def test_training_takes_6n_a_token_and_attention_and_all_ranks_share_it():
-    work = Work(SHAPE, trained=1000, context=100)
+    work = of(SHAPE, trained=1000, context=100)
     forward = 2e9 + 4 * 10 * 1000 * 100
     assert took(work) == pytest.approx(3 * forward * 1000 / 1e12)
     assert took(work, Machine(DEVICE, 4)) == pytest.approx(3 * forward * 1000 / 4e12)
@@ -45,21 +51,21 @@ def test_training_takes_6n_a_token_and_attention_and_all_ranks_share_it():
 def test_checkpointing_costs_a_forward_pass_and_lora_spares_the_weights_gradients(adapter, again, factor):
     train = TrainConfig(batch_size=16, learning_rate=3e-4, adapter=Adapter(adapter))
     layout = Layout(activation_checkpointing=again)
-    assert took(Work(SHAPE, trained=1000), train=train, layout=layout) == pytest.approx(factor * 2e9 * 1000 / 1e12)
+    assert took(of(SHAPE, trained=1000), train=train, layout=layout) == pytest.approx(factor * 2e9 * 1000 / 1e12)
 
 
 def test_generation_waits_for_memory_in_small_batches_and_for_arithmetic_in_large_ones():
-    small = Work(SHAPE, generated=100, decode_steps=100)
+    small = of(SHAPE, generated=100, decode_steps=100)
     assert took(small) == pytest.approx(100 * 2e9 / 1e11)  # the weights, 100 times
-    large = Work(SHAPE, generated=100_000, decode_steps=100)
+    large = of(SHAPE, generated=100_000, decode_steps=100)
     assert took(large) == pytest.approx(100_000 * 2e9 / 1e12)
     cache = 3 * 4 * 10 * 500 * 1000 * 32
-    assert took(Work(SHAPE, rows=32, decode_steps=1, context=1000)) == pytest.approx((2e9 + cache) / 1e11)
+    assert took(of(SHAPE, rows=32, decode_steps=1, context=1000)) == pytest.approx((2e9 + cache) / 1e11)
 
 
 def test_a_gpu_takes_as_many_rows_as_fit_and_a_cpu_as_many_as_suit_it():
     gpu = replace(DEVICE, launch_s=1e-3, memory_bytes=10e9)
-    work = Work(SHAPE, rows=1000, row_bytes=100e6, decode_steps=10, passes=2, context=100)
+    work = of(SHAPE, rows=1000, row_bytes=100e6, decode_steps=10, passes=2, context=100)
     assert batch_rows(work, gpu) == (0.85 * 10e9 - 2e9) // 100e6 == 65
     assert batch_rows(work, replace(gpu, memory_bytes=80e9)) == 256
     assert batch_rows(replace(work, row_bytes=1e12), gpu) == 1
@@ -72,27 +78,27 @@ def test_a_gpu_takes_as_many_rows_as_fit_and_a_cpu_as_many_as_suit_it():
 
 def test_launching_is_the_least_time_of_a_step():
     slow = Device("d", 1e15, 1e15, 1e15, 1e15, launch_s=1e-3, load_bytes_per_s=1e9, memory_bytes=80e9)
-    assert took(Work(SHAPE, generated=1, decode_steps=100), Machine(slow, 1)) == pytest.approx(100 * 10 * 1e-3)
+    assert took(of(SHAPE, generated=1, decode_steps=100), Machine(slow, 1)) == pytest.approx(100 * 10 * 1e-3)
     a_micro_batch = 3 * 10 * 1e-3  # a backward pass launches as much as two forward passes
-    assert took(Work(SHAPE, trained=800, steps=2), Machine(slow, 8)) == pytest.approx(10 * a_micro_batch)
-    assert took(Work(SHAPE, trained=800, steps=20), Machine(slow, 8)) == pytest.approx(20 * a_micro_batch)
+    assert took(of(SHAPE, trained=800, steps=2), Machine(slow, 8)) == pytest.approx(10 * a_micro_batch)
+    assert took(of(SHAPE, trained=800, steps=20), Machine(slow, 8)) == pytest.approx(20 * a_micro_batch)
 
 
 def test_loading_and_what_needs_no_model_add_up_and_an_unknown_size_gives_no_time():
-    assert took(Work(SHAPE, loads=2, seconds=5)) == pytest.approx(5 + 2 * 2)
+    assert took(of(SHAPE, loads=2, seconds=5)) == pytest.approx(5 + 2 * 2)
     assert took(Work(seconds=5)) == 5
-    assert took(Work(ShapeConfig(), generated=1)) is None
-    assert took(Work(SHAPE, trained=1), layout=None) is None
+    assert took(of(ShapeConfig(), generated=1)) is None
+    assert took(of(SHAPE, trained=1), layout=None) is None
 
 
 @pytest.mark.parametrize(
     ("work", "measured"),
     [
         # SmolLM2-135M on two AMD EPYC cores: answers, scores of ARC-Easy and of MMLU in Portuguese, a training.
-        (Work(SMOLLM2, read=48 * 60, generated=4056, rows=48, decode_steps=128, context=100, loads=1), 11.9),
-        (Work(SMOLLM2, read=150 * 51, context=25, loads=1), 7.2),
-        (Work(SMOLLM2, read=150 * 157, context=79, loads=1), 17.4),
-        (Work(SMOLLM2, trained=91_186, context=70, loads=2), 280.8),
+        (of(SMOLLM2, read=48 * 60, generated=4056, rows=48, decode_steps=128, context=100, loads=1), 11.9),
+        (of(SMOLLM2, read=150 * 51, context=25, loads=1), 7.2),
+        (of(SMOLLM2, read=150 * 157, context=79, loads=1), 17.4),
+        (of(SMOLLM2, trained=91_186, context=70, loads=2), 280.8),
     ],
 )
 def test_the_cpu_takes_what_was_measured_within_a_third(monkeypatch, work, measured):
@@ -109,7 +115,11 @@ def test_a_cpu_is_as_fast_as_it_is_in_what_it_computes_in(monkeypatch, suited, b
     monkeypatch.setattr("sdx.models.precision.cpu_precision", lambda: suited)
     for taken, share in ((Precision.bf16, bf16), (Precision.fp32, fp32)):
         on = Arithmetic(cpu=taken, gpu=Precision.bf16)
-        for work in (Work(SMOLLM2, trained=10**6), Work(SMOLLM2, read=10**6), Work(SMOLLM2, generated=10**9)):
+        for work in (
+            of(SMOLLM2, trained=10**6),
+            of(SMOLLM2, read=10**6),
+            of(SMOLLM2, generated=10**9),
+        ):
             here, before = (took(replace(work, arithmetic=on), Machine(device, 1)) for device in (hardware.cpu(), fast))
             assert here == pytest.approx(before / share)
 
@@ -117,7 +127,10 @@ def test_a_cpu_is_as_fast_as_it_is_in_what_it_computes_in(monkeypatch, suited, b
 def test_fp32_is_slower_on_a_gpu_and_moves_twice_the_bytes():
     fp32 = Arithmetic(cpu=Precision.bf16, gpu=Precision.fp32)
     large, layout = replace(SHAPE, parameters=10**11), Layout(micro_batch_tokens=10**6)
-    training, decoding = Work(large, trained=10**12), Work(large, generated=100, decode_steps=10**6)
+    training, decoding = (
+        of(large, trained=10**12),
+        of(large, generated=100, decode_steps=10**6),
+    )
     for work, factor in ((training, 989 / 67), (decoding, 2)):
         slow, fast = (
             took(replace(work, arithmetic=on), Machine(GPUS["H100"], 1), layout=layout) for on in (fp32, BF16)

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from sdx.config import Config, LangConfig, Precision, TranslatorConfig
-from sdx.evaluation.comparison import Comparison
-from sdx.evaluation.suites import suites
+from sdx.evaluation.suites import Comparison, suites
 from sdx.evaluation.translation_quality import translation_suites
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from sdx.config import Config, LangConfig, MethodConfig, TranslatorConfig
-from sdx.evaluation.comparison import Comparison
 from sdx.evaluation.scores import score
-from sdx.evaluation.suites import Suite
+from sdx.evaluation.suites import Comparison, Suite
 from sdx.evaluation.values import ItemScores
 from sdx.languages import language
 from sdx.process.events import watched
@@ -20,7 +19,7 @@ from sdx.reporting.report import conclude
 from sdx.store.files import read_json, read_rows, write_rows
 from sdx.store.step import Step
 from sdx.store.store import Store
-from sdx.tasks.base import Who
+from sdx.tasks.base import Mode
 from sdx.tasks.mmlu import MMLUHuman
 from tests.kit.configs import elsewhere, tiny_config
 from tests.kit.suites import Noting, published
@@ -44,7 +43,7 @@ def config(seed: int) -> Config:
 
 def suite(code: str) -> Suite:
     items = published("items", code, [{"id": str(n), "question": "?"} for n in range(ITEMS)])
-    return Suite(MMLUHuman(0), Who.rank, language(code), ORIGINS.get(code, "original"), items)
+    return Suite(MMLUHuman(0), Mode.rank, language(code), ORIGINS.get(code, "original"), items)
 
 
 class Place:

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdx import InputError
-from sdx.sources.files import column, column_names, file_step, published, read_lines, read_records
+from sdx.options.source import FileSource
+from sdx.sources.files import column, column_names, file_step, local_file, published, read_lines, read_records
 from sdx.store.store import Store
 from tests.kit.mock_hub import REVISION, MockHub, Repository, point_at, serving
 
@@ -153,21 +154,21 @@ def test_a_local_file_is_copied_and_known_by_its_content(tmp_path: Path):
     (tmp_path / "one").mkdir()
     first = save(tmp_path / "one" / "th.jsonl", ROWS)
     second = save(tmp_path / "th.jsonl", ROWS)
-    step = file_step("corpus", str(tmp_path / "one" / "{language}.jsonl"), None, None, None, {"language": "th"})
-    assert step.key == file_step("corpus", str(second), None, None, None, {}).key
+    step = local_file("corpus.path", str(tmp_path / "one" / "{language}.jsonl"), {"language": "th"})
+    assert step.key == local_file("corpus.path", str(second), {}).key
     store = Store(tmp_path / "cache")
     file = published(store.realise(step))
     assert file.name == "th.jsonl"
     first.write_text("edited in place")
     assert records(file) == ROWS
-    assert file_step("corpus", str(first), None, None, None, {}).key != step.key
+    assert local_file("corpus.path", str(first), {}).key != step.key
     first.unlink()
     assert records(published(store.realise(step))) == ROWS
 
 
-def test_a_local_file_that_is_not_there_or_moves_meanwhile(tmp_path: Path):
+def test_a_local_file_that_does_not_exist_or_changes_meanwhile(tmp_path: Path):
     path = tmp_path / "a.jsonl"
-    make = functools.partial(file_step, "corpus", str(path), None, None, None, {"language": "th"})
+    make = functools.partial(local_file, "corpus.path", str(path), {"language": "th"})
     with pytest.raises(InputError, match=f"corpus.path={path}: there is no such file"):
         make()
     path.mkdir()
@@ -183,7 +184,7 @@ def test_a_local_file_that_is_not_there_or_moves_meanwhile(tmp_path: Path):
     with pytest.raises(InputError, match="is gone since this run began; put it back"):
         Store(tmp_path / "cache").realise(step)
     with pytest.raises(InputError, match=r"x/\{pair\}\.tsv: \{pair\} is no placeholder \(there are \{source\}, \{la"):
-        file_step("parallel", "x/{pair}.tsv", None, None, None, {"source": "en", "language": "th"})
+        local_file("parallel.path", "x/{pair}.tsv", {"source": "en", "language": "th"})
 
 
 @pytest.fixture
@@ -195,7 +196,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MockHub]:
 
 
 def test_a_hub_file_is_fetched_once_and_outlives_the_hubs_cache(hub: MockHub, tmp_path: Path):
-    step = file_step("corpus", None, "some/set", REVISION, "data/{language}.jsonl", {"language": "th"})
+    source = FileSource(hub_id="some/set", revision=REVISION, file="data/{language}.jsonl")
+    step = file_step("corpus", source, {"language": "th"})
     assert not hub.requests, "making a step asks no network"
     file = published(Store(tmp_path / "one").realise(step))
     assert (file.name, records(file)) == ("th.jsonl", ROWS[:1])
@@ -207,10 +209,10 @@ def test_a_hub_file_is_fetched_once_and_outlives_the_hubs_cache(hub: MockHub, tm
     assert records(published(Store(tmp_path / "one").realise(step))) == ROWS[:1]
 
 
-def test_what_the_hub_has_not_and_a_hub_out_of_reach(
+def test_a_missing_file_and_an_unreachable_hub(
     hub: MockHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    missing = file_step("corpus", None, "some/set", REVISION, "data/xx.jsonl", {})
+    missing = file_step("corpus", FileSource(hub_id="some/set", revision=REVISION, file="data/xx.jsonl"), {})
     with pytest.raises(InputError, match=r"corpus\.file=data/xx\.jsonl .*is not there.*give a local copy"):
         Store(tmp_path / "cache").realise(missing)
     point_at(monkeypatch, "http://127.0.0.1:9", tmp_path / "empty")

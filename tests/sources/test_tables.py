@@ -1,4 +1,4 @@
-"""Tables as text: what other programs write comes back, and what is no table is one line with its place."""
+"""Tables as text: what other programs write is read, and a bad table is one line with its place."""
 
 import csv
 import gzip
@@ -28,7 +28,7 @@ def written(rows: list[tuple[str, ...]], delimiter: str, **options: object) -> s
 
 @settings(max_examples=80, deadline=None)
 @given(TABLES, st.sampled_from(["\n", "\r\n"]), st.booleans(), st.booleans())
-def test_what_csv_writers_write_comes_back(
+def test_what_csv_writers_write_is_read(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]], end: str, bom: bool, all_quoted: bool
 ):
     content = written(rows, ",", lineterminator=end, quoting=csv.QUOTE_ALL if all_quoted else csv.QUOTE_MINIMAL)
@@ -39,10 +39,10 @@ def test_what_csv_writers_write_comes_back(
 
 @settings(max_examples=80, deadline=None)
 @given(TABLES, st.booleans())
-def test_what_writers_of_tabs_write_comes_back(
+def test_what_tsv_writers_write_is_read(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]], all_quoted: bool
 ):
-    """Of rows that have words: a line of blanks alone is passed over."""
+    """All rows have words: a line of blanks alone is skipped."""
     rows = [(f"w{row[0]}", row[1], f"{row[2]}w") for row in rows]
     path = tmp_path_factory.mktemp("tsv") / "t.tsv"
     quoting = csv.QUOTE_ALL if all_quoted else csv.QUOTE_MINIMAL
@@ -55,7 +55,7 @@ def test_what_writers_of_tabs_write_comes_back(
 def test_a_table_without_quoting_keeps_its_quotation_marks(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]
 ):
-    """But those around a cell in which all others are doubled."""
+    """Except those around a cell in which all others are doubled."""
     rows = [(f"x{one}", f"x{two}") for one, two in rows]
     path = tmp_path_factory.mktemp("plain") / "t.tsv"
     path.write_text("".join(f"{one}\t{two}\n" for one, two in [("a", "b"), *rows]), encoding="utf-8")
@@ -101,7 +101,7 @@ def test_places_are_where_a_row_begins(tmp_path: Path):
         ("t.jsonl", '{"a": [{"b": "\\u0000"}]}', "x, line 1 has a NUL character"),
     ],
 )
-def test_what_is_no_table(tmp_path: Path, name: str, content: str, message: str | None):
+def test_bad_tables_are_refused(tmp_path: Path, name: str, content: str, message: str | None):
     path = tmp_path / name
     path.write_bytes(content.encode())
     if message is None:

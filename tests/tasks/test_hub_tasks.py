@@ -9,8 +9,9 @@ from sdx import InputError
 from sdx.languages import language, languages
 from sdx.run import build
 from sdx.store.store import Store
-from sdx.tasks.base import Item, Kind, Who
-from sdx.tasks.hub import FLORES_PLUS, MKQA, ROMANISED, Belebele, Flores, XLSum
+from sdx.tasks.base import Item, Mode
+from sdx.tasks.files import FLORES_PLUS
+from sdx.tasks.hub import MKQA, ROMANISED, Belebele, Flores, XLSum
 from sdx.tasks.items import items_step
 from sdx.tasks.normalisation import Normalisation
 from tests.kit.task_files import ENGLISH, THAI, Rows, compose, flores_rows, jsonl, mkqa_row, mkqa_rows, xlsum_rows
@@ -49,17 +50,17 @@ def test_belebele(tmp_path: Path) -> None:
     jsonl(tmp_path / "tha_Thai.jsonl", rows)
     task, store = local(Belebele, tmp_path / "{language}.jsonl"), Store(tmp_path / "cache")
     items = [*read(store, task, "th", "th").values()]
-    assert task.kind is Kind.letters
+    assert task.prompt_template is None
     assert len({item.id for item in items}) == len(items) == 6
     item = next(item for item in items if item.id == "https://en.wikibooks.org/wiki/1/2")
     assert item.prompt == "Passage 1 in tha_Thai.\nWhat is 3?"
     assert (item.choices, item.gold) == ([f"answer {n}" for n in (1, 2, 3, 4)], 3)
     assert next(item for item in items if item.id.endswith("#2")).gold == 2
-    assert sorted(task.shared({"question": item.prompt})[:9] for item in items) == sorted(
+    assert sorted(task.cluster({"question": item.prompt})[:9] for item in items) == sorted(
         ["Passage 0", "Passage 1"] * 2 + ["Passage 2", "Another p"]
     )
-    assert task.origin(language("th"), language("th")) == "human-translated"
-    assert task.origin(language("en"), language("en")) == "original"
+    assert task.origin(language("th")) == "human-translated"
+    assert task.origin(language("en")) == "original"
     assert not task.needs_translation(language("th"), language("en"))
 
 
@@ -171,7 +172,7 @@ def test_a_path_is_read_instead_of_the_hubs_dataset(tmp_path: Path) -> None:
 def test_from_the_hub_the_commit_and_the_file_decide_the_key() -> None:
     def key(code: str, revision: str = HASH) -> str:
         made = Belebele(0, None, "facebook/belebele", revision, "data/{language}.jsonl")
-        return items_step(made, Who.rank, language(code), 0).key
+        return items_step(made, Mode.rank, language(code), 0).key
 
     assert len({key("th"), key("sw"), key("th", HASH[::-1])}) == 3
     assert key("th") == key("th")
@@ -182,7 +183,7 @@ def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
 
     def made(task: Any) -> None:
         asked, answered = task.pairs(language("en"), thai)[0]
-        store.realise(items_step(task, task.who, asked, 0, answered))
+        store.realise(items_step(task, task.mode, asked, 0, answered))
 
     with pytest.raises(InputError, match=r"task\.belebele\.path=.*/tha_Thai\.jsonl: there is no such file"):
         made(local(Belebele, tmp_path / "{language}.jsonl"))
@@ -190,18 +191,18 @@ def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
         made(local(XLSum, tmp_path / "{lang}.jsonl"))
     wrong = questions("tha_Thai")
     del wrong[1]["flores_passage"]
-    with pytest.raises(InputError, match=r"path=.*line 2 has no text in `flores_passage` \(columns: link, question_n"):
+    with pytest.raises(InputError, match=r"path=.*line 2 has no column `flores_passage`, only link, .*own file"):
         made(local(Belebele, jsonl(tmp_path / "passage.jsonl", wrong)))
     wrong = [{**questions("tha_Thai")[0], "correct_answer_num": "5"}]
-    with pytest.raises(InputError, match=r"line 1 has correct_answer_num=5; it is 1 to 4"):
+    with pytest.raises(InputError, match=r"line 1 has 5 in `correct_answer_num`: it is 1 to 4; .*own file"):
         made(local(Belebele, jsonl(tmp_path / "gold.jsonl", wrong)))
-    with pytest.raises(InputError, match=r"empty\.jsonl holds nothing to ask"):
+    with pytest.raises(InputError, match=r"empty\.jsonl has no rows"):
         made(local(Belebele, jsonl(tmp_path / "empty.jsonl", [])))
-    with pytest.raises(InputError, match=r"line 1 has no text in `summary`"):
+    with pytest.raises(InputError, match=r"line 1 has \"\" in `summary`: a test item needs a text there; .*own file"):
         made(local(XLSum, jsonl(tmp_path / "x.jsonl", [{"id": "1", "text": "t", "summary": " "}])))
-    with pytest.raises(InputError, match=r"line 1 has no example_id, queries\.th or answers\.th"):
+    with pytest.raises(InputError, match=r"line 1 has no column `answers\.th`"):
         made(local(MKQA, jsonl(tmp_path / "m.jsonl", [{"example_id": 1, "queries": {"th": "q"}, "answers": {}}])))
-    with pytest.raises(InputError, match=r"line 1 has no text in `th` \(columns: en\)"):
+    with pytest.raises(InputError, match=r"line 1 has no column `queries\.th`"):
         made(local(MKQA, jsonl(tmp_path / "q.jsonl", [mkqa_row(1, {"en": []})])))
     jsonl(tmp_path / "f/eng_Latn.jsonl", flores_rows(ENGLISH))
     jsonl(tmp_path / "f/tha_Thai.jsonl", flores_rows(THAI[:2]))
@@ -213,7 +214,7 @@ def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
         made(local(Flores, tmp_path / "d/{language}.jsonl"))
     jsonl(tmp_path / "g/eng_Latn.jsonl", flores_rows(ENGLISH))
     jsonl(tmp_path / "g/tha_Thai.jsonl", [{"id": 0, "satz": "x"}])
-    with pytest.raises(InputError, match=r"line 1 has no text in `text` \(columns: id, satz\)"):
+    with pytest.raises(InputError, match=r"line 1 has no column `text`, only id, satz"):
         made(local(Flores, tmp_path / "g/{language}.jsonl"))
 
 

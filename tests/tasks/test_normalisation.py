@@ -1,4 +1,4 @@
-"""What is compared of an answer: joiners and case in every script, and the rules of published evaluations."""
+"""The tokens of answers: joiners and case in every script, and the rules of published evaluations."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from sdx.evaluation.overlap import exact_match, f1, rouge_l
 from sdx.languages import language, languages
 from sdx.tasks.normalisation import ARTICLES, MLQA, Normalisation, answer_tokens, words
 
-# A language of each script in which spaces separate words, with two words that joiners may stand in.
+# A language of each script in which spaces separate words, with two words that may contain joiners.
 JOINERS = "\u200c\u200d\u2060\u00ad\ufeff\u200e\u200f\ufe0f"
 SPACED = {
     "si": "ශ්‍රී ලංකාව",
@@ -41,7 +41,7 @@ UNSPACED = {
 
 
 @pytest.mark.parametrize("code", SPACED)
-def test_a_joiner_parts_no_word(code: str) -> None:
+def test_a_joiner_does_not_separate_words(code: str) -> None:
     of, text = language(code), SPACED[code]
     assert len(words(text, of)) == len(answer_tokens(text, of)) == 2
     first, second = text.split()
@@ -119,13 +119,20 @@ def test_in_turkish_i_without_a_dot_is_another_letter(one: str, other: str) -> N
         ("squad", "en", "The  tower, a big one", ["tower big one"], 1, True),
         ("squad", "zh", "iPhone手机", ["iPhone"], 0, False),
         ("squad", "es", "el tower", ["tower"], 2 / 3, False),
-        ("squad", "zh", "北京。", ["北京"], 0, False),  # what is not ASCII stays
+        ("squad", "zh", "北京。", ["北京"], 0, False),  # only ASCII punctuation is deleted
         ("mkqa", "zh", "这个一个苹果", ["这是还是苹果", "这是另一个苹果"], 10 / 13, False),
         ("mkqa", "km", "នេះគឺជាផ្លែប៉ោម", ["នេះគឺជាផ្លែប៉ោមមួយទៀត"], 5 / 6, False),
         ("mkqa", "es", "esto es manzana", ["esto es una manzana", "esta es otra manzana"], 1, True),
         ("mkqa", "ar", "تفاحة", ["التفاحة", "هذه تفاحة"], 1, True),
         ("mkqa", "fr", "c'est de la pomme", ["c'est la pomme"], 1, True),
-        ("mkqa", "fr", "lemon", ["mon"], 1, True),  # the script's articles end anywhere in French and Italian
+        (
+            "mkqa",
+            "fr",
+            "lemon",
+            ["mon"],
+            1,
+            True,
+        ),  # French and Italian articles also go at the beginning of words
         ("mkqa", "it", "Italia", ["talia"], 1, True),
         ("mkqa", "hu", "ez egy alma", ["ez alma"], 1, True),
         ("mkqa", "en", "an answer ?? without stopwords", ["answer -- without, stopwords!!"], 1, True),
@@ -150,7 +157,7 @@ def test_articles_of_fourteen_languages_are_deleted(code: str) -> None:
         text = f"{article}xyz" if code == "ar" else f"{article} xyz"
         tokens = answer_tokens(text, language(code), Normalisation.mkqa)
         assert tokens[-1] == "xyz"
-        # `les` in French is deleted as `le`: what is left is the script's, too
+        # The script deletes French `les` as `le`, and leaves an s.
         assert len(tokens) == 1 or code in ("fr", "it")
 
 

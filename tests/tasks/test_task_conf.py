@@ -40,7 +40,7 @@ def test_composition(overrides: list[str], names: list[str], shots: int, tmp_pat
     [
         ["task.arc_easy.shots=x"],
         ["task.arc_easy.shot=3"],
-        ["task.arc_easy.path=/x"],  # it is in no file
+        ["task.arc_easy.path=/x"],  # the benchmark is packaged
         ["task=belebele", "task.belebele.pat=/x"],
         ["task=xnli", "task.xnli.train.pat=/x"],
         ["task=xnli", "task.xnli.test.half=x"],

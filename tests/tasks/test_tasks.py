@@ -8,7 +8,7 @@ import pytest
 
 from sdx import InputError
 from sdx.languages import language
-from sdx.tasks.base import Instructions, Item, Who, shuffled
+from sdx.tasks.base import Instructions, Item, Mode, shuffled
 from sdx.tasks.mmlu import MMLUHuman
 from tests.kit.task_files import MMLU_LANGUAGES
 
@@ -40,12 +40,12 @@ def test_human_translations_of_mmlu(code: str) -> None:
     assert set(Counter(item.id.split("/")[0] for item in items).values()) == {5}
     assert all(len(item.choices) == 4 and 0 <= item.gold < 4 for item in items)
     assert all(text.strip() for item in items for text in (item.prompt, *item.choices))
-    # Right answers stand at the letters of the English set, all 285: the hash is that of the asset's.
+    # All 285 right letters are those of the English set: the hash is of the asset's letters.
     letters = "".join("ABCD"[item.gold] for item in sorted(items, key=lambda item: item.id))
     assert sha256(letters.encode()).hexdigest()[:16] == "d41739eb69d99cdc"
     assert task.why_unsupported(language(code)) is None
     assert not task.needs_translation(language(code), language("en"))
-    assert task.origin(language(code), language(code)) == "human-translated"
+    assert task.origin(language(code)) == "human-translated"
 
 
 def test_mmlu_languages_are_aligned_in_order(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_mmlu_languages_are_aligned_in_order(tmp_path: Path) -> None:
     english = read(task, "en", tmp_path)
     assert [(item.id, item.gold) for item in english] == [(item.id, item.gold) for item in portuguese]
     assert english[0].choices == list("wxyz")
-    assert task.origin(language("en"), language("en")) == "original"
+    assert task.origin(language("en")) == "original"
     assert len({item.id.split("/")[0] for item in english[:57]}) > 25  # the first ones are of many subjects
 
 
@@ -70,7 +70,7 @@ def test_mmlu_says_where_it_cannot_be_run() -> None:
 
 def test_instructions_are_translated_from_the_source() -> None:
     task = Instructions(shots=0)
-    assert task.who is Who.generate
+    assert task.mode is Mode.generate
     assert task.asset is None
     assert task.original(language("fr")).code == "fr"
     assert task.needs_translation(language("th"), language("fr"))

@@ -31,7 +31,7 @@ def test_the_occurrence_at_the_place_is_marked(text: str, answer: str, occurrenc
 
 
 @pytest.mark.parametrize(("start", "answer"), [(1, "Paris"), (-5, "Paris"), (99, "Paris"), (0, "paris"), (0, "")])
-def test_an_answer_that_does_not_stand_there(start: int, answer: str) -> None:
+def test_an_answer_that_is_not_there(start: int, answer: str) -> None:
     assert mark("Paris is Paris", start, answer) is None
 
 

@@ -1,15 +1,14 @@
-"""The last number of a text in one spelling."""
+"""The final number of a text in one spelling."""
 
 import sys
 import unicodedata
 
 import pytest
 
-from sdx.text.numbers import final_number
-from sdx.text.protect import numbers
+from sdx.text.numbers import final_number, find_numbers
 
 ZEROS = [char for char in map(chr, range(sys.maxunicode + 1)) if unicodedata.decimal(char, None) == 0]
-"""Of each system of digits that Unicode has."""
+"""The zeros of all systems of digits in Unicode."""
 
 
 @pytest.mark.parametrize(
@@ -111,7 +110,7 @@ def test_final_number(text: str, number: str) -> None:
         ("#### 3,000円", "3000"),
     ],
 )
-def test_as_it_is_written_in_other_scripts(text: str, number: str) -> None:
+def test_final_number_in_other_scripts(text: str, number: str) -> None:
     assert final_number(text) == number
 
 
@@ -135,6 +134,6 @@ def test_each_system_of_digits(zero: str) -> None:
         assert final_number(written(text)) == number
 
 
-def test_lists_of_numbers_are_several() -> None:
-    assert numbers("3、5、100、200") == {"3": 1, "5": 1, "100": 1, "200": 1}
-    assert numbers("30，20") == {"30": 1, "20": 1}
+def test_a_list_has_several_numbers() -> None:
+    assert list(find_numbers("3、5、100、200")) == [(0, "3"), (2, "5"), (4, "100"), (8, "200")]
+    assert list(find_numbers("30，20")) == [(0, "30"), (3, "20")]

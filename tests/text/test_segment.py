@@ -1,24 +1,24 @@
-"""Splitting and joining, with engines that show what they were given."""
+"""Sentences are found and joined again, with engines that record their input."""
 
 import time
 
 import pytest
 from hypothesis import example, given, settings
 
-from sdx.text.segment import LONGEST_CHARS, Piece, split, translate_text, translate_texts
-from tests.kit.engines import MARKUP, SPANS, backwards, identity, sentences_of, texts, upper
+from sdx.text.protect import cut
+from sdx.text.segment import LONGEST_CHARS, find_sentences, translate_texts
+from tests.kit.engines import MARKUP, SPANS, backwards, identity, sentences_of, texts, translate_text, upper
 
 
 @given(texts)
 @example("(“ไทย!~~!X1\ud800。」<a {````xX1a ```")
 @settings(max_examples=200, deadline=None)
-def test_pieces_join_to_the_text_and_the_identity_engine_changes_nothing(text: str) -> None:
-    pieces = split(text)
-    assert "".join(piece.text for piece in pieces) == text
-    for piece in pieces:
-        if piece.translate:
-            assert piece.text == piece.text.strip()
-            assert len(piece.text.splitlines()) == 1
+def test_sentences_are_parts_of_one_line_and_the_identity_engine_changes_nothing(text: str) -> None:
+    edges = [edge for span in find_sentences(text) for edge in span]
+    assert edges == sorted(edges)
+    for sentence in sentences_of(text):
+        assert sentence == sentence.strip()
+        assert len(sentence.splitlines()) == 1
     assert translate_text(text, identity) == text
 
 
@@ -29,7 +29,7 @@ def test_pieces_join_to_the_text_and_the_identity_engine_changes_nothing(text: s
 def test_a_hundred_kilobytes_take_linear_time(token: str) -> None:
     text = token * (100_000 // len(token))
     start_s = time.process_time()
-    assert "".join(piece.text for piece in split(text)) == text
+    find_sentences(text)
     assert time.process_time() - start_s < 5
 
 
@@ -165,7 +165,7 @@ and me
     ],
 )
 def test_code_and_equations_without_fences_are_kept(line: str) -> None:
-    assert split(line) == [Piece(line, False)]
+    assert find_sentences(line) == []
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_code_and_equations_without_fences_are_kept(line: str) -> None:
     ],
 )
 def test_prose_is_not_taken_for_code(line: str) -> None:
-    assert split(line) == [Piece(line, True)]
+    assert sentences_of(line) == [line]
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_emphasis_is_kept_or_dropped_but_never_broken() -> None:
 
     assert translate_text("so **very** good", careless) == "SO **VERY** GOOD"
     assert translate_text("so **bad** it is", careless) == "SO BAD IT IS"
-    assert split("**Note:** so.")[1] == Piece("Note:", True)
+    assert cut("**Note:** so.", find_sentences("**Note:** so.")) == ["**", "Note:", "** ", "so.", ""]
 
 
 def test_texts_are_batched_and_sentences_translated_once() -> None:

@@ -1,7 +1,6 @@
 """What these tests run in a process of its own, by `benchmarks.child.call`; arguments and results are JSON."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +51,9 @@ def scores(model_dir: str, items: str, work_dir: str, hide_gpus: bool) -> dict[s
     if hide_gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     from sdx.config import Precision
-    from sdx.evaluation.harness import Questions, score
-    from sdx.tasks.base import Kind
+    from sdx.evaluation.harness import score
+    from sdx.store.files import read_rows
+    from tests.kit.prompts import Quiz
 
-    suite = Questions(Path(items), Kind.answers, 1, "Q: {question}\nA:")
-    results = score(Path(model_dir), {"suite": suite}, Precision.fp32, 1024, Path(work_dir), "test")
-    return {"results": [asdict(result) for result in results["suite"]]}
+    suite = Quiz("suite", shots=1), read_rows(Path(items))
+    return {"results": score(Path(model_dir), *suite, Precision.fp32, 1024, Path(work_dir), "test")}
