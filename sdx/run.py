@@ -15,7 +15,7 @@ from sdx.data import filters
 from sdx.methods.base import Method, Run, RunPlan
 from sdx.models import backbone, precision, residency
 from sdx.models.hub import local
-from sdx.models.precision import Settled
+from sdx.models.precision import ResolvedConfig
 from sdx.options.classes import import_class
 from sdx.planning.hardware import suited_to
 from sdx.planning.reading import check_files, first
@@ -49,8 +49,8 @@ def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
         InputError: the configuration cannot work; no model was loaded and nothing was written to the cache.
     """
     if config.plan:
-        settled = precision.planned(config, run_dir, suited_to(config.backbone))
-        work = prepare(settled.config, run_dir)
+        resolved = precision.resolve_for_plan(config, run_dir, suited_to(config.backbone))
+        work = prepare(resolved.config, run_dir)
         if is_main():
             store = Store(Path(config.cache_dir))
             steps = work.ordered(store)
@@ -58,15 +58,15 @@ def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
                 step.check()
             check_files(store, steps)
             _log_skipped(work.skipped)
-            log.info("%-12s %s", "precision", settled.said)
-            show(settled.config, store, steps, settled.on_gpus)
+            log.info("%-12s %s", "precision", resolved.summary)
+            show(resolved.config, store, steps, resolved.on_gpus)
         return
     failure = failure or Failure(run_dir)
     with listening(), StateFile(run_dir, failure) as state:
-        settled = precision.settle(config, run_dir, precision.suited())
-        with Tracker(settled.config, run_dir) as tracker, subscribed(tracker):
+        resolved = precision.resolve(config, run_dir, precision.machine_precision())
+        with Tracker(resolved.config, run_dir) as tracker, subscribed(tracker):
             try:
-                _run(settled, run_dir, state)
+                _run(resolved, run_dir, state)
             except Exception as error:
                 explained = _explained(error, config)
                 failure.report(explained)  # to the other ranks, which must not wait until a dashboard is closed
@@ -86,10 +86,10 @@ def _explained(error: Exception, config: Config) -> Exception:
     return explained
 
 
-def _run(settled: Settled, run_dir: Path, state: StateFile) -> None:
-    began, config = time.monotonic(), settled.config
+def _run(resolved: ResolvedConfig, run_dir: Path, state: StateFile) -> None:
+    began, config = time.monotonic(), resolved.config
     work = prepare(config, run_dir)
-    work.run.settle()
+    work.run.record_choices()
     store = Store(Path(config.cache_dir))
     _log_skipped(work.skipped)
     log.info("%-12s %s, cache %s", "run", run_dir, store.root)
@@ -111,7 +111,7 @@ def _run(settled: Settled, run_dir: Path, state: StateFile) -> None:
         state.prepared()
         log.info("%-12s %s; without stages=prepare the same command trains", "prepared", run_dir)
     elif is_main():
-        report_run(run_dir, settled, store, work.model, work.outcomes, work.skipped, work.compared_with, began)
+        report_run(run_dir, resolved, store, work.model, work.outcomes, work.skipped, work.compared_with, began)
 
 
 def _log_skipped(skipped: Sequence[str]) -> None:
@@ -168,12 +168,12 @@ def prepare(config: Config, run_dir: Path) -> RunPlan:
     """All steps of the run, not yet realised.
 
     Args:
-        config: with all precisions settled, see `sdx.models.precision`.
+        config: with every precision resolved, see `sdx.models.precision`.
 
     Raises:
         InputError: the configuration cannot work.
     """
-    assert precision.is_settled(config)
+    assert precision.is_resolved(config)
     check(config)
     translator = build_translator(config.translator)
     mt = build_translator(config.mt) if config.mt not in (None, config.translator) else translator

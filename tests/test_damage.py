@@ -16,7 +16,7 @@ from sdx.reporting import compare, paired
 from sdx.reporting.finished import read_runs
 from sdx.store import inventory, locks
 from sdx.store.batch_log import BatchLog
-from sdx.store.files import read_json, read_rows, write_json, write_rows
+from sdx.store.files import read_intact, read_json, read_rows, write_json, write_rows
 from sdx.store.step import Workspace
 from sdx.store.store import Store
 from sdx.sweeps import objective
@@ -161,7 +161,7 @@ def read_all(directory: Path) -> None:
     read_state(directory)
     job_of(directory)
     is_done(directory, {"k"})
-    auto._read(directory / auto.RECORD)
+    read_intact(directory / auto.RECORD)
     inventory.uses([directory.parent])
     with_input_errors(lambda: objective.value(directory, objective.VALIDATION))
     with_input_errors(lambda: compare.compare([directory.parent], "sft"))

@@ -27,7 +27,7 @@ from sdx.tasks.forms import Classification
 from sdx.tasks.hub import MKQA, Belebele, Flores, XLSum
 from sdx.tasks.items import items_step
 from sdx.tasks.reading import training_step
-from sdx.translation.base import Surroundings
+from sdx.translation.base import TranslationContext
 from sdx.translation.self_translation import SelfTranslation
 from tests.kit.task_files import Rows, belebele_rows, nli_rows
 
@@ -51,7 +51,7 @@ def parallel(path: str, _: Path) -> Any:
 
 def demonstrations(path: str, folder: Path) -> Any:
     engine = SelfTranslation(8, path.replace("{language}", "{target}"), "\n\n")
-    engine.place(Surroundings(None, None, None, lambda *_: None, folder))  # type: ignore[arg-type]
+    engine.attach(TranslationContext(None, None, None, lambda *_: None, folder))  # type: ignore[arg-type]
     return engine._shots("eng_Latn", "tha_Thai")
 
 

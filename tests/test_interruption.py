@@ -8,7 +8,7 @@ import pytest
 
 from sdx import run
 from sdx.store.store import Store
-from tests.kit.configs import composed, settled
+from tests.kit.configs import composed, resolved
 from tests.kit.kills import Calm, Launcher, assert_nothing_twice, killed_often, published, undisturbed
 from tests.kit.task_files import parquet, squad_rows
 from tests.kit.tiny import tiny_model
@@ -132,7 +132,7 @@ def test_an_ablation_needs_neither_the_generator_nor_the_translator(
     given = [*launcher.arguments, *without(SDRRL, "task", override.partition("=")[0]), override, "task=belebele"]
     config = composed(f"backbone.path={launcher.path / 'tiny'}", *given)
     monkeypatch.chdir(launcher.path)
-    work = run.prepare(settled(config), launcher.path)
+    work = run.prepare(resolved(config), launcher.path)
     store = Store(calm.cache)
     made = {step.name for step in store.needed(work.steps).values() if not store.cached(step)}
     assert work.model.name == "train"

@@ -11,7 +11,7 @@ import pytest
 from sdx.cli.main import register
 from sdx.run import prepare
 from sdx.store.step import Step
-from tests.kit.configs import composed, settled
+from tests.kit.configs import composed, resolved
 
 KEYS = Path(__file__).with_name("keys.json")
 RUN = ["lang=th", "translator=nllb_600m"]
@@ -53,7 +53,7 @@ CONFIGURATIONS = [
 
 def steps(overrides: list[str]) -> list[str]:
     """Name and key of each step of a run."""
-    config = settled(composed(*overrides, "plan=true"))
+    config = resolved(composed(*overrides, "plan=true"))
     found: dict[str, str] = {}
 
     def visit(step: Step) -> None:

@@ -182,7 +182,7 @@ class HFGenerator:
         model_dir, template = self._source
         tokenizer = _tokenizer(model_dir, template)  # before the model, which takes long to load: it may be refused
         resident = loaded(model_dir, self.precision)
-        return resident.keep(template, lambda: _Ready(resident.model, tokenizer))
+        return resident.cached(template, lambda: _Ready(resident.model, tokenizer))
 
 
 _tokenizer = lru_cache(maxsize=1)(load_tokenizer)

@@ -26,7 +26,7 @@ from sdx.store.step import Step, Workspace, runtime
 from sdx.store.store import Store
 from sdx.tasks.base import Task
 from sdx.training.step import Train
-from sdx.translation.base import Surroundings, Translator
+from sdx.translation.base import TranslationContext, Translator
 from sdx.translation.step import Translate
 
 SOME_PAIRS = 20_000
@@ -116,12 +116,12 @@ class Run:
         record = None if config.plan else run_dir
         template = config.backbone.template
         for engine in dict.fromkeys((translator, mt)):
-            engine.place(Surroundings(self.backbone, template, generator, self._sentence_pairs, record))
+            engine.attach(TranslationContext(self.backbone, template, generator, self._sentence_pairs, record))
 
-    def settle(self) -> None:
-        """Records what its engines chose; for a run that will take place."""
+    def record_choices(self) -> None:
+        """Records what the translators chose; called when the run is known to work."""
         for engine in (self.translator, self.mt):
-            engine.settle()
+            engine.record_choice()
 
     @cached_property
     def corpus(self) -> Step:

@@ -1,4 +1,4 @@
-"""Adapters that somebody else trained, merged into a backbone once: LLM2Vec's, for instance."""
+"""Merges given adapters, such as LLM2Vec's, into a backbone."""
 
 import re
 import shutil
@@ -10,23 +10,19 @@ from typing import Any
 from sdx import InputError
 from sdx.models.hub import FILES, SAFETENSORS, DirectoryStep, HubModel, HubModelStep, ModelStep, local
 from sdx.models.loading import pretrained
-from sdx.process.quiet import quiet
 from sdx.store.files import read_json, write_json
 from sdx.store.step import Step, Workspace, runtime
 
-ON_HUB = re.compile(r"(?P<hub_id>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
+HUB_COMMIT = re.compile(r"(?P<hub_id>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-OFFLINE = "offline, give a local copy's directory in backbone.adapters"
-WRAPPED = "base_model.model."
-"""What PEFT puts in front of the names of the model that it was given."""
-PART = re.compile(r"\.(lora_\w+|modules_to_save)\b.*$|\.(weight|bias)$")
-"""What stands behind the name of a module."""
+WEIGHT = re.compile(r"\.(lora_\w+|modules_to_save)\b.*$|\.(weight|bias)$")
+"""Follows the name of a module in the name of a weight."""
 
 
 def check(adapters: Sequence[str]) -> None:
-    """Raises InputError for one that cannot be merged. Loads nothing and asks no network."""
+    """Raises InputError for an adapter that cannot be merged. Loads nothing and asks no network."""
     for adapter in adapters:
-        if ON_HUB.fullmatch(adapter):
+        if HUB_COMMIT.fullmatch(adapter):
             continue
         directory, where = local(adapter), f"backbone.adapters=[{adapter}]"
         if not directory.is_dir():
@@ -39,7 +35,7 @@ def check(adapters: Sequence[str]) -> None:
 
 
 def merged_step(base: Step, adapters: Sequence[str], about: str) -> Step:
-    """`base` with the adapters merged; `base` itself where there are none."""
+    """`base` with the adapters merged; `base` itself if there are none."""
     if not adapters:
         return base
     steps = {f"adapter_{number}": _adapter_step(adapter) for number, adapter in enumerate(adapters, 1)}
@@ -48,7 +44,7 @@ def merged_step(base: Step, adapters: Sequence[str], about: str) -> Step:
 
 @dataclass(frozen=True, eq=False)
 class MergedModel(ModelStep):
-    """What `base` publishes, with the adapters merged."""
+    """Publishes the model of `base` with the adapters merged."""
 
     base: Step
     adapters: Mapping[str, Step]
@@ -63,31 +59,31 @@ class MergedModel(ModelStep):
         adapters = [work.inputs[name] / "model" for name in self.adapters]
         _merge(work.inputs["base"] / "model", adapters, work.dir / "model")
         source = read_json(work.inputs["base"] / "source.json")
-        given = [adapter if ON_HUB.fullmatch(adapter) else str(local(adapter)) for adapter in self.given]
+        given = [adapter if HUB_COMMIT.fullmatch(adapter) else str(local(adapter)) for adapter in self.given]
         write_json(work.dir / "source.json", {**source, "adapters": given})
 
 
 def _adapter_step(adapter: str) -> Step:
-    if found := ON_HUB.fullmatch(adapter):
+    if found := HUB_COMMIT.fullmatch(adapter):
         hub_id, revision = found["hub_id"], found["revision"]
-        source = HubModel("backbone.adapters", hub_id, revision, OFFLINE, (SAFETENSORS,), CONFIG)
+        offline = "offline, give a local copy's directory in backbone.adapters"
+        source = HubModel("backbone.adapters", hub_id, revision, offline, (SAFETENSORS,), CONFIG)
         return HubModelStep(source, name="adapter", about=Path(hub_id).name)
     return DirectoryStep(local(adapter), name="adapter")
 
 
 def _merge(base: Path, adapters: Sequence[Path], out: Path) -> None:
-    """In the base's own dtype and in memory: 16 GB for 8 billion parameters."""
+    """Merges in the base's own dtype, in memory: 16 GB for 8 billion parameters."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    quiet()
     model = pretrained(AutoModelForCausalLM, base, dtype="auto")
     for adapter in adapters:
         try:
             PeftModel.from_pretrained(_adapted(model, adapter), adapter).merge_and_unload()
         except InputError:
             raise
-        except Exception as error:  # PEFT has no class for files that are torn or of another model
+        except Exception as error:  # PEFT has no class for files that are broken or of another model
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise InputError(
                 f"backbone.adapters: {adapter.resolve()} does not fit the backbone ({reason}); copy it again, or give "
@@ -100,18 +96,18 @@ def _merge(base: Path, adapters: Sequence[Path], out: Path) -> None:
 
 
 def _adapted(model: Any, adapter: Path) -> Any:
-    """What the adapter was trained on: the causal LM, or the model below its head, as LLM2Vec's are.
+    """The part that the adapter was trained on: the causal LM, or the model below its head, as with LLM2Vec.
 
-    PEFT itself leaves out a weight whose module it does not find, with a warning.
+    PEFT itself only warns of a weight whose module it does not find.
 
     Raises:
-        InputError: neither has all its modules.
+        InputError: neither part has all modules of the adapter.
     """
     from safetensors import safe_open
 
     with safe_open(adapter / WEIGHTS, "pt") as weights:
-        names = {PART.sub("", name.removeprefix(WRAPPED)) for name in weights.keys()}  # noqa: SIM118
-    missing = sorted(names)
+        # PEFT puts `base_model.model.` in front of the names in the model that it adapts.
+        names = {WEIGHT.sub("", name.removeprefix("base_model.model.")) for name in weights.keys()}  # noqa: SIM118
     for candidate in (model, model.base_model):
         missing = sorted(names - {name for name, _ in candidate.named_modules()})
         if not missing:

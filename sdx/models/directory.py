@@ -1,11 +1,8 @@
-"""A directory in Hugging Face format that somebody hands us, looked at before anything is loaded.
+"""Checks a model directory in Hugging Face format without torch and transformers: config, weights, tokenizer.
 
-What its files say by themselves is found here, without torch and transformers; what transformers makes of them is
-tried in `sdx.models.trial`.
+`sdx.models.load_check` then checks what transformers makes of the directory.
 """
 
-import os
-from collections.abc import Mapping
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,49 +17,51 @@ OBJECTS = (
     *("generation_config.json", "tokenizer.json", "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.json"),
 )
-"""Files that are read where they are there; each holds a JSON object."""
+"""Optional files, each with a JSON object."""
+HIDDEN = ("hidden_size", "d_model", "n_embd", "dim")
+LAYERS = ("num_hidden_layers", "decoder_layers", "num_layers", "n_layer", "n_layers")
+HEADS = ("num_attention_heads", "decoder_attention_heads", "num_heads", "n_head", "n_heads")
+INTERMEDIATE = ("intermediate_size", "decoder_ffn_dim", "d_ff", "n_inner", "hidden_dim")
+HEAD_DIM = ("head_dim", "d_kv")
 NUMBERS = (
-    *("hidden_size", "d_model", "n_embd", "dim", "vocab_size", "max_position_embeddings", "head_dim", "d_kv"),
-    *("num_hidden_layers", "decoder_layers", "encoder_layers", "num_layers", "n_layer", "n_layers"),
-    *("num_attention_heads", "decoder_attention_heads", "num_heads", "n_head", "n_heads", "num_key_value_heads"),
-    *("intermediate_size", "decoder_ffn_dim", "d_ff", "n_inner", "hidden_dim"),
+    *(*HIDDEN, *LAYERS, *HEADS, *INTERMEDIATE, *HEAD_DIM),
+    *("encoder_layers", "num_key_value_heads", "vocab_size", "max_position_embeddings"),
 )
-"""What sdx reads of a config: positive, or one for each layer."""
-NEEDS_SENTENCEPIECE = ("*.spm", "*.model")
+"""Numbers that sdx reads from a config: not negative, or a list with one for each layer."""
 
 
 def check(directory: Path, what: str, pickles: bool = True, again: str = COPY_AGAIN) -> None:
-    """Looks at config, weights and tokenizer. Loads nothing; a directory that did not change is looked at once.
+    """Raises InputError if the directory cannot be loaded. An unchanged directory is checked once.
 
     Args:
-        what: names the directory in messages, as `backbone.path=/models/mine`.
-        pickles: whether weights in PyTorch's own format will do.
-        again: what to do about a file that is broken.
-
-    Raises:
-        InputError: it cannot be loaded.
+        what, pickles, again: see `sdx.models.weights`.
     """
     try:
-        _check_place(directory, what)
-        stamps = tuple(sorted(map(_stamp, os.scandir(directory)))) if directory.exists() else ()
-        _check(directory, what, pickles, again, stamps)
+        if directory.is_symlink() and not directory.exists():
+            raise InputError(f"{what} is a link to {directory.readlink()}, which is gone; give the directory itself")
+        if directory.exists() and not directory.is_dir():
+            raise InputError(f"{what} is a file; give the directory with config.json and the weights")
+        found = [path for path in directory.iterdir() if path.exists()] if directory.exists() else []
+        stats = frozenset((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in found)
+        _check(directory, what, pickles, again, stats)
     except InputError:
         raise
-    except (OSError, ValueError) as error:  # no right to it, a name that is too long, a NUL in it
-        raise InputError(f"{what} cannot be read ({getattr(error, 'strerror', None) or error}); see to it") from None
+    except (OSError, ValueError) as error:  # no permission, a name that is too long or has a NUL
+        raise InputError(f"{what} cannot be read ({error}); give a directory that can be read") from None
 
 
 def config_of(directory: Path, what: str, again: str = COPY_AGAIN) -> dict[str, Any]:
-    """The content of config.json. Raises InputError where it is missing or describes no model."""
+    """The content of config.json. Raises InputError if it is missing or describes no model."""
     if not (directory / CONFIG).is_file():
         raise InputError(f"{what} has no config.json; give a directory in Hugging Face format")
     config = json_object(directory / CONFIG, what, again)
     inner = config.get("text_config")
     if inner is not None and not isinstance(inner, dict):
         raise InputError(f"{what}: config.json has text_config={inner!r}, which is no object; {again}")
-    for part in (config, inner or {}):
-        for name in NUMBERS:
-            _check_number(f"{what}: config.json has {name}", part.get(name), again)
+    for name, value in ((name, part.get(name)) for part in (config, inner or {}) for name in NUMBERS):
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        if bad := [number for number in values if type(number) is not int or number < 0]:
+            raise InputError(f"{what}: config.json has {name}={bad[0]!r}, which is no possible number; {again}")
     if not isinstance(config.get("model_type"), str):
         raise InputError(
             f"{what}: config.json names no model_type, which says how to load it; copy the model's own config.json"
@@ -76,31 +75,12 @@ def config_of(directory: Path, what: str, again: str = COPY_AGAIN) -> dict[str, 
     return config
 
 
-def _check_place(directory: Path, what: str) -> None:
-    if directory.is_symlink() and not directory.exists():
-        raise InputError(f"{what} is a link to {directory.readlink()}, which is gone; give the directory itself")
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{what} is a file; give the directory that config.json and the weights lie in")
-
-
-def _stamp(entry: os.DirEntry[str]) -> tuple[str, int, int]:
-    try:
-        found = entry.stat()
-    except OSError:  # a link into the void
-        return entry.name, -1, -1
-    return entry.name, found.st_size, found.st_mtime_ns
-
-
 @lru_cache(maxsize=32)
-def _check(directory: Path, what: str, pickles: bool, again: str, stamps: tuple[tuple[str, int, int], ...]) -> None:
+def _check(directory: Path, what: str, pickles: bool, again: str, stats: frozenset[tuple[str, int, int]]) -> None:
     config_of(directory, what, again)
     for path in files(directory, what, pickles, again):
         check_file(path, what, again)
     found = {name: json_object(directory / name, what, again) for name in OBJECTS if (directory / name).is_file()}
-    _check_tokenizer(directory, what, again, found)
-
-
-def _check_tokenizer(directory: Path, what: str, again: str, found: Mapping[str, Mapping[str, Any]]) -> None:
     if "tokenizer.json" in found and not isinstance(found["tokenizer.json"].get("model"), dict):
         raise InputError(f"{what}: tokenizer.json describes no tokenizer (it has no model); {again}")
     try:
@@ -108,16 +88,8 @@ def _check_tokenizer(directory: Path, what: str, again: str, found: Mapping[str,
             (directory / TEMPLATE).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise InputError(f"{what}: {TEMPLATE} cannot be read: it is not UTF-8; {again}") from None
-    if "tokenizer.json" in found or find_spec("sentencepiece"):
-        return
-    for pattern in NEEDS_SENTENCEPIECE:
-        if pieces := next(directory.glob(pattern), None):
-            raise InputError(
-                f"{what} has its tokenizer in {pieces.name}; pip install sentencepiece, or save it with tokenizer.json"
-            )
-
-
-def _check_number(what: str, value: Any, again: str) -> None:
-    values = value if isinstance(value, list) else [] if value is None else [value]
-    if bad := [one for one in values if isinstance(one, bool) or not isinstance(one, int) or one < 0]:
-        raise InputError(f"{what}={bad[0]!r}, which is no number that a model can have; {again}")
+    pieces = next((path for pattern in ("*.spm", "*.model") for path in directory.glob(pattern)), None)
+    if pieces and "tokenizer.json" not in found and not find_spec("sentencepiece"):
+        raise InputError(
+            f"{what} has its tokenizer in {pieces.name}; pip install sentencepiece, or save it with tokenizer.json"
+        )

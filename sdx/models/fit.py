@@ -1,4 +1,4 @@
-"""Batches that fit this process' GPU: cut by a budget of memory, and halved where the budget was wrong."""
+"""Batches that fit in this process' GPU: cut by a memory budget, and halved if the budget was wrong."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ log = getLogger("sdx")
 T = TypeVar("T")
 
 _learned: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
-"""Bytes by `RowBytes` that a batch of a model may take, once one did not fit."""
+"""Model -> the most bytes, by `RowBytes`, of a batch, after one did not fit."""
 
 
 def row_bytes(model: Any) -> RowBytes:
@@ -26,7 +26,7 @@ def row_bytes(model: Any) -> RowBytes:
 
 
 def room(model: Any) -> float:
-    """Bytes that a batch may take; infinite on a CPU, where the number of rows is the limit."""
+    """Bytes that a batch may take; infinite on a CPU, where only the number of rows is limited."""
     if model.device.type != "cuda":
         return math.inf
     card = torch.cuda.get_device_properties(model.device).total_memory
@@ -41,19 +41,17 @@ def pieces(
     row: Callable[[int], str],
     fix: str,
 ) -> Iterator[tuple[slice, T]]:
-    """The rows of each batch and the work's result on them; of a batch that does not fit, part after part.
+    """The rows and the result of each batch; a batch that does not fit is worked on in parts.
 
-    Half of what did not fit is the most that this and all later batches of the model may take. The rows of a batch do
-    not depend on each other, so the results are the same but for rounding.
+    Half of what did not fit is then the limit for all later batches of the model. The rows of a batch do not depend on
+    each other, so the results are the same but for rounding.
 
     Args:
         sizes: of all rows, by `row_bytes`.
-        batches: their places.
-        row: names a row, by its place.
-        fix: what the user can do where a single row does not fit.
+        row: names a row in messages, given its index.
 
     Raises:
-        InputError: a single row does not fit.
+        InputError: a single row does not fit; ends in `fix`.
     """
     sizes = [max(size, 1.0) for size in sizes]
     for batch in batches:
@@ -61,24 +59,18 @@ def pieces(
         while start < batch.stop:
             rows = next(cut(sizes[start : batch.stop], _learned.get(model, math.inf), len(sizes))).stop
             some = slice(start, start + rows)
-            result = _tried(work, some)
-            if result is not None:
-                yield some, result[0]
+            try:
+                result = work(some)
+            except RuntimeError as error:
+                if not ran_out(error):
+                    raise
+            else:
+                yield some, result
                 start = some.stop
                 continue
-            free()
+            free()  # after the error is gone, whose traceback would hold the tensors
             if rows == 1:
                 raise InputError(f"{row(start)} does not fit in the GPU's memory, even alone; {fix}")
             if model not in _learned:
                 log.warning("%-12s %d rows do not fit in the GPU's memory: batches are halved", "memory", rows)
             _learned[model] = rows // 2 * max(sizes[some])
-
-
-def _tried(work: Callable[[slice], T], some: slice) -> tuple[T] | None:
-    """None where memory ran out. The error is gone by then: its traceback would hold the tensors."""
-    try:
-        return (work(some),)
-    except RuntimeError as error:
-        if not ran_out(error):
-            raise
-        return None

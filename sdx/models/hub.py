@@ -1,4 +1,4 @@
-"""Models in Hugging Face format that somebody else made: packaged, from a commit on the hub, or in a directory."""
+"""Steps that publish a given model in Hugging Face format: packaged, from a commit on the hub, or from a directory."""
 
 import os
 import shutil
@@ -14,11 +14,12 @@ from typing import Any
 
 from sdx import InputError
 from sdx.models import directory
+from sdx.models.directory import CONFIG
 from sdx.models.weights import COPY_AGAIN, parts
 from sdx.offline.assets import AssetStep, asset, packages
 from sdx.options.source import Source
 from sdx.process.disk import writing
-from sdx.sources.hub import ANSWER_S, Cause, Unavailable, check_available, explain
+from sdx.sources.hub import ANSWER_S, Cause, Unavailable, check_available, explain, why_unavailable
 from sdx.store.estimate import Estimate, Plan, Work
 from sdx.store.files import write_json
 from sdx.store.hub_source import HubSource
@@ -29,35 +30,61 @@ log = getLogger("sdx")
 SAFETENSORS = "*.safetensors"
 PYTORCH = "pytorch_model*.bin"
 FILES = ("*.json", "*.model", "*.spm", "*.jinja", "*.txt")
-"""What belongs to a model beside its weights: configuration, tokenizer, template."""
-CONFIG = "config.json"
+"""A model's files beside its weights: configuration, tokenizer, template."""
 CONVERSION_S_PER_PARAMETER = 18 / 135e6
 """From packaged weights to a Hugging Face directory, on two cores; measured."""
-CHOICE_S = 3.0
-"""How long a choice waits for the hub."""
-Trial = Callable[[Path, str, str], None]
-"""Raises InputError for a directory that transformers cannot load. Gets what names it in messages, and what to do about
-a file that is broken."""
+LoadCheck = Callable[[Path, str, str], object]
+"""Raises InputError if transformers cannot load a directory. Takes the directory, its name in messages, and what to do
+about a broken file."""
 
 
 @dataclass(frozen=True)
 class HubModel(HubSource):
-    """A model, in one of several formats of weights."""
+    """A model."""
 
     weights: tuple[str, ...] = ()
-    """Patterns of files, the best first."""
-
+    """Patterns of weight files, in order of preference."""
     config: str = CONFIG
 
     repo_type = "model"
 
     def cached(self) -> bool:
-        return _here(self.hub_id, self.revision, self.weights) is not None
+        return self.cached_snapshot() is not None
+
+    def cached_snapshot(self) -> Path | None:
+        """The commit's files in the hub's local cache; None unless weights are among them."""
+        from huggingface_hub import snapshot_download
+
+        try:
+            snapshot = Path(snapshot_download(self.hub_id, revision=self.revision, local_files_only=True))
+        except Exception:  # the hub's client has a class for each reason
+            return None
+        return snapshot if any(has_weights(snapshot, pattern) for pattern in self.weights) else None
+
+    def fetched_snapshot(self) -> Path | None:
+        """The commit's files in the hub's local cache, downloaded if they are missing; None if it has no weights."""
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.constants import HF_HUB_CACHE
+        from huggingface_hub.utils import logging
+
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # without a network it would report each of six attempts
+        try:
+            for pattern in self.weights:
+                # `*/*` leaves out the copies that some repositories keep in other formats.
+                options = {"allow_patterns": [pattern, *FILES], "ignore_patterns": ["*/*"]}
+                with writing(Path(HF_HUB_CACHE)):
+                    snapshot = Path(snapshot_download(self.hub_id, revision=self.revision, **options))
+                if has_weights(snapshot, pattern):
+                    return snapshot
+        finally:
+            logging.set_verbosity(verbosity)
+        return None
 
     def probe(self) -> None:
         from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 
-        # The list of files is open where the files are not.
+        # A gated repository still lists its files.
         get_hf_file_metadata(hf_hub_url(self.hub_id, self.config, revision=self.revision), timeout=ANSWER_S)
         files = HfApi().model_info(self.hub_id, revision=self.revision, timeout=ANSWER_S).siblings or []
         if not any(fnmatch(file.rfilename, pattern) for file in files for pattern in self.weights):
@@ -66,10 +93,6 @@ class HubModel(HubSource):
     def missing_reason(self) -> str:
         wanted = " or ".join(pattern.rpartition(".")[2] for pattern in self.weights)
         return f"has no {self.config} or no {wanted}, or not all of it; convert it and set {self.group}.path"
-
-
-def no_trial(model_dir: Path, what: str, again: str) -> None:
-    """Nothing is tried."""
 
 
 def check_model(
@@ -81,13 +104,13 @@ def check_model(
     tokenizers: Sequence[str] = (),
     pickles: bool = True,
 ) -> None:
-    """Raises InputError for a model that cannot be had from there. Loads nothing and asks no network.
+    """Raises InputError if `source` cannot be a model. Loads nothing and asks no network.
 
     Args:
         own: how to take a model of one's own.
-        packaged: names of the assets that there are.
-        tokenizers: patterns of files; a directory has one of them.
-        pickles: whether weights in PyTorch's own format will do.
+        packaged: names of the known assets.
+        tokenizers: patterns of files, one of which a directory must have.
+        pickles: whether weights in PyTorch's own format are accepted.
     """
     source.check(group, own)
     asset = getattr(source, "asset", None)
@@ -97,18 +120,18 @@ def check_model(
         model_dir, what = local(source.path), f"{group}.path={source.path}"
         directory.check(model_dir, what, pickles)
         if tokenizers and not any(any(model_dir.glob(pattern)) for pattern in tokenizers):
-            raise InputError(f"{what} has no tokenizer ({', '.join(tokenizers)}); save it there")
+            raise InputError(f"{what} has no tokenizer ({', '.join(tokenizers)}); save it there (save_pretrained)")
 
 
 @dataclass(frozen=True, eq=False)
 class ModelStep(Step):
-    """Publishes `model/`, a directory in Hugging Face format, and `source.json`, where it is from."""
+    """Publishes `model/`, a directory in Hugging Face format, and `source.json`, where the model is from."""
 
     brings_model = True
 
     _: KW_ONLY  # for type checkers, who do not see it in `runtime`
     name: str = runtime()  # type: ignore[misc]
-    """What the model is there for: backbone, encoder, translator, adapter."""
+    """The role of the model: backbone, encoder, translator, adapter."""
     about: str = runtime(default="")
 
     def estimate(self, plan: Plan) -> Estimate:
@@ -120,8 +143,8 @@ class HubModelStep(ModelStep):
     """From a commit on the hub, or from its copy in the hub's local cache."""
 
     source: HubModel
-    trial: Trial = runtime(default=no_trial)
-    """Of the files, before they are published, and before the run begins where they are in the cache."""
+    trial: LoadCheck = runtime(default=lambda *_: None)
+    """Before the files are published, and before the run begins if they are in the cache."""
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -132,10 +155,10 @@ class HubModelStep(ModelStep):
         return self.source
 
     def check(self) -> None:
-        if snapshot := _here(self.source.hub_id, self.source.revision, self.source.weights):
-            self._look(snapshot)
+        if snapshot := self.source.cached_snapshot():
+            self._check_files(snapshot)
 
-    def _look(self, snapshot: Path) -> None:
+    def _check_files(self, snapshot: Path) -> None:
         again = f"remove {snapshot.parents[1]} and run again, and it is fetched anew"
         if self.source.config == CONFIG:
             directory.check(snapshot, self._what, PYTORCH in self.source.weights, again)
@@ -146,52 +169,30 @@ class HubModelStep(ModelStep):
         return f"{self.source.where} at {self.source.revision}"
 
     def run(self, work: Workspace) -> None:
-        hub_id, revision = self.source.hub_id, self.source.revision
-        check_available([self.source])  # a download would try again and again
+        check_available([self.source])  # a download would retry for long
         log.info("fetching     %s", self._what)
         try:
-            snapshots = (_snapshot(hub_id, revision, pattern) for pattern in self.source.weights)
-            snapshot = next(filter(None, snapshots), None)
+            snapshot = self.source.fetched_snapshot()
         except Exception as error:  # the client has a class for each reason, its HTTP library others
             raise explain(self.source, error) from error
         if snapshot is None:
             raise Unavailable(self.source, Cause.missing, self.source.missing_reason())
-        self._look(snapshot)
+        self._check_files(snapshot)
         _link(work.dir / "model", snapshot)
-        write_json(work.dir / "source.json", {"hub_id": hub_id, "revision": revision})
-
-
-def hub_step(
-    group: str,
-    hub_id: str,
-    revision: str,
-    weights: tuple[str, ...],
-    instead: str,
-    trial: Trial = no_trial,
-    about: str = "",
-) -> Step:
-    """`HubModelStep` of what a config group names.
-
-    Args:
-        weights: patterns of files, the best first; the first that the repository has is fetched.
-        instead: what the user can do without the hub.
-        about: what tables call the model; none: the repository's name.
-    """
-    source = HubModel(group, hub_id, revision, instead, weights)
-    return HubModelStep(source, name=group, about=about or Path(hub_id).name, trial=trial)
+        write_json(work.dir / "source.json", dict(self.config))
 
 
 @dataclass(frozen=True, eq=False)
 class DirectoryStep(ModelStep):
-    """A link to a directory on disk. Another file in it makes another key."""
+    """Links to a directory on disk. The key changes with the files in it."""
 
     directory: Path
-    trial: Trial = runtime(default=no_trial)
-    """Of the files, before the run begins."""
+    trial: LoadCheck = runtime(default=lambda *_: None)
+    """Before the run begins."""
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        # Hashing gigabytes on every start is too slow; size and time of change betray new weights.
+        # Size and time of change identify weights, because hashing gigabytes at every start is too slow.
         weights = sorted(file for pattern in (SAFETENSORS, PYTORCH) for file in self.directory.glob(pattern))
         listing = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights]
         others = sorted(file for pattern in FILES for file in self.directory.glob(pattern) if file.is_file())
@@ -212,7 +213,7 @@ class DirectoryStep(ModelStep):
 
 @dataclass(frozen=True, eq=False)
 class PackagedModel(ModelStep):
-    """What `convert` makes of an asset's one file of a pattern."""
+    """What `convert` makes of the one file of an asset that matches a pattern."""
 
     asset: str
     pattern: str
@@ -239,37 +240,54 @@ class PackagedModel(ModelStep):
         write_json(work.dir / "source.json", source)
 
 
+def model_step(
+    source: Source,
+    group: str,
+    weights: tuple[str, ...],
+    instead: str,
+    trial: LoadCheck = lambda *_: None,
+    about: str = "",
+    packed: tuple[str, Callable[[Path, Path], None]] = ("", lambda *_: None),
+) -> Step:
+    """The step that publishes the model of a config group.
+
+    Args:
+        weights: patterns of files in order of preference; the first that a repository has is fetched.
+        instead: what the user can do without the hub.
+        about: what tables call the model; if empty, the name of its repository.
+        packed: the pattern of an asset's file, and its conversion to a directory.
+    """
+    if asset := getattr(source, "asset", None):
+        return PackagedModel(asset, *packed, name=group, about=about)
+    if source.hub_id:
+        assert source.revision
+        hub = HubModel(group, source.hub_id, source.revision, instead, weights)
+        return HubModelStep(hub, name=group, about=about or Path(source.hub_id).name, trial=trial)
+    assert source.path
+    return DirectoryStep(local(source.path), name=group, about=about, trial=trial)
+
+
 @cache
-def available(
-    hub_id: str, revision: str, weights: tuple[str, ...] = (SAFETENSORS, PYTORCH), answer_s: float = CHOICE_S
-) -> bool:
-    """Whether the weights of a commit are in the hub's local cache, or the hub answers for it within `answer_s`.
+def available(hub_id: str, revision: str, answer_s: float = 3.0) -> bool:
+    """Whether a model is in the hub's local cache, or the hub has it and says so within `answer_s`.
 
     Downloads nothing, never raises, and asks the network once a process and not with HF_HUB_OFFLINE.
     """
-    from huggingface_hub import HfApi, is_offline_mode
+    from huggingface_hub import is_offline_mode
 
-    if _here(hub_id, revision, weights):
-        return True
-    if is_offline_mode():
-        return False
-    answers: list[str] = []
-
-    def ask() -> None:
-        try:
-            answers.append(HfApi().model_info(hub_id, revision=revision, timeout=answer_s).id)
-        except Exception:  # whatever it is, a download would meet it too
-            return
-
-    # A thread, for the timeout of the request leaves out the look-up of the hub's address.
-    asking = Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(answer_s)
-    return bool(answers)
+    source = HubModel("", hub_id, revision, "", (SAFETENSORS, PYTORCH))
+    if (cached := source.cached()) or is_offline_mode():
+        return cached
+    answers: list[object] = []
+    # In a thread, because the timeout of a request does not limit the look-up of the hub's address.
+    thread = Thread(target=lambda: answers.append(why_unavailable(source)), daemon=True)
+    thread.start()
+    thread.join(answer_s)
+    return answers == [None]
 
 
 def has_weights(directory: Path, pattern: str) -> bool:
-    """Whether weights match the pattern there, with all the parts that their index names."""
+    """Whether weights match the pattern, with all the parts that their index names."""
     suffix = pattern.rpartition("*")[2]
     try:
         for index in directory.glob(f"*{suffix}.index.json"):
@@ -279,46 +297,9 @@ def has_weights(directory: Path, pattern: str) -> bool:
     return any(directory.glob(pattern))
 
 
-def check_link(model_dir: Path) -> None:
-    """Raises `InputError` when the files behind a step's `model` are gone."""
-    if model_dir.is_symlink() and not model_dir.exists():
-        raise InputError(
-            f"{model_dir} points to {model_dir.readlink()}, which is gone; remove {model_dir.parent} and run again"
-        )
-
-
 def local(path: str) -> Path:
     """A path as the user wrote it, made absolute."""
-    return Path(os.path.expanduser(path)).absolute()  # Path's own raises for a user that there is not
-
-
-def _here(hub_id: str, revision: str, weights: tuple[str, ...]) -> Path | None:
-    """The commit's files in the hub's local cache; none where it is not there, or without its weights."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        snapshot = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
-    except Exception:  # the hub's client has a class for each reason
-        return None
-    return snapshot if any(has_weights(snapshot, pattern) for pattern in weights) else None
-
-
-def _snapshot(hub_id: str, revision: str, weights: str) -> Path | None:
-    """The commit's files in the hub's local cache, downloaded where they are missing; none without such weights."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # without a network it would tell of each of six attempts
-    try:
-        # `*/*` leaves out the copies that some repositories keep in other formats.
-        options = {"allow_patterns": [weights, *FILES], "ignore_patterns": ["*/*"]}
-        with writing(Path(HF_HUB_CACHE)):
-            snapshot = Path(snapshot_download(hub_id, revision=revision, **options))
-    finally:
-        logging.set_verbosity(verbosity)
-    return snapshot if has_weights(snapshot, weights) else None
+    return Path(os.path.expanduser(path)).absolute()  # Path's own raises for an unknown user
 
 
 def _link(link: Path, target: Path) -> None:

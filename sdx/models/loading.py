@@ -1,5 +1,6 @@
-"""How transformers loads a directory, where to, what that prints, and what batches look like."""
+"""Loading with transformers: errors, devices, precision; and padding of batches."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,32 +9,41 @@ from typing import TYPE_CHECKING, Any
 from sdx import InputError
 from sdx.config import Precision
 from sdx.models.residency import ran_out
+from sdx.process.quiet import quiet
 from sdx.process.ranks import device
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-REASON_LETTERS = 200
+MAX_REASON = 220
+"""Characters of another library's message."""
 
 
 def pretrained(kind: Any, model_dir: Path, what: str | None = None, /, **options: Any) -> Any:
-    """`kind.from_pretrained` on a directory: code that lies there is never run, and nobody asks whether it may be.
-
-    Args:
-        what: names the directory in messages.
+    """`kind.from_pretrained` on a directory, called `what` in messages. Code in the directory is never run.
 
     Raises:
-        InputError: whatever transformers says against the files, in one line.
+        InputError: transformers cannot load the files, or a step's link to them leads nowhere.
         RuntimeError: the GPU's memory was used up.
     """
-    with named(what or str(model_dir.resolve())):
+    check_link(model_dir)
+    quiet()
+    with load_errors(what or str(model_dir.resolve())):
         return kind.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True, **options)
 
 
+def check_link(model_dir: Path) -> None:
+    """Raises InputError if the files behind a step's `model` are gone."""
+    if model_dir.is_symlink() and not model_dir.exists():
+        raise InputError(
+            f"{model_dir} points to {model_dir.readlink()}, which is gone; remove {model_dir.parent} and run again"
+        )
+
+
 @contextmanager
-def named(what: str) -> Iterator[None]:
-    """What goes wrong inside with the files of a model becomes one line that names them."""
+def load_errors(what: str) -> Iterator[None]:
+    """Turns any error inside into an InputError of one line about the files of `what`."""
     try:
         yield
     except (InputError, MemoryError):
@@ -41,27 +51,22 @@ def named(what: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, RuntimeError) and ran_out(error):
             raise
-        raise InputError(f"{what} cannot be loaded ({reason(error)}); get its files again") from error
-
-
-def reason(error: BaseException) -> str:
-    """What an error says, in a line: transformers lists all that it knows, and the traceback of another library."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = " ".join(lines[:2]) if lines and lines[0].endswith(":") else next(iter(lines), "")
-    said = said if len(said) <= REASON_LETTERS else f"{said[:REASON_LETTERS]}..."
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+        # transformers may list all known models, or include the traceback of another library.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+        text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+        reason = textwrap.shorten(f"{type(error).__name__}: {text}".removesuffix(": "), MAX_REASON, placeholder="...")
+        raise InputError(f"{what} cannot be loaded ({reason}); get its files again") from error
 
 
 def dtype_of(precision: Precision) -> "torch.dtype":
-    """Of the weights of a model that computes in it."""
     import torch
 
     return {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}[precision]
 
 
-def straight() -> dict[str, Any]:
-    """Options of `from_pretrained` with which the weights go from the disk to this process' GPU, without a copy in the
-    machine's own memory; none where there is no GPU."""
+def gpu_options() -> dict[str, Any]:
+    """Options of `from_pretrained` to load weights directly to this process' GPU, without a copy in the machine's
+    memory; none without a GPU."""
     here = device()
     return {} if here.type == "cpu" else {"device_map": here}
 
@@ -81,16 +86,15 @@ def four_bits(dtype: "torch.dtype") -> dict[str, Any]:
 def padded(rows: Sequence[Sequence[int]], pad_id: int) -> "dict[str, Tensor]":
     """`input_ids` and `attention_mask`, `[batch, seq]`, padded on the right."""
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
-    longest = max(map(len, rows))
-    return {
-        "input_ids": torch.tensor([[*row, *[pad_id] * (longest - len(row))] for row in rows]),
-        "attention_mask": torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows]),
-    }
+    ids = [torch.tensor(row, dtype=torch.long) for row in rows]
+    mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+    return {"input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_id), "attention_mask": mask}
 
 
 def keep_layout(llm: Any) -> None:
-    """In eval mode, on some CPUs, bitsandbytes lays weights out for a kernel without a backward pass, for good."""
+    """Else bitsandbytes, in eval mode on some CPUs, lays weights out for good for a kernel without a backward pass."""
     for module in llm.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False

@@ -1,8 +1,8 @@
-"""A chat template is a program that came with a model: here it is run in a process of its own, in bounded time.
+"""Renders a model's chat template, which is a foreign program, in a process with limits on time and memory.
 
-    python -m sdx.models.rendering < request    the texts, or why there are none
+    python -m sdx.models.rendering < request    prints the texts, or an error
 
-Afterwards it is trusted: whoever gives a model to train can as well give one that trains for ever.
+A template that passes is trusted afterwards: a model that a user gives can waste time in other ways, too.
 """
 
 import json
@@ -19,23 +19,23 @@ from typing import Any
 from sdx import InputError
 
 LIMIT_S = 5
-"""Processor time for all texts, which take milliseconds."""
+"""CPU time for all texts, which take milliseconds."""
 MEMORY_BYTES = 16 << 30
-"""Address space, of which a process with many threads reserves some without use."""
-LONGEST = 1_000_000
-"""Letters of a text, at most: the requests have a word each."""
+"""Address space, some of which a process with many threads reserves without use."""
+MAX_CHARS = 1_000_000
+"""Of a text: each message is a word."""
 
 
 def rendered(
     template: str, variables: Mapping[str, Any], conversations: Sequence[tuple[list[dict[str, str]], bool]]
 ) -> list[str]:
-    """The texts of conversations, each with whether the model is to go on.
+    """The text of each conversation, given as messages and whether to add the generation prompt.
 
     Raises:
-        InputError: with what is wrong, to be said of a template.
+        InputError: with a predicate for the template.
     """
     request = {"template": template, "variables": variables, "conversations": conversations, "limit_s": LIMIT_S}
-    answer = _asked(json.dumps(request, default=str))
+    answer = _answer_of_process(json.dumps(request, default=str))
     if "error" in answer:
         raise InputError(answer["error"])
     texts: list[str] = answer["texts"]
@@ -43,7 +43,7 @@ def rendered(
 
 
 @lru_cache(maxsize=8)
-def _asked(request: str) -> dict[str, Any]:
+def _answer_of_process(request: str) -> dict[str, Any]:
     paths = os.pathsep.join(path or os.curdir for path in sys.path)
     done = subprocess.run(
         [sys.executable, "-m", "sdx.models.rendering"],
@@ -62,8 +62,8 @@ def _asked(request: str) -> dict[str, Any]:
 
 
 def _bounded(request: str) -> str:
-    """The answer to a request, as JSON both, by a process that ends where it takes too long."""
-    from transformers.utils import chat_template_utils  # noqa: F401 - takes longer than to render
+    """`_answer` as JSON, in a process that is killed if it takes too long."""
+    from transformers.utils import chat_template_utils  # noqa: F401 - the import takes longer than rendering
 
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit_s = math.ceil(used.ru_utime + used.ru_stime) + json.loads(request)["limit_s"]
@@ -75,18 +75,18 @@ def _bounded(request: str) -> str:
 def _answer(request: str) -> dict[str, Any]:
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    asked, texts = json.loads(request), []
+    given, texts = json.loads(request), []
     try:
-        for messages, go_on in asked["conversations"]:
+        for messages, generates in given["conversations"]:
             [text], _ = render_jinja_template(
-                [messages], chat_template=asked["template"], add_generation_prompt=go_on, **asked["variables"]
+                [messages], chat_template=given["template"], add_generation_prompt=generates, **given["variables"]
             )
-            if len(text) > LONGEST:
+            if len(text) > MAX_CHARS:
                 return {"error": f"writes {len(text):,} letters for a message of a word"}
             texts.append(text)
     except MemoryError:
         return {"error": "needs more memory than there is"}
-    except Exception as error:  # whatever a template can raise
+    except Exception as error:  # a template can raise anything
         number = getattr(error, "lineno", None)
         line = f" in line {number}" if number else ""
         return {"error": f"fails{line} ({type(error).__name__}: {' '.join(str(error).split())[:200]})"}

@@ -1,4 +1,4 @@
-"""One large model in memory at a time: whoever asks for another frees the one that is there."""
+"""One large model in memory at a time: asking for another frees the previous one."""
 
 import gc
 import sys
@@ -20,29 +20,27 @@ OUT_OF_MEMORY = (
 
 
 class Resident:
-    """A model, with what is kept as long as the model is: tokenizers, the states of a prompt's beginning."""
+    """A model, and a cache that lives as long: tokenizers, the states of a prompt's beginning."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self._kept: dict[Hashable, Any] = {}
+        self._cache: dict[Hashable, Any] = {}
 
-    def keep(self, name: Hashable, make: Callable[[], T]) -> T:
-        """What goes by this name, made by the first call."""
-        if name not in self._kept:
-            self._kept[name] = make()
-        return cast(T, self._kept[name])
+    def cached(self, name: Hashable, make: Callable[[], T]) -> T:
+        """The value under `name`, made by the first call."""
+        if name not in self._cache:
+            self._cache[name] = make()
+        return cast(T, self._cache[name])
 
 
 _held: dict[Hashable, Resident] = {}
 
 
 def resident(what: tuple[str, Path, Hashable], load: Callable[[], Any]) -> Resident:
-    """The model that `load` gives, loaded by the first call, until another is asked for or `release` is called.
+    """The model that `load` returns, loaded by the first call and held until another is asked for or `release` called.
 
-    Ask each time instead of storing the answer: a model that somebody holds is not freed.
-
-    Args:
-        what: the model's kind, its directory, and what else tells one from another, such as its precision.
+    Call this each time instead of storing the result: a model with other references is not freed. `what` is the model's
+    kind, its directory, and whatever else identifies it, such as its precision.
     """
     if what not in _held:
         release()
@@ -59,21 +57,21 @@ def resident(what: tuple[str, Path, Hashable], load: Callable[[], Any]) -> Resid
 
 
 def release() -> None:
-    """Frees the model that is there, if any. A training comes after this."""
+    """Frees the model that is held, if any; called before a training."""
     if _held or ("torch.cuda" in sys.modules and sys.modules["torch"].cuda.is_available()):
         _held.clear()
         free()
 
 
 def ran_out(error: RuntimeError) -> bool:
-    """Whether the GPU's memory was used up. Libraries that allocate for themselves say so in their own words."""
+    """Whether the GPU's memory was used up. Libraries that allocate by themselves have their own messages."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def free() -> None:
-    """Gives back the device's memory that nobody uses."""
+    """Returns unused GPU memory to the device."""
     import torch
 
     gc.collect()

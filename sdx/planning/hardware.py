@@ -123,7 +123,7 @@ REFERENCE = GPUS["H100"]
 
 def cpu() -> Device:
     """The cores that this process may use, as fast each as those that were measured."""
-    count, suited = cores(), precision.suited_cpu()
+    count, suited = cores(), precision.cpu_precision()
     return Device(
         f"CPU, {count} cores",
         count * CORE_TRAIN_FLOPS,
@@ -134,14 +134,14 @@ def cpu() -> Device:
         CPU_LOAD_BYTES_PER_S,
         host_bytes(),
         CORE_FP32,
-        1.0 if suited.precision is Precision.bf16 else CORE_FP32 / (suited.slower or 1.0),
+        1.0 if suited.precision is Precision.bf16 else CORE_FP32 / (suited.slowdown or 1.0),
     )
 
 
-def suited_to(backbone: BackboneConfig) -> precision.Suited:
+def suited_to(backbone: BackboneConfig) -> precision.MachinePrecision:
     """What a run of this backbone is planned in: with a model too large for a CPU, and no GPU here, what GPUs do."""
     shape = (shape_in(local(backbone.path)) if backbone.path else None) or backbone.shape
-    here = precision.suited()
+    here = precision.machine_precision()
     elsewhere = shape.parameters > CPU_LIMIT_PARAMETERS and not visible_gpu()
     return precision.ANY_GPU if elsewhere and here.precision is not Precision.bf16 else here
 

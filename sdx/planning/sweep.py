@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from sdx.methods.base import RunPlan
-from sdx.models.precision import Settled
+from sdx.models.precision import ResolvedConfig
 from sdx.planning import tables
 from sdx.planning.hardware import visible_gpu
 from sdx.planning.show import estimated, sum_up
@@ -14,7 +14,7 @@ from sdx.process.console import duration, short
 from sdx.store.store import Store
 
 
-def show_sweep(runs: Sequence[tuple[str, Settled, RunPlan]], store: Store) -> None:
+def show_sweep(runs: Sequence[tuple[str, ResolvedConfig, RunPlan]], store: Store) -> None:
     """Prints it.
 
     Args:
@@ -24,8 +24,8 @@ def show_sweep(runs: Sequence[tuple[str, Settled, RunPlan]], store: Store) -> No
     console = new_console()
     table = Table(title="plan of the sweep", title_justify="left", header_style="bold")
     together: dict[str, tables.Line] = {}
-    for name, settled, work in runs:
-        lines, shape, _, where = estimated(settled.config, settled.on_gpus, store, work.ordered(store), gpu)
+    for name, resolved, work in runs:
+        lines, shape, _, where = estimated(resolved.config, resolved.on_gpus, store, work.ordered(store), gpu)
         if not table.columns:
             for head in ("run", "to do", "cached", "generated", "translated", "trained"):
                 table.add_column(head, justify="left" if head == "run" else "right", overflow="fold")
@@ -37,7 +37,7 @@ def show_sweep(runs: Sequence[tuple[str, Settled, RunPlan]], store: Store) -> No
         table.add_row(name, str(figures["to_do"]), str(figures["cached"]), *tokens, *hours)
         together.update({line.node.step.key: line for line in lines if line.node.state.runs})
     console.print(table)
-    for said in dict.fromkeys(settled.said for _, settled, _ in runs):
+    for said in dict.fromkeys(resolved.summary for _, resolved, _ in runs):
         console.print(f"precision: {said}")
     console.print(f"{len(runs)} runs, one after the other, each step made once:")
     tables.total(console, shape, sum_up(list(together.values()), where), where, gpu)

@@ -14,7 +14,7 @@ from rich.table import Table
 from sdx.evaluation.scores import Score, judge, samples, score
 from sdx.evaluation.suites import Comparison
 from sdx.evaluation.values import ItemScores
-from sdx.models.precision import Settled
+from sdx.models.precision import ResolvedConfig
 from sdx.process import events
 from sdx.process.console import Console, wide
 from sdx.process.console import console as new_console
@@ -36,7 +36,7 @@ RESIDENT_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
 def report_run(
     run_dir: Path,
-    settled: Settled,
+    resolved: ResolvedConfig,
     store: Store,
     model: Step,
     outcomes: Sequence[Comparison],
@@ -53,7 +53,7 @@ def report_run(
         compared_with: overrides of a run to compare this one with.
         began: `time.monotonic()` at the start of the run.
     """
-    config = settled.config
+    config = resolved.config
     items: list[ItemScores] = []
     answers: list[dict[str, Any]] = []
     for outcome in outcomes:
@@ -68,7 +68,7 @@ def report_run(
     results: dict[str, Any] = {
         "run": run_dir.name,
         "config": asdict(config),
-        "precision": settled.said,
+        "precision": resolved.summary,
         "scores": [asdict(one) for one in scores],
         "skipped": list(skipped),
         "training": store.manifest(model)["counts"] if model.trains else None,

@@ -12,17 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sdx import InputError
 from sdx.config import EncoderConfig
-from sdx.models.hub import (
-    PYTORCH,
-    SAFETENSORS,
-    DirectoryStep,
-    PackagedModel,
-    check_link,
-    check_model,
-    hub_step,
-    local,
-)
-from sdx.models.loading import named, pretrained
+from sdx.models.hub import PYTORCH, SAFETENSORS, check_model, local, model_step
+from sdx.models.loading import check_link, load_errors, pretrained
 from sdx.models.shape import shape_of
 from sdx.offline.e5 import convert
 from sdx.process.quiet import unreported
@@ -66,29 +57,26 @@ def check(config: EncoderConfig) -> None:
 def encoder_step(config: EncoderConfig) -> Step:
     """Publishes `model/` (config, weights, tokenizer) and `source.json`."""
     check(config)
-    if config.asset:
-        return PackagedModel(config.asset, "*.bin", convert, name="encoder", about=config.name)
-    if config.hub_id:
-        assert config.revision
-        return hub_step("encoder", config.hub_id, config.revision, (SAFETENSORS, PYTORCH), OFFLINE, _try, config.name)
-    assert config.path
-    return DirectoryStep(local(config.path), name="encoder", about=config.name, trial=_try)
+    weights = (SAFETENSORS, PYTORCH)
+    return model_step(config, "encoder", weights, OFFLINE, _try, config.name, ("*.bin", convert))
 
 
 def _try(model_dir: Path, what: str, again: str) -> None:
     """Raises InputError for a directory without an encoder and a tokenizer. Weights are not loaded."""
-    from sdx.models import trial
+    from sdx.models import load_check
 
-    kind = _check_kind(what, trial.check_kind(model_dir, what).to_dict())
+    kind = _check_kind(what, load_check.check_model_type(model_dir, what).to_dict())
     model_class, options = _class(model_dir, kind)
     optional = OPTIONAL.get(kind, ())
-    model = trial.model_without_weights(model_class, model_dir, what, again, optional=optional, told=False, **options)
+    model = load_check.load_without_weights(
+        model_class, model_dir, what, again, optional=optional, warns_of_unused=False, **options
+    )
     tokenizer = _tokenizer(model_dir, what)
     rows = model.get_input_embeddings().weight.shape[0]
-    with named(what):
+    with load_errors(what):
         if not tokenizer("a", add_special_tokens=False)["input_ids"]:
             raise InputError(f"{what}: the tokenizer returns no tokens for a text; {again}")
-        trial.check_vocabulary(tokenizer, rows, what)
+        load_check.check_vocabulary(tokenizer, rows, what)
 
 
 def load_encoder(model_dir: Path, dtype: "torch.dtype") -> Any:
@@ -120,7 +108,6 @@ def load_tokenizer(model_dir: Path) -> Any:
     Raises:
         InputError: the tokenizer cannot be read.
     """
-    check_link(model_dir)
     return _tokenizer(model_dir, str(model_dir.resolve()))
 
 

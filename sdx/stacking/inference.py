@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sdx import InputError
 from sdx.config import Precision
 from sdx.languages import Language
-from sdx.models.loading import dtype_of, straight
+from sdx.models.loading import dtype_of, gpu_options
 from sdx.models.residency import resident
 from sdx.process.quiet import quiet
 from sdx.stacking.parts import PartsStep, directories
@@ -147,7 +147,9 @@ def _load(model_dir: Path, parts: Mapping[str, Path], precision: Precision) -> A
     config = model.StackConfig.from_pretrained(model_dir)
     name = config.architectures[0]
     model_class = getattr(model, name, None) or getattr(generation, name)
-    return model_class.from_pretrained(model_dir, config=config, parts=parts, dtype=dtype_of(precision), **straight())
+    return model_class.from_pretrained(
+        model_dir, config=config, parts=parts, dtype=dtype_of(precision), **gpu_options()
+    )
 
 
 def pooled_batches(

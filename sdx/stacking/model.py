@@ -38,7 +38,7 @@ from transformers.utils.hub import cached_file
 
 from sdx import InputError
 from sdx.languages import Language, language
-from sdx.models.loading import four_bits, keep_layout, named, padded, pretrained
+from sdx.models.loading import four_bits, keep_layout, load_errors, padded, pretrained
 from sdx.process.quiet import unreported
 from sdx.stacking.batches import in_batches
 from sdx.stacking.encoder import load_encoder
@@ -352,7 +352,7 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
         file = cached_file(
             pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **where
         )  # a part alone has no trained weights at first
-        with named(str(pretrained_model_name_or_path)):
+        with load_errors(str(pretrained_model_name_or_path)):
             model.load_trained_weights(load_file(file) if file else {}, str(pretrained_model_name_or_path))
         model.eval()
         return model

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from sdx.config import TrainConfig
-from sdx.models.loading import straight
+from sdx.models.loading import gpu_options
 from sdx.process.disk import sync
 from sdx.process.ranks import is_main
 from sdx.stacking.generation import StackForCausalLM
@@ -64,7 +64,7 @@ class StackTrainee:
             config.id2label = dict(enumerate(self.labels))
             config.label2id = {label: number for number, label in enumerate(self.labels)}
         config.head_bias = self.head_bias
-        device = straight() if config.quantised else {}  # 4-bit weights are laid out for the device they are loaded to
+        device = gpu_options() if config.quantised else {}  # 4-bit weights are laid out for the device they go to
         model = self.model_class.from_pretrained(self.start, config=config, parts=self.parts, dtype=dtype, **device)
         if self.goal is not ObjectiveKind.probe and config.lora is None:
             config.lora = {"rank": train.lora_rank, "alpha": train.lora_alpha, "dropout": train.lora_dropout}

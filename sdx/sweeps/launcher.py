@@ -62,7 +62,7 @@ class RunLauncher(Launcher):
             show_sweep(plans, Store(Path(runs[0].config.cache_dir)))
             return []
         for _, plan in checked:
-            plan.run.settle()
+            plan.run.record_choices()
         waiting = {run.run_dir: run for run in runs if run.state is None}
         log.info("%-12s %d runs, %d of them done before", "sweep", len(runs), len(runs) - len(waiting))
         summary.add_runs(runs)

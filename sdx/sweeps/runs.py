@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sdx import InputError
 from sdx.config import Stages
-from sdx.models.precision import ANY_GPU, Settled, planned
+from sdx.models.precision import ANY_GPU, ResolvedConfig, resolve_for_plan
 from sdx.options import schema
 from sdx.options.checks import UNFORESEEN, not_composable
 from sdx.process.failure import ERROR
@@ -169,7 +169,7 @@ def _errors_name(label: str, count: int) -> Iterator[None]:
         raise InputError(f"{error}{which}") from None
 
 
-def check(runs: Sequence[SweepRun]) -> "list[tuple[Settled, RunPlan]]":
+def check(runs: Sequence[SweepRun]) -> "list[tuple[ResolvedConfig, RunPlan]]":
     """The typed configuration and the steps of each run; marks runs that are done as skipped.
 
     The precision of a run is that of its first start, or with plan=true of the hardware that the plan assumes. Raises
@@ -183,11 +183,11 @@ def check(runs: Sequence[SweepRun]) -> "list[tuple[Settled, RunPlan]]":
         for run, label in zip(runs, labels([run.given for run in runs]), strict=True):
             with _errors_name(label, len(runs)):
                 config = typed(run.config)
-                settled = planned(config, run.run_dir, suited_to(config.backbone) if config.plan else ANY_GPU)
-                plan = prepare(settled.config, run.run_dir)
+                resolved = resolve_for_plan(config, run.run_dir, suited_to(config.backbone) if config.plan else ANY_GPU)
+                plan = prepare(resolved.config, run.run_dir)
             if is_done(run.run_dir, {step.key for step in plan.ends}):
                 run.state = RunState.skipped
-            checked.append((settled, plan))
+            checked.append((resolved, plan))
             bar.update()
     return checked
 

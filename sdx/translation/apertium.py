@@ -1,7 +1,7 @@
 """Apertium: rule-based translation by the `apertium` command and the language data that are installed with it.
 
-Thousands of sentences a second on a CPU, for close languages above all (Spanish and Catalan, Swedish and Danish).
-Debian has the data of each pair in a package, such as apertium-eng-spa; see wiki.apertium.org.
+It translates thousands of sentences a second on a CPU, mostly between close languages (Spanish and Catalan, Swedish and
+Danish). Debian has a package for each pair, such as apertium-eng-spa; see wiki.apertium.org.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from sdx.text import segment
 from sdx.translation.base import Texts, Translator
 
 INSTALL = "install apertium and the data of the pair, on Debian for instance apt-get install apertium-eng-spa"
+NO_COMMAND = f"needs a command that is not installed: {INSTALL}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ CORE_TOKENS_PER_S = 12_000.0
 
 
 class Apertium(Translator):
-    """Deterministic. The inflection of a word may depend on the sentence before, for one process takes them all."""
+    """Deterministic. A word's inflection may depend on the sentence before, because one process takes all sentences."""
 
     name = "apertium"
 
@@ -57,17 +58,14 @@ class Apertium(Translator):
         """Of the engine; the rules and dictionaries of a pair count through `needs`."""
         return f"{_run(['-V']).strip()}, segments {segment.VERSION}"
 
-    def supports(self, source: str, target: str) -> bool:
-        return _mode(source, target) is not None
-
     def why_unsupported(self, source: str, target: str) -> str | None:
-        if self.supports(source, target):
+        if shutil.which("apertium") is None:
+            return NO_COMMAND
+        if _mode(source, target):
             return None
-        if _command() is None:
-            return f"needs a command that is not installed: {INSTALL}"
         names = " to ".join(f"{entry.name} ({entry.iso639_3})" for entry in (language(source), language(target)))
-        able = ", ".join(sorted(mode.stem for mode in _modes())) or "none"
-        return f"has no data for {names}, only {able}; {INSTALL}, or give another translator or lang"
+        installed = ", ".join(sorted(_modes())) or "none"
+        return f"has no data for {names}, only {installed}; {INSTALL}, or give another translator or lang"
 
     def needs(self, source: str, target: str) -> Mapping[str, Step]:
         mode = self._checked_mode(source, target)
@@ -81,17 +79,16 @@ class Apertium(Translator):
         return segment.translate_texts(texts, lambda sentences: _translate(sentences, mode))
 
     def _checked_mode(self, source: str, target: str) -> Path:
-        if reason := self.why_unsupported(source, target):
-            raise InputError(f"translator={self.name} {reason}")
+        self.check(source, target)
         mode = _mode(source, target)
         assert mode
         return mode
 
 
 def _translate(sentences: list[str], mode: Path) -> list[str]:
-    """The engine's output for each sentence. A blank line ends a segment, and U+FFFF all input."""
+    """The engine's output for each sentence. A blank line ends a segment, U+FFFF the whole input."""
     text = "\n\n".join(" ".join(sentence.replace("\uffff", " ").split()) for sentence in sentences)
-    # -u: words it does not know stay as they are, without a mark.
+    # -u: unknown words stay as they are, without a mark.
     outputs = _run(["-d", str(mode.parent.parent), "-u", mode.stem], text).split("\n\n")
     if len(outputs) != len(sentences):
         raise InputError(f"apertium {mode.stem} returned {len(outputs)} segments of {len(sentences)}; {INSTALL}")
@@ -99,58 +96,51 @@ def _translate(sentences: list[str], mode: Path) -> list[str]:
 
 
 def _cased(output: str, sentence: str) -> str:
-    """`output` with a small letter where the source begins with one: every segment comes back with a capital."""
+    """`output` with a small first letter if the source has one: Apertium begins every segment with a capital."""
     if sentence[:1].islower() and output[:1].isupper() and not output[1:2].isupper():
         return output[0].lower() + output[1:]
     return output
 
 
 def _run(arguments: list[str], text: str = "") -> str:
-    command = _command()
-    if command is None:
-        raise InputError(f"translator=apertium needs a command that is not installed: {INSTALL}")
     # The command looks for a UTF-8 locale itself and sets LC_CTYPE, which LC_ALL would override.
     environment = {name: value for name, value in os.environ.items() if name != "LC_ALL"}
-    done = subprocess.run([command, *arguments], input=text.encode(), capture_output=True, env=environment)
-    errors = done.stderr.decode(errors="replace").strip().splitlines()
+    command = ["apertium", *arguments]
+    try:
+        done = subprocess.run(command, input=text.encode(), capture_output=True, env=environment)
+    except FileNotFoundError:
+        raise InputError(f"translator=apertium {NO_COMMAND}") from None
     if done.returncode:
+        errors = done.stderr.decode(errors="replace").strip().splitlines()
         reason = errors[-1] if errors else f"exit status {done.returncode}"
-        raise InputError(f"{' '.join(['apertium', *arguments])} failed ({reason}); {INSTALL}")
+        raise InputError(f"{' '.join(command)} failed ({reason}); {INSTALL}")
     return done.stdout.decode(errors="replace")
 
 
-def _command() -> str | None:
-    return shutil.which("apertium")
-
-
-def _modes() -> list[Path]:
-    """The files that describe the installed directions, where the command looks for them."""
-    command = _command()
-    if command is None:
-        return []
-    data = os.environ.get("APERTIUM_DATADIR") or Path(command).resolve().parent.parent / "share" / "apertium"
-    return list((Path(data) / "modes").glob("*.mode"))
+def _modes() -> dict[str, Path]:
+    """Name -> file of each installed direction, from where the command itself looks."""
+    command = Path(shutil.which("apertium") or "apertium").resolve()
+    data = Path(os.environ.get("APERTIUM_DATADIR") or command.parent.parent / "share" / "apertium")
+    return {mode.stem: mode for mode in (data / "modes").glob("*.mode")}
 
 
 def _mode(source: str, target: str) -> Path | None:
     """`eng-spa.mode` for English to Spanish; older pairs are named by two letters, `en-es.mode`."""
-    modes = {mode.stem: mode for mode in _modes()}
-    names = (f"{s}-{t}" for s in _spellings(source) for t in _spellings(target))
+    modes = _modes()
+    names = (f"{s}-{t}" for s in _codes(source) for t in _codes(target))
     return next((modes[name] for name in names if name in modes), None)
 
 
-def _spellings(flores: str) -> list[str]:
-    """The codes that mean this language and no other, three letters before two."""
-    its = (code for code, entry in codes().items() if entry is language(flores))
-    return sorted(its, key=lambda code: (len(code) != 3, code))
+def _codes(flores: str) -> list[str]:
+    """The codes that mean only this language, three letters before two."""
+    found = (code for code, entry in codes().items() if entry is language(flores))
+    return sorted(found, key=lambda code: (len(code) != 3, code))
 
 
 def _digest(mode: Path) -> str:
     """Hash over a mode's pipeline and the files that it names."""
-    pipeline = mode.read_bytes()
-    digest = sha256(pipeline)
+    digest = sha256(pipeline := mode.read_bytes())
     for name in regex.findall(r"'([^']+)'", pipeline.decode()):
-        file = mode.parent / name  # which is `name` where that is absolute
-        if file.is_file():
+        if (file := mode.parent / name).is_file():  # `name` itself if that is absolute
             digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What every translator offers to the data steps."""
+"""The interface of all translators."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdx import InputError
 from sdx.config import Precision, TemplateKind
 from sdx.generation.hf import HFGenerator
-from sdx.languages import Language, language
+from sdx.languages import Language
 from sdx.models.batches import Arithmetic
 from sdx.store.estimate import Plan, Work
 from sdx.store.step import Step
@@ -18,16 +19,16 @@ from sdx.text.lengths import SENTENCE_TOKENS
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What of a run a translator may build on."""
+class TranslationContext:
+    """What a translator may use of the run it works for."""
 
     backbone: Step
     template: TemplateKind
     generator: HFGenerator
     demonstrations: Callable[[Language, Language], Step | None]
-    """The step that publishes sentence pairs of two languages as `demonstrations.jsonl`; none where there is none."""
+    """The step that publishes sentence pairs of two languages as `demonstrations.jsonl`, or None."""
     run_dir: Path | None
-    """Where a choice is recorded; nowhere when a run is only planned."""
+    """Where choices are recorded; None if the run is only planned."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,11 @@ class Translator(ABC):
     """Translates whole texts between two languages, named by FLORES code, such as `eng_Latn`."""
 
     name: str
-    """Short name, as in `translator=<name>` and in the record of each translated row."""
+    """As in `translator=<name>` and in the record of each translated row."""
     batch_rows: int = 32
-    """Rows of a step that are translated, and put on disk, at once."""
+    """Rows of a step that are translated, and written to disk, at once."""
     is_external: bool = True
-    """Another model than the backbone under study does the work, so that it may translate test items."""
+    """Another model than the backbone under study translates, so it may translate test items."""
 
     @property
     @abstractmethod
@@ -69,32 +70,33 @@ class Translator(ABC):
         """What decides the output besides the text and `needs`: package, weights, options. Part of cache keys."""
 
     @abstractmethod
-    def supports(self, source: str, target: str) -> bool:
-        """Whether it translates `source` to `target`; nothing heavy is loaded and no network is asked."""
-
     def why_unsupported(self, source: str, target: str) -> str | None:
-        """What is in the way of the pair, and the fix, after "translator=<name> "; none where it is supported."""
-        if self.supports(source, target):
-            return None
-        names = " to ".join(f"{entry.name} ({entry.code})" for entry in (language(source), language(target)))
-        return f"cannot translate {names}; give another translator or lang"
+        """Why the pair cannot be translated, and the fix, after "translator=<name> "; None if it can. Loads nothing."""
+
+    def supports(self, source: str, target: str) -> bool:
+        return self.why_unsupported(source, target) is None
+
+    def check(self, source: str, target: str) -> None:
+        """Raises InputError if the pair is not supported."""
+        if reason := self.why_unsupported(source, target):
+            raise InputError(f"translator={self.name} {reason}")
 
     @abstractmethod
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        """Translations of `texts`, in order and in their layout. What is heavy is loaded by the first call.
+        """Translations of `texts`, in order and with their layout. The first call loads the model.
 
         Raises:
-            InputError: it does not support the pair.
+            InputError: the pair is not supported.
         """
 
-    def place(self, surroundings: Surroundings) -> None:
-        """Tells it the run it works in, once, before anything else is asked of it."""
+    def attach(self, context: TranslationContext) -> None:
+        """Called once, before anything else."""
 
-    def settle(self) -> None:
-        """The run can work, and will: what was chosen for it is recorded in its run directory."""
+    def record_choice(self) -> None:
+        """Records in the run directory what was chosen; called when the run is known to work."""
 
     def needs(self, source: str, target: str) -> Mapping[str, Step]:
-        """The steps whose outputs it reads to translate the pair, such as its model; they count for cache keys."""
+        """The steps whose outputs the translator reads for this pair, such as its model; part of cache keys."""
         return {}
 
     def work(self, plan: Plan, texts: Texts, needs: Mapping[str, Step]) -> Work:
@@ -106,10 +108,10 @@ class Translator(ABC):
         return Work()
 
     def prepare(self, inputs: Mapping[str, Path]) -> None:
-        """Says where the outputs of `needs` lie, before the first `translate`."""
+        """Takes the directories of the outputs of `needs`, before the first `translate`."""
 
     def for_pair(self, source: str, target: str) -> Translator:
-        """The engine that translates this pair: itself, but for translators that choose one."""
+        """The translator for this pair: itself, unless it chooses among several."""
         return self
 
 

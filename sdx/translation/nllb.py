@@ -1,9 +1,9 @@
 """NLLB-200 (arXiv 2207.04672) and models fine-tuned from it: 202 languages, from the hub or a local directory.
 
-Sentences are translated one by one by beam search. The tokenizer is the model's own tokenizer.json, read by the
-tokenizers library: what transformers builds from the same file depends on its version, and turns a code it lacks into
-<unk> without a word. In bf16, and on GPUs, results differ in the last bits with what shares a batch, so that of two
-translations that are almost equally likely another may win; in fp32 on a CPU that was not seen.
+Each sentence is translated for itself, by beam search. The tokenizers library reads the model's own tokenizer.json:
+what transformers makes of that file depends on its version and silently turns an unknown code into <unk>. In bf16, and
+on GPUs, the last bits depend on what shares a batch, and may decide between two translations that are almost equally
+likely; in fp32 on a CPU this was not seen.
 """
 
 from __future__ import annotations
@@ -19,17 +19,8 @@ from sdx import InputError
 from sdx.config import Precision, ShapeConfig, TranslatorConfig
 from sdx.languages import language
 from sdx.models.batches import ROWS, RowBytes, cut, number_bytes
-from sdx.models.hub import (
-    PYTORCH,
-    SAFETENSORS,
-    DirectoryStep,
-    check_link,
-    check_model,
-    hub_step,
-    local,
-)
-from sdx.models.hub import available as available  # where `auto` looks for it
-from sdx.models.loading import dtype_of, named, pretrained, straight
+from sdx.models.hub import PYTORCH, SAFETENSORS, check_model, local, model_step
+from sdx.models.loading import dtype_of, gpu_options, load_errors, padded, pretrained
 from sdx.models.residency import resident
 from sdx.models.shape import shape_in
 from sdx.models.work import ModelWork, most_rows
@@ -48,21 +39,21 @@ WEIGHTS = (SAFETENSORS, PYTORCH)
 ARCHITECTURE = "m2m_100"
 OFFLINE = "offline, set translator.path to a local copy, or choose another translator"
 ROOM_FACTOR, ROOM_TOKENS = 2, 32
-"""A translation may have twice the tokens of its source and 32, rounded up to a power of two. Ours: a sentence goes
-round in a loop now and then, and sentences that share a limit can share a batch without changing each other."""
+"""A translation may have twice the tokens of its source plus 32, rounded up to a power of two. Ours: the model may
+loop, and sentences with the same limit can share a batch without changing each other."""
 
 
 @dataclass
 class NLLBConfig(TranslatorConfig, Source):
-    """Where the model comes from: exactly one of `hub_id` and `path`, NLLB-200 itself or fine-tuned from it."""
+    """NLLB-200 itself or a model fine-tuned from it: exactly one of `hub_id` and `path`."""
 
     batch_size: int | None = fields.number(None, at_least=1, at_most=10**6)
-    """Sentences translated at once, at most; null: 32 on a CPU, on a GPU as many as its memory holds. Ours. Not part of
+    """Sentences translated at once, at most; null: 32 on a CPU, as many as its memory holds on a GPU. Ours. Not part of
     cache keys."""
     precision: Precision = Precision.auto
     """Arithmetic of the forward pass."""
     num_beams: int = fields.number(4, at_least=1, at_most=100)
-    """Translations of a sentence followed in parallel; 1 is greedy, faster and worse. Ours."""
+    """Beam width; 1 is greedy, faster and worse. Ours."""
 
 
 SHAPES = {
@@ -77,38 +68,38 @@ USUAL_ROOM = 4.0
 """What a translation may have, in lengths of the usual one."""
 
 
+@dataclass(eq=False)
 class NLLB(Translator):
     """The options are those of `NLLBConfig`.
 
     Raises:
-        InputError: they cannot work, or `path` holds no NLLB model. Nothing is loaded.
+        InputError: they cannot work, or `path` is no NLLB model. Nothing is loaded.
     """
+
+    hub_id: str | None
+    revision: str | None
+    path: str | None
+    batch_size: int | None
+    precision: Precision
+    num_beams: int
 
     name = "nllb"
 
-    def __init__(
-        self,
-        hub_id: str | None,
-        revision: str | None,
-        path: str | None,
-        batch_size: int | None,
-        precision: Precision,
-        num_beams: int,
-    ) -> None:
-        check_model(Source(path=path, hub_id=hub_id, revision=revision), "translator")
-        self.hub_id, self.revision = hub_id, revision
-        self.directory = local(path) if path else None
-        self.batch_size = batch_size
-        self.precision = precision
-        self.num_beams = num_beams
+    def __post_init__(self) -> None:
+        self._source = Source(path=self.path, hub_id=self.hub_id, revision=self.revision)
         self._model_dir: Path | None = None
-        if self.directory:
-            _check(self.directory)
+        check_model(self._source, "translator", tokenizers=("tokenizer.json",))
+        kind = read_json(local(self.path) / "config.json")["model_type"] if self.path else ARCHITECTURE
+        if kind != ARCHITECTURE:
+            raise InputError(
+                f"translator.path={self.path} holds a model of type {kind}; translator=path takes NLLB-200 and models "
+                f"fine-tuned from it, of type {ARCHITECTURE}"
+            )
 
     @property
     def batch_rows(self) -> int:  # type: ignore[override]
-        """Enough sentences to fill batches of like length: on a GPU a batch is large enough by itself."""
-        return self._most if device().type == "cuda" else 4 * self._most
+        """Enough sentences to fill batches of similar length; on a GPU one batch is large enough."""
+        return self._max_sentences if device().type == "cuda" else 4 * self._max_sentences
 
     @property
     def version(self) -> str:
@@ -117,22 +108,17 @@ class NLLB(Translator):
         room = f"room {ROOM_FACTOR}n+{ROOM_TOKENS}"
         return f"{origin}, beams {self.num_beams}, {self.precision.value}, {room}, segments {segment.VERSION}"
 
-    def supports(self, source: str, target: str) -> bool:
-        return not self._unknown(source, target)
-
     def why_unsupported(self, source: str, target: str) -> str | None:
-        if not (unknown := self._unknown(source, target)):
-            return None
-        names = " and ".join(f"{language(flores).name} ({flores})" for flores in unknown)
-        what = f"translator.path={self.directory}" if self.directory else "NLLB-200"
-        return f"cannot translate {names}: {what} has no code for it; give another translator or lang"
+        entries = (language(source), language(target))
+        known = self._special_tokens
+        unknown = (entry for entry in entries if not entry.nllb or (known is not None and entry.nllb not in known))
+        names = [f"{entry.name} ({entry.flores})" for entry in unknown]
+        what = f"translator.path={self.path}" if self.path else "NLLB-200"
+        fix = f"{what} has no code for it; give another translator or lang"
+        return f"cannot translate {' and '.join(names)}: {fix}" if names else None
 
     def needs(self, source: str, target: str) -> Mapping[str, Step]:
-        if self.directory:
-            return {"translator": DirectoryStep(self.directory, name="translator", trial=_try)}
-        assert self.hub_id
-        assert self.revision
-        return {"translator": hub_step("translator", self.hub_id, self.revision, WEIGHTS, OFFLINE, _try)}
+        return {"translator": model_step(self._source, "translator", WEIGHTS, OFFLINE, _try)}
 
     def work(self, plan: Plan, texts: Texts, needs: Mapping[str, Step]) -> Work:
         model = plan.path(needs["translator"])
@@ -160,8 +146,7 @@ class NLLB(Translator):
         self._model_dir = inputs["translator"] / "model"
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        if reason := self.why_unsupported(source, target):
-            raise InputError(f"translator={self.name} {reason}")
+        self.check(source, target)
         return segment.translate_texts(texts, lambda sentences: self.translate_sentences(sentences, source, target))
 
     def translate_sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
@@ -171,17 +156,18 @@ class NLLB(Translator):
         model, tokenizer = self._ready()
         source_id, target_id = (self._code(tokenizer, flores) for flores in (source, target))
         encoded = tokenizer.encode_batch(sentences, add_special_tokens=False)
-        # The source's code first and </s> last, as in training (the tokenizer's own template may be another).
+        # The source's code first and </s> last, as in training; the tokenizer's own template may differ.
         ids = [[source_id, *sentence.ids, model.config.eos_token_id] for sentence in encoded]
-        order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))  # what fits then fits to the end
-        sources, of = [ids[index] for index in order], row_bytes(model)
-        sizes = [of.translated(len(one), _room(len(one)), self.num_beams) for one in sources]
+        order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))  # if the first batch fits, all do
+        sources, row = [ids[index] for index in order], row_bytes(model)
+        lengths = [len(tokens) for tokens in sources]
+        sizes = [row.translated(length, _room(length), self.num_beams) for length in lengths]
         outputs = pieces(
             model,
             sizes,
-            _batches([len(one) for one in sources], sizes, room(model), self._most),
+            _batches(lengths, sizes, room(model), self._max_sentences),
             lambda some: _generate(model, sources[some], target_id, self.num_beams),
-            lambda place: f"a sentence of {len(sources[place])} tokens",
+            lambda index: f"a sentence of {lengths[index]} tokens",
             f"lower translator.num_beams={self.num_beams} or take a GPU with more memory",
         )
         translations = [""] * len(sentences)
@@ -192,31 +178,27 @@ class NLLB(Translator):
         return translations
 
     @property
-    def _most(self) -> int:
-        """Sentences of a batch."""
+    def _max_sentences(self) -> int:
+        """Sentences of a batch, at most."""
         return ROWS.on(device().type == "cuda", self.batch_size)
 
-    def _unknown(self, *flores: str) -> list[str]:
-        """Those of the languages that have no code, or none in this model."""
-        codes = {name: language(name).nllb for name in flores}
-        return [name for name, code in codes.items() if not code or (self.directory and code not in self._codes)]
-
     @cached_property
-    def _codes(self) -> set[str]:
-        """The special tokens of a local model, language codes among them."""
-        assert self.directory
+    def _special_tokens(self) -> set[str] | None:
+        """Those of a local model, language codes among them; None for a model on the hub."""
+        if not self.path:
+            return None
         try:
-            return {token["content"] for token in read_json(self.directory / "tokenizer.json")["added_tokens"]}
-        except (ValueError, KeyError, TypeError):
+            return {token["content"] for token in read_json(local(self.path) / "tokenizer.json")["added_tokens"]}
+        except (KeyError, TypeError):
             raise InputError(
-                f"translator.path={self.directory}: tokenizer.json cannot be read; copy it again"
+                f"translator.path={self.path}: tokenizer.json has no list of added_tokens; copy it again"
             ) from None
 
     def _ready(self) -> tuple[Any, Any]:
         model_dir = self._model_dir
         assert model_dir, "prepare() comes first"
-        held = resident(("translator", model_dir, self.precision), lambda: _load_model(model_dir, self.precision))
-        return held.model, held.keep("tokenizer", lambda: _load_tokenizer(model_dir))
+        loaded = resident(("translator", model_dir, self.precision), lambda: _load_model(model_dir, self.precision))
+        return loaded.model, loaded.cached("tokenizer", lambda: _load_tokenizer(model_dir))
 
     def _code(self, tokenizer: Any, flores: str) -> int:
         id_: int | None = tokenizer.token_to_id(language(flores).nllb)
@@ -225,56 +207,31 @@ class NLLB(Translator):
         return id_
 
 
-def _check(directory: Path) -> None:
-    """Raises `InputError` for a directory, known to have a config.json, that is no NLLB model."""
-    what = f"translator.path={directory}"
-    kind = read_json(directory / "config.json").get("model_type")
-    if kind != ARCHITECTURE:
-        raise InputError(
-            f"{what} holds a model of type {kind}; translator=path takes NLLB-200 and models fine-tuned from it, "
-            f"of type {ARCHITECTURE}"
-        )
-    if not (directory / "tokenizer.json").is_file():
-        raise InputError(
-            f"{what} has no tokenizer.json; write one with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-        )
-
-
 def _try(model_dir: Path, what: str, again: str) -> None:
-    """Raises InputError for a directory that gives no model and tokenizer. Weights are not loaded."""
-    from transformers import M2M100ForConditionalGeneration
+    """Raises InputError if model and tokenizer cannot be loaded. Weights are not loaded."""
+    from transformers import M2M100ForConditionalGeneration as M2M100
+    from transformers import PreTrainedTokenizerFast
 
-    from sdx.models import trial
+    from sdx.models import load_check
 
-    config = trial.check_kind(model_dir, what)
-    model = trial.model_without_weights(M2M100ForConditionalGeneration, model_dir, what, again, told=False)
-    needed = {name: getattr(config, name) for name in ("eos_token_id", "pad_token_id", "decoder_start_token_id")}
+    config = load_check.check_model_type(model_dir, what)
+    model = load_check.load_without_weights(M2M100, model_dir, what, again, warns_of_unused=False)
     rows = model.get_input_embeddings().weight.shape[0]
-    for name, id_ in needed.items():
-        if not (isinstance(id_, int) and 0 <= id_ < rows):
+    for name in ("eos_token_id", "pad_token_id", "decoder_start_token_id"):
+        if not (isinstance(id_ := getattr(config, name), int) and 0 <= id_ < rows):
             raise InputError(f"{what}: config.json has {name}={id_}, which is no id of the model's {rows}; {again}")
-    with named(what):
-        tokenizer = _load_tokenizer(model_dir)
-        special = {id_ for id_, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-        trial.check_ids(tokenizer.get_vocab(), special, needed.values(), rows, what)
+    with load_errors(what):
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=_load_tokenizer(model_dir))
+    load_check.check_vocabulary(tokenizer, rows, what)
 
 
 def _load_model(model_dir: Path, precision: Precision) -> Any:
-    """The encoder and decoder, for inference, on this process' GPU where there is one."""
+    """The encoder and decoder, for inference, on this process' GPU if it has one."""
     from transformers import GenerationConfig, M2M100ForConditionalGeneration
 
-    check_link(model_dir)
     with unreported():  # old checkpoints carry position tables
-        model, report = pretrained(
-            M2M100ForConditionalGeneration,
-            model_dir,
-            dtype=dtype_of(precision),
-            output_loading_info=True,
-            **straight(),
-        )
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{model_dir} lacks {len(missing)} weights, such as {missing[0]}; get its files again")
-    model.generation_config = GenerationConfig()  # its own limits a translation to 200 tokens
+        model = pretrained(M2M100ForConditionalGeneration, model_dir, dtype=dtype_of(precision), **gpu_options())
+    model.generation_config = GenerationConfig()  # the model's own limits a translation to 200 tokens
     return model.eval()
 
 
@@ -284,60 +241,41 @@ def _load_tokenizer(model_dir: Path) -> Any:
     tokenizer = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True  # a text with </s> in it means these four characters
+    tokenizer.encode_special_tokens = True  # "</s>" in a text means these four characters
     return tokenizer
 
 
 def _room(tokens: int) -> int:
-    """The most tokens that the translation of a source with so many may have."""
+    """The most tokens that the translation of a source of `tokens` may have."""
     return 1 << (ROOM_FACTOR * tokens + ROOM_TOKENS - 1).bit_length()
 
 
-def _batches(lengths: Sequence[int], sizes: Sequence[float], memory: float, most: int) -> Iterator[slice]:
-    """Neighbours with the same room for their translations.
-
-    Args:
-        lengths, sizes: of the sources, in tokens and in bytes.
-        memory: bytes for a batch.
-        most: sources of a batch.
-    """
-    start = 0
-    for _, group in groupby(map(_room, lengths)):
-        stop = start + len(list(group))
-        for batch in cut(sizes[start:stop], memory, most):
-            yield slice(start + batch.start, start + batch.stop)
-        start = stop
+def _batches(lengths: Sequence[int], sizes: Sequence[float], memory: float, max_rows: int) -> Iterator[slice]:
+    """Batches of neighbouring sources with the same `_room`, given their lengths in tokens and their sizes in bytes."""
+    for _, group in groupby(range(len(lengths)), lambda index: _room(lengths[index])):
+        rows = list(group)
+        for batch in cut([sizes[row] for row in rows], memory, max_rows):
+            yield slice(rows[0] + batch.start, rows[0] + batch.stop)
 
 
 def _generate(model: Any, sources: list[list[int]], target_id: int, beams: int) -> list[list[int]]:
-    """The best translation of each source, special tokens included, by beam search.
-
-    Args:
-        sources: with the same room for a translation.
-        target_id: the target language's code, the decoder's first word.
-    """
+    """The best translation of each source, special tokens included. All sources have the same `_room`."""
     import torch
     from transformers import GenerationConfig
 
-    longest = max(map(len, sources))
-    pad = model.config.pad_token_id
-    ids = torch.tensor([source + [pad] * (longest - len(source)) for source in sources])  # [batch, seq]
-    sizes = torch.tensor([len(source) for source in sources])
-    mask = (torch.arange(longest) < sizes[:, None]).long()  # [batch, seq]
     config = GenerationConfig(
         num_beams=beams,
         do_sample=False,
-        max_new_tokens=_room(longest),
+        max_new_tokens=_room(max(map(len, sources))),
         forced_bos_token_id=target_id,
         decoder_start_token_id=model.config.decoder_start_token_id,
         eos_token_id=model.config.eos_token_id,
-        pad_token_id=pad,
+        pad_token_id=model.config.pad_token_id,
     )
+    batch = {name: tensor.to(model.device) for name, tensor in padded(sources, model.config.pad_token_id).items()}
     with torch.inference_mode():
-        outputs = model.generate(
-            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
-        )
-    return [[int(token) for token in row] for row in outputs.tolist()]
+        outputs: list[list[int]] = model.generate(**batch, generation_config=config).tolist()
+    return outputs
 
 
 SCHEMAS = {"nllb": NLLBConfig}

@@ -1,15 +1,15 @@
 """The backbone translates: few-shot prompting of the LLM itself, sentence by sentence, greedy.
 
-The prompt is a list of sentence pairs from a parallel corpus, a base model's way; a model with a chat template gets the
-same list inside an instruction. What must not change (code, markup, numbers) is hidden as for every other engine.
-Self-Translate-Train (arXiv 2407.00454) translates its task data like this with 8 shots. The list is the same for all
-sentences, so its states are computed once and kept (`sdx.generation.prefix`); the translations are the same.
+The prompt is a list of sentence pairs from a parallel corpus; a model with a chat template gets the list inside an
+instruction. Code, markup and numbers are hidden from the model, as with every other engine. Self-Translate-Train (arXiv
+2407.00454) translates its task data like this with 8 shots. The list is the same for all sentences, so its states are
+computed once (`sdx.generation.prefix`); the translations are the same.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -29,72 +29,74 @@ from sdx.store.step import Step
 from sdx.text import segment
 from sdx.text.lengths import SENTENCE_TOKENS
 from sdx.translation.answer_line import answer_line
-from sdx.translation.base import Surroundings, Texts, Translator
+from sdx.translation.base import Texts, TranslationContext, Translator
 
 PROMPT_VERSION = 3
-KEPT_ASIDE = "demonstrations.jsonl"
 ROOM_FACTOR, ROOM_TOKENS = 3, 24
-"""A translation may have three times the tokens of its source, and 24."""
+"""A translation may have three times the tokens of its source plus 24."""
 USUAL_ROOM = 4.0
 """The same in lengths of the usual translation, for an estimate."""
 MARGIN = 2
-"""Or this many times the tokens that the examples let expect: a vocabulary may spell out a script."""
+"""Or this many times the tokens that the examples suggest: some vocabularies spell a script out."""
 FRAME_TOKENS = 64
-"""For the names of the languages, the instruction and the template around it."""
+"""Allowance for the names of the languages, the instruction and the template around it."""
 
 
 @dataclass
 class SelfTranslationConfig(TranslatorConfig):
     shots: int = fields.number(8, at_least=1, at_most=1000)
-    """Translated sentences before each sentence, or as many as there are."""
+    """Example translations before each sentence; fewer if there are fewer."""
     demonstrations: str | None = fields.path()
     """File with `source` and `target` in each row, as for `parallel.path`; `{target}` in its name stands for the
-    language's code. None takes sentences that the parallel corpus keeps aside for it."""
+    language's code. None takes the sentences that the parallel corpus sets aside for this."""
     delimiter: str = "\n\n"
-    """What stands between two examples. One without a line feed ends the translation too, and stays as it is in a
-    sentence that has it. Ours."""
+    """Between two examples. A delimiter without a line feed also ends the translation, and is copied unchanged if a
+    sentence contains it. Ours."""
 
 
+@dataclass(eq=False)
 class SelfTranslation(Translator):
     """Greedy few-shot translation by the backbone under study."""
+
+    shots: int
+    demonstrations: str | None
+    delimiter: str
 
     name = "self"
     is_external = False
 
-    def __init__(self, shots: int, demonstrations: str | None, delimiter: str) -> None:
-        _check(delimiter)
-        self.shots = shots
-        self.demonstrations = demonstrations
-        self.delimiter = delimiter
-        self._keep = None if "\n" in delimiter else regex.compile(regex.escape(delimiter))
+    def __post_init__(self) -> None:
+        given, breaks = self.delimiter, "\n" in self.delimiter
+        fix = "give one with a line feed, as translator.delimiter=$'\"\\n\\n\"' in a shell, or with a sign, as ' ### '"
+        if r"\n" in given:
+            raise InputError(f"translator.delimiter={given} has a backslash and an n, which is no line feed; {fix}")
+        if not breaks and regex.fullmatch(r"[\p{L}\p{M}\p{N}\s:]*", given):
+            raise InputError(f"translator.delimiter={given!r} cannot be told from the text of an example; {fix}")
+        self._keep = None if breaks else regex.compile(regex.escape(given))
 
-    def place(self, surroundings: Surroundings) -> None:
-        self._around = surroundings
+    def attach(self, context: TranslationContext) -> None:
+        self._context = context
 
     @property
     def batch_rows(self) -> int:  # type: ignore[override]
-        """A batch of the model's even where a row is one sentence, as the fields of questions are; their sentences are
-        sorted by length and cut into batches again, so that rows of many sentences fill several."""
-        return self._around.generator.most_rows
+        """One batch of the model if each row is one sentence, as the fields of questions are. Sentences are sorted by
+        length and cut into batches again, so rows of many sentences fill several."""
+        return self._context.generator.most_rows
 
     @property
     def version(self) -> str:
-        precision, template = self._around.generator.precision.value, self._around.template.value
+        precision, template = self._context.generator.precision.value, self._context.template.value
         prompt = f"{self.shots} shots, prompt {PROMPT_VERSION}, delimiter {self.delimiter!r}"
         return f"{prompt}, {precision}, {template}, segments {segment.VERSION}"
 
-    def supports(self, source: str, target: str) -> bool:
-        return self._shots(source, target) is not None
-
     def why_unsupported(self, source: str, target: str) -> str | None:
-        if self.supports(source, target):
-            return None
-        return "needs translated sentences as examples; give parallel=offline or translator.demonstrations=file.jsonl"
+        fix = "give parallel=offline or translator.demonstrations=file.jsonl"
+        return None if self._shots(source, target) else f"needs translated sentences as examples; {fix}"
 
     def needs(self, source: str, target: str) -> Mapping[str, Step]:
         shots = self._shots(source, target)
         assert shots
-        return {"translator": self._around.backbone, "demonstrations": shots}
+        return {"translator": self._context.backbone, "demonstrations": shots}
 
     def work(self, plan: Plan, texts: Texts, needs: Mapping[str, Step]) -> Work:
         """The examples are read once; the attention of every sentence reaches over them."""
@@ -121,10 +123,10 @@ class SelfTranslation(Translator):
         self._model_dir = inputs["translator"] / "model"
         directory = inputs["demonstrations"]
         if self.demonstrations is None:
-            rows = read_rows(directory / KEPT_ASIDE)
+            rows = read_rows(directory / "demonstrations.jsonl")
         else:
             file = published(directory)
-            rows = _given(file, f"translator.demonstrations={file.name}", directory.name)
+            rows = _user_rows(file, f"translator.demonstrations={file.name}", directory.name)
         self._rows = self._usable(rows)[: self.shots]
 
     def _usable(self, rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
@@ -140,69 +142,46 @@ class SelfTranslation(Translator):
 
     def _shots(self, source: str, target: str) -> Step | None:
         if self.demonstrations is None:
-            return self._around.demonstrations(language(source), language(target))
+            return self._context.demonstrations(language(source), language(target))
         codes = {"source": language(source).code, "target": language(target).code}
         step = local_file("translator.demonstrations", self.demonstrations, codes)
-        self._usable(_given(step.source, step.where, step.key))
+        self._usable(_user_rows(step.source, step.where, step.key))
         return step
 
     def _sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
-        """One line for each sentence; an empty one, for which the source stays, if it does not fit the context."""
-        generator = self._around.generator
-        generator.load(self._model_dir, self._around.template)
+        """One line for each sentence; empty, which keeps the source, if the sentence does not fit in the context."""
+        generator = self._context.generator
+        generator.load(self._model_dir, self._context.template)
         names = language(source).name, language(target).name
         head = f"Translate from {names[0]} into {names[1]}. Write the translation of the last line only.\n\n"
         head = head if generator.chats() else ""
         shots = [f"{names[0]}: {row['source']}\n{names[1]}: {row['target']}{self.delimiter}" for row in self._rows]
-        shared = f"{head}{''.join(shots)}{names[0]}:"  # by all prompts but those with fewer shots, which share less
-        lengths = generator.count_tokens(shots)
-        sizes = generator.count_tokens(sentences)
-        room = [math.ceil(self._factor() * tokens) + ROOM_TOKENS for tokens in sizes]
+        shared = f"{head}{''.join(shots)}{names[0]}:"  # in part, by prompts with fewer shots
+        shot_tokens, tokens = generator.count_tokens(shots), generator.count_tokens(sentences)
+        sides = ([row[side] for row in self._rows] for side in ("source", "target"))
+        source_tokens, target_tokens = (sum(generator.count_tokens(texts)) for texts in sides)
+        factor = max(ROOM_FACTOR, MARGIN * target_tokens / max(source_tokens, 1))
+        room = [math.ceil(factor * count) + ROOM_TOKENS for count in tokens]
         order = sorted(range(len(sentences)), key=lambda index: -room[index])
+        longest = [sum(shot_tokens) + tokens[index] + FRAME_TOKENS for index in order]
+        complete = generator.complete if head else partial(generator.complete_lines, end=self.delimiter)
         translated = [""] * len(sentences)
-        longest = [sum(lengths) + sizes[index] + FRAME_TOKENS for index in order]
         for some in generator.batches_of(longest, [room[index] for index in order]):
             batch = order[some]
             prompts = []
             for index in batch:
-                free = generator.context - room[index] - sizes[index] - FRAME_TOKENS
-                taken = sum(total <= free for total in accumulate(lengths))
-                prompts.append(f"{head}{''.join(shots[:taken])}{names[0]}: {sentences[index]}\n{names[1]}:")
-            limits = [room[index] for index in batch]
-            if head:
-                answers = generator.complete(prompts, limits, shared)
-            else:
-                answers = generator.complete_lines(prompts, limits, shared, self.delimiter)
+                free = generator.context - room[index] - tokens[index] - FRAME_TOKENS
+                fitting = sum(total <= free for total in accumulate(shot_tokens))
+                prompts.append(f"{head}{''.join(shots[:fitting])}{names[0]}: {sentences[index]}\n{names[1]}:")
+            answers = complete(prompts, [room[index] for index in batch], shared)
             for index, answer in zip(batch, answers, strict=True):
                 translated[index] = answer_line(answer.text, sentences[index], names, self.delimiter)
         return translated
 
-    def _factor(self) -> float:
-        """Tokens that a translation may have for each token of its source."""
-        count = self._around.generator.count_tokens
-        source, target = (sum(count([row[side] for row in self._rows])) for side in ("source", "target"))
-        return max(ROOM_FACTOR, MARGIN * target / max(source, 1))
-
-
-def _check(delimiter: str) -> None:
-    """Raises InputError for a delimiter that sentences are full of, or that the prompt's own labels have."""
-    fix = "give one with a line feed, as translator.delimiter=$'\"\\n\\n\"' in a shell, or with a sign, as ' ### '"
-    if r"\n" in delimiter:
-        raise InputError(f"translator.delimiter={delimiter} has a backslash and an n, which is no line feed; {fix}")
-    if "\n" not in delimiter and regex.fullmatch(r"[\p{L}\p{M}\p{N}\s:]*", delimiter):
-        raise InputError(f"translator.delimiter={delimiter!r} cannot be told from the text of an example; {fix}")
-
 
 @cache
-def _given(path: Path, where: str, _key: str) -> list[dict[str, str]]:
-    """The rows of the user's file.
-
-    Args:
-        _key: of its step, which is another if the file is.
-
-    Raises:
-        InputError: a row without a text on either side; no row.
-    """
+def _user_rows(path: Path, where: str, _key: str) -> list[dict[str, str]]:
+    """Raises InputError if there is no row or a row lacks a text. `_key`, of the file's step, changes with the file."""
     rows = []
     for place, record, names in read_pairs(path, ParallelColumns(), where):
         texts = {side: column(record, name) if name in record else None for side, name in names.items()}

@@ -1,4 +1,4 @@
-"""Texts of one step, translated into one language, as a step of its own: shared, resumable, with progress."""
+"""The step that translates the texts of another step into one language."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -23,18 +23,18 @@ class Translate(RowStep[Translator]):
     text_fields = ("source",)
 
     rows: Step
-    """Publishes `file` with `id` and `field` in each row."""
+    """Publishes `file`, whose rows have `id` and `field`."""
     file: str
     field: str
     """The text, or the list of texts, to translate; `text` has the same form."""
     source: Language
     target: Language
     translator: Translator = runtime()
-    """The engine; may be given as what chooses one for the pair."""
+    """Replaced by its `for_pair`."""
     needs: Mapping[str, Step] = dataclasses.field(init=False)
-    """Of the engine, for the pair."""
+    """Of the translator, for the pair."""
     purpose: Language | None = runtime(default=None)
-    """`purpose_language`, if it is not the target."""
+    """`purpose_language`, if that is not the target."""
 
     def __post_init__(self) -> None:
         pair = self.source.flores, self.target.flores
@@ -84,11 +84,8 @@ class Translate(RowStep[Translator]):
         return [rows[start : start + loaded.batch_rows] for start in range(0, len(rows), loaded.batch_rows)]
 
     def process(self, batch: Sequence[Row], loaded: Translator) -> list[Row]:
-        texts = [[row["source"]] if isinstance(row["source"], str) else row["source"] for row in batch]
-        flat = [text for some in texts for text in some]
-        translated = iter(loaded.translate(flat, self.source.flores, self.target.flores))
-        rendered = [[next(translated) for _ in some] for some in texts]
-        return [
-            {**row, "text": some[0] if isinstance(row["source"], str) else some}
-            for row, some in zip(batch, rendered, strict=True)
-        ]
+        texts = [row["source"] for row in batch]
+        flat = [text for some in texts for text in ([some] if isinstance(some, str) else some)]
+        done = iter(loaded.translate(flat, self.source.flores, self.target.flores))
+        translated = (next(done) if isinstance(some, str) else [next(done) for _ in some] for some in texts)
+        return [{**row, "text": text} for row, text in zip(batch, translated, strict=True)]

@@ -13,7 +13,7 @@ from sdx.languages import languages
 from sdx.planning.show import show
 from sdx.run import prepare
 from sdx.store.store import Store
-from tests.kit.configs import composed, settled
+from tests.kit.configs import composed, resolved
 
 main.register()
 ROOT = Path(__file__).parents[2]
@@ -62,8 +62,8 @@ def test_every_experiment_is_planned(given: list[str], tmp_path: Path, monkeypat
     for name in ("a", "b", "az", "kk", "ky", "ug", "uz"):
         (tmp_path / f"{name}.jsonl").write_text("{}\n")
     config = composed(f"+experiments={given[0]}", *given[1:])
-    work = prepare(settled(config), tmp_path / "run")
-    found = show(settled(config), Store(tmp_path / "cache"), work.steps)
+    work = prepare(resolved(config), tmp_path / "run")
+    found = show(resolved(config), Store(tmp_path / "cache"), work.steps)
     assert found["total"]["hours"]
 
 

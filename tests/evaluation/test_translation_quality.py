@@ -44,8 +44,8 @@ class Table(Translator):
         self.name = name
         self.target = target
 
-    def supports(self, source: str, target: str) -> bool:
-        return target == self.target
+    def why_unsupported(self, source: str, target: str) -> str | None:
+        return None if target == self.target else "is a table"
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
         known = {

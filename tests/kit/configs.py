@@ -8,19 +8,19 @@ from omegaconf import OmegaConf
 
 from sdx.cli import main
 from sdx.config import BackboneConfig, Config, EngineConfig, Precision, ScaleConfig, ShapeConfig
-from sdx.models.precision import ANY_GPU, Settled, planned
+from sdx.models.precision import ANY_GPU, ResolvedConfig, resolve_for_plan
 from sdx.run import prepare
 from sdx.store.step import Step
 
 main.register()
 
 
-def elsewhere(config: Config) -> Settled:
+def elsewhere(config: Config) -> ResolvedConfig:
     """Its precisions and batch sizes as a machine that computes in bf16 has them."""
-    return planned(config, Path("nowhere"), ANY_GPU)
+    return resolve_for_plan(config, Path("nowhere"), ANY_GPU)
 
 
-def settled(config: Config) -> Config:
+def resolved(config: Config) -> Config:
     return elsewhere(config).config
 
 
@@ -36,7 +36,7 @@ def composed(*overrides: str) -> Config:
 
 def step_keys(tmp_path: Path, *overrides: str) -> dict[str, set[str]]:
     """Keys of all steps of a run, by name."""
-    return keys_of(settled(composed(*overrides)), tmp_path)
+    return keys_of(resolved(composed(*overrides)), tmp_path)
 
 
 def keys_of(config: Config, tmp_path: Path) -> dict[str, set[str]]:

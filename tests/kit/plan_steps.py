@@ -11,12 +11,13 @@ from sdx.generation.step import Generate
 from sdx.languages import language
 from sdx.methods.base import Mix
 from sdx.methods.sdrrl import SDRRL, AnswerLanguageHint, SDRRLConfig, Subsets
-from sdx.models.hub import hub_step
+from sdx.models.hub import model_step
+from sdx.options.source import Source
 from sdx.sources.files import FetchedFile
 from sdx.sources.hub import HubFile
 from sdx.store.files import write_rows
 from sdx.training.step import Train
-from sdx.translation.base import Surroundings
+from sdx.translation.base import TranslationContext
 from sdx.translation.fast_translate import FastTranslate
 from sdx.translation.nllb import NLLB
 from sdx.translation.self_translation import SelfTranslation
@@ -54,7 +55,7 @@ def corpus(files=None, file=None):
 
 
 def model(name, hub_id):
-    return publishing(hub_step(name, hub_id, COMMIT, ("*.safetensors",), "offline"))
+    return publishing(model_step(Source(hub_id=hub_id, revision=COMMIT), name, ("*.safetensors",), "offline"))
 
 
 def backbone():
@@ -73,7 +74,8 @@ def engine(name):
     if name == "self":
         translator = SelfTranslation(8, None, "\n\n")
         generator = HFGenerator(10, Precision.bf16)
-        translator.place(Surroundings(backbone(), TemplateKind.auto, generator, lambda *_: step("parallel"), None))
+        pairs = step("parallel")
+        translator.attach(TranslationContext(backbone(), TemplateKind.auto, generator, lambda *_: pairs, None))
         return translator
     translator = NLLB("facebook/nllb-200-distilled-600M", COMMIT, None, None, Precision.bf16, 4)
     translator.name = name

@@ -55,8 +55,8 @@ class Shouting(Translator):
     name = "shouting"
     version = "1"
 
-    def supports(self, source: str, target: str) -> bool:
-        return True
+    def why_unsupported(self, source: str, target: str) -> None:
+        return None
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
         return [text.upper() for text in texts]

@@ -13,7 +13,7 @@ from sdx.methods.baselines import Untouched
 from sdx.models.backbone import backbone_step
 from sdx.store.files import read_json, read_rows
 from sdx.store.step import Step
-from tests.kit.configs import composed, settled
+from tests.kit.configs import composed, resolved
 from tests.kit.tiny import tiny_model
 from tests.kit.workplace import SMALL
 
@@ -26,7 +26,7 @@ def config_of(tmp_path: Path, *overrides: str) -> Config:
 
 
 def prepared(config: Config, tmp_path: Path) -> run.RunPlan:
-    return run.prepare(settled(config), tmp_path)
+    return run.prepare(resolved(config), tmp_path)
 
 
 def test_without_more_a_method_is_compared_with_the_untrained_backbone(tmp_path: Path):

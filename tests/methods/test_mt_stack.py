@@ -16,7 +16,7 @@ from sdx.store.files import read_json, read_rows
 from sdx.store.step import Step
 from sdx.store.store import Store
 from tests.kit import forks
-from tests.kit.configs import composed, settled, step_keys
+from tests.kit.configs import composed, resolved, step_keys
 from tests.kit.task_files import jsonl, read_files
 from tests.kit.tiny import tiny_encoder, tiny_model, tiny_nllb
 
@@ -273,8 +273,8 @@ def test_the_papers_sizes_are_planned(task: str, hours: tuple[int, int], tmp_pat
     config = composed(
         f"+experiments={EXPERIMENTS[task]}", *(["=".join(map(str, own))] if task == "belebele_mc" else [])
     )
-    work = prepare(settled(config), tmp_path / "run")
-    found = show(settled(config), Store(tmp_path / "cache"), work.steps)
+    work = prepare(resolved(config), tmp_path / "run")
+    found = show(resolved(config), Store(tmp_path / "cache"), work.steps)
     low, high = hours
     assert low < found["total"]["hours"]["1 x H100"] < high
     [alignment] = [step for step in found["steps"].values() if step["name"] == "train" and step["rows"] == 2_560_000]
@@ -288,7 +288,7 @@ def test_choices_are_not_written(tmp_path: Path):
     own = f"task.belebele_mc.train.path={tmp_path / 'assembled.jsonl'}"
     config = composed("+experiments=mt_llm_belebele", own, "method.learning=generation", "method.bidirectional=false")
     with pytest.raises(InputError, match=r"task=belebele_mc has none; give method\.learning=direct"):
-        prepare(settled(config), tmp_path / "run")
+        prepare(resolved(config), tmp_path / "run")
 
 
 def test_runs_with_other_seeds_share_the_papers_alignment(tmp_path: Path):
@@ -308,7 +308,7 @@ def test_a_language_that_is_read_as_another(tmp_path: Path):
     found: list[set[tuple[str, str]]] = []
     for overrides in ((), ("method.read_as=[]",)):
         config = composed("+experiments=mt_llm_xnli", *given, *overrides)
-        ends = prepare(settled(config), tmp_path / "run").steps
+        ends = prepare(resolved(config), tmp_path / "run").steps
         answers = [step for step in ends if step.name == "classify"]
         found.append({(step.config["language"], _asked(step)) for step in answers})
         translated = {step.inputs["items"].inputs["texts"].config["source"] for step in answers if is_translated(step)}
@@ -325,7 +325,7 @@ def test_an_llm_in_four_bits_needs_its_package_and_whole_weights(tmp_path: Path,
         with pytest.raises(
             InputError, match=r"engine\.zero_stage=3 does not shard weights in 4 bits; give engine=zero2"
         ):
-            prepare(settled(config), tmp_path / "run")
+            prepare(resolved(config), tmp_path / "run")
     plain, quantised = step_keys(tmp_path, four_bits[0]), step_keys(tmp_path, *four_bits)
     assert len(plain["train"] & quantised["train"]) == 1  # the encoder alone
     assert plain["tokens"] == quantised["tokens"]
@@ -346,7 +346,7 @@ def test_an_llm_in_four_bits_needs_its_package_and_whole_weights(tmp_path: Path,
 def test_no_pair_of_languages_to_read_one_as_another(tmp_path: Path, pair: str, message: str):
     config = composed("method=mt_stack", f"method.read_as=[{pair}]")
     with pytest.raises(InputError, match=message):
-        prepare(settled(config), tmp_path / "run")
+        prepare(resolved(config), tmp_path / "run")
 
 
 def _asked(step: Step) -> str:
@@ -369,14 +369,14 @@ def is_translated(step: Step) -> bool:
 def test_an_encoder_that_knows_no_words(tmp_path: Path, overrides: tuple[str, ...], fixes: str):
     config = composed("method=mt_stack", "encoder=opus_mt", *overrides)
     with pytest.raises(InputError, match=rf"^encoder=opus_mt has a tokenizer .*; give {fixes}$"):
-        prepare(settled(config), tmp_path / "run")
+        prepare(resolved(config), tmp_path / "run")
     config = composed("method=mt_stack", "encoder=opus_mt", *fixes.split(), *overrides)
-    assert prepare(settled(config), tmp_path / "run").steps
+    assert prepare(resolved(config), tmp_path / "run").steps
 
 
 def test_a_language_without_sentence_pairs_is_none_for_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Without NLLB the backbone would translate into English, by examples that there are for Indonesian alone."""
     monkeypatch.setattr("sdx.translation.auto.available", lambda *_: False)  # whatever this machine has
     config = composed("method=mt_stack", "task=nusax", "lang=[id,jv]", "plan=true")
-    work = prepare(settled(config), tmp_path / "run")
+    work = prepare(resolved(config), tmp_path / "run")
     assert sum(reason.startswith("translate-test in ") for reason in work.skipped) == 2

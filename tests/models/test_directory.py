@@ -243,7 +243,7 @@ CASES = [
 def test_each_is_one_line(case: Case, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(rendering, "LIMIT_S", 1)
     if "endless" not in case.name:  # here, for a process of its own takes seconds
-        monkeypatch.setattr(rendering, "_asked", rendering._answer)
+        monkeypatch.setattr(rendering, "_answer_of_process", rendering._answer)
     path = shutil.copytree(models[case.model], tmp_path / "my model ü")
     case.breaks(path)
     with pytest.raises(InputError) as error:
@@ -301,6 +301,7 @@ OTHERS = [
     ("bert", examine_encoder, pickled_cut, ("pytorch_model.bin", "is cut off", JUNK)),
     ("nllb", examine_translator, pickled_cut, ("pytorch_model.bin", "is cut off", JUNK)),
     ("nllb", examine_translator, edited(CONFIG, d_model=64), ("is stored as [", "config.json asks for [")),
+    ("nllb", examine_translator, without("model.decoder.layers.1.fc1.weight"), ("lacks 1 weights", "layers.1.fc1")),
     ("nllb", examine_translator, edited(CONFIG, eos_token_id=99999), ("eos_token_id=99999", "config.json")),
     ("nllb", examine_translator, edited("tokenizer.json", model={"type": "x"}), ("cannot be loaded",)),
 ]
@@ -335,7 +336,7 @@ def test_pickles_of_encoders_and_translators_will_do(
 @pytest.mark.parametrize("model", ["whole", "sharded"])
 def test_a_whole_model_with_its_own_template(model: str, models: dict[str, Path]):
     """In a process of its own: what is sound passes there, too."""
-    rendering._asked.cache_clear()
+    rendering._answer_of_process.cache_clear()
     examine(models[model])
 
 
@@ -372,8 +373,8 @@ def test_a_directory_that_nobody_may_read(models: dict[str, Path], monkeypatch: 
     def forbidden(_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("os.scandir", forbidden)
-    with pytest.raises(InputError, match=r"backbone\.path=.* cannot be read \(Permission denied\)"):
+    monkeypatch.setattr("pathlib.Path.iterdir", forbidden)
+    with pytest.raises(InputError, match=r"backbone\.path=.* cannot be read \(.*Permission denied\)"):
         examine(models["whole"])
 
 

@@ -10,7 +10,16 @@ from omegaconf import OmegaConf
 
 from sdx.config import Config, EngineConfig, GeneratorConfig, MethodConfig, Precision, TranslatorConfig
 from sdx.models import precision
-from sdx.models.precision import RECORD, Suited, cpu_flags, is_settled, of_cpu, of_gpu, planned, settle, suited
+from sdx.models.precision import (
+    RECORD,
+    MachinePrecision,
+    cpu_flags,
+    cpu_precision,
+    is_resolved,
+    machine_precision,
+    resolve,
+    resolve_for_plan,
+)
 from sdx.store.files import read_json, write_json
 from sdx.sweeps.runs import SweepRun, check
 from sdx.tracking.state import RunState
@@ -19,11 +28,11 @@ from tests.kit.configs import composed, keys_of
 
 BF16, FP32, AUTO = Precision.bf16, Precision.fp32, Precision.auto
 ZEN5 = ("avx2", "avx512f", "avx512_bf16")
-FAST, SLOW = Suited(BF16, "fast"), Suited(FP32, "slow", 17)
+FAST, SLOW = MachinePrecision(BF16, "fast"), MachinePrecision(FP32, "slow", 17)
 
 
 @pytest.mark.parametrize(
-    ("flags", "cap", "taken", "slower"),
+    ("flags", "cap", "taken", "slowdown"),
     [
         (ZEN5, "", BF16, None),
         (("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16"), "", BF16, None),  # Sapphire Rapids
@@ -42,31 +51,35 @@ FAST, SLOW = Suited(BF16, "fast"), Suited(FP32, "slow", 17)
     ],
 )  # fmt: skip
 def test_a_cpu_takes_bf16_where_it_has_the_instructions_and_may_use_them(
-    flags: tuple[str, ...], cap: str, taken: Precision, slower: float | None
+    flags: tuple[str, ...], cap: str, taken: Precision, slowdown: float | None, monkeypatch: pytest.MonkeyPatch
 ):
-    found = of_cpu("linux", flags, cap)
-    assert (found.precision, found.slower) == (taken, slower)
+    monkeypatch.setattr(precision, "cpu_flags", lambda: flags)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
+    found = cpu_precision()
+    assert (found.precision, found.slowdown) == (taken, slowdown)
 
 
-def test_on_macos_fp32_has_the_fast_library():
-    assert of_cpu("darwin", ("bf16",), "").precision is FP32
+def test_on_macos_fp32_has_the_fast_library(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr(precision, "cpu_flags", lambda: ["bf16"])
+    assert cpu_precision().precision is FP32
 
 
 @pytest.mark.parametrize(("native", "taken"), [(True, BF16), (False, FP32)])
 def test_a_gpu_takes_bf16_where_it_computes_in_it(native: bool, taken: Precision, monkeypatch: pytest.MonkeyPatch):
-    """torch says yes of a V100 unless it is asked for what is no emulation."""
+    """torch counts the emulation of a V100 unless told not to."""
     import torch
 
-    monkeypatch.setattr(precision, "_may_have_a_gpu", lambda: True)
+    monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
-    assert suited() == of_gpu("a GPU", native)
-    assert suited().precision is taken
+    why = f"a GPU {'computes in it' if native else 'does not compute in bf16'}"
+    assert machine_precision() == MachinePrecision(taken, why)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(precision, "cpu_flags", lambda: list(ZEN5))
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx2")
-    assert suited().why == "ONEDNN_MAX_CPU_ISA=AVX2 keeps PyTorch from this CPU's bf16"
+    assert machine_precision().why == "ONEDNN_MAX_CPU_ISA=AVX2 keeps PyTorch from this CPU's bf16"
 
 
 def test_the_flags_are_those_that_torch_sees():
@@ -92,31 +105,32 @@ def values(config: Config) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("here", [FAST, SLOW])
-def test_every_auto_is_settled_and_what_is_given_stays(config: Config, tmp_path: Path, here: Suited):
-    assert values(settle(config, tmp_path, here).config) == (here.precision,) * 3
+def test_every_auto_is_resolved_and_what_is_given_stays(config: Config, tmp_path: Path, here: MachinePrecision):
+    assert values(resolve(config, tmp_path, here).config) == (here.precision,) * 3
     config.generator.precision, config.mt = FP32, replace(config.translator, precision=BF16)
-    found = settle(config, tmp_path / "other", here)
+    found = resolve(config, tmp_path / "other", here)
     assert values(found.config) == (here.precision, FP32, here.precision)
     assert values(found.on_gpus) == (BF16, FP32, BF16)
-    assert is_settled(found.config)
-    assert not is_settled(config)
+    assert is_resolved(found.config)
+    assert not is_resolved(config)
     assert found.config.mt == config.mt
 
 
 def test_it_is_said_and_a_given_bf16_is_warned_about_with_the_factor(config: Config, tmp_path: Path, caplog: Any):
     caplog.set_level(logging.INFO, "sdx")
     config.engine.precision = BF16
-    settle(config, tmp_path, SLOW)
+    resolve(config, tmp_path, SLOW)
     said, warned = caplog.messages
     assert said.split(maxsplit=1)[1] == (
         "engine.precision bf16 (given); generator.precision, translator.precision fp32 (auto: slow)"
     )
     assert "engine.precision=bf16 takes about 17 times as long as fp32 in training: slow; leave it" in warned
     caplog.clear()
-    settle(config, tmp_path, FAST)
+    resolve(config, tmp_path, FAST)
     assert len(caplog.messages) == 1
-    assert Suited(FP32, "", 1).cost == "saves no time"
-    assert Suited(FP32, "").cost == "takes longer than fp32"
+    for slowdown in (1, None):
+        resolve(config, tmp_path, MachinePrecision(FP32, "slow", slowdown))
+        assert "engine.precision=bf16 is no faster than fp32: slow" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize(
@@ -129,22 +143,27 @@ def test_it_is_said_and_a_given_bf16_is_warned_about_with_the_factor(config: Con
     ],
 )
 def test_data_in_fp32_are_kept_and_a_training_takes_what_is_fast(
-    config: Config, tmp_path: Path, first: Suited, then: Suited, taken: tuple[Precision, ...], caplog: Any
+    config: Config,
+    tmp_path: Path,
+    first: MachinePrecision,
+    then: MachinePrecision,
+    taken: tuple[Precision, ...],
+    caplog: Any,
 ):
     caplog.set_level(logging.INFO, "sdx")
-    settle(config, tmp_path, first)
+    resolve(config, tmp_path, first)
     caplog.clear()
-    assert values(settle(config, tmp_path, then).config) == taken
+    assert values(resolve(config, tmp_path, then).config) == taken
     assert ("this run began" in caplog.text) == (first is not then)
-    assert values(planned(config, tmp_path, first).config) == taken  # what it will find, wherever that is asked
+    assert values(resolve_for_plan(config, tmp_path, first).config) == taken  # on any machine
     assert read_json(tmp_path / RECORD)["engine.precision"] == taken[0]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"engine.precision": "fp8", "launch": 1}'])
 def test_a_damaged_record_is_none(config: Config, tmp_path: Path, text: str):
     (tmp_path / RECORD).write_text(text)
-    assert values(planned(config, tmp_path, FAST).config) == (BF16,) * 3
-    assert values(settle(config, tmp_path, SLOW).config) == (FP32,) * 3
+    assert values(resolve_for_plan(config, tmp_path, FAST).config) == (BF16,) * 3
+    assert values(resolve(config, tmp_path, SLOW).config) == (FP32,) * 3
 
 
 def test_ranks_take_what_rank_0_recorded(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -154,11 +173,11 @@ def test_ranks_take_what_rank_0_recorded(config: Config, tmp_path: Path, monkeyp
     write_json(tmp_path / RECORD, {"launch": "another launch", **old})
     monkeypatch.setattr(precision, "PATIENCE_S", 0.0)
     with pytest.raises(precision.InputError, match=r"rank 0 did not write .*precision\.json"):
-        settle(config, tmp_path, FAST)
+        resolve(config, tmp_path, FAST)
     monkeypatch.setenv("RANK", "0")
-    settle(config, tmp_path, SLOW)
+    resolve(config, tmp_path, SLOW)
     monkeypatch.setenv("RANK", "1")
-    assert values(settle(config, tmp_path, FAST).config) == (FP32,) * 3
+    assert values(resolve(config, tmp_path, FAST).config) == (FP32,) * 3
 
 
 RUNS = {
@@ -176,17 +195,19 @@ def run(method: str, tmp_path: Path, *overrides: str) -> Config:
 
 @pytest.mark.parametrize("here", [FAST, SLOW])
 @pytest.mark.parametrize("method", RUNS)
-def test_keys_are_those_of_the_precision_that_was_taken(method: str, here: Suited, tmp_path: Path):
+def test_keys_are_those_of_the_precision_that_was_taken(method: str, here: MachinePrecision, tmp_path: Path):
     groups = ("engine", "generator", RUNS[method][0])
     given = run(method, tmp_path, *(f"{group}.precision={here.precision.value}" for group in groups))
-    assert is_settled(given)
-    open_ = planned(run(method, tmp_path), tmp_path, here).config
+    assert is_resolved(given)
+    open_ = resolve_for_plan(run(method, tmp_path), tmp_path, here).config
     assert keys_of(open_, tmp_path) == keys_of(given, tmp_path)
 
 
 @pytest.mark.parametrize("method", RUNS)
 def test_every_step_that_computes_in_it_has_it_in_its_key(method: str, tmp_path: Path):
-    fast, slow = (keys_of(planned(run(method, tmp_path), tmp_path, here).config, tmp_path) for here in (FAST, SLOW))
+    fast, slow = (
+        keys_of(resolve_for_plan(run(method, tmp_path), tmp_path, here).config, tmp_path) for here in (FAST, SLOW)
+    )
     for name in ("backbone", "corpus", "training", "tokens", "parallel"):
         assert fast[name] == slow[name]
     for name in RUNS[method][1]:
@@ -200,7 +221,7 @@ def test_a_sweep_takes_what_its_runs_recorded(tmp_path: Path):
     run = SweepRun(0, [], [], OmegaConf.structured(composed(*given)), tmp_path / "run")
     [(found, _)] = check([run])
     assert found.config.engine.precision is BF16
-    settle(composed(*given), run.run_dir, SLOW)
+    resolve(composed(*given), run.run_dir, SLOW)
     [(found, work)] = check([run])
     assert found.config.engine.precision is FP32
     write_json(run.run_dir / "results.json", {"steps": [{"key": step.key} for step in work.ends]})

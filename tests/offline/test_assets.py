@@ -181,7 +181,7 @@ def test_a_missing_tool_is_one_error_with_the_fix(package: Package, tmp_path: Pa
     with pytest.raises(InputError) as error:
         fetch("words", tmp_path / "into")
     assert str(error.value) == (
-        f"{package.tool}, which {package} is taken with, is missing: install {package.tool}, or set parallel.path"
+        f"{package.tool}, which downloads {package}, is missing: install {package.tool}, or set parallel.path"
     )
 
 

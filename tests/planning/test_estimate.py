@@ -19,7 +19,7 @@ from sdx.sources.files import LocalFile
 from sdx.store.estimate import Rows, Work
 from sdx.store.files import write_rows
 from sdx.text.lengths import tokens_in
-from tests.kit.configs import composed, settled
+from tests.kit.configs import composed, resolved
 from tests.kit.plan_steps import (
     EN,
     TH,
@@ -159,7 +159,7 @@ def test_the_baselines_train_on_gold_answers(estimates):
 
 def of_run(tmp_path: Path, *overrides: str):
     """(name and summary of each step of a run -> its estimate, the configuration), of which nothing is there."""
-    config = settled(composed(*overrides, f"cache_dir={tmp_path}", "lang=th", "backbone=llama2_7b", "plan=true"))
+    config = resolved(composed(*overrides, f"cache_dir={tmp_path}", "lang=th", "backbone=llama2_7b", "plan=true"))
     from sdx.store.store import Store
 
     store = Store(tmp_path)

@@ -15,7 +15,7 @@ from sdx.run import prepare, run
 from sdx.sources import hub as hub_source
 from sdx.store.step import Step
 from sdx.store.store import Store
-from tests.kit.configs import composed, settled
+from tests.kit.configs import composed, resolved
 from tests.kit.mock_hub import REVISION, MockHub, Repository, point_at, serving
 from tests.kit.plain_step import PlainStep
 from tests.kit.plan_steps import step
@@ -41,7 +41,7 @@ def no_nllb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def work(tmp_path: Path, *overrides: str) -> RunPlan:
     config = composed(*overrides, "plan=true", f"cache_dir={tmp_path / 'cache'}")
-    return prepare(settled(config), tmp_path / "run")
+    return prepare(resolved(config), tmp_path / "run")
 
 
 def as_made(store: Store, steps: list[Step]) -> list[Step]:

@@ -8,7 +8,7 @@ import pytest
 
 from sdx.config import Precision, ShapeConfig, TaskConfig
 from sdx.languages import language
-from sdx.models.precision import Suited
+from sdx.models.precision import MachinePrecision
 from sdx.planning.show import show
 from tests.kit.plan_steps import backbone, corpus, generate, mix, train, translate
 
@@ -103,7 +103,7 @@ def test_memory_is_given_for_every_stage_and_the_launched_ranks(config, store, r
 
 
 def test_a_gpu_is_planned_in_bf16_where_this_cpu_would_take_fp32(config, store, run, monkeypatch, capsys):
-    monkeypatch.setattr("sdx.models.precision.suited_cpu", lambda: Suited(Precision.fp32, "slow", 17))
+    monkeypatch.setattr("sdx.models.precision.cpu_precision", lambda: MachinePrecision(Precision.fp32, "slow", 17))
     config.backbone.shape = ShapeConfig(134_515_008, 30, 576, 1536, 192, 49152)
     bf16, fp32 = (
         replace(config, **{part: replace(getattr(config, part), precision=taken) for part in ("engine", "generator")})

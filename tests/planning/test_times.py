@@ -6,7 +6,7 @@ import pytest
 
 from sdx.config import Adapter, BackboneConfig, Precision, ShapeConfig, TrainConfig
 from sdx.models.batches import BF16, Arithmetic, Most
-from sdx.models.precision import ANY_GPU, Suited
+from sdx.models.precision import ANY_GPU, MachinePrecision
 from sdx.models.work import ModelWork
 from sdx.planning import hardware
 from sdx.planning.hardware import GPUS, Device, Machine, driver_gpus, machines, visible_gpu
@@ -108,11 +108,11 @@ def test_the_cpu_takes_what_was_measured_within_a_third(monkeypatch, work, measu
 
 @pytest.mark.parametrize(
     ("suited", "bf16", "fp32"),
-    [(Suited(Precision.bf16, ""), 1, 0.5), (Suited(Precision.fp32, "", 17), 0.5 / 17, 0.5)],
+    [(MachinePrecision(Precision.bf16, ""), 1, 0.5), (MachinePrecision(Precision.fp32, "", 17), 0.5 / 17, 0.5)],
 )
 def test_a_cpu_is_as_fast_as_it_is_in_what_it_computes_in(monkeypatch, suited, bf16, fp32):
     fast = replace(hardware.cpu(), fp32=1.0, bf16=1.0)
-    monkeypatch.setattr("sdx.models.precision.suited_cpu", lambda: suited)
+    monkeypatch.setattr("sdx.models.precision.cpu_precision", lambda: suited)
     for taken, share in ((Precision.bf16, bf16), (Precision.fp32, fp32)):
         on = Arithmetic(cpu=taken, gpu=Precision.bf16)
         for work in (
@@ -184,8 +184,8 @@ def test_without_a_gpu_a_small_model_is_judged_on_the_cpu_and_a_large_one_on_the
 
 
 def test_a_model_too_large_for_the_cpu_is_planned_in_what_gpus_compute_in(monkeypatch):
-    slow = Suited(Precision.fp32, "slow")
-    monkeypatch.setattr("sdx.models.precision.suited", lambda: slow)
+    slow = MachinePrecision(Precision.fp32, "slow")
+    monkeypatch.setattr("sdx.models.precision.machine_precision", lambda: slow)
     monkeypatch.setattr(hardware, "visible_gpu", lambda: None)
     large, small = (BackboneConfig("x", shape=ShapeConfig(size)) for size in (7 * 10**9, 135 * 10**6))
     assert hardware.suited_to(small) == slow

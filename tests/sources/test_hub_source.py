@@ -10,7 +10,7 @@ from sdx import InputError
 from sdx.config import ParallelConfig, TextConfig
 from sdx.data.parallel import parallel_step
 from sdx.languages import language
-from sdx.models.hub import SAFETENSORS, HubModel, hub_step
+from sdx.models.hub import SAFETENSORS, HubModel, model_step
 from sdx.options.source import FileSource, Source
 from sdx.sources import hub as hub_source
 from sdx.sources.files import file_step
@@ -151,7 +151,9 @@ def test_an_unreachable_hub_is_not_waited_for(
     assert [error.cause for error in found] == [Cause.unreachable] * 100
     assert len({error.detail for error in found}) == 1
     with pytest.raises(InputError, match="hub does not answer"):
-        Store(tmp_path / "cache").realise(hub_step("backbone", "some/model", REVISION, (SAFETENSORS,), "take another"))
+        Store(tmp_path / "cache").realise(
+            model_step(Source(hub_id="some/model", revision=REVISION), "backbone", (SAFETENSORS,), "take another")
+        )
     assert capfd.readouterr() == ("", "")
 
 
@@ -176,4 +178,4 @@ def test_steps_know_what_they_fetch():
     file = file_step("corpus", source, {"language": "th"})
     assert file.hub == HubFile("corpus", "some/set", REVISION, file.hub.alternative if file.hub else "", "th.jsonl")
     assert isinstance(texts_step(TextConfig("x", hub_id="a/b", revision=REVISION), 9).hub, HubTexts)
-    assert isinstance(hub_step("encoder", "a/b", REVISION, (SAFETENSORS,), "").hub, HubModel)
+    assert isinstance(model_step(Source(hub_id="a/b", revision=REVISION), "encoder", (SAFETENSORS,), "").hub, HubModel)

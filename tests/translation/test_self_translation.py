@@ -11,7 +11,7 @@ from sdx.generation.hf import HFGenerator
 from sdx.models import residency
 from sdx.store.files import write_rows
 from sdx.store.store import Store
-from sdx.translation.base import Surroundings
+from sdx.translation.base import TranslationContext
 from sdx.translation.self_translation import SelfTranslation
 from tests.kit.plain_step import PlainStep
 from tests.kit.tiny import tiny_model
@@ -33,7 +33,7 @@ class Watched(HFGenerator):
         return super()._answers(prompts, *rest)
 
 
-def placed(
+def attached(
     tmp_path: Path, chat: bool, shots: int = 2, file: str | None = None, delimiter: str = "\n\n"
 ) -> tuple[SelfTranslation, Watched]:
     model = tiny_model(tmp_path / "tiny", chat)
@@ -45,15 +45,15 @@ def placed(
     pairs = PlainStep("parallel", kept_aside)
     generator = Watched(batch_size=2, precision=Precision.fp32)
     translator = SelfTranslation(shots, file, delimiter)
-    around = Surroundings(backbone, TemplateKind.auto, generator, lambda source, target: pairs, None)
-    translator.place(around)
+    around = TranslationContext(backbone, TemplateKind.auto, generator, lambda source, target: pairs, None)
+    translator.attach(around)
     store = Store(tmp_path / "cache")
     translator.prepare({name: store.realise(step) for name, step in translator.needs(EN, TH).items()})
     return translator, generator
 
 
 def test_a_base_model_continues_a_list_of_pairs(tmp_path: Path):
-    translator, generator = placed(tmp_path, chat=False)
+    translator, generator = attached(tmp_path, chat=False)
     texts = ["How many legs does a dog have?", "- The fox.\n- The lazy dog. The cat.", "12"]
     translated = translator.translate(texts, EN, TH)
     assert translated[2] == "12"
@@ -67,7 +67,7 @@ def test_a_base_model_continues_a_list_of_pairs(tmp_path: Path):
 
 
 def test_as_many_examples_as_the_context_holds(tmp_path: Path):
-    translator, generator = placed(tmp_path, chat=False, shots=12)
+    translator, generator = attached(tmp_path, chat=False, shots=12)
     translator.translate(["The fox and the dog " * 15], EN, TH)  # one long sentence
     long = max(generator.prompts, key=len)
     assert 0 < long.count("Thai: ") < 12
@@ -76,7 +76,7 @@ def test_as_many_examples_as_the_context_holds(tmp_path: Path):
 
 
 def test_a_chat_model_gets_the_list_in_an_instruction(tmp_path: Path):
-    translator, generator = placed(tmp_path, chat=True)
+    translator, generator = attached(tmp_path, chat=True)
     translator.translate(["The fox."], EN, TH)
     assert generator.prompts[0].startswith("<|im_start|>user\nTranslate from English into Thai.")
     assert generator.prompts[0].endswith("Thai:<|im_end|>\n<|im_start|>assistant\n")
@@ -85,19 +85,19 @@ def test_a_chat_model_gets_the_list_in_an_instruction(tmp_path: Path):
 def test_demonstrations_from_a_file(tmp_path: Path):
     file = tmp_path / "shots-th.jsonl"
     file.write_text(json.dumps({"source": "Good\nday.", "target": "สวัสดี"}) + "\n")
-    translator, generator = placed(tmp_path, chat=False, shots=8, file=f"{tmp_path}/shots-{{target}}.jsonl")
+    translator, generator = attached(tmp_path, chat=False, shots=8, file=f"{tmp_path}/shots-{{target}}.jsonl")
     translator.translate(["The fox."], EN, TH)
     assert "English: Good day.\nThai: สวัสดี\n\nEnglish: The fox.\nThai:" in generator.prompts[0]
     file.write_text('{"source": "Good day."}\n')
     with pytest.raises(InputError, match="line 1 has no text in `target`"):
-        placed(tmp_path, chat=False, file=str(file))
+        attached(tmp_path, chat=False, file=str(file))
 
 
 def test_it_translates_no_test_items_and_needs_examples():
     assert not SelfTranslation(8, None, "\n\n").is_external
     translator = SelfTranslation(8, None, "\n\n")
     generator = HFGenerator(1, Precision.fp32)
-    translator.place(Surroundings(PlainStep("x", print), TemplateKind.auto, generator, lambda *_: None, None))
+    translator.attach(TranslationContext(PlainStep("x", print), TemplateKind.auto, generator, lambda *_: None, None))
     assert "parallel=" in (translator.why_unsupported(EN, TH) or "")
 
 
@@ -113,8 +113,8 @@ class Forgetful(Watched):
 def test_the_examples_are_computed_once_and_the_translations_are_the_same(tmp_path: Path, chat: bool):
     short = ["The fox.", "How many legs does a dog have?", "12 dogs.", "สวัสดีครับ"]
     long = ["The fox and the dog " * 15, "The cat and the dog " * 14]  # with fewer examples, and not all of them many
-    translator, generator = placed(tmp_path, chat, shots=8)
-    plain, forgetful = placed(tmp_path, chat, shots=8)
+    translator, generator = attached(tmp_path, chat, shots=8)
+    plain, forgetful = attached(tmp_path, chat, shots=8)
     forgetful.__class__ = Forgetful
     written, computed = {}, {}
     for name, engine, its in (("reused", translator, generator), ("plain", plain, forgetful)):
@@ -142,7 +142,7 @@ def test_what_stands_between_examples(tmp_path: Path, delimiter: str):
     file = tmp_path / "shots.jsonl"
     rows = [*PAIRS[:2], {"source": f"A cat{delimiter}or|not ### this.", "target": "แมว"}, *PAIRS[2:4]]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    translator, generator = placed(tmp_path, chat=False, shots=3, file=str(file), delimiter=delimiter)
+    translator, generator = attached(tmp_path, chat=False, shots=3, file=str(file), delimiter=delimiter)
     translator.translate(["The fox."], EN, TH)
     there = [PAIRS[0], PAIRS[1], rows[2] if "\n" in delimiter else PAIRS[2]]  # a demonstration that has it is left out
     there = [{side: " ".join(row[side].split()) for side in row} for row in there]
@@ -152,7 +152,7 @@ def test_what_stands_between_examples(tmp_path: Path, delimiter: str):
 
 def test_no_demonstration_is_left(tmp_path: Path):
     with pytest.raises(InputError, match=r"translator\.delimiter='\.' is in every demonstration"):
-        placed(tmp_path, chat=False, delimiter=".")
+        attached(tmp_path, chat=False, delimiter=".")
 
 
 @pytest.mark.parametrize("delimiter", ["", " ", "abc", "๔๒", "12", ": ", r"\n\n"])
@@ -163,7 +163,7 @@ def test_a_delimiter_that_cannot_work(delimiter: str):
 
 def test_the_version_says_what_decides_the_prompt(tmp_path: Path):
     versions = {
-        placed(tmp_path / f"{number}", chat=False, shots=shots, delimiter=delimiter)[0].version
+        attached(tmp_path / f"{number}", chat=False, shots=shots, delimiter=delimiter)[0].version
         for number, (shots, delimiter) in enumerate([(2, "\n\n"), (3, "\n\n"), (2, "\n"), (2, " ### ")])
     }
     assert len(versions) == 4
@@ -171,5 +171,5 @@ def test_the_version_says_what_decides_the_prompt(tmp_path: Path):
 
 
 def test_rows_of_one_sentence_fill_the_batches(tmp_path: Path):
-    translator, generator = placed(tmp_path, chat=False)
+    translator, generator = attached(tmp_path, chat=False)
     assert translator.batch_rows == generator.most_rows == 2

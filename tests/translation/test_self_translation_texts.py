@@ -15,8 +15,8 @@ from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.store.files import read_rows, write_rows
 from sdx.store.store import Store
-from sdx.translation.base import Surroundings
-from sdx.translation.self_translation import ROOM_FACTOR, ROOM_TOKENS, SelfTranslation
+from sdx.translation.base import TranslationContext
+from sdx.translation.self_translation import MARGIN, ROOM_FACTOR, ROOM_TOKENS, SelfTranslation
 from sdx.translation.step import Translate
 from tests.kit.plain_step import PlainStep
 from tests.kit.tiny import tiny_model
@@ -70,7 +70,7 @@ def scripted(tmp_path: Path) -> Callable[..., tuple[SelfTranslation, Scripted]]:
         generator.script, generator.delimiter = script, delimiter
         generator.sentences, generator.written = [], []
         translator = SelfTranslation(1, None, delimiter)
-        translator.place(Surroundings(backbone, TemplateKind.auto, generator, lambda *_: pairs, None))
+        translator.attach(TranslationContext(backbone, TemplateKind.auto, generator, lambda *_: pairs, None))
         store = Store(tmp_path / f"cache {chat}")
         translator.prepare({name: store.realise(step) for name, step in translator.needs(EN, TH).items()})
         return translator, generator
@@ -296,7 +296,8 @@ def test_endless_repetition_has_a_limit_and_the_row_is_dropped_for_it(scripted, 
     texts = ["A loop of cats that goes on and on.", "The cat."]
     looped, good = translator.translate(texts, EN, PT)
     assert good == "O gato."
-    [room] = [math.ceil(translator._factor() * size) + ROOM_TOKENS for size in generator.count_tokens(texts[:1])]
+    source, target, size = generator.count_tokens([PAIRS[0]["source"], PAIRS[0]["target"], texts[0]])
+    room = math.ceil(max(ROOM_FACTOR, MARGIN * target / source) * size) + ROOM_TOKENS
     assert room / 2 < generator.count_tokens([looped])[0] <= room
     rows = PlainStep(
         "rows",
