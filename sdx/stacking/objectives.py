@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy
 from sdx.models.loading import padded
 from sdx.stacking.model import without_adapters
 from sdx.training import packing
+from sdx.training.hidden_states import Span, pooled, pooling
 from sdx.training.objectives import CausalLM
-from sdx.training.states import Span, pooled, pooling
 
 SEQUENCE_SHARE = 1 / 3
 """Of the sequences' error in the loss, where words count, too (MT-LLM, later recipe)."""

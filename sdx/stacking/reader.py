@@ -89,7 +89,7 @@ def read_batches(
 
     from sdx.stacking.batches import in_batches
     from sdx.stacking.objectives import Reader
-    from sdx.training.states import pooled
+    from sdx.training.hidden_states import pooled
 
     texts = examples(rows, model.segments(language.flores), max_tokens)
     reader = Reader(model.encoder is not None, model.llm is not None, model.pad_id)

@@ -18,7 +18,7 @@ from sdx.store.files import read_json, read_rows
 from sdx.store.step import Step, Workspace, runtime
 
 if TYPE_CHECKING:
-    from sdx.stacking.trainee import StackTrainee
+    from sdx.stacking.trainable import TrainableStack
 
 VALIDATION_TEXTS = 256
 """Of the alignment, not trained on; a tenth where there are few."""
@@ -80,7 +80,7 @@ class StackTraining(PartsStep):
         return f"{self.parts.system.value}, {self.goal.value}"
 
     @abstractmethod
-    def trainee(self, work: Workspace) -> "StackTrainee":
+    def trainable(self, work: Workspace) -> "TrainableStack":
         """What is trained."""
 
     @abstractmethod
@@ -92,7 +92,7 @@ class StackTraining(PartsStep):
         from sdx.training.step import layout_for
 
         residency.release()  # such as the teacher, whose vectors were the last thing to be made
-        recipe, config, trainee = self.recipe, self.run_config, self.trainee(work)
+        recipe, config, trainable = self.recipe, self.run_config, self.trainable(work)
         objective, examples, validation = self.data(work)
         _check_lengths(work, recipe.max_tokens)
         lengths = [objective.tokens(example) for example in examples]
@@ -103,7 +103,7 @@ class StackTraining(PartsStep):
             raise InputError("method.quantised=true: ZeRO-3 does not shard weights in 4 bits; give engine=zero2")
         stage = self.goal.name if self.goal is Goal.alignment else self.parts.system.name  # for dashboards
         summary = train(
-            trainee=trainee,
+            trainable=trainable,
             objective=objective,
             examples=examples,
             out=work.dir,
@@ -131,11 +131,11 @@ class AlignmentStep(StackTraining):
     def config(self) -> Mapping[str, Any]:
         return {**super().config, "words": self.words}
 
-    def trainee(self, work: Workspace) -> "StackTrainee":
-        from sdx.stacking.trainee import StackTrainee
+    def trainable(self, work: Workspace) -> "TrainableStack":
+        from sdx.stacking.trainable import TrainableStack
 
         bridge = self.recipe.trains_bridge, self.recipe.bridge_rate
-        return StackTrainee(work.inputs["stack"] / "model", directories(work), self.goal, (), *bridge)
+        return TrainableStack(work.inputs["stack"] / "model", directories(work), self.goal, (), *bridge)
 
     def data(self, work: Workspace) -> tuple[Any, Sequence[Any], Sequence[Any]]:
         from sdx.stacking.objectives import Alignment
@@ -181,11 +181,11 @@ class TaskStep(StackTraining):
     def language(self) -> Language:
         return self.source
 
-    def trainee(self, work: Workspace) -> "StackTrainee":
-        from sdx.stacking.trainee import StackTrainee
+    def trainable(self, work: Workspace) -> "TrainableStack":
+        from sdx.stacking.trainable import TrainableStack
 
         recipe = self.recipe
-        return StackTrainee(
+        return TrainableStack(
             work.inputs["stack"] / "model",
             directories(work),
             self.goal,

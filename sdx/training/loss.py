@@ -1,7 +1,7 @@
 """Cross-entropy of a linear head without the full logits.
 
-PyTorch 2.13 has a chunked kernel of its own. It is not used: in bf16 it returns the sum, and adds up the weight's
-gradient over the chunks, in bf16, too coarse for thousands of targets; on a CPU it is slower than full logits.
+The chunked kernel of PyTorch 2.13 is not used: in bf16, it returns the sum and adds up the weight's gradient over the
+chunks in bf16, too coarse for thousands of targets; on a CPU it is slower than full logits.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from sdx.training.memory import LOSS_CHUNK_BYTES as CHUNK_BYTES
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     """Sum over the targets of the negative log-likelihood in nats, a scalar in fp32.
 
-    The gradients are made in the forward pass, chunk by chunk, in the place of the logits.
+    The gradients are computed in the forward pass, chunk by chunk, in the memory of the logits.
 
     Args:
         hidden: `[targets, width]`.

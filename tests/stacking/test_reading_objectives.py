@@ -13,7 +13,7 @@ from sdx.stacking.model import StackForMultipleChoice, StackForSequenceClassific
 from sdx.stacking.objectives import Alignment, Classification, Distillation, Probe, Reader, Text
 from sdx.stacking.reader import examples, key
 from sdx.training.attention import PACKED
-from sdx.training.states import pooled
+from sdx.training.hidden_states import pooled
 from tests.kit.tiny_stack import tiny_stack
 
 PAD, LLM_PAD = 1, 3

@@ -27,12 +27,12 @@ from sdx.stacking.model import StackForSequenceClassification
 from sdx.stacking.objectives import Alignment, Classification, Reader, Text
 from sdx.stacking.parts import Goal, Parts
 from sdx.stacking.tokens import AlignmentText
-from sdx.stacking.trainee import StackTrainee
+from sdx.stacking.trainable import TrainableStack
 from sdx.stacking.training import AlignmentStep, Recipe, TaskStep
 from sdx.store.files import read_json, read_rows, write_json
 from sdx.store.step import Step
 from sdx.store.store import Store
-from sdx.training.probe import asking
+from sdx.training.objectives import evaluating
 from tests.kit.processes import Processes, train
 from tests.kit.stack_steps import (
     STEADY,
@@ -116,23 +116,23 @@ def kinds(names: set[str]) -> set[str]:
 def whole(monkeypatch: pytest.MonkeyPatch) -> dict[str, Weights]:
     """All weights of the model that was trained last, before and after, and those that learn."""
     found: dict[str, Weights] = {}
-    load, export = StackTrainee.load, StackTrainee.export
+    load, export = TrainableStack.load, TrainableStack.export
 
     def copied(model: Any) -> Weights:
         return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
-    def noted_load(trainee: StackTrainee, *arguments: Any) -> Any:
-        model = load(trainee, *arguments)
+    def noted_load(trainable: TrainableStack, *arguments: Any) -> Any:
+        model = load(trainable, *arguments)
         found["before"] = copied(model)
         found["learning"] = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         return model
 
-    def noted_export(trainee: StackTrainee, engine: Any, out: Path) -> None:
+    def noted_export(trainable: TrainableStack, engine: Any, out: Path) -> None:
         found["after"] = copied(engine.module.model)
-        export(trainee, engine, out)
+        export(trainable, engine, out)
 
-    monkeypatch.setattr(StackTrainee, "load", noted_load)
-    monkeypatch.setattr(StackTrainee, "export", noted_export)
+    monkeypatch.setattr(TrainableStack, "load", noted_load)
+    monkeypatch.setattr(TrainableStack, "export", noted_export)
     return found
 
 
@@ -321,11 +321,11 @@ def test_an_llm_in_four_bits(tmp_path: Path, encoder_dir: Path, llm_dir: Path, w
     assert all(isinstance(base, Linear4bit) and base.weight.quant_state.quant_type == "nf4" for base in bases)
     answers = answers_step(step, study.parts, rows_step(rows=labelled()), EN, 64)
     assert len(read_rows(study.store.realise(answers) / "rows.jsonl")) == 8
-    trainee = StackTrainee(study.store.realise(step) / "model", parts, Goal.classification, LABELS, False, 1.0)
+    trainable = TrainableStack(study.store.realise(step) / "model", parts, Goal.classification, LABELS, False, 1.0)
     exact = Study(tmp_path, encoder_dir, llm_dir)
-    theirs = StackTrainee(exact.store.realise(exact.first) / "model", parts, Goal.classification, LABELS, False, 1.0)
+    theirs = TrainableStack(exact.store.realise(exact.first) / "model", parts, Goal.classification, LABELS, False, 1.0)
     rank = TrainConfig(lora_rank=4)
-    costs = [its.cost(its.load(torch.float32, rank)) for its in (trainee, theirs)]
+    costs = [its.cost(its.load(torch.float32, rank)) for its in (trainable, theirs)]
     assert costs[0] == costs[1]
 
 
@@ -349,9 +349,10 @@ def test_multiple_choice_is_distilled_by_choice(tmp_path: Path, encoder_dir: Pat
 
 def test_the_bridge_has_a_rate_of_its_own(encoder_dir: Path, llm_dir: Path, tmp_path: Path):
     tiny_stack(encoder_dir, llm_dir).save_pretrained(tmp_path)
-    trainee = StackTrainee(tmp_path, {"encoder": encoder_dir, "llm": llm_dir}, Goal.classification, LABELS, True, 4.0)
-    model = trainee.load(torch.float32, TrainConfig(lora_rank=4))
-    rates = {name: trainee.rate(name) for name, weight in model.named_parameters() if weight.requires_grad}
+    parts = {"encoder": encoder_dir, "llm": llm_dir}
+    trainable = TrainableStack(tmp_path, parts, Goal.classification, LABELS, True, 4.0)
+    model = trainable.load(torch.float32, TrainConfig(lora_rank=4))
+    rates = {name: trainable.rate(name) for name, weight in model.named_parameters() if weight.requires_grad}
     assert rates.pop("bridge.up_proj.weight") == 4.0
     assert {"classifier.weight", "classifier.bias"} <= rates.keys()
     assert set(rates.values()) == {1.0}
@@ -376,17 +377,17 @@ def classified(rows: list[AlignmentText]) -> list[Text]:
 
 
 @dataclass(frozen=True)
-class Noted(StackTrainee):
+class Noted(TrainableStack):
     """Beside the export: the logits of the model as it is."""
 
     def export(self, engine: Any, out: Path) -> None:
         super().export(engine, out)
         if self.goal is Goal.alignment:
             return
-        objective = engine.module.objective
+        objective = Classification(Reader("encoder" in self.parts, "llm" in self.parts, 1, 3))
         batch = objective.collate(classified(questions()), engine.module.packed)
-        with asking(engine, lambda model, its: model.classify(objective.vectors(model, its))):
-            logits = engine(batch)
+        with evaluating(engine):
+            logits = engine(lambda model, its: model.classify(objective.vectors(model, its)), batch)
         if is_main():
             torch.save(logits, out.parent / "logits.pt")
 
@@ -396,14 +397,15 @@ def case(start: Path, encoder_dir: Path, llm_dir: Path, goal: str) -> dict[str, 
     parts = {"encoder": encoder_dir, "llm": llm_dir}
     reader = Reader(True, True, 1, 3)
     if goal == "encoder":
-        trainee = Noted(start / "encoder", {"encoder": start / "calm"}, Goal.classification, LABELS, False, 1.0)
+        trainable = Noted(start / "encoder", {"encoder": start / "calm"}, Goal.classification, LABELS, False, 1.0)
         objective = Classification(replace(reader, llm=False))
-        return {"trainee": trainee, "objective": objective, "rows": classified(questions()), **OPTIONS}
+        return {"trainable": trainable, "objective": objective, "rows": classified(questions()), **OPTIONS}
     if goal == "alignment":
-        trainee = Noted(start, parts, Goal.alignment, (), True, 2.0)
-        return {"trainee": trainee, "objective": Alignment(reader, (0.5, 2.0), True), "rows": questions(), **OPTIONS}
-    trainee = Noted(start, parts, Goal.classification, LABELS, True, 2.0)
-    return {"trainee": trainee, "objective": Classification(reader), "rows": classified(questions()), **OPTIONS}
+        trainable = Noted(start, parts, Goal.alignment, (), True, 2.0)
+        objective = Alignment(reader, (0.5, 2.0), True)
+        return {"trainable": trainable, "objective": objective, "rows": questions(), **OPTIONS}
+    trainable = Noted(start, parts, Goal.classification, LABELS, True, 2.0)
+    return {"trainable": trainable, "objective": Classification(reader), "rows": classified(questions()), **OPTIONS}
 
 
 GOALS = ("alignment", "classification", "encoder")

@@ -65,10 +65,10 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     if "groups" in request.param:  # the two longest examples, whose probabilities are not kept, and the two others
         monkeypatch.setattr(kernels, "ROUND", 80)
         monkeypatch.setattr(kernels, "LONGEST", 5)
-    kernels._laid_out.cache_clear()
+    kernels._padded.cache_clear()
     with kernels.compiling("kernels" in request.param):
         yield "cpu"
-    kernels._laid_out.cache_clear()
+    kernels._padded.cache_clear()
 
 
 def outputs(model: nn.Module, examples: list[list[int]], dtype: torch.dtype, device: str) -> Tensor:
@@ -151,9 +151,9 @@ def test_a_window_ends_where_it_should():
 def test_examples_are_computed_together_where_padding_costs_less_than_another_round(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kernels, "ROUND", 80)
     monkeypatch.setattr(kernels, "LONGEST", 10)
-    assert kernels.together([7, 3, 11, 2]) == [[2, 0], [1, 3]]
-    assert kernels.kept_pairs([7, 3, 11, 2]) == 2 * 3**2  # the group of 11 is computed again
-    assert kernels.together([]) == []
+    assert kernels.padding_groups([7, 3, 11, 2]) == [[2, 0], [1, 3]]
+    assert kernels.stored_pairs([7, 3, 11, 2]) == 2 * 3**2  # the group of 11 is computed again
+    assert kernels.padding_groups([]) == []
 
 
 @pytest.mark.parametrize(("capability", "bits"), [("avx2", 256), ("default", 0)])
@@ -182,7 +182,7 @@ def test_bf16_kernels_are_as_exact_as_bf16_allows():
     for compiled in (True, False):
         ours = [tensor.bfloat16().requires_grad_() for tensor in tensors]
         with kernels.compiling(compiled):
-            pairs = kernels.kept_pairs(lengths)
+            pairs = kernels.stored_pairs(lengths)
             out = (
                 kernels.attention(*ours, boundaries, pairs, 0.25, True, 0)
                 if compiled

@@ -13,9 +13,9 @@ from sdx import InputError
 from sdx.config import Adapter, TrainConfig
 from sdx.models.loading import padded
 from sdx.training import packing
+from sdx.training.hidden_states import hidden_states, layers_of, pooled, pooling
 from sdx.training.objectives import Auxiliary, Example
-from sdx.training.plan import Order, count_steps, learning_rate, turn
-from sdx.training.states import hidden_states, layers_of, pooled, pooling
+from sdx.training.schedule import Order, count_steps, learning_rate, turn
 from tests.kit.training import (
     PAD_ID,
     SEED,

@@ -20,7 +20,7 @@ from sdx.config import Adapter, Optimizer, Precision
 from sdx.process.ranks import is_main, rank
 from sdx.training import checkpoints
 from sdx.training.checkpoints import FILE_BYTES, _share
-from sdx.training.state import KINDS, _piece
+from sdx.training.trained_state import KINDS, _piece
 from tests.kit.processes import Processes
 from tests.kit.training import (
     Interrupted,
@@ -338,8 +338,8 @@ def test_8_bit_moments_go_on_with_the_layout_they_had(model_dir: Path, tmp_path:
 
 
 def test_checkpoints_are_written_by_the_clock_and_count_as_training(model_dir, tmp_path, monkeypatch):
-    publish = checkpoints._publish
-    monkeypatch.setattr(checkpoints, "_publish", lambda *paths: (time.sleep(0.2), publish(*paths)))
+    publish = checkpoints.publish
+    monkeypatch.setattr(checkpoints, "publish", lambda *paths: (time.sleep(0.2), publish(*paths)))
     _, summary = fit(model_dir, tmp_path / "often", save_every_minutes=1e-9)
     rows = rows_of(tmp_path / "often")
     assert ["checkpoint_seconds" in row for row in rows] == [False, True, True, True]  # of the step before

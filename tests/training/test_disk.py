@@ -48,4 +48,4 @@ def test_a_disk_that_cannot_take_the_model_ends_the_run_before_the_training(monk
         disk.shortage(needed, tmp_path)
     (tmp_path / "checkpoints").mkdir()  # it may make room in the end
     (tmp_path / "checkpoints/state").write_bytes(bytes(100))
-    assert "waits for it" in disk.shortage(needed, tmp_path)
+    assert "waits for space" in disk.shortage(needed, tmp_path)

@@ -38,7 +38,7 @@ from sdx.training.export import export
 from sdx.training.launch import process_group
 from sdx.training.memory import Layout
 from sdx.training.quiet import deepspeed
-from sdx.training.trainee import CausalTrainee, with_adapters
+from sdx.training.trainable import TrainableLM, with_adapters
 from tests.kit.processes import Processes
 from tests.kit.tiny import tiny_tokenizer
 from tests.kit.training import trained_weights
@@ -71,23 +71,20 @@ RANKS: dict[str, dict[str, Any]] = {
 }
 
 
-class NextToken:
-    """The least that can be trained."""
-
-    def loss(self, model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = model(input_ids=batch["input_ids"], use_cache=False).logits[0, :-1].float()
-        return cross_entropy(logits, batch["input_ids"][0, 1:]), torch.ones(())
+def next_token_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = model(input_ids=batch["input_ids"], use_cache=False).logits[0, :-1].float()
+    return cross_entropy(logits, batch["input_ids"][0, 1:]), torch.ones(())
 
 
 @contextmanager
 def trained(model_dir: Path, train: TrainConfig = TRAIN, **layout: Any) -> Iterator[deepspeed.DeepSpeedEngine]:
     """An engine after two steps."""
-    trainee = CausalTrainee(model_dir, tokenizer=None)
-    with process_group() as device, build(trainee, NextToken(), train, Layout(**layout), seed=1) as engine:
+    trainable = TrainableLM(model_dir, tokenizer=None)
+    with process_group() as device, build(trainable, train, Layout(**layout), seed=1) as engine:
         exporting._plain(engine.module.model).set_attn_implementation("sdpa")  # the engine may want packs
         for _ in range(2):
             engine.set_gradient_accumulation_boundary(True)
-            loss, _ = engine({"input_ids": IDS.to(device)})
+            loss, _ = engine(next_token_loss, {"input_ids": IDS.to(device)})
             engine.backward(loss)
             update(engine, train.learning_rate, train)
         yield engine
@@ -309,7 +306,7 @@ def test_no_rank_holds_more_than_a_module_and_a_shard(launched: Path):
 
 def test_all_ranks_fail_together(launched: Path):
     errors = [json.loads((launched / f"failed{one}.json").read_text()) for one in (0, 1)]
-    assert errors[0] == f"RuntimeError: rank 1 could not write the model: {errors[1]}"
+    assert errors[0] == f"RuntimeError: rank 1 could not write: {errors[1]}"
     assert "No space left" in errors[1]
     assert not (launched / "failed").exists()
 

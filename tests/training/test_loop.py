@@ -14,7 +14,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from sdx import InputError
 from sdx.config import Adapter, Precision, TrainConfig
 from sdx.training.objectives import CausalLM, Example
-from sdx.training.plan import Order, learning_rate
+from sdx.training.schedule import Order, learning_rate
 from tests.kit.training import (
     PAD_ID,
     SEED,

@@ -9,7 +9,7 @@ from sdx import InputError
 from sdx.run import check
 from sdx.store.files import write_rows
 from sdx.store.step import Step, Workspace
-from sdx.training.plan import held_out
+from sdx.training.schedule import held_out
 from sdx.training.step import Train
 from tests.kit.configs import composed, settled
 from tests.kit.plain_step import PlainStep

@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sdx.config import Adapter, Schedule, TrainConfig
 from sdx.training import loop
 from sdx.training.objectives import CausalLM, Example
-from sdx.training.plan import validation_steps
+from sdx.training.schedule import validation_steps
 from sdx.training.step import deciding
-from sdx.training.trainee import CausalTrainee
+from sdx.training.trainable import TrainableLM
 from tests.kit.processes import Processes
 from tests.kit.training import (
     PAD_ID,
@@ -39,7 +39,7 @@ OPTIONS: dict[str, Any] = {"epochs": 4, "learning_rate": 1e-3, "validations": ST
 BEST_STEP = 5
 
 
-class Exports(CausalTrainee):
+class Exports(TrainableLM):
     """Keeps what it exports."""
 
     def __init__(self, model_dir: Path) -> None:
@@ -90,21 +90,21 @@ def peak(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Peak:
 
 
 def selected(model_dir: Path, out: Path, peak: Peak, **options: Any) -> tuple[Exports, dict[str, Any]]:
-    trainee = Exports(model_dir)
+    trainable = Exports(model_dir)
     given = OPTIONS | {"validation": examples(), "objective": peak, "micro_batch_tokens": 1000} | options
-    _, summary = fit(model_dir, out, trainee=trainee, **given)
-    return trainee, summary
+    _, summary = fit(model_dir, out, trainable=trainable, **given)
+    return trainable, summary
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
 def test_keeps_the_best_and_not_the_last(model_dir: Path, tmp_path: Path, peak: Peak, zero_stage: int):
-    trainee, summary = selected(model_dir, tmp_path, peak, zero_stage=zero_stage)
+    trainable, summary = selected(model_dir, tmp_path, peak, zero_stage=zero_stage)
     assert summary["best_step"] == BEST_STEP
     assert summary["steps"] == STEPS
     assert summary["validation"] == scores(tmp_path)[BEST_STEP] == max(scores(tmp_path).values())
-    assert len(trainee.weights) == BEST_STEP  # each was better than the one before, none after it was
+    assert len(trainable.weights) == BEST_STEP  # each was better than the one before, none after it was
     kept = AutoModelForCausalLM.from_pretrained(tmp_path / "model").state_dict()
-    for name, weight in trainee.weights[-1].items():
+    for name, weight in trainable.weights[-1].items():
         assert torch.equal(kept[name], weight.bfloat16()), name
 
 

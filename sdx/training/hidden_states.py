@@ -1,14 +1,14 @@
-"""Hidden states of a layer in the middle of a model, and means of states over the tokens of texts."""
+"""Hidden states after a layer of a model, and their means over the tokens of texts."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from sdx.training import packing
 from sdx.training.objectives import only_at
 
 Span = tuple[int, int]
@@ -16,21 +16,17 @@ Span = tuple[int, int]
 
 
 def layers_of(model: nn.Module) -> nn.ModuleList:
-    """The transformer blocks of a model, one after the other."""
-    for module in model.modules():
-        if not isinstance(module, nn.ModuleList) or not len(module):
-            continue
-        if all(isinstance(one, GradientCheckpointingLayer) for one in module):
-            return module
-    raise AssertionError(f"{type(model).__name__} has no list of transformer blocks")
+    """The transformer blocks of a model, in order."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
+    return next(blocks for blocks in lists if all(isinstance(block, GradientCheckpointingLayer) for block in blocks))
 
 
 @contextmanager
 def states_after(model: nn.Module, layer: int) -> Iterator[list[Tensor]]:
-    """While inside, a forward pass puts the hidden states `[batch, seq, hidden]` behind a layer into the list.
+    """While inside, a forward pass appends the hidden states `[batch, seq, hidden]` after a layer to the list.
 
-    They are taken between two layers, by a module that stands in for the layer: a compiled layer may not look at hooks
-    that it gets later, and a checkpointed one runs them again in the backward pass.
+    A module that replaces the layer takes them: a compiled layer may ignore hooks that are added later, and a
+    checkpointed layer runs hooks again in the backward pass.
 
     Args:
         layer: counted from 1.
@@ -45,10 +41,10 @@ def states_after(model: nn.Module, layer: int) -> Iterator[list[Tensor]]:
 
 
 def hidden_states(model: Any, inputs: dict[str, Any], layer: int) -> Tensor:
-    """The states `[batch, seq, hidden]` behind a layer, counted from 1, for an objective of their own.
+    """The states `[batch, seq, hidden]` after a layer, counted from 1, to compute a loss on.
 
-    0 times the model's output is added, so that the weights above the layer have a gradient, of zeros, and not none: at
-    stage 3 a weight without one is moved by that of an earlier step, and at stage 0 AdamW leaves such a weight out.
+    0 times the model's output is added to give the weights above the layer a gradient of zeros. Without a gradient, a
+    weight is moved by the gradient of an earlier step at stage 3, and left out by AdamW at stage 0.
     """
     first = torch.zeros(1, dtype=torch.int64, device=inputs["input_ids"].device)
     with states_after(model, layer) as taken, only_at(model.get_output_embeddings(), first):
@@ -59,7 +55,7 @@ def hidden_states(model: Any, inputs: dict[str, Any], layer: int) -> Tensor:
 
 
 class _Tapped(nn.Module):
-    """A layer that hands its output to `taken`, too. Its weights are not among those of this module."""
+    """A layer that also appends its output to `taken`. The layer is not a submodule, so its weights are not listed."""
 
     def __init__(self, layer: Any, taken: list[Tensor]) -> None:
         super().__init__()
@@ -76,21 +72,19 @@ class _Tapped(nn.Module):
 
 
 def pooling(rows: Sequence[list[int]], spans: Sequence[Sequence[Span]], packed: bool) -> dict[str, Any]:
-    """What `pooled` takes: which tokens of the flattened batch belong to which vector.
+    """The arguments of `pooled`: which tokens of the flattened batch belong to which vector.
 
     Args:
         rows: ids of texts, packed or padded to the longest.
         spans: of each text, the tokens of its vectors.
     """
-    lengths = [len(row) for row in rows]
-    widths = lengths if packed else [max(lengths)] * len(lengths)
-    starts = accumulate(widths[:-1], initial=0)
-    flat = [(start + first, start + last) for start, its in zip(starts, spans, strict=True) for first, last in its]
-    counts = torch.tensor([last - first for first, last in flat])
+    starts = packing.starts([len(row) for row in rows], packed)
+    flat = [torch.arange(*span) + start for start, row in zip(starts, spans, strict=True) for span in row]
+    counts = torch.tensor([len(tokens) for tokens in flat])
     return {
-        "positions": torch.cat([torch.arange(first, last) for first, last in flat]),
+        "positions": torch.cat(flat),
         "owners": torch.arange(len(flat)).repeat_interleave(counts),
-        "sizes": counts.clamp(min=1),  # of a text without tokens the mean is 0
+        "sizes": counts.clamp(min=1),  # the mean of a text without tokens is 0
     }
 
 

@@ -15,16 +15,16 @@ from transformers import AutoTokenizer
 
 from sdx.config import Adapter, TrainConfig
 from sdx.process.preemption import Preempted, Preemption
-from sdx.training import checkpoints, room
+from sdx.training import checkpoints
 from sdx.training.log import TrainingLog
-from sdx.training.trainee import CausalTrainee
+from sdx.training.trainable import TrainableLM
 from tests.kit.training import assert_equal, checkpoints_of, examples, fit
 
 OPTIONS: dict[str, Any] = {"epochs": 2, "save_every_steps": 1}
 STEPS = 4
 
 
-class Full(CausalTrainee):
+class Full(TrainableLM):
     """Its export finds no room as long as `is_full`, called with how often it was tried, says so."""
 
     def __init__(self, model_dir: Path, is_full: Callable[[int], bool]) -> None:
@@ -45,8 +45,8 @@ def no_checkpoint(*_: Any) -> int:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "RETRY_S", 0.02)
-    monkeypatch.setattr(room, "LOOK_S", 0.01)
+    monkeypatch.setattr(checkpoints, "RETRY_S", 0.02)
+    monkeypatch.setattr(checkpoints, "LOOK_S", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +57,16 @@ def whole(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_earlier_checkpoints_make_room(model_dir: Path, tmp_path: Path, whole: Path):
-    trainee = Full(model_dir, lambda _: len(checkpoints_of(tmp_path)) > 1)
-    fit(model_dir, tmp_path, trainee=trainee, **OPTIONS)
-    assert trainee.tried == 2
+    trainable = Full(model_dir, lambda _: len(checkpoints_of(tmp_path)) > 1)
+    fit(model_dir, tmp_path, trainable=trainable, **OPTIONS)
+    assert trainable.tried == 2
     assert_equal(*(load_file(out / "model/model.safetensors") for out in (tmp_path, whole)))
 
 
 @pytest.mark.parametrize("adapter", Adapter)
 def test_the_last_state_is_kept_and_nothing_is_trained_again(model_dir: Path, tmp_path: Path, adapter: Adapter):
     with pytest.raises(RuntimeError, match="No space left"):
-        fit(model_dir, tmp_path, trainee=Full(model_dir, lambda _: True), adapter=adapter, **OPTIONS)
+        fit(model_dir, tmp_path, trainable=Full(model_dir, lambda _: True), adapter=adapter, **OPTIONS)
     assert checkpoints_of(tmp_path) == [f"step_{STEPS - 1}", f"step_{STEPS}"]
     assert not (tmp_path / "model.partial").exists()
     logged = (tmp_path / "log.jsonl").read_text()
@@ -83,9 +83,9 @@ def test_it_is_waited_for_room(
     caplog: pytest.LogCaptureFixture,
 ):
     monkeypatch.setattr(checkpoints, "save", no_checkpoint)
-    trainee = Full(model_dir, lambda tried: tried < 4)
+    trainable = Full(model_dir, lambda tried: tried < 4)
     with caplog.at_level(logging.WARNING, logger="sdx"):
-        fit(model_dir, tmp_path, trainee=trainee, **OPTIONS)
+        fit(model_dir, tmp_path, trainable=trainable, **OPTIONS)
     assert_equal(*(load_file(out / "model/model.safetensors") for out in (tmp_path, whole)))
     [said] = [record.getMessage() for record in caplog.records]
     assert f"no space left for the trained model {tmp_path}/model; waits up to 60 min, free some" in said
@@ -93,46 +93,46 @@ def test_it_is_waited_for_room(
 
 def test_not_for_ever(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(checkpoints, "save", no_checkpoint)
-    monkeypatch.setattr(room, "PATIENCE_S", 0.1)
-    trainee = Full(model_dir, lambda _: True)
+    monkeypatch.setattr(checkpoints, "PATIENCE_S", 0.1)
+    trainable = Full(model_dir, lambda _: True)
     with pytest.raises(RuntimeError, match="No space left"):
-        fit(model_dir, tmp_path, trainee=trainee, **OPTIONS)
-    assert trainee.tried > 2
+        fit(model_dir, tmp_path, trainable=trainable, **OPTIONS)
+    assert trainable.tried > 2
 
 
 def test_not_against_a_signal(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Beyond the checkpoints that there are, nothing could be kept."""
     save = checkpoints.save
     monkeypatch.setattr(checkpoints, "save", lambda *given: save(*given) if given[2]["step"] < STEPS else 0)
-    monkeypatch.setattr(room, "RETRY_S", 60.0)
+    monkeypatch.setattr(checkpoints, "RETRY_S", 60.0)
     requested = Preemption.requested
 
     def asked(preemption: Preemption) -> bool:
-        if trainee.tried > 1:
+        if trainable.tried > 1:
             preemption._noted = 15
         return requested(preemption)
 
-    trainee = Full(model_dir, lambda _: True)
+    trainable = Full(model_dir, lambda _: True)
     monkeypatch.setattr(Preemption, "requested", asked)
     with pytest.raises(Preempted, match=f"stopped by SIGTERM; .* from step {STEPS - 1}"):
-        fit(model_dir, tmp_path, trainee=trainee, **OPTIONS)
+        fit(model_dir, tmp_path, trainable=trainable, **OPTIONS)
 
 
 def test_the_best_model_waits_as_well(model_dir: Path, tmp_path: Path):
     """No checkpoint is kept: a training that went on from it would not score that step."""
-    trainee = Full(model_dir, lambda tried: tried in (1, 2))
-    fit(model_dir, tmp_path, trainee=trainee, epochs=2, validation=examples(3), validations=1)
-    assert trainee.tried == 3
+    trainable = Full(model_dir, lambda tried: tried in (1, 2))
+    fit(model_dir, tmp_path, trainable=trainable, epochs=2, validation=examples(3), validations=1)
+    assert trainable.tried == 3
     assert (tmp_path / "model/model.safetensors").exists()
 
 
 def test_other_errors_are_no_full_disk(model_dir: Path, tmp_path: Path):
-    class Broken(CausalTrainee):
+    class Broken(TrainableLM):
         def export(self, engine: Any, out: Path) -> None:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))  # no room would change that
 
     with pytest.raises(OSError, match="too large"):
-        fit(model_dir, tmp_path, trainee=Broken(model_dir, AutoTokenizer.from_pretrained(model_dir)), epochs=1)
+        fit(model_dir, tmp_path, trainable=Broken(model_dir, AutoTokenizer.from_pretrained(model_dir)), epochs=1)
 
 
 def test_an_earlier_checkpoint_makes_room_for_a_later_one(
@@ -140,16 +140,16 @@ def test_an_earlier_checkpoint_makes_room_for_a_later_one(
 ):
     write, refused = checkpoints._write, []
 
-    def written(state: Any, files: Any, folder: Path, disk: Any) -> None:
-        with disk.may_be_full():
+    def written(state: Any, files: Any, folder: Path, errors: Any) -> None:
+        with errors.catch():
             if len(list(folder.parents[1].glob("step_?"))) > 1:
                 refused.append(folder.parent.name)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            write(state, files, folder, disk)
+            write(state, files, folder, errors)
 
     monkeypatch.setattr(checkpoints, "_write", written)
     with pytest.raises(RuntimeError, match="No space left"):
-        fit(model_dir, tmp_path, trainee=Full(model_dir, lambda _: True), **OPTIONS)
+        fit(model_dir, tmp_path, trainable=Full(model_dir, lambda _: True), **OPTIONS)
     assert refused == ["step_3.partial"]
     assert checkpoints_of(tmp_path) == ["step_3", "step_4"]
 

@@ -25,9 +25,9 @@ from sdx.stacking.model import (
     is_trained,
 )
 from sdx.stacking.parts import Goal
-from sdx.training.launch import Agreement
-from sdx.training.state import WEIGHT, TrainedState
+from sdx.training.launch import RankErrors
 from sdx.training.throughput import Cost
+from sdx.training.trained_state import WEIGHT, TrainedState
 
 HEAD, BRIDGE = "classifier.", "bridge."
 HEADLESS = {Goal.alignment: StackModel, Goal.generation: StackForCausalLM}
@@ -35,8 +35,8 @@ HEADLESS = {Goal.alignment: StackModel, Goal.generation: StackForCausalLM}
 
 
 @dataclass(frozen=True)
-class StackTrainee:
-    """What is trained of the model in `start`, see `sdx.training.trainee`.
+class TrainableStack:
+    """What is trained of the model in `start`, see `sdx.training.trainable`.
 
     Args:
         start: directory of a stack, with adapters or without.
@@ -122,7 +122,7 @@ class StackTrainee:
                 whole = state.read(name, WEIGHT) if weight.requires_grad else _gathered(engine, weight)
                 if is_main():
                     weights[name] = whole.detach().float().to("cpu", copy=True).contiguous()
-        agreement = Agreement()
+        agreement = RankErrors()
         with agreement.attempt():
             if is_main():
                 self._write(model, weights, out)

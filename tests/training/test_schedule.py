@@ -9,8 +9,8 @@ import pytest
 
 from sdx import InputError
 from sdx.config import EngineConfig, Schedule, TrainConfig
-from sdx.training.limits import check
-from sdx.training.plan import Order, computed_tokens, count_steps, learning_rate, micro_batches
+from sdx.training.layout import check
+from sdx.training.schedule import Order, computed_tokens, count_steps, learning_rate, micro_batches
 
 LENGTHS = [3, 9, 4, 8, 5, 7, 6, 2, 11, 10, 1]
 
@@ -32,7 +32,7 @@ def test_refuses_with_key_value_and_fix(options: dict[str, Any], message: str):
 
 def test_defaults_pass_and_need_no_torch():
     code = (
-        "import sys; from sdx.config import *; from sdx.training.limits import check;"
+        "import sys; from sdx.config import *; from sdx.training.layout import check;"
         "check(TrainConfig(learning_rate=1e-4, batch_size=8), EngineConfig('x')); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
