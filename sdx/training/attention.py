@@ -26,12 +26,8 @@ from sdx.training import kernels
 
 PACKED = "sdx_packed"
 """The name of `packed_attention` in transformers."""
-WIDEST, STEP = 256, 8
-"""The CUDA kernels take head dimensions up to `WIDEST` that are multiples of `STEP`."""
 AMPERE, HOPPER = (8, 0), (9, 0)
 HALF = (torch.bfloat16, torch.float16)
-FLASH_3 = "flash_attn_interface"
-"""FlashAttention 3's module."""
 TAKES_GROUPS = "enable_gqa" in inspect.signature(varlen_attn).parameters
 """Whether keys may have fewer heads than queries, as from torch 2.12 on."""
 
@@ -67,14 +63,14 @@ def packed_attention(
         `[1, tokens, heads, head_dim]`
 
     Raises:
-        NotImplementedError: the model needs more than this attention has; `sdx.training.pack_check` finds out in time.
+        NotImplementedError: the model needs more than this attention has; `engine.takes_packs` finds out in time.
     """
     if attention_mask is not None or softcap is not None or s_aux is not None:
         raise NotImplementedError("masks, soft-capped scores and attention sinks")
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     width = query.shape[-1]
     options = width**-0.5 if scaling is None else scaling, causal, sliding_window or 0
-    fits = query.is_cuda and query.dtype in HALF and width <= WIDEST and width % STEP == 0
+    fits = query.is_cuda and query.dtype in HALF and width <= 256 and width % 8 == 0  # what the CUDA kernels take
     if _varlen_runs and fits and not dropout:
         out = _varlen(query, key, value, cu_seq_lens_q, max_length_q, *options)
     elif kernels.available(query) and not dropout:
@@ -101,7 +97,7 @@ def prepare(device: torch.device, varlen: bool = True) -> bool:
     global _varlen_runs, _flash_3
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
     _varlen_runs = varlen and capability >= AMPERE
-    if capability == HOPPER and not _flash_3 and find_spec(FLASH_3):
+    if capability == HOPPER and not _flash_3 and find_spec("flash_attn_interface"):
         with suppress(AttributeError, ImportError, RuntimeError, ValueError):  # of another version
             torch_attention.activate_flash_attention_impl("FA3")
             _flash_3 = True

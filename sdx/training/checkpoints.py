@@ -74,7 +74,10 @@ def save(engine: deepspeed.DeepSpeedEngine, folder: Path, progress: Mapping[str,
         return 0
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     if is_main():
-        _prune(folder, int(progress["step"]))
+        # A later checkpoint was damaged, and training went on from an earlier one.
+        kept = [other for other in _published(folder) if _step(other) <= progress["step"]][:KEPT]
+        for other in {*_published(folder)} - {*kept}:
+            shutil.rmtree(other)
         log.info("%-12s %s, %.1f GB in %.0f s", "checkpoint", path.name, size / 1e9, time.monotonic() - began)
     dist.barrier()
     return size
@@ -265,13 +268,6 @@ def publish(partial: Path, path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
     os.replace(partial, path)
     sync(path.parent)
-
-
-def _prune(folder: Path, step: int) -> None:
-    """Keeps the last `KEPT` up to `step`; a later checkpoint was damaged, and training went on from an earlier one."""
-    kept = [path for path in _published(folder) if _step(path) <= step][:KEPT]
-    for path in {*_published(folder)} - {*kept}:
-        shutil.rmtree(path)
 
 
 def _published(folder: Path) -> list[Path]:

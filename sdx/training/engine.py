@@ -1,4 +1,4 @@
-"""The DeepSpeed engine: a model and its optimizer, laid out on the hardware."""
+"""The DeepSpeed engine: a model and its optimizer, laid out on the hardware, and whether the model takes packs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -7,6 +7,7 @@ from logging import getLogger
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
@@ -15,11 +16,12 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sdx.config import Precision, TrainConfig
-from sdx.models.loading import dtype_of
+from sdx.models.loading import dtype_of, padded
 from sdx.process.ranks import is_main
-from sdx.training import kernels, pack_check
+from sdx.training import attention, kernels, packing
 from sdx.training.launch import all_ranks, leaving
 from sdx.training.memory import Layout
+from sdx.training.objectives import evaluating
 from sdx.training.optimizers import MULTIPLIER, optimizer, parameter_groups
 from sdx.training.quiet import deepspeed, silence
 from sdx.training.trainable import TrainableModel
@@ -28,6 +30,13 @@ log = getLogger("sdx")
 
 BUCKET_ELEMENTS = 50_000_000
 """200 MB of fp32 gradients in one reduction; DeepSpeed's 2 GB would be taken even by a tiny model."""
+
+
+SAME, NEAR = 1e-3, 0.05
+"""Tolerated norm of a difference, relative to the norm. Two packs of the same shape differ only if examples see each
+other; another shape rounds differently, in a deep model in bf16 by up to a few percent."""
+FIRST, OTHER, SECOND = [7, 9, 11, 13, 15], [8, 20, 12, 24, 16], [17, 6, 19, 10, 21, 14, 23]
+"""Token ids of three examples; the first two are of one length."""
 
 
 class Trained(nn.Module):
@@ -69,26 +78,22 @@ def build(
                     layer.compile(dynamic=True)
             weights = optimizer(parameter_groups(model, trainable.rate), train)
             built, *_ = deepspeed.initialize(model=Trained(model), optimizer=weights, config=config)
-        built.module.packed = llm is not None and pack_check.takes_packs(built, llm)
+        built.module.packed = llm is not None and takes_packs(built, llm)
         built.train()
 
         def leave() -> None:
             functional.linear = linear  # stage 3 leaves its own in place
             with silence():
                 built.destroy()
-            _forget()
+            # DeepSpeed keeps modules trained at stage 3 in a list and, behind a wrapper, in a method's cache.
+            zero = deepspeed.runtime.zero
+            zero.parameter_offload.FWD_MODULE_STACK.clear()
+            coordinator = zero.partitioned_param_coordinator.PartitionedParameterCoordinator
+            wrapper = vars(coordinator)["_PartitionedParameterCoordinator__params_to_release"]
+            getclosurevars(wrapper).nonlocals["func"].cache_clear()
 
         with leaving(leave):
             yield built
-
-
-def _forget() -> None:
-    """Frees modules trained at stage 3: DeepSpeed keeps them in a list and, behind a wrapper, in a method's cache."""
-    zero = deepspeed.runtime.zero
-    zero.parameter_offload.FWD_MODULE_STACK.clear()
-    coordinator = zero.partitioned_param_coordinator.PartitionedParameterCoordinator
-    wrapper = vars(coordinator)["_PartitionedParameterCoordinator__params_to_release"]
-    getclosurevars(wrapper).nonlocals["func"].cache_clear()
 
 
 def _can_compile() -> bool:
@@ -104,6 +109,67 @@ def _can_compile() -> bool:
     if not built and is_main():
         log.warning("%-12s not compiled, because no kernel can be built: %s", "engine", reason or "on another rank")
     return built
+
+
+def takes_packs(engine: deepspeed.DeepSpeedEngine, llm: Any) -> bool:
+    """Whether an example has the same outputs in any pack as alone; if so, sets the model up for packs.
+
+    Architectures differ in more than their configs say (state-space layers, position biases, soft-capped scores), and
+    an example that sees another gives no error, only a worse model. If variable-length attention fails, attention goes
+    example by example. Called on every rank, with the same result.
+
+    Args:
+        llm: the part of the engine's model that takes ids.
+    """
+
+    def outputs(_model: Any, batch: dict[str, Any]) -> Tensor:
+        """Logits or hidden states."""
+        first: Tensor = llm(**batch, use_cache=False)[0]
+        return first
+
+    def obstacle() -> str:
+        """Why the model or another rank cannot take packs, as the end of a sentence; empty if all can."""
+        reason = _obstacle(engine, outputs, alone)
+        return "" if all_ranks(not reason, engine.device) else reason or "another rank cannot take packs"
+
+    ordinary = llm.config._attn_implementation
+    with evaluating(engine), silence():
+        [alone] = engine(outputs, send_to_device(padded([SECOND], pad_id=0), engine.device))
+        llm.set_attn_implementation(attention.PACKED)
+        varlen = attention.prepare(engine.device)
+        reason = obstacle()
+        if reason and varlen:
+            if is_main():
+                log.warning("%-12s no variable-length attention: %s", "packing", reason)
+            attention.prepare(engine.device, varlen=False)
+            reason = obstacle()
+        if reason:
+            llm.set_attn_implementation(ordinary)
+    if is_main():
+        way = f"padded rows: {reason}" if reason else attention.describe(engine.device, llm.dtype)
+        log.info("%-12s %s", "packing", way)
+    return not reason
+
+
+def _obstacle(engine: deepspeed.DeepSpeedEngine, outputs: Any, alone: Tensor) -> str:
+    """Why the model cannot take packs; empty if it can."""
+    try:
+        packs = (send_to_device(packing.join([first, SECOND]), engine.device) for first in (FIRST, OTHER))
+        one, two = (engine(outputs, pack)[0, len(FIRST) :] for pack in packs)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:
+        return f"the model does not support packs: {' '.join(str(error).split())[:100]}"
+    if not _close(one, two, SAME):
+        return "the model's examples see each other in a pack"
+    if not _close(one, alone, NEAR if one.dtype is torch.bfloat16 else SAME):
+        return "the model gives other outputs in a pack than for an example alone"
+    return ""
+
+
+def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
+    ours, theirs = ours.float(), theirs.float()
+    return bool((ours - theirs).norm() <= tolerance * theirs.norm())
 
 
 def update(engine: deepspeed.DeepSpeedEngine, rate: float, train: TrainConfig) -> Tensor | float:

@@ -41,7 +41,11 @@ def export(engine: deepspeed.DeepSpeedEngine, tokenizer: Any, out: Path, shard_b
     """
     model = _plain(engine.module.model)
     layers = _layers(model)
-    sizes = {layer: torch.empty(_bytes(parts), dtype=torch.uint8, device="meta") for layer, parts in layers.items()}
+    sizes = {}
+    for layer, parts in layers.items():
+        weights = [weight for part in parts for weight in part.weights.values()]
+        size = sum(getattr(weight, "ds_numel", weight.numel()) * _dtype(weight).itemsize for weight in weights)
+        sizes[layer] = torch.empty(size, dtype=torch.uint8, device="meta")
     plan = split_torch_state_dict_into_shards(sizes, max_shard_size=shard_bytes)
     files = list(plan.filename_to_tensors.items())
     weight_map: dict[str, str] = {}
@@ -134,12 +138,6 @@ def _adapted(module: nn.Module) -> bool:
 
 def _unwrapped(module: Any) -> Any:
     return module.get_base_layer() if _adapted(module) else module
-
-
-def _bytes(parts: list[_Part]) -> int:
-    """Size on the disk."""
-    weights = [weight for part in parts for weight in part.weights.values()]
-    return sum(getattr(weight, "ds_numel", weight.numel()) * _dtype(weight).itemsize for weight in weights)
 
 
 def _dtype(weight: Tensor) -> torch.dtype:

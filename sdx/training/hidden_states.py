@@ -1,7 +1,6 @@
 """Hidden states after a layer of a model, and their means over the tokens of texts."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,37 +20,27 @@ def layers_of(model: nn.Module) -> nn.ModuleList:
     return next(blocks for blocks in lists if all(isinstance(block, GradientCheckpointingLayer) for block in blocks))
 
 
-@contextmanager
-def states_after(model: nn.Module, layer: int) -> Iterator[list[Tensor]]:
-    """While inside, a forward pass appends the hidden states `[batch, seq, hidden]` after a layer to the list.
+def hidden_states(model: Any, inputs: dict[str, Any], layer: int) -> Tensor:
+    """The states `[batch, seq, hidden]` after a layer, counted from 1, to compute a loss on.
 
     A module that replaces the layer takes them: a compiled layer may ignore hooks that are added later, and a
     checkpointed layer runs hooks again in the backward pass.
 
-    Args:
-        layer: counted from 1.
-    """
-    layers, name, taken = layers_of(model), str(layer - 1), list[Tensor]()
-    whole = layers._modules[name]
-    layers._modules[name] = _Tapped(whole, taken)
-    try:
-        yield taken
-    finally:
-        layers._modules[name] = whole
-
-
-def hidden_states(model: Any, inputs: dict[str, Any], layer: int) -> Tensor:
-    """The states `[batch, seq, hidden]` after a layer, counted from 1, to compute a loss on.
-
     0 times the model's output is added to give the weights above the layer a gradient of zeros. Without a gradient, a
     weight is moved by the gradient of an earlier step at stage 3, and left out by AdamW at stage 0.
     """
+    layers, name, taken = layers_of(model), str(layer - 1), list[Tensor]()
+    original = layers._modules[name]
+    layers._modules[name] = _Tapped(original, taken)
     first = torch.zeros(1, dtype=torch.int64, device=inputs["input_ids"].device)
-    with states_after(model, layer) as taken, only_at(model.get_output_embeddings(), first):
-        output = model(**inputs, use_cache=False).logits
+    try:
+        with only_at(model.get_output_embeddings(), first):
+            output = model(**inputs, use_cache=False).logits
+    finally:
+        layers._modules[name] = original
     [states] = taken
-    reached: Tensor = states + 0.0 * output.sum().to(states.dtype)
-    return reached
+    connected: Tensor = states + 0.0 * output.sum().to(states.dtype)
+    return connected
 
 
 class _Tapped(nn.Module):

@@ -51,27 +51,8 @@ def available(tensor: Tensor) -> bool:
 
 
 @cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, dynamic=True)
-
-
-def nll(logits: Tensor, labels: Tensor) -> Tensor:
-    """Negative log-likelihood of `labels` `[targets]` under `logits` `[targets, vocabulary]`, as fp32 `[targets]`.
-
-    The logits become their own gradients.
-    """
-    result: Tensor = _compiled(_nll)(logits, labels)
-    return result
-
-
-def _nll(logits: Tensor, labels: Tensor) -> Tensor:
-    scores = logits.float()
-    peak = scores.amax(-1, keepdim=True)
-    normaliser = peak + torch.exp(scores - peak).sum(-1, keepdim=True).log()
-    result = normaliser.squeeze(-1) - scores.gather(-1, labels[:, None]).squeeze(-1)
-    hit = torch.arange(logits.shape[-1], device=logits.device) == labels[:, None]
-    logits.copy_(torch.exp(scores - normaliser) - hit.float())
-    return result
 
 
 def attention(
@@ -146,7 +127,7 @@ def _attention_backward(
     for group, storage in _groups(boundaries, stored, query.shape[1], key.shape[1]):
         g, q, k, v = (_rows(tensor, group, key.shape[1]) for tensor in tensors)
         probabilities = _probabilities(q, k, group, None, scale, causal, window) if storage is None else storage
-        scores = _compiled(_softmax_backward)(probabilities, g @ v.transpose(1, 2), scale)
+        scores = compiled(_softmax_backward)(probabilities, g @ v.transpose(1, 2), scale)
         parts = scores @ k, scores.transpose(1, 2) @ q, probabilities.transpose(1, 2) @ g
         for whole, part in zip(gradients, parts, strict=True):
             whole[0].transpose(0, 1)[group.tokens] = _tokens(part, group)
@@ -160,14 +141,14 @@ class _Group:
     Args:
         lengths: `[examples]`
         slots: `[examples, width]`, the token of the pack in each slot; padding repeats the last token of an example.
-        tokens: `[tokens]` of the pack, without padding.
-        positions: `[tokens]`, the slots of these tokens, counted through the rows.
+        real: `[examples, width]`, the slots that are not padding.
+        tokens: `[tokens]` of the pack, in the order of these slots.
     """
 
     lengths: Tensor
     slots: Tensor
+    real: Tensor
     tokens: Tensor
-    positions: Tensor
 
 
 @lru_cache(maxsize=4)  # all layers have the same pack
@@ -178,7 +159,7 @@ def _padded(boundaries: tuple[int, ...]) -> list[_Group]:
         starts, lengths = (torch.tensor([values[index] for index in group])[:, None] for values in (boundaries, sizes))
         column = torch.arange(sizes[group[0]])
         slots, real = starts + torch.minimum(column, lengths - 1), column < lengths
-        groups.append(_Group(lengths.squeeze(1), slots, slots[real], real.flatten().nonzero().squeeze(1)))
+        groups.append(_Group(lengths.squeeze(1), slots, real, slots[real]))
     return groups
 
 
@@ -205,8 +186,7 @@ def _rows(tensor: Tensor, group: _Group, key_heads: int) -> Tensor:
 def _tokens(rows: Tensor, group: _Group) -> Tensor:
     """The reverse of `_rows`, without padding: `[tokens, heads, head_dim]`."""
     examples, width = group.slots.shape
-    slots = rows.view(examples, -1, width, rows.shape[-1]).transpose(1, 2)
-    return slots.reshape(examples * width, -1, rows.shape[-1])[group.positions]
+    return rows.view(examples, -1, width, rows.shape[-1]).transpose(1, 2)[group.real]
 
 
 def _probabilities(
@@ -216,7 +196,7 @@ def _probabilities(
     scores = q @ k.transpose(1, 2)
     if out is None:
         out = scores.new_empty(scores.numel()).view(scores.shape)  # a view, as storage is: compiled only once
-    _compiled(_softmax)(scores, group.lengths, out, scale, causal, window)
+    compiled(_softmax)(scores, group.lengths, out, scale, causal, window)
     return out
 
 

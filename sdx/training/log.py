@@ -57,7 +57,7 @@ class TrainingLog:
     def add(self, known: dict[str, Any], reading: Reading) -> None:
         self.flush()
         self.open_row = known, reading
-        if reading.arrived:
+        if reading.copied is None:  # nothing to wait for, as on the CPU
             self.flush()
 
     def flush(self) -> None:
@@ -68,7 +68,13 @@ class TrainingLog:
         self.open_row = None
         row = known | reading.row()
         self.done["loss"] = row.get("loss", self.done.get("loss"))
-        _refuse_divergence(row, self.train)
+        losses = [value for name, value in row.items() if name == "loss" or name.endswith("_loss")]
+        if not all(map(math.isfinite, [*losses, row["grad_norm"]])):
+            raise InputError(
+                f"train.learning_rate={self.train.learning_rate} is too high: at step {row['step']} the loss is "
+                f"{' and '.join(map(str, losses))} and the gradient's norm {row['grad_norm']}; lower it or raise "
+                "train.warmup_ratio"
+            )
         shown = {"loss": ("loss", ".3f"), "lr": ("learning_rate", ".1e"), "tok/s": ("useful_tokens_per_s", ".0f")}
         if "mfu" in row:
             shown["MFU"] = ("mfu", ".0%")
@@ -106,13 +112,3 @@ def _whole_rows(path: Path) -> list[dict[str, Any]]:
         with suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int)]
-
-
-def _refuse_divergence(row: dict[str, Any], train: TrainConfig) -> None:
-    losses = [value for name, value in row.items() if name == "loss" or name.endswith("_loss")]
-    if not all(map(math.isfinite, [*losses, row["grad_norm"]])):
-        raise InputError(
-            f"train.learning_rate={train.learning_rate} is too high: at step {row['step']} the loss is "
-            f"{' and '.join(map(str, losses))} and the gradient's norm {row['grad_norm']}; lower it or raise "
-            "train.warmup_ratio"
-        )

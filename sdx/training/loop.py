@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -26,25 +27,14 @@ from sdx.models.residency import ran_out
 from sdx.process.preemption import Preemption
 from sdx.process.ranks import is_main, rank, world_size
 from sdx.store.files import read_intact, write_json
-from sdx.training import checkpoints, memory_check
+from sdx.training import checkpoints, memory_check, schedule
 from sdx.training.engine import build, update
 from sdx.training.launch import collect, process_group
 from sdx.training.log import TrainingLog
 from sdx.training.memory import Layout
-from sdx.training.memory_check import TooLargeError, check_memory, halved, largest_batch
 from sdx.training.objectives import Auxiliary, Objective, evaluating, validate
 from sdx.training.optimizers import check_device
 from sdx.training.quiet import deepspeed, frozen
-from sdx.training.schedule import (
-    Order,
-    computed_tokens,
-    count_steps,
-    dropout_seed,
-    learning_rate,
-    micro_batches,
-    turn,
-    validation_steps,
-)
 from sdx.training.throughput import Meter, peak_memory_bytes
 from sdx.training.trainable import TrainableModel
 from sdx.training.trained_state import TrainedState
@@ -100,13 +90,13 @@ def train(
     if trained := read_intact(out / SUMMARY):
         shutil.rmtree(out / checkpoints.FOLDER, ignore_errors=True)
         return trained
-    steps = count_steps(len(examples), train.batch_size, epochs, max_steps, share)
+    steps = schedule.count_steps(len(examples), train.batch_size, epochs, max_steps, share)
     with frozen(), process_group() as device, Preemption() as preemption:
         check_device(train, device)
         training = _Training(trainable, streams, share, validation, out, train, seed, on_log, steps, device, preemption)
         while (done := training.run(layout)) is None:
             collect()
-            layout = halved(layout, max(length for stream in streams for length in stream.lengths))
+            layout = memory_check.halved(layout, max(length for stream in streams for length in stream.lengths))
         collect()
         peak = torch.tensor(peak_memory_bytes(device), device=device)
         dist.all_reduce(peak, op=dist.ReduceOp.MAX)
@@ -151,7 +141,7 @@ class _Stream:
         self.targets = _targets(objective, examples, "training")
         self.lengths = [objective.tokens(example) for example in examples]
         groups = [example.group for example in examples] if keep_groups else range(len(examples))
-        self.order = Order(groups, batch_size, seed)
+        self.order = schedule.Order(groups, batch_size, seed)
 
     def inputs(self, engine: deepspeed.DeepSpeedEngine, indices: Sequence[int]) -> dict[str, Any]:
         """A micro-batch on the engine's device."""
@@ -200,14 +190,16 @@ class _Training:
                     with evaluating(engine):  # an objective's first pass, which may draw random numbers of its own
                         engine(stream.objective.loss, stream.inputs(engine, [0]))
                     if can_run_out:
-                        largest = largest_batch(stream.lengths, layout.micro_batch_tokens, engine.module.packed)
+                        largest = memory_check.largest_batch(
+                            stream.lengths, layout.micro_batch_tokens, engine.module.packed
+                        )
                         batch = stream.inputs(engine, largest)
-                        check_memory(engine, stream.objective, batch, layout, self.preemption)
+                        memory_check.check_memory(engine, stream.objective, batch, layout, self.preemption)
                 self._loop(engine, layout, done)
                 trained = True
                 if not self.validation:
                     self._export(engine, lambda: self._checkpoint(engine, done))
-        except TooLargeError:
+        except memory_check.TooLargeError:
             return None
         except RuntimeError as error:
             if trained or not ran_out(error):
@@ -221,14 +213,14 @@ class _Training:
         """Takes the remaining steps; `done` counts them."""
         train, objective = self.train, self.streams[0].objective
         epoch_steps = math.ceil(len(self.streams[0].examples) / train.batch_size) / (1 - self.share)
-        validated = validation_steps(self.steps, train.validations) if self.validation else ()
+        validated = schedule.validation_steps(self.steps, train.validations) if self.validation else ()
         meter = Meter(self.device, self.trainable.cost(engine.module.model), [stream.loss for stream in self.streams])
         meter.total_s["checkpoint"] = done["checkpoint_seconds"]
         saved = time.monotonic()
         began = saved - done["seconds"]
         with TrainingLog(self.out / "log.jsonl", done, self.steps, train, self.on_log) as log:
             while done["step"] < self.steps:
-                rate = learning_rate(done["step"], self.steps, train)
+                rate = schedule.learning_rate(done["step"], self.steps, train)
                 grad_norm = self._step(engine, layout, done, rate, meter)
                 done["step"] += 1
                 done["seconds"] = round(time.monotonic() - began - meter.total_s["validation"], 3)
@@ -261,13 +253,13 @@ class _Training:
     ) -> Tensor | float:
         """Takes an optimizer step over a global batch and returns the gradient's norm."""
         # Dropout depends on seed, step and rank, so that a resumed run draws the same numbers.
-        torch.manual_seed(dropout_seed(self.seed, done["step"], rank()))
+        torch.manual_seed(Random(f"dropout {self.seed} {done['step']} {rank()}").getrandbits(63))
         packed = engine.module.packed
-        kind, number = turn(done["step"], self.share)
+        kind, number = schedule.turn(done["step"], self.share)
         stream = self.streams[kind]
         batch = stream.order.batch(number)
         batch_tokens, batch_targets = (sum(sizes[i] for i in batch) for sizes in (stream.lengths, stream.targets))
-        micro_steps = micro_batches(batch, stream.lengths, layout.micro_batch_tokens, world_size(), packed)
+        micro_steps = schedule.micro_batches(batch, stream.lengths, layout.micro_batch_tokens, world_size(), packed)
         for shares in micro_steps:
             # A rank without examples runs one with weight 0: the other ranks wait for its gradients.
             share = shares[rank()]
@@ -279,7 +271,7 @@ class _Training:
             # DeepSpeed averages over the ranks; the sum is wanted.
             engine.backward(loss * (weight * world_size() / batch_targets))
             meter.add(loss.detach() * weight, count * weight, kind)
-        computed = sum(computed_tokens(shares, stream.lengths, packed) for shares in micro_steps)
+        computed = sum(schedule.computed_tokens(shares, stream.lengths, packed) for shares in micro_steps)
         meter.count(batch_tokens, batch_targets, computed, kind)
         done["useful_tokens"] += batch_tokens
         return update(engine, rate, self.train)

@@ -32,13 +32,14 @@ class _Chunked(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         rows = max(1, CHUNK_BYTES // (weight.shape[0] * weight.element_size()))
         chunks = [slice(start, start + rows) for start in range(0, len(labels), rows)]
+        nll = kernels.compiled(_nll) if kernels.available(hidden) else _nll
         loss = torch.zeros((), device=hidden.device)
         wanted = ctx.needs_input_grad
         of_hidden = torch.empty_like(hidden) if wanted[0] else None
         of_weight: Tensor | None = None
         for chunk in chunks:
             logits = hidden[chunk] @ weight.T
-            loss += _nll(logits, labels[chunk]).sum()
+            loss += nll(logits, labels[chunk]).sum()
             if of_hidden is not None:
                 torch.mm(logits, weight, out=of_hidden[chunk])
             if wanted[1]:
@@ -55,9 +56,10 @@ class _Chunked(torch.autograd.Function):
 
 
 def _nll(logits: Tensor, labels: Tensor) -> Tensor:
-    """As `kernels.nll`: the logits become their own gradients."""
-    if kernels.available(logits):
-        return kernels.nll(logits, labels)
+    """Negative log-likelihood of `labels` `[targets]` under `logits` `[targets, vocabulary]`, as fp32 `[targets]`.
+
+    The logits become their own gradients.
+    """
     scores = torch.log_softmax(logits.float(), -1)
     result = -scores.gather(-1, labels[:, None]).squeeze(-1)
     logits.copy_(scores.exp_())

@@ -20,26 +20,26 @@ from sdx.training.schedule import micro_batches
 if TYPE_CHECKING:
     from sdx.training.quiet import deepspeed
 
-Item = TypeVar("Item", contravariant=True)
+AnyExample = TypeVar("AnyExample", contravariant=True)
 
 
-class Objective(Protocol[Item]):
+class Objective(Protocol[AnyExample]):
     """A loss that is a sum over units. The loop divides it by the number of units in the global batch.
 
     Examples have an `id` and a `group`, see `schedule.Order`. `collate` runs on the CPU, `loss` on the device.
     """
 
-    def collate(self, examples: Sequence[Item], packed: bool) -> dict[str, Any]:
+    def collate(self, examples: Sequence[AnyExample], packed: bool) -> dict[str, Any]:
         """A micro-batch of one example or more, as CPU tensors and plain numbers.
 
         Args:
             packed: the model takes packs (`packing.join`); otherwise padded rows (`models.loading.padded`).
         """
 
-    def targets(self, example: Item) -> int:
+    def targets(self, example: AnyExample) -> int:
         """Units of the loss that the example adds, as counted by `loss`."""
 
-    def tokens(self, example: Item) -> int:
+    def tokens(self, example: AnyExample) -> int:
         """Useful tokens of the example: its length without padding."""
 
     def loss(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -112,8 +112,3 @@ def computed_tokens(shares: Sequence[Sequence[int]], lengths: Sequence[int], pac
     if packed:
         return sum(lengths[index] for share in shares for index in share)
     return sum(len(share) * max((lengths[index] for index in share), default=0) for share in shares)
-
-
-def dropout_seed(seed: int, step: int, rank: int) -> int:
-    """Seed of a rank's dropout in a step: no state of a generator has to be saved."""
-    return Random(f"dropout {seed} {step} {rank}").getrandbits(63)

@@ -107,38 +107,41 @@ class Meter:
         if self.peak:
             row["mfu"] = round(flops / seconds / world_size() / self.peak, 4)
         norm = torch.as_tensor(grad_norm, dtype=torch.float64, device=self.device)
-        targets = dict(zip(self.losses, self.targets, strict=True))
-        reading = Reading(row, targets, torch.cat([self.sums.flatten(), norm.reshape(1)]))
+        sums = torch.cat([self.sums.flatten(), norm.reshape(1)])
+        reading = Reading(row, dict(zip(self.losses, self.targets, strict=True)), sums)
+        if sums.is_cuda:
+            reading.sums = torch.empty(sums.shape, dtype=sums.dtype, pin_memory=True).copy_(sums, non_blocking=True)
+            reading.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            reading.copied.record()
         self._restart()
         return reading
 
 
+@dataclass
 class Reading:
-    """Figures that are known, and sums that are still on their way from the device."""
+    """Figures that are known, and sums that may still be on their way from the device.
 
-    def __init__(self, row: dict[str, Any], targets: dict[str, int], sums: Tensor) -> None:
-        self._row, self._targets, self._sums = row, targets, sums
-        self._copied = torch.cuda.Event() if sums.is_cuda else None  # type: ignore[no-untyped-call]
-        if self._copied:
-            self._sums = torch.empty(sums.shape, dtype=sums.dtype, pin_memory=True).copy_(sums, non_blocking=True)
-            self._copied.record()
+    Args:
+        sums: loss and count of each kind of batch, and the gradient's norm.
+        copied: on CUDA, happens when `sums` has arrived.
+    """
 
-    @property
-    def arrived(self) -> bool:
-        """Whether `row` need not wait for the device."""
-        return self._copied is None
+    known: dict[str, Any]
+    targets: dict[str, int]
+    sums: Tensor
+    copied: torch.cuda.Event | None = None
 
     def row(self) -> dict[str, Any]:
         """The figures, with `grad_norm` and the loss of each kind of batch, per target over all ranks."""
-        if self._copied:
-            self._copied.synchronize()
-        *sums, norm = self._sums.tolist()
+        if self.copied:
+            self.copied.synchronize()
+        *sums, norm = self.sums.tolist()
         losses = {}
-        for (name, targets), loss, count in zip(self._targets.items(), sums[::2], sums[1::2], strict=True):
+        for (name, targets), loss, count in zip(self.targets.items(), sums[::2], sums[1::2], strict=True):
             assert count == targets, f"the objective counted {count} targets of {targets}"
             if targets:
                 losses[name] = loss / count
-        return {**losses, "grad_norm": norm, **self._row}
+        return {**losses, "grad_norm": norm, **self.known}
 
 
 def peak_memory_bytes(device: torch.device) -> int:

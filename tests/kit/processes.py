@@ -130,7 +130,7 @@ def train(model_dir: Path, out: Path, options: dict[str, Any], pause: str | None
 
     loop.update, trainable.export, checkpoints.save = paused_update, paused_export, paused_save
     if slow:
-        for name in ("_write", "publish", "_prune"):
+        for name in ("_write", "publish"):
             setattr(checkpoints, name, _slowly(getattr(checkpoints, name)))
         trainable.export = _slowly(trainable.export)
     fit(model_dir, out, **options)

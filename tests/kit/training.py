@@ -79,7 +79,7 @@ def fit(
     """Trains with `DEFAULTS` unless `options`, fields of TrainConfig and EngineConfig, say otherwise.
 
     Returns:
-        The trained weights, which the last export rounds to bf16 (none where the model was there already, or is none of
+        The trained weights before the last export rounds them to bf16 (none if the model existed already or is not a
         `TrainableLM`), and the summary.
     """
     from transformers import AutoTokenizer

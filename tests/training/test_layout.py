@@ -1,4 +1,4 @@
-"""Which layout is chosen for which model on which hardware, and how it is told."""
+"""Which layout is chosen for which model on which hardware, and how it is described."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def engine(name: str, **given: Any) -> EngineConfig:
 AUTO = engine("auto")
 LONGEST = 2048
 BATCH = 1e6
-"""Tokens of a batch: more than any rank takes at once."""
+"""Tokens of a batch, more than fit on any rank."""
 LONG = 1e12
 """Tokens of a training that repays compiling."""
 
@@ -114,6 +114,11 @@ def test_compiling_and_stage_3_exclude_each_other():
     with pytest.raises(InputError, match=r"engine.compile=true does not work with engine.zero_stage=3"):
         check(TRAIN, engine("zero3", zero_stage=3, compile=True))
     assert laid_out(chosen(gpus(8, 48), engine("auto", compile=True))) == (2, False, True)
+
+
+def test_an_optimizer_on_the_host_needs_a_stage():
+    with pytest.raises(InputError, match=r"engine.offload_optimizer=true needs engine.zero_stage 1, 2 or 3; set one"):
+        check(TRAIN, engine("auto", offload_optimizer=True, zero_stage=0))
 
 
 def test_what_is_given_stays_and_the_rest_is_chosen():
@@ -220,6 +225,9 @@ def test_compiling_needs_a_compiler(tmp_path, monkeypatch):
     assert not can_compile(cuda=False)
 
 
-def test_choosing_imports_nothing_heavy():
-    code = "import sys, sdx.training.layout, sdx.models.shape; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+def test_the_check_passes_defaults_and_imports_nothing_heavy():
+    code = (
+        "import sys, sdx.models.shape; from sdx.config import *; from sdx.training.layout import check;"
+        "check(TrainConfig(learning_rate=1e-4, batch_size=8), EngineConfig('x')); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

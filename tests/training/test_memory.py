@@ -1,4 +1,4 @@
-"""Bytes by hand for LLaMA-2-7B, and against what PyTorch, the loss and the engine really take."""
+"""Bytes by hand for LLaMA-2-7B, and what PyTorch, the loss and the engine really take."""
 
 from dataclasses import replace
 from itertools import accumulate
@@ -25,7 +25,7 @@ LORA = TrainConfig(batch_size=128, learning_rate=2e-4, adapter=Adapter.lora)
 
 
 def peak_bytes(profiled):
-    """Of what is allocated beyond what was there when the profile began."""
+    """Bytes allocated at most since the profile began."""
     records = (event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]")
     return max(accumulate(event.nbytes() for event in sorted(records, key=lambda event: event.start_ns())))
 

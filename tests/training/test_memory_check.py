@@ -1,6 +1,6 @@
 """A micro-batch that does not fit the memory is halved, and the result is that of an undisturbed training.
 
-The CPU has no error for memory that is used up: a forward pass that raises CUDA's stands for it.
+A CPU does not raise an error when its memory is full: a forward pass raises CUDA's instead.
 """
 
 import time
@@ -34,7 +34,7 @@ def memory(most: float, device: str = "cpu", from_step: int = 0):
     """A device on which a forward pass over more tokens fails.
 
     Args:
-        from_step: so many micro-batches go well, whatever their size.
+        from_step: number of micro-batches that succeed, whatever their size.
     """
     forward, kinds = Trained.forward, memory_check.CAN_RUN_OUT
     passes = []
@@ -53,12 +53,12 @@ def memory(most: float, device: str = "cpu", from_step: int = 0):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_rehearsal_leaves_no_trace(model_dir, tmp_path, layout):
+def test_the_check_leaves_no_trace(model_dir, tmp_path, layout):
     plain, _ = fit(model_dir, tmp_path / "plain", **layout)
     with memory(most=1000):
-        rehearsed, _ = fit(model_dir, tmp_path / "rehearsed", **layout)
-    assert_close(rehearsed, plain, 0.0)
-    assert losses(tmp_path / "rehearsed") == losses(tmp_path / "plain")
+        checked, _ = fit(model_dir, tmp_path / "checked", **layout)
+    assert_close(checked, plain, 0.0)
+    assert losses(tmp_path / "checked") == losses(tmp_path / "plain")
 
 
 def test_a_micro_batch_that_does_not_fit_is_halved(model_dir, tmp_path, caplog, monkeypatch):
@@ -76,13 +76,13 @@ def test_a_micro_batch_that_does_not_fit_is_halved(model_dir, tmp_path, caplog, 
         "engine       packs of 180 tokens do not fit the GPU's memory; going on with 90",
         "engine       packs of 90 tokens do not fit the GPU's memory; going on with 45",
     ]
-    assert engines == [0, 0, 0]  # the one before has given its memory back
+    assert engines == [0, 0, 0]  # the engine before is freed
     assert_close(ours, plain, 0.0)
 
 
 def test_memory_that_runs_out_later_costs_the_steps_since_the_last_checkpoint(model_dir, tmp_path):
     plain, _ = fit(model_dir, tmp_path / "plain", micro_batch_tokens=ROOM)
-    with memory(ROOM, device="none", from_step=6):  # the probe's two packs, the objective's, then 3 micro-batches
+    with memory(ROOM, device="none", from_step=6):  # three passes to try packs, one of the objective, 2 micro-batches
         ours, summary = fit(model_dir, tmp_path / "later", micro_batch_tokens=2 * ROOM, save_every_steps=1)
     assert summary["steps"] == 4
     assert [row["step"] for row in rows_of(tmp_path / "later")] == [1, 2, 3, 4]
@@ -127,7 +127,7 @@ def test_ranks_that_share_weights_are_told_what_fits(model_dir, tmp_path):
 
 
 def stuck_on_two_ranks(model_dir, out):
-    """Rank 0 has memory enough, and waits for rank 1 as in a collective of stage 3."""
+    """Rank 0 has enough memory, and waits for rank 1 as in a collective of stage 3."""
     memory_check.STUCK_S = 0.5
     forward = Trained.forward
     if rank() == 0:

@@ -1,4 +1,4 @@
-"""Several learning rates in one training: parameter groups through every stage of DeepSpeed, and back from disk."""
+"""Several learning rates in one training: parameter groups at every stage of DeepSpeed, and in checkpoints."""
 
 from importlib.util import find_spec
 from pathlib import Path

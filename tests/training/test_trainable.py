@@ -1,4 +1,4 @@
-"""A trainable that is no causal LM through the same loop: a frozen part, an LLM inside, a rate for each part."""
+"""A model that is no causal LM in the same loop: a frozen part, an LLM inside, a rate for each part."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sdx import InputError
-from sdx.training import pack_check
+from sdx.training import engine
 from sdx.training.attention import PACKED
 from tests.kit.processes import Processes
 from tests.kit.second_trainable import Classes, Labelled, TrainableStack, labelled
@@ -53,14 +53,14 @@ def test_packs_where_it_names_its_llm_and_rows_where_not(
     model_dir: Path, tmp_path: Path, compile: bool, monkeypatch: pytest.MonkeyPatch
 ):
     asked: list[str] = []
-    takes_packs = pack_check.takes_packs
+    takes_packs = engine.takes_packs
 
     def noted(engine: Any, llm: Any) -> bool:
         packed = takes_packs(engine, llm)
         asked.append(llm.config._attn_implementation)
         return packed
 
-    monkeypatch.setattr(pack_check, "takes_packs", noted)
+    monkeypatch.setattr(engine, "takes_packs", noted)
     packed, _ = run(model_dir, tmp_path / "packed", micro_batch_tokens=80, validation=(), compile=compile)
     assert asked == [PACKED]
     padded, _ = run(model_dir, tmp_path / "padded", packs=False, micro_batch_tokens=80, validation=(), compile=compile)

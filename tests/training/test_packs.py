@@ -1,4 +1,4 @@
-"""Which models are given packs, and that the others train right without them."""
+"""Which models train on packs, and that the others train right without."""
 
 import logging
 from pathlib import Path
@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from sdx.process.ranks import rank
-from sdx.training import attention, pack_check
+from sdx.training import attention, engine
 from sdx.training.attention import packed_attention
 from tests.kit.processes import Processes
 from tests.kit.tiny import VOCABULARY, tiny_tokenizer
@@ -56,7 +56,7 @@ def test_trains_as_with_one_example_at_a_time(
 
 
 class FailsOnce:
-    """Variable-length attention that the device has, and that does not run."""
+    """Variable-length attention that the device has, but that does not run."""
 
     def __init__(self) -> None:
         self.ways: list[bool] = []
@@ -91,7 +91,7 @@ def test_where_variable_length_attention_does_not_run_packs_go_example_by_exampl
 def on_two_ranks(model_dir: Path, out: Path) -> None:
     """Rank 1 cannot take packs."""
     if rank() == 1:
-        pack_check._obstacle = lambda *_: "no reason"
+        engine._obstacle = lambda *_: "no reason"
     fit(model_dir, out, epochs=1, zero_stage=1)
 
 
