@@ -122,11 +122,11 @@ class TrainableStack:
                 whole = state.read(name, WEIGHT) if weight.requires_grad else _gathered(engine, weight)
                 if is_main():
                     weights[name] = whole.detach().float().to("cpu", copy=True).contiguous()
-        agreement = RankErrors()
-        with agreement.attempt():
+        errors = RankErrors()
+        with errors.catch():
             if is_main():
                 self._write(model, weights, out)
-        agreement.reach()
+        errors.gather()
 
     def _write(self, model: StackModel, weights: dict[str, Tensor], out: Path) -> None:
         partial = out.with_name(f"{out.name}.partial")

@@ -132,9 +132,10 @@ def _by_example(
     q: Tensor, k: Tensor, v: Tensor, boundaries: Tensor, scale: float, causal: bool, window: int, dropout: float
 ) -> Tensor:
     lengths = [end - start for start, end in pairwise(boundaries.tolist())]
-    options: dict[str, Any] = {"scale": scale, "enable_gqa": q.shape[1] != k.shape[1]}
+    options: dict[str, Any] = {"dropout_p": dropout, "scale": scale, "enable_gqa": q.shape[1] != k.shape[1]}
     outs = []
     for length, *example in zip(lengths, *(torch.split(tensor, lengths, 2) for tensor in (q, k, v)), strict=True):
         mask = kernels.visible(length, causal, window, q.device) if 0 < window < length else None
-        outs.append(scaled_dot_product_attention(*example, mask, dropout, causal and mask is None, **options))
+        options |= {"attn_mask": mask, "is_causal": causal and mask is None}
+        outs.append(scaled_dot_product_attention(*example, **options))
     return torch.cat(outs, 2).transpose(1, 2)

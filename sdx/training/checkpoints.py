@@ -43,13 +43,9 @@ PROGRESS = "progress.json"
 MOMENTS = "moments_*.pt"
 FILE_BYTES = 10**9
 """Largest file, unless a single tensor is larger: what a rank holds in memory while it writes."""
-FP32_BYTES = 4
 PATIENCE_S = 3600.0
 """How long a training waits with a model that it cannot write."""
 RETRY_S, LOOK_S = 60.0, 2.0
-
-Files = dict[tuple[str, str], str]
-"""The file of each tensor, by parameter and kind."""
 
 
 def save(engine: deepspeed.DeepSpeedEngine, folder: Path, progress: Mapping[str, Any]) -> int:
@@ -216,12 +212,12 @@ def latest(folder: Path) -> int:
     return max(map(_step, _published(folder)), default=0)
 
 
-def _share(shapes: Mapping[str, tuple[int, ...]], kinds: Sequence[str], ranks: int) -> Files:
-    """Divides the tensors among the ranks, about as many bytes for each, and those of a rank among files."""
+def _share(shapes: Mapping[str, tuple[int, ...]], kinds: Sequence[str], ranks: int) -> dict[tuple[str, str], str]:
+    """The file of each tensor, by parameter and kind: every rank writes about as many bytes, in files of `FILE_BYTES`."""
     total, number, used = [0] * ranks, [0] * ranks, [0] * ranks
-    files: Files = {}
+    files = {}
     for name, shape in shapes.items():
-        size = FP32_BYTES * prod(shape)
+        size = 4 * prod(shape)  # fp32
         for kind in kinds:
             writer = min(range(ranks), key=total.__getitem__)
             if used[writer] and used[writer] + size > FILE_BYTES:
@@ -233,7 +229,7 @@ def _share(shapes: Mapping[str, tuple[int, ...]], kinds: Sequence[str], ranks: i
     return files
 
 
-def _write(state: TrainedState, files: Files, folder: Path, errors: RankErrors) -> None:
+def _write(state: TrainedState, files: Mapping[tuple[str, str], str], folder: Path, errors: RankErrors) -> None:
     """Writes this rank's files, holding one in memory at a time.
 
     Reading a tensor is a collective of all ranks, which an error therefore does not end.

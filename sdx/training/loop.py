@@ -190,10 +190,8 @@ class _Training:
                     with evaluating(engine):  # an objective's first pass, which may draw random numbers of its own
                         engine(stream.objective.loss, stream.inputs(engine, [0]))
                     if can_run_out:
-                        largest = memory_check.largest_batch(
-                            stream.lengths, layout.micro_batch_tokens, engine.module.packed
-                        )
-                        batch = stream.inputs(engine, largest)
+                        sizes = stream.lengths, layout.micro_batch_tokens, engine.module.packed
+                        batch = stream.inputs(engine, memory_check.largest_batch(*sizes))
                         memory_check.check_memory(engine, stream.objective, batch, layout, self.preemption)
                 self._loop(engine, layout, done)
                 trained = True
