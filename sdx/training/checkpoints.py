@@ -213,7 +213,7 @@ def latest(folder: Path) -> int:
 
 
 def _share(shapes: Mapping[str, tuple[int, ...]], kinds: Sequence[str], ranks: int) -> dict[tuple[str, str], str]:
-    """The file of each tensor, by parameter and kind: every rank writes about as many bytes, in files of `FILE_BYTES`."""
+    """The file of each tensor, by parameter and kind. Every rank writes about as many bytes."""
     total, number, used = [0] * ranks, [0] * ranks, [0] * ranks
     files = {}
     for name, shape in shapes.items():
