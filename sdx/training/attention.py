@@ -74,7 +74,7 @@ def packed_attention(
     if _varlen_runs and fits and not dropout:
         out = _varlen(query, key, value, cu_seq_lens_q, max_length_q, *options)
     elif kernels.available(query) and not dropout:
-        out = kernels.attention(query, key, value, cu_seq_lens_q, attention_pairs, *options)
+        out = kernels.attention(query, key, value, cu_seq_lens_q, attention_pairs, *options)[0]
     else:
         out = _by_example(query, key, value, cu_seq_lens_q, *options, dropout)
     return out, None

@@ -62,7 +62,7 @@ def save(engine: deepspeed.DeepSpeedEngine, folder: Path, progress: Mapping[str,
     """
     began = time.monotonic()
     path = folder / f"step_{progress['step']}"
-    if error := _make_room(folder, lambda: _save_state(engine, path, progress), path):
+    if error := _full_disk(lambda: _save_state(engine, path, progress), path, folder):
         if is_main():
             log.warning(
                 "%-12s no space left for the checkpoint %s; training goes on without it (%s)", "train", path, error
@@ -97,7 +97,7 @@ def write_or_wait(
         OSError, RuntimeError: there is no space. A checkpoint was saved, or the disk was full for `PATIENCE_S`.
     """
     folder = path.with_name(FOLDER)
-    error = _make_room(folder, write, path)
+    error = _full_disk(write, path, folder)
     if error and (no_space(error) not in FULL or (save and preemption.most(save()))):
         raise error
     if error and is_main():
@@ -115,25 +115,23 @@ def write_or_wait(
         error = _full_disk(write, path)
 
 
-def _make_room(folder: Path, write: Callable[[], None], path: Path) -> Exception | None:
-    """`_full_disk`, and if the disk is full, once more after the checkpoints before the latest have been removed."""
-    if error := _full_disk(write, path):
-        thin(folder)
-        error = _full_disk(write, path)
-    return error
+def _full_disk(write: Callable[[], None], path: Path, folder: Path | None = None) -> Exception | None:
+    """Calls `write`. If the disk is full, removes what was written and returns the error.
 
-
-def _full_disk(write: Callable[[], None], path: Path) -> Exception | None:
-    """Calls `write`. Returns its error if the disk is full, and removes what was written."""
+    With the folder of checkpoints, those before the latest are removed first, and `write` is called once more.
+    """
     try:
         write()
+        return None
     except Exception as error:
         if not disk_full(error):
             raise
         if is_main():
             shutil.rmtree(path.with_name(f"{path.name}.partial"), ignore_errors=True)
-        return error
-    return None
+        if folder is None:
+            return error
+    thin(folder)
+    return _full_disk(write, path)
 
 
 def _save_state(engine: deepspeed.DeepSpeedEngine, path: Path, progress: Mapping[str, Any]) -> None:

@@ -100,7 +100,7 @@ def _layers(model: Any) -> dict[str, list[_Part]]:
     Weights that transformers fuses or splits are in the same layer.
     """
     tied = model.all_tied_weights_keys
-    parts = {name: _Part(module, dict(_own(module, name))) for name, module in _modules(model)}
+    parts = dict(_parts(model))
     names: dict[Tensor, str] = {}  # one name for each weight: transformers reads the source of tied weights
     for part in parts.values():
         for name, weight in part.weights.items():
@@ -114,30 +114,22 @@ def _layers(model: Any) -> dict[str, list[_Part]]:
     return layers
 
 
-def _modules(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+def _parts(module: nn.Module, name: str = "") -> Iterator[tuple[str, _Part]]:
     """All modules by their names in the plain model; adapters are part of the module that they wrap."""
     module = getattr(module, "_orig_mod", module)
-    yield name, module
-    for key, child in _unwrapped(module).named_children():
-        yield from _modules(child, f"{name}.{key}" if name else key)
-
-
-def _own(module: nn.Module, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and persistent buffers of the module itself."""
-    module = _unwrapped(module)
-    yield from module.named_parameters(name, recurse=False)
-    for key, buffer in module.named_buffers(name, recurse=False):
-        if key.rpartition(".")[2] not in module._non_persistent_buffers_set:
-            yield key, buffer
+    plain: Any = module.get_base_layer() if _adapted(module) else module  # type: ignore[operator]
+    weights: dict[str, Tensor] = dict(plain.named_parameters(name, recurse=False))
+    for key, buffer in plain.named_buffers(name, recurse=False):
+        if key.rpartition(".")[2] not in plain._non_persistent_buffers_set:
+            weights[key] = buffer
+    yield name, _Part(module, weights)
+    for key, child in plain.named_children():
+        yield from _parts(child, f"{name}.{key}" if name else key)
 
 
 def _adapted(module: nn.Module) -> bool:
     """Whether the module has LoRA."""
     return hasattr(module, "get_delta_weight")
-
-
-def _unwrapped(module: Any) -> Any:
-    return module.get_base_layer() if _adapted(module) else module
 
 
 def _dtype(weight: Tensor) -> torch.dtype:

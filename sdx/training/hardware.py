@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def of_gpu(name: str, table: Mapping[str, T]) -> T | None:
-    """The table's entry for a GPU: the longest key that is in the driver's name."""
+    """The table's entry for a GPU, under the longest key that is in the driver's name; None if there is no such key."""
     key = max((part for part in table if part in name), key=len, default=None)
     return table[key] if key else None
 

@@ -55,24 +55,6 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, dynamic=True)
 
 
-def attention(
-    query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, pairs: int, scale: float, causal: bool, window: int
-) -> Tensor:
-    """Attention inside each example of a pack, see `sdx.training.attention`.
-
-    Args:
-        query: `[1, heads, tokens, head_dim]`; `key` and `value` may have fewer heads, shared by groups of query heads.
-        boundaries: `[examples + 1]`, int32: where each example begins, and the end of the last.
-        pairs: `stored_pairs` of the examples' lengths.
-        window: a token sees itself and `window - 1` tokens before it; 0: all.
-
-    Returns:
-        `[1, tokens, heads, head_dim]`
-    """
-    out: Tensor = _attention(query, key, value, boundaries, pairs, scale, causal, window)[0]
-    return out
-
-
 def padding_groups(lengths: Sequence[int]) -> list[list[int]]:
     """Indices of the examples that are padded to one length, the longest of each group first.
 
@@ -95,10 +77,20 @@ def stored_pairs(lengths: Sequence[int]) -> int:
 
 # Compiled graphs in the cache on the disk call these operators by name: another signature needs another name.
 @torch.library.custom_op("sdx::packed_attention", mutates_args=())
-def _attention(
+def attention(
     query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, pairs: int, scale: float, causal: bool, window: int
 ) -> tuple[Tensor, Tensor]:
-    """The output, and the probabilities of all short examples, group by group: `[heads * pairs]`."""
+    """Attention inside each example of a pack, see `sdx.training.attention`.
+
+    Args:
+        query: `[1, heads, tokens, head_dim]`; `key` and `value` may have fewer heads, shared by groups of query heads.
+        boundaries: `[examples + 1]`, int32: where each example begins, and the end of the last.
+        pairs: `stored_pairs` of the examples' lengths.
+        window: a token sees itself and `window - 1` tokens before it; 0: all.
+
+    Returns:
+        The output `[1, tokens, heads, head_dim]`, and the probabilities of short examples, by group: `[heads * pairs]`.
+    """
     _, heads, tokens, width = query.shape
     out = query.new_empty(1, tokens, heads, width)
     stored = query.new_empty(heads * pairs)
@@ -227,7 +219,7 @@ def _softmax_backward(probabilities: Tensor, gradient: Tensor, scale: float) -> 
     return ((parts - probabilities.float() * parts.sum(-1, keepdim=True)) * scale).to(probabilities.dtype)
 
 
-@_attention.register_fake
+@attention.register_fake
 def _(
     query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, pairs: int, scale: float, causal: bool, window: int
 ) -> tuple[Tensor, Tensor]:
@@ -249,4 +241,4 @@ def _differentiate(ctx: Any, gradient: Tensor, _stored: Tensor) -> tuple[Tensor 
     return *_attention_backward(gradient, *ctx.saved_tensors, *ctx.options), None, None, None, None, None
 
 
-_attention.register_autograd(_differentiate, setup_context=_remember)
+attention.register_autograd(_differentiate, setup_context=_remember)

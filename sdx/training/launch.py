@@ -53,7 +53,9 @@ def process_group() -> Iterator[torch.device]:
     if cuda:
         torch.cuda.set_device(here)
     joined = not dist.is_initialized()
-    with _local_rank_in_environment(here.index or 0):
+    before = os.environ.get("LOCAL_RANK")
+    os.environ["LOCAL_RANK"] = str(here.index or 0)  # where DeepSpeed reads the number of its GPU
+    try:
         if joined:
             # The prefix keeps the keys of an earlier group apart.
             dist.init_process_group(
@@ -66,6 +68,10 @@ def process_group() -> Iterator[torch.device]:
         deepspeed.init_distributed()
         with leaving(deepspeed.comm.destroy_process_group if joined else lambda: None):
             yield here
+    finally:
+        del os.environ["LOCAL_RANK"]  # which accelerate would take for a distributed launch
+        if before is not None:
+            os.environ["LOCAL_RANK"] = before
 
 
 def collect() -> None:
@@ -81,22 +87,6 @@ def _store() -> c10d.Store:
     """Several processes meet at the address in the launcher's environment; a single one needs no port."""
     store: c10d.Store = dist.HashStore() if world_size() == 1 else next(rendezvous("env://"))[0]  # type: ignore[attr-defined]
     return store
-
-
-@contextmanager
-def _local_rank_in_environment(number: int) -> Iterator[None]:
-    """DeepSpeed reads the number of its GPU from LOCAL_RANK. The variable is removed afterwards, because accelerate
-    would take it for a distributed launch.
-    """
-    before = os.environ.get("LOCAL_RANK")
-    os.environ["LOCAL_RANK"] = str(number)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["LOCAL_RANK"]
-        else:
-            os.environ["LOCAL_RANK"] = before
 
 
 def all_ranks(yes: bool, device: torch.device) -> bool:

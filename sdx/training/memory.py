@@ -20,7 +20,6 @@ buffers take 1.5 GiB more, and 5 % are gaps between tensors, see `usable_bytes`.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sdx.config import Adapter, Optimizer, Precision, ShapeConfig, TrainConfig
@@ -196,6 +195,6 @@ def usable_bytes(device_bytes: float, ranks: int) -> float:
     return USABLE * device_bytes - RESERVE_BYTES[ranks > 1]
 
 
-def fits(total_bytes: float, ranks: int, sizes_gib: Sequence[int] = GPU_GIB) -> int | None:
+def fits(total_bytes: float, ranks: int) -> int | None:
     """The smallest size of GPU that fits one rank; None if there is none."""
-    return next((size for size in sizes_gib if total_bytes <= usable_bytes(SHOWN * size * GIB, ranks)), None)
+    return next((size for size in GPU_GIB if total_bytes <= usable_bytes(SHOWN * size * GIB, ranks)), None)
