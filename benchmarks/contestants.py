@@ -12,7 +12,7 @@ from unittest import mock
 
 from benchmarks.measure import Clock, Job, isolated
 from sdx.config import Adapter, EngineConfig, Optimizer, Precision
-from sdx.training.layout import choose
+from sdx.training.layout import Setup, choose
 from sdx.training.memory import Layout
 
 IGNORED = -100
@@ -41,7 +41,7 @@ def sdx(job: dict[str, Any], engine: Mapping[str, Any]) -> dict[str, Any]:
     from sdx.training import loop
     from sdx.training.engine import update
     from sdx.training.objectives import CausalLM, Example
-    from sdx.training.trainee import CausalTrainee
+    from sdx.training.trainable import TrainableLM
 
     wanted = Job(**job)
     config = wanted.train_config()
@@ -93,7 +93,7 @@ def sdx(job: dict[str, Any], engine: Mapping[str, Any]) -> dict[str, Any]:
 
     with TemporaryDirectory() as out, mock.patch.object(loop, "update", timed), suppress(Measured):
         loop.train(
-            trainee=CausalTrainee(Path(wanted.model_dir), tokenizer),
+            trainable=TrainableLM(Path(wanted.model_dir), tokenizer),
             objective=objective,
             examples=examples,
             out=Path(out),
@@ -117,7 +117,8 @@ def _layout(job: Job, engine: Mapping[str, Any]) -> Layout:
     lengths = [len(row["input_ids"]) for row in job.rows()]
     batch_tokens = job.batch_size * sum(lengths) / len(lengths)
     given = EngineConfig(**{"name": "auto", "precision": Precision.bf16, "micro_batch_tokens": job.tokens, **engine})
-    return choose(given, job.train_config(), shape, max(lengths), batch_tokens, math.inf, read_hardware())
+    setup = Setup(given, job.train_config(), shape, max(lengths), read_hardware())
+    return choose(setup, batch_tokens, math.inf)
 
 
 def trl(job: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

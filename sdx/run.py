@@ -33,7 +33,7 @@ from sdx.store.store import Store
 from sdx.tasks.base import Task
 from sdx.tracking import Tracker
 from sdx.tracking.state import StateFile
-from sdx.training import limits
+from sdx.training import layout
 from sdx.translation.base import Translator
 
 log = getLogger("sdx")
@@ -190,7 +190,7 @@ def check(config: Config) -> None:
     backbone.check(config.backbone)
     filters.check(config.filters)
     tracking.check(config.tracking)
-    limits.check(config.train, config.engine)
+    layout.check(config.train, config.engine)
     scale = config.scale
     if config.backbone.path:
         backbone.check_length(local(config.backbone.path), scale.max_length_tokens)

@@ -13,7 +13,7 @@ from sdx.models import residency
 os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there: no test asks the real hub
 
 STARTS = re.compile(
-    r"^from tests\.kit(\.| import )(forks|gpu|kills|processes|second_trainee|slurm|training|workplace)\b"
+    r"^from tests\.kit(\.| import )(forks|gpu|kills|processes|second_trainable|slurm|training|workplace)\b"
     r"|^pytestmark = pytest\.mark\.whole$",
     re.MULTILINE,
 )

@@ -185,7 +185,7 @@ class Alignment:
         """The sentences one after the other, none of which sees another: a group's sources, then its targets."""
         from sdx.models.loading import padded
         from sdx.training import packing
-        from sdx.training.states import pooling
+        from sdx.training.hidden_states import pooling
 
         rows = [ids for one in examples for ids in (*one.sources, *one.targets)]
         inputs = packing.join(rows) if packed else padded(rows, self.pad_id)
@@ -203,7 +203,7 @@ class Alignment:
         import torch
         from torch.nn.functional import cross_entropy, normalize
 
-        from sdx.training.states import hidden_states, pooled
+        from sdx.training.hidden_states import hidden_states, pooled
 
         vectors = normalize(pooled(hidden_states(model, batch["inputs"], self.layer), batch), dim=1)
         loss = vectors.new_zeros(())

@@ -15,7 +15,7 @@ reads the task in every language that the encoder knows.
 | `inputs_embeds = up_proj(encoder(ids))`, no tokens of the LLM's own | [P] | stacking/model.py:StackModel.soft_prompt |
 | the LLM's start token in place of the encoder's, an option | [O] | stacking/bridge.py:_start_token |
 | masked mean of the last hidden state | [P] | stacking/model.py:masked_mean |
-| the same over spans and packs, in training | [O] | training/states.py:pooled |
+| the same over spans and packs, in training | [O] | training/hidden_states.py:pooled |
 | LLM made bidirectional (LLM2Vec), an option | [P] | stacking/model.py:_make_bidirectional |
 | LLM in 4 bits (nf4), an option | [P] | models/loading.py:four_bits |
 | LoRA r 16, alpha 32, dropout 0.05 on all linear layers | [P] | stacking/model.py:StackModel.add_lora |
@@ -30,7 +30,7 @@ reads the task in every language that the encoder knows.
 | words aligned by the tokens' characters | [P] | stacking/alignment_data.py:aligned_words |
 | stage 2a: the LLM and a head learn the English task: the teacher | [P] | methods/mt_stack.py:Study.teacher |
 | stage 2b: its vectors of the training set, by example id | [P] | stacking/vectors.py:VectorsStep.run |
-| stage 2c: its head is copied and frozen | [P] | stacking/trainee.py:StackTrainee.load |
+| stage 2c: its head is copied and frozen | [P] | stacking/trainable.py:TrainableStack.load |
 | stage 2c: MSE to its vectors, no labels | [P] | stacking/objectives.py:Distillation.loss |
 | `direct`: cross-entropy after stage 1 | [P] | stacking/objectives.py:Classification.loss |
 | `generation`: the labels' words behind a soft prompt | [O] | stacking/generation.py:StackForCausalLM |

@@ -27,7 +27,7 @@ from sdx.store.step import Step
 from sdx.store.store import Store
 from sdx.training import disk
 from sdx.training.hardware import Hardware
-from sdx.training.layout import GPU_TOKENS, choose, describe, shortage
+from sdx.training.layout import GPU_TOKENS, Setup, choose, describe, shortage
 from sdx.training.memory import GIB, SHOWN, Layout, Memory, training_memory
 
 RANKS = (1, 4, 8)
@@ -123,7 +123,7 @@ def layout(config: Config, shape: ShapeConfig, work: ModelWork, hardware: Hardwa
     longest, batch = longest_tokens(config), config.train.batch_size
     batch_tokens = work.trained / work.steps if work.steps else batch * longest
     try:
-        return choose(config.engine, config.train, shape, longest, batch_tokens, work.trained, hardware)
+        return choose(Setup(config.engine, config.train, shape, longest, hardware), batch_tokens, work.trained)
     except InputError as refusal:
         return refusal
 
@@ -147,8 +147,8 @@ def training_sizes(config: Config, shape: ShapeConfig) -> dict[tuple[int, bool, 
 def _described(found: Layout | InputError, config: Config, shape: ShapeConfig, hardware: Hardware) -> str:
     if isinstance(found, InputError):
         return str(found)
-    about = found, config.engine, config.train, shape, longest_tokens(config), hardware
-    return shortage(*about) or describe(*about)
+    setup = Setup(config.engine, config.train, shape, longest_tokens(config), hardware)
+    return shortage(setup, found) or describe(setup, found)
 
 
 def _hours(
@@ -171,7 +171,7 @@ def _seconds(config: Config, trained: ShapeConfig, work: Work, machine: Machine)
     found = layout(config, trained, work, machine.hardware)
     if isinstance(found, InputError):
         return None
-    short = shortage(found, config.engine, config.train, trained, longest_tokens(config), machine.hardware)
+    short = shortage(Setup(config.engine, config.train, trained, longest_tokens(config), machine.hardware), found)
     return None if short else seconds(work, machine, config.train, found)
 
 

@@ -164,7 +164,7 @@ def pooled_batches(
 
     from sdx.stacking.batches import in_batches
     from sdx.stacking.objectives import Collator
-    from sdx.training.states import pooled
+    from sdx.training.hidden_states import pooled
 
     texts = text_examples(rows, model.sequence_tokenizer(language.flores), max_tokens)
     collator = Collator({"llm" if model.encoder is None else "encoder": model.pad_id})

@@ -1,7 +1,7 @@
 """Objectives of a stack and its parts: alignment, distillation, classification, and the labels' words.
 
 All but the last pool the hidden states of the topmost part over tokens: of a whole text, a choice or a word. A batch
-says which tokens (`positions` in the flattened batch) belong to which vector (`owners`), see `sdx.training.states`.
+says which tokens (`positions` in the flattened batch) belong to which vector (`owners`), see `sdx.training.hidden_states`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ from sdx.models.loading import padded
 from sdx.stacking.model import without_adapters
 from sdx.store.files import read_json
 from sdx.training import packing
+from sdx.training.hidden_states import Span, pooled, pooling
 from sdx.training.objectives import CausalLM, Example
-from sdx.training.states import Span, pooled, pooling
 
 SEQUENCE_SHARE = 1 / 3
 """Weight of the sequences' error in the loss if words count too (MT-LLM, later recipe)."""

@@ -109,12 +109,12 @@ class StackTraining(PartsStep):
         """The objective, the training examples and the validation examples."""
 
     def run(self, work: Workspace) -> None:
-        from sdx.stacking.trainee import StackTrainee
+        from sdx.stacking.trainable import TrainableStack
         from sdx.training.loop import train
 
         residency.release()  # such as the teacher, which the step before has read with
         settings, config, parts = self.recipe, self.run_config, directories(work)
-        trainee = StackTrainee(
+        trainable = TrainableStack(
             work.inputs["stack"] / "model",
             parts,
             self.goal,
@@ -134,7 +134,7 @@ class StackTraining(PartsStep):
             raise InputError("method.quantised=true: ZeRO-3 does not shard weights in 4 bits; give engine=zero2")
         stage = self.parts.system if self.goal is not ObjectiveKind.alignment else self.goal
         summary = train(
-            trainee=trainee,
+            trainable=trainable,
             objective=objective,
             examples=examples,
             out=work.dir,

@@ -2,11 +2,11 @@
 
 Three ways, all of them exact:
 
-    varlen        CUDA in bf16: PyTorch's variable-length attention, with FlashAttention 3 where it is installed
+    varlen        CUDA in bf16: PyTorch's variable-length attention, with FlashAttention 3 if it is installed
     kernels       CPU with `engine.compile`: `sdx.training.kernels`
     by example    everything else: PyTorch's attention on one example after the other
 
-A dense mask over the pack would be a fourth; it computes and throws away what one example would see of another.
+A dense mask over the pack would be a fourth; it computes and discards what examples would see of each other.
 """
 
 import inspect
@@ -25,14 +25,9 @@ from transformers import AttentionInterface
 from sdx.training import kernels
 
 PACKED = "sdx_packed"
-"""The name under which transformers finds `packed_attention`."""
-WIDEST = 256
-"""Head dimension up to which the CUDA kernels go, in steps of `STEP`."""
-STEP = 8
+"""The name of `packed_attention` in transformers."""
 AMPERE, HOPPER = (8, 0), (9, 0)
 HALF = (torch.bfloat16, torch.float16)
-FLASH_3 = "flash_attn_interface"
-"""FlashAttention 3's module."""
 TAKES_GROUPS = "enable_gqa" in inspect.signature(varlen_attn).parameters
 """Whether keys may have fewer heads than queries, as from torch 2.12 on."""
 
@@ -56,33 +51,32 @@ def packed_attention(
     s_aux: Tensor | None = None,
     **_ignored: Any,
 ) -> tuple[Tensor, None]:
-    """What a transformers model calls in every layer; what `packing.join` makes comes through its forward.
+    """The attention of every layer of a transformers model, which passes on the tensors of `packing.join`.
 
     Args:
         query: `[1, heads, tokens, head_dim]`; `key` and `value` may have fewer heads, shared by groups of query heads.
-        cu_seq_lens_q: `[examples + 1]`, int32: where an example begins and the one before it ends.
+        cu_seq_lens_q: `[examples + 1]`, int32: where each example begins, and the end of the last.
         max_length_q: tokens of the longest example.
-        attention_pairs: see `kernels.kept_pairs`.
+        attention_pairs: see `kernels.stored_pairs`.
 
     Returns:
         `[1, tokens, heads, head_dim]`
 
     Raises:
-        NotImplementedError: the model wants what cannot be done here; `sdx.training.probe` finds out in time.
+        NotImplementedError: the model needs more than this attention has; `engine.takes_packs` finds out in time.
     """
     if attention_mask is not None or softcap is not None or s_aux is not None:
         raise NotImplementedError("masks, soft-capped scores and attention sinks")
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     width = query.shape[-1]
-    scale = width**-0.5 if scaling is None else scaling
-    window = sliding_window or 0
-    fits = query.is_cuda and query.dtype in HALF and width <= WIDEST and width % STEP == 0
+    options = width**-0.5 if scaling is None else scaling, causal, sliding_window or 0
+    fits = query.is_cuda and query.dtype in HALF and width <= 256 and width % 8 == 0  # what the CUDA kernels take
     if _varlen_runs and fits and not dropout:
-        out = _varlen(query, key, value, cu_seq_lens_q, max_length_q, scale, causal, window)
+        out = _varlen(query, key, value, cu_seq_lens_q, max_length_q, *options)
     elif kernels.available(query) and not dropout:
-        out = kernels.attention(query, key, value, cu_seq_lens_q, attention_pairs, scale, causal, window)
+        out = kernels.attention(query, key, value, cu_seq_lens_q, attention_pairs, *options)[0]
     else:
-        out = _by_example(query, key, value, cu_seq_lens_q, scale, causal, window, dropout)
+        out = _by_example(query, key, value, cu_seq_lens_q, *options, dropout)
     return out, None
 
 
@@ -90,20 +84,20 @@ AttentionInterface.register(PACKED, packed_attention)
 
 
 def prepare(device: torch.device, varlen: bool = True) -> bool:
-    """Chooses the way that is taken from now on: on every rank, before the first pack.
+    """Chooses the way of attention, on every rank, before the first pack.
 
-    Makes PyTorch call FlashAttention 3 where its package is installed on a Hopper GPU.
+    On a Hopper GPU, PyTorch is told to call FlashAttention 3 if its package is installed.
 
     Args:
-        varlen: whether variable-length attention may be used where the device has it.
+        varlen: whether variable-length attention may be used.
 
     Returns:
-        Whether it is.
+        Whether variable-length attention is used.
     """
     global _varlen_runs, _flash_3
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
     _varlen_runs = varlen and capability >= AMPERE
-    if capability == HOPPER and not _flash_3 and find_spec(FLASH_3):
+    if capability == HOPPER and not _flash_3 and find_spec("flash_attn_interface"):
         with suppress(AttributeError, ImportError, RuntimeError, ValueError):  # of another version
             torch_attention.activate_flash_attention_impl("FA3")
             _flash_3 = True
@@ -111,7 +105,7 @@ def prepare(device: torch.device, varlen: bool = True) -> bool:
 
 
 def describe(device: torch.device, dtype: torch.dtype) -> str:
-    """The way that is taken, for the log."""
+    """The chosen way of attention, for the log."""
     if _varlen_runs and dtype in HALF:
         return f"variable-length attention{' by FlashAttention 3' if _flash_3 else ''}"
     return "attention by example" + (", compiled" if kernels.available(torch.empty(0, device=device)) else "")
@@ -128,40 +122,20 @@ def _varlen(
         else:
             k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], 1) for tensor in (k, v))
     reach = window - 1 if window else -1
-    out: Any = varlen_attn(
-        q,
-        k,
-        v,
-        boundaries,
-        boundaries,
-        longest,
-        longest,
-        scale=scale,
-        window_size=(reach, 0 if causal else reach),
-        **options,
-    )
+    options |= {"scale": scale, "window_size": (reach, 0 if causal else reach)}
+    out: Any = varlen_attn(q, k, v, boundaries, boundaries, longest, longest, **options)
     result: Tensor = out[None]
     return result
 
 
 def _by_example(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    boundaries: Tensor,
-    scale: float,
-    causal: bool,
-    window: int,
-    dropout: float,
+    q: Tensor, k: Tensor, v: Tensor, boundaries: Tensor, scale: float, causal: bool, window: int, dropout: float
 ) -> Tensor:
     lengths = [end - start for start, end in pairwise(boundaries.tolist())]
-    outs, grouped = [], query.shape[1] != key.shape[1]
-    for q, k, v in zip(*(torch.split(tensor, lengths, 2) for tensor in (query, key, value)), strict=True):
-        length = q.shape[2]
-        mask = kernels.visible(length, causal, window, q.device) if window and window < length else None
-        outs.append(
-            scaled_dot_product_attention(
-                q, k, v, mask, dropout, is_causal=causal and mask is None, scale=scale, enable_gqa=grouped
-            )
-        )
+    options: dict[str, Any] = {"dropout_p": dropout, "scale": scale, "enable_gqa": q.shape[1] != k.shape[1]}
+    outs = []
+    for length, *example in zip(lengths, *(torch.split(tensor, lengths, 2) for tensor in (q, k, v)), strict=True):
+        mask = kernels.visible(length, causal, window, q.device) if 0 < window < length else None
+        options |= {"attn_mask": mask, "is_causal": causal and mask is None}
+        outs.append(scaled_dot_product_attention(*example, **options))
     return torch.cat(outs, 2).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Disk space that a training takes in the cache. Our estimates, in bytes. Imports no torch."""
+"""Disk space that a training needs in the cache. Our estimates, in bytes. Imports no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,24 +9,24 @@ from sdx.process.disk import free_bytes
 from sdx.training.memory import MASTER_BYTES, MOMENT_BYTES, trained_parameters
 
 KEPT = 2
-"""Checkpoints that are kept; while one more is written there are three."""
+"""Checkpoints that are kept; there is one more while it is written."""
 EXPORT_BYTES = 2
 """Of a weight of the trained model, in bf16."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """What is needed at most.
+    """Bytes needed at most.
 
     Args:
-        checkpoint: one of `KEPT` + 1: 12 bytes a trained weight, 6 with 8-bit moments.
-        model: the trained model.
-        models: at a time: with validation data a better one is written beside the best so far.
+        checkpoint: of each of `KEPT` + 1: 12 bytes a trained weight, 6 with 8-bit moments.
+        model: of the trained model.
+        models: at a time: with validation data, a better model is written beside the best so far.
     """
 
     checkpoint: float
     model: float
-    models: int = 1
+    models: int
 
     @property
     def total(self) -> float:
@@ -42,7 +42,7 @@ def space(shape: ShapeConfig, train: TrainConfig, validated: bool, whole: bool =
 
     Args:
         validated: the model is selected by validation data.
-        whole: the trained model is written with the weights that were not trained.
+        whole: the trained model is written with its frozen weights.
     """
     trained = trained_parameters(shape, train)
     model = EXPORT_BYTES * shape.parameters if whole else MASTER_BYTES * trained
@@ -50,26 +50,26 @@ def space(shape: ShapeConfig, train: TrainConfig, validated: bool, whole: bool =
 
 
 def shortage(needed: Space, directory: Path) -> str:
-    """What to do where the disk of a training's directory has too little room; empty where it has enough.
+    """What to do if the disk of a training's directory is too small; empty if it is large enough.
 
-    What lies there already, of a training that was interrupted, is a part of what is needed.
+    Files of an interrupted training in the directory count as available.
 
     Raises:
-        InputError: not even the trained model will have room.
+        InputError: there is not even space for the trained model.
     """
     free = free_bytes(directory)
-    room = free + sum(path.lstat().st_size for path in directory.rglob("*"))
-    if room >= needed.total:
+    available = free + sum(path.lstat().st_size for path in directory.rglob("*"))
+    if available >= needed.total:
         return ""
     fix = "free some or give another cache_dir"
-    if room < needed.model:
+    if available < needed.model:
         raise InputError(
             f"cache_dir has {gigabytes(free)} free for {directory}, and the trained model alone takes "
             f"{gigabytes(needed.model)}; {fix}"
         )
     return (
-        f"cache_dir has {gigabytes(free)} free, and the training may write {needed}; {fix}: a checkpoint that finds "
-        "no room is left out, and a model that finds none waits for it"
+        f"cache_dir has {gigabytes(free)} free, and the training may write {needed}; {fix}: a checkpoint for "
+        "which there is no space is left out, and the training waits for space for the model"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a training has to run on: how many ranks, how much memory, whether layers can be compiled."""
+"""The hardware of a training: how many ranks, how much memory, whether layers can be compiled."""
 
 import os
 import shutil
@@ -27,25 +27,23 @@ PEAK_FLOPS = {
     "A10G": 70e12,
     "RTX 4090": 165e12,
 }
-"""Dense bf16 with fp32 accumulation, the vendor's figure, by a part of the name that the driver gives; see `of_gpu`."""
+"""Dense bf16 with fp32 accumulation, the vendor's figures, by a part of the driver's name; see `of_gpu`."""
 T = TypeVar("T")
 
 
 def of_gpu(name: str, table: Mapping[str, T]) -> T | None:
-    """What a table has for a GPU: under the longest of its keys that is in the driver's name."""
+    """The table's entry for a GPU, under the longest key that is in the driver's name; None if there is no such key."""
     key = max((part for part in table if part in name), key=len, default=None)
     return table[key] if key else None
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """One rank's share of a launch; the machines of a launch are taken to be alike.
+    """One rank's share of a launch, whose machines are assumed to be equal.
 
     Args:
-        ranks: of the launch.
-        device_bytes: memory of the rank's GPU; without one its share of the machine's memory, which is then the host's.
-        host_bytes: its share of the machine's memory; infinite where that is not known.
-        is_cuda: whether it has a GPU.
+        device_bytes: memory of the rank's GPU; without a GPU, the rank's share of the machine's memory.
+        host_bytes: the rank's share of the machine's memory; infinite if that is not known.
         can_compile: whether torch.compile finds what it needs.
     """
 
@@ -57,7 +55,7 @@ class Hardware:
 
 
 def read_hardware() -> Hardware:
-    """What this launch has. Equal on all ranks of a machine."""
+    """The hardware of this launch, the same on all ranks of a machine."""
     import torch
 
     host = host_bytes() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -67,7 +65,7 @@ def read_hardware() -> Hardware:
 
 
 def host_bytes() -> float:
-    """This machine's memory, or what a container or a SLURM job leaves of it."""
+    """This machine's memory, or the limit of a container or a SLURM job."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for folder, version in cgroups.folders("memory"):
         limit = folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")
@@ -83,5 +81,5 @@ def can_compile(cuda: bool) -> bool:
     if cuda:
         compilers = [os.environ.get("CC"), "clang", "gcc"]
         return find_spec("triton") is not None and any(name and shutil.which(name) for name in compilers)
-    # The one name that Inductor tries: a clang++ beside it has to be named in CXX.
+    # Inductor tries this name only; another compiler has to be named in CXX.
     return shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")) is not None

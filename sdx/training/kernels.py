@@ -1,6 +1,6 @@
-"""Kernels that `torch.compile` makes for the CPU, where PyTorch's own spend most of a step outside of its matmuls.
+"""Kernels that `torch.compile` makes for the CPU, where PyTorch's own kernels spend most of a step outside of matmuls.
 
-They compute what the plain functions beside them in `attention` and `loss` compute, to the rounding of the dtype.
+But for rounding, they compute the same as the plain functions in `attention` and `loss`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,25 +16,25 @@ from torch._inductor import config as inductor
 from torch._inductor.cpu_vec_isa import pick_vec_isa
 
 LONGEST = 512
-"""Tokens up to which attention probabilities are kept for the backward pass. Those of longer examples are computed
-again, for they grow with the square."""
+"""Longest example, in tokens, whose attention probabilities are stored for the backward pass. Those of longer examples
+are recomputed, because they grow with the square."""
 ROUND = 64**2
-"""Pairs of tokens whose attention takes as long as the calls of one more group. Measured on two cores."""
+"""Pairs of tokens whose attention takes as long as the calls for one more group. Measured on two cores."""
 
 _enabled = False
 
 
 def fix_width() -> None:
-    """Has Inductor's cache on the disk tell CPUs apart, before anything is compiled. By themselves its keys do not:
-    where two kinds of CPU share it, or ATEN_CPU_CAPABILITY was set, code for vectors of 256 bits would be built for
-    those of 512 and compute something else."""
+    """Puts the width of vectors into the keys of Inductor's cache, before anything is compiled. Otherwise, if two kinds
+    of CPU share the cache or ATEN_CPU_CAPABILITY was set, code written for 256 bits would be built for 512 and give
+    wrong results."""
     if inductor.cpp.simdlen is None:
         inductor.cpp.simdlen = pick_vec_isa().bit_width()
 
 
 @contextmanager
 def compiling(enabled: bool) -> Iterator[None]:
-    """While inside, `available` says so."""
+    """While inside, the kernels are used or not."""
     global _enabled
     if enabled:
         fix_width()
@@ -46,56 +46,19 @@ def compiling(enabled: bool) -> Iterator[None]:
 
 
 def available(tensor: Tensor) -> bool:
-    """Whether a tensor's work is for the kernels here."""
+    """Whether the kernels are used for a tensor."""
     return _enabled and tensor.device.type == "cpu"
 
 
 @cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, dynamic=True)
 
 
-def nll(logits: Tensor, labels: Tensor) -> Tensor:
-    """Negative log-likelihood of `labels` `[targets]` under `logits` `[targets, vocabulary]`, as fp32 `[targets]`.
+def padding_groups(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of the examples that are padded to one length, the longest of each group first.
 
-    The logits become their own gradients.
-    """
-    result: Tensor = _compiled(_nll)(logits, labels)
-    return result
-
-
-def _nll(logits: Tensor, labels: Tensor) -> Tensor:
-    scores = logits.float()
-    peak = scores.amax(-1, keepdim=True)
-    normaliser = peak + torch.exp(scores - peak).sum(-1, keepdim=True).log()
-    result = normaliser.squeeze(-1) - scores.gather(-1, labels[:, None]).squeeze(-1)
-    hit = torch.arange(logits.shape[-1], device=logits.device) == labels[:, None]
-    logits.copy_(torch.exp(scores - normaliser) - hit.float())
-    return result
-
-
-def attention(
-    query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, pairs: int, scale: float, causal: bool, window: int
-) -> Tensor:
-    """Attention inside each example of a pack, see `sdx.training.attention`.
-
-    Args:
-        query: `[1, heads, tokens, head_dim]`; `key` and `value` may have fewer heads, shared by groups of query heads.
-        boundaries: `[examples + 1]`, int32: where an example begins and the one before it ends.
-        pairs: what `kept_pairs` counts of the examples' lengths.
-        window: a token sees itself and `window - 1` before it; 0: all.
-
-    Returns:
-        `[1, tokens, heads, head_dim]`
-    """
-    out: Tensor = _attention(query, key, value, boundaries, pairs, scale, causal, window)[0]
-    return out
-
-
-def together(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices of the examples that are padded and computed together, the longest of each group first.
-
-    An example joins the one before it in length where its padding costs less than another round of calls.
+    An example joins the next longer one if its padding costs less than the calls for another group.
     """
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -106,26 +69,36 @@ def together(lengths: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def kept_pairs(lengths: Sequence[int]) -> int:
-    """Attention probabilities that a head keeps for the backward pass."""
-    sizes = ((len(group), lengths[group[0]]) for group in together(lengths))
+def stored_pairs(lengths: Sequence[int]) -> int:
+    """Number of attention probabilities that a head stores for the backward pass."""
+    sizes = ((len(group), lengths[group[0]]) for group in padding_groups(lengths))
     return sum(examples * width**2 for examples, width in sizes if width <= LONGEST)
 
 
-# A compiled graph that is cached on disk calls these by their names: another signature needs another name.
+# Compiled graphs in the cache on the disk call these operators by name: another signature needs another name.
 @torch.library.custom_op("sdx::packed_attention", mutates_args=())
-def _attention(
+def attention(
     query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, pairs: int, scale: float, causal: bool, window: int
 ) -> tuple[Tensor, Tensor]:
-    """The output, and the probabilities of all short examples, group by group: `[heads * pairs]`."""
+    """Attention inside each example of a pack, see `sdx.training.attention`.
+
+    Args:
+        query: `[1, heads, tokens, head_dim]`; `key` and `value` may have fewer heads, shared by groups of query heads.
+        boundaries: `[examples + 1]`, int32: where each example begins, and the end of the last.
+        pairs: `stored_pairs` of the examples' lengths.
+        window: a token sees itself and `window - 1` tokens before it; 0: all.
+
+    Returns:
+        The output `[1, tokens, heads, head_dim]`, and the probabilities of short examples, by group: `[heads * pairs]`.
+    """
     _, heads, tokens, width = query.shape
     out = query.new_empty(1, tokens, heads, width)
-    kept = query.new_empty(heads * pairs)
-    for group, room in _groups(boundaries, kept, heads, key.shape[1]):
+    stored = query.new_empty(heads * pairs)
+    for group, storage in _groups(boundaries, stored, heads, key.shape[1]):
         q, k, v = (_rows(tensor, group, key.shape[1]) for tensor in (query, key, value))
-        probabilities = _probabilities(q, k, group, room, scale, causal, window)
+        probabilities = _probabilities(q, k, group, storage, scale, causal, window)
         out[0, group.tokens] = _tokens(probabilities @ v, group)
-    return out, kept
+    return out, stored
 
 
 @torch.library.custom_op("sdx::packed_attention_backward", mutates_args=())
@@ -134,7 +107,7 @@ def _attention_backward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    kept: Tensor,
+    stored: Tensor,
     boundaries: Tensor,
     scale: float,
     causal: bool,
@@ -143,10 +116,10 @@ def _attention_backward(
     """Gradients of query, key and value."""
     gradients = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
     tensors = gradient.transpose(1, 2), query, key, value
-    for group, room in _groups(boundaries, kept, query.shape[1], key.shape[1]):
+    for group, storage in _groups(boundaries, stored, query.shape[1], key.shape[1]):
         g, q, k, v = (_rows(tensor, group, key.shape[1]) for tensor in tensors)
-        probabilities = room if room is not None else _probabilities(q, k, group, None, scale, causal, window)
-        scores = _compiled(_softmax_backward)(probabilities, g @ v.transpose(1, 2), scale)
+        probabilities = _probabilities(q, k, group, None, scale, causal, window) if storage is None else storage
+        scores = compiled(_softmax_backward)(probabilities, g @ v.transpose(1, 2), scale)
         parts = scores @ k, scores.transpose(1, 2) @ q, probabilities.transpose(1, 2) @ g
         for whole, part in zip(gradients, parts, strict=True):
             whole[0].transpose(0, 1)[group.tokens] = _tokens(part, group)
@@ -155,83 +128,81 @@ def _attention_backward(
 
 @dataclass(frozen=True)
 class _Group:
-    """Examples of a pack as rows of one width.
+    """Examples of a pack as rows of the same width.
 
     Args:
         lengths: `[examples]`
-        slots: `[examples, width]`, the token of the pack that stands there; padding repeats an example's last.
-        tokens: `[tokens]`, those that are no padding.
-        places: `[tokens]`, where they stand, counted through the rows.
+        slots: `[examples, width]`, the token of the pack in each slot; padding repeats the last token of an example.
+        real: `[examples, width]`, the slots that are not padding.
+        tokens: `[tokens]` of the pack, in the order of these slots.
     """
 
     lengths: Tensor
     slots: Tensor
+    real: Tensor
     tokens: Tensor
-    places: Tensor
 
 
-@lru_cache(maxsize=4)  # every layer asks for the same
-def _laid_out(boundaries: tuple[int, ...]) -> list[_Group]:
-    every = [end - start for start, end in pairwise(boundaries)]
-    found = []
-    for group in together(every):
-        starts, lengths = (torch.tensor([its[index] for index in group])[:, None] for its in (boundaries, every))
-        place = torch.arange(every[group[0]])
-        slots, real = starts + torch.minimum(place, lengths - 1), place < lengths
-        found.append(_Group(lengths.squeeze(1), slots, slots[real], real.flatten().nonzero().squeeze(1)))
-    return found
+@lru_cache(maxsize=4)  # all layers have the same pack
+def _padded(boundaries: tuple[int, ...]) -> list[_Group]:
+    sizes = [end - start for start, end in pairwise(boundaries)]
+    groups = []
+    for group in padding_groups(sizes):
+        starts, lengths = (torch.tensor([values[index] for index in group])[:, None] for values in (boundaries, sizes))
+        column = torch.arange(sizes[group[0]])
+        slots, real = starts + torch.minimum(column, lengths - 1), column < lengths
+        groups.append(_Group(lengths.squeeze(1), slots, real, slots[real]))
+    return groups
 
 
-def _groups(boundaries: Tensor, kept: Tensor, heads: int, key_heads: int) -> Iterator[tuple[_Group, Tensor | None]]:
-    """Each group, and the place of its probabilities if they are kept, of the shape that `_probabilities` has."""
-    at = 0
-    for group in _laid_out(tuple(boundaries.tolist())):
+def _groups(boundaries: Tensor, stored: Tensor, heads: int, key_heads: int) -> Iterator[tuple[_Group, Tensor | None]]:
+    """Each group, and the storage of its probabilities, shaped as in `_probabilities`, if they are stored."""
+    offset = 0
+    for group in _padded(tuple(boundaries.tolist())):
         examples, width = group.slots.shape
         size = heads * examples * width**2 if width <= LONGEST else 0
-        yield group, kept[at : at + size].view(examples * key_heads, -1, width) if size else None
-        at += size
+        yield group, stored[offset : offset + size].view(examples * key_heads, -1, width) if size else None
+        offset += size
 
 
 def _rows(tensor: Tensor, group: _Group, key_heads: int) -> Tensor:
     """`[1, heads, tokens, head_dim]` -> `[examples * key_heads, heads_per_key * width, head_dim]`.
 
-    The query heads that share a key head are one long matrix, so that nothing is repeated.
+    The query heads that share a key head become one long matrix, so that no key is repeated.
     """
     examples, width = group.slots.shape
-    taken = tensor[0].transpose(0, 1)[group.slots]
-    apart = taken.view(examples, width, key_heads, -1, tensor.shape[-1])
-    return apart.permute(0, 2, 3, 1, 4).reshape(examples * key_heads, -1, tensor.shape[-1])
+    rows = tensor[0].transpose(0, 1)[group.slots].view(examples, width, key_heads, -1, tensor.shape[-1])
+    return rows.permute(0, 2, 3, 1, 4).reshape(examples * key_heads, -1, tensor.shape[-1])
 
 
 def _tokens(rows: Tensor, group: _Group) -> Tensor:
-    """The way back, `[tokens, heads, head_dim]`, without padding."""
+    """The reverse of `_rows`, without padding: `[tokens, heads, head_dim]`."""
     examples, width = group.slots.shape
-    apart = rows.view(examples, -1, width, rows.shape[-1])
-    return apart.transpose(1, 2).reshape(examples * width, -1, rows.shape[-1])[group.places]
+    return rows.view(examples, -1, width, rows.shape[-1]).transpose(1, 2)[group.real]
 
 
 def _probabilities(
-    q: Tensor, k: Tensor, group: _Group, room: Tensor | None, scale: float, causal: bool, window: int
+    q: Tensor, k: Tensor, group: _Group, out: Tensor | None, scale: float, causal: bool, window: int
 ) -> Tensor:
-    """`[examples * key_heads, heads_per_key * width, width]`, in `room` where there is some."""
+    """`[examples * key_heads, heads_per_key * width, width]`, in `out` if given."""
     scores = q @ k.transpose(1, 2)
-    if room is None:
-        room = scores.new_empty(scores.numel()).view(scores.shape)  # a view like the others: compiled but once
-    _compiled(_softmax)(scores, group.lengths, room, scale, causal, window)
-    return room
+    if out is None:
+        out = scores.new_empty(scores.numel()).view(scores.shape)  # a view, as storage is: compiled only once
+    compiled(_softmax)(scores, group.lengths, out, scale, causal, window)
+    return out
 
 
 def visible(length: int, causal: bool, window: int, device: torch.device) -> Tensor:
-    """`[length, length]`, true where the token of a row sees that of a column."""
-    place = torch.arange(length, device=device)
-    before = place[:, None] - place[None, :]
+    """`[length, length]`, true if the token of the row sees the token of the column."""
+    position = torch.arange(length, device=device)
+    before = position[:, None] - position[None, :]
     seen = before >= 0 if causal else torch.ones_like(before, dtype=torch.bool)
     return seen & (before.abs() < window) if window else seen
 
 
 def _softmax(scores: Tensor, lengths: Tensor, probabilities: Tensor, scale: float, causal: bool, window: int) -> None:
-    """Of `[examples * key_heads, heads_per_key * width, width]`. Padding sees padding, so that no row is empty, and
-    then has probability 0, so that nothing comes from it in the backward pass."""
+    """Of `[examples * key_heads, heads_per_key * width, width]`. Padding sees padding, so that no row is empty, and is
+    then given probability 0, so that it adds nothing to the backward pass."""
     width = scores.shape[-1]
     real = torch.arange(width, device=scores.device) < lengths[:, None]
     seen = real[:, None, :] | ~real[:, :, None]
@@ -248,7 +219,7 @@ def _softmax_backward(probabilities: Tensor, gradient: Tensor, scale: float) -> 
     return ((parts - probabilities.float() * parts.sum(-1, keepdim=True)) * scale).to(probabilities.dtype)
 
 
-@_attention.register_fake
+@attention.register_fake
 def _(
     query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, pairs: int, scale: float, causal: bool, window: int
 ) -> tuple[Tensor, Tensor]:
@@ -266,8 +237,8 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
     ctx.save_for_backward(query, key, value, output[1], boundaries)
 
 
-def _differentiate(ctx: Any, gradient: Tensor, _kept: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, gradient: Tensor, _stored: Tensor) -> tuple[Tensor | None, ...]:
     return *_attention_backward(gradient, *ctx.saved_tensors, *ctx.options), None, None, None, None, None
 
 
-_attention.register_autograd(_differentiate, setup_context=_remember)
+attention.register_autograd(_differentiate, setup_context=_remember)

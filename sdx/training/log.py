@@ -1,4 +1,4 @@
-"""The log of a training: `log.jsonl`, the progress bar, and whoever else listens."""
+"""The log of a training: `log.jsonl`, the progress bar and `on_log`."""
 
 import json
 import math
@@ -16,18 +16,18 @@ from sdx.store.files import write_rows
 from sdx.training.throughput import Reading
 
 BUFFER_BYTES = 2**20
-"""Thousands of lines, which wait for room where the disk is full."""
+"""Thousands of lines, which wait for space if the disk is full."""
 
 
 class TrainingLog:
-    """Log file, progress bar and `on_log`; nothing of it on ranks > 0.
+    """Log file, progress bar and `on_log`, on rank 0.
 
-    On a GPU a line is written when the next one is due, or before a checkpoint: so the loop waits for what the device
-    did a line ago and not for what it has just been told to do.
+    On a GPU a line is written when the next line is due, or before a checkpoint: the loop then waits for old work of
+    the device and not for the latest.
 
     Args:
-        done: what a resumed training goes on from; rows after its step are dropped, because they come again. Those
-            before it are handed to `on_log` once more: a kill may have taken them from whoever was told.
+        done: progress of a resumed training. Later rows of the file are dropped, because they come again; the others go
+            to `on_log` once more, in case a kill kept them from the listeners.
         steps: of the whole training.
     """
 
@@ -57,7 +57,7 @@ class TrainingLog:
     def add(self, known: dict[str, Any], reading: Reading) -> None:
         self.flush()
         self.open_row = known, reading
-        if reading.arrived:
+        if reading.copied is None:  # nothing to wait for, as on the CPU
             self.flush()
 
     def flush(self) -> None:
@@ -68,25 +68,28 @@ class TrainingLog:
         self.open_row = None
         row = known | reading.row()
         self.done["loss"] = row.get("loss", self.done.get("loss"))
-        _refuse_divergence(row, self.train)
+        losses = [value for name, value in row.items() if name == "loss" or name.endswith("_loss")]
+        if not all(map(math.isfinite, [*losses, row["grad_norm"]])):
+            raise InputError(
+                f"train.learning_rate={self.train.learning_rate} is too high: at step {row['step']} the loss is "
+                f"{' and '.join(map(str, losses))} and the gradient's norm {row['grad_norm']}; lower it or raise "
+                "train.warmup_ratio"
+            )
         shown = {"loss": ("loss", ".3f"), "lr": ("learning_rate", ".1e"), "tok/s": ("useful_tokens_per_s", ".0f")}
         if "mfu" in row:
             shown["MFU"] = ("mfu", ".0%")
-        figures = row | {"loss": self.done["loss"]}  # the last one, where all batches since were of another kind
+        figures = row | {"loss": self.done["loss"]}  # the last one, if all batches since were of another kind
         self.bar.set_postfix({name: format(figures[key], spec) for name, (key, spec) in shown.items()}, refresh=False)
-        if self.file:
-            self._write(json.dumps(row) + "\n")
-            if self.on_log:
-                self.on_log(row)
-
-    def _write(self, line: str) -> None:
-        assert self.file
+        if not self.file:
+            return
         try:
-            self.file.write(line)
+            self.file.write(json.dumps(row) + "\n")
             self.file.flush()
         except OSError as error:
             if not disk_full(error):
                 raise
+        if self.on_log:
+            self.on_log(row)
 
     def __enter__(self) -> "TrainingLog":
         return self
@@ -103,19 +106,9 @@ class TrainingLog:
 
 
 def _whole_rows(path: Path) -> list[dict[str, Any]]:
-    """The lines that neither a kill nor a power cut damaged."""
+    """The lines that no kill or power cut damaged."""
     rows = []
     for line in path.read_bytes().splitlines() if path.exists() else ():
         with suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int)]
-
-
-def _refuse_divergence(row: dict[str, Any], train: TrainConfig) -> None:
-    losses = [value for name, value in row.items() if name == "loss" or name.endswith("_loss")]
-    if not all(map(math.isfinite, [*losses, row["grad_norm"]])):
-        raise InputError(
-            f"train.learning_rate={train.learning_rate} is too high: at step {row['step']} the loss is "
-            f"{' and '.join(map(str, losses))} and the gradient's norm {row['grad_norm']}; lower it or raise "
-            "train.warmup_ratio"
-        )

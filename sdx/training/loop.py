@@ -1,10 +1,10 @@
-"""The training loop that every method shares.
+"""The training loop of all methods.
 
     python -m sdx                               one process
-    torchrun --nproc-per-node 8 -m sdx          the same training, laid out over eight
+    torchrun --nproc-per-node 8 -m sdx          the same training on eight ranks
 
-A step's loss is the sum over its global batch divided by the global number of targets: micro-batch size and
-number of ranks change the speed and not the result.
+A step's loss is the sum over its global batch divided by the global number of targets: micro-batch size and number of
+ranks change the speed and not the result.
 """
 
 import math
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -26,38 +27,25 @@ from sdx.models.residency import ran_out
 from sdx.process.preemption import Preemption
 from sdx.process.ranks import is_main, rank, world_size
 from sdx.store.files import read_intact, write_json
-from sdx.training import checkpoints, rehearsal, room
+from sdx.training import checkpoints, memory_check, schedule
 from sdx.training.engine import build, update
 from sdx.training.launch import collect, process_group
 from sdx.training.log import TrainingLog
 from sdx.training.memory import Layout
-from sdx.training.objectives import Auxiliary, Objective
+from sdx.training.objectives import Auxiliary, Objective, evaluating, validate
 from sdx.training.optimizers import check_device
-from sdx.training.plan import (
-    Order,
-    computed_tokens,
-    count_steps,
-    dropout_seed,
-    learning_rate,
-    micro_batches,
-    turn,
-    validation_steps,
-)
-from sdx.training.probe import try_out
 from sdx.training.quiet import deepspeed, frozen
-from sdx.training.rehearsal import TooLargeError, fullest, halved, rehearse
-from sdx.training.state import TrainedState
 from sdx.training.throughput import Meter, peak_memory_bytes
-from sdx.training.trainee import Trainee
-from sdx.training.validation import BEST, BEST_STEP, validate
+from sdx.training.trainable import TrainableModel
+from sdx.training.trained_state import TrainedState
 
 SUMMARY = "summary.json"
-"""Written once the model is there: what comes after may be killed, and nothing is trained again."""
+"""Written after the model: a run that is killed later trains nothing again."""
 NOTHING_DONE = {"step": 0, "loss": math.nan, "useful_tokens": 0, "seconds": 0.0, "checkpoint_seconds": 0.0}
 
 
 def train(
-    trainee: Trainee,
+    trainable: TrainableModel,
     objective: Objective[Any],
     examples: Sequence[Any],
     out: Path,
@@ -70,19 +58,19 @@ def train(
     validation: Sequence[Any] = (),
     auxiliary: Auxiliary | None = None,
 ) -> dict[str, Any]:
-    """Trains `trainee` and writes it to `out/model`. Called on every rank of a launch.
+    """Trains a model and writes it to `out/model`. Called on every rank of a launch.
 
-    Goes on from `out/checkpoints` after an interruption and removes them once the model is written. Every
-    `train.log_every_steps`, at the end and where it is validated, rank 0 adds a row to `out/log.jsonl` and hands it to
-    `on_log`. Afterwards nothing of the training is left in memory.
+    After an interruption, training resumes from `out/checkpoints`, which are removed once the model is written. Every
+    `train.log_every_steps`, at validations and at the end, rank 0 adds a row to `out/log.jsonl` and calls `on_log` with
+    it. Afterwards nothing of the training is left in memory.
 
     Args:
-        layout: its micro-batch is halved as often as a GPU's memory does not suffice.
+        layout: the micro-batch is halved as long as the memory of a GPU does not suffice.
         epochs: passes over the examples.
-        max_steps: optimizer steps at most, those of `auxiliary` among them; 0 sets no limit.
-        validation: examples on which the model is scored `train.validations` times; the best is written then, in place
-            of the last.
-        auxiliary: batches of another kind, in turns with those of the examples. They come on top of these.
+        max_steps: most optimizer steps, including those of `auxiliary`; 0 sets no limit.
+        validation: examples on which the model is scored `train.validations` times; the best model is written, not the
+            last.
+        auxiliary: batches of another kind, in addition to those of the examples and alternating with them.
 
     Returns:
         On every rank: steps, loss (of the last log line), useful_tokens, seconds (without validation),
@@ -93,50 +81,34 @@ def train(
         InputError: a config or examples that cannot work, before anything is loaded; a loss that diverged; a GPU
             whose memory does not suffice.
     """
-    streams = [_Stream.of("loss", objective, examples, train.batch_size, train.keep_groups, seed)]
+    streams = [_Stream("loss", objective, examples, train.batch_size, train.keep_groups, seed)]
     share = auxiliary.share if auxiliary else 0.0
     if auxiliary and share:
         given = auxiliary.objective, auxiliary.examples, auxiliary.batch_size
-        streams.append(_Stream.of(f"{auxiliary.name}_loss", *given, train.keep_groups, seed))
-    _refuse_empty(validation, [objective.targets(example) for example in validation], "validation")
-    steps = count_steps(len(examples), train.batch_size, epochs, max_steps, share)
-    training = _Training(
-        trainee,
-        streams,
-        share,
-        validation,
-        out,
-        train,
-        seed,
-        on_log,
-        steps=steps,
-        epoch_steps=count_steps(len(examples), train.batch_size, epochs=1, max_steps=0) / (1 - share),
-        validated=validation_steps(steps, train.validations) if validation else frozenset(),
-    )
+        streams.append(_Stream(f"{auxiliary.name}_loss", *given, train.keep_groups, seed))
+    _targets(objective, validation, "validation")
     if trained := read_intact(out / SUMMARY):
         shutil.rmtree(out / checkpoints.FOLDER, ignore_errors=True)
         return trained
+    steps = schedule.count_steps(len(examples), train.batch_size, epochs, max_steps, share)
     with frozen(), process_group() as device, Preemption() as preemption:
         check_device(train, device)
-        while (done := training.run(layout, device, preemption)) is None:
+        training = _Training(trainable, streams, share, validation, out, train, seed, on_log, steps, device, preemption)
+        while (done := training.run(layout)) is None:
             collect()
-            layout = halved(layout, max(length for stream in streams for length in stream.lengths))
+            layout = memory_check.halved(layout, max(length for stream in streams for length in stream.lengths))
         collect()
         peak = torch.tensor(peak_memory_bytes(device), device=device)
         dist.all_reduce(peak, op=dist.ReduceOp.MAX)
         summary = {
             "steps": done["step"],
-            "loss": done["loss"],
-            "useful_tokens": done["useful_tokens"],
-            "seconds": done["seconds"],
-            "checkpoint_seconds": done["checkpoint_seconds"],
+            **{name: done[name] for name in ("loss", "useful_tokens", "seconds", "checkpoint_seconds")},
             "useful_tokens_per_s": round(done["useful_tokens"] / done["seconds"], 1),
             "peak_memory_bytes": int(peak),
+            **({"validation": done["best"], "best_step": done["best_step"]} if validation else {}),
         }
-        if validation:
-            summary |= {"validation": done[BEST], "best_step": done[BEST_STEP]}
         if is_main():
-            checkpoints.thin(out / checkpoints.FOLDER)  # the summary shall find room
+            checkpoints.thin(out / checkpoints.FOLDER)  # so that there is space for the summary
             write_json(out / SUMMARY, summary)
             shutil.rmtree(out / checkpoints.FOLDER, ignore_errors=True)
         if preemption.requested():  # and no rank leaves before the model is written
@@ -144,47 +116,47 @@ def train(
     return summary
 
 
-@dataclass(frozen=True)
 class _Stream:
-    """Examples of one kind, in the order in which they are trained on."""
+    """Examples of one kind, in the order in which they are trained on.
 
-    name: str
-    """Of the loss in the log."""
-    objective: Objective[Any]
-    examples: Sequence[Any]
-    lengths: Sequence[int]
-    targets: Sequence[int]
-    order: Order
+    Args:
+        loss: name of the loss in the log.
 
-    @classmethod
-    def of(
-        cls,
-        name: str,
+    Raises:
+        InputError: there is nothing to train on.
+    """
+
+    def __init__(
+        self,
+        loss: str,
         objective: Objective[Any],
         examples: Sequence[Any],
         batch_size: int,
         keep_groups: bool,
         seed: int,
-    ) -> "_Stream":
-        """Raises InputError if there is nothing to train on."""
-        lengths, targets = _measure(examples, objective)
+    ) -> None:
+        if not examples:
+            raise InputError("there are 0 training examples; raise scale.corpus_rows or scale.max_length_tokens")
+        self.loss, self.objective, self.examples = loss, objective, examples
+        self.targets = _targets(objective, examples, "training")
+        self.lengths = [objective.tokens(example) for example in examples]
         groups = [example.group for example in examples] if keep_groups else range(len(examples))
-        return cls(name, objective, examples, lengths, targets, Order(groups, batch_size, seed))
+        self.order = schedule.Order(groups, batch_size, seed)
 
-    def inputs(self, model: deepspeed.DeepSpeedEngine, places: Sequence[int]) -> dict[str, Any]:
-        """A micro-batch on the model's device."""
-        batch = self.objective.collate([self.examples[place] for place in places], model.module.packed)
-        inputs: dict[str, Any] = send_to_device(batch, model.device, non_blocking=True)
+    def inputs(self, engine: deepspeed.DeepSpeedEngine, indices: Sequence[int]) -> dict[str, Any]:
+        """A micro-batch on the engine's device."""
+        batch = self.objective.collate([self.examples[index] for index in indices], engine.module.packed)
+        inputs: dict[str, Any] = send_to_device(batch, engine.device, non_blocking=True)
         return inputs
 
 
 @dataclass(frozen=True)
 class _Training:
-    """What a training is, however it is laid out."""
+    """A training in any layout; see `train`."""
 
-    trainee: Trainee
+    trainable: TrainableModel
     streams: Sequence[_Stream]
-    """The training's own examples, and then those of an auxiliary objective, if there is one."""
+    """The examples of the training, then those of an auxiliary objective, if there is one."""
     share: float
     """Of the steps, those of the second stream."""
     validation: Sequence[Any]
@@ -193,141 +165,126 @@ class _Training:
     seed: int
     on_log: Callable[[dict[str, Any]], None] | None
     steps: int
-    epoch_steps: float
-    validated: frozenset[int]
+    device: torch.device
+    preemption: Preemption
 
-    def run(self, layout: Layout, device: torch.device, preemption: Preemption) -> dict[str, Any] | None:
-        """From the last checkpoint to the written model.
+    def run(self, layout: Layout) -> dict[str, Any] | None:
+        """Trains from the last checkpoint to the written model.
 
-        What the loop knows of the model goes with this call: a variable that held its last loss would hold the model.
+        All references to the engine end with this call: another layout needs the memory.
 
         Returns:
-            What was done; None where a micro-batch does not fit the memory of the ranks.
+            What was done; None if a micro-batch does not fit the memory of the ranks.
         """
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        can_run_out = self.device.type in memory_check.CAN_RUN_OUT
         laid_out = trained = False
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         try:
-            with build(self.trainee, self.streams[0].objective, self.train, layout, self.seed) as model:
-                done = NOTHING_DONE | (checkpoints.restore(model, self.out / checkpoints.FOLDER) or {})
-                if device.type in rehearsal.CAN_RUN_OUT:
-                    TrainedState(model)  # which gives AdamW the memory that it would take in its first step
+            with build(self.trainable, self.train, layout, self.seed) as engine:
+                done = NOTHING_DONE | (checkpoints.restore(engine, self.out / checkpoints.FOLDER) or {})
+                if can_run_out:
+                    TrainedState(engine)  # allocates AdamW's moments, as its first step would
                 laid_out = True
-                if done["step"] < self.steps:
-                    self._prepare(model, layout, preemption)
-                losses = [stream.name for stream in self.streams]
-                meter = Meter(device, self.trainee.cost(model.module.model), losses)
-                with TrainingLog(self.out / "log.jsonl", done, self.steps, self.train, self.on_log) as log:
-                    self._loop(model, layout, done, meter, preemption, log)
-                    trained = True
-                    if not self.validation:
-                        self._export(model, done, preemption)
-        except TooLargeError:
+                for stream in self.streams if done["step"] < self.steps else ():
+                    with evaluating(engine):  # an objective's first pass, which may draw random numbers of its own
+                        engine(stream.objective.loss, stream.inputs(engine, [0]))
+                    if can_run_out:
+                        sizes = stream.lengths, layout.micro_batch_tokens, engine.module.packed
+                        batch = stream.inputs(engine, memory_check.largest_batch(*sizes))
+                        memory_check.check_memory(engine, stream.objective, batch, layout, self.preemption)
+                self._loop(engine, layout, done)
+                trained = True
+                if not self.validation:
+                    self._export(engine, lambda: self._checkpoint(engine, done))
+        except memory_check.TooLargeError:
             return None
         except RuntimeError as error:
             if trained or not ran_out(error):
                 raise
             if laid_out and world_size() == 1:
                 return None
-            raise rehearsal.out_of_memory(layout, laid_out) from error
+            raise memory_check.out_of_memory(layout, laid_out) from error
         return done
 
-    def _export(self, model: deepspeed.DeepSpeedEngine, done: dict[str, Any], preemption: Preemption) -> None:
-        folder = self.out / checkpoints.FOLDER
-
-        def keep() -> int:
-            return done["step"] if checkpoints.latest(folder) == done["step"] else checkpoints.save(model, folder, done)
-
-        room.export(self.trainee, model, self.out / "model", preemption, keep)
-
-    def _prepare(self, model: deepspeed.DeepSpeedEngine, layout: Layout, preemption: Preemption) -> None:
-        """Tries out what an objective has to find out about the model, and whether a full micro-batch fits."""
-        packed = model.module.packed
-        for stream in self.streams:
-            model.module.objective = stream.objective
-            try_out(model, stream.objective.collate(stream.examples[:1], packed))
-            if model.device.type in rehearsal.CAN_RUN_OUT:
-                places = fullest(stream.lengths, layout.micro_batch_tokens, packed)
-                rehearse(model, stream.inputs(model, places), layout, preemption)
-
-    def _loop(
-        self,
-        model: deepspeed.DeepSpeedEngine,
-        layout: Layout,
-        done: dict[str, Any],
-        meter: Meter,
-        preemption: Preemption,
-        log: TrainingLog,
-    ) -> None:
-        """All steps that are left; `done` counts them."""
-        began = saved = time.monotonic()
-        began -= done["seconds"]
-        while done["step"] < self.steps:
-            rate = learning_rate(done["step"], self.steps, self.train)
-            grad_norm = self._step(model, layout, done, rate, meter)
-            done["step"] += 1
-            done["seconds"] = round(time.monotonic() - began, 3)
-            known = {"step": done["step"], "epoch": round(done["step"] / self.epoch_steps, 4)}
-            known |= {"learning_rate": rate, "seconds": done["seconds"]}
-            if done["step"] in self.validated:
-                with meter.pause() as pause:
-                    known["validation"] = validate(
-                        model,
-                        self.trainee,
-                        self.streams[0].objective,
-                        self.validation,
-                        layout.micro_batch_tokens,
-                        done,
-                        self.out / "model",
-                        preemption,
-                    )
-                began += pause.seconds
-            last = done["step"] == self.steps
-            if done["step"] % self.train.log_every_steps == 0 or last or "validation" in known:
-                log.add(known, meter.read(grad_norm))
-            log.bar.update()
-            due = not last and self._checkpoint_due(done["step"], saved)
-            if preemption.maximum(int(due)) or preemption.requested():
-                log.flush()
-                with meter.saving() as saving:
-                    saving.bytes = checkpoints.save(model, self.out / checkpoints.FOLDER, done)
-                done["checkpoint_seconds"] = round(done["checkpoint_seconds"] + saving.seconds, 3)
-                saved = time.monotonic()
-                if preemption.requested():  # it may have come while the checkpoint was written
-                    raise preemption.leave(f"step {checkpoints.latest(self.out / 'checkpoints')} of {self.steps}")
-        log.flush()
+    def _loop(self, engine: deepspeed.DeepSpeedEngine, layout: Layout, done: dict[str, Any]) -> None:
+        """Takes the remaining steps; `done` counts them."""
+        train, objective = self.train, self.streams[0].objective
+        epoch_steps = math.ceil(len(self.streams[0].examples) / train.batch_size) / (1 - self.share)
+        validated = schedule.validation_steps(self.steps, train.validations) if self.validation else ()
+        meter = Meter(self.device, self.trainable.cost(engine.module.model), [stream.loss for stream in self.streams])
+        meter.total_s["checkpoint"] = done["checkpoint_seconds"]
+        saved = time.monotonic()
+        began = saved - done["seconds"]
+        with TrainingLog(self.out / "log.jsonl", done, self.steps, train, self.on_log) as log:
+            while done["step"] < self.steps:
+                rate = schedule.learning_rate(done["step"], self.steps, train)
+                grad_norm = self._step(engine, layout, done, rate, meter)
+                done["step"] += 1
+                done["seconds"] = round(time.monotonic() - began - meter.total_s["validation"], 3)
+                row = {"step": done["step"], "epoch": round(done["step"] / epoch_steps, 4), "learning_rate": rate}
+                row["seconds"] = done["seconds"]
+                if done["step"] in validated:
+                    with meter.timed("validation"):
+                        score = validate(engine, objective, self.validation, layout.micro_batch_tokens)
+                        if "best" not in done or score > done["best"]:
+                            self._export(engine)  # a run resumed from a checkpoint of this step would not score it
+                            done |= {"best": score, "best_step": done["step"]}
+                        row["validation"] = score
+                last = done["step"] == self.steps
+                if done["step"] % train.log_every_steps == 0 or last or "validation" in row:
+                    log.add(row, meter.read(grad_norm))
+                log.bar.update()
+                due = not last and self._checkpoint_due(done["step"], saved)
+                if self.preemption.maximum(int(due)) or self.preemption.requested():
+                    log.flush()
+                    with meter.timed("checkpoint"):
+                        meter.checkpoint_bytes += checkpoints.save(engine, self.out / checkpoints.FOLDER, done)
+                    done["checkpoint_seconds"] = round(meter.total_s["checkpoint"], 3)
+                    saved = time.monotonic()
+                    if self.preemption.requested():  # the signal may have come during the checkpoint
+                        step = checkpoints.latest(self.out / checkpoints.FOLDER)
+                        raise self.preemption.leave(f"step {step} of {self.steps}")
 
     def _step(
-        self, model: deepspeed.DeepSpeedEngine, layout: Layout, done: dict[str, Any], rate: float, meter: Meter
+        self, engine: deepspeed.DeepSpeedEngine, layout: Layout, done: dict[str, Any], rate: float, meter: Meter
     ) -> Tensor | float:
-        """An optimizer step over a global batch; the gradient's norm."""
-        # Dropout is a function of seed, step and rank: a resumed run draws what the first drew.
-        torch.manual_seed(dropout_seed(self.seed, done["step"], rank()))
-        packed = model.module.packed
-        kind, number = turn(done["step"], self.share)
+        """Takes an optimizer step over a global batch and returns the gradient's norm."""
+        # Dropout depends on seed, step and rank, so that a resumed run draws the same numbers.
+        torch.manual_seed(Random(f"dropout {self.seed} {done['step']} {rank()}").getrandbits(63))
+        packed = engine.module.packed
+        kind, number = schedule.turn(done["step"], self.share)
         stream = self.streams[kind]
-        model.module.objective = stream.objective
         batch = stream.order.batch(number)
         batch_tokens, batch_targets = (sum(sizes[i] for i in batch) for sizes in (stream.lengths, stream.targets))
-        micro_steps = micro_batches(batch, stream.lengths, layout.micro_batch_tokens, world_size(), packed)
+        micro_steps = schedule.micro_batches(batch, stream.lengths, layout.micro_batch_tokens, world_size(), packed)
         for shares in micro_steps:
-            # A rank with none left runs an example with weight 0: the others wait for gradients.
+            # A rank without examples runs one with weight 0: the other ranks wait for its gradients.
             share = shares[rank()]
             weight = 1.0 if share else 0.0
-            with meter.waiting():
-                inputs = stream.inputs(model, share or batch[:1])
-            model.set_gradient_accumulation_boundary(shares is micro_steps[-1])
-            loss, count = model(inputs)
-            # DeepSpeed averages over the ranks; the sum is what we want.
-            model.backward(loss * (weight * world_size() / batch_targets))
+            with meter.timed("batch"):
+                inputs = stream.inputs(engine, share or batch[:1])
+            engine.set_gradient_accumulation_boundary(shares is micro_steps[-1])
+            loss, count = engine(stream.objective.loss, inputs)
+            # DeepSpeed averages over the ranks; the sum is wanted.
+            engine.backward(loss * (weight * world_size() / batch_targets))
             meter.add(loss.detach() * weight, count * weight, kind)
-        computed = sum(computed_tokens(shares, stream.lengths, packed) for shares in micro_steps)
+        computed = sum(schedule.computed_tokens(shares, stream.lengths, packed) for shares in micro_steps)
         meter.count(batch_tokens, batch_targets, computed, kind)
         done["useful_tokens"] += batch_tokens
-        return update(model, rate, self.train)
+        return update(engine, rate, self.train)
+
+    def _export(self, engine: deepspeed.DeepSpeedEngine, save: Callable[[], int] | None = None) -> None:
+        path = self.out / "model"
+        checkpoints.write_or_wait(lambda: self.trainable.export(engine, path), path, self.preemption, save)
+
+    def _checkpoint(self, engine: deepspeed.DeepSpeedEngine, done: dict[str, Any]) -> int:
+        """Saves a checkpoint of the last step unless there is one; positive if there is one now."""
+        folder = self.out / checkpoints.FOLDER
+        return done["step"] if checkpoints.latest(folder) == done["step"] else checkpoints.save(engine, folder, done)
 
     def _checkpoint_due(self, step: int, saved: float) -> bool:
-        """Whether it is time to save, by the number of steps or by rank 0's clock.
+        """Whether it is time for a checkpoint, by the number of steps or by the clock of rank 0.
 
         Args:
             saved: when the last checkpoint was written, or the loop began.
@@ -337,19 +294,9 @@ class _Training:
         return by_time or (every > 0 and step % every == 0)
 
 
-def _measure(examples: Sequence[Any], objective: Objective[Any]) -> tuple[list[int], list[int]]:
-    """Tokens and targets of each example.
-
-    Raises:
-        InputError: there is nothing to train on.
-    """
-    if not examples:
-        raise InputError("there are 0 training examples; raise scale.corpus_rows or scale.max_length_tokens")
+def _targets(objective: Objective[Any], examples: Sequence[Any], kind: str) -> list[int]:
+    """Targets of each example; raises InputError if an example has none."""
     targets = [objective.targets(example) for example in examples]
-    _refuse_empty(examples, targets, "training")
-    return [objective.tokens(example) for example in examples], targets
-
-
-def _refuse_empty(examples: Sequence[Any], targets: Sequence[int], kind: str) -> None:
     if empty := [example.id for example, count in zip(examples, targets, strict=True) if count < 1]:
         raise InputError(f"{len(empty)} {kind} examples have no target token, {empty[0]} first; filter them out")
+    return targets

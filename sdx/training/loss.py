@@ -1,7 +1,7 @@
 """Cross-entropy of a linear head without the full logits.
 
-PyTorch 2.13 has a chunked kernel of its own. It is not used: in bf16 it returns the sum, and adds up the weight's
-gradient over the chunks, in bf16, too coarse for thousands of targets; on a CPU it is slower than full logits.
+The chunked kernel of PyTorch 2.13 is not used: in bf16, it returns the sum and adds up the weight's gradient over the
+chunks in bf16, too coarse for thousands of targets; on a CPU it is slower than full logits.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from sdx.training.memory import LOSS_CHUNK_BYTES as CHUNK_BYTES
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     """Sum over the targets of the negative log-likelihood in nats, a scalar in fp32.
 
-    The gradients are made in the forward pass, chunk by chunk, in the place of the logits.
+    The gradients are computed in the forward pass, chunk by chunk, in the memory of the logits.
 
     Args:
         hidden: `[targets, width]`.
@@ -32,13 +32,14 @@ class _Chunked(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         rows = max(1, CHUNK_BYTES // (weight.shape[0] * weight.element_size()))
         chunks = [slice(start, start + rows) for start in range(0, len(labels), rows)]
+        nll = kernels.compiled(_nll) if kernels.available(hidden) else _nll
         loss = torch.zeros((), device=hidden.device)
         wanted = ctx.needs_input_grad
         of_hidden = torch.empty_like(hidden) if wanted[0] else None
         of_weight: Tensor | None = None
         for chunk in chunks:
             logits = hidden[chunk] @ weight.T
-            loss += _nll(logits, labels[chunk]).sum()
+            loss += nll(logits, labels[chunk]).sum()
             if of_hidden is not None:
                 torch.mm(logits, weight, out=of_hidden[chunk])
             if wanted[1]:
@@ -55,9 +56,10 @@ class _Chunked(torch.autograd.Function):
 
 
 def _nll(logits: Tensor, labels: Tensor) -> Tensor:
-    """As `kernels.nll`: the logits become their own gradients."""
-    if kernels.available(logits):
-        return kernels.nll(logits, labels)
+    """Negative log-likelihood of `labels` `[targets]` under `logits` `[targets, vocabulary]`, as fp32 `[targets]`.
+
+    The logits become their own gradients.
+    """
     scores = torch.log_softmax(logits.float(), -1)
     result = -scores.gather(-1, labels[:, None]).squeeze(-1)
     logits.copy_(scores.exp_())

@@ -1,39 +1,45 @@
-"""What is minimised. The loop knows this seam and no objective."""
+"""What is minimised. The loop knows the protocol `Objective` and no objective."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn.functional import cross_entropy
 
 from sdx.models.loading import padded
+from sdx.process.ranks import rank, world_size
 from sdx.training import packing
 from sdx.training.loss import linear_cross_entropy
+from sdx.training.schedule import micro_batches
 
-Item = TypeVar("Item", contravariant=True)
+if TYPE_CHECKING:
+    from sdx.training.quiet import deepspeed
+
+AnyExample = TypeVar("AnyExample", contravariant=True)
 
 
-class Objective(Protocol[Item]):
+class Objective(Protocol[AnyExample]):
     """A loss that is a sum over units. The loop divides it by the number of units in the global batch.
 
-    Examples have an `id` and a `group`, see `plan.Order`. `collate` runs on the CPU, `loss` on the device.
+    Examples have an `id` and a `group`, see `schedule.Order`. `collate` runs on the CPU, `loss` on the device.
     """
 
-    def collate(self, examples: Sequence[Item], packed: bool) -> dict[str, Any]:
+    def collate(self, examples: Sequence[AnyExample], packed: bool) -> dict[str, Any]:
         """A micro-batch of one example or more, as CPU tensors and plain numbers.
 
         Args:
-            packed: the model takes packs (`packing.join`); else padded rows (`models.loading.padded`).
+            packed: the model takes packs (`packing.join`); otherwise padded rows (`models.loading.padded`).
         """
 
-    def targets(self, example: Item) -> int:
-        """Units of the loss that the example adds: what `loss` counts."""
+    def targets(self, example: AnyExample) -> int:
+        """Units of the loss that the example adds, as counted by `loss`."""
 
-    def tokens(self, example: Item) -> int:
+    def tokens(self, example: AnyExample) -> int:
         """Useful tokens of the example: its length without padding."""
 
     def loss(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -43,15 +49,51 @@ class Objective(Protocol[Item]):
         """
 
     def score(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The same of what the model is selected by on validation data: higher is better. Runs without gradients."""
+        """The same for the score by which the model is selected: higher is better. Runs without gradients."""
+
+
+@contextmanager
+def evaluating(engine: "deepspeed.DeepSpeedEngine") -> Iterator[None]:
+    """The engine without dropout, gradients and compiled kernels."""
+    training = engine.module.training
+    engine.eval()
+    try:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        engine.train(training)
+
+
+def validate(
+    engine: "deepspeed.DeepSpeedEngine", objective: Objective[Any], examples: Sequence[Any], budget: int
+) -> float:
+    """Mean of `objective.score` over validation examples. Called on every rank, with the same result.
+
+    Args:
+        budget: tokens in a micro-batch.
+    """
+    packed = engine.module.packed
+    lengths = [objective.tokens(example) for example in examples]
+    sums = torch.zeros(2, dtype=torch.float64, device=engine.device)
+    with evaluating(engine):
+        for shares in micro_batches(range(len(examples)), lengths, budget, world_size(), packed):
+            # A rank without examples runs one with weight 0: the other ranks wait for it to gather weights.
+            share = shares[rank()]
+            batch = objective.collate([examples[index] for index in share or [0]], packed)
+            score, count = engine(objective.score, send_to_device(batch, engine.device, non_blocking=True))
+            if share:
+                sums += torch.stack([score, count])
+    dist.all_reduce(sums)
+    total, counted = sums.tolist()
+    return float(total / counted)
 
 
 @dataclass(frozen=True)
 class Auxiliary:
-    """Examples with an objective of their own, whose batches take turns with those of a training (`plan.turn`).
+    """Examples with an objective of their own, whose batches alternate with those of a training (`schedule.turn`).
 
     Args:
-        name: in the log, where `<name>_loss` stands beside `loss`.
+        name: the log has `<name>_loss` beside `loss`.
         batch_size: examples in a batch, over all ranks and micro-batches.
         share: of all optimizer steps, from 0 to less than 1.
     """
@@ -65,7 +107,7 @@ class Auxiliary:
 
 @dataclass(frozen=True)
 class Example:
-    """A tokenised prompt and response; the tokens from `prompt_tokens` on are the response."""
+    """A tokenised prompt and response, which begins after `prompt_tokens`."""
 
     id: str
     input_ids: list[int]
@@ -82,39 +124,33 @@ class CausalLM:
         self._chunked = True
 
     def collate(self, examples: Sequence[Example], packed: bool) -> dict[str, Any]:
-        """See `packing`.
-
+        """
         Returns:
-            The model's inputs; and `positions` `[targets]`, where in the flattened `[batch * seq]` a target is
-            predicted, with `labels` `[targets]`.
+            The model's `inputs`; `positions` `[targets]` in the flattened `[batch * seq]` at which a target is
+            predicted; and `labels` `[targets]`.
         """
         ids = [example.input_ids for example in examples]
         inputs = packing.join(ids) if packed else padded(ids, self.pad_id)
         lengths = [len(row) for row in ids]
-        spans = lengths if packed else [max(lengths)] * len(lengths)
-        starts = accumulate(spans[:-1], initial=0)
-        positions = [
-            torch.arange(length - self.targets(example), length) + (start - 1)
-            for start, length, example in zip(starts, lengths, examples, strict=True)
-        ]
-        at = torch.cat(positions)
-        return {"inputs": inputs, "positions": at, "labels": inputs["input_ids"].flatten()[at + 1]}
+        spans = zip(packing.starts(lengths, packed), lengths, map(self.targets, examples), strict=True)
+        labels = torch.cat([start + torch.arange(length - targets, length) for start, length, targets in spans])
+        return {"inputs": inputs, "positions": labels - 1, "labels": inputs["input_ids"].flatten()[labels]}
 
     def targets(self, example: Example) -> int:
-        """Response tokens; the very first token of a text is predicted by nothing."""
+        """Response tokens; nothing predicts the first token of a text."""
         return max(0, len(example.input_ids) - max(1, example.prompt_tokens))
 
     def tokens(self, example: Example) -> int:
         return len(example.input_ids)
 
     def loss(self, model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Without the full logits, unless the model does something to its logits, such as soft-capping them."""
+        """Without the full logits, unless the model transforms its logits, as soft-capping does."""
         inputs, positions, labels = batch["inputs"], batch["positions"], batch["labels"]
         head = model.get_output_embeddings()
         if self._chunked and getattr(head, "bias", None) is None:
             with _loss_as_output(head, positions, labels) as losses:
                 output = model(**inputs, use_cache=False)
-            # ZeRO-3 hands the head's output on as another tensor, of the same memory.
+            # At ZeRO-3 the head's output is passed on as another tensor with the same memory.
             if output.logits.data_ptr() == losses[0].data_ptr():
                 return output.logits, torch.full_like(losses[0], len(positions))
             self._chunked = False
@@ -131,9 +167,9 @@ class CausalLM:
 
 @contextmanager
 def _loss_as_output(head: nn.Module, positions: Tensor, labels: Tensor) -> Iterator[list[Tensor]]:
-    """While inside, calling the head gives the loss in place of logits, and puts it into the list.
+    """While inside, the head returns the loss instead of logits, and appends it to the list.
 
-    In the head rather than after the base model, because sharded weights are there only while their module is called.
+    Computed in the head, because sharded weights exist only while their module is called.
     """
     losses: list[Tensor] = []
 
@@ -153,7 +189,7 @@ def _loss_as_output(head: nn.Module, positions: Tensor, labels: Tensor) -> Itera
 
 @contextmanager
 def only_at(head: nn.Module, positions: Tensor) -> Iterator[None]:
-    """While inside, the head sees the targets alone: `[batch, seq, hidden]` -> `[1, targets, hidden]`."""
+    """While inside, the head gets the targets alone: `[batch, seq, hidden]` -> `[1, targets, hidden]`."""
     hook = head.register_forward_pre_hook(lambda _head, inputs: (_select(inputs[0], positions)[None],))
     try:
         yield

@@ -1,4 +1,4 @@
-"""The optimizer of every training, and whether it can run here."""
+"""The optimizer of every training."""
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -14,11 +14,11 @@ EXTRA = "pip install 'sdx[8bit]'"
 PROBE_WEIGHTS = 4096
 """The smallest tensor whose moments bitsandbytes keeps in 8 bits."""
 MULTIPLIER = "multiplier"
-"""Key of a parameter group: by what its learning rate is multiplied. DeepSpeed keeps it at every stage."""
+"""Key of a parameter group with the factor of its learning rate. DeepSpeed keeps the key at every stage."""
 
 
 def check(train: TrainConfig) -> None:
-    """Raises `InputError` for an optimizer whose package is missing. Imports nothing."""
+    """Raises `InputError` if the optimizer's package is missing. Imports nothing."""
     if train.optimizer is Optimizer.adamw_8bit and find_spec("bitsandbytes") is None:
         raise InputError(
             f"train.optimizer={train.optimizer.value} needs bitsandbytes; install it with {EXTRA} or take "
@@ -27,10 +27,10 @@ def check(train: TrainConfig) -> None:
 
 
 def check_device(train: TrainConfig, device: "torch.device") -> None:
-    """Takes a step on a few weights: bitsandbytes says only then that it has no code for the device.
+    """Takes a step on a few weights, because bitsandbytes fails only then if it has no code for the device.
 
     Raises:
-        InputError: the package is missing, or the device cannot do it.
+        InputError: the package is missing, or the optimizer does not run on the device.
     """
     import torch
 
@@ -49,7 +49,7 @@ def check_device(train: TrainConfig, device: "torch.device") -> None:
 
 
 def parameter_groups(model: "torch.nn.Module", rate: Callable[[str], float]) -> list[dict[str, Any]]:
-    """What is trained of `model`, one group for each multiplier that `rate` gives a parameter's name."""
+    """The trained parameters of `model`, in a group for each factor that `rate` gives for a parameter's name."""
     groups: dict[float, list[torch.nn.Parameter]] = {}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
@@ -60,10 +60,10 @@ def parameter_groups(model: "torch.nn.Module", rate: Callable[[str], float]) -> 
 def optimizer(
     weights: Sequence["torch.nn.Parameter"] | Sequence[dict[str, Any]], train: TrainConfig
 ) -> "torch.optim.Optimizer":
-    """AdamW over weights, or groups of them; DeepSpeed hands it flat fp32 partitions instead at stage 1 and above.
+    """AdamW over weights or groups of weights, which DeepSpeed replaces by flat fp32 partitions at stage 1 and above.
 
-    The 8-bit one keeps `state1` and `state2` in blocks of 256 weights of whatever it is handed: another number of ranks
-    or another stage divides them otherwise. torchao's has fp32 moments for a partition that 256 does not divide.
+    The 8-bit optimizer keeps `state1` and `state2` in blocks of 256 weights of a partition, which depend on the number
+    of ranks and the stage. torchao's has fp32 moments for a partition that 256 does not divide.
     """
     import torch
 

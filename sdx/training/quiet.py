@@ -1,4 +1,4 @@
-"""DeepSpeed without its chatter: every module here takes `deepspeed` from this one."""
+"""DeepSpeed without its messages: every module here imports `deepspeed` from this one."""
 
 import gc
 import io
@@ -10,12 +10,12 @@ from contextlib import contextmanager, redirect_stdout
 from transformers.utils import logging as hf_logging
 
 _disabled = logging.root.manager.disable
-logging.disable(logging.WARNING)  # the import makes its own logger and warns, on stdout, that there is no GPU
+logging.disable(logging.WARNING)  # the import warns on stdout, by a logger of its own, that there is no GPU
 try:
     import deepspeed
 
-    with redirect_stdout(io.StringIO()):  # without CUDA's toolkit it warns of each kernel that it cannot compile
-        # A shared-memory all-reduce for inference, compiled with g++ at the first start on a CPU. Training uses gloo.
+    with redirect_stdout(io.StringIO()):  # without CUDA's toolkit, a warning for each kernel that cannot be compiled
+        # An all-reduce for inference, compiled with g++ at the first start on a CPU. Training uses gloo.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 finally:
     logging.disable(_disabled)
@@ -23,15 +23,15 @@ finally:
 __all__ = ["deepspeed", "frozen", "silence"]
 
 deepspeed.utils.logger.setLevel(logging.ERROR)
-# peft imports it where it is installed, and it warns of kernels for inference.
+# peft imports it if it is installed, and it warns of kernels for inference.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-# DeepSpeed calls collectives by their old names, at every micro-step.
+# DeepSpeed calls collectives by their old names.
 warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
 
 
 @contextmanager
 def frozen() -> Iterator[None]:
-    """Leaves out of garbage collections what is there before: with all that is imported, each takes half a second."""
+    """Leaves existing objects out of garbage collections: with everything imported, each would take half a second."""
     outermost = gc.get_freeze_count() == 0
     if outermost:
         gc.freeze()
@@ -44,11 +44,11 @@ def frozen() -> Iterator[None]:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Swallows what DeepSpeed prints, transformers' own progress bars and warnings of deprecated names."""
+    """Suppresses DeepSpeed's output, transformers' progress bars and warnings of deprecated names."""
     bars = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
     try:
-        # For some of its messages DeepSpeed collects all garbage.
+        # DeepSpeed collects garbage for some of its messages.
         with frozen(), redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             yield

@@ -1,4 +1,4 @@
-"""Training as a step: a mix of (prompt, response) rows and a backbone in, a model in Hugging Face format out."""
+"""Training as a step: from a mix of (prompt, response) rows and a backbone to a model in Hugging Face format."""
 
 import math
 from collections import Counter
@@ -19,7 +19,7 @@ from sdx.store.step import Step, Workspace, runtime
 from sdx.text.lengths import TEMPLATE_TOKENS
 from sdx.training import disk
 from sdx.training.hardware import read_hardware
-from sdx.training.layout import choose, describe, shortage
+from sdx.training.layout import Setup, choose, describe, shortage
 from sdx.training.memory import Layout
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Beside:
 
     Args:
         share: of all optimizer steps.
-        rows: in a batch, of a file `rows.jsonl` of each of `inputs`.
+        rows: in a batch, from the `rows.jsonl` of each of `inputs`.
     """
 
     share: float
@@ -44,15 +44,15 @@ class Beside:
 
 @dataclass(frozen=True, eq=False)
 class Train(Step):
-    """A backbone trained on a mix. Publishes `model/` and `log.jsonl`, a line for each optimizer step.
+    """A backbone trained on a mix. Publishes `model/` and `log.jsonl`.
 
-    A method with an auxiliary objective has a subclass, whose fields say what it is trained on beside the mix.
+    A method with an auxiliary objective has a subclass, with the data of that objective as fields.
     """
 
     mix: Step
     backbone: Step
     settings: Config = runtime()
-    """What of it decides the model is in `config`."""
+    """The part that decides the model is in `config`."""
 
     name = "train"
     collective = True
@@ -71,7 +71,7 @@ class Train(Step):
             "max_steps": scale.max_steps,
             "seed": self.settings.seed,
         }
-        if scale.validation_rows:  # the key is that of the time when there were none
+        if scale.validation_rows:  # keys from before there were validation rows stay valid
             decides["validation_rows"] = scale.validation_rows
         return decides
 
@@ -81,7 +81,7 @@ class Train(Step):
 
     @property
     def beside(self) -> Beside | None:
-        """What is trained on beside the mix, for an estimate."""
+        """The auxiliary batches, for an estimate."""
         return None
 
     def estimate(self, plan: Plan) -> Estimate:
@@ -108,7 +108,7 @@ class Train(Step):
         return Estimate(mix.count, trained, work=work, bound=bound, units=work.steps, counts_as="trained")
 
     def auxiliary(self, work: Workspace, tokenizer: Any) -> "Auxiliary | None":
-        """The batches of another objective that take turns with those of the mix."""
+        """Batches of another objective, which alternate with those of the mix."""
         return None
 
     def run(self, work: Workspace) -> None:
@@ -117,31 +117,30 @@ class Train(Step):
         from sdx.models.template import encode_example, encode_plain
         from sdx.training.loop import train
         from sdx.training.objectives import CausalLM, Example
-        from sdx.training.plan import held_out
-        from sdx.training.trainee import CausalTrainee
+        from sdx.training.schedule import held_out
+        from sdx.training.trainable import TrainableLM
 
-        config, model_dir = self.settings, work.inputs["backbone"] / "model"
-        check_length(model_dir, config.scale.max_length_tokens)
+        config, scale, model_dir = self.settings, self.settings.scale, work.inputs["backbone"] / "model"
+        check_length(model_dir, scale.max_length_tokens)
         tokenizer = load_tokenizer(model_dir, config.backbone.template)
         rows = read_rows(work.inputs["mix"] / "rows.jsonl")
-        encoded = []
+        usable = []
         for row in rows:
             encode = encode_plain if row.get("plain") else encode_example
-            encoded.append((row, *encode(tokenizer, row["prompt"], row["response"])))
-        limit = config.scale.max_length_tokens
-        kept = [
-            (Example(row["id"], ids, prompt, row["source_id"]), row["subset"])
-            for row, ids, prompt in encoded
-            if len(ids) <= limit
-        ]
-        if not kept:
-            raise InputError(f"scale.max_length_tokens={limit} is shorter than every training example; raise it")
-        held = held_out((example.group for example, _ in kept), config.scale.validation_rows)
-        examples = [example for example, _ in kept if example.group not in held]
-        validation = [example for example, _ in kept if example.group in held]
+            example = Example(row["id"], *encode(tokenizer, row["prompt"], row["response"]), row["source_id"])
+            if len(example.input_ids) <= scale.max_length_tokens:
+                usable.append((example, row["subset"]))
+        if not usable:
+            raise InputError(
+                f"scale.max_length_tokens={scale.max_length_tokens} is shorter than every training example; raise it"
+            )
+        held = held_out((example.group for example, _ in usable), scale.validation_rows)
+        trained = [(example, subset) for example, subset in usable if example.group not in held]
+        examples = [example for example, _ in trained]
+        validation = [example for example, _ in usable if example.group in held]
         if not examples:
             raise InputError(
-                f"scale.validation_rows={config.scale.validation_rows} leaves nothing to train on: the mix has "
+                f"scale.validation_rows={scale.validation_rows} leaves nothing to train on: the mix has "
                 f"{len(held)} questions and sentence pairs; lower it or raise scale.corpus_rows"
             )
         shape = shape_in(model_dir)
@@ -149,16 +148,14 @@ class Train(Step):
         lengths = [len(example.input_ids) for example in examples]
         if auxiliary := self.auxiliary(work, tokenizer):
             lengths += map(auxiliary.objective.tokens, auxiliary.examples)
-        scale = config.scale
         given = config.train, shape, lengths, scale.epochs, scale.max_steps, bool(validation)
-        layout = layout_for(work, config, *given)
         summary: dict[str, Any] = train(
-            trainee=CausalTrainee(model_dir, tokenizer),
+            trainable=TrainableLM(model_dir, tokenizer),
             objective=CausalLM(pad_id=tokenizer.pad_token_id),
             examples=examples,
             out=work.dir,
             train=config.train,
-            layout=layout,
+            layout=layout_for(work, config, *given),
             epochs=scale.epochs,
             max_steps=scale.max_steps,
             seed=config.seed,
@@ -170,24 +167,24 @@ class Train(Step):
             examples=len(examples),
             **({f"{auxiliary.name}_examples": len(auxiliary.examples)} if auxiliary else {}),
             **({"validation_examples": len(validation)} if validation else {}),
-            too_long=len(rows) - len(kept),
-            subsets=dict(Counter(subset for example, subset in kept if example.group not in held)),
+            too_long=len(rows) - len(usable),
+            subsets=dict(Counter(subset for _, subset in trained)),
             **summary,
         )
 
 
 def deciding(train: TrainConfig, validated: bool = False) -> dict[str, Any]:
-    """What of `train` decides the trained model, for a step's key.
+    """The fields of `train` that decide the trained model, for a step's key.
 
     Args:
-        validated: it is selected by validation data.
+        validated: the model is selected by validation data.
     """
     values = {
         name: value for name, value in asdict(train).items() if not name.endswith(("every_steps", "every_minutes"))
     }
     if not validated:
         del values["validations"]
-    if train.schedule is Schedule.cosine:  # the key is that of the time when there was no other
+    if train.schedule is Schedule.cosine:  # keys from before there were other schedules stay valid
         del values["schedule"]
     return values
 
@@ -203,26 +200,22 @@ def layout_for(
     validated: bool,
     whole: bool = True,
 ) -> Layout:
-    """For examples of these lengths, on what this launch has. Says what it is and what it takes, and warns where memory
-    or disk may not suffice.
+    """The layout for examples of these lengths on the hardware of this launch. Logs the layout and its memory, and a
+    warning if memory or disk may not suffice.
 
     Args:
-        whole: see `disk.space`.
+        validated, whole: see `disk.space`.
 
     Raises:
         InputError: the disk cannot suffice.
     """
     mean = sum(lengths) / len(lengths)
-    tokens = mean * epochs * len(lengths)
-    if max_steps:
-        tokens = min(tokens, mean * max_steps * train.batch_size)
-    hardware = read_hardware()
-    batch_tokens = mean * min(train.batch_size, len(lengths))
-    layout = choose(config.engine, train, shape, max(lengths), batch_tokens, tokens, hardware)
+    tokens = mean * min(epochs * len(lengths), max_steps * train.batch_size or math.inf)
+    setup = Setup(config.engine, train, shape, max(lengths), read_hardware())
+    layout = choose(setup, mean * min(train.batch_size, len(lengths)), tokens)
     lack = disk.shortage(disk.space(shape, train, validated, whole), work.dir)
     if is_main():
-        about = layout, config.engine, train, shape, max(lengths), hardware
-        log.info("%-12s %s", "engine", describe(*about))
-        for reason in filter(None, (shortage(*about), lack)):
+        log.info("%-12s %s", "engine", describe(setup, layout))
+        for reason in filter(None, (shortage(setup, layout), lack)):
             log.warning("%-12s %s", "engine", reason)
     return layout

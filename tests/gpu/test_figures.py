@@ -105,7 +105,7 @@ def test_attention(figures: dict[str, float], width: int):
     pack: dict[str, Any] = {
         "cu_seq_lens_q": torch.tensor([0, *accumulate(PACK)], dtype=torch.int32, device=DEVICE),
         "max_length_q": max(PACK),
-        "attention_pairs": kernels.kept_pairs(PACK),
+        "attention_pairs": kernels.stored_pairs(PACK),
     }
 
     def step() -> None:

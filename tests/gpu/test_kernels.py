@@ -57,7 +57,7 @@ def test_attention_over_a_pack(
     pack: dict[str, Any] = {
         "cu_seq_lens_q": torch.tensor([0, *accumulate(LENGTHS)], dtype=torch.int32, device=DEVICE),
         "max_length_q": max(LENGTHS),
-        "attention_pairs": kernels.kept_pairs(LENGTHS),
+        "attention_pairs": kernels.stored_pairs(LENGTHS),
         "sliding_window": window,
     }
     # Any other way would be as exact, and is not what is tested.

@@ -20,7 +20,7 @@ import transformers.models.llama.modeling_llama  # noqa: F401
 from tqdm import tqdm
 
 from sdx.process.ranks import is_main
-from sdx.training import checkpoints, loop, trainee
+from sdx.training import checkpoints, loop, trainable
 from tests.kit.training import fit
 
 SLOW_S = 0.02
@@ -104,7 +104,7 @@ def train(model_dir: Path, out: Path, options: dict[str, Any], pause: str | None
             out.with_suffix(".note").replace(out.with_suffix(".busy"))
 
     note("training")
-    write, save, update, export = torch.save, checkpoints.save, loop.update, trainee.export
+    write, save, update, export = torch.save, checkpoints.save, loop.update, trainable.export
     updates = count(1)
 
     def paused_update(*arguments: Any) -> Any:
@@ -128,11 +128,11 @@ def train(model_dir: Path, out: Path, options: dict[str, Any], pause: str | None
         note("training")
         return written
 
-    loop.update, trainee.export, checkpoints.save = paused_update, paused_export, paused_save
+    loop.update, trainable.export, checkpoints.save = paused_update, paused_export, paused_save
     if slow:
-        for name in ("_write", "_publish", "_prune", "sync"):
+        for name in ("_write", "publish"):
             setattr(checkpoints, name, _slowly(getattr(checkpoints, name)))
-        trainee.export = _slowly(trainee.export)
+        trainable.export = _slowly(trainable.export)
     fit(model_dir, out, **options)
 
 

@@ -18,12 +18,12 @@ import torch
 from sdx.config import Adapter, Precision, TrainConfig
 from sdx.process.ranks import is_main
 from sdx.training import checkpoints, loop
-from sdx.training import trainee as trainees
+from sdx.training import trainable as trainables
 from sdx.training.memory import Layout
 from sdx.training.objectives import Auxiliary, CausalLM, Example
 from sdx.training.quiet import deepspeed
-from sdx.training.state import WEIGHT, TrainedState
-from sdx.training.trainee import CausalTrainee
+from sdx.training.trainable import TrainableLM
+from sdx.training.trained_state import WEIGHT, TrainedState
 
 PAD_ID = 3
 SEED = 5
@@ -70,7 +70,7 @@ def fit(
     rows: list[Example] | None = None,
     epochs: int = 2,
     on_log: Callable[[dict[str, Any]], None] | None = None,
-    trainee: Any = None,
+    trainable: Any = None,
     objective: Any = None,
     validation: Sequence[Any] = (),
     auxiliary: Auxiliary | None = None,
@@ -79,8 +79,8 @@ def fit(
     """Trains with `DEFAULTS` unless `options`, fields of TrainConfig and EngineConfig, say otherwise.
 
     Returns:
-        The trained weights, which the last export rounds to bf16 (none where the model was there already, or is none of
-        `CausalTrainee`), and the summary.
+        The trained weights before the last export rounds them to bf16 (none if the model existed already or is not a
+        `TrainableLM`), and the summary.
     """
     from transformers import AutoTokenizer
 
@@ -89,16 +89,16 @@ def fit(
     train = TrainConfig(**{key: value for key, value in options.items() if hasattr(TrainConfig, key)})
     layout = Layout(**{key: value for key, value in options.items() if hasattr(Layout, key)})
     caught: list[Weights] = []
-    export = trainees.export
+    export = trainables.export
 
     def note_and_export(model: Any, *rest: Any) -> None:
         caught.append(trained_weights(model))
         export(model, *rest)
 
-    trainees.export = note_and_export
+    trainables.export = note_and_export
     try:
         summary = loop.train(
-            trainee=trainee or CausalTrainee(model_dir, AutoTokenizer.from_pretrained(model_dir)),
+            trainable=trainable or TrainableLM(model_dir, AutoTokenizer.from_pretrained(model_dir)),
             objective=objective or CausalLM(PAD_ID),
             examples=examples() if rows is None else rows,
             out=out,
@@ -112,7 +112,7 @@ def fit(
             auxiliary=auxiliary,
         )
     finally:
-        trainees.export = export
+        trainables.export = export
     return (caught[-1] if caught else {}), summary
 
 

@@ -13,7 +13,7 @@ from sdx.stacking.inference import example_id, text_examples
 from sdx.stacking.model import StackForMultipleChoice, StackForSequenceClassification, StackModel
 from sdx.stacking.objectives import Alignment, Classification, Collator, Distillation, Probe, TextExample
 from sdx.training.attention import PACKED
-from sdx.training.states import pooled
+from sdx.training.hidden_states import pooled
 from tests.kit.tiny_stack import tiny_stack
 
 PAD, LLM_PAD = 1, 3

@@ -27,12 +27,12 @@ from sdx.stacking.inference import load_for_inference
 from sdx.stacking.model import StackForSequenceClassification
 from sdx.stacking.objectives import Alignment, Classification, Collator, TextExample
 from sdx.stacking.parts import ObjectiveKind, Parts
-from sdx.stacking.trainee import StackTrainee
+from sdx.stacking.trainable import TrainableStack
 from sdx.stacking.training import AlignmentStep, TaskStep, TrainingSettings
 from sdx.store.files import read_json, read_rows, write_json
 from sdx.store.step import Step
 from sdx.store.store import Store
-from sdx.training.probe import asking
+from sdx.training.objectives import evaluating
 from tests.kit.processes import Processes, train
 from tests.kit.stack_steps import (
     STEADY,
@@ -123,23 +123,23 @@ def kinds(names: set[str]) -> set[str]:
 def whole(monkeypatch: pytest.MonkeyPatch) -> dict[str, Weights]:
     """All weights of the last training's model before and after it, and the trained ones."""
     found: dict[str, Weights] = {}
-    load, export = StackTrainee.load, StackTrainee.export
+    load, export = TrainableStack.load, TrainableStack.export
 
     def copied(model: Any) -> Weights:
         return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
-    def noted_load(trainee: StackTrainee, *arguments: Any) -> Any:
-        model = load(trainee, *arguments)
+    def noted_load(trainable: TrainableStack, *arguments: Any) -> Any:
+        model = load(trainable, *arguments)
         found["before"] = copied(model)
         found["learning"] = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         return model
 
-    def noted_export(trainee: StackTrainee, engine: Any, out: Path) -> None:
+    def noted_export(trainable: TrainableStack, engine: Any, out: Path) -> None:
         found["after"] = copied(engine.module.model)
-        export(trainee, engine, out)
+        export(trainable, engine, out)
 
-    monkeypatch.setattr(StackTrainee, "load", noted_load)
-    monkeypatch.setattr(StackTrainee, "export", noted_export)
+    monkeypatch.setattr(TrainableStack, "load", noted_load)
+    monkeypatch.setattr(TrainableStack, "export", noted_export)
     return found
 
 
@@ -323,11 +323,11 @@ def test_an_llm_in_four_bits(tmp_path: Path, encoder_dir: Path, llm_dir: Path, w
     assert all(isinstance(base, Linear4bit) and base.weight.quant_state.quant_type == "nf4" for base in bases)
     answers = answers_step(step, study.parts, rows_step(rows=labelled()), EN, 64)
     assert len(read_rows(study.store.realise(answers) / "rows.jsonl")) == 8
-    trainee = StackTrainee(study.store.realise(step) / "model", parts, ObjectiveKind.classification, LABELS)
+    trainable = TrainableStack(study.store.realise(step) / "model", parts, ObjectiveKind.classification, LABELS)
     exact = Study(tmp_path, encoder_dir, llm_dir)
-    theirs = StackTrainee(exact.store.realise(exact.first) / "model", parts, ObjectiveKind.classification, LABELS)
+    theirs = TrainableStack(exact.store.realise(exact.first) / "model", parts, ObjectiveKind.classification, LABELS)
     rank = TrainConfig(lora_rank=4)
-    costs = [its.cost(its.load(torch.float32, rank)) for its in (trainee, theirs)]
+    costs = [its.cost(its.load(torch.float32, rank)) for its in (trainable, theirs)]
     assert costs[0] == costs[1]
 
 
@@ -349,11 +349,10 @@ def test_multiple_choice_is_distilled_by_choice(tmp_path: Path, encoder_dir: Pat
 
 def test_the_bridge_has_a_rate_of_its_own(encoder_dir: Path, llm_dir: Path, tmp_path: Path):
     tiny_stack(encoder_dir, llm_dir).save_pretrained(tmp_path)
-    trainee = StackTrainee(
-        tmp_path, {"encoder": encoder_dir, "llm": llm_dir}, ObjectiveKind.classification, LABELS, 4.0
-    )
-    model = trainee.load(torch.float32, TrainConfig(lora_rank=4))
-    rates = {name: trainee.rate(name) for name, weight in model.named_parameters() if weight.requires_grad}
+    parts = {"encoder": encoder_dir, "llm": llm_dir}
+    trainable = TrainableStack(tmp_path, parts, ObjectiveKind.classification, LABELS, 4.0)
+    model = trainable.load(torch.float32, TrainConfig(lora_rank=4))
+    rates = {name: trainable.rate(name) for name, weight in model.named_parameters() if weight.requires_grad}
     assert rates.pop("bridge.up_proj.weight") == 4.0
     assert {"classifier.weight", "classifier.bias"} <= rates.keys()
     assert set(rates.values()) == {1.0}
@@ -378,17 +377,18 @@ def classified(rows: list[AlignmentExample]) -> list[TextExample]:
 
 
 @dataclass(frozen=True)
-class Noted(StackTrainee):
+class Noted(TrainableStack):
     """Also saves the logits of the model as exported."""
 
     def export(self, engine: Any, out: Path) -> None:
         super().export(engine, out)
         if self.goal is ObjectiveKind.alignment:
             return
-        objective = engine.module.objective
+        pads = {name: pad for name, pad in {"encoder": 1, "llm": 3}.items() if name in self.parts}
+        objective = Classification(Collator(pads))
         batch = objective.collate(classified(questions()), engine.module.packed)
-        with asking(engine, lambda model, its: model.classify(objective.vectors(model, its))):
-            logits = engine(batch)
+        with evaluating(engine):
+            logits = engine(lambda model, its: model.classify(objective.vectors(model, its)), batch)
         if is_main():
             torch.save(logits, out.parent / "logits.pt")
 
@@ -398,14 +398,17 @@ def case(start: Path, encoder_dir: Path, llm_dir: Path, goal: str) -> dict[str, 
     parts = {"encoder": encoder_dir, "llm": llm_dir}
     collator = Collator({"encoder": 1, "llm": 3})
     if goal == "encoder":
-        trainee = Noted(start / "encoder", {"encoder": start / "calm"}, ObjectiveKind.classification, LABELS)
+        trainable = Noted(start / "encoder", {"encoder": start / "calm"}, ObjectiveKind.classification, LABELS)
         objective = Classification(Collator({"encoder": 1}))
-        return {"trainee": trainee, "objective": objective, "rows": classified(questions()), **OPTIONS}
+        return {"trainable": trainable, "objective": objective, "rows": classified(questions()), **OPTIONS}
     if goal == "alignment":
-        trainee = Noted(start, parts, ObjectiveKind.alignment, (), 2.0)
-        return {"trainee": trainee, "objective": Alignment(collator, (0.5, 2.0), True), "rows": questions(), **OPTIONS}
-    trainee = Noted(start, parts, ObjectiveKind.classification, LABELS, 2.0)
-    return {"trainee": trainee, "objective": Classification(collator), "rows": classified(questions()), **OPTIONS}
+        trainable, objective = (
+            Noted(start, parts, ObjectiveKind.alignment, (), 2.0),
+            Alignment(collator, (0.5, 2.0), True),
+        )
+        return {"trainable": trainable, "objective": objective, "rows": questions(), **OPTIONS}
+    trainable = Noted(start, parts, ObjectiveKind.classification, LABELS, 2.0)
+    return {"trainable": trainable, "objective": Classification(collator), "rows": classified(questions()), **OPTIONS}
 
 
 GOALS = ("alignment", "classification", "encoder")

@@ -13,7 +13,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tiny matrices lose by threads, and other tests may have the cores."""
+    """Threads make tiny matrices slower, and other tests may use the cores."""
     import torch
 
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Packs give the outputs and gradients of examples alone, on every way of attention that this machine has."""
+"""Packs give the outputs and gradients of examples alone, in every way of attention that this machine has."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -55,20 +55,20 @@ WAYS = ["by example", "kernels", "kernels, two groups", pytest.param("varlen", m
 
 @pytest.fixture(params=WAYS)
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Turns a way on; where it runs."""
+    """Turns a way of attention on; the device it runs on."""
     if request.param == "varlen":
         if not torch.cuda.is_available():
             pytest.skip("needs a CUDA device")
         attention.prepare(torch.device("cuda"))
         yield "cuda"
         return
-    if "groups" in request.param:  # the two longest examples, whose probabilities are not kept, and the two others
+    if "groups" in request.param:  # the two longest examples, whose probabilities are not stored, and the two others
         monkeypatch.setattr(kernels, "ROUND", 80)
         monkeypatch.setattr(kernels, "LONGEST", 5)
-    kernels._laid_out.cache_clear()
+    kernels._padded.cache_clear()
     with kernels.compiling("kernels" in request.param):
         yield "cpu"
-    kernels._laid_out.cache_clear()
+    kernels._padded.cache_clear()
 
 
 def outputs(model: nn.Module, examples: list[list[int]], dtype: torch.dtype, device: str) -> Tensor:
@@ -148,19 +148,19 @@ def test_a_window_ends_where_it_should():
     assert kernels.visible(3, False, 2, torch.device("cpu")).int().tolist() == [[1, 1, 0], [1, 1, 1], [0, 1, 1]]
 
 
-def test_examples_are_computed_together_where_padding_costs_less_than_another_round(monkeypatch: pytest.MonkeyPatch):
+def test_examples_are_padded_to_one_length_if_that_costs_less_than_another_group(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kernels, "ROUND", 80)
     monkeypatch.setattr(kernels, "LONGEST", 10)
-    assert kernels.together([7, 3, 11, 2]) == [[2, 0], [1, 3]]
-    assert kernels.kept_pairs([7, 3, 11, 2]) == 2 * 3**2  # the group of 11 is computed again
-    assert kernels.together([]) == []
+    assert kernels.padding_groups([7, 3, 11, 2]) == [[2, 0], [1, 3]]
+    assert kernels.stored_pairs([7, 3, 11, 2]) == 2 * 3**2  # the group of 11 is recomputed
+    assert kernels.padding_groups([]) == []
 
 
 @pytest.mark.parametrize(("capability", "bits"), [("avx2", 256), ("default", 0)])
 def test_compiled_code_is_kept_apart_by_the_width_it_was_written_for(
     capability: str, bits: int, monkeypatch: pytest.MonkeyPatch
 ):
-    """Of the configuration every value is in the cache's keys."""
+    """Every value of the configuration is in the cache's keys."""
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", capability)
     with kernels.inductor.patch({"cpp.simdlen": None}):
         before = kernels.inductor.save_config_portable()
@@ -182,9 +182,9 @@ def test_bf16_kernels_are_as_exact_as_bf16_allows():
     for compiled in (True, False):
         ours = [tensor.bfloat16().requires_grad_() for tensor in tensors]
         with kernels.compiling(compiled):
-            pairs = kernels.kept_pairs(lengths)
+            pairs = kernels.stored_pairs(lengths)
             out = (
-                kernels.attention(*ours, boundaries, pairs, 0.25, True, 0)
+                kernels.attention(*ours, boundaries, pairs, 0.25, True, 0)[0]
                 if compiled
                 else attention._by_example(*ours, boundaries, 0.25, True, 0, 0.0)
             )

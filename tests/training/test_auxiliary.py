@@ -1,4 +1,4 @@
-"""Batches of a second objective in turns with those of the first: against a plain loop, whatever the layout."""
+"""Batches of a second objective alternate with those of the first, in any layout as in a plain loop."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ from sdx import InputError
 from sdx.config import Adapter, TrainConfig
 from sdx.models.loading import padded
 from sdx.training import packing
+from sdx.training.hidden_states import hidden_states, layers_of, pooled, pooling
 from sdx.training.objectives import Auxiliary, Example
-from sdx.training.plan import Order, count_steps, learning_rate, turn
-from sdx.training.states import hidden_states, layers_of, pooled, pooling
+from sdx.training.schedule import Order, count_steps, learning_rate, turn
 from tests.kit.training import (
     PAD_ID,
     SEED,
@@ -35,7 +35,7 @@ STEPS = 8
 
 
 class Sizes:
-    """Squared means of the first layer's states: a loss that the second layer and the head have no part in."""
+    """Squared means of the first layer's states, a loss without the second layer and the head."""
 
     def collate(self, examples: Sequence[Example], packed: bool) -> dict[str, Any]:
         rows = [one.input_ids for one in examples]
@@ -61,7 +61,7 @@ def beside(share: float = SHARE) -> Auxiliary:
 
 @pytest.fixture(scope="module")
 def plain(model_dir: Path) -> tuple[Weights, list[float]]:
-    """By AdamW, a text at a time: weights and losses."""
+    """Weights and losses of a plain loop, with one text at a time."""
     train = TrainConfig(batch_size=8, learning_rate=2e-4)
     model = AutoModelForCausalLM.from_pretrained(model_dir).train()
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=train.weight_decay)
@@ -133,14 +133,14 @@ def test_an_interrupted_training_ends_in_the_same_model(
     assert told[0] == told[1]
 
 
-def test_without_a_share_nothing_is_beside(model_dir: Path, tmp_path: Path):
+def test_without_a_share_there_are_no_auxiliary_batches(model_dir: Path, tmp_path: Path):
     alone, _ = fit(model_dir, tmp_path / "alone")
     none, _ = fit(model_dir, tmp_path / "none", auxiliary=beside(share=0.0))
     assert_close(none, alone, 0.0)
     assert losses(tmp_path / "none") == losses(tmp_path / "alone")
 
 
-def test_nothing_to_train_on_beside_is_refused(model_dir: Path, tmp_path: Path):
+def test_an_auxiliary_objective_without_examples_is_refused(model_dir: Path, tmp_path: Path):
     with pytest.raises(InputError, match="0 training examples"):
         fit(model_dir, tmp_path, auxiliary=Auxiliary("size", Sizes(), [], 3, SHARE))
 

@@ -1,4 +1,4 @@
-"""What an interrupted training goes on from: the same to the last bit, whatever layout wrote it and reads it."""
+"""A resumed training is the same to the last bit, in whatever layout its checkpoint was written and read."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ from sdx.config import Adapter, Optimizer, Precision
 from sdx.process.ranks import is_main, rank
 from sdx.training import checkpoints
 from sdx.training.checkpoints import FILE_BYTES, _share
-from sdx.training.state import KINDS, _piece
+from sdx.training.trained_state import KINDS, _piece
 from tests.kit.processes import Processes
 from tests.kit.training import (
     Interrupted,
@@ -54,7 +54,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "zero1_bf16_lora_compiled": {"zero_stage": 1, "compile": True, **BF16, **LORA},
     **{f"zero{stage}_8bit": {"zero_stage": stage, **EIGHT_BIT} for stage in range(4)},
 }
-# Another number of ranks draws other dropout.
+# Dropout depends on the number of ranks.
 TWO_RANKS = {
     name: LAYOUTS[name] | {"lora_dropout": 0.0}
     for name in ("zero0", "zero1", "zero2", "zero3", "zero3_lora", "zero0_bf16")
@@ -62,7 +62,7 @@ TWO_RANKS = {
 
 
 def tensors(checkpoint: Path) -> Weights:
-    """All that is in it, by parameter and kind."""
+    """All tensors of a checkpoint, by parameter and kind."""
     found: Weights = {}
     for file in (checkpoint / "state").glob("*.pt"):
         for name, kinds in torch.load(file).items():
@@ -71,13 +71,13 @@ def tensors(checkpoint: Path) -> Weights:
 
 
 def steps(checkpoint: Path) -> set[int]:
-    """AdamW's."""
+    """AdamW's counts of steps."""
     return {entry["steps"] for entry in json.loads((checkpoint / "state/index.json").read_text()).values()}
 
 
 @contextmanager
 def copied(to: Path) -> Iterator[list[Weights]]:
-    """Writes what a training goes on from to `to`, as soon as it is read; the weights that the model has then."""
+    """Writes a checkpoint to `to` as soon as a training has read its own; the weights of the model at that time."""
     restore, weights = checkpoints.restore, []
 
     def restore_and_write(engine: Any, folder: Path) -> dict[str, Any] | None:
@@ -145,7 +145,7 @@ def through_two_ranks(model_dir: Path, out: Path) -> None:
 
 
 def go_back(model_dir: Path, out: Path, **options: Any) -> None:
-    """An engine that has trained reads what it was a step ago: stage 3 has small weights whole beside the pieces."""
+    """An engine that has trained reads an earlier checkpoint: stage 3 keeps small weights whole, beside the pieces."""
     save = checkpoints.save
 
     def save_and_go_back(engine: Any, folder: Path, progress: dict[str, Any]) -> bool:
@@ -175,7 +175,7 @@ def full_for_rank_1(write: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def two_ranks(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """After one rank began and two went on."""
+    """Trainings that one rank began and two ranks resumed."""
     out = tmp_path_factory.mktemp("ranks")
     for name in TWO_RANKS:
         interrupted(model_dir, out / name, after=2, save_every_steps=2, **TWO_RANKS[name])
@@ -196,7 +196,7 @@ def test_one_rank_then_two_then_one(two_ranks: Path, model_dir: Path, tmp_path: 
     assert steps_of(out) == [1, 2, 3, 4]
     alone, _ = fit(model_dir, tmp_path, **TWO_RANKS[name])
     assert alone.keys() == resumed.keys()
-    # In bf16 the gradients of other micro-batches round otherwise, and then the weights do.
+    # In bf16, other micro-batches round gradients and weights differently.
     tolerance = {"rtol": 2**-7, "atol": 2e-4} if "bf16" in name else {"rtol": 0, "atol": 1e-5}
     for parameter, weight in alone.items():
         torch.testing.assert_close(resumed[parameter], weight, **tolerance)
@@ -211,7 +211,7 @@ def test_a_disk_that_is_full_for_one_rank(two_ranks: Path, model_dir: Path):
 
 
 FULL_AT = {2: (Path, "mkdir"), 3: (checkpoints, "sync"), 4: (checkpoints, "write_json"), 5: (os, "replace"), 6: None}
-"""What fails at a step; none is for the system's own refusal, as no file may be longer than 100 kB."""
+"""What fails at a step; None: the system refuses files of more than 100 kB."""
 
 
 def test_a_full_disk_costs_a_checkpoint_and_nothing_else(
@@ -321,7 +321,7 @@ def test_ranks_share_the_writing_in_files_of_a_gigabyte():
 
 
 def test_the_last_rank_s_piece_is_padded(monkeypatch: pytest.MonkeyPatch):
-    """Seven values on three ranks, as stage 3 cuts them; on five the last has padding alone."""
+    """Seven values on three ranks, as stage 3 divides them; on five ranks, the last has only padding."""
     whole = torch.arange(1.0, 8).reshape(7, 1)
     for ranks, size, expected in ((3, 3, [7, 0, 0]), (5, 2, [0, 0])):
         monkeypatch.setenv("RANK", str(ranks - 1))
@@ -338,8 +338,8 @@ def test_8_bit_moments_go_on_with_the_layout_they_had(model_dir: Path, tmp_path:
 
 
 def test_checkpoints_are_written_by_the_clock_and_count_as_training(model_dir, tmp_path, monkeypatch):
-    publish = checkpoints._publish
-    monkeypatch.setattr(checkpoints, "_publish", lambda *paths: (time.sleep(0.2), publish(*paths)))
+    publish = checkpoints.publish
+    monkeypatch.setattr(checkpoints, "publish", lambda *paths: (time.sleep(0.2), publish(*paths)))
     _, summary = fit(model_dir, tmp_path / "often", save_every_minutes=1e-9)
     rows = rows_of(tmp_path / "often")
     assert ["checkpoint_seconds" in row for row in rows] == [False, True, True, True]  # of the step before

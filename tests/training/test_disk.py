@@ -1,4 +1,4 @@
-"""Room on the disk for what a training writes."""
+"""The disk space that a training needs."""
 
 import shutil
 from collections import namedtuple
@@ -30,7 +30,7 @@ def test_adapters_alone_take_what_was_trained():
     assert disk.space(LLAMA2, train, validated=False, whole=False).model == 4 * 39_976_960
 
 
-def test_too_little_room_is_warned_of_with_numbers(monkeypatch, tmp_path):
+def test_too_little_space_is_warned_of_with_numbers(monkeypatch, tmp_path):
     needed = disk.space(ShapeConfig(parameters=N), TrainConfig(batch_size=8, learning_rate=1e-4), False)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, 300e9))
     assert disk.shortage(needed, tmp_path) == ""
@@ -46,6 +46,6 @@ def test_a_disk_that_cannot_take_the_model_ends_the_run_before_the_training(monk
     says = rf"cache_dir has 13 GB free for {tmp_path}, and the trained model alone takes 13 GB; free some or give anoth"
     with pytest.raises(InputError, match=says):
         disk.shortage(needed, tmp_path)
-    (tmp_path / "checkpoints").mkdir()  # it may make room in the end
+    (tmp_path / "checkpoints").mkdir()  # files of the training count as available
     (tmp_path / "checkpoints/state").write_bytes(bytes(100))
-    assert "waits for it" in disk.shortage(needed, tmp_path)
+    assert "waits for space" in disk.shortage(needed, tmp_path)

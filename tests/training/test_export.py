@@ -38,7 +38,7 @@ from sdx.training.export import export
 from sdx.training.launch import process_group
 from sdx.training.memory import Layout
 from sdx.training.quiet import deepspeed
-from sdx.training.trainee import CausalTrainee, with_adapters
+from sdx.training.trainable import TrainableLM, with_adapters
 from tests.kit.processes import Processes
 from tests.kit.tiny import tiny_tokenizer
 from tests.kit.training import trained_weights
@@ -71,23 +71,20 @@ RANKS: dict[str, dict[str, Any]] = {
 }
 
 
-class NextToken:
-    """The least that can be trained."""
-
-    def loss(self, model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = model(input_ids=batch["input_ids"], use_cache=False).logits[0, :-1].float()
-        return cross_entropy(logits, batch["input_ids"][0, 1:]), torch.ones(())
+def next_token_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = model(input_ids=batch["input_ids"], use_cache=False).logits[0, :-1].float()
+    return cross_entropy(logits, batch["input_ids"][0, 1:]), torch.ones(())
 
 
 @contextmanager
 def trained(model_dir: Path, train: TrainConfig = TRAIN, **layout: Any) -> Iterator[deepspeed.DeepSpeedEngine]:
     """An engine after two steps."""
-    trainee = CausalTrainee(model_dir, tokenizer=None)
-    with process_group() as device, build(trainee, NextToken(), train, Layout(**layout), seed=1) as engine:
+    trainable = TrainableLM(model_dir, tokenizer=None)
+    with process_group() as device, build(trainable, train, Layout(**layout), seed=1) as engine:
         exporting._plain(engine.module.model).set_attn_implementation("sdpa")  # the engine may want packs
         for _ in range(2):
             engine.set_gradient_accumulation_boundary(True)
-            loss, _ = engine({"input_ids": IDS.to(device)})
+            loss, _ = engine(next_token_loss, {"input_ids": IDS.to(device)})
             engine.backward(loss)
             update(engine, train.learning_rate, train)
         yield engine
@@ -102,7 +99,7 @@ def exported(models: Path, name: str, out: Path, shard_bytes: int = SHARD_BYTES,
 
 
 def expected(model_dir: Path, weights: Weights, precision: Precision) -> Weights:
-    """Of the model that `weights` were trained in, all weights as the export should round them."""
+    """All weights of the model of which `weights` were trained, as the export should round them."""
     dtype = dtype_of(precision)
     base = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype).state_dict()
     result = {name: weight.float() for name, weight in base.items()} | weights
@@ -115,7 +112,7 @@ def expected(model_dir: Path, weights: Weights, precision: Precision) -> Weights
 
 
 def load(out: Path, dtype: Any = "auto") -> Any:
-    """The exported model, which loads without a word."""
+    """The exported model, which loads without a message."""
     said: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
@@ -141,7 +138,7 @@ def assert_equal(model: Any, weights: Weights) -> None:
 
 
 def stored(out: Path) -> Weights:
-    """What is in the shards."""
+    """All weights in the shards."""
     weights: Weights = {}
     for file in sorted(out.glob("*.safetensors")):
         shard = load_file(file)
@@ -223,7 +220,7 @@ def test_answers_like_the_trained_model(models: Path, tmp_path: Path, name: str)
 
 @pytest.mark.parametrize("zero_stage", [0, 3])
 def test_adapters_of_fused_experts(models: Path, tmp_path: Path, zero_stage: int):
-    """Against PEFT, which makes one adapter for all experts of a layer."""
+    """Compared with PEFT, which makes one adapter for all experts of a layer."""
     weights = exported(models, "mixtral", tmp_path / "out", train=LORA, zero_stage=zero_stage, precision=Precision.bf16)
     assert any("experts" in name for name in weights)
     base = AutoModelForCausalLM.from_pretrained(models / "mixtral", dtype=torch.bfloat16).float()
@@ -309,13 +306,13 @@ def test_no_rank_holds_more_than_a_module_and_a_shard(launched: Path):
 
 def test_all_ranks_fail_together(launched: Path):
     errors = [json.loads((launched / f"failed{one}.json").read_text()) for one in (0, 1)]
-    assert errors[0] == f"RuntimeError: rank 1 could not write the model: {errors[1]}"
+    assert errors[0] == f"RuntimeError: rank 1 could not write: {errors[1]}"
     assert "No space left" in errors[1]
     assert not (launched / "failed").exists()
 
 
 class Held:
-    """Counts what a rank holds while it exports, in bytes at most: whole weights, and copies of them."""
+    """Most bytes that a rank holds during the export, of whole weights and of copies."""
 
     def __init__(self, engine: deepspeed.DeepSpeedEngine) -> None:
         self.weights = list(engine.module.model.parameters())
@@ -350,11 +347,11 @@ class Held:
 
 
 def export_on_each_rank(models: Path, out: Path) -> None:
-    """Exports what `RANKS` says; every rank notes what it held."""
+    """Exports the cases of `RANKS`; every rank notes what it held."""
     config = engines.deepspeed_config
 
     def all_sharded(*arguments: Any) -> dict[str, Any]:
-        """DeepSpeed leaves weights as small as these whole."""
+        """DeepSpeed does not shard weights as small as these."""
         made = config(*arguments)
         made["zero_optimization"]["stage3_param_persistence_threshold"] = 0
         return made

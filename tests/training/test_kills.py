@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a training, then the same command: it ends in the very same model."""
+"""kill -9 at random moments of a training, then the same command: it ends in the same model."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from sdx.training.checkpoints import latest
 from tests.kit.processes import Processes, train
 
 AIMS = {"training": 6, "writing": 9, "exporting": 5}
-"""What it is busy with -> how many kills: loading and steps, a checkpoint, the export of the trained model."""
+"""Number of kills during loading and steps, during a checkpoint and during the export."""
 assert sum(AIMS.values()) == 20
 LONGEST_S = {"training": 0.4, "writing": 0.2, "exporting": 0.1}
 STEPS = 6
@@ -48,7 +48,7 @@ def test_twenty_kills_change_nothing(model_dir: Path, tmp_path: Path):
 
 
 def kill(model_dir: Path, out: Path, aim: str, dice: random.Random) -> tuple[str, int]:
-    """Starts or goes on and kills; what it was busy with then, and the exit status: 0 where it had ended before."""
+    """Starts or resumes a training and kills it; what it was doing, and the exit status: 0 if it had ended before."""
     busy = out.with_suffix(".busy")
     busy.write_text("")
     processes = Processes(out.with_suffix(".log"), train, model_dir, out, OPTIONS, None, True)
@@ -70,12 +70,12 @@ def finish(model_dir: Path, out: Path) -> None:
 
 
 def kept_step(out: Path) -> int:
-    """What the next run goes on from."""
+    """The step from which the next run resumes."""
     return STEPS if (out / "summary.json").exists() else latest(out / "checkpoints")
 
 
 def assert_same(out: Path, calm: Path) -> None:
-    """The exported model to the byte, every step logged once with the loss it had, and no rubbish left."""
+    """The same bytes in the exported model, each step logged once with the same loss, and no leftovers."""
     ours, theirs = ({path.name: path.read_bytes() for path in (run / "model").iterdir()} for run in (out, calm))
     assert ours == theirs
     logged = [

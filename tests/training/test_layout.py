@@ -1,4 +1,4 @@
-"""Which layout is chosen for which model on which hardware, and how it is told."""
+"""Which layout is chosen for which model on which hardware, and how it is described."""
 
 import subprocess
 import sys
@@ -12,8 +12,8 @@ from sdx.config import Adapter, EngineConfig, Optimizer, Precision, ShapeConfig,
 from sdx.process import cgroups
 from sdx.training import hardware as module
 from sdx.training.hardware import Hardware, can_compile, host_bytes, read_hardware
-from sdx.training.layout import choose, describe, shortage
-from sdx.training.memory import GIB, GROWN, HOST_USABLE, Layout, room, training_memory
+from sdx.training.layout import Setup, check, choose, describe, shortage
+from sdx.training.memory import GIB, GROWN, HOST_USABLE, Layout, training_memory, usable_bytes
 
 LLAMA2 = ShapeConfig(6_738_415_616, 32, 4096, 11008, 4096, 32000)
 SMOLLM2 = ShapeConfig(134_515_008, 30, 576, 1536, 192, 49152)
@@ -28,7 +28,7 @@ def engine(name: str, **given: Any) -> EngineConfig:
 AUTO = engine("auto")
 LONGEST = 2048
 BATCH = 1e6
-"""Tokens of a batch: more than any rank takes at once."""
+"""Tokens of a batch, more than fit on any rank."""
 LONG = 1e12
 """Tokens of a training that repays compiling."""
 
@@ -42,7 +42,7 @@ def cpu(ranks=1, gib=16.0, can_compile=True):
 
 
 def chosen(hardware, engine=AUTO, train=TRAIN, shape=LLAMA2, longest=LONGEST, batch=BATCH, tokens=LONG):
-    return choose(engine, train, shape, longest, batch, tokens, hardware)
+    return choose(Setup(engine, train, shape, longest, hardware), batch, tokens)
 
 
 def laid_out(layout):
@@ -71,7 +71,7 @@ def test_llama2_takes_the_first_of_the_layouts_that_fits(hardware, train, expect
     layout = chosen(hardware, train=train)
     assert laid_out(layout) == expected
     memory = training_memory(LLAMA2, train, layout, LONGEST, hardware.ranks)
-    assert memory.total <= room(hardware.device_bytes, hardware.ranks)
+    assert memory.total <= usable_bytes(hardware.device_bytes, hardware.ranks)
     assert memory.host <= HOST_USABLE * hardware.host_bytes
 
 
@@ -112,8 +112,13 @@ def test_layers_are_compiled_where_it_pays_and_works(hardware):
 
 def test_compiling_and_stage_3_exclude_each_other():
     with pytest.raises(InputError, match=r"engine.compile=true does not work with engine.zero_stage=3"):
-        chosen(gpus(), engine("zero3", zero_stage=3, compile=True))
+        check(TRAIN, engine("zero3", zero_stage=3, compile=True))
     assert laid_out(chosen(gpus(8, 48), engine("auto", compile=True))) == (2, False, True)
+
+
+def test_an_optimizer_on_the_host_needs_a_stage():
+    with pytest.raises(InputError, match=r"engine.offload_optimizer=true needs engine.zero_stage 1, 2 or 3; set one"):
+        check(TRAIN, engine("auto", offload_optimizer=True, zero_stage=0))
 
 
 def test_what_is_given_stays_and_the_rest_is_chosen():
@@ -127,7 +132,7 @@ def test_what_is_given_stays_and_the_rest_is_chosen():
 
 def warned(hardware, engine=AUTO, train=TRAIN, shape=LLAMA2):
     layout = chosen(hardware, engine, train, shape)
-    return layout, shortage(layout, engine, train, shape, LONGEST, hardware)
+    return layout, shortage(Setup(engine, train, shape, LONGEST, hardware), layout)
 
 
 def test_what_does_not_fit_by_the_estimate_is_tried_with_a_warning_that_has_numbers_and_fixes():
@@ -173,12 +178,13 @@ def test_a_config_that_leaves_nothing_open_is_taken_at_its_word():
 def test_the_line_tells_what_was_given_and_adds_up():
     given = engine("zero2", zero_stage=2, activation_checkpointing=False)
     layout = Layout(2, micro_batch_tokens=8192, compile=True)
-    line = describe(layout, given, TRAIN, LLAMA2, LONGEST, gpus())
+    line = describe(Setup(given, TRAIN, LLAMA2, LONGEST, gpus()), layout)
     assert line == (
         "ZeRO-2 (given), 8192-token packs, no checkpointing (given), compiled: about 73 + 2.5 of 80 GiB per GPU "
         "(weights 13, gradients 3.1, optimizer 9.4, activations 46, loss 2.1)"
     )
-    offloaded = describe(Layout(3, True, activation_checkpointing=True), AUTO, TRAIN, LLAMA2, LONGEST, gpus())
+    setup = Setup(AUTO, TRAIN, LLAMA2, LONGEST, gpus())
+    offloaded = describe(setup, Layout(3, True, activation_checkpointing=True))
     assert offloaded.startswith("ZeRO-3, optimizer on the host, 2048-token packs, checkpointing: about 5.8 + 2.5 ")
     assert " of 80 GiB and 16 of 200 GiB of the host per GPU (weights 3.4, gradients 0.0," in offloaded
 
@@ -219,6 +225,9 @@ def test_compiling_needs_a_compiler(tmp_path, monkeypatch):
     assert not can_compile(cuda=False)
 
 
-def test_choosing_imports_nothing_heavy():
-    code = "import sys, sdx.training.layout, sdx.models.shape; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+def test_the_check_passes_defaults_and_imports_nothing_heavy():
+    code = (
+        "import sys, sdx.models.shape; from sdx.config import *; from sdx.training.layout import check;"
+        "check(TrainConfig(learning_rate=1e-4, batch_size=8), EngineConfig('x')); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""Bytes by hand for LLaMA-2-7B, and against what PyTorch, the loss and the engine really take."""
+"""Bytes by hand for LLaMA-2-7B, and what PyTorch, the loss and the engine really take."""
 
 from dataclasses import replace
 from itertools import accumulate
@@ -14,7 +14,7 @@ from sdx.training import engine, loss, memory
 from sdx.training.launch import process_group
 from sdx.training.memory import GIB, Layout, activations, fits, trained_parameters, training_memory
 from sdx.training.objectives import CausalLM, Example
-from sdx.training.trainee import CausalTrainee, with_adapters
+from sdx.training.trainable import TrainableLM, with_adapters
 from tests.kit.configs import LLAMA2, N
 
 pytestmark = pytest.mark.whole
@@ -25,7 +25,7 @@ LORA = TrainConfig(batch_size=128, learning_rate=2e-4, adapter=Adapter.lora)
 
 
 def peak_bytes(profiled):
-    """Of what is allocated beyond what was there when the profile began."""
+    """Bytes allocated at most since the profile began."""
     records = (event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]")
     return max(accumulate(event.nbytes() for event in sorted(records, key=lambda event: event.start_ns())))
 
@@ -133,13 +133,13 @@ def test_the_engine_takes_what_is_estimated(monkeypatch, tmp_path, stage, offloa
     train = TrainConfig(batch_size=2, learning_rate=1e-4, optimizer=optimizer)
     layout = Layout(stage, offload, precision, micro_batch_tokens=8)
     objective = CausalLM(pad_id=0)
-    trainee = CausalTrainee(tmp_path, tokenizer=None)
-    with process_group(), memory_profile() as taken, engine.build(trainee, objective, train, layout, 1) as model:
+    trainable = TrainableLM(tmp_path, tokenizer=None)
+    with process_group(), memory_profile() as taken, engine.build(trainable, train, layout, 1) as model:
         batch = objective.collate([Example("x", list(range(1, 9)), 1)], model.module.packed)
         parameters = sum(weight.numel() for weight in LlamaForCausalLM.from_pretrained(tmp_path).parameters())
         for micro_step in range(4):
             model.set_gradient_accumulation_boundary(micro_step % 2 == 1)
-            model.backward(model(batch)[0])
+            model.backward(model(objective.loss, batch)[0])
             if micro_step % 2 == 1:
                 engine.update(model, 1e-4, train)
     shape = ShapeConfig(parameters, 6, 256, 512, 256, 64)

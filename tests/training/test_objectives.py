@@ -1,4 +1,4 @@
-"""The causal LM's loss against transformers' own."""
+"""The causal LM's loss, compared with transformers'."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Packs: nothing lost, nothing over the budget, little room left."""
+"""Packs: nothing lost, nothing over the budget, little space left."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""Real signals to real trainings: each finishes its step, keeps it and leaves, and the next one goes on from there."""
+"""Real signals to real trainings: each finishes its step, saves it and leaves, and the next resumes from there."""
 
 import os
 import signal
@@ -75,7 +75,7 @@ def test_finishes_the_export_and_trains_nothing_again(model_dir: Path, tmp_path:
 
 
 def test_a_signal_to_one_rank_stops_both(model_dir: Path, tmp_path: Path, whole: Path):
-    """Rank 1 may have given its answer for the step in which it is signalled: then they leave one step later."""
+    """If rank 1 has answered for the step before the signal, the ranks leave one step later."""
     out = tmp_path / "run"
     options = OPTIONS | {"zero_stage": 2}
     said = interrupt(model_dir, out, "step 2", signal.SIGUSR2, options, ranks=2, rank=1)

@@ -1,4 +1,4 @@
-"""Two ranks under torchrun: one launch for all cases, each held against one process."""
+"""Two ranks under torchrun: one launch for all cases, each compared with one process."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def launched(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_equals_one_process(launched: Path, model_dir: Path, tmp_path: Path, name: str):
     options = CASES[name] | {"zero_stage": 0, "offload_optimizer": False, "activation_checkpointing": False}
     weights, _ = fit(model_dir, tmp_path, **options)
-    tolerance = 1e-2 if "bf16" in name else 1e-5  # bf16 rounds a micro-batch's gradient, so there the layout shows
+    tolerance = 1e-2 if "bf16" in name else 1e-5  # bf16 rounds the gradient of each micro-batch
     assert losses(launched / name) == pytest.approx(losses(tmp_path), rel=tolerance)
     assert grad_norms(launched / name) == pytest.approx(grad_norms(tmp_path), rel=tolerance)
     assert_close(torch.load(launched / f"{name}.pt"), weights, tolerance)

@@ -1,4 +1,4 @@
-"""Several learning rates in one training: parameter groups through every stage of DeepSpeed, and back from disk."""
+"""Several learning rates in one training: parameter groups at every stage of DeepSpeed, and in checkpoints."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sdx.config import Optimizer, TrainConfig
 from sdx.process.ranks import is_main
-from sdx.training.trainee import CausalTrainee
+from sdx.training.trainable import TrainableLM
 from tests.kit.processes import Processes
 from tests.kit.training import Weights, assert_close, assert_equal, fit, whole_and_resumed
 
@@ -27,7 +27,7 @@ EIGHT_BIT: dict[str, dict[str, Any]] = {
 }
 
 
-class TwoRates(CausalTrainee):
+class TwoRates(TrainableLM):
     """The MLPs learn faster, the embedding not at all."""
 
     def __init__(self, model_dir: Path, fast: float = RATE) -> None:
@@ -54,8 +54,8 @@ def moved(model_dir: Path, weights: Weights) -> Weights:
 ])  # fmt: skip
 def test_ten_times_the_rate_is_ten_times_the_first_step(model_dir: Path, tmp_path: Path, options: dict[str, Any]):
     options = options | {"epochs": 1, "batch_size": 11}
-    one, _ = fit(model_dir, tmp_path / "one", trainee=TwoRates(model_dir, fast=1.0), **options)
-    two, _ = fit(model_dir, tmp_path / "two", trainee=TwoRates(model_dir), **options)
+    one, _ = fit(model_dir, tmp_path / "one", trainable=TwoRates(model_dir, fast=1.0), **options)
+    two, _ = fit(model_dir, tmp_path / "two", trainable=TwoRates(model_dir), **options)
     assert "model.embed_tokens.weight" not in two
     slow, fast = (moved(model_dir, weights) for weights in (one, two))
     for name, step in fast.items():
@@ -72,13 +72,13 @@ def test_ten_times_the_rate_is_ten_times_the_first_step(model_dir: Path, tmp_pat
     *(pytest.param(options, id=name, marks=needs_extra) for name, options in EIGHT_BIT.items()),
 ])  # fmt: skip
 def test_two_groups_go_on_bit_for_bit(model_dir: Path, tmp_path: Path, options: dict[str, Any]):
-    whole, resumed = whole_and_resumed(model_dir, tmp_path, trainee=TwoRates(model_dir), **options)
+    whole, resumed = whole_and_resumed(model_dir, tmp_path, trainable=TwoRates(model_dir), **options)
     assert_equal(resumed, whole)
 
 
 def through_two_ranks(model_dir: Path, out: Path) -> None:
     for name, options in LAYOUTS.items():
-        rest = options | {"trainee": TwoRates(model_dir), "micro_batch_tokens": 1}
+        rest = options | {"trainable": TwoRates(model_dir), "micro_batch_tokens": 1}
         whole_resumed = whole_and_resumed(model_dir, out / name, **rest)
         if is_main():
             torch.save(whole_resumed, out / f"{name}.pt")
@@ -96,5 +96,5 @@ def two_ranks(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_two_ranks_do_too_and_end_like_one(two_ranks: Path, model_dir: Path, tmp_path: Path, name: str):
     whole, resumed = torch.load(two_ranks / f"{name}.pt")
     assert_equal(resumed, whole)
-    alone, _ = fit(model_dir, tmp_path, trainee=TwoRates(model_dir))
+    alone, _ = fit(model_dir, tmp_path, trainable=TwoRates(model_dir))
     assert_close(whole, alone, 1e-4)

@@ -1,4 +1,4 @@
-"""What a training leaves in memory: nothing. After it the same process answers questions, and trains once more."""
+"""A training leaves nothing in memory: the same process answers questions afterwards, and trains again."""
 
 import gc
 from collections.abc import Iterator

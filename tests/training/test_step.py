@@ -1,4 +1,4 @@
-"""Training as a step: what is held out to validate on, and what of the configuration makes another model."""
+"""Training as a step: what is held out for validation, and which configuration makes another model."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from sdx import InputError
 from sdx.run import check
 from sdx.store.files import write_rows
 from sdx.store.step import Step, Workspace
-from sdx.training.plan import held_out
+from sdx.training.schedule import held_out
 from sdx.training.step import Train
 from tests.kit.configs import composed, resolved
 from tests.kit.plain_step import PlainStep
@@ -18,7 +18,7 @@ QUESTIONS = 8
 
 
 def trained(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> dict[str, Any]:
-    """What the loop is given and the step counts, of questions with two versions each."""
+    """The arguments of the loop and the step's counts, for questions with two versions each."""
     seen: dict[str, Any] = {}
 
     def train(**given: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def test_validation_rows_that_leave_nothing_to_train_on(
 
 @pytest.mark.whole
 def test_the_key_of_a_training_without_validation_rows_knows_nothing_of_them():
-    """So that what was trained before there were any is still found."""
+    """Models trained before there were validation rows are still found."""
 
     def step(*overrides: str) -> Step:
         config = resolved(composed("method=sft", *overrides))

@@ -1,4 +1,4 @@
-"""The model that is kept is the best on validation data, whatever the layout and however often it was interrupted."""
+"""The best model on validation data is kept, in any layout and after any interruption."""
 
 import json
 import time
@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sdx.config import Adapter, Schedule, TrainConfig
 from sdx.training import loop
 from sdx.training.objectives import CausalLM, Example
-from sdx.training.plan import validation_steps
+from sdx.training.schedule import validation_steps
 from sdx.training.step import deciding
-from sdx.training.trainee import CausalTrainee
+from sdx.training.trainable import TrainableLM
 from tests.kit.processes import Processes
 from tests.kit.training import (
     PAD_ID,
@@ -39,8 +39,8 @@ OPTIONS: dict[str, Any] = {"epochs": 4, "learning_rate": 1e-3, "validations": ST
 BEST_STEP = 5
 
 
-class Exports(CausalTrainee):
-    """Keeps what it exports."""
+class Exports(TrainableLM):
+    """Stores the exported weights."""
 
     def __init__(self, model_dir: Path) -> None:
         super().__init__(model_dir, AutoTokenizer.from_pretrained(model_dir))
@@ -52,14 +52,14 @@ class Exports(CausalTrainee):
 
 
 class Falling(CausalLM):
-    """Its score is the loss itself."""
+    """The score is the loss."""
 
     def score(self, model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         return self.loss(model, batch)
 
 
 class Peak(CausalLM):
-    """Its score is best where the loss of the validation data, all in one micro-batch, is `best`."""
+    """The score is best when the loss of the validation data, all in one micro-batch, is `best`."""
 
     def __init__(self, best: float) -> None:
         super().__init__(PAD_ID)
@@ -76,7 +76,7 @@ def scores(out: Path) -> dict[int, float]:
 
 
 def peaking(model_dir: Path, out: Path) -> Peak:
-    """Peaks after `BEST_STEP`, on the examples it trains on."""
+    """An objective that peaks after `BEST_STEP`, on the training examples."""
     fit(model_dir, out, validation=examples(), **OPTIONS, micro_batch_tokens=1000)
     losses_after = {step: -score for step, score in scores(out).items()}
     assert list(losses_after) == list(range(1, STEPS + 1))
@@ -90,21 +90,21 @@ def peak(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Peak:
 
 
 def selected(model_dir: Path, out: Path, peak: Peak, **options: Any) -> tuple[Exports, dict[str, Any]]:
-    trainee = Exports(model_dir)
+    trainable = Exports(model_dir)
     given = OPTIONS | {"validation": examples(), "objective": peak, "micro_batch_tokens": 1000} | options
-    _, summary = fit(model_dir, out, trainee=trainee, **given)
-    return trainee, summary
+    _, summary = fit(model_dir, out, trainable=trainable, **given)
+    return trainable, summary
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
 def test_keeps_the_best_and_not_the_last(model_dir: Path, tmp_path: Path, peak: Peak, zero_stage: int):
-    trainee, summary = selected(model_dir, tmp_path, peak, zero_stage=zero_stage)
+    trainable, summary = selected(model_dir, tmp_path, peak, zero_stage=zero_stage)
     assert summary["best_step"] == BEST_STEP
     assert summary["steps"] == STEPS
     assert summary["validation"] == scores(tmp_path)[BEST_STEP] == max(scores(tmp_path).values())
-    assert len(trainee.weights) == BEST_STEP  # each was better than the one before, none after it was
+    assert len(trainable.weights) == BEST_STEP  # each was better than the one before, none after it was
     kept = AutoModelForCausalLM.from_pretrained(tmp_path / "model").state_dict()
-    for name, weight in trainee.weights[-1].items():
+    for name, weight in trainable.weights[-1].items():
         assert torch.equal(kept[name], weight.bfloat16()), name
 
 
@@ -135,7 +135,7 @@ def test_changes_nothing_of_the_training(model_dir: Path, tmp_path: Path, option
 
 @pytest.mark.parametrize(("kept", "killed"), [(2, 4), (4, 4), (6, 7), (4, 5)])
 def test_an_interrupted_training_keeps_the_same(model_dir: Path, tmp_path: Path, peak: Peak, kept: int, killed: int):
-    """Killed after a checkpoint, or after steps that it has not: the best may be before, among or after them."""
+    """Killed after a checkpoint, or some steps later: the best step may be before, among or after these."""
     selected(model_dir, tmp_path / "whole", peak)
     out = tmp_path / "parts"
     options = OPTIONS | {"validation": examples(), "objective": peak, "micro_batch_tokens": 1000}
@@ -154,7 +154,7 @@ def test_an_interrupted_training_keeps_the_same(model_dir: Path, tmp_path: Path,
 
 
 def on_two_ranks(model_dir: Path, out: Path) -> None:
-    """Of three validation examples one at a time, the second rank has none left in the last micro-step."""
+    """With three validation examples one at a time, the second rank has none in the last micro-step."""
     for stage in (0, 2, 3):
         fit(model_dir, out / str(stage), validation=HELD_OUT, validations=2, zero_stage=stage, micro_batch_tokens=1)
 
@@ -170,7 +170,7 @@ def test_two_ranks_give_the_score_of_one(model_dir: Path, tmp_path: Path):
         )
 
 
-def test_rows_are_logged_where_it_is_validated_and_the_time_does_not_count(
+def test_validations_are_logged_and_their_time_does_not_count(
     model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     validate, slept = loop.validate, 1.0

@@ -17,7 +17,7 @@ from sdx.process.ranks import world_size
 from sdx.training import loop
 from sdx.training.memory import Layout, training_memory
 from sdx.training.objectives import CausalLM, Example
-from sdx.training.trainee import CausalTrainee
+from sdx.training.trainable import TrainableLM
 from tests.kit import training
 from tests.kit.gpu.machine import CUDA, TRAINED, allocated_bytes
 from tests.kit.training import PAD_ID, SEED
@@ -68,7 +68,7 @@ def train(
     layout = Layout(**{key: value for key, value in options.items() if hasattr(Layout, key)})
     before = allocated_bytes() if CUDA else 0
     summary = loop.train(
-        trainee=CausalTrainee(model_dir, AutoTokenizer.from_pretrained(model_dir)),
+        trainable=TrainableLM(model_dir, AutoTokenizer.from_pretrained(model_dir)),
         objective=objective or CausalLM(PAD_ID),
         examples=rows,
         out=out,

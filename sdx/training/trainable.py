@@ -1,7 +1,7 @@
-"""What is trained: how it is loaded, what of it learns how fast, what it costs and how it is written."""
+"""The model that is trained: how it is loaded, what learns how fast, what it costs and how it is written."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -13,38 +13,33 @@ from sdx.training.export import export
 from sdx.training.quiet import deepspeed
 from sdx.training.throughput import Cost
 
-if TYPE_CHECKING:
-    from sdx.training.quiet import deepspeed
-    from sdx.training.throughput import Cost
 
-
-class Trainee(Protocol):
-    """A model on disk that the loop trains. The loop knows this seam and no architecture."""
+class TrainableModel(Protocol):
+    """A model on disk that the loop trains. The loop knows this protocol and no architecture."""
 
     def load(self, dtype: torch.dtype, train: TrainConfig) -> nn.Module:
-        """The model, loaded, adapters in place; what has `requires_grad` is trained.
+        """The model with its adapters; what has `requires_grad` is trained.
 
-        Called on every rank, with ZeRO-3's sharded loading around it; all ranks have the same random state.
+        Called on every rank, with the same random state, inside ZeRO-3's sharded loading.
         """
 
     def llm(self, model: nn.Module) -> Any:
-        """The part that takes packs: a transformers model that takes ids, and perhaps embeddings too.
-
-        It alone is asked by `probe`, compiled and checkpointed. None: there is no such part, and nothing is.
+        """The part that may take packs and is compiled and checkpointed: a transformers model that takes ids, and
+        perhaps embeddings. None if there is no such part.
         """
 
     def rate(self, name: str) -> float:
-        """By what the learning rate is multiplied for a trained parameter, above 0; its name is the model's."""
+        """Factor of the learning rate of a trained parameter, above 0, by the parameter's name in the model."""
 
-    def cost(self, model: nn.Module) -> "Cost":
-        """FLOPs of training it. Sharded weights count whole."""
+    def cost(self, model: nn.Module) -> Cost:
+        """FLOPs of training. Sharded weights count whole."""
 
-    def export(self, engine: "deepspeed.DeepSpeedEngine", out: Path) -> None:
-        """Writes the model as it is now, all of it or nothing, in place of what was in `out`. Called on every rank."""
+    def export(self, engine: deepspeed.DeepSpeedEngine, out: Path) -> None:
+        """Replaces `out` by the model as it is now, completely or not at all. Called on every rank."""
 
 
-class CausalTrainee:
-    """The causal LM in `model_dir`, a `Trainee`; its tokenizer is written beside the trained model."""
+class TrainableLM:
+    """The causal LM in `model_dir`; its tokenizer is written beside the trained model."""
 
     def __init__(self, model_dir: Path, tokenizer: Any) -> None:
         self.model_dir = model_dir
@@ -78,6 +73,6 @@ def with_adapters(model: nn.Module, train: TrainConfig) -> nn.Module:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    # The optimizer keeps an fp32 copy anyway; ZeRO wants one dtype in all weights.
+    # ZeRO wants one dtype in all weights; the optimizer keeps an fp32 copy.
     adapted: nn.Module = get_peft_model(model, lora, autocast_adapter_dtype=False)
     return adapted

@@ -1,4 +1,4 @@
-"""A trainee that is no causal LM through the same loop: a frozen part, an LLM inside, a rate for each part."""
+"""A model that is no causal LM in the same loop: a frozen part, an LLM inside, a rate for each part."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from sdx import InputError
-from sdx.training import probe
+from sdx.training import engine
 from sdx.training.attention import PACKED
 from tests.kit.processes import Processes
-from tests.kit.second_trainee import Classes, Labelled, StackTrainee, labelled
+from tests.kit.second_trainable import Classes, Labelled, TrainableStack, labelled
 from tests.kit.training import Weights, assert_close, fit, losses
 
 STAGES = (0, 2, 3)
@@ -20,9 +20,9 @@ OPTIONS: dict[str, Any] = {"validations": 2, "activation_checkpointing": True}
 
 def run(model_dir: Path, out: Path, packs: bool = True, **options: Any) -> tuple[Weights, dict[str, Any]]:
     """Weights as they were exported, and the summary."""
-    trainee = StackTrainee(model_dir, packs)
+    trainable = TrainableStack(model_dir, packs)
     options = {"rows": labelled(), "validation": labelled(5)} | OPTIONS | options
-    _, summary = fit(model_dir, out, trainee=trainee, objective=Classes(), **options)
+    _, summary = fit(model_dir, out, trainable=trainable, objective=Classes(), **options)
     return torch.load(out / "model/weights.pt"), summary
 
 
@@ -53,14 +53,14 @@ def test_packs_where_it_names_its_llm_and_rows_where_not(
     model_dir: Path, tmp_path: Path, compile: bool, monkeypatch: pytest.MonkeyPatch
 ):
     asked: list[str] = []
-    takes_packs = probe.takes_packs
+    takes_packs = engine.takes_packs
 
     def noted(engine: Any, llm: Any) -> bool:
         packed = takes_packs(engine, llm)
         asked.append(llm.config._attn_implementation)
         return packed
 
-    monkeypatch.setattr(probe, "takes_packs", noted)
+    monkeypatch.setattr(engine, "takes_packs", noted)
     packed, _ = run(model_dir, tmp_path / "packed", micro_batch_tokens=80, validation=(), compile=compile)
     assert asked == [PACKED]
     padded, _ = run(model_dir, tmp_path / "padded", packs=False, micro_batch_tokens=80, validation=(), compile=compile)
@@ -91,5 +91,5 @@ def test_validation_examples_without_a_target_are_refused_first(model_dir: Path,
             return int(example.id != "x3")
 
     with pytest.raises(InputError, match="1 validation examples have no target token, x3 first"):
-        fit(model_dir, tmp_path / "out", trainee=None, objective=Without(), rows=labelled(3), validation=labelled(5))
+        fit(model_dir, tmp_path / "out", trainable=None, objective=Without(), rows=labelled(3), validation=labelled(5))
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Which models are given packs, and that the others train right without them."""
+"""Which models train on packs, and that the others train right without."""
 
 import logging
 from pathlib import Path
@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from sdx.process.ranks import rank
-from sdx.training import attention, probe
+from sdx.training import attention, engine
 from sdx.training.attention import packed_attention
 from tests.kit.processes import Processes
 from tests.kit.tiny import VOCABULARY, tiny_tokenizer
@@ -31,7 +31,7 @@ HEADS = {"intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads
 @pytest.mark.parametrize(("config", "words"), [
     (Qwen3Config(**SHAPE, **HEADS), "attention by example"),
     (GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=2), "attention by example"),
-    (Gemma2Config(**SHAPE, **HEADS), "padded rows: the model cannot do with packs: masks, soft-capped"),
+    (Gemma2Config(**SHAPE, **HEADS), "padded rows: the model does not support packs: masks, soft-capped"),
     (BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=2, initializer_range=0.2), "padded rows"),
     (MambaConfig(**SHAPE, state_size=4), "padded rows"),
 ], ids=["qwen3", "gpt2", "gemma2", "bloom", "mamba"])  # fmt: skip
@@ -56,7 +56,7 @@ def test_trains_as_with_one_example_at_a_time(
 
 
 class FailsOnce:
-    """Variable-length attention that the device has, and that does not run."""
+    """Variable-length attention that the device has, but that does not run."""
 
     def __init__(self) -> None:
         self.ways: list[bool] = []
@@ -84,14 +84,14 @@ def test_where_variable_length_attention_does_not_run_packs_go_example_by_exampl
         AttentionInterface.register(attention.PACKED, packed_attention)
     assert device.ways == [True, False]
     said = [line for line in caplog.messages if line.startswith("packing")]
-    assert "no variable-length attention: the model cannot do with packs: no kernel image" in said[0]
+    assert "no variable-length attention: the model does not support packs: no kernel image" in said[0]
     assert said[1].endswith("attention by example")
 
 
 def on_two_ranks(model_dir: Path, out: Path) -> None:
     """Rank 1 cannot take packs."""
     if rank() == 1:
-        probe._obstacle = lambda *_: "no reason"
+        engine._obstacle = lambda *_: "no reason"
     fit(model_dir, out, epochs=1, zero_stage=1)
 
 

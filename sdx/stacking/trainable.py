@@ -27,15 +27,15 @@ from sdx.stacking.model import (
     is_trained,
 )
 from sdx.stacking.parts import ObjectiveKind
-from sdx.training.launch import Agreement
+from sdx.training.launch import RankErrors
 from sdx.training.quiet import deepspeed
-from sdx.training.state import WEIGHT, TrainedState
 from sdx.training.throughput import Cost
+from sdx.training.trained_state import WEIGHT, TrainedState
 
 
 @dataclass(frozen=True)
-class StackTrainee:
-    """Trains the model in `start`, see `sdx.training.trainee`."""
+class TrainableStack:
+    """Trains the model in `start`, see `sdx.training.trainable`."""
 
     start: Path
     """Directory of a stack, with or without adapters."""
@@ -106,8 +106,8 @@ class StackTrainee:
                     whole = state.read(name, WEIGHT) if tensor.requires_grad else tensor
                     if is_main():
                         weights[name] = whole.detach().float().to("cpu", copy=True).contiguous()
-        agreement = Agreement()
-        with agreement.attempt():
+        errors = RankErrors()
+        with errors.catch():
             if is_main():
                 partial, named = out.with_name(f"{out.name}.partial"), {"architectures": [type(model).__name__]}
                 shutil.rmtree(partial, ignore_errors=True)
@@ -118,7 +118,7 @@ class StackTrainee:
                 shutil.rmtree(out, ignore_errors=True)
                 os.replace(partial, out)
                 sync(out.parent)
-        agreement.reach()
+        errors.gather()
 
 
 def _size(part: Any) -> float:

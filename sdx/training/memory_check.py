@@ -9,76 +9,74 @@ from sdx import InputError
 from sdx.models.residency import ran_out
 from sdx.process.preemption import Preemption
 from sdx.process.ranks import is_main, rank, world_size
+from sdx.training import packing
 from sdx.training.launch import AgreedError
 from sdx.training.memory import Layout
+from sdx.training.objectives import Objective
 from sdx.training.quiet import deepspeed
+from sdx.training.schedule import computed_tokens
 
 log = getLogger("sdx")
 
 CAN_RUN_OUT = {"cuda"}
-"""Types of devices that say so when their memory is used up. A CPU's process is killed instead."""
+"""Types of devices that raise an error when their memory is full. On a CPU the process is killed instead."""
 STUCK_S = 120.0
-"""After so long the other ranks, which may be compiling their layers, are not expected to come any more. Ours."""
+"""How long to wait for the other ranks, which may be compiling their layers. Ours."""
 
 
 class TooLargeError(AgreedError):
     """A micro-batch does not fit the memory of some rank."""
 
 
-def rehearse(engine: deepspeed.DeepSpeedEngine, batch: dict[str, Any], layout: Layout, preemption: Preemption) -> None:
-    """A forward and a backward pass over `batch`, the largest that the training can have. No weight changes.
-
-    All ranks call it. The gradients are zeros: they are those of 0 times the loss.
+def check_memory(
+    engine: deepspeed.DeepSpeedEngine,
+    objective: Objective[Any],
+    batch: dict[str, Any],
+    layout: Layout,
+    preemption: Preemption,
+) -> None:
+    """A forward and a backward pass over `batch`, with gradients of zero. Called on every rank.
 
     Raises:
-        TooLargeError: on all ranks, where the memory of one does not suffice.
-        InputError: the same at stages 2 and 3 with several ranks. They share gradients and weights in a backward pass:
-            what one has begun and another has not leaves their GPUs waiting for each other, and nothing is freed.
+        TooLargeError: on all ranks, if the memory of one does not suffice.
+        InputError: the same with several ranks at stages 2 and 3. There a backward pass shares gradients and weights: a
+            rank that stops in it leaves the others waiting, and no memory is freed.
     """
     full = False
     engine.set_gradient_accumulation_boundary(False)
     try:
-        loss, _ = engine(batch)
+        loss, _ = engine(objective.loss, batch)
         engine.backward(loss * 0.0)
     except RuntimeError as error:
         if not ran_out(error):
             raise
         full = True
     try:
-        agreed = preemption.maximum(1, STUCK_S) if full else preemption.maximum(0)
+        any_full = preemption.maximum(1, STUCK_S) if full else preemption.maximum(0)
     except RuntimeError:
         raise out_of_memory(layout, laid_out=True) from None
-    if agreed and world_size() > 1 and engine.zero_optimization_stage() >= 2:
+    if any_full and world_size() > 1 and engine.zero_optimization_stage() >= 2:
         raise out_of_memory(layout, laid_out=True)
-    if agreed:
+    if any_full:
         raise TooLargeError
-    if engine.zero_optimization_stage() == 0:  # so that AdamW leaves out what the first step gives no gradient
+    if engine.zero_optimization_stage() == 0:  # AdamW skips weights without a gradient, but not those with zeros
         engine.module.zero_grad()
 
 
-def fullest(lengths: Sequence[int], budget: int, packed: bool) -> list[int]:
-    """Indices of the examples of a micro-batch that is as full as one can be, with one example at least.
+def largest_batch(lengths: Sequence[int], budget: int, packed: bool) -> list[int]:
+    """Indices of the examples of the largest micro-batch, if all examples were one batch.
 
     Args:
         lengths: tokens of all examples.
         budget: tokens of a micro-batch, padding included.
-        packed: the examples lie end to end; else they are rows padded to the longest.
+        packed: examples lie end to end; otherwise they are padded rows.
     """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    if packed:
-        taken, left = [order[0]], budget - lengths[order[0]]
-        for index in order[1:]:
-            if lengths[index] <= left:
-                taken.append(index)
-                left -= lengths[index]
-        return taken
-    rows = [max(1, min(len(order) - place, budget // lengths[index])) for place, index in enumerate(order)]
-    place = max(range(len(order)), key=lambda place: rows[place] * lengths[order[place]])
-    return order[place : place + rows[place]]
+    batches = packing.best_fit(lengths, budget) if packed else packing.rows(lengths, budget)
+    return max(batches, key=lambda batch: computed_tokens([batch], lengths, packed))
 
 
 def halved(layout: Layout, longest: int) -> Layout:
-    """The layout with half the micro-batch, which still holds the longest example.
+    """The layout with half the micro-batch, but room for the longest example.
 
     Raises:
         InputError: the micro-batch is the longest example already.
@@ -97,10 +95,10 @@ def halved(layout: Layout, longest: int) -> Layout:
 
 
 def out_of_memory(layout: Layout, laid_out: bool) -> InputError:
-    """What to do where the training cannot go on by itself.
+    """The error if a smaller micro-batch cannot be tried.
 
     Args:
-        laid_out: weights, gradients and optimizer have their place: a micro-batch had none.
+        laid_out: weights, gradients and optimizer fitted, a micro-batch did not.
     """
     if not laid_out:
         return InputError(

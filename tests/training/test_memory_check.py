@@ -1,6 +1,6 @@
 """A micro-batch that does not fit the memory is halved, and the result is that of an undisturbed training.
 
-The CPU has no error for memory that is used up: a forward pass that raises CUDA's stands for it.
+A CPU does not raise an error when its memory is full: a forward pass raises CUDA's instead.
 """
 
 import time
@@ -12,10 +12,10 @@ import torch
 from sdx import InputError
 from sdx.config import Adapter, Precision
 from sdx.process.ranks import rank
-from sdx.training import checkpoints, loop, rehearsal
+from sdx.training import checkpoints, loop, memory_check
 from sdx.training.engine import Trained
 from sdx.training.memory import Layout
-from sdx.training.rehearsal import fullest, halved
+from sdx.training.memory_check import halved, largest_batch
 from tests.kit.processes import Processes
 from tests.kit.training import alive, assert_close, examples, fit, losses, rows_of
 
@@ -34,31 +34,31 @@ def memory(most: float, device: str = "cpu", from_step: int = 0):
     """A device on which a forward pass over more tokens fails.
 
     Args:
-        from_step: so many micro-batches go well, whatever their size.
+        from_step: number of micro-batches that succeed, whatever their size.
     """
-    forward, kinds = Trained.forward, rehearsal.CAN_RUN_OUT
+    forward, kinds = Trained.forward, memory_check.CAN_RUN_OUT
     passes = []
 
-    def limited(self, batch):
+    def limited(self, compute, batch):
         passes.append(1)
         if torch.is_grad_enabled() and len(passes) > from_step and batch["inputs"]["input_ids"].numel() > most:
             raise torch.OutOfMemoryError("stands for a full GPU")
-        return forward(self, batch)
+        return forward(self, compute, batch)
 
-    Trained.forward, rehearsal.CAN_RUN_OUT = limited, {device}
+    Trained.forward, memory_check.CAN_RUN_OUT = limited, {device}
     try:
         yield
     finally:
-        Trained.forward, rehearsal.CAN_RUN_OUT = forward, kinds
+        Trained.forward, memory_check.CAN_RUN_OUT = forward, kinds
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_rehearsal_leaves_no_trace(model_dir, tmp_path, layout):
+def test_the_check_leaves_no_trace(model_dir, tmp_path, layout):
     plain, _ = fit(model_dir, tmp_path / "plain", **layout)
     with memory(most=1000):
-        rehearsed, _ = fit(model_dir, tmp_path / "rehearsed", **layout)
-    assert_close(rehearsed, plain, 0.0)
-    assert losses(tmp_path / "rehearsed") == losses(tmp_path / "plain")
+        checked, _ = fit(model_dir, tmp_path / "checked", **layout)
+    assert_close(checked, plain, 0.0)
+    assert losses(tmp_path / "checked") == losses(tmp_path / "plain")
 
 
 def test_a_micro_batch_that_does_not_fit_is_halved(model_dir, tmp_path, caplog, monkeypatch):
@@ -76,13 +76,13 @@ def test_a_micro_batch_that_does_not_fit_is_halved(model_dir, tmp_path, caplog, 
         "engine       packs of 180 tokens do not fit the GPU's memory; going on with 90",
         "engine       packs of 90 tokens do not fit the GPU's memory; going on with 45",
     ]
-    assert engines == [0, 0, 0]  # the one before has given its memory back
+    assert engines == [0, 0, 0]  # the engine before is freed
     assert_close(ours, plain, 0.0)
 
 
 def test_memory_that_runs_out_later_costs_the_steps_since_the_last_checkpoint(model_dir, tmp_path):
     plain, _ = fit(model_dir, tmp_path / "plain", micro_batch_tokens=ROOM)
-    with memory(ROOM, device="none", from_step=6):  # the probe's two packs, the objective's, then 3 micro-batches
+    with memory(ROOM, device="none", from_step=6):  # three passes to try packs, one of the objective, 2 micro-batches
         ours, summary = fit(model_dir, tmp_path / "later", micro_batch_tokens=2 * ROOM, save_every_steps=1)
     assert summary["steps"] == 4
     assert [row["step"] for row in rows_of(tmp_path / "later")] == [1, 2, 3, 4]
@@ -127,11 +127,11 @@ def test_ranks_that_share_weights_are_told_what_fits(model_dir, tmp_path):
 
 
 def stuck_on_two_ranks(model_dir, out):
-    """Rank 0 has memory enough, and waits for rank 1 as in a collective of stage 3."""
-    rehearsal.STUCK_S = 0.5
+    """Rank 0 has enough memory, and waits for rank 1 as in a collective of stage 3."""
+    memory_check.STUCK_S = 0.5
     forward = Trained.forward
     if rank() == 0:
-        Trained.forward = lambda self, batch: (torch.is_grad_enabled() and time.sleep(2), forward(self, batch))[1]
+        Trained.forward = lambda *given: (torch.is_grad_enabled() and time.sleep(2), forward(*given))[1]
     with memory(ROOM if rank() == 1 else 1000):
         fit(model_dir, out, zero_stage=1, micro_batch_tokens=2 * ROOM)
 
@@ -144,14 +144,14 @@ def test_a_rank_does_not_wait_for_others_that_wait_for_it(model_dir, tmp_path):
     )
 
 
-def test_the_fullest_micro_batch_has_the_longest_examples():
-    assert fullest([5, 9, 3, 7], 16, packed=True) == [1, 3]
-    assert fullest([5, 9, 3, 7], 15, packed=True) == [1, 0]  # 7 finds no room
-    assert fullest([5, 9, 3, 7], 4, packed=True) == [1]
-    assert fullest([5, 9, 3, 7], 18, packed=False) == [1, 3]
-    assert fullest([5, 9, 3, 7], 15, packed=False) == [3, 0]  # 2 x 7 and not 1 x 9
-    assert fullest([5, 9, 3, 7], 4, packed=False) == [1]
-    assert fullest([5, 9], 100, packed=True) == [1, 0]
+def test_the_largest_micro_batch_has_the_longest_examples():
+    assert largest_batch([5, 9, 3, 7], 16, packed=True) == [1, 3]
+    assert largest_batch([5, 9, 3, 7], 15, packed=True) == [1, 0]  # no space for 7
+    assert largest_batch([5, 9, 3, 7], 4, packed=True) == [1]
+    assert largest_batch([5, 9, 3, 7], 18, packed=False) == [1, 3]
+    assert largest_batch([5, 9, 3, 7], 15, packed=False) == [3, 0]  # 2 x 7 and not 1 x 9
+    assert largest_batch([5, 9, 3, 7], 4, packed=False) == [1]
+    assert largest_batch([5, 9], 100, packed=True) == [1, 0]
     lengths = [len(one.input_ids) for one in examples()]
     assert max(lengths) == 24
 

@@ -1,7 +1,7 @@
 """What is trained when: pure functions of the config, the seed and the examples' lengths.
 
-A global batch depends on the seed and the step alone, never on how it is laid out on the hardware: a resumed
-run needs the step's number and nothing else, and another number of ranks trains on the same batches.
+A global batch depends on the seed and the step alone, and not on the layout: a resumed run needs only the number of the
+step, and any number of ranks trains on the same batches.
 """
 
 import math
@@ -13,10 +13,10 @@ from sdx.training import packing
 
 
 def count_steps(examples: int, batch_size: int, epochs: int, max_steps: int, share: float = 0.0) -> int:
-    """Optimizer steps of the whole run; the last batch of an epoch may be a partial one.
+    """Optimizer steps of the whole run; the last batch of an epoch may be smaller.
 
     Args:
-        share: of the steps, those with batches of another kind, see `turn`.
+        share: of the steps with batches of another kind, see `turn`.
     """
     steps = math.floor(epochs * math.ceil(examples / batch_size) / (1 - share))
     return min(steps, max_steps) if max_steps else steps
@@ -27,7 +27,7 @@ def turn(step: int, share: float) -> tuple[int, int]:
 
     Args:
         step: counted from 0.
-        share: of the steps, those with a batch of kind 1; they are evenly spread, and the first step is none of them.
+        share: of the steps with a batch of kind 1, which are evenly spaced and not the first step.
     """
     before, after = math.floor(step * share), math.floor((step + 1) * share)
     return (1, before) if after > before else (0, step - before)
@@ -49,7 +49,7 @@ def learning_rate(step: int, steps: int, train: TrainConfig) -> float:
 
 
 def validation_steps(steps: int, validations: int) -> frozenset[int]:
-    """After which of the steps, counted from 1, the model is validated: evenly spread, the last one included.
+    """The steps, counted from 1, after which the model is validated: evenly spaced, including the last.
 
     As many validations as epochs are at the ends of the epochs.
     """
@@ -57,16 +57,16 @@ def validation_steps(steps: int, validations: int) -> frozenset[int]:
 
 
 def held_out(groups: Iterable[str], count: int) -> frozenset[str]:
-    """The groups to validate on; the same whatever the seed, and of a larger mix many of the same."""
+    """The groups to validate on, independent of the seed, with many of the same in a larger mix."""
     return frozenset(sorted(set(groups), key=lambda group: Random(f"validation {group}").random())[:count])
 
 
 class Order:
-    """Which examples a step takes: every epoch has each of them once, in an order of its own.
+    """Which examples a step takes: every epoch has each example once, in an order of its own.
 
     Args:
-        groups: the group of each example. Groups are shuffled, and so are the examples inside one, but those of a
-            group stay neighbours and so meet in a batch, unless it ends between them.
+        groups: the group of each example. Groups are shuffled, and so are the examples of a group, which stay
+            neighbours and are in the same batch unless it ends between them.
     """
 
     def __init__(self, groups: Sequence[Hashable], batch_size: int, seed: int) -> None:
@@ -80,7 +80,7 @@ class Order:
         self._epoch: tuple[int, list[int]] = (-1, [])
 
     def batch(self, step: int) -> list[int]:
-        """Indices of the examples of a step, which is counted from 0; an epoch's last step may have fewer."""
+        """Indices of the examples of a step, counted from 0; the last step of an epoch may have fewer."""
         epoch, position = divmod(step, math.ceil(self._examples / self._batch_size))
         if self._epoch[0] != epoch:
             random = Random(f"order {self._seed} {epoch}")
@@ -92,28 +92,23 @@ class Order:
 def micro_batches(
     batch: Sequence[int], lengths: Sequence[int], budget: int, ranks: int, packed: bool
 ) -> list[list[list[int]]]:
-    """A global batch, micro-step by micro-step: the examples of each rank in it, in packs or as padded rows.
+    """The micro-steps of a global batch, each with the examples of every rank, in packs or as padded rows.
 
-    A rank for which the last micro-step has none left gets an empty list.
+    In the last micro-step the lists of some ranks may be empty.
 
     Args:
-        lengths: tokens, of all examples.
-        budget: tokens in a pack; an example that is longer is alone in it.
+        lengths: tokens of all examples.
+        budget: tokens in a pack; a longer example is alone.
     """
     sizes = [lengths[index] for index in batch]
-    together = packing.balanced(sizes, budget, ranks) if packed else packing.rows(sizes, budget)
-    shares = [[batch[place] for place in places] for places in together]
+    groups = packing.balanced(sizes, budget, ranks) if packed else packing.rows(sizes, budget)
+    shares = [[batch[index] for index in group] for group in groups]
     shares += [[] for _ in range(-len(shares) % ranks)]
     return [shares[start : start + ranks] for start in range(0, len(shares), ranks)]
 
 
 def computed_tokens(shares: Sequence[Sequence[int]], lengths: Sequence[int], packed: bool) -> int:
-    """Tokens of a micro-step's forward passes over all ranks, padding included."""
+    """Tokens of a micro-step's forward passes over all ranks, including padding."""
     if packed:
         return sum(lengths[index] for share in shares for index in share)
     return sum(len(share) * max((lengths[index] for index in share), default=0) for share in shares)
-
-
-def dropout_seed(seed: int, step: int, rank: int) -> int:
-    """Seeds one rank's dropout of one step, so that no generator's state has to be saved."""
-    return Random(f"dropout {seed} {step} {rank}").getrandbits(63)

@@ -1,8 +1,8 @@
-"""What training changes, tensor by tensor, in a form that does not depend on how DeepSpeed lays it out.
+"""What training changes, tensor by tensor, independent of the layout that DeepSpeed gives it.
 
 Each trained parameter has its fp32 weight, AdamW's two moments and AdamW's count of steps. DeepSpeed keeps them
 whole (stage 0), in one flat buffer per rank (stages 1 and 2) or as a piece of each tensor (stage 3). Moments in 8 bits
-are quantised in blocks of whatever a rank has, so they alone stay as they are laid out.
+are quantised in blocks of what a rank has, so they alone keep their layout.
 """
 
 from math import prod
@@ -18,13 +18,13 @@ from sdx.training.quiet import deepspeed
 
 WEIGHT = "fp32"
 KINDS = (WEIGHT, "exp_avg", "exp_avg_sq")
-"""The tensors of a parameter, by the names that DeepSpeed's own universal checkpoints give them."""
+"""The tensors of a parameter, as DeepSpeed's universal checkpoints name them."""
 
 
 class TrainedState:
     """The state of an engine's trained parameters, by their names in the model.
 
-    Ranks that read a tensor do so together, each gets all of it; writing one is each rank's own business.
+    All ranks read a tensor together, and each gets all of it. Each rank writes its own part of a tensor.
     """
 
     def __init__(self, engine: deepspeed.DeepSpeedEngine) -> None:
@@ -34,18 +34,18 @@ class TrainedState:
         self._stage = engine.zero_optimization_stage()
         plain = isinstance(getattr(self._optimizer, "optimizer", self._optimizer), torch.optim.AdamW)
         self.kinds = KINDS if plain else (WEIGHT,)
-        """Of the tensors that can be read and written whole."""
+        """The tensors that can be read and written whole."""
         if plain:
             self._begin()
 
     @property
-    def layout(self) -> str:
-        """What quantised moments depend on."""
-        return f"zero{self._stage}_{rank()}_of_{world_size()}"
+    def moments_file(self) -> str:
+        """Name of a file for `moments`, with the layout on which quantised moments depend."""
+        return f"moments_zero{self._stage}_{rank()}_of_{world_size()}.pt"
 
     @property
     def moments(self) -> list[dict[str, Any]]:
-        """This rank's, where they are quantised."""
+        """This rank's quantised moments."""
         return [self._optimizer.state[weight] for weight in self._owned()]
 
     @moments.setter
@@ -61,14 +61,13 @@ class TrainedState:
 
     @property
     def steps(self) -> dict[str, int]:
-        """AdamW's steps of each parameter. Without ZeRO one that got no gradient in a step has taken fewer."""
+        """AdamW's steps of each parameter. Without ZeRO, parameters without a gradient in a step take fewer."""
         if self._stage == 0:
             return {name: int(self._optimizer.state[weight]["step"]) for name, weight in self._parameters.items()}
-        together = max(int(state["step"]) for state in self._optimizer.state.values())
-        return dict.fromkeys(self._parameters, together)
+        return dict.fromkeys(self._parameters, max(int(state["step"]) for state in self._optimizer.state.values()))
 
     def read(self, name: str, kind: str) -> Tensor:
-        """A whole fp32 tensor on the training's device, for a moment: training changes it. All ranks call it."""
+        """A whole fp32 tensor on the training's device, which training changes. Called on every rank."""
         weight = self._parameters[name]
         whole: Tensor
         if self._stage == 0:
@@ -80,7 +79,7 @@ class TrainedState:
         return whole
 
     def write(self, name: str, kind: str, whole: Tensor) -> None:
-        """Sets this rank's part of a tensor and reads no more of it than that part."""
+        """Sets this rank's part of a tensor and reads no more than that part of `whole`."""
         weight = self._parameters[name]
         if self._stage == 0:
             self.read(name, kind).copy_(whole)
@@ -95,23 +94,21 @@ class TrainedState:
             deepspeed.utils.safe_set_local_optimizer_state(weight, _piece(weight, whole), kind)
 
     def finish(self, steps: dict[str, int]) -> None:
-        """Once all is written: sets the counts of steps, and the low-precision weights follow. All ranks call it."""
-        if self.kinds == KINDS:
-            for state in self._optimizer.state.values() if self._stage else ():
-                state["step"].fill_(max(steps.values()))
-            for name, weight in self._parameters.items() if not self._stage else ():
+        """After all writes: sets the counts of steps and the low-precision weights. Called on every rank."""
+        if self._stage == 0 and self.kinds == KINDS:
+            for name, weight in self._parameters.items():
                 self._optimizer.state[weight]["step"].fill_(steps[name])
-        if self._stage == 0:
-            return
-        if self._stage < 3:
+        elif self.kinds == KINDS:
+            for state in self._optimizer.state.values():
+                state["step"].fill_(max(steps.values()))
+        if self._stage in (1, 2):
             self._optimizer.update_lp_params()
-        else:
-            # Stage 3 keeps small weights whole on every rank. They are those of before: gather them anew.
+        if self._stage == 3:  # keeps small weights whole on every rank, with the old values: gather them again
             self._optimizer.checkpoint_event_prologue()
             self._optimizer.checkpoint_event_epilogue()
 
     def _begin(self) -> None:
-        """Gives AdamW the state that it makes in its first step, where there was none yet."""
+        """Gives AdamW the state that it would make in its first step, unless it has one."""
         for weight in self._owned():
             if not self._optimizer.state[weight]:
                 step = torch.zeros((), dtype=torch.float32, device=weight.device)  # where fused AdamW wants it
@@ -120,7 +117,7 @@ class TrainedState:
         self._link()
 
     def _owned(self) -> list[Tensor]:
-        """What the optimizer is given on this rank."""
+        """The tensors that the optimizer steps on this rank."""
         if self._stage == 0:
             return list(self._parameters.values())
         if self._stage < 3:
@@ -130,7 +127,7 @@ class TrainedState:
     def _link(self) -> None:
         """Lets DeepSpeed find a parameter's moments in those of the flat buffer.
 
-        In its first step it does so itself, but when only the first of several groups has taken it.
+        DeepSpeed links them in the first step of the first of several groups, too early for the other groups.
         """
         if self._stage in (1, 2):
             self._optimizer._hp_optimizer_states_linked = False
@@ -138,7 +135,8 @@ class TrainedState:
 
 
 def _piece(weight: Tensor, whole: Tensor) -> Tensor:
-    """This rank's piece of a tensor at stage 3, the last one padded: DeepSpeed's own setter of whole tensors is not."""
+    """This rank's piece of a tensor at stage 3, padded if it is the last: DeepSpeed's setter of whole tensors does not
+    pad."""
     size = weight.ds_tensor.numel()  # type: ignore[attr-defined]
     start = min(rank() * size, prod(whole.shape))
     piece = whole.flatten()[start : start + size]

@@ -1,4 +1,4 @@
-"""A second trainee beside the causal LM: a frozen encoder, a projection, an LLM without its own ids, and a head."""
+"""A second trainable model: a frozen encoder, a projection, an LLM without its own ids, and a head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,10 +40,10 @@ class Stack(nn.Module):
         return hidden
 
 
-class StackTrainee:
+class TrainableStack:
     """
     Args:
-        packs: whether it says which of its parts is the LLM.
+        packs: whether `llm` names the part that takes packs.
     """
 
     def __init__(self, model_dir: Path, packs: bool = True) -> None:
