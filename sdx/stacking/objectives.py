@@ -1,7 +1,8 @@
 """Objectives of a stack and its parts: alignment, distillation, classification, and the labels' words.
 
 All but the last pool the hidden states of the topmost part over tokens: of a whole text, a choice or a word. A batch
-says which tokens (`positions` in the flattened batch) belong to which vector (`owners`), see `sdx.training.hidden_states`.
+says which tokens (`positions` in the flattened batch) belong to which vector (`owners`), see
+`sdx.training.hidden_states`.
 """
 
 from collections.abc import Mapping, Sequence
