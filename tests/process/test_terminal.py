@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sdx.cli.main import DOORS
+from sdx.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 PRINTS = """
@@ -122,7 +122,7 @@ def _encoded(call: ast.Call) -> bool:
     return "encoding" in given or any(isinstance(text, str) and "b" in text for text in texts)
 
 
-@pytest.mark.parametrize("door", [*DOORS, "main"])
+@pytest.mark.parametrize("door", [*COMMANDS, "main"])
 def test_every_entry_point_makes_its_output_last(door: str):
     tree = ast.parse((ROOT / "sdx/cli" / f"{door}.py").read_text(encoding="utf-8"))
     [main] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"]
