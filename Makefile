@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-gpu test-slurm test-slow lint clean
+.PHONY: help setup demo test test-fast test-long test-gpu test-slurm test-slow lint clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,11 +23,14 @@ demo: setup ## The main job for real: SDRRL on a 135M model, English to Portugue
 	$(BIN)/python -m sdx method=sdrrl lang=pt
 
 # In their own order: by the number of tests, the longest files would come last.
-test: setup ## The tests that need no GPU, no SLURM and no large weights (about 15 minutes on 2 cores)
-	CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not slurm"
+test: setup ## The tests that need no GPU, no SLURM and no large weights (about 12 minutes on 2 cores)
+	CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not slow and not gpu and not slurm"
 
 test-fast: setup ## After every edit: the tests that start no run and no training (about 2 minutes on 2 cores)
-	CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not whole and not slow and not gpu and not slurm"
+	CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not whole and not long and not slow and not gpu and not slurm"
+
+test-long: setup ## Kills, searches and studies of ten seconds or more each, after `make test` (about 2 minutes on 2 cores)
+	CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load -m "long and not slow and not gpu and not slurm"
 
 test-gpu: setup ## What a GPU node must pass, with random weights (under 10 minutes on one GPU; without one, what runs on the CPU)
 	$(BIN)/python -m pytest -m gpu

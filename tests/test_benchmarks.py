@@ -362,6 +362,7 @@ def test_a_finished_run_is_compared_under_every_method_language_and_seed(
     assert "sdrrl lang=de seed=2" in printed.out
 
 
+@pytest.mark.long
 def test_ways_of_attention_compute_the_same(capsys: pytest.CaptureFixture[str]):
     tensors = [torch.randn(1, heads, 12, 8) for heads in (4, 2, 2)]
     ours, *others = [way(*tensors, [3, 7, 2]) for way in attention.WAYS.values()]

@@ -105,7 +105,7 @@ def test_a_failed_run_is_named_and_the_others_are_compared(place: Workplace):
         [command] = [line for line in done.stdout.splitlines() if line.startswith("failed   python -m sdx ")]
         assert "scale.max_length_tokens=2" in command
         assert "         scale.max_length_tokens=2 is shorter than every training example" in done.stdout
-        assert "again    python -m sdx lang=pt" in done.stdout
+        assert "again    python -m sdx -m lang=pt" in done.stdout
     [run] = {path.parent for path in (place.path / "failing").glob("*/error.txt")}
     assert "InputError: scale.max_length_tokens=2" in (run / "error.txt").read_text()
     assert "is shorter than" not in (run / "sdx.log").read_text()  # the error is printed, not logged

@@ -97,7 +97,9 @@ def cpu_precision() -> MachinePrecision:
 def cpu_flags() -> list[str]:
     """The features of the first CPU, as Linux names them; empty on other systems."""
     try:
-        found = re.search(r"^(?:flags|Features)\s*:(.*)", CPUINFO.read_text("ascii", "replace"), re.MULTILINE)
+        found = re.search(
+            r"^(?:flags|Features)\s*:(.*)", CPUINFO.read_text(encoding="ascii", errors="replace"), re.MULTILINE
+        )
     except OSError:
         return []
     return found[1].split() if found else []

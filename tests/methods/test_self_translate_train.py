@@ -105,6 +105,7 @@ FILES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", FILES)
 def test_the_papers_tasks_in_its_languages_from_local_files(task: str, place: Workplace):
     train, test = FILES[task]

@@ -377,6 +377,7 @@ def test_one_line_and_exit_code_2(
     assert all(part in line for part in parts)
 
 
+@pytest.mark.long
 def test_a_search_that_is_killed_goes_on(tmp_path: Path):
     """A real search, killed while the second trial trains, has the trainings of an undisturbed search."""
     place = Workplace(tmp_path)

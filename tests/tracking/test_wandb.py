@@ -310,6 +310,7 @@ def test_a_server_that_does_not_answer_makes_the_run_an_offline_one(
     assert steps(tmp_path) == [1, 2, 3]
 
 
+@pytest.mark.long
 def test_a_server_that_falls_silent_holds_nobody_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):

@@ -9,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sdx.training.checkpoints import latest
 from tests.kit.processes import Processes, train
 
@@ -20,6 +22,7 @@ STEPS = 6
 OPTIONS: dict[str, Any] = {"epochs": 3, "save_every_steps": 1, "zero_stage": 2}
 
 
+@pytest.mark.long
 def test_twenty_kills_change_nothing(model_dir: Path, tmp_path: Path):
     seed = int(os.environ.get("SDX_TEST_SEED", time.time_ns() % 10**6))
     print(f"SDX_TEST_SEED={seed}")

@@ -22,9 +22,12 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "zero2_offload": {"zero_stage": 2, "offload_optimizer": True},
     "zero3_offload": {"zero_stage": 3, "offload_optimizer": True},
 }
-EIGHT_BIT: dict[str, dict[str, Any]] = {
-    f"zero{stage}_8bit": {"zero_stage": stage, "optimizer": Optimizer.adamw_8bit} for stage in range(4)
-}
+EIGHT_BIT = {"zero_stage": 1, "optimizer": Optimizer.adamw_8bit}
+ALONE = [
+    *(pytest.param(LAYOUTS[name], id=name) for name in ("zero0", "zero2_offload", "zero3")),
+    pytest.param(EIGHT_BIT, id="zero1_8bit", marks=needs_extra),
+]
+"""On one rank; two ranks have all layouts."""
 
 
 class TwoRates(TrainableLM):
@@ -48,10 +51,7 @@ def moved(model_dir: Path, weights: Weights) -> Weights:
     return {name: weight - base[name] for name, weight in weights.items()}
 
 
-@pytest.mark.parametrize("options", [
-    *(pytest.param(options, id=name) for name, options in LAYOUTS.items()),
-    *(pytest.param(options, id=name, marks=needs_extra) for name, options in EIGHT_BIT.items()),
-])  # fmt: skip
+@pytest.mark.parametrize("options", ALONE)
 def test_ten_times_the_rate_is_ten_times_the_first_step(model_dir: Path, tmp_path: Path, options: dict[str, Any]):
     options = options | {"epochs": 1, "batch_size": 11}
     one, _ = fit(model_dir, tmp_path / "one", trainable=TwoRates(model_dir, fast=1.0), **options)
@@ -67,10 +67,7 @@ def test_ten_times_the_rate_is_ten_times_the_first_step(model_dir: Path, tmp_pat
     assert torch.equal(exported["model.embed_tokens.weight"], base.to(exported["model.embed_tokens.weight"].dtype))
 
 
-@pytest.mark.parametrize("options", [
-    *(pytest.param(options, id=name) for name, options in LAYOUTS.items()),
-    *(pytest.param(options, id=name, marks=needs_extra) for name, options in EIGHT_BIT.items()),
-])  # fmt: skip
+@pytest.mark.parametrize("options", ALONE)
 def test_two_groups_go_on_bit_for_bit(model_dir: Path, tmp_path: Path, options: dict[str, Any]):
     whole, resumed = whole_and_resumed(model_dir, tmp_path, trainable=TwoRates(model_dir), **options)
     assert_equal(resumed, whole)

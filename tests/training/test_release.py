@@ -24,6 +24,7 @@ def collected_by_the_training_alone() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_a_training_gives_its_memory_back(model_dir, tmp_path, name):
     fit(model_dir, tmp_path / "warm", epochs=1, **CASES[name])  # what the libraries keep once and for all
