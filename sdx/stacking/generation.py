@@ -78,7 +78,7 @@ class StackForCausalLM(StackModel):
         batch_size: int | None = None,
         max_tokens: int = LONGEST_TOKENS,
     ) -> list[str]:
-        """What is generated after each text, greedily, without the end token. Cuts texts at `max_tokens`; see `encode`."""
+        """What is generated after each text, cut at `max_tokens`: greedily, without the end token. See `encode`."""
 
         def work(ids: Sequence[list[int]]) -> list[str]:
             return self.generate_from_ids(ids, max_new_tokens)
