@@ -149,14 +149,10 @@ class AlignmentData(Sequence[Any]):
 
 
 def aligned_words(text: str, *encodings: Encoded) -> list[tuple[Span, ...]]:
-    """The tokens of each word in each encoding, for words with tokens in all of them.
+    """The tokens of each word in each encoding of a text with spaces between words; only words with tokens in all.
 
     A token belongs to the word of its last character, because some tokenizers count the space before a word to it. A
     token of spaces alone belongs to no word.
-
-    Args:
-        text: English, or another language with spaces between words.
-        encodings: of that text alone.
     """
     words = [match.span() for match in WORD.finditer(text)]
     found = [_tokens_of_words(words, encoded) for encoded in encodings]

@@ -28,9 +28,9 @@ def in_batches(
     Args:
         lengths: of the texts in tokens, including what is generated.
         fix: what the user can do if a single text does not fit in memory.
-        rows: most texts in a batch; None: only tokens and memory limit it.
+        rows: most texts in a batch, beside the limits of tokens and memory.
         writes: the LLM keeps a cache.
-        label: of a progress bar; None: no bar.
+        label: of a progress bar.
     """
     parts = [row_bytes(part) for part in (model.encoder, model.llm) if part is not None]
     token_bytes = max(1.0, max(part.read for part in parts) + (parts[-1].cached if writes else 0.0))

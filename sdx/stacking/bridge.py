@@ -34,16 +34,12 @@ from sdx.store.step import Step, Workspace, runtime
 FIT = "fit.json"
 FIT_TEXTS = 512
 """Some ten thousand words, enough for 384 to 4096 dimensions. Ours."""
-RIDGE = 1e-2
-"""Added to each dimension's variance, as a share of the mean variance. Ours."""
 BATCH_TEXTS = 16
 MOST_WORDS = 32_768
 """Limit for long texts: each word is a row of the least squares."""
 
 
 class Projection(str, Enum):
-    """How `up_proj` is initialised."""
-
     random = "random"
     least_squares = "least_squares"
 
@@ -53,7 +49,7 @@ class BridgeConfig:
     """The bridge between encoder and LLM."""
 
     projection: Projection = Projection.least_squares
-    """Random, or fitted to the LLM's input embeddings of the same words."""
+    """How `up_proj` is initialised: random, or fitted to the LLM's input embeddings of the same words."""
     standardise: bool = False
     """Standardise the encoder's states per dimension, and scale the projection's output, which is around 1, to the
     LLM's embeddings. The paper does not; but with states that all point in one direction, as e5's, nothing is learnt
@@ -236,7 +232,7 @@ def _least_squares(inputs: Any, outputs: Any) -> tuple[Any, float]:
 
     x, y = inputs.double(), (outputs - outputs.mean(0)).double()
     covariance = x.T @ x
-    ridge = RIDGE * covariance.diagonal().mean()
+    ridge = 0.01 * covariance.diagonal().mean()  # added to each dimension's variance; ours
     weight = torch.linalg.solve(covariance + ridge * torch.eye(len(covariance), dtype=x.dtype), x.T @ y)
     unexplained = (y - x @ weight).square().sum() / y.square().sum()
     return weight.T.float(), 1 - float(unexplained)

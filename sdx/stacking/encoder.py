@@ -102,28 +102,23 @@ def load_encoder(model_dir: Path, dtype: "torch.dtype") -> Any:
 
 @lru_cache(maxsize=1)
 def load_tokenizer(model_dir: Path) -> Any:
-    """The encoder's tokenizer, kept for the next language: its tokenizer.json if it has one, because what transformers
-    builds from it by the model's type depends on the version. `</s>` in a text means these four characters.
+    """The encoder's tokenizer, kept for the next language. `</s>` in a text means these four characters.
 
-    Raises:
-        InputError: the tokenizer cannot be read.
+    Raises InputError if the tokenizer cannot be read.
     """
-    return _tokenizer(model_dir, str(model_dir.resolve()))
+    return _tokenizer(model_dir)
 
 
-def _tokenizer(model_dir: Path, what: str) -> Any:
+def _tokenizer(model_dir: Path, what: str | None = None) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    # Not what transformers builds from a tokenizer.json by the model's type, which depends on the version.
     fast = (model_dir / "tokenizer.json").is_file()
     return pretrained(PreTrainedTokenizerFast if fast else AutoTokenizer, model_dir, what, split_special_tokens=True)
 
 
 def hidden_size(model_dir: Path) -> int:
-    """Width of the last hidden states of an encoder or an LLM.
-
-    Raises:
-        InputError: the config does not say.
-    """
+    """Width of the last hidden states of an encoder or an LLM. Raises InputError if the config does not say."""
     if size := shape_of(read_json(model_dir / "config.json")).hidden_size:
         return size
     raise InputError(
@@ -142,9 +137,9 @@ def context_tokens(model_dir: Path) -> int | None:
 
 
 def check_length(config: EncoderConfig, key: str, max_tokens: int) -> None:
-    """Raises InputError if texts may be longer than the encoder's positions allow.
+    """Raises InputError if texts may be longer than the encoder's positions allow; `key` names the limit.
 
-    Loads nothing and asks no network; an encoder on the hub is not checked. `key` names the limit.
+    Loads nothing and asks no network; an encoder on the hub is not checked.
     """
     context = context_tokens(local(config.path)) if config.path else PACKAGED.get(config.asset or "")
     if context and max_tokens > context:

@@ -22,8 +22,6 @@ INSTEAD = (
 )
 TOKEN_FILES = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json", "tokenizer.json")
 """Files in which a tokenizer names tokens beside those of its trained vocabulary."""
-
-
 MBART = r"[a-z]{2,3}_[A-Z]{2}"
 CODES = {"mbart": (MBART,), "m2m_100": (r"[a-z]{3}_[A-Z][a-z]{3}", r"__[a-z]{2,3}__")}
 """Patterns of the tokens that name a language, by the model's type: NLLB-200 and M2M-100 have the same."""

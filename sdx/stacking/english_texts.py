@@ -16,7 +16,7 @@ from sdx.config import TextConfig
 from sdx.offline.assets import AssetStep
 from sdx.options.source import FileSource
 from sdx.process.progress import Progress
-from sdx.sources.files import column, local_file, published, read_records
+from sdx.sources.files import local_file, published, read_records, text_column
 from sdx.sources.hub import ANSWER_S, explain, gated
 from sdx.store.estimate import ROWS, Estimate, Plan, Rows
 from sdx.store.files import rows_in
@@ -59,11 +59,7 @@ def check(config: TextConfig) -> None:
 
 
 def texts_step(config: TextConfig, rows: int) -> Step:
-    """The first `rows` texts of the source.
-
-    Raises:
-        InputError: the file does not exist.
-    """
+    """The first `rows` texts of the source; raises InputError for a file that does not exist."""
     given: dict[str, Step] = {}
     if config.asset:
         given = {"asset": AssetStep(config.asset)}
@@ -75,8 +71,7 @@ def texts_step(config: TextConfig, rows: int) -> Step:
 PACKAGED_TEXTS = 28_000
 TEXT_TOKENS = {"offline": 28.0, "fineweb": 670.0}
 """Mean tokens of a text, for an estimate: the first measured, the second by its publisher's 10 billion tokens in 14.9
-million texts."""
-UNKNOWN_TEXT_TOKENS = 200.0
+million texts. For other texts 200 are assumed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +106,7 @@ class TextsStep(Step):
 
     def estimate(self, plan: Plan) -> Estimate:
         count = min(self.rows, PACKAGED_TEXTS) if self.source.asset else self.rows
-        rows = Rows(count, {"text": TEXT_TOKENS.get(self.source.name, UNKNOWN_TEXT_TOKENS)})
+        rows = Rows(count, {"text": TEXT_TOKENS.get(self.source.name, 200.0)})
         return Estimate(count, rows.total, {ROWS: rows}, bound=True)
 
     def run(self, work: Workspace) -> None:
@@ -124,7 +119,7 @@ class TextsStep(Step):
             texts = islice(enumerate(_packaged(work.inputs["asset"])), seen, None)
         elif "file" in work.inputs:
             records = read_records(published(work.inputs["file"]), where, [config.column])
-            read = (_text(place, record, config.column) for place, record in records)
+            read = (text_column(record, config.column, place, "text.column") for place, record in records)
             texts = islice(enumerate(filter(None, read)), seen, None)
         else:
             texts = self._streamed(where, count, seen)
@@ -152,7 +147,7 @@ class TextsStep(Step):
         try:
             with Progress("texts", self.rows, "texts", count) as progress:
                 for number, record in enumerate(records.skip(seen), seen):
-                    if text := _text(f"{where}, row {number}", record, config.column):
+                    if text := text_column(record, config.column, f"{where}, row {number}", "text.column"):
                         progress.update()
                         yield number, text
         except OSError as error:
@@ -182,16 +177,6 @@ def sentences(text: str) -> Iterator[str]:
             joined = ""
     if joined:
         yield joined
-
-
-def _text(place: str, record: dict[str, Any], name: str) -> str:
-    try:
-        value = column(record, name)
-    except KeyError:
-        raise InputError(f"{place} has no column `{name}`; name the right one as text.column=...") from None
-    if not isinstance(value, str | None):
-        raise InputError(f"{place} has no text in `{name}`; name a column with texts as text.column=...")
-    return (value or "").strip()
 
 
 def _resume(path: Path) -> tuple[int, int]:

@@ -78,10 +78,7 @@ class StackForCausalLM(StackModel):
         batch_size: int | None = None,
         max_tokens: int = LONGEST_TOKENS,
     ) -> list[str]:
-        """What is generated after each text, greedily, without the end token. Texts are cut at `max_tokens`.
-
-        Args: as of `encode`.
-        """
+        """What is generated after each text, cut at `max_tokens`: greedily, without the end token. See `encode`."""
 
         def work(ids: Sequence[list[int]]) -> list[str]:
             return self.generate_from_ids(ids, max_new_tokens)
@@ -118,7 +115,6 @@ def label_ids(tokenizer: Any, label: str) -> list[int]:
 
 
 def label_text(label: str) -> str:
-    """A label in words."""
     return label.replace("_", " ")
 
 

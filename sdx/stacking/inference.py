@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 log = getLogger("sdx")
 
-CUT_SHARE = 0.05
-"""Share of texts that may be cut without a warning. Ours."""
 FIX = "lower scale.max_length_tokens or take a GPU with more memory"
 
 
@@ -56,18 +54,12 @@ class InferenceStep(PartsStep):
         return self.read_as
 
     def estimate_of(self, plan: Plan, rows: Rows, count: float, chooses: bool) -> Estimate:
-        """Of one pass over rows.
-
-        Args:
-            rows: what a text of theirs is like.
-            count: how many there are.
-        """
+        """The estimate of one pass over `count` rows that are like `rows`."""
         own, read = lengths(plan, self.parts, rows, self.max_tokens, self.read_as, chooses)
         work = replace(one_pass(plan, self.parts, count, own, read), resident=f"{self.model.key} stack")
         return Estimate(count, count * read, work=work)
 
     def load(self, work: Workspace) -> Any:
-        """The model, see `load_for_inference`."""
         return load_for_inference(work.inputs["model"] / "model", directories(work), self.parts.precision)
 
 
@@ -92,7 +84,7 @@ class ClassifyStep(InferenceStep):
 
     @property
     def label(self) -> str:
-        """Label of the progress bar."""
+        """Of the progress bar."""
         return f"{self.task} {self.tested.code} {self.parts.system.value}"
 
     def estimate(self, plan: Plan) -> Estimate:
@@ -202,9 +194,6 @@ def text_examples(
 ) -> "list[TextExample]":
     """Each row's texts as one sequence, cut at `max_tokens`, with a span of all tokens, or a span for each choice.
 
-    Args:
-        split: the file of the rows, see `example_id`.
-
     Raises:
         InputError: questions have different numbers of answers; the vectors of a batch are one array.
     """
@@ -230,7 +219,7 @@ def encode_rows(rows: Sequence[Mapping[str, Any]], tokenizer: SequenceTokenizer,
     """Each row's texts as one sequence, with a warning if many are cut."""
     encoded = tokenizer.encode([row["segments"] for row in rows], max_tokens, offsets=False)
     cut = sum(sequence.cut for sequence in encoded)
-    if cut > CUT_SHARE * len(rows):
+    if cut > 0.05 * len(rows):  # our limit
         log.warning(
             "%-12s %d of %d are longer than scale.max_length_tokens=%d and lose their ends; raise it",
             "texts", cut, len(rows), max_tokens,

@@ -104,12 +104,11 @@ class Classified(ModelOutput):  # type: ignore[misc]
 class Bridge(nn.Module):
     """Maps the encoder's states to the LLM's input embeddings: standardised per dimension, projected, and scaled.
 
-    Without an LLM they are only standardised.
-
-    Raw states of some encoders all point in one direction, which drowns the differences between tokens. `mean` and
-    `std` are measured on English text by `sdx.stacking.bridge`; `gain` is the standard deviation of the LLM's input
-    embeddings. The paper has 0, 1 and 1. If `up_proj` contains the gain, its weights are so small that their gradient
-    is 99 % of the norm that all gradients are clipped to, and its spikes hide the adapters' gradients. Ours.
+    Without an LLM the states are only standardised. Raw states of some encoders all point in one direction, which
+    drowns the differences between tokens. `mean` and `std` are measured on English text by `sdx.stacking.bridge`;
+    `gain` is the standard deviation of the LLM's input embeddings. The paper has 0, 1 and 1. If `up_proj` contains the
+    gain, its weights are so small that their gradient is 99 % of the norm that all gradients are clipped to, and its
+    spikes hide the adapters' gradients. Ours.
     """
 
     mean: Tensor
@@ -213,10 +212,7 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
         return self._run_llm(inputs_embeds=states, attention_mask=attention_mask, **pack)
 
     def soft_prompt(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """The LLM's input embeddings from the encoder, `[batch, seq, hidden]`; of an encoder alone its states.
-
-        Args: as in `hidden_states`.
-        """
+        """The LLM's input embeddings from the encoder, `[batch, seq, hidden]`; without an LLM the encoder's states."""
         with nullcontext() if self.trains_encoder else torch.no_grad():
             states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         embeds: Tensor = self.bridge(states)
@@ -247,10 +243,8 @@ class StackModel(PreTrainedModel):  # type: ignore[misc]
 
         Args:
             texts: each a text, or several that are read as one sequence, such as a premise and a hypothesis.
-            lang: any code of languages.csv.
+            lang: any code of languages.csv; raises as `sequence_tokenizer` does.
             batch_size: most texts in a batch.
-
-        Raises: as `sequence_tokenizer`.
         """
 
         def vectors(ids: Sequence[list[int]]) -> Tensor:

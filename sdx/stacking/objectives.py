@@ -70,7 +70,7 @@ class Collator:
 
 
 class _Pooling:
-    """What the objectives on pooled vectors share: each text is one unit of the loss."""
+    """Base of the objectives on pooled vectors: each text is one unit of the loss."""
 
     def __init__(self, collator: Collator) -> None:
         self.collator = collator

@@ -38,8 +38,7 @@ class SequenceTokenizer:
     def encode(self, rows: Sequence[Sequence[str]], max_tokens: int, offsets: bool = True) -> list[Encoded]:
         """Each row's texts as one sequence. If it exceeds `max_tokens` or the context, its longest texts are cut.
 
-        Args:
-            offsets: whether to find the characters of each token, if the tokenizer can.
+        With `offsets`, the characters of each token are found, if the tokenizer can.
         """
         limit = min(max_tokens, self.context or max_tokens)
         flat = [text for row in rows for text in row]

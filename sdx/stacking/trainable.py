@@ -1,6 +1,5 @@
 """A stack, or a part of one, as the model that the training loop trains."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from sdx.config import TrainConfig
 from sdx.models.loading import gpu_options
-from sdx.process.disk import sync
 from sdx.process.ranks import is_main
 from sdx.stacking.generation import StackForCausalLM
 from sdx.stacking.model import (
@@ -27,6 +25,7 @@ from sdx.stacking.model import (
     is_trained,
 )
 from sdx.stacking.parts import ObjectiveKind
+from sdx.training.checkpoints import publish
 from sdx.training.launch import RankErrors
 from sdx.training.quiet import deepspeed
 from sdx.training.throughput import Cost
@@ -113,11 +112,7 @@ class TrainableStack:
                 shutil.rmtree(partial, ignore_errors=True)
                 StackConfig(**{**model.config.to_dict(), "dtype": "bfloat16", **named}).save_pretrained(partial)
                 save_file(weights, partial / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
-                for path in (*partial.iterdir(), partial):
-                    sync(path)
-                shutil.rmtree(out, ignore_errors=True)
-                os.replace(partial, out)
-                sync(out.parent)
+                publish(partial, out)
         errors.gather()
 
 

@@ -15,7 +15,6 @@ from sdx.models import residency
 from sdx.models.backbone import check_length
 from sdx.models.loading import pretrained
 from sdx.models.shape import shape_in
-from sdx.models.work import reading
 from sdx.process import events
 from sdx.stacking.alignment_data import AlignmentData
 from sdx.stacking.bridge import FIT
@@ -23,7 +22,7 @@ from sdx.stacking.encoder import context_tokens
 from sdx.stacking.inference import text_examples
 from sdx.stacking.parts import ObjectiveKind, PartsStep, directories
 from sdx.stacking.vectors import SPLITS, Vectors
-from sdx.stacking.work import arithmetic, body, cut, encoding, lengths, one_pass
+from sdx.stacking.work import cut, encoder_pass, lengths, llm_pass, one_pass
 from sdx.store.estimate import Estimate, Plan, Work
 from sdx.store.files import read_json, read_rows
 from sdx.store.step import Step, Workspace, runtime
@@ -97,10 +96,10 @@ class StackTraining(PartsStep):
         scored = recipe.train.validations * held_out
         also = [one_pass(plan, parts, scored, own, read)]
         if parts.encoder and parts.backbone:
-            also.append(encoding(plan, examples, read))
+            also.append(encoder_pass(plan, examples, read))
         if self.goal is ObjectiveKind.alignment:  # the LLM alone is the teacher
-            also += [reading(plan.shape, rows, own, arithmetic(plan)) for rows in (examples, scored)]
-        trained = reading(plan.shape if parts.backbone else body(plan.encoder), 0, read, arithmetic(plan))
+            also += [llm_pass(plan, rows, own) for rows in (examples, scored)]
+        trained = (llm_pass if parts.backbone else encoder_pass)(plan, 0, read)
         work = replace(trained, trained=examples * read, steps=steps, loads=1, also=tuple(also))
         return Estimate(count, work.trained, work=work, bound=True, units=steps, counts_as="trained")
 

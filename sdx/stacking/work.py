@@ -1,7 +1,7 @@
 """What the steps of a stack cost: passes of the parts that they load.
 
 An encoder's table of embeddings counts for memory and not for time: it is most of a small multilingual encoder. The
-LLM's is in its parameters, as it is everywhere in a plan.
+LLM's table counts for both, as everywhere in a plan.
 """
 
 import math
@@ -26,20 +26,16 @@ def cut(mean: float, limit: int) -> float:
     return mean * (1 - math.exp(-limit / mean)) if mean else 0.0
 
 
-def arithmetic(plan: Plan) -> Arithmetic:
-    return Arithmetic(plan.config.engine.precision, plan.on_gpus.engine.precision)
+def llm_pass(plan: Plan, rows: float, tokens: float) -> ModelWork:
+    """One pass of the LLM over texts of a mean length."""
+    arithmetic = Arithmetic(plan.config.engine.precision, plan.on_gpus.engine.precision)
+    return reading(plan.shape, rows, tokens, arithmetic)
 
 
-def body(encoder: ShapeConfig | None) -> ShapeConfig:
-    """The encoder less its table of embeddings."""
-    encoder = encoder or ShapeConfig()
-    table = encoder.vocab_size * encoder.hidden_size
-    return replace(encoder, parameters=max(0, encoder.parameters - table))
-
-
-def encoding(plan: Plan, rows: float, tokens: float) -> ModelWork:
-    """One pass of the encoder over texts of a mean length."""
-    return reading(body(plan.encoder), rows, tokens, arithmetic(plan))
+def encoder_pass(plan: Plan, rows: float, tokens: float) -> ModelWork:
+    encoder = plan.encoder or ShapeConfig()
+    body = max(0, encoder.parameters - encoder.vocab_size * encoder.hidden_size)
+    return replace(llm_pass(plan, rows, tokens), shape=replace(encoder, parameters=body))
 
 
 def one_pass(plan: Plan, parts: Parts, rows: float, own: float, encoded: float) -> ModelWork:
@@ -49,10 +45,10 @@ def one_pass(plan: Plan, parts: Parts, rows: float, own: float, encoded: float) 
         own: mean tokens of a text by the LLM's tokenizer.
         encoded: by the encoder's, of which the LLM reads the states if both are there.
     """
-    encoder = replace(encoding(plan, rows, encoded), loads=1)
+    encoder = replace(encoder_pass(plan, rows, encoded), loads=1)
     if not parts.backbone:
         return encoder
-    llm = replace(reading(plan.shape, rows, encoded if parts.encoder else own, arithmetic(plan)), loads=1)
+    llm = replace(llm_pass(plan, rows, encoded if parts.encoder else own), loads=1)
     return replace(llm, also=(encoder,)) if parts.encoder else llm
 
 
@@ -60,7 +56,6 @@ def lengths(plan: Plan, parts: Parts, rows: Rows, limit: int, language: Language
     """Mean tokens of a text by the LLM's tokenizer, and by that of the part that reads it.
 
     Args:
-        language: of the texts.
         chooses: whether answers to choose from are read with a question.
     """
     tokens = dict(rows.tokens)

@@ -26,7 +26,6 @@ from sdx.training import kernels
 
 PACKED = "sdx_packed"
 """The name of `packed_attention` in transformers."""
-AMPERE, HOPPER = (8, 0), (9, 0)
 HALF = (torch.bfloat16, torch.float16)
 TAKES_GROUPS = "enable_gqa" in inspect.signature(varlen_attn).parameters
 """Whether keys may have fewer heads than queries, as from torch 2.12 on."""
@@ -86,18 +85,13 @@ AttentionInterface.register(PACKED, packed_attention)
 def prepare(device: torch.device, varlen: bool = True) -> bool:
     """Chooses the way of attention, on every rank, before the first pack.
 
-    On a Hopper GPU, PyTorch is told to call FlashAttention 3 if its package is installed.
-
-    Args:
-        varlen: whether variable-length attention may be used.
-
-    Returns:
-        Whether variable-length attention is used.
+    Returns whether it is variable-length attention, which `varlen` permits. On a Hopper GPU, PyTorch is told to call
+    FlashAttention 3 if its package is installed.
     """
     global _varlen_runs, _flash_3
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
-    _varlen_runs = varlen and capability >= AMPERE
-    if capability == HOPPER and not _flash_3 and find_spec("flash_attn_interface"):
+    _varlen_runs = varlen and capability >= (8, 0)  # Ampere
+    if capability == (9, 0) and not _flash_3 and find_spec("flash_attn_interface"):
         with suppress(AttributeError, ImportError, RuntimeError, ValueError):  # of another version
             torch_attention.activate_flash_attention_impl("FA3")
             _flash_3 = True

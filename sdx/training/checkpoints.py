@@ -58,7 +58,7 @@ def save(engine: deepspeed.DeepSpeedEngine, folder: Path, progress: Mapping[str,
         progress: `step`, and what the loop has counted.
 
     Returns:
-        Bytes of the checkpoint on the disk; 0 if it was not written.
+        Bytes on the disk; 0 if the checkpoint was not written.
     """
     began = time.monotonic()
     path = folder / f"step_{progress['step']}"

@@ -10,23 +10,17 @@ from sdx.training.memory import MASTER_BYTES, MOMENT_BYTES, trained_parameters
 
 KEPT = 2
 """Checkpoints that are kept; there is one more while it is written."""
-EXPORT_BYTES = 2
-"""Of a weight of the trained model, in bf16."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """Bytes needed at most.
-
-    Args:
-        checkpoint: of each of `KEPT` + 1: 12 bytes a trained weight, 6 with 8-bit moments.
-        model: of the trained model.
-        models: at a time: with validation data, a better model is written beside the best so far.
-    """
+    """Bytes needed at most."""
 
     checkpoint: float
+    """Of each of `KEPT` + 1: 12 bytes a trained weight, 6 with 8-bit moments."""
     model: float
     models: int
+    """At a time: with validation data, a better model is written beside the best so far."""
 
     @property
     def total(self) -> float:
@@ -45,7 +39,7 @@ def space(shape: ShapeConfig, train: TrainConfig, validated: bool, whole: bool =
         whole: the trained model is written with its frozen weights.
     """
     trained = trained_parameters(shape, train)
-    model = EXPORT_BYTES * shape.parameters if whole else MASTER_BYTES * trained
+    model = 2 * shape.parameters if whole else MASTER_BYTES * trained  # in bf16, or adapters in fp32
     return Space((MASTER_BYTES + MOMENT_BYTES[train.optimizer]) * trained, model, 1 + validated)
 
 

@@ -30,8 +30,6 @@ log = getLogger("sdx")
 
 BUCKET_ELEMENTS = 50_000_000
 """200 MB of fp32 gradients in one reduction; DeepSpeed's 2 GB would be taken even by a tiny model."""
-
-
 SAME, NEAR = 1e-3, 0.05
 """Tolerated norm of a difference, relative to the norm. Two packs of the same shape differ only if examples see each
 other; another shape rounds differently, in a deep model in bf16 by up to a few percent."""
@@ -40,10 +38,7 @@ FIRST, OTHER, SECOND = [7, 9, 11, 13, 15], [8, 20, 12, 24, 16], [17, 6, 19, 10, 
 
 
 class Trained(nn.Module):
-    """The model as DeepSpeed's module: ZeRO-3 gathers weights only inside the engine's forward.
-
-    A forward pass gives `compute(model, batch)`.
-    """
+    """The model as DeepSpeed's module. Computes in `forward`, because ZeRO-3 gathers weights only there."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -116,10 +111,7 @@ def takes_packs(engine: deepspeed.DeepSpeedEngine, llm: Any) -> bool:
 
     Architectures differ in more than their configs say (state-space layers, position biases, soft-capped scores), and
     an example that sees another gives no error, only a worse model. If variable-length attention fails, attention goes
-    example by example. Called on every rank, with the same result.
-
-    Args:
-        llm: the part of the engine's model that takes ids.
+    example by example. Called on every rank, with the same result. `llm` is the part of the model that takes ids.
     """
 
     def outputs(_model: Any, batch: dict[str, Any]) -> Tensor:
@@ -175,8 +167,7 @@ def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
 def update(engine: deepspeed.DeepSpeedEngine, rate: float, train: TrainConfig) -> Tensor | float:
     """Clips the gradient and takes a step of the optimizer at the learning rate `rate`, times each group's multiplier.
 
-    Returns:
-        The gradient's global norm before clipping.
+    Returns the gradient's global norm before clipping.
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = rate * group[MULTIPLIER]

@@ -42,9 +42,8 @@ class Hardware:
     """One rank's share of a launch, whose machines are assumed to be equal.
 
     Args:
-        device_bytes: memory of the rank's GPU; without a GPU, the rank's share of the machine's memory.
+        device_bytes: memory of the rank's GPU; without a GPU, `host_bytes`.
         host_bytes: the rank's share of the machine's memory; infinite if that is not known.
-        can_compile: whether torch.compile finds what it needs.
     """
 
     ranks: int

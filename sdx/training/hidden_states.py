@@ -64,8 +64,7 @@ def pooling(rows: Sequence[list[int]], spans: Sequence[Sequence[Span]], packed: 
     """The arguments of `pooled`: which tokens of the flattened batch belong to which vector.
 
     Args:
-        rows: ids of texts, packed or padded to the longest.
-        spans: of each text, the tokens of its vectors.
+        spans: of each of the rows of ids, the tokens of its vectors.
     """
     starts = packing.starts([len(row) for row in rows], packed)
     flat = [torch.arange(*span) + start for start, row in zip(starts, spans, strict=True) for span in row]

@@ -46,7 +46,6 @@ def compiling(enabled: bool) -> Iterator[None]:
 
 
 def available(tensor: Tensor) -> bool:
-    """Whether the kernels are used for a tensor."""
     return _enabled and tensor.device.type == "cpu"
 
 
@@ -113,7 +112,6 @@ def _attention_backward(
     causal: bool,
     window: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value."""
     gradients = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
     tensors = gradient.transpose(1, 2), query, key, value
     for group, storage in _groups(boundaries, stored, query.shape[1], key.shape[1]):

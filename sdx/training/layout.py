@@ -26,7 +26,8 @@ LARGER = 1.25
 """Times a mean batch: most batches of 16 are smaller and need no second micro-batch."""
 COMPILE_REPAID = {True: 2e16, False: 3e12}
 """Tokens times parameters of a rank, with and without CUDA, from which compiling saves the time it takes. Ours."""
-DECIDES_MEMORY = ("zero_stage", "offload_optimizer", "activation_checkpointing", "micro_batch_tokens")
+PLACEMENT = ("zero_stage", "offload_optimizer", "activation_checkpointing")
+"""The options that decide memory beside the micro-batch."""
 
 
 def check(train: TrainConfig, engine: EngineConfig) -> None:
@@ -43,17 +44,13 @@ def check(train: TrainConfig, engine: EngineConfig) -> None:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a layout is chosen for.
-
-    Args:
-        shape: of the model.
-        max_length_tokens: of the longest example.
-    """
+    """What a layout is chosen for."""
 
     engine: EngineConfig
     train: TrainConfig
     shape: ShapeConfig
     max_length_tokens: int
+    """Of the longest example."""
     hardware: Hardware
 
     def memory(self, layout: Layout) -> Memory:
@@ -79,9 +76,9 @@ def choose(setup: Setup, batch_tokens: float, training_tokens: float) -> Layout:
 
     A micro-batch must hold the longest example and `GPU_TOKENS`, or the rank's share of a batch if that is less; it
     grows to `MOST_GPU_TOKENS` if memory is left. On the CPU it has `CPU_TOKENS`. Layers are compiled if they can be and
-    the training is long enough to repay it, but not at stage 3, whose hooks break the graphs. A config that sets all of
-    `DECIDES_MEMORY` is used as it is. If nothing fits, the layout that comes nearest is taken: sizes are estimates, and
-    `shortage` says what may happen.
+    the training is long enough to repay it, but not at stage 3, whose hooks break the graphs. A config that sets
+    `PLACEMENT` and the micro-batch is used as it is. If nothing fits, the layout that comes nearest is taken: sizes are
+    estimates, and `shortage` says what may happen.
 
     Args:
         batch_tokens: useful tokens of a mean global batch.
@@ -98,7 +95,7 @@ def choose(setup: Setup, batch_tokens: float, training_tokens: float) -> Layout:
     enough = math.ceil(batch_tokens / hardware.ranks * LARGER / TOKENS_STEP) * TOKENS_STEP
     least, most = (engine.micro_batch_tokens or max(longest, min(tokens, enough)) for tokens in (least, most))
     layouts = [replace(layout, micro_batch_tokens=least) for layout in _candidates(engine, hardware)]
-    fixed = all(getattr(engine, name) is not None for name in DECIDES_MEMORY)
+    fixed = all(getattr(engine, name) is not None for name in (*PLACEMENT, "micro_batch_tokens"))
     fitting = (layout for layout in layouts if fixed or setup.filled(layout) <= 1)
     chosen = next(fitting, None) or min(layouts, key=setup.filled)
     for size in reversed([*range(least, most, TOKENS_STEP), most]):
@@ -160,10 +157,9 @@ def _candidates(engine: EngineConfig, hardware: Hardware) -> Iterator[Layout]:
     order = [(stage, False, checkpointing) for checkpointing, stage in product((False, True), stages)]
     if hardware.is_cuda:
         order += [(stage, True, True) for stage in (2, 3)]
-    names = ("zero_stage", "offload_optimizer", "activation_checkpointing")
-    fixed = {name: getattr(engine, name) for name in names if getattr(engine, name) is not None}
+    fixed = {name: getattr(engine, name) for name in PLACEMENT if getattr(engine, name) is not None}
     for values in order:
-        layout = Layout(precision=engine.precision, **dict(zip(names, values, strict=True)) | fixed)
+        layout = Layout(precision=engine.precision, **dict(zip(PLACEMENT, values, strict=True)) | fixed)
         possible = layout.zero_stage > 0 or not layout.offload_optimizer
         if possible and not (engine.compile and layout.zero_stage == 3):
             yield layout

@@ -15,9 +15,6 @@ from sdx.process.ranks import is_main
 from sdx.store.files import write_rows
 from sdx.training.throughput import Reading
 
-BUFFER_BYTES = 2**20
-"""Thousands of lines, which wait for space if the disk is full."""
-
 
 class TrainingLog:
     """Log file, progress bar and `on_log`, on rank 0.
@@ -25,10 +22,8 @@ class TrainingLog:
     On a GPU a line is written when the next line is due, or before a checkpoint: the loop then waits for old work of
     the device and not for the latest.
 
-    Args:
-        done: progress of a resumed training. Later rows of the file are dropped, because they come again; the others go
-            to `on_log` once more, in case a kill kept them from the listeners.
-        steps: of the whole training.
+    If a training resumes from `done`, later rows of the file are dropped, because they come again; the others go to
+    `on_log` once more, in case a kill kept them from the listeners.
     """
 
     def __init__(
@@ -49,7 +44,8 @@ class TrainingLog:
             path.parent.mkdir(parents=True, exist_ok=True)
             kept = [row for row in _whole_rows(path) if row["step"] <= done["step"]]
             write_rows(path, kept)
-            self.file = path.open("a", encoding="utf-8", buffering=BUFFER_BYTES)
+            # The buffer holds thousands of lines, which wait for space if the disk is full.
+            self.file = path.open("a", encoding="utf-8", buffering=2**20)
             if on_log:
                 for row in kept:
                     on_log(row)

@@ -117,14 +117,7 @@ def train(
 
 
 class _Stream:
-    """Examples of one kind, in the order in which they are trained on.
-
-    Args:
-        loss: name of the loss in the log.
-
-    Raises:
-        InputError: there is nothing to train on.
-    """
+    """Examples of one kind, in the order in which they are trained on. `loss` is the name of their loss in the log."""
 
     def __init__(
         self,
@@ -284,7 +277,7 @@ class _Training:
         return done["step"] if checkpoints.latest(folder) == done["step"] else checkpoints.save(engine, folder, done)
 
     def _checkpoint_due(self, step: int, saved: float) -> bool:
-        """Whether it is time for a checkpoint, by the number of steps or by the clock of rank 0.
+        """Whether a checkpoint is due, by the number of steps or by rank 0's clock.
 
         Args:
             saved: when the last checkpoint was written, or the loop began.

@@ -16,12 +16,8 @@ from sdx.training.memory import LOSS_CHUNK_BYTES as CHUNK_BYTES
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     """Sum over the targets of the negative log-likelihood in nats, a scalar in fp32.
 
-    The gradients are computed in the forward pass, chunk by chunk, in the memory of the logits.
-
-    Args:
-        hidden: `[targets, width]`.
-        weight: of the head, `[vocabulary, width]`.
-        labels: `[targets]`.
+    The gradients are computed in the forward pass, chunk by chunk, in the memory of the logits. Shapes: hidden
+    `[targets, width]`, the head's weight `[vocabulary, width]`, labels `[targets]`.
     """
     loss: Tensor = _Chunked.apply(hidden, weight, labels)  # type: ignore[no-untyped-call]
     return loss

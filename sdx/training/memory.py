@@ -75,20 +75,17 @@ class Layout:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one rank's device and, beside a GPU, on the host.
-
-    Args:
-        loss: chunks of logits, the gradients of their inputs and, if the head is trained, of the head.
-        copies: copies of gradients, after activations and loss are freed.
-    """
+    """Bytes on one rank's device and, beside a GPU, on the host."""
 
     weights: float
     gradients: float
     optimizer: float
     activations: float
     loss: float
+    """Chunks of logits, the gradients of their inputs and, if the head is trained, of the head."""
     buckets: float
     copies: float
+    """Of gradients, after activations and loss are freed."""
     host: float
 
     @property

@@ -67,9 +67,7 @@ def largest_batch(lengths: Sequence[int], budget: int, packed: bool) -> list[int
     """Indices of the examples of the largest micro-batch, if all examples were one batch.
 
     Args:
-        lengths: tokens of all examples.
         budget: tokens of a micro-batch, padding included.
-        packed: examples lie end to end; otherwise they are padded rows.
     """
     batches = packing.best_fit(lengths, budget) if packed else packing.rows(lengths, budget)
     return max(batches, key=lambda batch: computed_tokens([batch], lengths, packed))
@@ -95,11 +93,7 @@ def halved(layout: Layout, longest: int) -> Layout:
 
 
 def out_of_memory(layout: Layout, laid_out: bool) -> InputError:
-    """The error if a smaller micro-batch cannot be tried.
-
-    Args:
-        laid_out: weights, gradients and optimizer fitted, a micro-batch did not.
-    """
+    """The error if a smaller micro-batch cannot be tried. `laid_out`: everything but a micro-batch fitted."""
     if not laid_out:
         return InputError(
             f"the model and its optimizer do not fit the GPU's memory with engine.zero_stage={layout.zero_stage} "

@@ -67,10 +67,9 @@ def evaluating(engine: "deepspeed.DeepSpeedEngine") -> Iterator[None]:
 def validate(
     engine: "deepspeed.DeepSpeedEngine", objective: Objective[Any], examples: Sequence[Any], budget: int
 ) -> float:
-    """Mean of `objective.score` over validation examples. Called on every rank, with the same result.
+    """Mean of `objective.score` over validation examples, in micro-batches of `budget` tokens.
 
-    Args:
-        budget: tokens in a micro-batch.
+    Called on every rank, with the same result.
     """
     packed = engine.module.packed
     lengths = [objective.tokens(example) for example in examples]

@@ -13,10 +13,9 @@ from sdx.training import packing
 
 
 def count_steps(examples: int, batch_size: int, epochs: int, max_steps: int, share: float = 0.0) -> int:
-    """Optimizer steps of the whole run; the last batch of an epoch may be smaller.
+    """Optimizer steps of the whole run; a `share` of them has batches of another kind, see `turn`.
 
-    Args:
-        share: of the steps with batches of another kind, see `turn`.
+    The last batch of an epoch may be smaller.
     """
     steps = math.floor(epochs * math.ceil(examples / batch_size) / (1 - share))
     return min(steps, max_steps) if max_steps else steps
@@ -25,9 +24,7 @@ def count_steps(examples: int, batch_size: int, epochs: int, max_steps: int, sha
 def turn(step: int, share: float) -> tuple[int, int]:
     """Which of two kinds of batches a step takes, 0 or 1, and how many of that kind came before.
 
-    Args:
-        step: counted from 0.
-        share: of the steps with a batch of kind 1, which are evenly spaced and not the first step.
+    A share of the steps, counted from 0, takes batches of kind 1: evenly spaced, and not the first step.
     """
     before, after = math.floor(step * share), math.floor((step + 1) * share)
     return (1, before) if after > before else (0, step - before)
@@ -36,9 +33,7 @@ def turn(step: int, share: float) -> tuple[int, int]:
 def learning_rate(step: int, steps: int, train: TrainConfig) -> float:
     """Rises linearly from 0, peaks once, and ends on the last step at `final_ratio` of the peak, on a cosine or a line.
 
-    Args:
-        step: counted from 0.
-        steps: of the whole run.
+    Steps are counted from 0.
     """
     warmup = min(round(train.warmup_ratio * steps), steps - 1)
     if step < warmup:

@@ -30,15 +30,12 @@ log = getLogger("sdx")
 
 @dataclass(frozen=True)
 class Beside:
-    """Auxiliary batches, as an estimate needs them.
-
-    Args:
-        share: of all optimizer steps.
-        rows: in a batch, from the `rows.jsonl` of each of `inputs`.
-    """
+    """Auxiliary batches, as an estimate needs them."""
 
     share: float
+    """Of all optimizer steps."""
     rows: int
+    """In a batch, from the `rows.jsonl` of each of `inputs`."""
     inputs: Sequence[Step]
 
 
@@ -179,9 +176,9 @@ def deciding(train: TrainConfig, validated: bool = False) -> dict[str, Any]:
     Args:
         validated: the model is selected by validation data.
     """
-    values = {
-        name: value for name, value in asdict(train).items() if not name.endswith(("every_steps", "every_minutes"))
-    }
+    values = asdict(train)
+    for name in ("log_every_steps", "save_every_steps", "save_every_minutes"):
+        del values[name]
     if not validated:
         del values["validations"]
     if train.schedule is Schedule.cosine:  # keys from before there were other schedules stay valid

@@ -47,9 +47,7 @@ class Cost:
 class Meter:
     """What happened since the last log line. The sums stay on the device, because reading them waits for the device.
 
-    Args:
-        losses: names of the losses in the log, one for each kind of batch; the head is applied to the targets of the
-            first.
+    `losses` names the loss of each kind of batch in the log; the head is applied to the targets of the first.
     """
 
     def __init__(self, device: torch.device, cost: Cost, losses: Sequence[str] = ("loss",)) -> None:
@@ -119,17 +117,14 @@ class Meter:
 
 @dataclass
 class Reading:
-    """Figures that are known, and sums that may still be on their way from the device.
-
-    Args:
-        sums: loss and count of each kind of batch, and the gradient's norm.
-        copied: on CUDA, happens when `sums` has arrived.
-    """
+    """Figures that are known, and sums that may still be on their way from the device."""
 
     known: dict[str, Any]
     targets: dict[str, int]
     sums: Tensor
+    """Loss and count of each kind of batch, and the gradient's norm."""
     copied: torch.cuda.Event | None = None
+    """On CUDA, happens when `sums` has arrived."""
 
     def row(self) -> dict[str, Any]:
         """The figures, with `grad_norm` and the loss of each kind of batch, per target over all ranks."""

@@ -134,7 +134,7 @@ def test_a_file(tmp_path: Path, ending: str, caplog: pytest.LogCaptureFixture):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"content": "a"}], r"line 1 has no column `text`; name the right one as text\.column="),
+        ([{"content": "a"}], r"line 1 has no column `text`, only content; name the right one as text\.column="),
         ([{"text": "a"}, {"text": 3}], r"line 2 has no text in `text`"),
         ([{"text": " "}], r"mine\.jsonl: there is no text; give another"),
     ],
