@@ -1,8 +1,8 @@
 """SDRRL: self-distillation from resource-rich languages (Zhang et al., arXiv 2402.12204, section 3).
 
-The LLM theta answers instructions in the resource-rich language L itself; its answers and the instructions are
-translated into the target language T; theta is fine-tuned on the pairs, so that what it can say in L it can say in T.
-No gold answer is used. Code-switched instructions and a small external parallel corpus tie the languages together.
+The LLM theta answers instructions in the resource-rich language L itself; instructions and answers are translated into
+the target language T; fine-tuning theta on the pairs teaches it to say in T what it can say in L. No gold answers are
+used. Code-switched instructions and a small external parallel corpus tie the languages together.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Self-Translate-Train (Ri, Kiyono and Takase, arXiv 2407.00454).
 
 The LLM theta translates the labelled training data of a task, D_L, into the target language T by few-shot prompting,
-and is fine-tuned on both versions: what it can already say in T becomes training data in T.
+and is fine-tuned on both versions: theta's own command of T becomes training data.
 """
 
 from collections.abc import Iterator, Mapping
