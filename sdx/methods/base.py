@@ -124,7 +124,7 @@ class Run:
 
     @cached_property
     def corpus(self) -> Step:
-        """The instructions in L, in two parts; raises InputError if they cannot be had."""
+        """The instructions in L, in two parts; raises InputError if they cannot be had. Not every method asks."""
         return corpus_step(self.config.corpus, self.config.scale, self.source)
 
     def check_translator(self) -> None:
@@ -305,7 +305,7 @@ class Method(ABC, Generic[Options]):
         return ()
 
     def compared_with(self, config: Config) -> list[str]:
-        """Overrides of a run to compare a finished run with, beside its backbone and languages."""
+        """Overrides of a run to compare a finished run with, shown at its end; backbone and languages stay the same."""
         return ["method=sdrrl"]
 
     @abstractmethod

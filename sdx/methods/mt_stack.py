@@ -134,8 +134,8 @@ class MTStackConfig(MethodConfig):
     bidirectional: bool = False
     """Let the LLM's tokens attend to later tokens, as in the paper's LLM2Vec models."""
     quantised: bool = False
-    """Keep the LLM's frozen weights in 4 bits (nf4): about a quarter of the memory, and less exact. Needs the extra
-    `8bit`, and a ZeRO stage below 3."""
+    """Keep the LLM's frozen weights in 4 bits (nf4), in training and in use: about a quarter of the memory, and less
+    exact. Needs the extra `8bit`, and a ZeRO stage below 3."""
     validation_rows: int = fields.number(500, at_least=1, at_most=10**9)
     """English examples that select each trained model."""
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))

@@ -47,12 +47,12 @@ class Subsets(Directions):
 
 @dataclass
 class CodeSwitching:
-    """How much of the instructions is code-switched. The paper gives no figures: ours."""
+    """How much of the instructions is code-switched. The paper names neither figures nor a tool: ours."""
 
     sentence_ratio: float = fields.number(0.5, at_least=0, at_most=1)
     """Share of the instructions that get a code-switched version."""
     word_ratio: float = fields.number(0.3, at_least=0, at_most=1)
-    """Share of the words in the dictionary that are replaced."""
+    """Share of an instruction's words that are replaced, of those in the dictionary."""
 
 
 @dataclass

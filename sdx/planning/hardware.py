@@ -51,7 +51,7 @@ class Device:
     """What a run reaches on one device.
 
     Args:
-        train_flops, read_flops, decode_flops: FLOP/s in training, over given text, and token by token.
+        train_flops, read_flops, decode_flops: FLOP/s in training, over given text, and token by token, in bf16.
         bytes_per_s: memory traffic of a decode step.
         launch_s: least time for one layer's forward pass; 0 for a CPU.
         load_bytes_per_s: weights from disk to the device.
