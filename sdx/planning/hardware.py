@@ -70,6 +70,10 @@ class Device:
     fp32: float = 1.0
     bf16: float = 1.0
 
+    @property
+    def is_cuda(self) -> bool:
+        return self.launch_s > 0
+
     def share(self, taken: Precision) -> float:
         return self.bf16 if taken is Precision.bf16 else self.fp32
 
@@ -83,13 +87,13 @@ class Machine:
 
     @property
     def name(self) -> str:
-        return f"{self.ranks} x {self.device.name}" if self.device.launch_s else self.device.name
+        return f"{self.ranks} x {self.device.name}" if self.device.is_cuda else self.device.name
 
     @property
     def hardware(self) -> Hardware:
         """The hardware of a training. GPU nodes are assumed to have enough memory and a compiler."""
         memory = self.device.memory_bytes
-        if self.device.launch_s:
+        if self.device.is_cuda:
             return Hardware(self.ranks, memory, math.inf, is_cuda=True, can_compile=True)
         return Hardware(self.ranks, memory / self.ranks, memory / self.ranks, False, can_compile(cuda=False))
 

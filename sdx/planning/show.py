@@ -55,7 +55,7 @@ def show(config: Config, store: Store, steps: Sequence[Step], on_gpus: Config | 
     trainings = [work for work in works if isinstance(work, ModelWork)]
     longest_training = max(trainings, key=lambda work: work.trained, default=ModelWork())
     setups = {
-        machine: _setup(on_gpus if machine.device.launch_s else config, trained, machine.hardware)
+        machine: _setup(on_gpus if machine.device.is_cuda else config, trained, machine.hardware)
         for machine in (where if sizes else ())
     }
     layouts = {machine: layout(setup, longest_training) for machine, setup in setups.items()}
@@ -111,7 +111,7 @@ def estimated(
     lines = []
     for node in nodes:
         estimate = estimates.add(node)
-        hours = (_hours(on_gpus if at.device.launch_s else config, store, node, estimate, trained, at) for at in where)
+        hours = (_hours(on_gpus if at.device.is_cuda else config, store, node, estimate, trained, at) for at in where)
         lines.append(tables.Line(node, estimate, tuple(hours)))
     return lines, shape, trained, where
 

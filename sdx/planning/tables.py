@@ -150,7 +150,7 @@ def memory(
 
 def generation(console: Console, work: ModelWork, where: Sequence[Machine]) -> None:
     """The number of prompts of mean length that are completed at once, and their GPU memory."""
-    for device in dict.fromkeys(machine.device for machine in where if machine.device.launch_s):
+    for device in dict.fromkeys(machine.device for machine in where if machine.device.is_cuda):
         rows = batch_rows(work, device)
         taken = number_bytes(work.arithmetic.gpu) * work.shape.parameters + rows * work.row_bytes
         console.print(
@@ -178,7 +178,7 @@ def total(
             "backbone.shape",
             style="yellow",
         )
-    elif any(machine.device.launch_s for machine in where):
+    elif any(machine.device.is_cuda for machine in where):
         here = ", ".join(gpu) if gpu else "none visible here"
         console.print(f"GPUs: {here}; training is on all of them, all else on one; shares of their peak are assumed")
     console.print("nothing was run; the same command without plan=true runs it")

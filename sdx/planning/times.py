@@ -37,7 +37,7 @@ def _seconds(work: ModelWork, machine: Machine, train: TrainConfig, layout: Layo
     if not work.shape.parameters:
         return None
     device = machine.device
-    share = device.share(work.arithmetic.on(bool(device.launch_s)))
+    share = device.share(work.arithmetic.on(device.is_cuda))
     launch = work.shape.layers * device.launch_s
     forward = 2.0 * work.shape.parameters + 4.0 * work.shape.layers * work.shape.hidden_size * work.context
     total = work.seconds + work.loads * 2.0 * work.shape.parameters / device.load_bytes_per_s
@@ -55,9 +55,8 @@ def _seconds(work: ModelWork, machine: Machine, train: TrainConfig, layout: Layo
 
 def batch_rows(work: ModelWork, device: Device) -> float:
     """Rows of a batch on a device."""
-    is_cuda = bool(device.launch_s)
-    most: float = work.most.on(is_cuda)
-    if is_cuda and work.row_bytes:
+    most: float = work.most.on(device.is_cuda)
+    if device.is_cuda and work.row_bytes:
         weights = number_bytes(work.arithmetic.gpu) * work.shape.parameters
         most = min(most, room_bytes(device.memory_bytes, weights) // work.row_bytes)
     return max(1.0, min(most, work.rows))
@@ -65,7 +64,7 @@ def batch_rows(work: ModelWork, device: Device) -> float:
 
 def _decoding(work: ModelWork, device: Device, forward: float, launch: float) -> float:
     batch = batch_rows(work, device)
-    taken = work.arithmetic.on(bool(device.launch_s))
+    taken = work.arithmetic.on(device.is_cuda)
     cache = CACHE_TRIPS * cache_bytes(work.shape) * batch * work.beams * work.context
     traffic = number_bytes(taken) * (work.shape.parameters + cache / 2) / device.bytes_per_s
     steps = math.ceil(work.rows / batch) * work.decode_steps
