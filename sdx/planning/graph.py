@@ -63,4 +63,9 @@ def _done(partial: Path) -> int:
     checkpoints = (path.name.removeprefix("step_") for path in partial.glob("checkpoints/step_*"))
     if numbers := [int(number) for number in checkpoints if number.isdecimal()]:
         return max(numbers)
-    return sum(len(rows) for path in partial.glob(f"*{BatchLog.SUFFIX}") for _, rows in BatchLog.batches(path))
+    return sum(_rows(path) for path in partial.glob(f"*{BatchLog.SUFFIX}"))
+
+
+def _rows(path: Path) -> int:
+    """Rows of a batch log, read without mending it."""
+    return sum(len(rows) for _, rows in BatchLog.batches(path))
