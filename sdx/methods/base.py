@@ -13,13 +13,14 @@ from sdx.config import Config, DictionaryConfig, MethodConfig
 from sdx.data import dictionaries, parallel
 from sdx.data.corpus import corpus_step
 from sdx.data.filters import Filter, check_some_left
-from sdx.data.mixture import pair
+from sdx.data.mixture import pair, with_language_hint
 from sdx.evaluation.suites import Comparison, suites
 from sdx.evaluation.translation_quality import translation_suites
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import Generate
 from sdx.languages import Language, language
 from sdx.models import backbone
+from sdx.options import fields
 from sdx.store.estimate import ROWS, Estimate, Plan, Rows, stand_ins
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace, runtime
@@ -30,11 +31,9 @@ from sdx.translation.base import TranslationContext, Translator
 from sdx.translation.step import Translate
 
 SOME_PAIRS = 20_000
-"""Sentence pairs at most from which words and demonstrations are taken. Ours."""
-
-
+"""Most sentence pairs from which words and demonstrations are taken. Ours."""
 Build = Callable[[Mapping[str, Path], int], list[dict[str, Any]]]
-"""Training rows from the directories of a mix's inputs and a seed."""
+"""Makes training rows from the directories of a mix's inputs and a seed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +45,7 @@ class Mix(Step):
 
     method: str
     options: Mapping[str, Any]
-    """Of the method, as far as they decide the rows."""
+    """The method's options that decide the rows."""
     seed: int
     parts: Mapping[str, Step]
     build: Build = runtime()
@@ -65,7 +64,7 @@ class Mix(Step):
         with stand_ins(plan, self.parts) as (directories, scale):
             try:
                 rows = self.build(directories, self.seed)
-            except InputError:  # a part of the mix is empty, as far as is known
+            except InputError:  # a part of the mix is expected to be empty
                 return Estimate()
         count = scale * len(rows)
         sides = {name: fmean([len(row[name].split()) for row in rows] or [0.0]) for name in self.text_fields}
@@ -90,11 +89,11 @@ class Mix(Step):
 class Run:
     """One run: the parsed languages, the engines, and the steps that every method shares.
 
-    Making a step costs nothing and loads nothing; `sdx.run` realises those that are needed.
+    Making a step loads nothing; `sdx.run` realises the steps that are needed.
 
     Args:
-        mt: what translates test items; may be the translator.
-        tasks: what is evaluated, by name.
+        mt: translates test items; may be the translator.
+        tasks: the benchmarks by name.
     """
 
     def __init__(
@@ -119,25 +118,21 @@ class Run:
             engine.attach(TranslationContext(self.backbone, template, generator, self._sentence_pairs, record))
 
     def record_choices(self) -> None:
-        """Records what the translators chose; called when the run is known to work."""
+        """Records the translators' choices once the run is known to work."""
         for engine in (self.translator, self.mt):
             engine.record_choice()
 
     @cached_property
     def corpus(self) -> Step:
-        """The instructions in L, in two parts.
-
-        Raises:
-            InputError: they cannot be had. Only a method or a task that uses them asks for them.
-        """
+        """The instructions in L, in two parts; raises InputError if they cannot be had. Not every method asks."""
         return corpus_step(self.config.corpus, self.config.scale, self.source)
 
     def check_translator(self) -> None:
-        """Raises `InputError` when the translator lacks a pair of the run."""
+        """Raises InputError if the translator lacks a language pair of the run."""
         self._check_pairs("translator", self.translator)
 
     def check_mt(self) -> None:
-        """Raises `InputError` when `mt` lacks a pair of the run or is the backbone itself."""
+        """Raises InputError if `mt` lacks a language pair of the run or is the backbone itself."""
         key = "translator@mt" if self.config.mt else "translator"
         self._check_pairs(key, self.mt)
         for target in self.targets:
@@ -155,21 +150,19 @@ class Run:
 
     @property
     def has_parallel(self) -> bool:
-        """Whether there is a parallel corpus."""
         config = self.config.parallel
         return bool(config.asset or config.hub_id) or config.path is not None
 
     @property
     def has_dictionary(self) -> bool:
-        """Whether there is a dictionary."""
         config = self.config.dictionary
         return bool(config.asset or config.from_parallel) or config.path is not None
 
     def parallel(self, source: Language, target: Language, rows: int | None = None) -> Step:
-        """Sentence pairs of the external parallel corpus, `scale.parallel_rows` unless given.
+        """Sentence pairs of the parallel corpus, `scale.parallel_rows` by default.
 
         Raises:
-            InputError: it lacks the pair. Only a method that uses the corpus asks for it.
+            InputError: the corpus lacks the language pair.
         """
         config = self.config
         parallel.check(config.parallel, source, self.targets, evaluated(config))
@@ -178,21 +171,21 @@ class Run:
 
     def dictionary(self, target: Language) -> Step:
         """Words of the source language with their translations."""
-        config = self._checked_dictionary
+        config = self._dictionary_config
         pairs = self.parallel(self.source, target, SOME_PAIRS) if config.from_parallel else None
         step = dictionaries.dictionary_step(config, pairs, self.source, target)
         assert step, "has_dictionary says that there is one"
         return step
 
     @cached_property
-    def _checked_dictionary(self) -> DictionaryConfig:
-        """The options of the dictionary, checked once for all targets: the check reads the user's files."""
+    def _dictionary_config(self) -> DictionaryConfig:
+        """Checked once for all targets, because the check reads the user's files."""
         config = self.config.dictionary
         dictionaries.check(config, self.source, self.targets, self.has_parallel)
         return config
 
     def _sentence_pairs(self, source: Language, target: Language) -> Step | None:
-        """For demonstrations, which depend neither on how many pairs are trained on nor on the run's other targets."""
+        """For demonstrations: they depend neither on `scale.parallel_rows` nor on the run's other targets."""
         config = self.config.parallel
         if not self.has_parallel or parallel.lacks(config, source) or parallel.lacks(config, target):
             return None
@@ -200,42 +193,35 @@ class Run:
         return parallel.parallel_step(config, source, target, SOME_PAIRS)
 
     def answers(self) -> Step:
-        """theta(x_L): the backbone's own answers to the training instructions, all of them.
+        """theta(x_L): the backbone's own greedy answers to all training instructions.
 
-        What is translated does not depend on the filters, so that a filter can be tried without translating again.
+        All of them are translated, so that another filter does not translate again.
         """
-        return self.generation(self.backbone, self.corpus, "train.jsonl", "instruction", "answers")
+        template, limit = self.config.backbone.template, self.config.scale.max_new_tokens
+        given = self.backbone, self.corpus, "train.jsonl", "instruction", template, limit
+        return Generate(*given, generator=self.generator, label="answers")
 
     def good_answers(self, answers: Step) -> Step:
         """The answers in the source language that pass `filters.answers`."""
         filters = self.config.filters
         return Filter(answers, filters.answers, self.source, self.source, filters)
 
-    def good_translations(self, translation: Step, target: Language, *also: str) -> Step:
-        """The rows of a translation that pass `filters.translations`, and those of `filters.tasks` named here."""
-        filters = self.config.filters
-        reasons = [*filters.translations, *(name for name in filters.tasks if name in also)]
-        return Filter(translation, reasons, target, self.source, filters)
-
-    def generation(self, model: Step, prompts: Step, file: str, field: str, label: str) -> Step:
-        """Greedy completions of `model` for one field of a step's rows."""
-        template, limit = self.config.backbone.template, self.config.scale.max_new_tokens
-        return Generate(model, prompts, file, field, template, limit, generator=self.generator, label=label)
-
     def translation(
-        self, rows: Step, file: str, field: str, target: Language, translator: Translator | None = None
+        self, rows: Step, file: str, field: str, target: Language, translator: Translator | None = None, also: str = ""
     ) -> Step:
-        """One field of a step's rows, from the source language, by the run's translator unless another is given."""
-        return Translate(rows, file, field, self.source, target, translator=translator or self.translator)
+        """The translations of one field of a step's rows that pass `filters.translations`.
 
-    def mix(
-        self,
-        build: Build,
-        inputs: Mapping[str, Step],
-        options: Mapping[str, Any],
-        version: int,
-    ) -> Step:
-        """The training rows, `build(directories of the inputs, seed)`, published as `rows.jsonl`."""
+        Args:
+            translator: the run's by default.
+            also: a reason to drop rows that applies, too, if `filters.tasks` has it.
+        """
+        translated = Translate(rows, file, field, self.source, target, translator=translator or self.translator)
+        filters = self.config.filters
+        reasons = [*filters.translations, *(name for name in filters.tasks if name == also)]
+        return Filter(translated, reasons, target, self.source, filters)
+
+    def mix(self, build: Build, inputs: Mapping[str, Step], options: Mapping[str, Any], version: int) -> Step:
+        """The training rows that `build` makes of the inputs."""
         return Mix(self.config.method.name, options, self.config.seed, inputs, build=build, version=version)
 
     def training(self, mix: Step) -> Step:
@@ -244,16 +230,12 @@ class Run:
 
 
 def evaluated(config: Config) -> list[str]:
-    """The benchmarks, those of the harness by their names there."""
+    """The benchmarks, and the harness's names of those that it runs."""
     return [name for key, task in config.task.items() for name in (key, *getattr(task, "names", ()))]
 
 
 def languages_of(config: Config) -> tuple[Language, list[Language]]:
-    """Source and target languages of a run.
-
-    Raises:
-        InputError: one language twice, or the source among the targets.
-    """
+    """Source and target languages; raises InputError if two of them are the same."""
     source = language(config.lang.source)
     targets = [language(code) for code in config.lang.targets.values()]
     names = ",".join(config.lang.targets)
@@ -264,15 +246,28 @@ def languages_of(config: Config) -> tuple[Language, list[Language]]:
     return source, targets
 
 
+@dataclass
+class Directions:
+    """Weight of each kind of pair of question x and answer y: 0 leaves the kind out, 0.5 takes a random half, 2 takes
+    all twice. Equal weights: ours."""
+
+    ll: float = fields.number(1.0, at_least=0, at_most=1000)
+    """x_L -> y_L"""
+    tl: float = fields.number(1.0, at_least=0, at_most=1000)
+    """x_T -> y_L"""
+    lt: float = fields.number(1.0, at_least=0, at_most=1000)
+    """x_L -> y_T"""
+    tt: float = fields.number(1.0, at_least=0, at_most=1000)
+    """x_T -> y_T"""
+
+
 Options = TypeVar("Options", bound=MethodConfig)
-
-
 Text = tuple[str, Language, str]
 """A text, its language, and who wrote it."""
 
 
 def texts(directory: Path | None, language: Language, origin: str) -> dict[str, Text]:
-    """Texts by id that a generation, a translation or a filter published; none without a directory."""
+    """The texts by id that a generation, a translation or a filter published; empty without a directory."""
     rows = read_rows(directory / ROWS) if directory else []
     return {row["id"]: (row["text"], language, origin) for row in rows}
 
@@ -287,26 +282,30 @@ def pairs(subset: str, x: Mapping[str, Text], y: Mapping[str, Text], variant: st
     return [pair(id_, subset, x[id_], y[id_], variant) for id_ in y if id_ in x]
 
 
+def directed(row: dict[str, Any]) -> dict[str, Any]:
+    """A training row whose prompt names the language of the response."""
+    return {**row, "prompt": with_language_hint(row["prompt"], language(row["response_language"]))}
+
+
 class Method(ABC, Generic[Options]):
-    """Data steps, then training steps. A method is this class, a YAML in conf/method/ and a test."""
+    """The steps of a method. A new method is a subclass, a YAML in conf/method/ and a test."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
 
     def check(self, run: Run) -> None:
-        """Raises `InputError` for options that cannot work, before anything is loaded."""
+        """Raises InputError for options that cannot work, before anything is loaded."""
 
     def validates(self, config: Config) -> bool:
-        """Whether the trained model is selected on validation data: `training` of results.json has `validation`."""
+        """Whether the model is selected on validation data; `training` in results.json then has `validation`."""
         return config.scale.validation_rows > 0
 
     def translators(self, run: Run) -> Sequence[Translator]:
-        """Whose translations are measured where there are references, because the method studies them."""
+        """Engines whose translations the method studies; they are scored if there are references."""
         return ()
 
     def compared_with(self, config: Config) -> list[str]:
-        """Overrides of a run to compare a finished one with, as the terminal shows them at its end; backbone and
-        languages are those of the finished one."""
+        """Overrides of a run to compare a finished run with, shown at its end; backbone and languages stay the same."""
         return ["method=sdrrl"]
 
     @abstractmethod
@@ -316,19 +315,18 @@ class Method(ABC, Generic[Options]):
     def outcomes(self, run: Run, model: Step) -> tuple[list[Comparison], list[str]]:
         """What is scored, and a sentence for each benchmark and language that cannot be run.
 
-        Here each suite before and, where something is trained, after; then the translations of `translators`. A method
-        that is compared with other systems of the same run gives a suite once for each of them.
+        By default each suite before training and, if something is trained, after; then the translations of
+        `translators`. A method with several systems gives a suite once for each system.
 
         Args:
-            model: what `model` gave.
+            model: the result of `model`.
 
         Raises:
             InputError: nothing is left to evaluate.
         """
         config, tasks, languages = run.config, run.tasks, (run.source, run.targets)
         evaluated, skipped = suites(config, tasks, lambda: run.corpus, run.mt, run.generator, *languages)
-        before = run.backbone
-        trained = model is not before
+        trained = model is not run.backbone
         found = [
             Comparison(suite, suite.outcome(run.backbone, "before"), suite.outcome(model, "after") if trained else None)
             for suite in evaluated
@@ -339,30 +337,30 @@ class Method(ABC, Generic[Options]):
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run comes to."""
+    """The steps of a run and what it reports."""
 
     run: Run
     model: Step
-    """The step that publishes the improved model; the backbone's own where nothing is trained."""
+    """The step that publishes the improved model; the backbone if nothing is trained."""
     outcomes: Sequence[Comparison]
     skipped: Sequence[str]
     """A sentence for each benchmark and language that cannot be run."""
     compared_with: Sequence[str] = ()
-    """Overrides of a run to compare this one with."""
+    """See `Method.compared_with`."""
 
     @property
     def ends(self) -> list[Step]:
-        """What the report is made of."""
+        """The steps that the report reads."""
         return [self.model, *(step for one in self.outcomes for step in (one.before, one.after) if step)]
 
     @property
     def steps(self) -> list[Step]:
-        """What is realised: what shows results early comes first."""
+        """The steps to realise; those that show results early come first."""
         return [*self._before, self.model, *(outcome.after for outcome in self.outcomes if outcome.after)]
 
     def ordered(self, store: Store) -> list[Step]:
-        """`steps` as they are realised: the translations that the first ones lack come before, because a translator and
-        the backbone take turns in memory."""
+        """`steps` after the translations that the first of them lack: a translator and the backbone take turns in
+        memory."""
         needed = store.needed(self._before).values()
         return [*(step for step in needed if isinstance(step, Translate) and not store.cached(step)), *self.steps]
 

@@ -13,17 +13,17 @@ from sdx.store.step import Step
 
 @dataclass
 class UntouchedConfig(MethodConfig):
-    """No options."""
+    pass
 
 
 @dataclass
 class SFTConfig(MethodConfig):
-    """No options."""
+    pass
 
 
 @dataclass
 class TranslateSFTConfig(MethodConfig):
-    """No options."""
+    pass
 
 
 class Untouched(Method[UntouchedConfig]):
@@ -42,11 +42,13 @@ class SFT(Method[SFTConfig]):
     version = 1
 
     def model(self, run: Run) -> Step:
-        return run.training(run.mix(partial(self.pairs, run), {"corpus": run.corpus}, {}, self.version))
+        return run.training(run.mix(partial(gold, run), {"corpus": run.corpus}, {}, self.version))
 
-    def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
-        x, y = (corpus_texts(inputs["corpus"], name, run.source) for name in ("instruction", "answer"))
-        return pairs("gold", x, y)
+
+def gold(run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
+    """The training rows x_L -> gold y_L."""
+    x, y = (corpus_texts(inputs["corpus"], name, run.source) for name in ("instruction", "answer"))
+    return pairs("gold", x, y)
 
 
 class TranslateSFT(Method[TranslateSFTConfig]):
@@ -60,10 +62,8 @@ class TranslateSFT(Method[TranslateSFTConfig]):
     def model(self, run: Run) -> Step:
         inputs = {}
         for target in run.targets:
-            x_t = run.translation(run.corpus, "train.jsonl", "instruction", target)
-            y_t = run.translation(run.corpus, "train.jsonl", "answer", target)
-            inputs[f"x_{target.code}"] = run.good_translations(x_t, target)
-            inputs[f"y_{target.code}"] = run.good_translations(y_t, target)
+            inputs[f"x_{target.code}"] = run.translation(run.corpus, "train.jsonl", "instruction", target)
+            inputs[f"y_{target.code}"] = run.translation(run.corpus, "train.jsonl", "answer", target)
         return run.training(run.mix(partial(self.pairs, run), inputs, {}, self.version))
 
     def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:

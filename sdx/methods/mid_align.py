@@ -1,7 +1,7 @@
 """mid-align: alignment of a middle layer during fine-tuning (Liu and Niehues, arXiv 2502.14830).
 
-The LLM is fine-tuned in the resource-rich language L. Every other batch instead draws the middle layer's states of
-sentences and of their translations into T together, so that what is learnt in L carries over to T.
+The LLM is fine-tuned in the resource-rich language L. Every other batch instead pulls the middle layer's states of
+sentences and of their translations into T together, so that learning in L carries over to T.
 
     what                                                          whose
     fine-tuning batches alternate with alignment batches          the paper's: one after the other (`share` 0.5)
@@ -19,21 +19,21 @@ sentences and of their translations into T together, so that what is learnt in L
     tokens: the tokenizer's own special tokens, no template       ours
     adapters, learning rate, schedule                             ours: those of every method here (the paper: LoRA)
 
-A group of pairs is one example of the training: a rank reads all of it in one micro-batch, and its negatives are those
-of the group. So they depend neither on the number of ranks nor on the size of micro-batches.
+A group of pairs is a training example: a rank reads the whole group in one micro-batch. So a sentence's negatives
+depend neither on the number of ranks nor on the size of micro-batches.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import accumulate, pairwise
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from sdx import InputError
 from sdx.config import Config, MethodConfig
-from sdx.methods.base import Method, Run, corpus_texts, pairs
+from sdx.methods.base import Method, Run
+from sdx.methods.baselines import gold
 from sdx.options import fields
 from sdx.store.files import read_rows
 from sdx.store.step import Step, Workspace
@@ -48,14 +48,13 @@ if TYPE_CHECKING:
 @dataclass
 class MidAlignConfig(MethodConfig):
     layer: int | None = fields.number(None, at_least=1, at_most=10_000)
-    """The layer whose output is aligned, counted from 1; null: the one at half of the depth, as the paper's 16 of
-    32."""
+    """The layer whose output is aligned, counted from 1; null: the middle layer, as the paper's 16 of 32."""
     temperature: float = fields.number(0.1, above=0, at_most=100)
-    """By which similarities are divided. The paper's."""
+    """Divides the similarities. The paper's."""
     share: float = fields.number(0.5, at_least=0, at_most=0.9)
-    """Of all optimizer steps, those that align; 0.5, every other one, is the paper's, and 0 is `sft`."""
+    """Share of the optimizer steps that align; 0.5, every other step, is the paper's, and 0 is `sft`."""
     pairs: int = fields.number(32, at_least=2, at_most=10_000)
-    """Sentence pairs of a group, whose other translations are a sentence's negatives. The authors' script's."""
+    """Sentence pairs of a group; a sentence's negatives are the group's other translations. The authors' script's."""
     groups: int = fields.number(4, at_least=1, at_most=10_000)
     """Groups of pairs in an alignment batch. The authors' script's."""
     parallel_rows: int = fields.number(1000, at_least=0, at_most=10**9)
@@ -76,23 +75,18 @@ class MidAlign(Method[MidAlignConfig]):
         return ["method=sft"]
 
     def model(self, run: Run) -> Step:
-        mix = run.mix(partial(self.gold, run), {"corpus": run.corpus}, {}, self.version)
+        mix = run.mix(partial(gold, run), {"corpus": run.corpus}, {}, self.version)
         rows = self.options.parallel_rows
         pairs = {f"p_{target.code}": run.parallel(run.source, target, rows) for target in run.targets}
         return AlignedTraining(mix, run.backbone, settings=run.config, pairs=pairs, options=self.options)
 
-    def gold(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
-        """What is fine-tuned on: x_L -> y_L."""
-        x, y = (corpus_texts(inputs["corpus"], name, run.source) for name in ("instruction", "answer"))
-        return pairs("gold", x, y)
-
 
 @dataclass(frozen=True, eq=False)
 class AlignedTraining(Train):
-    """Training on a mix, in turns with alignment on sentence pairs."""
+    """Training on a mix that alternates with alignment on sentence pairs."""
 
     pairs: Mapping[str, Step] = field(kw_only=True)
-    """`p_th`, the sentence pairs with Thai."""
+    """`p_th` publishes the sentence pairs with Thai."""
     options: MidAlignConfig = field(kw_only=True)
 
     @property
@@ -105,7 +99,7 @@ class AlignedTraining(Train):
         return Beside(self.options.share, self.options.pairs * self.options.groups, list(self.pairs.values()))
 
     def auxiliary(self, work: Workspace, tokenizer: Any) -> "Auxiliary | None":
-        """Raises InputError for a layer that the model does not have, or fewer than two sentence pairs."""
+        """Raises InputError if the model lacks the layer, or for fewer than two sentence pairs."""
         from sdx.models.shape import shape_in
         from sdx.training.objectives import Auxiliary
 
@@ -135,22 +129,21 @@ def _check_layer(layer: int, layers: int) -> None:
 
 @dataclass(frozen=True)
 class Group:
-    """Sentence pairs that are each other's negatives: an example of the alignment."""
+    """Sentence pairs that are each other's negatives."""
 
     id: str
     sources: list[list[int]]
     targets: list[list[int]]
-    """Token ids; the translation of a source has its place."""
+    """Token ids, in the order of `sources`."""
     group: str = ""
 
 
 def grouped(
     name: str, rows: Sequence[Mapping[str, Any]], tokenizer: Any, pairs: int, max_tokens: int, seed: int
 ) -> list[Group]:
-    """Sentence pairs, shuffled and dealt to groups of like size, of at most `pairs`.
+    """Sentence pairs, shuffled and dealt to groups of similar size, at most `pairs` in a group.
 
-    Pairs with a text longer than `max_tokens` are left out, and so are pairs with a text that an earlier one has: it
-    would be its own negative.
+    Leaves out pairs with a text longer than `max_tokens`, and pairs that repeat a text: it would be its own negative.
     """
     seen = set[str]()
     kept = []
@@ -171,18 +164,14 @@ def grouped(
 
 
 class Alignment:
-    """Contrastive loss, in nats for a sentence pair: how surely a sentence's translation is found among those of its
-    group, by the cosine of mean-pooled states.
-
-    Args:
-        layer: whose states they are, counted from 1.
-    """
+    """Contrastive loss, in nats per sentence pair: finds a sentence's translation among the translations of the group,
+    by the cosine of the mean-pooled states of `layer`, counted from 1."""
 
     def __init__(self, layer: int, temperature: float, pad_id: int) -> None:
         self.layer, self.temperature, self.pad_id = layer, temperature, pad_id
 
     def collate(self, examples: Sequence[Group], packed: bool) -> dict[str, Any]:
-        """The sentences one after the other, none of which sees another: a group's sources, then its targets."""
+        """Sentences that do not see each other: a group's sources, then the group's targets."""
         from sdx.models.loading import padded
         from sdx.training import packing
         from sdx.training.hidden_states import pooling
@@ -193,7 +182,6 @@ class Alignment:
         return {"inputs": inputs, **pooling(rows, [[(0, len(row))] for row in rows], packed), "pairs": sizes}
 
     def targets(self, example: Group) -> int:
-        """Sentence pairs."""
         return len(example.sources)
 
     def tokens(self, example: Group) -> int:
@@ -215,7 +203,6 @@ class Alignment:
         return loss, torch.full_like(loss, sum(batch["pairs"]))
 
     def score(self, model: Any, batch: dict[str, Any]) -> "tuple[Tensor, Tensor]":
-        """Minus the loss."""
         loss, count = self.loss(model, batch)
         return -loss, count
 

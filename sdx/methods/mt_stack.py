@@ -1,13 +1,13 @@
 """MT-LLM: a frozen multilingual encoder stacked under an LLM (Schmidt et al., arXiv 2406.12739).
 
-First the stack learns to say of English text what the LLM itself says of it; then it learns a task in English; then it
-reads the task in every language that the encoder knows.
+The stack first learns to represent English text as the LLM itself does, then a task in English; then it reads the task
+in every language that the encoder knows.
 
-    v(x) = mean over the tokens of LLM(inputs_embeds=up_proj(encoder(x)))         what the stack says of a text
+    v(x) = mean over the tokens of LLM(inputs_embeds=up_proj(encoder(x)))         the stack's vector of a text
     1.  min over up_proj and LoRA  |v(x) - v_LLM(x)|^2        x: English text, v_LLM: the LLM on its own tokens
     2.  min over LoRA              |v(x) - v_teacher(x)|^2    x: English task data, the head is the teacher's
 
-[P]: the paper, its authors' code or their model card. [2]: read of it at second hand. [O]: ours. Files are below sdx/.
+[P]: the paper, its authors' code or their model card. [2]: at second hand. [O]: ours. Files are below sdx/.
 
 | statement | mark | where |
 |---|---|---|
@@ -43,7 +43,7 @@ reads the task in every language that the encoder knows.
 | encoder alone with a head on its vectors, an option | [O] | stacking/objectives.py:Probe |
 | Uyghur in Cyrillic letters is read as Kazakh, an option | [P] | methods/mt_stack.py:Study.read_as |
 
-`bidirectional` belongs to the LLM and is off but for LLM2Vec's: see experiments/mt_llm_*.yaml.
+`bidirectional` is for LLM2Vec models: see experiments/mt_llm_*.yaml.
 """
 
 from dataclasses import dataclass, field, replace
@@ -73,7 +73,7 @@ from sdx.training.optimizers import EXTRA
 
 BASELINES = [system.name for system in System if system is not System.stack]
 PROBE_EPOCHS, PROBE_RATE = 20, 1e-3
-"""Of the head on the encoder alone, whose vectors are there already. Ours."""
+"""Training of a head on the encoder's stored vectors. Ours."""
 LEAST_TEXTS = 10
 DEFAULT_ENCODER, DEFAULT_TASK = "e5_small", "mmlu_subject"
 """Of conf/config.yaml and conf/method/mt_stack.yaml."""
@@ -83,41 +83,42 @@ class EncoderBaseline(str, Enum):
     """How the encoder alone learns the task."""
 
     probe = "probe"
-    """A head on its vectors, which stay as they are. Ours."""
+    """A head on the frozen encoder's vectors. Ours."""
     lora = "lora"
-    """A head and adapters, with stage 2's epochs and rates, by the labels (the authors')."""
+    """A head and adapters, from the labels, with stage 2's epochs and rates (the authors')."""
 
 
 class Learning(str, Enum):
     """How the stack learns the task."""
 
     distillation = "distillation"
-    """To give the vectors of an LLM that was trained on it; no labels."""
+    """From the vectors of an LLM that was trained on the task; no labels."""
     direct = "direct"
-    """By the labels."""
+    """From the labels."""
     generation = "generation"
-    """To write the labels' words after what the encoder read; so does what the stack is compared with. Ours."""
+    """By writing the labels' words after the encoder's soft prompt; the baselines do so, too. Ours."""
 
 
 @dataclass
 class AlignmentConfig:
-    """Stage 1, general: one pass over `scale.text_rows` English texts. Where nothing else is said, the paper's."""
+    """Stage 1: one pass over `scale.text_rows` English texts. Defaults are the paper's unless marked."""
 
     batch_size: int = fields.number(256, at_least=1, at_most=10**6)
     """Texts per optimizer step."""
     learning_rate: float = fields.number(2e-4, above=0, at_most=1)
-    """Peak of AdamW's."""
+    """Peak learning rate of AdamW."""
     warmup_ratio: float = fields.number(0.01, at_least=0, at_most=1)
-    """Share of the steps with a linear rise from 0; it falls linearly from there."""
+    """Share of the steps with a linear rise from 0; the rate then falls linearly."""
     max_length_tokens: int = fields.number(512, at_least=1, at_most=10**7)
-    """Longest text, in either tokenizer; a longer one loses its end."""
+    """Longest text, in either tokenizer; longer texts are cut at the end."""
     words: bool = True
-    """A third of the loss is the error of sequences, the rest that of words (the authors' later recipe); or all of it
-    is that of sequences (the paper's)."""
+    """Whether two thirds of the loss are the error of words (the authors' later recipe); else all of the loss is the
+    error of sequences (the paper's)."""
     validations: int = fields.number(4, at_least=1, at_most=1000)
-    """How often it is scored on the texts that are held out, evenly spread; the best is kept."""
+    """Number of validation passes on held-out texts, evenly spaced; the best stack is kept."""
     seed: int | None = fields.number(None, at_least=0, at_most=fields.SEED)
-    """Of the first stack and its alignment; none: the run's. Given, runs with different seeds share one alignment."""
+    """Seed of the first stack and the alignment; none: the run's. With a seed here, runs with different seeds share an
+    alignment."""
 
 
 @dataclass
@@ -127,24 +128,24 @@ class MTStackConfig(MethodConfig):
     learning: Learning = Learning.distillation
     """Stage 2."""
     train_bridge: bool = False
-    """Train the bridge in stage 2, too. Without stage 1 it always is."""
+    """Train the bridge in stage 2, too; always done without stage 1."""
     bridge_rate: float = fields.number(1.0, above=0, at_most=1000)
-    """By what the learning rate is multiplied for the bridge."""
+    """Multiplies the learning rate of the bridge."""
     bidirectional: bool = False
-    """The LLM's tokens see those after them, too, as in the paper's LLM2Vec models."""
+    """Let the LLM's tokens attend to later tokens, as in the paper's LLM2Vec models."""
     quantised: bool = False
-    """The LLM's frozen weights in 4 bits (nf4), in training and in use: about a quarter of the memory, and less exact.
-    Needs the extra `8bit`, and a ZeRO stage below 3."""
+    """Keep the LLM's frozen weights in 4 bits (nf4), in training and in use: about a quarter of the memory, and less
+    exact. Needs the extra `8bit`, and a ZeRO stage below 3."""
     validation_rows: int = fields.number(500, at_least=1, at_most=10**9)
-    """English examples by which each trained model is selected."""
+    """English examples that select each trained model."""
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
-    """What the stack is compared with: llm, encoder, unaligned, translate_test."""
+    """Systems to compare the stack with: llm, encoder, unaligned, translate_test."""
     encoder_baseline: EncoderBaseline = EncoderBaseline.lora
     """How the encoder alone learns."""
     head_bias: bool = False
     """Whether the heads have a bias."""
     read_as: list[str] = field(default_factory=list)
-    """Languages that encoder and translator are told to be another: `[ug:kk]`, Uyghur read as Kazakh."""
+    """Languages that encoder and translator read as another language: `[ug:kk]`, Uyghur as Kazakh."""
 
 
 class MTStack(Method[MTStackConfig]):
@@ -155,7 +156,7 @@ class MTStack(Method[MTStackConfig]):
         return Study(run, self.options).stack
 
     def outcomes(self, run: Run, model: Step) -> tuple[list[Comparison], list[str]]:
-        """The stack zero-shot in every language, beside each baseline."""
+        """The stack, zero-shot in every language, beside each baseline."""
         study = Study(run, self.options)
         suites, skipped = reading_suites(run.config, run.tasks, run.source, run.targets)
         stacked = {id(suite): study.answers(System.stack, model, suite) for suite in suites}
@@ -227,22 +228,21 @@ class MTStack(Method[MTStackConfig]):
 
 
 class Study:
-    """The steps of one run: the stack, and what it is compared with."""
+    """The steps of one run: the stack and its baselines."""
 
     def __init__(self, run: Run, options: MTStackConfig) -> None:
         self.run, self.config, self.options = run, run.config, options
         self.task = _task(run)
         seed = options.alignment.seed
         self.first_seed = run.config.seed if seed is None else seed
-        self.goal = (
-            ObjectiveKind.generation if options.learning is Learning.generation else ObjectiveKind.classification
-        )
-        """Of what learns the task from its data."""
+        generates = options.learning is Learning.generation
+        self.goal = ObjectiveKind.generation if generates else ObjectiveKind.classification
+        """Objective of the models that learn the task from labels."""
 
-    # Stage 1: of English the stack says what the LLM says
+    # Stage 1: the stack learns to represent English as the LLM does
 
     def untrained(self, system: System) -> Step:
-        """A stack with its fitted bridge, or a part of one."""
+        """A stack with a fitted bridge, or a part of such a stack."""
         options = self.options
         return StackStep(
             self.texts,
@@ -283,24 +283,25 @@ class Study:
 
     def stacked(self, system: System, start: Step, trains_bridge: bool) -> Step:
         """A stack that learns the task, from the teacher or from the labels."""
+        recipe = self.recipe(trains_bridge)
         if self.options.learning is not Learning.distillation:
-            return self.task_step(system, start, self.goal, self.recipe(trains_bridge))
-        taught = self.teacher, self.vectors(System.llm, self.teacher)
-        return self.task_step(system, start, ObjectiveKind.distillation, self.recipe(trains_bridge), *taught)
+            return self.task_step(system, start, self.goal, recipe)
+        vectors = self.vectors(System.llm, self.teacher)
+        return self.task_step(system, start, ObjectiveKind.distillation, recipe, self.teacher, vectors)
 
     @cached_property
     def teacher(self) -> Step:
-        """The LLM alone, which reads its own tokens, trained on the task: teacher, and zero-shot transfer."""
+        """The LLM alone, trained on the task: the teacher, and the baseline of zero-shot transfer."""
         return self.task_step(System.llm, self.untrained(System.llm), self.goal, self.recipe(False))
 
     @cached_property
     def unaligned(self) -> Step:
-        """Stage 2 without stage 1: the bridge, which has been taught nothing, is trained here."""
+        """Stage 2 without stage 1; trains the bridge, too."""
         return self.stacked(System.unaligned, self.untrained(System.stack), True)
 
     @cached_property
     def encoder(self) -> Step:
-        """The encoder with a head and adapters, or a head on its own vectors."""
+        """The encoder with a head and adapters, or with a head on the encoder's vectors."""
         plain, recipe = self.untrained(System.encoder), self.recipe(False)
         if self.options.encoder_baseline is EncoderBaseline.lora:
             return self.task_step(System.encoder, plain, ObjectiveKind.classification, recipe)
@@ -310,9 +311,10 @@ class Study:
         return self.task_step(System.encoder, plain, ObjectiveKind.probe, recipe, vectors=vectors)
 
     def model(self, system: System) -> Step:
-        """What answers for a baseline."""
-        own = {System.encoder: lambda: self.encoder, System.unaligned: lambda: self.unaligned}
-        return own.get(system, lambda: self.teacher)()
+        """The model that answers for a baseline."""
+        if system is System.encoder:
+            return self.encoder
+        return self.unaligned if system is System.unaligned else self.teacher
 
     def task_step(
         self,
@@ -334,7 +336,6 @@ class Study:
     # The test, zero-shot
 
     def baselines(self, suite: Suite) -> dict[System, Step]:
-        """The answers of each."""
         found, source, read_as = {}, self.run.source, self.read_as(suite.language)
         for system in (system for system in System if system.name in self.options.baselines):
             items = suite.items
@@ -358,7 +359,7 @@ class Study:
             tested=suite.language,
         )
 
-    # What all of them share
+    # Shared by all systems
 
     def parts(self, system: System) -> Parts:
         given = self.config.encoder
@@ -381,15 +382,10 @@ class Study:
 
     @property
     def encoder_languages(self) -> list[Language]:
-        """The languages that the encoder must know."""
         return [self.run.source, *map(self.read_as, self.run.targets)]
 
     def read_as(self, language: Language) -> Language:
-        """The language as which encoder and translator take the texts of a language.
-
-        Raises:
-            InputError: `read_as` names a language that is not in the table.
-        """
+        """The language to which `method.read_as` maps a language; raises InputError for a language not in the table."""
         others = {}
         for pair in self.options.read_as:
             one, colon, other = pair.partition(":")
@@ -404,7 +400,7 @@ class Study:
         return others.get(language, language)
 
     def untranslated(self, target: Language) -> str | None:
-        """Why there is no translate-test of a language."""
+        """Why a language has no translate-test."""
         engine, pair = self.run.mt, (target.flores, self.run.source.flores)
         reason = engine.why_unsupported(*pair)
         if not reason and not engine.for_pair(*pair).is_external:
@@ -413,11 +409,7 @@ class Study:
 
 
 def _task(run: Run) -> ReadTask:
-    """The one task that the stack learns.
-
-    Raises:
-        InputError: there is none, or more than one.
-    """
+    """The task that the stack learns; raises InputError unless there is exactly one."""
     found = [task for task in run.tasks.values() if isinstance(task, ReadTask)]
     if len(found) != 1:
         which = f"{' and '.join(task.name for task in found)} are several" if found else "none of them is one"
@@ -429,7 +421,7 @@ def _task(run: Run) -> ReadTask:
 
 
 def _check_wordless(name: str, options: MTStackConfig) -> None:
-    """Raises InputError for options that need the words of an encoder's tokens."""
+    """Raises InputError for options that need to know which words the encoder's tokens belong to."""
     least_squares = options.bridge.projection is Projection.least_squares
     wrong = {"bridge.projection=random": least_squares, "alignment.words=false": options.alignment.words}
     if fixes := " ".join(f"method.{fix}" for fix, needed in wrong.items() if needed):

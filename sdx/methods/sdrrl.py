@@ -1,8 +1,8 @@
 """SDRRL: self-distillation from resource-rich languages (Zhang et al., arXiv 2402.12204, section 3).
 
-The LLM theta answers instructions in the resource-rich language L itself; its answers and the instructions are
-translated into the target language T; theta is fine-tuned on the pairs, so that what it can say in L it can say in T.
-No gold answer is used. Code-switched instructions and a small external parallel corpus tie the languages together.
+The LLM theta answers instructions in the resource-rich language L itself; instructions and answers are translated into
+the target language T; fine-tuning theta on the pairs teaches it to say in T what it can say in L. No gold answers are
+used. Code-switched instructions and a small external parallel corpus tie the languages together.
 """
 
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ from sdx import InputError
 from sdx.config import Config, MethodConfig
 from sdx.data import dictionaries
 from sdx.data.code_switching import code_switch_rows
-from sdx.data.mixture import weigh, with_language_hint
+from sdx.data.mixture import weigh
 from sdx.data.translation_instructions import complete_rows, translate_rows
-from sdx.languages import Language, language
-from sdx.methods.base import Method, Run, corpus_texts, pairs, texts
+from sdx.languages import Language
+from sdx.methods.base import Directions, Method, Run, corpus_texts, directed, pairs, texts
 from sdx.options import fields
 from sdx.store.files import read_rows
 from sdx.store.step import Step
 
 
 class AnswerLanguageHint(str, Enum):
-    """Which prompts say in which language to answer: none, those of `tl` and `lt`, or those of all questions."""
+    """Which prompts name the language of the answer: none, those of `tl` and `lt`, or those of all questions."""
 
     none = "none"
     cross = "cross"
@@ -34,17 +34,9 @@ class AnswerLanguageHint(str, Enum):
 
 
 @dataclass
-class Subsets:
-    """Weight of each kind of pair: 0 leaves it out, 0.5 takes a random half, 2 takes all twice. Equal: ours."""
+class Subsets(Directions):
+    """Weight of each kind of pair; the answers y are a, the model's own."""
 
-    ll: float = fields.number(1.0, at_least=0, at_most=1000)
-    """x_L -> a_L"""
-    tl: float = fields.number(1.0, at_least=0, at_most=1000)
-    """x_T -> a_L"""
-    lt: float = fields.number(1.0, at_least=0, at_most=1000)
-    """x_L -> a_T"""
-    tt: float = fields.number(1.0, at_least=0, at_most=1000)
-    """x_T -> a_T"""
     cs: float = fields.number(1.0, at_least=0, at_most=1000)
     """x_L with some words in T -> a_L; needs a `dictionary`. That the answer is in L: ours."""
     translate: float = fields.number(1.0, at_least=0, at_most=1000)
@@ -55,12 +47,12 @@ class Subsets:
 
 @dataclass
 class CodeSwitching:
-    """How much of the instructions is code-switched. The paper names neither figure nor tool: ours."""
+    """How much of the instructions is code-switched. The paper names neither figures nor a tool: ours."""
 
     sentence_ratio: float = fields.number(0.5, at_least=0, at_most=1)
     """Share of the instructions that get a code-switched version."""
     word_ratio: float = fields.number(0.3, at_least=0, at_most=1)
-    """Share of the words known to the dictionary that are replaced in it."""
+    """Share of an instruction's words that are replaced, of those in the dictionary."""
 
 
 @dataclass
@@ -96,11 +88,9 @@ class SDRRL(Method[SDRRLConfig]):
             inputs["a_L"] = run.good_answers(answers)
         for target in run.targets:
             if self._uses(run, "tl", "tt"):  # x_T = MT(x_L)
-                x_t = run.translation(run.corpus, "train.jsonl", "instruction", target)
-                inputs[f"x_{target.code}"] = run.good_translations(x_t, target)
+                inputs[f"x_{target.code}"] = run.translation(run.corpus, "train.jsonl", "instruction", target)
             if self._uses(run, "lt", "tt"):  # a_T = MT(a_L)
-                a_t = run.translation(answers, "rows.jsonl", "text", target)
-                inputs[f"a_{target.code}"] = run.good_translations(a_t, target)
+                inputs[f"a_{target.code}"] = run.translation(answers, "rows.jsonl", "text", target)
             if self._uses(run, "cs"):
                 inputs[f"words_{target.code}"] = run.dictionary(target)
             if self._uses(run, "translate", "complete"):
@@ -114,7 +104,7 @@ class SDRRL(Method[SDRRLConfig]):
         return run.training(run.mix(partial(self.pairs, run), inputs, options, self.version))
 
     def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
-        """The mix: all subsets in all target languages. A question is left out of those of which it lacks a side."""
+        """All subsets in all target languages. A subset leaves out questions that lack one of its sides."""
         source = run.source
         x = corpus_texts(inputs["x_L"], "instruction", source)
         a = texts(inputs.get("a_L"), source, run.config.backbone.name)
@@ -139,7 +129,7 @@ class SDRRL(Method[SDRRLConfig]):
         return [self._hinted(row) for name in rows for row in weigh(rows[name], weights[name], seed)]
 
     def _uses(self, run: Run, *subsets: str) -> bool:
-        """Whether one of the subsets has a weight and what it is made from."""
+        """Whether one of the subsets has a weight and its data."""
         there = {"cs": run.has_dictionary, "translate": run.has_parallel, "complete": run.has_parallel}
         return any(getattr(self.options.subsets, name) > 0 and there.get(name, True) for name in subsets)
 
@@ -150,12 +140,12 @@ class SDRRL(Method[SDRRLConfig]):
         return code_switch_rows(rows, "prompt", words, ratios.sentence_ratio, ratios.word_ratio, str(seed), target)
 
     def _hinted(self, row: dict[str, Any]) -> dict[str, Any]:
-        hint = self.options.answer_language_hint
-        crosses = row["subset"] in ("tl", "lt")
-        asks = row["subset"] not in ("translate", "complete")
-        if (hint is AnswerLanguageHint.all and asks) or (hint is AnswerLanguageHint.cross and crosses):
-            return {**row, "prompt": with_language_hint(row["prompt"], language(row["response_language"]))}
-        return row
+        hinted = {
+            AnswerLanguageHint.none: (),
+            AnswerLanguageHint.cross: ("tl", "lt"),
+            AnswerLanguageHint.all: ("ll", "tl", "lt", "tt", "cs"),
+        }
+        return directed(row) if row["subset"] in hinted[self.options.answer_language_hint] else row
 
 
 SCHEMAS = {"sdrrl": SDRRLConfig}

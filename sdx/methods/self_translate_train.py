@@ -1,7 +1,7 @@
 """Self-Translate-Train (Ri, Kiyono and Takase, arXiv 2407.00454).
 
 The LLM theta translates the labelled training data of a task, D_L, into the target language T by few-shot prompting,
-and is fine-tuned on both versions: what it can already say in T becomes training data in T.
+and is fine-tuned on both versions: theta's own command of T becomes training data.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,17 +24,17 @@ from sdx.tasks.labelled import LabelledTask
 from sdx.translation.base import Translator
 
 SUBSETS = ("src", "tgt", "cs", "mt", "parallel")
-"""D_L; D_T by the backbone itself; rows with a field from each; D_T by another engine; the parallel corpus, asked for
-as translations."""
+"""D_L; D_T by the backbone itself; rows with fields of both; D_T by another engine; the parallel corpus, whose prompts
+ask for translations."""
 Fields = dict[str, str]
 
 
 @dataclass
 class SelfTranslateTrainConfig(MethodConfig):
     mixture: str = "src+tgt"
-    """What is trained on: `src`, `tgt`, `cs`, `mt` and `parallel`, joined by +. The paper's are src (zero-shot
-    transfer), src+tgt and src+tgt+cs; src+mt is translate-train, and src+parallel asks whether it is the translating
-    that helps. Each subset is taken whole; of the code-switched versions of a row one is drawn. Ours."""
+    """Subsets to train on: `src`, `tgt`, `cs`, `mt` and `parallel`, joined by +. The paper's are src (zero-shot
+    transfer), src+tgt and src+tgt+cs; src+mt is translate-train; src+parallel shows whether translating is what helps.
+    Each subset is taken whole, with a single random code-switched version of each row. Ours."""
 
     @property
     def subsets(self) -> list[str]:
@@ -85,10 +85,9 @@ class SelfTranslateTrain(Method[SelfTranslateTrainConfig]):
         inputs = {"d_L": d_l}
         for target in run.targets:
             for name, translator in self._translators(run).items():
-                for field in task.translated:  # each on its own
-                    d_t = run.translation(d_l, "train.jsonl", field, target, translator)
-                    reason = task.reasons.get(field, "")
-                    inputs[f"{name}/{field}/{target.code}"] = run.good_translations(d_t, target, reason)
+                for field in task.translated:
+                    d_t = run.translation(d_l, "train.jsonl", field, target, translator, task.reasons.get(field, ""))
+                    inputs[f"{name}/{field}/{target.code}"] = d_t
             if self._uses("parallel"):
                 inputs[f"p/{target.code}"] = run.parallel(run.source, target)
         options = {"mixture": self.options.subsets, "task": {"name": task.name, **task.template}}
@@ -97,7 +96,7 @@ class SelfTranslateTrain(Method[SelfTranslateTrainConfig]):
         return run.training(run.mix(partial(self.pairs, run), inputs, options, self.version))
 
     def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
-        """The mixture in all target languages. A row of which a field was dropped is left out of what needs it."""
+        """The mixture in all target languages. D_T lacks the rows that lost a field to a filter."""
         task, source = _task(run), run.source
         d_l: dict[str, Fields] = {row.pop("id"): row for row in read_rows(inputs["d_L"] / "train.jsonl")}
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SUBSETS}
@@ -123,18 +122,13 @@ class SelfTranslateTrain(Method[SelfTranslateTrainConfig]):
         return any(name in self.options.subsets for name in subsets)
 
     def _translators(self, run: Run) -> dict[str, Translator]:
-        """Who translates D_L for which subset; the code-switched rows are made of `tgt`."""
-        used = {"tgt": self._uses("tgt", "cs"), "mt": self._uses("mt")}
-        engines = {"tgt": run.translator, "mt": run.mt}
-        return {name: engine for name, engine in engines.items() if used[name]}
+        """The engines that translate D_L, by subset; code-switched rows are made from `tgt`."""
+        engines = {"tgt": run.translator} if self._uses("tgt", "cs") else {}
+        return engines | ({"mt": run.mt} if self._uses("mt") else {})
 
 
 def _task(run: Run) -> LabelledTask:
-    """The one task of the run that has training data.
-
-    Raises:
-        InputError: there is none, or more than one.
-    """
+    """The task that has training data; raises InputError unless exactly one task has."""
     found = [task for task in run.tasks.values() if isinstance(task, LabelledTask)]
     if len(found) != 1:
         given = ",".join(run.tasks) or "[]"
@@ -147,7 +141,7 @@ def _task(run: Run) -> LabelledTask:
 
 
 def _translated(task: LabelledTask, d_l: Mapping[str, Fields], fields: Mapping[str, Path]) -> dict[str, Fields]:
-    """D_T by id: the rows of which every field was kept. What is not translated, such as a label, stays."""
+    """D_T by id, without rows that lost a field to a filter. Fields that are not translated, such as labels, stay."""
     found = {name: {row["id"]: row["text"] for row in read_rows(of / ROWS)} for name, of in fields.items()}
     whole = [id_ for id_ in d_l if all(id_ in some for some in found.values())]
     return {id_: {**d_l[id_], **{name: some[id_] for name, some in found.items()}} for id_ in whole}
@@ -156,7 +150,7 @@ def _translated(task: LabelledTask, d_l: Mapping[str, Fields], fields: Mapping[s
 def _whole(
     task: LabelledTask, subset: str, id_: str, fields: Fields, language: Language, source: Language, origin: str
 ) -> dict[str, Any]:
-    """A row in one language; a label is in the source language in all of them."""
+    """A row in one language; labels stay in the source language."""
     answered = (language, origin) if "answer" in task.translated else (source, "corpus")
     return _row(task, subset, id_, fields, (language, origin), answered)
 
@@ -183,9 +177,9 @@ def _code_switched(
     engine: str,
     seed: int,
 ) -> Iterator[dict[str, Any]]:
-    """For each row of D_T one version with some parts from D_L, drawn from all there are.
+    """For each row of D_T one random version with some parts from D_L.
 
-    The answer of extractive question answering is of the language of its context, so the two are one part.
+    Context and answer of extractive question answering are one part, because they share a language.
     """
     ways = [way for way in product((False, True), repeat=len(task.parts)) if any(way) and not all(way)]
     for id_ in d_t:

@@ -1,4 +1,4 @@
-"""The estimates of a run's steps: what is cached is measured, everything else says itself what it would come to."""
+"""The estimates of a run's steps: a cached step is measured, any other step has an `estimate` of its own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,18 +8,18 @@ from sdx.config import Config, ShapeConfig
 from sdx.languages import Language, language
 from sdx.planning import lengths
 from sdx.planning.graph import Node
-from sdx.store.estimate import ROWS, Answers, Estimate, Plan, Rows, Work
+from sdx.store.estimate import ROWS, Answers, Estimate, Plan, Rows
 from sdx.store.step import Step
 from sdx.store.store import Store
 from sdx.text.lengths import fertility
 
 COUNTS = ("examples", "rows", "items", "texts")
-"""What manifests call the rows of an output without texts."""
+"""Names of the row count in the manifest of an output without texts."""
 
 
 @dataclass
 class RunEstimates(Plan):
-    """The estimates of one run; the attributes are those of `sdx.store.estimate.Plan`."""
+    """The estimates of one run; see `sdx.store.estimate.Plan`."""
 
     config: Config
     store: Store
@@ -27,7 +27,7 @@ class RunEstimates(Plan):
     on_gpus: Config
     encoder: ShapeConfig | None = None
     found: dict[str, Estimate] = field(default_factory=dict)
-    """By the keys of the steps."""
+    """By step key."""
     resident: str = ""
     """The model that the last step leaves in memory."""
 
@@ -36,11 +36,13 @@ class RunEstimates(Plan):
         self._answers = lengths.answers(self.store)
 
     def add(self, node: Node) -> Estimate:
-        """The estimate of a step whose inputs have theirs."""
+        """The estimate of a step; its inputs have been added. A model that is already in memory is not loaded."""
         step = node.step
         estimate = self._measured(step) if self.store.cached(step) else step.estimate(self)
-        if node.state.runs:
-            estimate = replace(estimate, work=self._after_loading(estimate.work))
+        if node.state.runs and (work := estimate.work).loads:
+            if work.resident and work.resident == self.resident:
+                estimate = replace(estimate, work=work.without_loading())
+            self.resident = work.resident
         self.found[step.key] = estimate
         return estimate
 
@@ -55,7 +57,7 @@ class RunEstimates(Plan):
         return english * fertility((language or self.source).flores, self.shape.vocab_size)
 
     def answers(self, step: Step) -> Answers | None:
-        """By what the model, or the one that it was trained from, has answered before."""
+        """From earlier answers of the model, or of the model it was trained from."""
         model, limit = step.inputs.get("model"), step.config.get("max_new_tokens")
         if model is None or limit is None:
             return None
@@ -64,14 +66,6 @@ class RunEstimates(Plan):
 
     def path(self, step: Step) -> Path | None:
         return self.store.path(step) if self.store.cached(step) else None
-
-    def _after_loading(self, work: Work) -> Work:
-        """The work, without what the step before has loaded."""
-        if not work.loads:
-            return work
-        is_there = bool(work.resident) and work.resident == self.resident
-        self.resident = work.resident
-        return work.without_loading() if is_there else work
 
     def _measured(self, step: Step) -> Estimate:
         counts = self.store.manifest(step)["counts"]
@@ -88,7 +82,7 @@ class RunEstimates(Plan):
 
 
 def _tokens(step: Step, files: Mapping[str, Rows]) -> float:
-    """Tokens of the fields that count, of `rows.jsonl` where it is there."""
+    """Tokens of the step's `text_fields`, of `rows.jsonl` if there is one."""
     counted = [files[ROWS]] if step.text_fields and ROWS in files else files.values()
     return sum(
         file.count * sum(tokens for name, tokens in file.tokens.items() if name in (step.text_fields or file.tokens))

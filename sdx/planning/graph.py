@@ -1,4 +1,4 @@
-"""Which steps a run would make: the walk of `Store.realise`, without making any."""
+"""The steps that a run would make, in the order of `Store.realise`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,11 @@ from sdx.store.store import Store
 
 
 class State(str, Enum):
-    """What a run would do with a step."""
-
     cached = "cached"
     todo = "to do"
     resumes = "resumes"
     not_needed = "not needed"
-    """It is not there, but all that is made from it is."""
+    """Not there, but everything made from it is."""
 
     @property
     def runs(self) -> bool:
@@ -31,15 +29,11 @@ class Node:
     step: Step
     state: State
     done: int = 0
-    """Rows that an interrupted step has finished; optimizer steps of a training."""
+    """Finished rows of an interrupted step; of a training, optimizer steps."""
 
 
 def walk(store: Store, steps: Sequence[Step]) -> list[Node]:
-    """The steps and all behind them, each once, inputs first: the order in which a run makes them.
-
-    Args:
-        steps: in the order in which they are realised.
-    """
+    """The steps and all steps behind them, each once, in the order of a run: inputs first."""
     needed = store.needed(steps)
     nodes: dict[str, Node] = {}
 

@@ -1,8 +1,7 @@
-"""What devices can do, and how much of it a run gets out of them.
+"""The speed of devices, and the share of it that a run reaches.
 
-Peaks are the vendors' figures for dense bf16 with fp32 accumulation, and for fp32 beside it. The shares of them that a
-run reaches are assumptions of ours, not measurements; what is said of a CPU was measured with SmolLM2-135M on two AMD
-EPYC cores.
+Peaks are the vendors' figures for dense bf16 with fp32 accumulation, and for fp32. The shares of them that a run
+reaches are our assumptions; figures for CPUs were measured with SmolLM2-135M on two AMD EPYC cores.
 """
 
 import math
@@ -26,39 +25,38 @@ GPU_SHARE = 0.35
 BANDWIDTH_SHARE = 0.6
 """Share of the memory bandwidth assumed for a decode step."""
 GPU_LAUNCH_S = 8e-4
-"""Seconds in which Python starts the kernels of one layer's forward pass: no step is faster. Assumed."""
+"""Seconds that Python takes to launch the kernels of one layer's forward pass. Assumed."""
 GPU_LOAD_BYTES_PER_S = 1.5e9
 """Weights from disk to the device. Assumed."""
 CORE_TRAIN_FLOPS = 1.4e11
-"""FLOP/s of one CPU core that computes in bf16, measured in bf16: 350 tokens/s of training on two cores."""
+"""FLOP/s of a CPU core that computes in bf16: 350 tokens/s of training on two cores."""
 CORE_READ_FLOPS = 2.0e11
 """The same for reading text: about 1,500 tokens/s while questions are scored."""
 CORE_DECODE_FLOPS = 4.7e10
 """The same for generation: 345 tokens/s in batches of 32."""
 CORE_FP32 = 0.5
-"""What a CPU core does in fp32 of what one does in bf16 that computes in it. Measured in training."""
+"""FLOP/s of a CPU core in fp32, as a share of those of a core that computes in bf16. Measured in training."""
 CPU_BYTES_PER_S = 2e10
 CPU_LOAD_BYTES_PER_S = 2e8
 """Includes the libraries' start: two seconds for SmolLM2."""
 CPU_LIMIT_PARAMETERS = 2e9
-"""A larger model is not worth an estimate on a CPU."""
+"""Larger models get no estimate on a CPU."""
 REFERENCE_RANKS = 8
 NVIDIA_SMI_TIMEOUT_S = 60
-"""Without persistence mode the driver starts each GPU for the question, seconds each."""
+"""Without persistence mode the driver takes seconds to start each GPU."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a run gets out of one device.
+    """What a run reaches on one device.
 
     Args:
-        train_flops, read_flops, decode_flops: FLOP/s in training, over given text, and token by token, in bf16 where
-            it computes in that.
+        train_flops, read_flops, decode_flops: FLOP/s in training, over given text, and token by token, in bf16.
         bytes_per_s: memory traffic of a decode step.
-        launch_s: least time for one layer's forward pass.
+        launch_s: least time for one layer's forward pass; 0 for a CPU.
         load_bytes_per_s: weights from disk to the device.
         memory_bytes: of a GPU, or of this machine.
-        fp32, bf16: share of these FLOP/s that it reaches in either.
+        fp32, bf16: share of the FLOP/s that the device reaches in this precision.
     """
 
     name: str
@@ -72,26 +70,30 @@ class Device:
     fp32: float = 1.0
     bf16: float = 1.0
 
+    @property
+    def is_cuda(self) -> bool:
+        return self.launch_s > 0
+
     def share(self, taken: Precision) -> float:
         return self.bf16 if taken is Precision.bf16 else self.fp32
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a time is estimated for. Training uses all ranks, everything else the first."""
+    """Ranks with a device each. Training uses all ranks, everything else the first."""
 
     device: Device
     ranks: int
 
     @property
     def name(self) -> str:
-        return f"{self.ranks} x {self.device.name}" if self.device.launch_s else self.device.name
+        return f"{self.ranks} x {self.device.name}" if self.device.is_cuda else self.device.name
 
     @property
     def hardware(self) -> Hardware:
-        """What a training has there. A GPU node's own memory is taken to be enough, and a compiler to be there."""
+        """The hardware of a training. GPU nodes are assumed to have enough memory and a compiler."""
         memory = self.device.memory_bytes
-        if self.device.launch_s:
+        if self.device.is_cuda:
             return Hardware(self.ranks, memory, math.inf, is_cuda=True, can_compile=True)
         return Hardware(self.ranks, memory / self.ranks, memory / self.ranks, False, can_compile(cuda=False))
 
@@ -117,12 +119,12 @@ GPUS = {
         _gpu("RTX 4090", 1.0e12, 24, 82.6e12),
     )
 }
-"""By a part of the name that the driver gives, as `PEAK_FLOPS`; a name that says no more is of an SXM board."""
+"""By a part of the driver's name, as `PEAK_FLOPS`; a name without a form is an SXM board's."""
 REFERENCE = GPUS["H100"]
 
 
 def cpu() -> Device:
-    """The cores that this process may use, as fast each as those that were measured."""
+    """The cores that this process may use, each as fast as the measured ones."""
     count, suited = cores(), precision.cpu_precision()
     return Device(
         f"CPU, {count} cores",
@@ -139,7 +141,7 @@ def cpu() -> Device:
 
 
 def suited_to(backbone: BackboneConfig) -> precision.MachinePrecision:
-    """What a run of this backbone is planned in: with a model too large for a CPU, and no GPU here, what GPUs do."""
+    """The precision to plan with: that of GPUs if the backbone is too large for a CPU and there is no GPU here."""
     shape = (shape_in(local(backbone.path)) if backbone.path else None) or backbone.shape
     here = precision.machine_precision()
     elsewhere = shape.parameters > CPU_LIMIT_PARAMETERS and not visible_gpu()
@@ -147,15 +149,12 @@ def suited_to(backbone: BackboneConfig) -> precision.MachinePrecision:
 
 
 def visible_gpu() -> tuple[str, str] | None:
-    """(name, memory) of this machine's first GPU as its driver gives them; none without a driver."""
+    """The first of `driver_gpus`; None without one."""
     return next(iter(driver_gpus()), None)
 
 
 def driver_gpus() -> list[tuple[str, str]]:
-    """(name, memory) of each GPU of this machine as its driver gives them; empty without a driver.
-
-    Asks `nvidia-smi`, because importing torch for the question takes seconds.
-    """
+    """(name, memory) of each GPU of this machine by `nvidia-smi`, because importing torch takes seconds."""
     if not shutil.which("nvidia-smi"):
         return []
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
@@ -171,10 +170,10 @@ def driver_gpus() -> list[tuple[str, str]]:
 
 
 def machines(gpu: tuple[str, str] | None, ranks: int, parameters: int) -> list[Machine]:
-    """The machines that times are shown for: this one where it can be judged, and a reference.
+    """The machines whose times are shown: this one, if its device is known, and a reference.
 
     Args:
-        gpu: what `visible_gpu` found.
+        gpu: the result of `visible_gpu`.
         ranks: of this launch.
         parameters: of the backbone.
     """

@@ -1,4 +1,4 @@
-"""How long the texts are that are there already, and how long the answers of a model were."""
+"""Lengths of cached texts, and of a model's earlier answers."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -15,10 +15,10 @@ SAMPLE_ROWS = 200
 
 
 def measure(path: Path, flores: str, vocab_size: int) -> Rows:
-    """What a published file of rows holds: all rows counted, the first `SAMPLE_ROWS` measured.
+    """Counts all rows of a published file and measures the first `SAMPLE_ROWS`.
 
     Args:
-        flores: the language of the texts, where a row says nothing else in `<field>_language`.
+        flores: the language of texts without a `<field>_language` in their row.
     """
     sums: dict[str, float] = {}
     sample = list(islice(rows_in(path), SAMPLE_ROWS))
@@ -44,31 +44,25 @@ def _tokens(row: Mapping[str, Any], name: str, value: Any, flores: str, vocab_si
 
 
 ASSUMED_SHARE = 0.6
-"""Of `max_new_tokens`, the mean length of an answer of which nothing is known: what SmolLM2-135M uses of 128. Longer
-limits are used up less. Ours."""
+"""Mean length of an answer as a share of `max_new_tokens`: SmolLM2-135M with a limit of 128; less with a higher limit.
+Ours."""
 
 
 def assumed(max_new_tokens: int) -> Answers:
-    """For a model that has not answered yet. That none is cut bounds what a filter keeps from above."""
+    """For a model that has not answered yet. No answer is cut: an upper bound of what a filter keeps."""
     tokens = ASSUMED_SHARE * max_new_tokens
     return Answers(tokens, 0.0, tokens)
 
 
 def answers(store: Store) -> dict[tuple[str, int], Answers]:
-    """By (key of the model's step, `max_new_tokens`): what the manifests of the cache say."""
+    """From the manifests of the cache, by (key of the model's step, `max_new_tokens`)."""
     sums: dict[tuple[str, int], list[int]] = {}
     for path in store.root.glob(f"generate/*/{MANIFEST}"):
         try:
             manifest = read_json(path)
             counts = [int(manifest["counts"][name]) for name in ("rows", "tokens", "cut")]
             key = (str(manifest["inputs"]["model"]), int(manifest["config"]["max_new_tokens"]))
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            OverflowError,
-        ):  # deleted, damaged, or of another version
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):  # deleted, damaged or of another version
             continue
         sums[key] = [total + count for total, count in zip(sums.get(key, [0, 0, 0]), counts, strict=True)]
     found = {}

@@ -1,4 +1,4 @@
-"""The steps that only read data: what is wrong with a file shows before anything is computed, and in the plan."""
+"""The steps that only read data come first, and run in a plan: a bad file shows before anything is computed."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -17,7 +17,7 @@ def only_reads(step: Step) -> bool:
 
 
 def first(store: Store, steps: Sequence[Step]) -> list[Step]:
-    """What steps still to do read from outside: data of this machine, then data that are downloaded, then models."""
+    """Steps still to do that read from outside: data of this machine, then downloaded data, then models."""
 
     @cache
     def is_downloaded(step: Step) -> bool:
@@ -29,11 +29,7 @@ def first(store: Store, steps: Sequence[Step]) -> list[Step]:
 
 
 def check_files(store: Store, steps: Sequence[Step]) -> None:
-    """Reads the files of this machine, and those in the hub's cache, as the run would, and keeps nothing of it.
-
-    Raises:
-        InputError: as the run would.
-    """
+    """Reads files of this machine and of the hub's cache, and raises InputError, as the run would; keeps nothing."""
     with TemporaryDirectory(prefix="sdx-plan-") as folder:
 
         @cache
@@ -60,7 +56,7 @@ def file_of(step: Step) -> Path | None:
 
 
 def _is_here(store: Store, step: Step) -> bool:
-    """Whether all behind a step are files that are on this machine and not too large."""
+    """Whether a step is made only from files that are on this machine and not too large."""
     if step.inputs:
         return step.read_in_plan and all(_is_here(store, inner) for inner in step.inputs.values())
     file = file_of(step)

@@ -1,4 +1,4 @@
-"""How large the models of a run are, from their files where they are there."""
+"""Sizes of a run's models, from their files if they are there."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,12 +20,12 @@ ENCODERS = {
 
 
 def backbone_shape(config: Config, store: Store, nodes: Sequence[Node]) -> ShapeConfig:
-    """From the model's files where they are there, else from `backbone.shape`."""
+    """From the model's files if they are there, else `backbone.shape`."""
     return _in_files("backbone", config.backbone.path, store, nodes) or config.backbone.shape
 
 
 def encoder_shape(config: Config, store: Store, nodes: Sequence[Node]) -> ShapeConfig | None:
-    """From the encoder's files where they are there, else as it is known by name; none if no step loads one."""
+    """From the encoder's files if they are there, else by its name; None if no step loads an encoder."""
     if not _steps("encoder", nodes):
         return None
     known = ENCODERS.get(config.encoder.name) or ShapeConfig(config.encoder.parameters)
@@ -42,11 +42,11 @@ def _in_files(role: str, path: str | None, store: Store, nodes: Sequence[Node]) 
 
 
 def stacked(llm: ShapeConfig, encoder: ShapeConfig | None) -> ShapeConfig:
-    """As memory is reckoned with in training: the LLM's layers, the weights of both, no logits."""
+    """The shape that decides the memory of training: the LLM's layers, the weights of both, no logits."""
     return replace(llm, parameters=llm.parameters + encoder.parameters, vocab_size=0) if encoder else llm
 
 
 def longest_tokens(config: Config) -> int:
-    """Of any training example of the run."""
+    """The greatest length of a training example of the run."""
     alignment = getattr(config.method, "alignment", None)
     return max(config.scale.max_length_tokens, alignment.max_length_tokens if alignment else 0)

@@ -1,7 +1,7 @@
-"""`plan=true`: what a run would do and need. Nothing is loaded and nothing is written.
+"""`plan=true`: what a run would do and need. Loads and writes nothing.
 
-All times and sizes are estimates of ours. What a step comes to is in its `estimate`; the formulas of times and memory
-are in `times` and `sdx.training.memory`, the assumptions in `hardware` and `sdx.text.lengths`.
+All times and sizes are estimates (ours): a step's `estimate`, the formulas of `times` and `sdx.training.memory`, the
+assumptions of `hardware` and `sdx.text.lengths`.
 """
 
 import math
@@ -32,21 +32,20 @@ from sdx.training.memory import GIB, SHOWN, Layout, Memory, training_memory
 
 RANKS = (1, 4, 8)
 NODES = ((8, 80), (4, 80), (8, 40))
-"""GPUs, and GB of each, for which a layout is named wherever the plan is made."""
+"""GPUs, and GB of each, whose layouts are shown on any machine."""
 STAGES = ((0, False), (1, False), (2, False), (3, False), (2, True), (3, True))
 """(ZeRO stage, optimizer on the host)."""
 
 
 def show(config: Config, store: Store, steps: Sequence[Step], on_gpus: Config | None = None) -> dict[str, Any]:
-    """Prints the plan of a run: steps, sources, GPU memory, totals.
+    """Prints the plan of a run, and returns it as numbers.
 
     Args:
-        steps: what is realised, in this order.
-        on_gpus: the config of the same run on GPUs, where it is another.
+        steps: to realise, in this order.
+        on_gpus: the config of the same run on GPUs, if different.
 
     Returns:
-        What was printed, as numbers: `steps` by key, `sources`, `memory` by (stage, offload, ranks), `layouts` by
-        machine, `total`.
+        `steps` by key, `sources`, `memory` by (stage, offload, ranks), `layouts` by machine, `total`.
     """
     gpu, on_gpus = visible_gpu(), on_gpus or config
     lines, shape, trained, where = estimated(config, on_gpus, store, steps, gpu)
@@ -55,8 +54,11 @@ def show(config: Config, store: Store, steps: Sequence[Step], on_gpus: Config | 
     sizes = training_sizes(on_gpus, trained) if works and shape.parameters else {}
     trainings = [work for work in works if isinstance(work, ModelWork)]
     longest_training = max(trainings, key=lambda work: work.trained, default=ModelWork())
-    configs = {machine: on_gpus if machine.device.launch_s else config for machine in where} if sizes else {}
-    layouts = {machine: layout(its, trained, longest_training, machine.hardware) for machine, its in configs.items()}
+    setups = {
+        machine: _setup(on_gpus if machine.device.is_cuda else config, trained, machine.hardware)
+        for machine in (where if sizes else ())
+    }
+    layouts = {machine: layout(setup, longest_training) for machine, setup in setups.items()}
     completing = [work for line in lines if isinstance(work := line.generation, ModelWork)]
     total = sum_up(lines, where)
     unavailable = find_unavailable(wanted(nodes))
@@ -71,12 +73,12 @@ def show(config: Config, store: Store, steps: Sequence[Step], on_gpus: Config | 
         tables.memory(console, on_gpus, trained, sizes, layouts)
         if completing:
             tables.generation(console, max(completing, key=lambda work: work.row_bytes), where)
-        for machine, found_layout in layouts.items():
-            console.print(f"{machine.name}: {_described(found_layout, configs[machine], trained, machine.hardware)}")
+        for machine, setup in setups.items():
+            console.print(f"{machine.name}: {_described(setup, layouts[machine])}")
         for ranks, gigabytes in NODES:
             node = Hardware(ranks, SHOWN * gigabytes * GIB, math.inf, is_cuda=True, can_compile=True)
-            found_layout = layout(on_gpus, trained, longest_training, node)
-            console.print(f"{ranks} x {gigabytes} GB: {_described(found_layout, on_gpus, trained, node)}")
+            setup = _setup(on_gpus, trained, node)
+            console.print(f"{ranks} x {gigabytes} GB: {_described(setup, layout(setup, longest_training))}")
         written, free = disk.space(trained, config.train, config.scale.validation_rows > 0), free_bytes(store.root)
         console.print(f"disk: the training writes {written} to cache_dir, where {disk.gigabytes(free)} are free")
     tables.total(console, shape, total, where, gpu)
@@ -94,11 +96,11 @@ def show(config: Config, store: Store, steps: Sequence[Step], on_gpus: Config | 
 def estimated(
     config: Config, on_gpus: Config, store: Store, steps: Sequence[Step], gpu: tuple[str, str] | None
 ) -> tuple[list[tables.Line], ShapeConfig, ShapeConfig, Sequence[Machine]]:
-    """What the steps take, the shapes of the backbone and of what is trained, and the machines it is reckoned for.
+    """The steps with their estimates, the shapes of the backbone and of the trained model, and the machines.
 
     Args:
         on_gpus: the config of the same run on GPUs.
-        gpu: what `visible_gpu` found.
+        gpu: the result of `visible_gpu`.
     """
     nodes = walk(store, steps)
     shape = backbone_shape(config, store, nodes)
@@ -109,27 +111,30 @@ def estimated(
     lines = []
     for node in nodes:
         estimate = estimates.add(node)
-        hours = (_hours(on_gpus if at.device.launch_s else config, store, node, estimate, trained, at) for at in where)
+        hours = (_hours(on_gpus if at.device.is_cuda else config, store, node, estimate, trained, at) for at in where)
         lines.append(tables.Line(node, estimate, tuple(hours)))
     return lines, shape, trained, where
 
 
-def layout(config: Config, shape: ShapeConfig, work: ModelWork, hardware: Hardware) -> Layout | InputError:
-    """The layout that a training would take, or why there is none.
+def _setup(config: Config, shape: ShapeConfig, hardware: Hardware) -> Setup:
+    return Setup(config.engine, config.train, shape, longest_tokens(config), hardware)
+
+
+def layout(setup: Setup, work: ModelWork) -> Layout | InputError:
+    """The layout of a training, or why there is none.
 
     Args:
-        work: the training's; one that is not to be done has the tokens of its longest examples.
+        work: the training's; batches of a training without steps are taken to have examples of the greatest length.
     """
-    longest, batch = longest_tokens(config), config.train.batch_size
-    batch_tokens = work.trained / work.steps if work.steps else batch * longest
+    batch_tokens = work.trained / work.steps if work.steps else setup.train.batch_size * setup.max_length_tokens
     try:
-        return choose(Setup(config.engine, config.train, shape, longest, hardware), batch_tokens, work.trained)
+        return choose(setup, batch_tokens, work.trained)
     except InputError as refusal:
         return refusal
 
 
 def training_sizes(config: Config, shape: ShapeConfig) -> dict[tuple[int, bool, int], tuple[Memory, Memory]]:
-    """(without, with activation checkpointing) by (stage, offload, ranks)."""
+    """Memory (without, with activation checkpointing) by (stage, offload, ranks)."""
     engine, limit = config.engine, longest_tokens(config)
     tokens = engine.micro_batch_tokens or max(limit, GPU_TOKENS)
 
@@ -144,17 +149,14 @@ def training_sizes(config: Config, shape: ShapeConfig) -> dict[tuple[int, bool, 
     }
 
 
-def _described(found: Layout | InputError, config: Config, shape: ShapeConfig, hardware: Hardware) -> str:
-    if isinstance(found, InputError):
-        return str(found)
-    setup = Setup(config.engine, config.train, shape, longest_tokens(config), hardware)
-    return shortage(setup, found) or describe(setup, found)
+def _described(setup: Setup, found: Layout | InputError) -> str:
+    return str(found) if isinstance(found, InputError) else shortage(setup, found) or describe(setup, found)
 
 
 def _hours(
     config: Config, store: Store, node: Node, estimate: Estimate, trained: ShapeConfig, machine: Machine
 ) -> float | None:
-    """On a machine; of a cached step what it took when it was made, of one that is not needed nothing."""
+    """Hours on a machine: of a cached step those that it took; none if they are not known."""
     if node.state is State.cached:
         return float(store.manifest(node.step)["seconds"]) / 3600
     if node.state is State.not_needed:
@@ -168,18 +170,16 @@ def _hours(
 def _seconds(config: Config, trained: ShapeConfig, work: Work, machine: Machine) -> float | None:
     if not (trained.parameters and isinstance(work, ModelWork) and work.trained):
         return seconds(work, machine, config.train, None)
-    found = layout(config, trained, work, machine.hardware)
-    if isinstance(found, InputError):
+    setup = _setup(config, trained, machine.hardware)
+    found = layout(setup, work)
+    if isinstance(found, InputError) or shortage(setup, found):
         return None
-    short = shortage(Setup(config.engine, config.train, trained, longest_tokens(config), machine.hardware), found)
-    return None if short else seconds(work, machine, config.train, found)
+    return seconds(work, machine, config.train, found)
 
 
 def sum_up(lines: Sequence[tables.Line], where: Sequence[Machine]) -> dict[str, Any]:
-    """Of what is still to do; hours by machine, none where the size of a model is not known."""
+    """The totals of what is still to do; hours by machine, None if the size of a model is not known."""
     runs = [line for line in lines if line.node.state.runs]
-    columns = [[line.hours[place] for line in runs] for place in range(len(where))]
-    hours = [None if None in column else sum(filter(None, column)) for column in columns]
     return {
         "to_do": len(runs),
         "cached": sum(line.node.state is State.cached for line in lines),
@@ -188,5 +188,5 @@ def sum_up(lines: Sequence[tables.Line], where: Sequence[Machine]) -> dict[str, 
             for kind in ("generated", "translated", "trained")
         },
         "bound": any(line.estimate.bound for line in runs),
-        "hours": dict(zip([machine.name for machine in where], hours, strict=True)),
+        "hours": {machine.name: tables.hours(runs, place) for place, machine in enumerate(where)},
     }

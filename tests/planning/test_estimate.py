@@ -9,7 +9,7 @@ import pytest
 from sdx.config import CorpusColumns, Precision
 from sdx.data.dictionaries import DictionaryStep
 from sdx.data.parallel import Parallel
-from sdx.methods.baselines import SFT, SFTConfig, TranslateSFT, TranslateSFTConfig
+from sdx.methods.baselines import TranslateSFT, TranslateSFTConfig, gold
 from sdx.models.batches import Most
 from sdx.planning.estimate import RunEstimates
 from sdx.planning.graph import walk
@@ -149,12 +149,12 @@ def test_a_fraction_of_a_subset_and_code_switching_draw_as_the_method_does(estim
 def test_the_baselines_train_on_gold_answers(estimates):
     rows, run = corpus(), SimpleNamespace(source=EN, targets=[TH], translator=engine("nllb_600m"))
     x, y = (good(translate(rows, "train.jsonl", field)) for field in ("instruction", "answer"))
-    sft, translate_sft = SFT(SFTConfig("", "sft")), TranslateSFT(TranslateSFTConfig("", "translate_sft"))
-    gold = built("sft", partial(sft.pairs, run), {"corpus": rows})
+    translate_sft = TranslateSFT(TranslateSFTConfig("", "translate_sft"))
+    untranslated = built("sft", partial(gold, run), {"corpus": rows})
     translated = built("translate_sft", partial(translate_sft.pairs, run), {"x_th": x, "y_th": y})
-    found = estimates(gold, translated)
-    assert found[gold.key].rows == found[translated.key].rows == 1000
-    assert found[translated.key].tokens == pytest.approx(5.5 * found[gold.key].tokens, rel=0.01)
+    found = estimates(untranslated, translated)
+    assert found[untranslated.key].rows == found[translated.key].rows == 1000
+    assert found[translated.key].tokens == pytest.approx(5.5 * found[untranslated.key].tokens, rel=0.01)
 
 
 def of_run(tmp_path: Path, *overrides: str):
