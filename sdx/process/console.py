@@ -54,9 +54,8 @@ def short(count: float) -> str:
 def table(rows: Sequence[Sequence[str]], columns: Sequence[tuple[str, str]]) -> str:
     """A table in Markdown; each column has a name, and is `left` or `right`."""
     rules = ["---:" if justify == "right" else "---" for _, justify in columns]
-    lines = [[name for name, _ in columns], *rows]
-    texts = [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([texts[0], f"|{'|'.join(rules)}|", *texts[1:]])
+    head, *body = [f"| {' | '.join(line)} |" for line in ([name for name, _ in columns], *rows)]
+    return "\n".join([head, f"|{'|'.join(rules)}|", *body])
 
 
 def plain(text: str) -> str:
@@ -68,10 +67,8 @@ def plain(text: str) -> str:
 def wide(console: Console, corner: str, heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) -> None:
     """Prints as many columns side by side as fit the terminal, and the others in further tables below.
 
-    Args:
-        corner: head of the first column, which names the rows.
-        heads: the lines above each other column.
-        rows: name and entries.
+    `corner` heads the first column, which names the rows; `heads` are the lines above each other column; a row is a
+    name and its entries.
     """
     names = min(max(map(len, [*corner.split("\n"), *(row[0] for row in rows)])), NAME_WIDTH)
     widths = [max(map(len, [*head, *(row[number] for row in rows)])) for number, head in enumerate(heads, 1)]

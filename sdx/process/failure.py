@@ -20,7 +20,6 @@ from sdx.process.ranks import is_main, rank, world_size
 
 ERROR = "error.txt"
 """Traceback of the error that ended the run. With several ranks the last line names the rank and its host."""
-LOOK_S = 2.0
 GRACE_S = 20.0
 """How long a rank may take to notice for itself that another has failed."""
 
@@ -82,7 +81,7 @@ def watchdog(failure: Failure, before_end: Callable[[str], None]) -> Iterator[No
     left = threading.Event()
 
     def watch() -> None:
-        while not left.wait(LOOK_S):
+        while not left.wait(2.0):
             if (line := failure.message()) and not left.wait(GRACE_S):
                 before_end(line)
                 if is_main():

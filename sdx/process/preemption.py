@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sdx.process.ranks import world_size
@@ -147,17 +147,10 @@ def finishing() -> Iterator[None]:
 class Preemption:
     """Notes SIGUSR2 and SIGTERM on any rank instead of raising, so that ranks that work together leave together.
 
-        with Preemption() as preemption:
-            for step in ...:
-                ...
-                if due or preemption.requested():
-                    checkpoints.save(...)
-                    if preemption.requested():  # the signal may have come while the checkpoint was written
-                        raise preemption.leave("step ...")
-
-    All ranks enter the block inside the process group and call `requested` at the same places. Outside of the main
-    thread a rank notes no signal and follows the others. A signal after the last call of `requested` is raised again at
-    the end of the block, for the previous handler.
+    All ranks enter the block inside the process group, call `requested` at the same places, save if it is true, and
+    raise `leave(...)`; `sdx.training.loop` does so. Outside of the main thread a rank notes no signal and follows the
+    others. A signal after the last call of `requested` is raised again at the end of the block, for the previous
+    handler.
     """
 
     def __init__(self) -> None:
@@ -174,9 +167,7 @@ class Preemption:
         self._handling.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._handling.__exit__(None, None, None)
         if self._group is not None and (error is None or isinstance(error, Preempted)):
             from torch import distributed as dist

@@ -3,7 +3,6 @@
 import math
 import sys
 import time
-from typing import Any
 
 from tqdm import tqdm
 
@@ -72,12 +71,11 @@ class _Lines:
     def __init__(self) -> None:
         self.last = ""
 
-    def write(self, text: str) -> Any:
+    def write(self, text: str) -> None:
         text = text.strip("\r\n")
-        if not text.strip() or text == self.last:
-            return 0
-        self.last = text
-        return sys.stderr.write(text + "\n")
+        if text.strip() and text != self.last:
+            self.last = text
+            sys.stderr.write(text + "\n")
 
     def flush(self) -> None:
         sys.stderr.flush()

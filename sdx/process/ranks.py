@@ -52,9 +52,7 @@ def device() -> "torch.device":
     each task a single GPU (`--gpus-per-task=1`), which is number 0 in every task.
 
     Also switches cuDNN attention off: on Hopper, torch 2.11 to 2.13 get NaN from it for padded rows (pytorch#196678).
-
-    Raises:
-        InputError: more ranks than GPUs.
+    Raises InputError if there are more ranks than GPUs.
     """
     import torch
 
@@ -74,6 +72,5 @@ def device() -> "torch.device":
 
 def launch_id() -> str:
     """The same on all ranks of one launch and different in the next, under torchrun and SLURM."""
-    torchrun = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
-    names = (*torchrun, "SLURM_JOB_ID", "SLURM_RESTART_COUNT")
-    return "/".join(os.environ.get(name, "") for name in names)
+    names = "TORCHELASTIC_RUN_ID MASTER_ADDR MASTER_PORT TORCHELASTIC_RESTART_COUNT SLURM_JOB_ID SLURM_RESTART_COUNT"
+    return "/".join(os.environ.get(name, "") for name in names.split())

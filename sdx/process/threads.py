@@ -23,8 +23,13 @@ def usable_cores() -> float:
 
 
 def cores() -> int:
-    """This rank's share of the cores, at least 1."""
-    return max(1, int(usable_cores() / _ranks_that_share()))
+    """This rank's share of the cores, at least 1. Under torchrun, all ranks of a node see the same cores."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if not _under_torchrun():
+        node = os.environ.get("SLURM_CPUS_ON_NODE", "")
+        if "SLURM_CPUS_PER_TASK" in os.environ or (node.isdecimal() and len(_visible()) < int(node)):
+            ranks = 1  # SLURM has given each task its own cores
+    return max(1, int(usable_cores() / ranks))
 
 
 def limit() -> None:
@@ -55,16 +60,6 @@ def _physical(threads: set[int]) -> float:
         return len({path.read_text(encoding="utf-8") for path in paths})
     except OSError:
         return len(threads)
-
-
-def _ranks_that_share() -> int:
-    """Ranks that see the same cores: all of a node under torchrun, one if SLURM has given each task its own cores."""
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if _under_torchrun():
-        return ranks
-    node = os.environ.get("SLURM_CPUS_ON_NODE", "")
-    bound = node.isdecimal() and len(_visible()) < int(node)
-    return 1 if bound or "SLURM_CPUS_PER_TASK" in os.environ else ranks
 
 
 def _quota(folder: Path, version: int) -> float | None:

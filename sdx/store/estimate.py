@@ -127,7 +127,7 @@ class Plan(Protocol):
 
 @contextmanager
 def stand_ins(plan: Plan, steps: Mapping[str, Any]) -> Iterator[tuple[dict[str, Path], float]]:
-    """(directories with as many rows of as many tokens as these steps publish, how many rows each of theirs is for).
+    """(directories with as many rows of as many tokens as these steps publish, how many rows a row there stands for).
 
     Ids count up from 0 in every file, so that a file with fewer rows has a part of the ids of another. Texts are made
     of `WORD`s, one for each token: `len(text.split())` counts them again.

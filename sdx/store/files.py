@@ -25,12 +25,8 @@ def text_of(path: Path) -> str | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        InputError: the file is damaged: no JSON, not UTF-8, or no object.
-        OSError: the file cannot be read.
-    """
+    """The object in a JSON file. Raises InputError if the file is damaged (no JSON, not UTF-8, or no object), and
+    OSError if it cannot be read."""
     return _object(path.read_bytes(), str(path), path)
 
 
@@ -51,14 +47,9 @@ def _object(content: bytes, name: str, path: Path) -> dict[str, Any]:
         if isinstance(value, dict):
             return value
         why = f"it is a JSON {type(value).__name__} , not an object"
-    raise InputError(f"{name} is damaged: {why}; {_remedy(path)}")
-
-
-def _remedy(path: Path) -> str:
-    for folder in path.parents:
-        if folder.suffix == PARTIAL or (folder / MANIFEST).is_file():
-            return f"delete {folder}, and it is made again"
-    return "mend it or get it again"
+    steps = (folder for folder in path.parents if folder.suffix == PARTIAL or (folder / MANIFEST).is_file())
+    fix = next((f"delete {folder}, and it is made again" for folder in steps), "mend it or get it again")
+    raise InputError(f"{name} is damaged: {why}; {fix}")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -66,11 +57,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The objects in a JSONL file.
-
-    Raises:
-        InputError: a line is damaged.
-    """
+    """The objects in a JSONL file. Raises InputError if a line is damaged."""
     return list(rows_in(path))
 
 

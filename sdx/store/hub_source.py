@@ -28,11 +28,8 @@ class HubSource(ABC):
 
     @abstractmethod
     def probe(self) -> None:
-        """Asks the hub for the source without fetching it.
-
-        Raises:
-            Exception: the source is unavailable; see `sdx.sources.hub.explain`.
-        """
+        """Asks the hub for the source without fetching it. Any exception, see `sdx.sources.hub.explain`, says that the
+        source is unavailable."""
 
     @abstractmethod
     def missing_reason(self) -> str:

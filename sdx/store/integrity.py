@@ -36,8 +36,7 @@ def fingerprints(directory: Path, names: Iterator[str]) -> Files:
 def changes(directory: Path, files: Mapping[str, Any], thorough: bool = False) -> tuple[dict[Path, str], Files]:
     """Each changed file with what is wrong with it, and the files with their present times for the manifest.
 
-    Args:
-        thorough: also hash files whose size and time are the same.
+    Files with the same size and time are only hashed if `thorough`.
     """
 
     def check(name: str, known: Any) -> tuple[str | None, Any]:

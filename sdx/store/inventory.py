@@ -132,8 +132,7 @@ def _created(manifest: Mapping[str, Any], path: Path) -> float:
 
 def in_use(root: Path) -> set[str]:
     """Keys of the steps that running steps of a store read."""
-    folders = (folder for folder in root.glob("*") if folder.is_dir())
-    return {key for folder in folders for holder in locks.holders(folder) for key in holder.reads}
+    return {key for folder in root.glob("*") for holder in locks.holders(folder) for key in holder.reads}
 
 
 def remove(artifact: Artifact, used: set[str]) -> bool:

@@ -28,7 +28,6 @@ from sdx.process.preemption import leave_if_asked
 
 log = getLogger("sdx")
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S, GROWTH = 0.2, 5.0, 1.1
 BEAT_S = 10.0
 SILENT_S = 600.0
 """A holder whose note has not changed for this long is reported, again and again."""
@@ -40,23 +39,19 @@ LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=flock", "localflock", "no
 
 def wait_until(true: Callable[[], bool]) -> None:
     """Asks often at first, in the end every five seconds: ranks wait for hours, on a disk that all of them share."""
-    pause_s = FIRST_PAUSE_S
+    pause_s = 0.2
     while not true():
         leave_if_asked()
         time.sleep(pause_s)
-        pause_s = min(pause_s * GROWTH, LONGEST_PAUSE_S)
+        pause_s = min(pause_s * 1.1, 5.0)
 
 
 @cache
 def check(directory: Path, origin: str) -> None:
     """Tries once whether locks work in a directory, and warns if they hold within one node only.
 
-    Args:
-        origin: option and value that say where the directory lies.
-
-    Raises:
-        InputError: locks do not work.
-        OSError: the directory cannot be written.
+    `origin` is the option and value that say where the directory lies. Raises InputError if locks do not work, and
+    OSError if the directory cannot be written.
     """
     if fault := _fault(directory):
         raise InputError(
@@ -133,8 +128,7 @@ def held(path: Path, origin: str, name: str, on_wait: Callable[[], None], reads:
         on_wait: called once before waiting.
         reads: see `Holder`.
 
-    Raises:
-        InputError: another node holds the lock, too.
+    Raises InputError if another node holds the lock, too.
     """
     note = Path(f"{path}{NOTE}")
     lock = FileLock(f"{path}.lock")
@@ -174,11 +168,9 @@ def holders(directory: Path) -> Iterator[Holder]:
 
 
 def _took(lock: FileLock) -> bool:
-    try:
+    with suppress(TimeoutError):
         lock.acquire(timeout=0)
-    except TimeoutError:
-        return False
-    return True
+    return lock.is_locked
 
 
 def _wait(lock: FileLock, note: Path, name: str) -> None:

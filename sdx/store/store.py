@@ -40,8 +40,7 @@ LAYOUT = 1
 class Store:
     """The artifacts of a cache directory, shared between runs and processes.
 
-    Raises:
-        InputError: an sdx with another layout wrote the cache, or `~` is used without a home directory.
+    Raises InputError if an sdx with another layout wrote the cache, or `~` is used without a home directory.
     """
 
     def __init__(self, cache_dir: Path) -> None:
@@ -199,11 +198,8 @@ def _published_files(path: Path) -> Iterator[str]:
 def verify(path: Path, thorough: bool = False) -> None:
     """Checks that the files of an artifact are as they were published. The manifest gets new times of change.
 
-    Args:
-        thorough: also hash files whose size and time of change are the same.
-
-    Raises:
-        InputError: the artifact lost a file or a part of one, or somebody changed one.
+    Files with the same size and time of change are only hashed if `thorough`. Raises InputError if the artifact lost a
+    file or a part of one, or somebody changed one.
     """
     manifest = _manifest(path)
     wrong, files = integrity.changes(path, manifest.get("files", {}), thorough)

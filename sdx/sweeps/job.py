@@ -61,7 +61,8 @@ class RunJob:
             if not first:
                 self._wait_for_rank_0(left.signal)
             # SIGTERM to a job that stays RUNNING is a preemption with a grace time; scancel would have ended the job
-            if left.signal is signal.SIGUSR2 or _runs_on(os.environ["SLURM_JOB_ID"]):
+            squeue = ("squeue", "--noheader", "--format=%T", f"--jobs={os.environ.get('SLURM_JOB_ID')}")
+            if left.signal is signal.SIGUSR2 or ask(*squeue).stdout.split() == ["RUNNING"]:
                 requeue(first)
             raise
         except SystemExit as stop:
@@ -91,11 +92,6 @@ class RunJob:
         requeued = number is signal.SIGUSR2
         signal.signal(signal.SIGTERM, signal.SIG_DFL if requeued else signal.SIG_IGN)  # when rank 0 requeues the job
         time.sleep(self.grace_s if requeued else END_S)
-
-
-def _runs_on(job: str) -> bool:
-    """Whether SLURM lets a job go on."""
-    return ask("squeue", "--noheader", "--format=%T", f"--jobs={job}").stdout.split() == ["RUNNING"]
 
 
 def requeue(first: bool) -> None:

@@ -26,15 +26,11 @@ def check(objective: str, config: Config) -> None:
         raise InputError(
             f"{KEY}={objective} is unknown; give {VALIDATION}, or a score as {SCORE}belebele/pt/accuracy/after"
         )
-    elif import_class(method._target_)(method).validates(config):
-        return
-    elif config.scale.validation_rows:
-        raise InputError(f"{KEY}={objective}: method={method.name} trains nothing to validate; take another method")
-    else:
-        raise InputError(
-            f"{KEY}={objective}: method={method.name} has no validation data; set it aside with scale.validation_rows, "
-            "such as scale.validation_rows=50"
-        )
+    elif not import_class(method._target_)(method).validates(config):
+        why = "has no validation data; set it aside with scale.validation_rows, such as scale.validation_rows=50"
+        if config.scale.validation_rows:
+            why = "trains nothing to validate; take another method"
+        raise InputError(f"{KEY}={objective}: method={method.name} {why}")
 
 
 def value(directory: Path, objective: str) -> float:

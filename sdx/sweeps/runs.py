@@ -85,7 +85,9 @@ def compose(
             "them"
         )
     own = [text for text in config.hydra.overrides.hydra if not text.lstrip("+~").startswith(LAUNCH_OPTIONS)]
-    own += _search_path(config, own)
+    paths = [source.path for source in config.hydra.runtime.config_sources if source.provider == "command-line"]
+    if paths and not any("hydra.searchpath" in text for text in own):  # the directory of --config-dir
+        own.append(f"hydra.searchpath=[file://{','.join(paths)}]")
     with open_dict(cfg):
         del cfg["hydra"]
     return SweepRun(number, [*own, *overrides], list(overrides), cfg, run_dir)
@@ -130,15 +132,6 @@ def compose_all(
                 runs.append(compose(context, config, overrides, first_number + len(runs), composed))
             bar.update()
     return runs
-
-
-def _search_path(config: DictConfig, own: Sequence[str]) -> list[str]:
-    """The directory of --config-dir as an override for the runs' processes."""
-    sources = config.hydra.runtime.config_sources
-    paths = [source.path for source in sources if source.provider == "command-line"]
-    if not paths or any("hydra.searchpath" in text for text in own):
-        return []
-    return [f"hydra.searchpath=[file://{','.join(paths)}]"]
 
 
 def check_alone(context: HydraContext, run: SweepRun) -> None:

@@ -198,7 +198,9 @@ class SlurmLauncher(RunLauncher):
                         shown[job] = now
                         log.info("%-12s job %s %s  %s", "slurm", job, now, run.name)
                 elif run.run_dir in absent:  # at the second look: a shared disk may show the run's files late
-                    set_outcome(run, job_end=_job_end(job))
+                    ended = ask("scontrol", "--oneliner", "show", "job", job).stdout.split()  # if SLURM remembers
+                    kept = [word for word in ended if word.startswith(("JobState=", "Reason=", "ExitCode="))]
+                    set_outcome(run, job_end=" ".join(kept))
                     run.log = _log(run.run_dir)
                     log_end(run)
                 else:
@@ -227,12 +229,6 @@ def _job_in_queue(run: SweepRun, states: JobStates) -> str | None:
             f"{run.name}: job {prepare} makes its data, and the job that would train is gone; wait for it or scancel it"
         )
     return None
-
-
-def _job_end(job: str) -> str:
-    """How a job ended, as long as SLURM remembers: `JobState=... Reason=... ExitCode=...`."""
-    words = ask("scontrol", "--oneliner", "show", "job", job).stdout.split()
-    return " ".join(word for word in words if word.startswith(("JobState=", "Reason=", "ExitCode=")))
 
 
 def max_array_size() -> int:
@@ -288,12 +284,15 @@ def check(options: Mapping[str, Any], where: str) -> None:
 def parameters(options: Mapping[str, Any], after: str | None) -> dict[str, Any]:
     """The parameters of submitit, which mostly have the names of sbatch; `after` as in `SlurmLauncher._array`."""
     same = ("partition", "account", "qos", "constraint", "cpus_per_task", "nodes", "signal_delay_s")
-    cpus = options["cpus_per_task"]
+    cpus, flag, gpus = options["cpus_per_task"], GpuFlag(options["gpu_flag"]), options["gpus_per_node"]
+    if flag is GpuFlag.gpus_per_task:
+        gpus //= _tasks(options)
+    kind = f"{options['gpu_type']}:" if options["gpu_type"] else ""
     return {
         **{name: options[name] for name in (*same, "array_parallelism")},
         "job_name": "sdx",
         "time": options["time_min"],
-        **_gpus(options),
+        **({flag.value: f"{'gpu:' if flag is GpuFlag.gres else ''}{kind}{gpus}"} if gpus else {}),
         "ntasks_per_node": _tasks(options),
         "mem": f"{options['mem_gb']}G" if options["mem_gb"] else None,
         "setup": list(options["setup"]) or None,
@@ -311,14 +310,3 @@ def parameters(options: Mapping[str, Any], after: str | None) -> dict[str, Any]:
 def _tasks(options: Mapping[str, Any]) -> int:
     """Ranks on a node."""
     return int(options["tasks_per_node"] or options["gpus_per_node"] or 1)
-
-
-def _gpus(options: Mapping[str, Any]) -> dict[str, str]:
-    """The option of sbatch that requests GPUs."""
-    flag, count = GpuFlag(options["gpu_flag"]), options["gpus_per_node"]
-    if not count:
-        return {}
-    if flag is GpuFlag.gpus_per_task:
-        count //= _tasks(options)
-    kind = f"{options['gpu_type']}:" if options["gpu_type"] else ""
-    return {flag.value: f"{'gpu:' if flag is GpuFlag.gres else ''}{kind}{count}"}

@@ -13,7 +13,6 @@ from random import Random
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -86,15 +85,12 @@ def opened(directory: Path, name: str, search: Search, space: Space, seed: int) 
     directory.mkdir(parents=True, exist_ok=True)
     locks.check(directory, f"hydra.sweeper.storage={directory}")
     journal = directory / f"{name}.journal"
-    lock = FileLock(directory / f"{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except TimeoutError:
-        raise InputError(
-            f"{KEY}={name} is being searched by another process, which holds {lock.lock_file}; wait for it, or give "
-            f"another {KEY}=..."
-        ) from None
-    try:
+    with locks.free(directory / name) as nobody:
+        if not nobody:
+            raise InputError(
+                f"{KEY}={name} is being searched by another process, which holds {directory / name}.lock; wait for it, "
+                f"or give another {KEY}=..."
+            )
         _mend(journal)
         storage = JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
@@ -103,8 +99,6 @@ def opened(directory: Path, name: str, search: Search, space: Space, seed: int) 
             if RUN not in trial.user_attrs:  # the last search died while it drew the trial
                 study.tell(trial.number, state=TrialState.FAIL)
         yield Study(study, space, seed)
-    finally:
-        lock.release()
 
 
 def _mend(journal: Path) -> None:

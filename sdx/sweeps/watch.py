@@ -25,11 +25,8 @@ STALE_S = 120.0
 ANSWER_S = 20.0
 """How long a command of SLURM may take to answer."""
 JOB_ID = re.compile(r"\d+(_\d+)?")
-WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
-OVER = (
-    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
-    *("REVOKED", "TIMEOUT"),
-)
+WAITING = "PENDING CONFIGURING REQUEUED REQUEUE_FED REQUEUE_HOLD RESV_DEL_HOLD SPECIAL_EXIT".split()
+OVER = "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
 JobStates = Mapping[str, tuple[RunState, str]]
 """Job -> queued or running, and why it waits."""
 
@@ -149,10 +146,8 @@ def _job_state(job: str | None, states: JobStates | None) -> tuple[RunState | No
 def _gone(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except (PermissionError, OverflowError):
-        return False
-    except ProcessLookupError:
-        return True
+    except (OSError, OverflowError) as error:
+        return isinstance(error, ProcessLookupError)
     return False
 
 

@@ -18,7 +18,6 @@ from enum import Enum
 from itertools import count
 from logging import FileHandler, getLogger
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from sdx import InputError
@@ -104,12 +103,6 @@ class Record:
 class StateFile(events.Listener):
     """Keeps `state.json` up to date while a run is running; ranks > 0 only report their errors.
 
-        with StateFile(run_dir) as state:
-            state.set_total(len(steps))
-            for step in steps:
-                store.realise(step)
-                state.step_finished()
-
     Subscribes to `sdx.process.events`. A block that ends normally is `done`; SystemExit with `EX_TEMPFAIL` and Ctrl-C
     are `interrupted`; any other exception is `failed`, with its traceback in `error.txt`. If another rank has reported
     an error, the run has failed, however this rank ends. A thread writes the file, so a silent stage is not taken for
@@ -154,9 +147,7 @@ class StateFile(events.Listener):
             self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._contexts.close()
         if error and not _asked_to_leave(error):
             self._failure.report(error)

@@ -20,8 +20,6 @@ from sdx.tracking.tracker import Backend, Point
 
 
 class TensorBoard(Backend):
-    """See the docstring of the module."""
-
     name = "tensorboard"
 
     def __init__(self, config: Config, run_dir: Path) -> None:

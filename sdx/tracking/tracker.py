@@ -11,7 +11,6 @@ from functools import cached_property
 from logging import getLogger
 from pathlib import Path
 from time import monotonic, time
-from types import TracebackType
 from typing import Any
 
 from sdx.config import Config, TrackingConfig
@@ -187,9 +186,7 @@ class Tracker(Listener):
     def __enter__(self) -> "Tracker":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._guarded(lambda backend: backend.close(RunState.after(error)))
         self._backend = None
 
@@ -211,12 +208,10 @@ class Tracker(Listener):
             if self._backend is None:  # a nested action has failed before
                 return
             self._backend = None
-            text = " ".join(str(error).split()) or type(error).__name__
-            why = f"no space left on the disk of {self.run_dir}" if disk_full(error) else text
-            log.warning(
-                "%-12s off for this run: %s; the run goes on, and log.jsonl and results.json have the figures",
-                backend.name,
-                why,
-            )
+            why = " ".join(str(error).split()) or type(error).__name__
+            if disk_full(error):
+                why = f"no space left on the disk of {self.run_dir}"
+            figures = "the run goes on, and log.jsonl and results.json have the figures"
+            log.warning("%-12s off for this run: %s; %s", backend.name, why, figures)
             with suppress(Exception):
                 backend.close(RunState.failed)

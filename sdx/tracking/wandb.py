@@ -33,8 +33,6 @@ server or an uploaded directory has; `results`: the `Results.lasting` that were 
 
 
 class Wandb(Backend):
-    """See the docstring of the module."""
-
     name = "wandb"
 
     def __init__(self, config: Config, run_dir: Path) -> None:
@@ -133,7 +131,9 @@ class Wandb(Backend):
 def _begin(config: Config, run_dir: Path, id_: str) -> Any:
     """Begins a wandb run, or continues the one with that id; offline if a server does not answer."""
     import wandb
+    from hydra.core.hydra_config import HydraConfig
 
+    experiment = HydraConfig.get().runtime.choices.get("experiments") if HydraConfig.initialized() else None
     tags = (config.method.name, config.backbone.name, *config.lang.targets, f"seed-{config.seed}", config.engine.name)
     begin = partial(
         wandb.init,
@@ -141,7 +141,7 @@ def _begin(config: Config, run_dir: Path, id_: str) -> Any:
         resume="allow",
         project=config.tracking.project,
         entity=config.tracking.entity,
-        group=config.tracking.group or _study(config),
+        group=config.tracking.group or experiment or f"{config.method.name}-{'+'.join(config.lang.targets)}",
         job_type="prepare" if config.stages is Stages.prepare else "run",
         tags=[tag[:64] for tag in clean(list(dict.fromkeys(tags)))],
         name=run_dir.name,
@@ -172,14 +172,6 @@ def _begin(config: Config, run_dir: Path, id_: str) -> Any:
         log.warning("%-12s offline for this run, because the server cannot be used: %s", "wandb", why)
         wandb.teardown(exit_code=1)  # wandb's own process still has the run
         return begin(mode="offline")
-
-
-def _study(config: Config) -> str:
-    """The experiment that Hydra was given, else method and languages."""
-    from hydra.core.hydra_config import HydraConfig
-
-    chosen = HydraConfig.get().runtime.choices.get("experiments") if HydraConfig.initialized() else None
-    return chosen or f"{config.method.name}-{'+'.join(config.lang.targets)}"
 
 
 def has_key() -> bool:
