@@ -39,13 +39,10 @@ LETTERS_PROMPT = (
     "{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}\nAnswer:"
 )
 """The harness' own for MMLU, without its first sentence, which names the subject in English."""
-CONTEXT_BUCKET_TOKENS = 8
 PROMPT_TOKENS = 8.0
 """What a benchmark's prompt has beside the texts, for an estimate."""
 CHOICES = (8, 8, 8, 8)
 """Tokens of the answers to a question, for the memory that they take."""
-WRITTEN_ROWS = 8
-"""Answers that a task of the harness has a model write at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,7 +278,7 @@ def _shared_question_lm(model_dir: Path, precision: Precision, context_tokens: i
     if model.config.model_type.startswith("gemma") and tokenizer("A").input_ids[0] != tokenizer.bos_token_id:
         tokenizer.add_bos_token = True
     limit = min(context_tokens, getattr(model.config, "max_position_embeddings", None) or context_tokens)
-    return SharedQuestionLM(model, tokenizer=tokenizer, max_length=limit, batch_size=WRITTEN_ROWS)
+    return SharedQuestionLM(model, tokenizer=tokenizer, max_length=limit, batch_size=8)  # of answers that are written
 
 
 def _log_probs(
@@ -296,7 +293,7 @@ def _log_probs(
     # Neighbours with questions and longest answers of similar length need little padding.
     order = sorted(
         questions.items(),
-        key=lambda entry: (len(entry[0]) // CONTEXT_BUCKET_TOKENS, max(len(pairs[i][1]) for i in entry[1])),
+        key=lambda entry: (len(entry[0]) // 8, max(len(pairs[i][1]) for i in entry[1])),
         reverse=True,  # the longest first: memory runs out at once or never
     )
     answers = [[pairs[index][1] for index in indices] for _, indices in order]
