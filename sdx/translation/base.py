@@ -99,7 +99,7 @@ class Translator(ABC):
         return {}
 
     def work(self, plan: Plan, texts: Texts, needs: Mapping[str, Step]) -> Work:
-        """What translating asks of the hardware. `needs` are the steps of the method `needs`."""
+        """What translating asks of the hardware. `needs` holds the steps that the method `needs` gave."""
         return Work(seconds=texts.rows * texts.english / (self.core_tokens_per_s * usable_cores()))
 
     def prepare(self, inputs: Mapping[str, Path]) -> None:
