@@ -26,7 +26,6 @@ log = getLogger("sdx")
 
 SEED_CORPUS = Path(__file__).with_name("seed_instructions.jsonl")
 SEED_COLUMNS = CorpusColumns(id="id")
-HASH_DIGITS = 12
 UNKNOWN_ROWS = 50_000
 """Of a corpus of which nothing is known, for an estimate."""
 
@@ -195,4 +194,4 @@ def _has(record: Mapping[str, Any], name: str) -> bool:
 
 
 def _hash(text: str) -> str:
-    return sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+    return sha256(text.encode()).hexdigest()[:12]

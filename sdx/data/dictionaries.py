@@ -30,11 +30,7 @@ ALTERNATIVES = "choose another dictionary=..., or dictionary=muse dictionary.pat
 
 
 def check(config: DictionaryConfig, source: Language, targets: Sequence[Language], has_parallel: bool) -> None:
-    """Raises InputError for options that name no usable dictionary. Reads the user's file and fetches nothing.
-
-    Args:
-        has_parallel: whether there is a parallel corpus to take pairs from.
-    """
+    """Raises InputError for options that name no usable dictionary. Reads the user's file and fetches nothing."""
     check_exclusive({f"dictionary.{key}": getattr(config, key) for key in ("asset", "path", "from_parallel")})
     if config.from_parallel and not has_parallel:
         raise InputError(

@@ -32,8 +32,6 @@ FEW = 8
 """The fewest pairs set aside, but not more than half of the corpus."""
 SENTENCE = re.compile(r"\w[^\n]{18,198}[.!?…。！？।॥۔؟።။៕։]")
 """A good demonstration in the source language: of medium length, with an end."""
-TARGET_LENGTHS = range(8, 301)
-"""Characters of its translation."""
 PACKAGED_PAIRS = {"interface": 3500, "udhr": 57}
 """At most, for an estimate."""
 UNKNOWN_PAIRS = 100_000
@@ -47,11 +45,7 @@ Pair = tuple[str, str]
 
 
 def check(config: ParallelConfig, source: Language, targets: Sequence[Language], evaluated: Collection[str]) -> None:
-    """Raises InputError for options that name no corpus, or a corpus that must not be trained on. Reads no file.
-
-    Args:
-        evaluated: names of the benchmarks of the run.
-    """
+    """Raises InputError for options that name no corpus, or a corpus with texts of `evaluated` tasks. Reads no file."""
     config.check("parallel", required=False)
     given = [f"parallel.{key}={value}" for key in ("asset", "path", "hub_id") if (value := getattr(config, key))]
     names = (config.name, config.asset, config.path, config.hub_id, config.file)
@@ -193,7 +187,7 @@ def _unlikeness(pair: Pair) -> int:
     """How little a pair suits as a demonstration: 0 for a good sentence, 1 for another line, 2 for several lines."""
     if any("\n" in text for text in pair):
         return 2
-    return 0 if SENTENCE.fullmatch(pair[0]) and len(pair[1]) in TARGET_LENGTHS else 1
+    return 0 if SENTENCE.fullmatch(pair[0]) and 8 <= len(pair[1]) <= 300 else 1
 
 
 def _demonstrations(candidates: Sequence[Pair]) -> list[Pair]:

@@ -100,9 +100,6 @@ def complete_rows(rows: Sequence[dict[str, Any]], source: Language, target: Lang
 
     In half of the rows, by a hash of the id, the source precedes the beginning. Beginning and rest join to the text,
     character for character.
-
-    Args:
-        rows: as for `translate_rows`.
     """
     completed = []
     for row in rows:

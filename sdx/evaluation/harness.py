@@ -29,7 +29,7 @@ from sdx.store.estimate import Estimate, Plan
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Workspace, runtime
 from sdx.tasks.base import ChoiceTask
-from sdx.tasks.lm_eval import HarnessItems, HarnessTask, is_mean, one_line_errors
+from sdx.tasks.lm_eval import HarnessItems, is_mean, one_line_errors
 
 log = logging.getLogger("sdx")
 
@@ -39,13 +39,10 @@ LETTERS_PROMPT = (
     "{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}\nAnswer:"
 )
 """The harness' own for MMLU, without its first sentence, which names the subject in English."""
-CONTEXT_BUCKET_TOKENS = 8
 PROMPT_TOKENS = 8.0
 """What a benchmark's prompt has beside the texts, for an estimate."""
 CHOICES = (8, 8, 8, 8)
 """Tokens of the answers to a question, for the memory that they take."""
-WRITTEN_ROWS = 8
-"""Answers that a task of the harness has a model write at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +89,7 @@ class Score(Scoring):
     def config(self) -> Mapping[str, Any]:
         task, template = self.task, self.task.prompt_template
         described = {"task": task.name, "shots": task.shots, **({"wrapper": template} if template else {})}
-        return {**described, "precision": self.precision.value, "context_tokens": self.context_tokens}
+        return {**super().config, **described}
 
     def run(self, work: Workspace) -> None:
         items, options = read_rows(work.inputs["items"] / "rows.jsonl"), (self.precision, self.context_tokens)
@@ -109,15 +106,49 @@ class HarnessScore(Scoring):
 
     @property
     def config(self) -> Mapping[str, Any]:
-        limits = {"precision": self.precision.value, "context_tokens": self.context_tokens}
-        return {"task": self.items.task.name, **limits}
+        return {**super().config, "task": self.items.task.name}
 
     def run(self, work: Workspace) -> None:
-        model_dir, (task, limit) = work.inputs["model"] / "model", (self.items.task, self.items.limit)
-        metrics = item_metrics(task, limit, model_dir, self.precision, self.context_tokens, self.label)
+        metrics = self._metrics(work.inputs["model"] / "model")
         ids = [row["id"] for row in read_rows(work.inputs["items"] / "rows.jsonl")]
         write_rows(work.dir / "rows.jsonl", [{"id": id_, "metrics": metrics.get(id_, {})} for id_ in ids])
         work.counts.update(items=len(ids))
+
+    def _metrics(self, model_dir: Path) -> dict[str, dict[str, bool | float]]:
+        """For each item, as `task/number`, the metrics that are means over items and lie between 0 and 1, by name.
+
+        Raises:
+            InputError: the task's code fails, or no metric is left.
+        """
+        from lm_eval.evaluator import evaluate
+
+        _quiet()
+        task, limit = self.items.task, self.items.limit or None
+        found = task.load()
+        model = _shared_question_lm(model_dir, self.precision, self.context_tokens, self.label)
+        with one_line_errors(task.name):
+            samples = evaluate(model, found, limit=limit, bootstrap_iters=0, log_samples=True)["samples"]
+        values: dict[str, dict[str, Any]] = {}
+        for name, rows in samples.items():
+            aggregations = found["tasks"][name].aggregation().items()
+            means = {metric for metric, aggregation in aggregations if is_mean(aggregation)}
+            for row in rows:
+                suffix = "" if row["filter"] == "none" else f",{row['filter']}"
+                own = {f"{metric}{suffix}": row[metric] for metric in row["metrics"] if metric in means}
+                values.setdefault(f"{name}/{row['doc_id']}", {}).update(own)
+        kinds: dict[str, type[bool | float]] = {}
+        for metric in dict.fromkeys(metric for row in values.values() for metric in row):
+            column = [row[metric] for row in values.values() if metric in row]
+            if all(isinstance(value, int | float) and 0 <= value <= 1 for value in column):
+                kinds[metric] = bool if set(column) <= {0, 1} else float
+            else:
+                log.warning("%-12s %s: %s is not between 0 and 1, and left out", "lm_eval", task.name, metric)
+        if not kinds:
+            raise InputError(f"task.lm_eval.names={task.name}: no metric is a share of its items; leave it out")
+        return {
+            id_: {metric: kinds[metric](value) for metric, value in row.items() if metric in kinds}
+            for id_, row in values.items()
+        }
 
 
 def score(
@@ -168,46 +199,6 @@ def score(
     samples.sort(key=lambda sample: sample["doc_id"])
     choices = [item["choices"] if task.prompt_template else LETTERS for item in items]
     return list(map(_result, items, choices, samples))
-
-
-def item_metrics(
-    task: HarnessTask, limit: int, model_dir: Path, precision: Precision, context_tokens: int, stage: str
-) -> dict[str, dict[str, bool | float]]:
-    """For each item, as `task/number`, the metrics that are means over items and lie between 0 and 1, by name.
-
-    Args:
-        limit: items of each task; 0: all.
-
-    Raises:
-        InputError: the task's code fails, or no metric is left.
-    """
-    from lm_eval.evaluator import evaluate
-
-    _quiet()
-    found = task.load()
-    model = _shared_question_lm(model_dir, precision, context_tokens, stage)
-    with one_line_errors(task.name):
-        samples = evaluate(model, found, limit=limit or None, bootstrap_iters=0, log_samples=True)["samples"]
-    values: dict[str, dict[str, Any]] = {}
-    for name, rows in samples.items():
-        means = {metric for metric, aggregation in found["tasks"][name].aggregation().items() if is_mean(aggregation)}
-        for row in rows:
-            suffix = "" if row["filter"] == "none" else f",{row['filter']}"
-            own = {f"{metric}{suffix}": row[metric] for metric in row["metrics"] if metric in means}
-            values.setdefault(f"{name}/{row['doc_id']}", {}).update(own)
-    kinds: dict[str, type[bool | float]] = {}
-    for metric in dict.fromkeys(metric for row in values.values() for metric in row):
-        column = [row[metric] for row in values.values() if metric in row]
-        if all(isinstance(value, int | float) and 0 <= value <= 1 for value in column):
-            kinds[metric] = bool if set(column) <= {0, 1} else float
-        else:
-            log.warning("%-12s %s: %s is not between 0 and 1, and left out", "lm_eval", task.name, metric)
-    if not kinds:
-        raise InputError(f"task.lm_eval.names={task.name}: no metric is a share of its items; leave it out")
-    return {
-        id_: {metric: kinds[metric](value) for metric, value in row.items() if metric in kinds}
-        for id_, row in values.items()
-    }
 
 
 def _write_task(directory: Path, task: ChoiceTask, items: Sequence[Row]) -> tuple[dict[str, Any], Path]:
@@ -281,7 +272,7 @@ def _shared_question_lm(model_dir: Path, precision: Precision, context_tokens: i
     if model.config.model_type.startswith("gemma") and tokenizer("A").input_ids[0] != tokenizer.bos_token_id:
         tokenizer.add_bos_token = True
     limit = min(context_tokens, getattr(model.config, "max_position_embeddings", None) or context_tokens)
-    return SharedQuestionLM(model, tokenizer=tokenizer, max_length=limit, batch_size=WRITTEN_ROWS)
+    return SharedQuestionLM(model, tokenizer=tokenizer, max_length=limit, batch_size=8)  # answers written at once
 
 
 def _log_probs(
@@ -296,7 +287,7 @@ def _log_probs(
     # Neighbours with questions and longest answers of similar length need little padding.
     order = sorted(
         questions.items(),
-        key=lambda entry: (len(entry[0]) // CONTEXT_BUCKET_TOKENS, max(len(pairs[i][1]) for i in entry[1])),
+        key=lambda entry: (len(entry[0]) // 8, max(len(pairs[i][1]) for i in entry[1])),
         reverse=True,  # the longest first: memory runs out at once or never
     )
     answers = [[pairs[index][1] for index in indices] for _, indices in order]

@@ -193,11 +193,7 @@ def reading_suites(
 def _all(
     tasks: Mapping[str, Task], languages: Sequence[Language], make: Callable[[Task, Language], list[Suite] | str]
 ) -> tuple[list[Suite], list[str]]:
-    """The suites of all tasks and languages, and a sentence for each that has none.
-
-    Args:
-        make: the suites of a task in a language of the run, or the reason why there are none, as a sentence.
-    """
+    """The suites that `make` gives for all tasks and languages, and its sentence for each that has none."""
     made: list[Suite] = []
     skipped: list[str] = []
     for name, task in tasks.items():

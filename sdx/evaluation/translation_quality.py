@@ -55,11 +55,7 @@ def translation_suites(
 
 
 def translation_suite(task: Task, source: Language, target: Language, pairs: Step, engine: Translator) -> Suite:
-    """A benchmark's texts in a language, translated by an engine.
-
-    Args:
-        pairs: publishes the texts and their references, see `Pairs`.
-    """
+    """A benchmark's texts in a language, which `pairs` publishes with their references, translated by an engine."""
     answers = Translate(pairs, ROWS, "source", source, target, translator=engine)
     return Suite(
         task,

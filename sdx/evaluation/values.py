@@ -29,8 +29,6 @@ ROUGE_L = "ROUGE-L"
 SHARES = (ACCURACY, EXACT_MATCH, ANSWER_LANGUAGE)
 MEANS = (F1, ROUGE_L)
 """The tokens that are compared may follow the name: `BLEU (char)`, `F1 (MLQA)`."""
-LARGEST_COUNT = 2**31
-"""Of n-grams in a text, larger than any real one."""
 
 Value = bool | float | list[int] | None
 """Of one item, by the metric: right or wrong; from 0 to 1; the counts whose sum over all items gives the score of a
@@ -73,11 +71,7 @@ def decided(labels: Sequence[Hashable], *outcomes: Sequence[Value]) -> tuple[lis
 
 
 def estimate(metric: str, values: Sequence[Value], labels: Sequence[Hashable] = ()) -> Estimate:
-    """A model's score from the values of all items, none of them None.
-
-    Args:
-        labels: of the items' clusters; without any, each item stands alone.
-    """
+    """A model's score from the values of all items, none None. Without `labels` of clusters, each item stands alone."""
     clusters = numbered(labels)
     if _is_share(metric, values):
         return proportion([bool(value) for value in values], clusters)
@@ -102,7 +96,7 @@ def are_values(metric: str, values: Any) -> bool:
     def fits(value: Any) -> bool:
         if name in COUNTS:
             is_row = isinstance(value, list) and len(value) == COUNTS[name]
-            return is_row and all(isinstance(count, int) and 0 <= count < LARGEST_COUNT for count in value)
+            return is_row and all(isinstance(count, int) and 0 <= count < 2**31 for count in value)
         if value is None:
             return name not in MEANS
         return isinstance(value, bool) if name in SHARES else isinstance(value, int | float) and 0 <= value <= 1

@@ -79,11 +79,7 @@ def loaded(model_dir: Path, precision: Precision) -> Resident:
 
 
 def load_tokenizer(model_dir: Path, template: TemplateKind) -> Any:
-    """The tokenizer with a chat template and a pad token, which `save_pretrained` keeps.
-
-    Raises:
-        InputError: `template` is `chat` and the tokenizer has no chat template.
-    """
+    """The tokenizer with a pad token and, by `install_template`, a chat template, which `save_pretrained` keeps."""
     what = str(model_dir.resolve())
     tokenizer = _tokenizer(model_dir, what, template)
     with load_errors(what):

@@ -31,11 +31,7 @@ NUMBERS = (
 
 
 def check(directory: Path, what: str, pickles: bool = True, again: str = COPY_AGAIN) -> None:
-    """Raises InputError if the directory cannot be loaded. An unchanged directory is checked once.
-
-    Args:
-        what, pickles, again: see `sdx.models.weights`.
-    """
+    """Raises InputError if the directory cannot be loaded. The arguments are those of `sdx.models.weights`."""
     try:
         if directory.is_symlink() and not directory.exists():
             raise InputError(f"{what} is a link to {directory.readlink()}, which is gone; give the directory itself")
@@ -75,7 +71,7 @@ def config_of(directory: Path, what: str, again: str = COPY_AGAIN) -> dict[str, 
     return config
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=32)  # an unchanged directory is checked once
 def _check(directory: Path, what: str, pickles: bool, again: str, stats: frozenset[tuple[str, int, int]]) -> None:
     config_of(directory, what, again)
     for path in files(directory, what, pickles, again):

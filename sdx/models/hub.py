@@ -31,8 +31,6 @@ SAFETENSORS = "*.safetensors"
 PYTORCH = "pytorch_model*.bin"
 FILES = ("*.json", "*.model", "*.spm", "*.jinja", "*.txt")
 """A model's files beside its weights: configuration, tokenizer, template."""
-CONVERSION_S_PER_PARAMETER = 18 / 135e6
-"""From packaged weights to a Hugging Face directory, on two cores; measured."""
 LoadCheck = Callable[[Path, str, str], object]
 """Raises InputError if transformers cannot load a directory. Takes the directory, its name in messages, and what to do
 about a broken file."""
@@ -133,6 +131,8 @@ class ModelStep(Step):
     name: str = runtime()  # type: ignore[misc]
     """The role of the model: backbone, encoder, translator, adapter."""
     about: str = runtime(default="")
+    trial: LoadCheck = runtime(default=lambda *_: None)
+    """Of files that are not made here: before they are published, and before the run begins if they are there."""
 
     def estimate(self, plan: Plan) -> Estimate:
         return Estimate()
@@ -143,8 +143,6 @@ class HubModelStep(ModelStep):
     """From a commit on the hub, or from its copy in the hub's local cache."""
 
     source: HubModel
-    trial: LoadCheck = runtime(default=lambda *_: None)
-    """Before the files are published, and before the run begins if they are in the cache."""
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -187,8 +185,6 @@ class DirectoryStep(ModelStep):
     """Links to a directory on disk. The key changes with the files in it."""
 
     directory: Path
-    trial: LoadCheck = runtime(default=lambda *_: None)
-    """Before the run begins."""
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -229,7 +225,7 @@ class PackagedModel(ModelStep):
 
     def estimate(self, plan: Plan) -> Estimate:
         parameters = (plan.shape if self.name == "backbone" else plan.config.encoder).parameters
-        return Estimate(work=Work(seconds=CONVERSION_S_PER_PARAMETER * parameters))
+        return Estimate(work=Work(seconds=18 / 135e6 * parameters))  # on two cores; measured
 
     def run(self, work: Workspace) -> None:
         shutil.rmtree(work.dir / "model", ignore_errors=True)

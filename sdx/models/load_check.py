@@ -16,7 +16,6 @@ log = getLogger("sdx")
 
 WORD, ANSWER = "sdxquestion", "sdxanswer"
 """What chat templates are rendered with."""
-USED_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
 
 
 def check_model_type(directory: Path, what: str) -> Any:
@@ -92,7 +91,7 @@ def check_vocabulary(tokenizer: Any, rows: int, what: str) -> None:
     """Raises InputError for tokens beyond the model's `rows` embeddings; only warns of unused special tokens."""
     beyond = {token: id_ for token, id_ in tokenizer.get_vocab().items() if id_ >= rows}
     special = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
-    unused = special - {getattr(tokenizer, name, None) for name in USED_TOKENS}
+    unused = special - {getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad", "unk")}
     if bad := {token: id_ for token, id_ in beyond.items() if id_ not in unused}:
         token, id_ = min(bad.items(), key=lambda item: item[1])
         raise InputError(

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-MAX_REASON = 220
-"""Characters of another library's message."""
-
 
 def pretrained(kind: Any, model_dir: Path, what: str | None = None, /, **options: Any) -> Any:
     """`kind.from_pretrained` on a directory, called `what` in messages. Code in the directory is never run.
@@ -54,7 +51,7 @@ def load_errors(what: str) -> Iterator[None]:
         # transformers may list all known models, or include the traceback of another library.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
         text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-        reason = textwrap.shorten(f"{type(error).__name__}: {text}".removesuffix(": "), MAX_REASON, placeholder="...")
+        reason = textwrap.shorten(f"{type(error).__name__}: {text}".removesuffix(": "), 220, placeholder="...")
         raise InputError(f"{what} cannot be loaded ({reason}); get its files again") from error
 
 

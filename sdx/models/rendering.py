@@ -22,8 +22,6 @@ LIMIT_S = 5
 """CPU time for all texts, which take milliseconds."""
 MEMORY_BYTES = 16 << 30
 """Address space, some of which a process with many threads reserves without use."""
-MAX_CHARS = 1_000_000
-"""Of a text: each message is a word."""
 
 
 def rendered(
@@ -81,7 +79,7 @@ def _answer(request: str) -> dict[str, Any]:
             [text], _ = render_jinja_template(
                 [messages], chat_template=given["template"], add_generation_prompt=generates, **given["variables"]
             )
-            if len(text) > MAX_CHARS:
+            if len(text) > 1_000_000:
                 return {"error": f"writes {len(text):,} letters for a message of a word"}
             texts.append(text)
     except MemoryError:

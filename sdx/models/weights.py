@@ -20,8 +20,6 @@ OLD_PICKLE = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """Beginning of `torch.save` files before torch 1.6, which are no zip archives."""
 LENGTH_BYTES = 8
 """A safetensors file begins with the length of its JSON header, little-endian."""
-MAX_HEADER_BYTES = 100_000_000
-"""By the format."""
 CONVERT = "convert it: AutoModelForCausalLM.from_pretrained(OLD).save_pretrained(NEW), and the tokenizer's likewise"
 
 
@@ -89,7 +87,7 @@ def _problem(path: Path, start: bytes, size: int) -> str | None:
     except SafetensorError as error:
         reason = str(error)
     header_end = LENGTH_BYTES + int.from_bytes(start[:LENGTH_BYTES], "little")
-    if start[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{" or header_end > MAX_HEADER_BYTES:
+    if start[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{" or header_end > 100_000_000:  # the limit of the format
         return f"({size:,} bytes) is no safetensors file"
     if header_end > size:
         return f"has {size:,} bytes and ends within its header"

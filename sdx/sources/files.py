@@ -28,8 +28,6 @@ from sdx.store.step import Step, Workspace, runtime
 
 BOM = b"\xef\xbb\xbf"
 BAD_CHARACTER = re.compile("[\0\ud800-\udfff]")
-PARQUET_ROWS = 1000
-"""Rows in memory at once."""
 
 
 def check_per_target(group: str, templates: Sequence[str | None], targets: Sequence[Language]) -> None:
@@ -79,11 +77,7 @@ def local_file(key: str, template: str, placeholders: Mapping[str, str]) -> "Loc
 
 
 def local_path(key: str, template: str, placeholders: Mapping[str, str]) -> Path:
-    """A path of the user, absolute, with the values of `~` and the placeholders.
-
-    Raises:
-        InputError: a `{name}` that is no placeholder.
-    """
+    """A path of the user, absolute, with the values of `~` and, by `filled`, of the placeholders."""
     return Path(os.path.expanduser(filled(key, template, placeholders))).absolute()
 
 
@@ -363,7 +357,7 @@ def _parquet(path: Path, where: str) -> Iterator[tuple[str, Any]]:
 
     try:
         with ParquetFile(path) as file:
-            rows = (row for batch in file.iter_batches(batch_size=PARQUET_ROWS) for row in batch.to_pylist())
+            rows = (row for batch in file.iter_batches(batch_size=1000) for row in batch.to_pylist())
             yield from ((f"{where}, row {number}", row) for number, row in enumerate(rows, 1))
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

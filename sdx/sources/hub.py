@@ -22,15 +22,8 @@ ANSWER_S = 10.0
 """How long one request waits for the hub."""
 PATIENCE_S = 20.0
 """How long all requests wait for the next answer: a request's own limit does not cover the look-up of the address."""
-THREADS = 8
 RETRY_PAUSES_S = (1.0, 3.0)
 """Pauses before a busy hub is asked again."""
-BUSY = (408, 425, 429)
-NAMED_CHARACTERS = 400
-"""Of the names of other files in a message."""
-NAMED_SOURCES = 3
-LISTED = 5000
-"""Entries of a folder that are looked through."""
 
 
 class Cause(str, Enum):
@@ -86,7 +79,7 @@ class HubFile(HubSource):
 
     def missing_reason(self) -> str:
         names = sorted(_siblings(self), key=lambda name: -SequenceMatcher(None, name, self.file).ratio())
-        listed = shorten(", ".join(names), NAMED_CHARACTERS, placeholder=" and more")
+        listed = shorten(", ".join(names), 400, placeholder=" and more")
         return (
             f"is not there; {f'there are {listed}; ' if names else ''}give one that is as {self.group}.file=..., or "
             f"another commit as {self.group}.revision=...; {self.alternative}"
@@ -99,16 +92,15 @@ class HubFile(HubSource):
 
 
 def check_available(sources: Iterable[HubSource]) -> None:
-    """Raises InputError if sources are unavailable: for the first of them, with the names of the others."""
+    """Raises InputError for the first unavailable source, with the names of the others."""
     if not (found := find_unavailable(sources)):
         return
     first, *others = found
     if not others:
         raise first
-    names = [f"{other.source.where} ({other.cause.value})" for other in others if other.cause != Cause.unreachable]
-    shown = ", ".join(names[:NAMED_SOURCES]) or "other sources"
-    more = f", {len(others)} in all" if len(others) > len(names[:NAMED_SOURCES]) else ""
-    raise InputError(f"{first}. Also unavailable: {shown}{more}")
+    named = [f"{other.source.where} ({other.cause.value})" for other in others if other.cause != Cause.unreachable][:3]
+    more = f", {len(others)} in all" if len(others) > len(named) else ""
+    raise InputError(f"{first}. Also unavailable: {', '.join(named) or 'other sources'}{more}")
 
 
 def find_unavailable(sources: Iterable[HubSource]) -> list[Unavailable]:
@@ -130,7 +122,7 @@ def find_unavailable(sources: Iterable[HubSource]) -> list[Unavailable]:
         for source in waiting:  # shared by all threads
             queue.put((source, why_unavailable(source)))
 
-    for _ in range(THREADS):
+    for _ in range(8):
         Thread(target=probe_each, daemon=True).start()  # a daemon because the look-up of an address may hang
     found: dict[HubSource, Unavailable | None] = {}
     reason = f"no answer within {PATIENCE_S:.0f} s"
@@ -187,7 +179,7 @@ def explain(source: HubSource, error: Exception) -> Unavailable:
     if status in (401, 403):
         reason = f"may not be read ({detail}); read it with {_account()}; {source.alternative}"
         return Unavailable(source, Cause.gated, reason, detail)
-    if status and (status >= 500 or status in BUSY):
+    if status and (status >= 500 or status in (408, 425, 429)):
         reason = f"is not in the local cache, and the hub is busy (status {status}); {source.alternative}"
         return Unavailable(source, Cause.busy, reason, detail)
     if status is None and _is_network(error):
@@ -235,7 +227,7 @@ def _siblings(source: HubFile) -> list[str]:
         at = None if str(folder) == "." else str(folder)
         try:
             tree = HfApi().list_repo_tree(source.hub_id, at, revision=source.revision, repo_type=source.repo_type)
-            return [entry.path for entry in islice(tree, LISTED)]
+            return [entry.path for entry in islice(tree, 5000)]
         except errors.EntryNotFoundError:
             continue
         except Exception:  # the file is missing, whatever the hub says about others

@@ -6,9 +6,6 @@ from typing import Any
 
 from sdx import InputError
 
-LONGEST_CELL = 10_000_000
-"""Characters. A quotation mark that is never closed makes one cell of all that follows."""
-
 Lines = Callable[[], Iterator[tuple[str, str]]]
 """(place, line) of each line, from the beginning at every call."""
 Row = tuple[str, list[str]]
@@ -53,7 +50,7 @@ def _is_quoted(lines: Lines, width: int) -> bool:
 
 
 def _quoted(lines: Iterator[tuple[str, str]], delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(LONGEST_CELL)
+    csv.field_size_limit(10_000_000)  # a quotation mark that is never closed makes one cell of all that follows
     places: list[str] = []
 
     def feed() -> Iterator[str]:

@@ -47,11 +47,7 @@ class Item:
 
 
 class Task(ABC):
-    """One benchmark.
-
-    Args:
-        shots: solved examples before each question.
-    """
+    """One benchmark, asked with `shots` solved examples before each question."""
 
     name: str
     mode: Mode
@@ -112,11 +108,7 @@ class Task(ABC):
         return "original" if language.flores == ENGLISH else "human-translated"
 
     def inputs(self, language: Language, answer_language: Language) -> dict[str, Step]:
-        """The steps whose outputs `read` needs, by name.
-
-        Raises:
-            InputError: a file is not there.
-        """
+        """The steps whose outputs `read` needs, by name. Raises InputError if a file is not there."""
         return {"asset": AssetStep(self.asset)} if self.asset else {}
 
     def read(self, directories: Mapping[str, Path], language: Language, answer_language: Language) -> list[Item]:

@@ -256,11 +256,7 @@ class Files:
         return {"language": code, **({"flores_plus": FLORES_PLUS.get(code, code)} if self.codes == "flores" else {})}
 
     def step(self, language: Language) -> Step:
-        """Publishes the file of a language.
-
-        Raises:
-            InputError: the file is not there.
-        """
+        """The step that publishes the file of a language. Raises InputError if the file is not there."""
         if self.asset:
             return AssetStep(self.asset)
         if self.missing:

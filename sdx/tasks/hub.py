@@ -44,11 +44,7 @@ NO_SHORT_ANSWER = frozenset(("unanswerable", "long_answer", "binary"))
 
 
 class HubTask(Task):
-    """A benchmark in files.
-
-    Raises:
-        InputError: the dataset is not pinned.
-    """
+    """A benchmark in files. Raises InputError if the dataset is not pinned."""
 
     title: str
     """The benchmark's name in messages."""

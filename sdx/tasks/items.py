@@ -143,19 +143,13 @@ class ReadItems(Items):
         return {"id": row["id"], "segments": texts, "choices": row["choices"], "label": row["label"]}
 
 
-FORMS: Mapping[Mode, type[Items]] = {Mode.rank: RankItems, Mode.generate: GenerateItems, Mode.read: ReadItems}
-
-
 def items_step(
     task: Task, mode: Mode, language: Language, limit: int, answer_language: Language | None = None
 ) -> Items:
-    """The items of a task that needs no translation.
-
-    Raises:
-        InputError: a file is not there.
-    """
+    """The items of a task that needs no translation. Raises InputError if a file is not there."""
+    forms: Mapping[Mode, type[Items]] = {Mode.rank: RankItems, Mode.generate: GenerateItems, Mode.read: ReadItems}
     languages = language, answer_language or language
-    return FORMS[mode](task, *languages, limit, task.inputs(*languages))
+    return forms[mode](task, *languages, limit, task.inputs(*languages))
 
 
 def read_row(item: Item, classifies: bool) -> Row:

@@ -230,11 +230,7 @@ class LabelledTask(Task):
 
 
 def _checked(key: str, prompt: str, texts: tuple[str, ...]) -> str:
-    """A prompt, which has to be a format string over the texts.
-
-    Raises:
-        InputError: it is none.
-    """
+    """`prompt` itself. Raises InputError unless it is a format string over the texts."""
     known = ", ".join(f"{{{name}}}" for name in texts)
     try:
         named = [name for _, name, _, _ in Formatter().parse(prompt) if name is not None]

@@ -80,11 +80,7 @@ class LMEval(Task):
 
 
 class HarnessTask(Task):
-    """A task of the harness, or a group of them.
-
-    Args:
-        own: a directory of the user with more tasks.
-    """
+    """A task of the harness, or a group of tasks. `own` is a directory of the user with more."""
 
     mode = Mode.rank
 
@@ -147,11 +143,7 @@ class HarnessTask(Task):
         return [path for path in dict.fromkeys(paths) if path and path not in READERS and not Path(path).exists()]
 
     def load(self) -> dict[str, Any]:
-        """The result of `TaskManager.load`, with the data.
-
-        Raises:
-            InputError: the task cannot be loaded.
-        """
+        """The result of `TaskManager.load`, with the data. Raises InputError if the task cannot be loaded."""
         with one_line_errors(self.name):
             from lm_eval.tasks import TaskManager
 

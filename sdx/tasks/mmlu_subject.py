@@ -65,11 +65,7 @@ class MMLUSubject(MMLUHuman, ReadTask):
         return train, validation[:validation_rows], left_out
 
     def _rows(self, root: Path, split: str, excluded: Digests) -> tuple[list[Row], Mapping[str, int]]:
-        """Distinct rows of a split, balanced, and the number of the others by reason.
-
-        Raises:
-            InputError: the asset does not hold the expected questions.
-        """
+        """Distinct rows of a split, balanced, and the number of the others by reason."""
         subjects = english_subjects(root / self.english, split)
         count = sum(map(len, subjects.values()))
         if count != COUNTS[split] or set(subjects) != set(SUBJECTS):

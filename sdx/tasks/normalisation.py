@@ -26,6 +26,7 @@ from functools import cache
 import regex
 
 from sdx.languages import ENGLISH, Language, casefold
+from sdx.text.numbers import ascii_digits
 
 
 class Normalisation(str, Enum):
@@ -107,8 +108,7 @@ def _normal(text: str, language: Language) -> str:
     for spelling, letter in JOINED.items():
         text = text.replace(spelling, letter)
     text = IGNORED.sub("", PARTING.sub(" ", text))
-    text = unicodedata.normalize("NFKC", casefold(text, language.dotted_i))
-    return "".join(str(unicodedata.decimal(char)) if char.isdecimal() else char for char in text)
+    return ascii_digits(unicodedata.normalize("NFKC", casefold(text, language.dotted_i)))
 
 
 def _published(text: str, language: Language, normalisation: Normalisation) -> list[str]:

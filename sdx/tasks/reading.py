@@ -25,7 +25,6 @@ log = getLogger("sdx")
 Digests = dict[str, set[bytes]]
 """Reason -> `digest` of the texts that are left out for that reason."""
 
-
 Splits = tuple[Sequence[Row], Sequence[Row], Mapping[str, int]]
 """Rows to train on and rows to choose a model by, without texts in common; reason -> training rows left out."""
 
@@ -35,11 +34,7 @@ class ReadTask(ChoiceTask):
 
     @abstractmethod
     def split_inputs(self, source: Language) -> dict[str, Step]:
-        """The steps that `splits` reads, by name.
-
-        Raises:
-            InputError: there are no training data in L; a file is not there.
-        """
+        """The steps that `splits` reads, by name. Raises InputError if a file or training data in L are not there."""
 
     @property
     def split_description(self) -> Mapping[str, Any]:
@@ -132,11 +127,7 @@ class ReadTraining(Training):
 
 
 def training_step(task: ReadTask, source: Language, rows: int, validation_rows: int) -> Training:
-    """Examples for a model with a head.
-
-    Raises:
-        InputError: there are no training data in L.
-    """
+    """Examples for a model with a head. Raises InputError if there are no training data in L."""
     assert validation_rows > 0
     return ReadTraining(task, source, rows, task.split_inputs(source), validation_rows)
 

@@ -67,7 +67,6 @@ XLSUM = {
     "yoruba": 793,
 }
 """Articles of XL-Sum's test split, by its names of languages (its authors' table, version 2.0)."""
-UNKNOWN_BENCHMARK = (1000, 100.0)
 UNKNOWN_EXAMPLES = 50_000
 NLI = {"premise": 27.0, "hypothesis": 13.0, "answer": 1.0}
 LABELLED: dict[str, tuple[int, dict[str, float]]] = {
@@ -89,5 +88,5 @@ are guessed."""
 
 def items_of(task: str, language: Language) -> tuple[int, float]:
     """Items of a benchmark in a language, and the tokens of one in English."""
-    count, tokens = BENCHMARKS.get(task, UNKNOWN_BENCHMARK)
+    count, tokens = BENCHMARKS.get(task, (1000, 100.0))
     return (XLSUM.get(language.xlsum, count), tokens) if task == "xlsum" else (count, tokens)

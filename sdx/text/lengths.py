@@ -7,7 +7,6 @@ again.
 
 from sdx.languages import ENGLISH
 
-LATIN = "_Latn"
 MULTILINGUAL_VOCABULARY = 100_000
 """A vocabulary of this size or more is taken to know all languages."""
 BYTES_PER_TOKEN = {"english": (4.4, 4.4), "latin": (2.75, 4.0), "other": (2.0, 8.0)}
@@ -25,15 +24,11 @@ TEMPLATE_TOKENS = 30.0
 
 
 def _kind(flores: str) -> str:
-    return "english" if flores == ENGLISH else "latin" if flores.endswith(LATIN) else "other"
+    return "english" if flores == ENGLISH else "latin" if flores.endswith("_Latn") else "other"
 
 
 def fertility(flores: str, vocab_size: int) -> float:
-    """Tokens of a text in a language for each token of its English version.
-
-    Args:
-        vocab_size: of the tokenizer.
-    """
+    """Tokens of a text in a language, by a tokenizer of `vocab_size`, for each token of its English version."""
     return FERTILITY[_kind(flores)][vocab_size >= MULTILINGUAL_VOCABULARY]
 
 

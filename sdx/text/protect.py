@@ -72,11 +72,7 @@ _WORDS = regex.compile(r"\p{L}[^\ue000]*(?<![\s\x1c-\x1f])")
 
 
 def blank(text: str, keep: regex.Pattern | None = None) -> str:
-    """`text` with what must be copied overwritten by `BLANK`, at the same length.
-
-    Args:
-        keep: matches what one engine cannot read, in addition.
-    """
+    """`text` with what must be copied, and what matches `keep`, overwritten by `BLANK` at the same length."""
     for pattern in filter(None, (_SPAN, keep)):
         text = pattern.sub(lambda found: BLANK * len(found[0]), text)
     return text

@@ -1,23 +1,22 @@
 """Whether a model declines instead of answering, in English or French. Ours.
 
-Only the opening of a text is read, and only in the model's own voice: a persona with a negation ("As an AI language
-model, I don't ..."), or models' own words for declining ("I cannot assist with", "I don't have access to the
-internet"), with or without an apology before them. A letter, a story or a quotation in which somebody is sorry or
-cannot come does not begin like that. What follows does not matter: advice after a refusal is still no answer.
+Only the opening of a text is read, 600 characters (a refusal and what may precede it are shorter), and only in the
+model's own voice: a persona with a negation ("As an AI language model, I don't ..."), or models' own words for
+declining ("I cannot assist with", "I don't have access to the internet"), with or without an apology before them. A
+letter, a story or a quotation in which somebody is sorry or cannot come does not begin like that. What follows does not
+matter: advice after a refusal is still no answer.
 """
 
 from functools import cache
 
 import regex
 
-OPENING_CHARS = 600
-"""A refusal and what may precede it are shorter."""
 SHORT_FORMS = {"cannot": "can't", "can not": "can't", "do not": "don't", "will not": "won't", "i am": "i'm"}
 
 
 def refuses(text: str) -> bool:
     """Whether a text opens with a refusal. In other languages than English and French it never does."""
-    opening = " ".join(text[:OPENING_CHARS].lower().replace("’", "'").split()).lstrip("*#>- ")
+    opening = " ".join(text[:600].lower().replace("’", "'").split()).lstrip("*#>- ")
     for full, short in SHORT_FORMS.items():
         opening = opening.replace(full, short)
     return bool(_english().match(opening) or _french().match(opening))

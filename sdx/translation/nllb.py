@@ -35,7 +35,6 @@ from sdx.text import segment
 from sdx.text.lengths import SENTENCE_TOKENS
 from sdx.translation.base import Texts, Translator, arithmetic_of
 
-WEIGHTS = (SAFETENSORS, PYTORCH)
 ARCHITECTURE = "m2m_100"
 OFFLINE = "offline, set translator.path to a local copy, or choose another translator"
 ROOM_FACTOR, ROOM_TOKENS = 2, 32
@@ -118,7 +117,7 @@ class NLLB(Translator):
         return f"cannot translate {' and '.join(names)}: {fix}" if names else None
 
     def needs(self, source: str, target: str) -> Mapping[str, Step]:
-        return {"translator": model_step(self._source, "translator", WEIGHTS, OFFLINE, _try)}
+        return {"translator": model_step(self._source, "translator", (SAFETENSORS, PYTORCH), OFFLINE, _try)}
 
     def work(self, plan: Plan, texts: Texts, needs: Mapping[str, Step]) -> Work:
         model = plan.path(needs["translator"])
