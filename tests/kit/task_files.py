@@ -9,7 +9,7 @@ from typing import Any
 
 from sdx.config import TaskConfig
 from sdx.run import build
-from sdx.tasks import files, hub
+from sdx.tasks import files, hub, lm_eval
 
 CONF = Path(__file__).parents[2] / "conf" / "task"
 Rows = list[dict[str, Any]]
@@ -46,7 +46,7 @@ def compose(tmp_path: Path, *overrides: str) -> dict[str, TaskConfig]:
     store = ConfigStore.instance()
     store.store(name="tasks_only", node=Root)
     store.store(group="task", name="schema", node=TaskConfig)
-    for name, node in {**hub.SCHEMAS, **files.SCHEMAS}.items():
+    for name, node in {**hub.SCHEMAS, **files.SCHEMAS, **lm_eval.SCHEMAS}.items():
         store.store(group="task", name=f"schema_{name}", node=node)
     (tmp_path / "task").symlink_to(CONF)
     (tmp_path / "config.yaml").write_text("defaults: [tasks_only, {task: offline}, _self_]\n")
