@@ -130,7 +130,8 @@ class Parallel(Step):
     def estimate(self, plan: Plan) -> Estimate:
         there = PACKAGED_PAIRS.get(self.asset or "", UNKNOWN_PAIRS)
         sides = zip(SIDES, self.languages, strict=True)
-        rows = Rows(min(self.rows or there, there), {side: plan.tokens(SENTENCE_TOKENS, its) for side, its in sides})
+        tokens = {side: plan.tokens(SENTENCE_TOKENS, its) for side, its in sides}
+        rows = Rows(min(self.rows or there, there), tokens, fixed={"origin": self.origin})
         return Estimate(rows.count, rows.total, {ROWS: rows}, bound=True)
 
     def run(self, work: Workspace) -> None:

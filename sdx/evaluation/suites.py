@@ -14,9 +14,10 @@ from sdx.evaluation.values import ANSWER_LANGUAGE
 from sdx.generation.hf import HFGenerator
 from sdx.generation.step import Generate
 from sdx.languages import Language
+from sdx.store.estimate import ROWS
 from sdx.store.step import Step
 from sdx.tasks.base import ChoiceTask, Instructions, Mode, Task
-from sdx.tasks.items import ROWS, Items, items_step
+from sdx.tasks.items import Items, items_step
 from sdx.tasks.lm_eval import HarnessItems, HarnessTask, LMEval
 from sdx.tasks.reading import ReadTask
 from sdx.translation.base import Translator

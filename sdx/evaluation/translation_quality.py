@@ -13,11 +13,12 @@ from sdx.config import Config
 from sdx.evaluation.metrics import BLEU, CHRF
 from sdx.evaluation.suites import Suite
 from sdx.languages import Language
+from sdx.store.estimate import ROWS
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace
 from sdx.tasks.base import ChoiceTask, Mode, Task
 from sdx.tasks.forms import LabelledGeneration
-from sdx.tasks.items import ROWS, items_step
+from sdx.tasks.items import items_step
 from sdx.translation.base import Translator
 from sdx.translation.step import Translate
 

@@ -13,7 +13,7 @@ from sdx.store.files import write_rows
 ROWS = "rows.jsonl"
 READABLE_BYTES = 100_000_000
 """A larger file is not read for a plan."""
-STAND_IN_ROWS = 500
+STAND_IN_ROWS = 200
 WORD = "so"
 """A token of a stand-in."""
 
@@ -142,6 +142,5 @@ def stand_ins(plan: Plan, steps: Mapping[str, Any]) -> Iterator[tuple[dict[str, 
             for file, rows in each.items():
                 texts = {of: " ".join([WORD] * max(1, round(tokens))) for of, tokens in rows.tokens.items()}
                 count = max(1, round(rows.count / scale)) if rows.count else 0
-                same = {"origin": "", **texts, **rows.fixed}
-                write_rows(directories[name] / file, [{"id": str(n), **same} for n in range(count)])
+                write_rows(directories[name] / file, [{"id": str(n), **texts, **rows.fixed} for n in range(count)])
         yield directories, scale

@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from sdx.process.progress import Progress
 from sdx.store.batch_log import BatchLog
+from sdx.store.estimate import ROWS
 from sdx.store.step import Step, Workspace
 
 Row = dict[str, Any]
 Loaded = TypeVar("Loaded")
 """What a step loads to process its rows: a model, an engine, nothing."""
-ROWS = "rows.jsonl"
 
 
 @dataclass(frozen=True, eq=False)

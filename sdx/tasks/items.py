@@ -9,14 +9,13 @@ from typing import Any, ClassVar
 
 from sdx import InputError
 from sdx.languages import Language
-from sdx.store.estimate import Estimate, Plan, Rows
+from sdx.store.estimate import ROWS, Estimate, Plan, Rows
 from sdx.store.files import read_rows, write_rows
 from sdx.store.step import Step, Workspace
 from sdx.tasks.base import Item, Mode, Task, shuffled
 from sdx.tasks.sizes import items_of
 
 Row = dict[str, Any]
-ROWS = "rows.jsonl"
 
 
 @dataclass(frozen=True, eq=False)
