@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sdx.languages import Language
+from sdx.store.batch_log import Row
 from sdx.store.estimate import ROWS, Estimate, Plan, Rows
-from sdx.store.files import read_rows
-from sdx.store.row_step import Row, RowStep
-from sdx.store.step import Step, runtime
+from sdx.store.row_file import RowFile
+from sdx.store.row_step import RowStep, in_order
+from sdx.store.step import Step, Workspace, runtime
 from sdx.text.lengths import fertility
 from sdx.translation.base import Texts, Translator
 
@@ -73,15 +73,15 @@ class Translate(RowStep[Translator]):
         work, bound = self.translator.work(plan, texts, self.needs), plan.of(self.rows).bound
         return Estimate(given.count, given.count * tokens, files, work, bound, counts_as="translated")
 
-    def read(self, inputs: Mapping[str, Path]) -> list[Row]:
-        return [{"id": row["id"], "source": row[self.field]} for row in read_rows(inputs["rows"] / self.file)]
+    def read(self, work: Workspace) -> Sequence[Row]:
+        return RowFile(work.inputs["rows"] / self.file, lambda row: {"id": row["id"], "source": row[self.field]})
 
-    def load(self, inputs: Mapping[str, Path]) -> Translator:
-        self.translator.prepare(inputs)
+    def load(self, work: Workspace) -> Translator:
+        self.translator.prepare(work.inputs)
         return self.translator
 
-    def batches(self, rows: Sequence[Row], loaded: Translator) -> list[Sequence[Row]]:
-        return [rows[start : start + loaded.batch_rows] for start in range(0, len(rows), loaded.batch_rows)]
+    def batches(self, rows: Sequence[Row], loaded: Translator) -> list[range]:
+        return in_order(rows, loaded.batch_rows)
 
     def process(self, batch: Sequence[Row], loaded: Translator) -> list[Row]:
         texts = [row["source"] for row in batch]
