@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sdx.store import locks
-from sdx.store.files import MANIFEST, PARTIAL, read_intact, write_json
+from sdx.store.files import MANIFEST, PARTIAL, SENTENCES, read_intact, write_json
 from sdx.store.integrity import bytes_of
 from sdx.store.run_dir import RESULTS, directories
 from sdx.store.step import Step
@@ -25,7 +25,7 @@ LANGUAGE_OPTIONS = ("target", "answered", "language")
 
 @dataclass(frozen=True)
 class Artifact:
-    """A step's directory in the cache, published or left by an interruption."""
+    """A step's directory in the cache, published or left by an interruption, or a memory of translated sentences."""
 
     path: Path
     step: str
@@ -92,6 +92,7 @@ def artifacts(root: Path, runs: Sequence[Path] = ()) -> list[Artifact]:
     """All artifacts of a store, by step and time, with their use by the runs in and below these directories."""
     used = uses(runs)
     found = [_artifact(path, used) for path in root.glob("*/*") if path.is_dir() and not path.is_symlink()]
+    found += [_memory(path) for path in root.with_name(SENTENCES).glob("*/*") if path.is_dir()]
     return sorted(found, key=lambda artifact: (artifact.step, artifact.created_s))
 
 
@@ -106,6 +107,12 @@ def _artifact(path: Path, used: Mapping[str, Use]) -> Artifact:
     files = manifest.get("files") if intact else None
     size = sum(map(bytes_of, files.values())) if files else _size(path)
     return Artifact(path, step, key, finished, about, size, _created(manifest, path), frozenset(use.runs))
+
+
+def _memory(path: Path) -> Artifact:
+    """A memory of translated sentences, which is never finished, of no run, and as old as its last sentence."""
+    changed_s = max((file.stat().st_mtime for file in path.iterdir()), default=path.stat().st_mtime)
+    return Artifact(path, SENTENCES, path.name, False, path.parent.name, _size(path), changed_s, frozenset())
 
 
 def _about(config: Mapping[str, Any]) -> str:
