@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sdx.store import locks
+from sdx.store.batch_log import BatchLog
 from sdx.store.files import MANIFEST, PARTIAL, SENTENCES, read_intact, write_json
 from sdx.store.integrity import bytes_of
 from sdx.store.run_dir import RESULTS, directories
@@ -143,10 +144,16 @@ def in_use(root: Path) -> set[str]:
 
 
 def remove(artifact: Artifact, used: set[str]) -> bool:
-    """Deletes an artifact unless a run is making it or its key is in `used`, see `in_use`."""
+    """Deletes an artifact unless a run is making it, or adds to it, or its key is in `used`, see `in_use`."""
     with locks.free(artifact.path.with_name(artifact.key)) as nobody:
-        if not nobody or artifact.key in used:
+        if not nobody or artifact.key in used or _is_extended(artifact):
             return False
         (artifact.path / MANIFEST).unlink(missing_ok=True)  # first: without a manifest the artifact does not count
         shutil.rmtree(artifact.path)
     return True
+
+
+def _is_extended(artifact: Artifact) -> bool:
+    """Whether a run adds sentences to a memory."""
+    files = artifact.path.iterdir() if artifact.step == SENTENCES else ()
+    return any(map(BatchLog.is_written, files))

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from hashlib import blake2b
 from itertools import count, groupby
@@ -79,11 +80,7 @@ class Memory:
         places += [self._new[hash_] for hash_ in hashes.tolist() if hash_ in self._new]
         found: dict[str, str] = {}
         for number, some in groupby(sorted(places), lambda place: place >> OFFSET_BITS):
-            try:
-                file = self._path(number).open("rb")
-            except FileNotFoundError:  # somebody deleted the memory
-                continue
-            with file:
+            with suppress(FileNotFoundError), self._path(number).open("rb") as file:  # deleted meanwhile
                 for place in some:
                     file.seek(place % 2**OFFSET_BITS)
                     if _hash_in(line := file.readline()) is not None:
@@ -93,15 +90,9 @@ class Memory:
 
     def _read_on(self) -> None:
         """Notes the places of the lines that were appended since the last call, by this process or another."""
-        for path in self._directory.glob(f"*{SUFFIX}"):
-            if not path.stem.isdecimal():
-                continue
-            number = int(path.stem)
-            end = self._ends.get(number, 0)
-            if path.stat().st_size == end:
-                continue
-            with path.open("rb") as lines:
-                lines.seek(end)
+        for number in [int(path.stem) for path in self._directory.glob(f"*{SUFFIX}") if path.stem.isdecimal()]:
+            with suppress(FileNotFoundError), self._path(number).open("rb") as lines:
+                end = lines.seek(self._ends.get(number, 0))
                 for line in lines:
                     if not line.endswith(b"\n"):  # torn, or not yet written to its end
                         break
@@ -110,7 +101,7 @@ class Memory:
                     end += len(line)
                     if len(self._new) == FOLD:
                         self._fold()
-            self._ends[number] = end
+                self._ends[number] = end
 
     def _fold(self) -> None:
         hashes = np.concatenate([self._hashes, np.fromiter(self._new.keys(), np.uint64, len(self._new))])

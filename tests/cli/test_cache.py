@@ -1,5 +1,6 @@
 """`python -m sdx.cache`: what a cache holds, whether it is intact, and what can be deleted."""
 
+import fcntl
 import os
 import re
 import sys
@@ -147,6 +148,9 @@ def test_remembered_sentences_are_listed_and_freed_by_name_or_age(place: Cache):
     assert re.search(r"sentences +│ old +│ self-eng_Latn-tha_Thai +│ +400 bytes │ +40 days │", out)
     assert "7 artifacts" in out
     assert place.sdx("verify")[:2] == (0, "4 artifacts checked, 0 damaged\n")
+    with (engine / "old/0.jsonl").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "sentences old stays" in place.sdx("free", "--step", "sentences", "--older-than", "30d", "--yes")[2]
     for options, left in (("--unused", ["new", "old"]), ("--older-than 30d", ["new"]), ("--step sentences", [])):
         assert place.sdx("free", *options.split(), "--yes")[0] == 0
         assert sorted(path.name for path in engine.iterdir() if path.is_dir()) == left
