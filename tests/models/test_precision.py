@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from sdx.config import Config, EngineConfig, GeneratorConfig, MethodConfig, Precision, TranslatorConfig
+from sdx.config import Config, EngineConfig, GeneratorConfig, MethodConfig, Precision, Runtime, TranslatorConfig
 from sdx.models import precision
 from sdx.models.precision import (
     RECORD,
@@ -23,7 +23,7 @@ from sdx.models.precision import (
 from sdx.store.files import read_json, write_json
 from sdx.sweeps.runs import SweepRun, check
 from sdx.tracking.state import RunState
-from sdx.translation.nllb import NLLBConfig
+from sdx.translation.seq2seq import Seq2SeqConfig
 from tests.kit.configs import composed, keys_of
 
 BF16, FP32, AUTO = Precision.bf16, Precision.fp32, Precision.auto
@@ -95,7 +95,7 @@ def config() -> Config:
         method=MethodConfig("x", "x"),
         engine=EngineConfig("auto"),
         generator=GeneratorConfig("x"),
-        translator=NLLBConfig("x", "nllb"),
+        translator=Seq2SeqConfig("x", "nllb", runtime=Runtime.transformers),
         mt=TranslatorConfig("x", "none"),
     )
 
@@ -190,7 +190,8 @@ RUNS = {
 
 def run(method: str, tmp_path: Path, *overrides: str) -> Config:
     nllb = {"translator": "translator", "mt": "translator@mt"}[RUNS[method][0]]
-    return composed(f"method={method}", "lang=pt", f"{nllb}=nllb_600m", f"cache_dir={tmp_path}", *overrides)
+    runtime = f"{RUNS[method][0]}.runtime=transformers"
+    return composed(f"method={method}", "lang=pt", f"{nllb}=nllb_600m", f"cache_dir={tmp_path}", runtime, *overrides)
 
 
 @pytest.mark.parametrize("here", [FAST, SLOW])
