@@ -25,7 +25,7 @@ from sdx.translation.vocabulary import Vocabulary, load_vocabulary
 CHILD = "sdx.translation.ctranslate2_child"
 ROOT = Path(__file__).parents[2]
 INSTEAD = "translator.runtime=transformers does without it"
-INSTALL = f"pip install 'sdx[ctranslate2]'; {INSTEAD}"
+INSTALL = f"pip install 'sdx[ctranslate2]', or 'sdx[ctranslate2-gpu]' for a GPU; {INSTEAD}"
 WEIGHTS = {Precision.int8: "int8", Precision.bf16: "bfloat16", Precision.fp32: "float32"}
 """CTranslate2's names. On a device without bf16 it computes such weights in fp32."""
 CONVERSION_S = 30.0
@@ -117,6 +117,7 @@ class Converted(Step):
         finally:
             child.close()
         check_codes(out, language_codes(model_dir, tokens) or set())
+        CTranslate2(out, 1).end(names["eos_token"])
         write_json(work.dir / "source.json", {"weights": WEIGHTS[self.precision]})
 
 
@@ -131,7 +132,14 @@ def check_codes(converted: Path, codes: set[str]) -> None:
 
 
 class CTranslate2:
-    """A converted model, loaded in a process of its own on this rank's GPU, or on the cores that this rank may use."""
+    """A converted model, loaded in a process of its own on this rank's GPU, or on the cores that this rank may use.
+
+    Args:
+        batch_tokens: most tokens of a batch, padding included; unless that is fewer than one source has.
+
+    Raises:
+        InputError: the model cannot be loaded, or CTranslate2 cannot use the GPU.
+    """
 
     def __init__(self, directory: Path, batch_tokens: int) -> None:
         here = device()
@@ -143,6 +151,16 @@ class CTranslate2:
             if "out of memory" in str(error):
                 raise
             raise InputError(f"CTranslate2 cannot load {directory} ({error}); {INSTALL}") from error
+
+    def end(self, token: str) -> None:
+        """Translates a single token and ends: a library that is missing for the GPU shows by then, before the run has
+        computed anything."""
+        try:
+            self.child.ask("translate", sources=[[token]], rooms=[2], prefix=None, beams=1)
+        except RuntimeError as error:
+            raise InputError(f"CTranslate2 cannot compute here ({error}); {INSTALL}") from error
+        finally:
+            self.child.close()
 
     def translate(self, sources: list[list[int]], search: Search, vocabulary: Vocabulary) -> list[list[int]]:
         """The best translation of each source, the prefix included."""

@@ -193,14 +193,14 @@ class Seq2Seq(Translator):
 
     def _ready(self) -> tuple[Any, Vocabulary]:
         """The model, of transformers or in the process of CTranslate2."""
-        model_dir, converted = self._directory, self._converted
+        model_dir, converted, precision = self._directory, self._converted, self.precision
         if converted:
             tokens = round(self._max_sentences * SENTENCE_TOKENS)
-            what = ("translator", converted, (self.precision, tokens))
-            loaded = resident(what, lambda: ctranslate2_runtime.CTranslate2(converted, tokens))
+            kind = ("translator", converted, tokens)
+            loaded = resident(kind, lambda: ctranslate2_runtime.CTranslate2(converted, tokens))
         else:
-            what = ("translator", model_dir, self.precision)
-            loaded = resident(what, lambda: transformers_runtime.load_model(model_dir, self.precision))
+            model = ("translator", model_dir, precision)
+            loaded = resident(model, lambda: transformers_runtime.load_model(model_dir, precision))
         return loaded.model, loaded.cached("vocabulary", lambda: load_vocabulary(model_dir))
 
     def _ids(self, source: str, target: str, vocabulary: Vocabulary) -> tuple[list[int], int | None]:

@@ -200,11 +200,11 @@ def test_directories_that_are_no_nllb(copied: Path):
     (copied / "weights").rename(copied / "model.safetensors")
     tokenizer = (copied / "tokenizer.json").read_bytes()
     (copied / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match=r"has no tokenizer \(tokenizer\.json, source\.spm, .*\); save it there \(save_pretrained\)"):
+    with pytest.raises(InputError, match=r"has no tokenizer \(tokenizer\.json, source\.spm, .*\); save it there"):
         make(copied)
     (copied / "tokenizer.json").write_bytes(tokenizer)
     write_json(copied / "config.json", {"model_type": "bart"})
-    with pytest.raises(InputError, match=r"a model of type bart; translator=path takes NLLB-200 and M2M-100 \(m2m_100\), "):
+    with pytest.raises(InputError, match=r"a model of type bart; translator=path takes NLLB-200 and M2M-100 "):
         make(copied)
     (copied / "config.json").unlink()
     with pytest.raises(InputError, match=r"translator\.path=.* has no config\.json"):
