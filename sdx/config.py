@@ -25,6 +25,17 @@ class Precision(str, Enum):
     """bf16 if the hardware supports it, else fp32; `sdx.models.precision` replaces it at the start of a run."""
     bf16 = "bf16"
     fp32 = "fp32"
+    int8 = "int8"
+    """Weights in 8 bits: only translators with `runtime=ctranslate2`, which on a CPU are fastest with them."""
+
+
+class Runtime(str, Enum):
+    """The library that runs a translation model."""
+
+    auto = "auto"
+    """CTranslate2 if it is installed; `sdx.models.precision` replaces it at the start of a run."""
+    ctranslate2 = "ctranslate2"
+    transformers = "transformers"
 
 
 class Adapter(str, Enum):

@@ -42,7 +42,9 @@ def test_a_run_leaves_model_report_results_and_samples(finished: Path):
     assert scored[("mmlu_human", "pt")] == "human-translated"
     assert ("instructions", "pt") in scored
     report = (finished / "report.md").read_text()
-    said = r"engine\.precision, generator\.precision fp32 \(given\); translator\.precision (bf16|fp32) \(auto: .+\)"
+    said = (
+        r"engine\.precision, generator\.precision fp32 \(given\); translator\.precision (bf16|fp32|int8) \(auto: .+\)"
+    )
     assert re.fullmatch(said, results["precision"])
     assert read_json(finished / "precision.json")["translator.precision"] in results["precision"]
     assert f"Precision: {results['precision']}." in report

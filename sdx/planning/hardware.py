@@ -143,9 +143,8 @@ def cpu() -> Device:
 def suited_to(backbone: BackboneConfig) -> precision.MachinePrecision:
     """The precision to plan with: that of GPUs if the backbone is too large for a CPU and there is no GPU here."""
     shape = (shape_in(local(backbone.path)) if backbone.path else None) or backbone.shape
-    here = precision.machine_precision()
     elsewhere = shape.parameters > CPU_LIMIT_PARAMETERS and not visible_gpu()
-    return precision.ANY_GPU if elsewhere and here.precision is not Precision.bf16 else here
+    return precision.ANY_GPU if elsewhere else precision.machine_precision()
 
 
 def visible_gpu() -> tuple[str, str] | None:

