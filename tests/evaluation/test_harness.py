@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from sdx.config import Precision
 from sdx.evaluation import log_probs
 from sdx.models import backbone, residency
 from sdx.models.batches import Most
+from sdx.store.store import Store
 from tests.kit.prompts import ITEMS, Quiz
-from tests.kit.scoring import score
+from tests.kit.scoring import copied, score, score_step
 from tests.kit.tiny import tiny_model, tiny_tokenizer
 
 OPTIONS = {"precision": Precision.fp32, "context_tokens": 1024, "stage": "test"}
@@ -257,3 +259,62 @@ def test_translator_and_other_columns_are_left_out_of_the_pack(chat_model: Path,
     [data] = tmp_path.glob("artifacts/score/*/tasks/a.items.jsonl")
     row = json.loads(data.read_text().splitlines()[0])
     assert list(row) == ["id", "question", "choices", "gold", "prompt"]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_killed_and_resumed(base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
+    """In the middle of a batch: what was logged is not asked again, and the rows are those of a calm run."""
+    calm, rough = Store(tmp_path / "calm"), Store(tmp_path / "rough")
+    step = score_step(base_model, Quiz("a", shots=1), ITEMS)
+    expected = (calm.realise(step) / "rows.jsonl").read_bytes()
+    scored, contexts = log_probs.scored, list[bytes]()
+
+    def noted(model: Any, questions: Any, limit: int) -> Any:
+        if len(contexts) >= 2 * batches:
+            raise Killed
+        contexts.extend(one["context"].tobytes() for one in questions)
+        return scored(model, questions, limit)
+
+    monkeypatch.setattr(log_probs, "scored", noted)
+    with pytest.raises(Killed):
+        rough.realise(step)
+    assert len(contexts) == 2 * batches
+    batches = 3
+    assert (rough.realise(step) / "rows.jsonl").read_bytes() == expected
+    assert len(set(contexts)) == len(contexts) == 5  # none twice
+
+
+@pytest.mark.long
+def test_two_ranks_score_as_one(base_model: Path, tmp_path: Path) -> None:
+    """Both take batches, only rank 0 shows a bar, and whoever helps leaves nothing behind."""
+    import torch
+
+    place = [str(base_model), str(tmp_path / "two"), "12"]
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--log-dir", str(tmp_path / "logs")]
+    command = [sys.executable, "-m", *launch, "--redirects", "3", "-m", "tests.kit.scoring", *place]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(command, env={**environment, "TMPDIR": str(tmp_path)})
+    took: dict[Path, int] = {}
+    while running.poll() is None:
+        took |= {path: path.stat().st_size for path in tmp_path.glob("two/artifacts/score/*.partial/rows.*.log")}
+        time.sleep(0.02)
+    printed = {path.parent.name: path.read_text() for path in (tmp_path / "logs").rglob("stderr.log")}
+    assert running.returncode == 0, printed
+    assert sum(size > 0 for size in took.values()) == 2
+    assert "test         100% 60/60 prompts" in printed["0"]
+    assert "prompts" not in printed["1"]
+    step = score_step(base_model, Quiz("arc.en", shots=1), copied(12))
+    [two] = tmp_path.glob("two/artifacts/score/*/rows.jsonl")
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)  # as the ranks: the number of threads decides how sums are rounded
+        one = Store(tmp_path / "one").realise(step) / "rows.jsonl"
+    finally:
+        torch.set_num_threads(threads)
+    assert two.read_bytes() == one.read_bytes()
+    assert sorted(path.name for path in two.parent.iterdir()) == ["manifest.json", "rows.jsonl", "tasks"]
+    assert not [*tmp_path.glob("sdx-score-*")]
