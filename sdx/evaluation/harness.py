@@ -137,7 +137,7 @@ class Scoring(SuiteStep, RowStep[Any]):
             logger.warning(
                 "%-12s %d of %d prompts are cut off at %d tokens", self.label, cut, prompts, asked.lm.max_length
             )
-        with self.explained():
+        with as_in_every_process(), self.explained():
             samples = asked.evaluate(log.rows())
         rows = self.results(items, asked.tasks, samples)
         work.counts.update(self.count(rows))

@@ -51,7 +51,7 @@ class VectorsStep(InferenceStep):
 
         warn_of_cut(log.rows(), self.max_tokens)
         splits, done = _Splits(work.inputs["training"]).files, log.rows()
-        first = next(log.rows(), {"spans": 1, "vectors": ""})
+        first: Row = next(log.rows(), {"spans": 1, "vectors": ""})
         hidden = len(b64decode(first["vectors"])) // np.dtype(NUMBERS).itemsize // first["spans"]
         ids = {}
         for split, rows in splits.items():
