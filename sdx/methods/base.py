@@ -356,7 +356,8 @@ class RunPlan:
     @property
     def steps(self) -> list[Step]:
         """The steps to realise; those that show results early come first."""
-        return [*self._before, self.model, *(outcome.after for outcome in self.outcomes if outcome.after)]
+        after = [outcome.after for outcome in self.outcomes if outcome.after]
+        return [*self._before, self.model, *sorted(after, key=_turns(after))]
 
     def ordered(self, store: Store) -> list[Step]:
         """`steps` after the translations that the first of them lack: a translator and the backbone take turns in
@@ -366,4 +367,17 @@ class RunPlan:
 
     @property
     def _before(self) -> list[Step]:
-        return [step for outcome in self.outcomes for step in (outcome.suite.items, outcome.before)]
+        turn = _turns([outcome.before for outcome in self.outcomes])
+        ordered = sorted(self.outcomes, key=lambda outcome: turn(outcome.before))
+        return [step for outcome in ordered for step in (outcome.suite.items, outcome.before)]
+
+
+def _turns(outcomes: Sequence[Step]) -> Callable[[Step], tuple[int, bool]]:
+    """The order in which each copy of a model is loaded once: all scores of a model, then all texts that it writes,
+    because it may write in another precision or in another process."""
+
+    def model(step: Step) -> str:
+        return step.inputs["model"].key if "model" in step.inputs else ""
+
+    models = list(dict.fromkeys(map(model, outcomes)))
+    return lambda step: (models.index(model(step)), isinstance(step, Generate))

@@ -10,7 +10,7 @@ import transformers
 
 from sdx import run
 from sdx.config import Precision, TemplateKind
-from sdx.evaluation import harness
+from sdx.evaluation import log_probs
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.models import loading, residency
@@ -61,7 +61,7 @@ def completing(place: Path) -> HFGenerator:
 
 def score(place: Path) -> None:
     model = loaded(place, Precision.fp32).model
-    harness._log_probs(model, [([4, 5, 6], [7, 8])], 100, "test")
+    log_probs.scored(model, [log_probs.question([4, 5, 6], [[7, 8]], 100)], 100)
 
 
 def test_whoever_comes_next_frees_the_model_before_the_own_one_is_loaded(
@@ -94,7 +94,7 @@ def test_whoever_comes_next_frees_the_model_before_the_own_one_is_loaded(
     stack = inference.load_for_inference(
         places["stack"], {"encoder": places["encoder"], "llm": places["one"]}, Precision.fp32
     )
-    list(inference.pooled_batches(stack, labelled(), language("th"), 64, "test"))
+    list(inference.pooled_batches(stack, labelled(), inference.encode_rows(stack, labelled(), language("th"), 64)))
     del stack
     score(places["one"])
     assert there == [0] * 5
