@@ -2,7 +2,8 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -56,6 +57,9 @@ class RowStep(Step, Generic[Loaded]):
     def process(self, batch: Sequence[Row], loaded: Loaded) -> list[Row]:
         """The rows to publish for the unfinished rows of a batch. Their `tokens`, if given, are shown as a rate."""
 
+    def unload(self, loaded: Loaded) -> None:
+        """Gives back what `load` took that does not end by itself, also after an error."""
+
     def count(self, rows: Iterable[Row]) -> Mapping[str, Any]:
         """Counts for the manifest, of all processed rows; raises InputError if they must not be published."""
         return {"rows": sum(1 for _ in rows)}
@@ -71,15 +75,25 @@ class RowStep(Step, Generic[Loaded]):
     def help(self, work: Workspace) -> None:
         self._share(work, leads=False)
 
+    @contextmanager
+    def _loaded(self, work: Workspace) -> Iterator[Loaded]:
+        loaded = self.load(work)
+        try:
+            yield loaded
+        finally:
+            self.unload(loaded)
+
     def _share(self, work: Workspace, leads: bool) -> SharedLog:
         """Processes rows together with all other processes that are at this step; see `SharedLog.pending`."""
         rows = self.read(work)
         log = SharedLog(work.dir, [row["id"] for row in rows])
         if log.complete:
             return log
-        loaded = self.load(work)
         tokens, began = 0, time.monotonic()
-        with Progress(self.label, len(rows), self.unit, log.done, self.silent_s) as progress:
+        with (
+            self._loaded(work) as loaded,
+            Progress(self.label, len(rows), self.unit, log.done, self.silent_s) as progress,
+        ):
 
             def show() -> None:
                 progress.update(log.done - progress.n)

@@ -89,7 +89,12 @@ class Step(ABC):
                 found[name] = value
             elif _is_input(value):
                 found |= value
-        return found
+        return {**found, **self.derived}
+
+    @property
+    def derived(self) -> Mapping[str, "Step"]:
+        """Inputs that are made of the other inputs and the configuration alone: the key does not name them."""
+        return {}
 
     @property
     def about(self) -> str:
@@ -159,7 +164,7 @@ class Step(ABC):
     @property
     def identity(self) -> dict[str, Any]:
         """What the key hashes."""
-        inputs = {name: step.key for name, step in self.inputs.items()}
+        inputs = {name: step.key for name, step in self.inputs.items() if name not in self.derived}
         return {"name": self.name, "version": self.version, "config": self.config, "inputs": inputs}
 
     @cached_property

@@ -36,7 +36,7 @@ def test_a_plan_of_a_model_that_is_nowhere_says_what_it_takes(config, store, run
     found = show(config, store, run)
     printed = capsys.readouterr().out
     total = found["total"]
-    assert total["to_do"] == len(found["steps"]) == 10
+    assert total["to_do"] == len(found["steps"]) == 11
     assert total["cached"] == 0
     assert total["generated_tokens"] == pytest.approx((1000 + 2 * 100) * 120)
     assert total["translated_tokens"] == pytest.approx(1000 * 25)
