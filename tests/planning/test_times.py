@@ -9,8 +9,9 @@ from sdx.models.batches import BF16, Arithmetic, Most
 from sdx.models.precision import ANY_GPU, MachinePrecision
 from sdx.models.work import ModelWork
 from sdx.planning import hardware
-from sdx.planning.hardware import GPUS, Device, Machine, driver_gpus, machines, visible_gpu
+from sdx.planning.hardware import GPUS, Device, Machine, machines
 from sdx.planning.times import batch_rows, seconds
+from sdx.process.devices import driver_gpus, visible_gpu
 from sdx.store.estimate import Work
 from sdx.training.hardware import PEAK_FLOPS, of_gpu
 from sdx.training.memory import GIB, Layout
