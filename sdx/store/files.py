@@ -10,6 +10,8 @@ from sdx import InputError
 from sdx.process.disk import writing
 
 MANIFEST = "manifest.json"
+SENTENCES = "sentences"
+"""Directory of a cache with remembered translations, as `<engine and pair>/<key>`."""
 PARTIAL = ".partial"
 """Suffix of the directory of an unpublished step."""
 WRITING = ".writing"
