@@ -61,7 +61,7 @@ def show(config: Config, store: Store, steps: Sequence[Step], on_gpus: Config | 
         for machine in (where if sizes else ())
     }
     layouts = {machine: layout(setup, longest_training) for machine, setup in setups.items()}
-    completing = [work for line in lines if isinstance(work := line.generation, ModelWork)]
+    completing = [work for line in lines if isinstance(work := line.generation, ModelWork) and not work.engine]
     total = sum_up(lines, where)
     unavailable = find_unavailable(wanted(nodes))
     found = sources(store, shape, nodes, unavailable)

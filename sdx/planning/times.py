@@ -85,9 +85,9 @@ def _passes(work: ModelWork, device: Device) -> float:
 
 
 def batch_rows(work: ModelWork, device: Device) -> float:
-    """Rows of a batch on a device."""
+    """Rows of a batch on a device. vLLM takes any number, and completes as many at once as its memory holds."""
     most: float = work.most.on(device.is_cuda)
-    if device.is_cuda and work.row_bytes:
+    if device.is_cuda and work.row_bytes and work.engine != rates.VLLM:
         weights = number_bytes(work.arithmetic.gpu) * work.shape.parameters
         most = min(most, room_bytes(device.memory_bytes, weights) // work.row_bytes)
     return max(1.0, min(most, work.rows))

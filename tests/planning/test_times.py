@@ -71,6 +71,7 @@ def test_a_gpu_takes_as_many_rows_as_fit_and_a_cpu_as_many_as_suit_it():
     assert batch_rows(work, replace(gpu, memory_bytes=80e9)) == 256
     assert batch_rows(replace(work, row_bytes=1e12), gpu) == 1
     assert batch_rows(replace(work, rows=7), gpu) == 7
+    assert batch_rows(replace(work, most=Most(64, 512), engine="vllm"), gpu) == 512
     assert batch_rows(replace(work, most=Most(40, 40)), gpu) == 40
     assert batch_rows(work, DEVICE) == 32
     step = (2e9 + 3 * 4 * 10 * 500 * 65 * 2 * 100) / 1e11
