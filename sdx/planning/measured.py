@@ -107,7 +107,8 @@ def _units(step: Step, estimate: Estimate, path: Path, earlier: Mapping[str, Any
     if not tokens and step.text_fields:
         spoken = config.get("source") or (step.language.flores if step.language else "")
         rows = measure(path / ROWS, language(spoken).flores, vocab_size)
-        tokens = rows.count * sum(rows.tokens.get(name, 0.0) for name in step.text_fields)
+        own = sum(rows.tokens.get(name, 0.0) for name in step.text_fields)
+        tokens = rows.count * own * (1 - counts.get("known", 0.0))  # what other steps had translated took no time
     if tokens and estimate.tokens:
         return float(tokens) / estimate.tokens
     return float(config == step.config and _rows(earlier["inputs"]) == _rows(_keys(step)))

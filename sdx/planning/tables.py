@@ -94,7 +94,8 @@ def steps(console: Console, config: Config, lines: Sequence[Line], where: Sequen
         keys = first.step.key[:KEY_DIGITS] if len(group) == 1 else f"{len(group)} keys"
         bound = "<= " if any(line.estimate.bound and line.node.state is not State.cached for line in group) else ""
         figures = [sum(getattr(line.estimate, name) for line in group) for name in ("rows", "tokens")]
-        times = [_mark(group, place) + duration(hours(group, place)) for place in range(len(where))]
+        times = [duration(hours(group, place)) for place in range(len(where))]
+        times = [text and _mark(group, place) + text for place, text in enumerate(times)]
         if first.state is State.cached:
             times = [f"took {times[0]}" if times[0] else "", *[""] * (len(where) - 1)]
         elif first.state is State.not_needed:
@@ -244,9 +245,8 @@ def _state(group: Sequence[Line]) -> str:
 
 
 def _mark(group: Sequence[Line], place: int) -> str:
-    """That of most of the group's time."""
-    longest = max((line.times[place] for line in group), key=lambda time: time.hours or 0.0)
-    return longest.origin.value if longest.hours else ""
+    """Where most of the group's time comes from."""
+    return max((line.times[place] for line in group), key=lambda time: time.hours or 0.0).origin.value
 
 
 def hours(lines: Sequence[Line], place: int) -> float | None:

