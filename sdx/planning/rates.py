@@ -2,7 +2,8 @@
 
 vLLM: a published rate corrects the formula for a serving engine in `times`. The time of a step is the formula's, times
 the formula's rate for the published case over the published rate, of the published model that is nearest in size. So
-parameters, cache and context of a model count as in the formula, and bandwidth and FLOP/s of a GPU do, too.
+parameters, cache and context of a model count as in the formula, and bandwidth and FLOP/s of a GPU do, too. Reading the
+prompts, and the last answers of each batch, are added, although the published rates contain them in part.
 
 CTranslate2: as many times as fast as transformers as published for the same model, beams and batches, in fp32. The
 published model is small: a larger one on a GPU takes at least what arithmetic and traffic take.

@@ -94,13 +94,18 @@ def batch_rows(work: ModelWork, device: Device) -> float:
 
 
 def _decoding(work: ModelWork, device: Device) -> float:
+    batch = batch_rows(work, device)
+    taken = work.arithmetic.on(device.is_cuda)
     if work.engine == rates.VLLM and device.is_cuda:
         published = rates.nearest(work.shape)
         rows, context = rates.VLLM_ROWS, rates.VLLM_CONTEXT
         case = ModelWork(shape=published.shape, rows=rows, generated=rows, context=context)
-        return _serving(work, device) * rows / published.tokens_per_s / _serving(case, GPUS[rates.VLLM_GPU])
-    batch = batch_rows(work, device)
-    taken = work.arithmetic.on(device.is_cuda)
+        factor = rows / published.tokens_per_s / _serving(case, GPUS[rates.VLLM_GPU])
+        last = math.ceil(work.rows / batch) * max(
+            0.0, work.decode_steps - work.generated / work.rows
+        )  # rows of a batch
+        weights = number_bytes(taken) * work.shape.parameters
+        return factor * _serving(work, device) + last * weights / device.bytes_per_s
     cache = CACHE_TRIPS * cache_bytes(work.shape) * batch * work.beams * work.context
     traffic = number_bytes(taken) * (work.shape.parameters + cache / 2) / device.bytes_per_s
     steps = math.ceil(work.rows / batch) * work.decode_steps

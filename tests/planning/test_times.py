@@ -117,7 +117,7 @@ def test_helpers_are_on_this_machine_alone():
 
 @pytest.mark.parametrize("rate", rates.VLLM_RATES, ids=lambda rate: rate.model)
 def test_vllm_reaches_the_published_rate_in_the_published_case(rate):
-    work = of(rate.shape, rows=256, generated=10**6, context=1500, engine="vllm", decode_steps=10**6)
+    work = of(rate.shape, rows=256, generated=10**6, context=1500, engine="vllm")
     assert took(work, Machine(GPUS["H100"], 1)) == pytest.approx(10**6 / rate.tokens_per_s)
     assert is_published(work, GPUS["H100"])
     cpu = hardware.cpu()
@@ -138,6 +138,9 @@ def test_a_published_rate_is_scaled_by_what_a_step_moves():
     slowdown = rows / published_step / qwen.tokens_per_s
     assert took(work, Machine(GPUS["H100"], 1)) == pytest.approx(10**6 / 256 * step * slowdown)
     assert took(work, Machine(GPUS["H200"], 1)) == pytest.approx(10**6 / 256 * step * slowdown * 3.35 / 4.8)
+    batches = replace(work, most=Most(1, 1000), decode_steps=60)  # each ends 50 steps after its mean answer
+    last = 100 * 50 * weights / (3.35e12 * 0.6)
+    assert took(batches, Machine(GPUS["H100"], 1)) == pytest.approx(10**6 / 256 * step * slowdown + last)
 
 
 def test_ctranslate2_is_as_many_times_as_fast_as_published_and_no_faster_than_arithmetic_and_memory():
