@@ -31,6 +31,7 @@ class RowStep(Step, Generic[Loaded]):
     has the same batches. The result of `process` must depend on its batch alone.
     """
 
+    shared: ClassVar[bool] = True
     unit: ClassVar[str] = "rows"
     """What the progress bar counts."""
     silent_s: ClassVar[float] = 0.0
@@ -70,7 +71,9 @@ class RowStep(Step, Generic[Loaded]):
         write_lines(work.dir / ROWS, log.lines())
 
     def run(self, work: Workspace) -> None:
-        self.publish(self._share(work, leads=True), work)
+        log = self._share(work, leads=True)
+        work.workers = log.workers
+        self.publish(log, work)
 
     def help(self, work: Workspace) -> None:
         self._share(work, leads=False)

@@ -55,6 +55,11 @@ class SharedLog:
     def complete(self) -> bool:
         return self.done == len(self._ids)
 
+    @property
+    def workers(self) -> int:
+        """Processes that have finished a row."""
+        return len({*self._log} - {-1})
+
     def refresh(self) -> None:
         """Reads what others have written since the last call."""
         for path in sorted(self._directory.glob(f"rows*{BatchLog.SUFFIX}")):

@@ -36,6 +36,8 @@ class Workspace:
     counts: dict[str, Any] = field(default_factory=dict)
     cache_dir: Path | None = None
     """The cache directory of the store."""
+    workers: int = 1
+    """Processes that made the output, for the manifest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,9 @@ class Step(ABC):
     version: ClassVar[int] = 1
     """Version of `run`; raise it when the same fields must give another output."""
     collective: ClassVar[bool] = False
-    """Whether every rank runs the step (training); otherwise rank 0 runs it and the others wait."""
+    """Whether every rank runs the step (training); otherwise rank 0 runs it and the others wait or help."""
+    shared: ClassVar[bool] = False
+    """Whether the other ranks do a part of the step in `help`."""
     is_data: ClassVar[bool] = True
     """Whether `stages=prepare` makes the step; false if it trains or evaluates a model."""
     trains: ClassVar[bool] = False

@@ -19,7 +19,7 @@ from typing import Any
 from sdx import InputError, __version__
 from sdx.process import events
 from sdx.process.disk import disk_full, writing
-from sdx.process.ranks import is_main, launch_id
+from sdx.process.ranks import is_main, launch_id, world_size
 from sdx.store import integrity, locks
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import MANIFEST, PARTIAL, WRITING, read_json, text_of, write_json
@@ -181,6 +181,7 @@ class Store:
             "files": integrity.fingerprints(workspace.dir, _published_files(workspace.dir)),
             "seconds": seconds,
             "resumed": resumed,
+            "workers": world_size() if step.collective else workspace.workers,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "provenance": provenance(),
         }

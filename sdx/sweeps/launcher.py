@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from sdx import InputError
 from sdx.options import fields
-from sdx.planning.hardware import driver_gpus
+from sdx.process.devices import driver_gpus
 from sdx.process.preemption import finishing, leave_if_asked, listening
 from sdx.process.ranks import world_size
 from sdx.process.threads import cores
