@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sdx import InputError
 from sdx.config import Config, Precision
-from sdx.process.ranks import is_main, launch_id
+from sdx.process.ranks import launch_id, rank
 from sdx.store.files import read_intact, write_json
 
 log = getLogger("sdx")
@@ -111,7 +111,7 @@ def resolve(config: Config, run_dir: Path, machine: MachinePrecision) -> Resolve
     Raises:
         InputError: rank 0, which decides for all ranks, recorded nothing.
     """
-    if not is_main():
+    if rank() > 0:
         _wait_for_record(config, run_dir)
         return resolve_for_plan(config, run_dir, machine)
     recorded = _recorded(run_dir)

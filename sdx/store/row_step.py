@@ -2,11 +2,12 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from sdx.process.progress import Progress
+from sdx.store import ray_workers
 from sdx.store.batch_log import Row
 from sdx.store.estimate import ROWS
 from sdx.store.files import write_lines
@@ -66,7 +67,9 @@ class RowStep(Step, Generic[Loaded]):
         write_lines(work.dir / ROWS, log.lines())
 
     def run(self, work: Workspace) -> None:
-        self.publish(self._share(work, leads=True), work)
+        log = self._share(work, leads=True)
+        assert log.complete
+        self.publish(log, work)
 
     def help(self, work: Workspace) -> None:
         self._share(work, leads=False)
@@ -77,17 +80,25 @@ class RowStep(Step, Generic[Loaded]):
         log = SharedLog(work.dir, [row["id"] for row in rows])
         if log.complete:
             return log
-        loaded = self.load(work)
+
+        def show() -> None:
+            progress.update(log.done - progress.n)
+
+        elsewhere = work.by_ray and leads
+        batches = ray_workers.processed(self, work, log) if elsewhere else self._here(work, rows, log, leads, show)
         tokens, began = 0, time.monotonic()
         with Progress(self.label, len(rows), self.unit, log.done, self.silent_s) as progress:
-
-            def show() -> None:
-                progress.update(log.done - progress.n)
-
-            for batch in log.pending(self.batches(rows, loaded), leads, show):
-                done = self.process([rows[number] for number in batch], loaded)
+            for done in batches:
                 log.append(done)
                 if tokens := tokens + sum(row.get("tokens", 0) for row in done):
                     progress.set_postfix_str(f"{tokens / (time.monotonic() - began):.0f} tokens/s", refresh=False)
                 show()
         return log
+
+    def _here(
+        self, work: Workspace, rows: Sequence[Row], log: SharedLog, leads: bool, on_refresh: Callable[[], None]
+    ) -> Iterator[list[Row]]:
+        """The batches of this process, each processed when it is asked for."""
+        loaded = self.load(work)
+        batches = log.pending(self.batches(rows, loaded), leads, on_refresh)
+        return (self.process([rows[number] for number in batch], loaded) for batch in batches)

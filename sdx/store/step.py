@@ -36,6 +36,8 @@ class Workspace:
     counts: dict[str, Any] = field(default_factory=dict)
     cache_dir: Path | None = None
     """The cache directory of the store."""
+    by_ray: bool = False
+    """Whether a Ray cluster processes the rows of a row step."""
 
 
 @dataclass(frozen=True, eq=False)
