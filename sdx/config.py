@@ -14,7 +14,7 @@ from sdx.languages import targets
 from sdx.options import fields
 from sdx.options.source import FileSource, Source
 
-NEUTRAL_KEYS = ("cache_dir", "runs_dir", "tracking", "plan", "stages")
+NEUTRAL_KEYS = ("cache_dir", "runs_dir", "tracking", "plan", "stages", "workers")
 """Parts of a configuration that affect no result."""
 
 
@@ -436,6 +436,9 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     stages: Stages = Stages.all
     """`prepare` stops before training, for nodes without GPUs; the same command without it continues."""
+    workers: str = fields.line("1")
+    """Processes on this machine that make the data and the scores, one a GPU: a number, or `ray` for a Ray cluster. One
+    of them trains. With several ranks, the ranks are the workers."""
     plan: bool = False
     """Print what the run would do, need and take, and stop."""
     seed: int = fields.number(1, at_least=0, at_most=fields.SEED)

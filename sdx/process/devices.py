@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
+from itertools import takewhile
 from logging import getLogger
 from pathlib import Path
 
@@ -48,3 +49,13 @@ def driver_gpus() -> list[tuple[str, str]]:
         return []
     rows = (line.partition(", ") for line in answer.stdout.splitlines())
     return [(name, memory) for name, _, memory in rows if name]
+
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that this process may use, for CUDA_VISIBLE_DEVICES. CUDA ends the list at an unknown one."""
+    present = [str(number) for number in range(len(driver_gpus()))]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None or not present:
+        return present
+    names = (name.strip() for name in visible.split(","))
+    return list(takewhile(lambda name: name in present or name.startswith(("GPU-", "MIG-")), names))

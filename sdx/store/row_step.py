@@ -2,12 +2,12 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from sdx.process.progress import Progress
+from sdx.store import ray_workers
 from sdx.store.batch_log import Row
 from sdx.store.estimate import ROWS
 from sdx.store.files import write_lines
@@ -73,18 +73,11 @@ class RowStep(Step, Generic[Loaded]):
     def run(self, work: Workspace) -> None:
         log = self._share(work, leads=True)
         work.workers = log.workers
+        assert log.complete
         self.publish(log, work)
 
     def help(self, work: Workspace) -> None:
         self._share(work, leads=False)
-
-    @contextmanager
-    def _loaded(self, work: Workspace) -> Iterator[Loaded]:
-        loaded = self.load(work)
-        try:
-            yield loaded
-        finally:
-            self.unload(loaded)
 
     def _share(self, work: Workspace, leads: bool) -> SharedLog:
         """Processes rows together with all other processes that are at this step; see `SharedLog.pending`."""
@@ -92,19 +85,28 @@ class RowStep(Step, Generic[Loaded]):
         log = SharedLog(work.dir, [row["id"] for row in rows])
         if log.complete:
             return log
+
+        def show() -> None:
+            progress.update(log.done - progress.n)
+
+        elsewhere = work.by_ray and leads
+        batches = ray_workers.processed(self, work, log) if elsewhere else self._here(work, rows, log, leads, show)
         tokens, began = 0, time.monotonic()
-        with (
-            self._loaded(work) as loaded,
-            Progress(self.label, len(rows), self.unit, log.done, self.silent_s) as progress,
-        ):
-
-            def show() -> None:
-                progress.update(log.done - progress.n)
-
-            for batch in log.pending(self.batches(rows, loaded), leads, show):
-                done = self.process([rows[number] for number in batch], loaded)
+        with Progress(self.label, len(rows), self.unit, log.done, self.silent_s) as progress:
+            for done in batches:
                 log.append(done)
                 if tokens := tokens + sum(row.get("tokens", 0) for row in done):
                     progress.set_postfix_str(f"{tokens / (time.monotonic() - began):.0f} tokens/s", refresh=False)
                 show()
         return log
+
+    def _here(
+        self, work: Workspace, rows: Sequence[Row], log: SharedLog, leads: bool, on_refresh: Callable[[], None]
+    ) -> Iterator[list[Row]]:
+        """The batches of this process, each processed when it is asked for."""
+        loaded = self.load(work)
+        try:
+            for batch in log.pending(self.batches(rows, loaded), leads, on_refresh):
+                yield self.process([rows[number] for number in batch], loaded)
+        finally:
+            self.unload(loaded)

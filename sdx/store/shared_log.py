@@ -108,7 +108,7 @@ class SharedLog:
         if self.complete:
             return
         batches = list(batches)
-        self._own.open()
+        self._own.create()
         try:
             claims = Claims(self._directory, batches, self._name)
             if not leads and ((self._directory / MANIFEST).exists() or claims.others):

@@ -38,6 +38,8 @@ class Workspace:
     """The cache directory of the store."""
     workers: int = 1
     """Processes that made the output, for the manifest."""
+    by_ray: bool = False
+    """Whether a Ray cluster processes the rows of a row step."""
 
 
 @dataclass(frozen=True, eq=False)

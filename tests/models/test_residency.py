@@ -1,6 +1,7 @@
 """One model in memory: who shares it, what makes it go, and that nothing of it stays."""
 
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def test_each_training_of_a_run_finds_no_model_in_memory(places: dict[str, Path]
     first = PlainStep("train", training, inputs={"mix": generated})
     answers = PlainStep("vectors", loading_one, inputs={"model": first})
     second = PlainStep("train", training, {"second": True}, inputs={"vectors": answers})
-    run._realise(PlainStep("score", loading_one, inputs={"model": second}), Store(tmp_path))
+    run._realise(PlainStep("score", loading_one, inputs={"model": second}), Store(tmp_path), nullcontext)
     assert seen == [False, False]
 
 
