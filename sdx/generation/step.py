@@ -8,7 +8,7 @@ from typing import Any
 
 from sdx import InputError
 from sdx.config import TemplateKind
-from sdx.generation.hf import HFGenerator
+from sdx.generation.base import Generator
 from sdx.languages import Language
 from sdx.models.batches import Arithmetic, RowBytes, number_bytes
 from sdx.models.work import ModelWork, most_rows
@@ -25,7 +25,7 @@ CUT_SHARE = 0.25
 
 
 @dataclass(frozen=True, eq=False)
-class Generate(RowStep[HFGenerator]):
+class Generate(RowStep[Generator]):
     """Publishes `rows.jsonl`: `{"id", "prompt", "text", "tokens", "finished"}` for each prompt, in order.
 
     Counts `tokens` generated; `cut`, answers that reached `max_new_tokens`; and `too_long`, prompts that left no room
@@ -44,12 +44,13 @@ class Generate(RowStep[HFGenerator]):
     field: str
     template: TemplateKind
     max_new_tokens: int
-    generator: HFGenerator = runtime()
+    generator: Generator = runtime()
     label: str = runtime(default="")
 
     @property
     def config(self) -> Mapping[str, Any]:
-        return {**super().config, "precision": self.generator.precision.value, "sampling": "greedy"}
+        engine = {"engine": self.generator.engine} if self.generator.engine else {}
+        return {**super().config, "precision": self.generator.precision.value, "sampling": "greedy", **engine}
 
     @property
     def about(self) -> str:
@@ -89,17 +90,17 @@ class Generate(RowStep[HFGenerator]):
     def read(self, inputs: Mapping[str, Path]) -> list[Row]:
         return [{"id": row["id"], "prompt": row[self.field]} for row in read_rows(inputs["prompts"] / self.file)]
 
-    def load(self, inputs: Mapping[str, Path]) -> HFGenerator:
+    def load(self, inputs: Mapping[str, Path]) -> Generator:
         self.generator.load(inputs["model"] / "model", self.template)
         return self.generator
 
-    def batches(self, rows: Sequence[Row], loaded: HFGenerator) -> list[list[Row]]:
+    def batches(self, rows: Sequence[Row], loaded: Generator) -> list[list[Row]]:
         """Prompts of similar length, the longest first, so that lack of memory shows at once."""
         # In any script bytes follow the number of tokens better than characters, and need no tokenizer.
         ordered = sorted(rows, key=lambda row: -len(row["prompt"].encode()))
         return [ordered[some] for some in loaded.batches([row["prompt"] for row in ordered], self.max_new_tokens)]
 
-    def process(self, batch: Sequence[Row], loaded: HFGenerator) -> list[Row]:
+    def process(self, batch: Sequence[Row], loaded: Generator) -> list[Row]:
         completions = loaded.complete([row["prompt"] for row in batch], self.max_new_tokens)
         return [{**row, **vars(completion)} for row, completion in zip(batch, completions, strict=True)]
 

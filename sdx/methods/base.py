@@ -16,7 +16,7 @@ from sdx.data.filters import Filter, check_some_left
 from sdx.data.mixture import pair, with_language_hint
 from sdx.evaluation.suites import Comparison, suites
 from sdx.evaluation.translation_quality import translation_suites
-from sdx.generation.hf import HFGenerator
+from sdx.generation.base import Generator
 from sdx.generation.step import Generate
 from sdx.languages import Language, language
 from sdx.models import backbone
@@ -101,7 +101,7 @@ class Run:
         config: Config,
         translator: Translator,
         mt: Translator,
-        generator: HFGenerator,
+        generator: Generator,
         tasks: Mapping[str, Task],
         run_dir: Path,
     ) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from sdx import InputError
 from sdx.config import Precision, TemplateKind
+from sdx.generation.base import Completion, _line_ends
 from sdx.generation.decode import greedy
-from sdx.generation.hf import Completion, HFGenerator, _line_ends
+from sdx.generation.hf import HFGenerator
 from sdx.models.backbone import load_model, load_tokenizer
 from sdx.models.batches import cut
 from sdx.models.template import prompt_ids
@@ -52,6 +53,7 @@ class Fake:
     dies: int = 99
     calls: list[list[str]] = field(default_factory=list)
     precision = Precision.fp32
+    engine = None
 
     def load(self, model_dir: Path, template: TemplateKind) -> None:
         assert self.dies, "nothing is left to do"
