@@ -42,10 +42,10 @@ class Counted(HFGenerator):
             self.prefill += named["input_ids"].numel()
 
     def _answers(
-        self, prompts: list[list[int]], stop: Stop, limits: Sequence[int], beginning: list[int]
+        self, prompts: list[list[int]], stop: Stop, limits: Sequence[int], beginning: list[int], *rest: Any
     ) -> list[list[int]]:
         counting = self._ready().model.register_forward_pre_hook(self._note, with_kwargs=True)
-        answers = super()._answers(prompts, stop, limits, beginning if self.reuse else [])
+        answers = super()._answers(prompts, stop, limits, beginning if self.reuse else [], *rest)
         counting.remove()
         self.sentences += len(prompts)
         self.written += sum(map(len, answers))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from sdx.config import Precision, TemplateKind
 from sdx.generation.prefix import common
+from sdx.generation.sampling import GREEDY, Sampling
 from sdx.models.backbone import load_tokenizer
 from sdx.models.batches import ROWS, Most, cut
 from sdx.models.loading import pretrained
@@ -81,13 +82,14 @@ class Generator(ABC):
     Args:
         batch_size: most prompts in a batch; None: as many as suit the device.
         precision: of the forward pass. bf16 is twice as fast as fp32 on a CPU with bf16 instructions.
+        sampling: fields of `Sampling`, for the callers that want other answers than greedy ones.
     """
 
     rows: ClassVar[Most] = ROWS
     """Prompts of a batch, by default."""
 
-    def __init__(self, batch_size: int | None, precision: Precision) -> None:
-        self.batch_size, self.precision = batch_size, precision
+    def __init__(self, batch_size: int | None, precision: Precision, **sampling: Any) -> None:
+        self.batch_size, self.precision, self.sampling = batch_size, precision, Sampling(**sampling)
         self._source: tuple[Path, TemplateKind] | None = None
 
     @property
@@ -113,7 +115,12 @@ class Generator(ABC):
         return list(cut([0.0] * len(lengths), math.inf, self.most_rows))
 
     def complete(
-        self, instructions: list[str], max_new_tokens: int | Sequence[int], shared: str = ""
+        self,
+        instructions: list[str],
+        max_new_tokens: int | Sequence[int],
+        shared: str = "",
+        sampling: Sampling = GREEDY,
+        seeds: Sequence[int] = (),
     ) -> list[Completion]:
         """Completions of one batch. One without room for its answer in the model's context is empty, of 0 tokens.
 
@@ -121,6 +128,7 @@ class Generator(ABC):
             max_new_tokens: of each answer.
             shared: beginning that these instructions and those of later calls share at least in part. Its states are
                 computed once and kept, see `Prefix`, until a call has another; the answers are the same.
+            seeds: of each answer, if the sampling is not greedy.
 
         Raises:
             InputError: a single prompt does not fit in the GPU's memory.
@@ -131,7 +139,8 @@ class Generator(ABC):
             stop = replace(stop, string=NEW_TURN, last=_headings(files.tokenizer))
         limits = [max_new_tokens] * len(instructions) if isinstance(max_new_tokens, int) else max_new_tokens
         probes = [self.prompt(f"{shared}{letter}") for letter in "a1"] if shared else []
-        answers = self._complete(list(map(self.prompt, instructions)), False, stop, limits, probes)
+        prompts = list(map(self.prompt, instructions))
+        answers = self._complete(prompts, False, stop, limits, probes, sampling, seeds)
         if chats:
             return answers
         return [replace(answer, text=answer.text.partition(NEW_TURN)[0].strip()) for answer in answers]
@@ -170,7 +179,14 @@ class Generator(ABC):
         return INSTRUCTION_TEMPLATE not in self._files().tokenizer.chat_template
 
     def _complete(
-        self, texts: list[str], special: bool, stop: Stop, limits: Sequence[int], probes: Sequence[str]
+        self,
+        texts: list[str],
+        special: bool,
+        stop: Stop,
+        limits: Sequence[int],
+        probes: Sequence[str],
+        sampling: Sampling = GREEDY,
+        seeds: Sequence[int] = (),
     ) -> list[Completion]:
         """Completions of rendered prompts.
 
@@ -190,7 +206,9 @@ class Generator(ABC):
         answers: list[list[int]] = [[] for _ in prompts]
         if fitting:
             given, room = [prompts[index] for index in fitting], [limits[index] for index in fitting]
-            written = self._answers(given, stop, room, common(*map(ids, probes)) if probes else [])
+            drawn = [seeds[index] for index in fitting] if seeds else ()
+            beginning = common(*map(ids, probes)) if probes else []
+            written = self._answers(given, stop, room, beginning, sampling, drawn)
             for index, answer in zip(fitting, written, strict=True):
                 answers[index] = answer
         read = [tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in answers]
@@ -201,7 +219,13 @@ class Generator(ABC):
 
     @abstractmethod
     def _answers(
-        self, prompts: list[list[int]], stop: Stop, limits: Sequence[int], beginning: list[int]
+        self,
+        prompts: list[list[int]],
+        stop: Stop,
+        limits: Sequence[int],
+        beginning: list[int],
+        sampling: Sampling,
+        seeds: Sequence[int],
     ) -> list[list[int]]:
         """The tokens of each answer, including the one that ends it, of at most `limits` tokens.
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from sdx.generation.base import Generator, Stop
-from sdx.generation.decode import greedy
+from sdx.generation.decode import decode
 from sdx.generation.prefix import Prefix, reusable
+from sdx.generation.sampling import GREEDY, Chooser, Sampling
 from sdx.models.backbone import loaded
 from sdx.models.batches import cut
 from sdx.models.template import prompt_ids
@@ -45,7 +46,13 @@ class HFGenerator(Generator):
         return list(cut(self._sizes(read, limits), room(self._ready().model), self.most_rows))
 
     def _answers(
-        self, prompts: list[list[int]], stop: Stop, limits: Sequence[int], beginning: list[int]
+        self,
+        prompts: list[list[int]],
+        stop: Stop,
+        limits: Sequence[int],
+        beginning: list[int],
+        sampling: Sampling,
+        seeds: Sequence[int],
     ) -> list[list[int]]:
         """Raises InputError if a single prompt does not fit in the GPU's memory."""
         from sdx.models.fit import pieces
@@ -53,11 +60,16 @@ class HFGenerator(Generator):
         ready = self._ready()
         answers: list[list[int]] = []
         prefix, pad = ready.prefix_of(beginning), ready.tokenizer.pad_token_id
+
+        def decoded(some: slice) -> list[list[int]]:
+            choose = None if sampling == GREEDY else Chooser(sampling, seeds[some], prompts[some], limits[some])
+            return decode(ready.model, prompts[some], stop.ended, pad, limits[some], prefix, choose)
+
         for _, completed in pieces(
             ready.model,
             self._sizes(list(map(len, prompts)), limits),
             [slice(0, len(prompts))],
-            lambda some: greedy(ready.model, prompts[some], stop.ended, pad, limits[some], prefix),
+            decoded,
             lambda row: f"a prompt of {len(prompts[row])} tokens with an answer of up to {limits[row]}",
             "lower scale.max_new_tokens, or translator.shots of translator=self, or take a GPU with more memory",
         ):

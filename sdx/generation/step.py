@@ -9,6 +9,7 @@ from typing import Any
 from sdx import InputError
 from sdx.config import TemplateKind
 from sdx.generation.base import Generator
+from sdx.generation.sampling import GREEDY, Sampling, seed_of
 from sdx.languages import Language
 from sdx.models.batches import Arithmetic, RowBytes, number_bytes
 from sdx.models.work import ModelWork, most_rows
@@ -20,13 +21,16 @@ from sdx.text.lengths import TEMPLATE_TOKENS
 
 log = getLogger("sdx")
 
+SHOWN_LETTERS = 240
+"""Of the first prompt and its answer."""
 CUT_SHARE = 0.25
 """Share of answers that may be cut without a warning. Ours; a worked answer that is cut has no result."""
 
 
 @dataclass(frozen=True, eq=False)
 class Generate(RowStep[Generator]):
-    """Publishes `rows.jsonl`: `{"id", "prompt", "text", "tokens", "finished"}` for each prompt, in order.
+    """Publishes `rows.jsonl`: `{"id", "prompt", "text", "tokens", "finished"}` for each answer, in the prompts' order.
+    The first answer to a prompt has its id, further ones have others, see `Sampling.ids`.
 
     Counts `tokens` generated; `cut`, answers that reached `max_new_tokens`; and `too_long`, prompts that left no room
     for an answer in the model's context and have an empty one.
@@ -44,13 +48,17 @@ class Generate(RowStep[Generator]):
     field: str
     template: TemplateKind
     max_new_tokens: int
+    sampling: Sampling = GREEDY
     generator: Generator = runtime()
     label: str = runtime(default="")
+    shown: bool = runtime(default=False)
+    """Whether the first prompt and its answer were logged, before the rest is spent."""
 
     @property
     def config(self) -> Mapping[str, Any]:
         engine = {"engine": self.generator.engine} if self.generator.engine else {}
-        return {**super().config, "precision": self.generator.precision.value, "sampling": "greedy", **engine}
+        given = {"precision": self.generator.precision.value, "sampling": self.sampling.identity}
+        return {**super().config, **given, **engine}
 
     @property
     def about(self) -> str:
@@ -67,6 +75,7 @@ class Generate(RowStep[Generator]):
     def estimate(self, plan: Plan) -> Estimate:
         given, answers, options = plan.rows(self.prompts, self.file), plan.answers(self), plan.config.generator
         assert answers
+        count = given.count * self.sampling.answers
         prompt = min(given.of(self.field) + TEMPLATE_TOKENS, plan.config.backbone.context_tokens)
         arithmetic = Arithmetic(options.precision, plan.on_gpus.generator.precision)
         row_bytes = RowBytes(plan.shape, number_bytes(arithmetic.gpu)).completed(round(prompt), self.max_new_tokens)
@@ -74,9 +83,9 @@ class Generate(RowStep[Generator]):
             loads=1,
             resident=f"{self.model.key} {options.precision.value}",
             shape=plan.shape,
-            read=given.count * prompt,
-            generated=given.count * answers.tokens,
-            rows=given.count,
+            read=count * prompt,
+            generated=count * answers.tokens,
+            rows=count,
             most=most_rows(options.batch_size),
             row_bytes=row_bytes,
             decode_steps=self.max_new_tokens,
@@ -84,11 +93,12 @@ class Generate(RowStep[Generator]):
             context=prompt + answers.tokens / 2,
             arithmetic=arithmetic,
         )
-        rows, bound = Rows(given.count, {"text": answers.tokens, "prompt": prompt}), plan.of(self.prompts).bound
+        rows, bound = Rows(count, {"text": answers.tokens, "prompt": prompt}), plan.of(self.prompts).bound
         return Estimate(rows.count, work.generated, {ROWS: rows}, work, bound, counts_as="generated")
 
     def read(self, inputs: Mapping[str, Path]) -> list[Row]:
-        return [{"id": row["id"], "prompt": row[self.field]} for row in read_rows(inputs["prompts"] / self.file)]
+        given = read_rows(inputs["prompts"] / self.file)
+        return [{"id": id_, "prompt": row[self.field]} for row in given for id_ in self.sampling.ids(row["id"])]
 
     def load(self, inputs: Mapping[str, Path]) -> Generator:
         self.generator.load(inputs["model"] / "model", self.template)
@@ -101,7 +111,12 @@ class Generate(RowStep[Generator]):
         return [ordered[some] for some in loaded.batches([row["prompt"] for row in ordered], self.max_new_tokens)]
 
     def process(self, batch: Sequence[Row], loaded: Generator) -> list[Row]:
-        completions = loaded.complete([row["prompt"] for row in batch], self.max_new_tokens)
+        prompts, seeds = [row["prompt"] for row in batch], [seed_of(row["id"]) for row in batch]
+        completions = loaded.complete(prompts, self.max_new_tokens, sampling=self.sampling, seeds=seeds)
+        if not self.shown:
+            self.__dict__["shown"] = True
+            asked, answered = (_shortened(text) for text in (loaded.prompt(prompts[0]), completions[0].text))
+            log.info("%-12s %s: the first prompt is %s, its answer %s", self.name, self.label, asked, answered)
         return [{**row, **vars(completion)} for row, completion in zip(batch, completions, strict=True)]
 
     def count(self, rows: Sequence[Row]) -> dict[str, int]:
@@ -119,3 +134,10 @@ class Generate(RowStep[Generator]):
                 *(self.name, self.label, cut, len(rows), self.max_new_tokens),
             )
         return {"rows": len(rows), "tokens": sum(tokens), "cut": cut, "too_long": tokens.count(0)}
+
+
+def _shortened(text: str) -> str:
+    """Beginning and end, on one line that a terminal can show."""
+    return repr(
+        text if len(text) <= SHOWN_LETTERS else f"{text[: SHOWN_LETTERS // 2]} ... {text[-SHOWN_LETTERS // 2 :]}"
+    )

@@ -17,6 +17,7 @@ from sdx.data.mixture import pair, with_language_hint
 from sdx.evaluation.suites import Comparison, suites
 from sdx.evaluation.translation_quality import translation_suites
 from sdx.generation.base import Generator
+from sdx.generation.sampling import NUMBERED
 from sdx.generation.step import Generate
 from sdx.languages import Language, language
 from sdx.models import backbone
@@ -193,13 +194,13 @@ class Run:
         return parallel.parallel_step(config, source, target, SOME_PAIRS)
 
     def answers(self) -> Step:
-        """theta(x_L): the backbone's own greedy answers to all training instructions.
+        """theta(x_L): the backbone's own answers to all training instructions, sampled as `generator` says.
 
         All of them are translated, so that another filter does not translate again.
         """
         template, limit = self.config.backbone.template, self.config.scale.max_new_tokens
         given = self.backbone, self.corpus, "train.jsonl", "instruction", template, limit
-        return Generate(*given, generator=self.generator, label="answers")
+        return Generate(*given, self.generator.sampling, generator=self.generator, label="answers")
 
     def good_answers(self, answers: Step) -> Step:
         """The answers in the source language that pass `filters.answers`."""
@@ -278,8 +279,16 @@ def corpus_texts(directory: Path, field: str, language: Language) -> dict[str, T
 
 
 def pairs(subset: str, x: Mapping[str, Text], y: Mapping[str, Text], variant: str = "") -> list[dict[str, Any]]:
-    """Training rows x -> y of the ids that have both, in the order of `y`; see `sdx.data.mixture.pair`."""
-    return [pair(id_, subset, x[id_], y[id_], variant) for id_ in y if id_ in x]
+    """Training rows x -> y of the ids that have both, in the order of `y`; see `sdx.data.mixture.pair`.
+
+    A question of several answers is in several rows, whose source is the question.
+    """
+    rows = []
+    for id_ in y:
+        question, _, number = (id_, "", "") if id_ in x else id_.partition(NUMBERED)
+        if question in x:
+            rows.append(pair(question, subset, x[question], y[id_], "/".join(filter(None, (variant, number)))))
+    return rows
 
 
 def directed(row: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Scripted(HFGenerator):
     written: list[str]
     """What was generated of each answer."""
 
-    def _answers(self, prompts, stop, limits, beginning):
+    def _answers(self, prompts, stop, limits, *_):
         tokenizer = self._ready().tokenizer
         answers = []
         for prompt, limit in zip(prompts, limits, strict=True):
