@@ -14,8 +14,8 @@ from pathlib import Path
 
 from sdx import InputError
 from sdx.models import residency
-from sdx.process.devices import visible_gpus
 from sdx.process import threads
+from sdx.process.devices import visible_gpus
 from sdx.process.preemption import finishing, leave_if_asked
 from sdx.process.ranks import WORKER, world_size
 from sdx.store.row_step import RowStep

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from sdx import InputError
 from sdx.config import Config, DictionaryConfig, MethodConfig
@@ -16,7 +16,8 @@ from sdx.data.filters import Filter, check_some_left
 from sdx.data.mixture import pair, with_language_hint
 from sdx.evaluation.suites import Comparison, suites
 from sdx.evaluation.translation_quality import translation_suites
-from sdx.generation.hf import HFGenerator
+from sdx.generation.base import Generator
+from sdx.generation.sampling import NUMBERED
 from sdx.generation.step import Generate
 from sdx.languages import Language, language
 from sdx.models import backbone
@@ -101,7 +102,7 @@ class Run:
         config: Config,
         translator: Translator,
         mt: Translator,
-        generator: HFGenerator,
+        generator: Generator,
         tasks: Mapping[str, Task],
         run_dir: Path,
     ) -> None:
@@ -193,13 +194,13 @@ class Run:
         return parallel.parallel_step(config, source, target, SOME_PAIRS)
 
     def answers(self) -> Step:
-        """theta(x_L): the backbone's own greedy answers to all training instructions.
+        """theta(x_L): the backbone's own answers to all training instructions, sampled as `generator` says.
 
         All of them are translated, so that another filter does not translate again.
         """
         template, limit = self.config.backbone.template, self.config.scale.max_new_tokens
         given = self.backbone, self.corpus, "train.jsonl", "instruction", template, limit
-        return Generate(*given, generator=self.generator, label="answers")
+        return Generate(*given, self.generator.sampling, generator=self.generator, label="answers")
 
     def good_answers(self, answers: Step) -> Step:
         """The answers in the source language that pass `filters.answers`."""
@@ -285,12 +286,15 @@ def pairs(
 ) -> Iterator[dict[str, Any]]:
     """Training rows x -> y of the ids that have both, in the order of `y`; see `sdx.data.mixture.pair`.
 
+    A question of several answers is in several rows, whose source is the question.
+
     Args:
-        within: leaves out other ids.
+        within: leaves out answers with other ids.
     """
     for id_, answer in y.items():
-        if (within is None or id_ in within) and (question := x.get(id_)):
-            yield pair(id_, subset, question, answer, variant)
+        question, _, number = (id_, "", "") if id_ in x else id_.partition(NUMBERED)
+        if (within is None or id_ in within) and (asked := x.get(question)):
+            yield pair(question, subset, asked, answer, "/".join(filter(None, (variant, number))))
 
 
 def directed(row: dict[str, Any]) -> dict[str, Any]:
@@ -300,6 +304,9 @@ def directed(row: dict[str, Any]) -> dict[str, Any]:
 
 class Method(ABC, Generic[Options]):
     """The steps of a method. A new method is a subclass, a YAML in conf/method/ and a test."""
+
+    samples: ClassVar[bool] = False
+    """Whether it trains on `Run.answers`, which `generator` may sample."""
 
     def __init__(self, options: Options) -> None:
         self.options = options

@@ -44,7 +44,7 @@ class Scripted(HFGenerator):
     written: list[str]
     """What was generated of each answer."""
 
-    def _answers(self, prompts, ended, limits, beginning):
+    def _answers(self, prompts, stop, limits, *_):
         tokenizer = self._ready().tokenizer
         answers = []
         for prompt, limit in zip(prompts, limits, strict=True):
@@ -54,7 +54,7 @@ class Scripted(HFGenerator):
                 sentence = line.rpartition(self.delimiter)[2].partition(": ")[2]
             self.sentences.append(sentence)
             ids = [*tokenizer(self.script(sentence), add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-            size = next(size for size in range(1, len(ids) + 1) if size in (limit, len(ids)) or ended(ids[:size]))
+            size = next(size for size in range(1, len(ids) + 1) if size in (limit, len(ids)) or stop.ended(ids[:size]))
             answers.append(ids[:size])
             self.written.append(tokenizer.decode(ids[:size]))
         return answers
