@@ -26,6 +26,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import sdx.generation
 import sdx.methods
 import sdx.tasks
 import sdx.translation
@@ -72,7 +73,8 @@ def register() -> None:
     store.store(name="schema", node=Config)
     for group, node in GROUPS.items():
         store.store(group=group, name="schema", node=node)
-    for group, package in (("method", sdx.methods), ("translator", sdx.translation), ("task", sdx.tasks)):
+    packages = {"generator": sdx.generation, "method": sdx.methods, "translator": sdx.translation, "task": sdx.tasks}
+    for group, package in packages.items():
         for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             for name, node in getattr(importlib.import_module(info.name), "SCHEMAS", {}).items():
                 store.store(group=group, name=f"schema_{name}", node=node)
