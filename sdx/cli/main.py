@@ -73,8 +73,8 @@ def register() -> None:
     store.store(name="schema", node=Config)
     for group, node in GROUPS.items():
         store.store(group=group, name="schema", node=node)
-    packages = {"generator": sdx.generation, "method": sdx.methods, "translator": sdx.translation, "task": sdx.tasks}
-    for group, package in packages.items():
+    rooms = {"method": sdx.methods, "translator": sdx.translation, "generator": sdx.generation, "task": sdx.tasks}
+    for group, package in rooms.items():
         for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             for name, node in getattr(importlib.import_module(info.name), "SCHEMAS", {}).items():
                 store.store(group=group, name=f"schema_{name}", node=node)

@@ -26,6 +26,7 @@ NEEDS = {
     "parallel=file": ["parallel.path=/data/pairs.tsv"],
     "dictionary=muse": ["dictionary.path=/data/en-pt.txt"],
     "text=file": ["text.path=/data/english.jsonl"],
+    "generator=vllm": ["generator.python=/envs/vllm/bin/python"],
 }
 """Values that an option requires from the user."""
 
