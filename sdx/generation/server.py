@@ -24,7 +24,7 @@ from urllib.parse import quote, urlsplit
 from omegaconf import MISSING
 
 from sdx import InputError
-from sdx.config import GeneratorConfig, Precision
+from sdx.config import GeneratorConfig
 from sdx.generation.base import Completion, Generator, Stop
 from sdx.generation.hf import HFGenerator
 from sdx.generation.sampling import GREEDY, Sampling, seed_of
@@ -87,8 +87,6 @@ class Server(Generator):
 
     def __init__(
         self,
-        batch_size: int | None,
-        precision: Precision,
         url: str,
         model: str,
         api: API,
@@ -97,9 +95,9 @@ class Server(Generator):
         timeout_s: float,
         retries: int,
         extensions: bool,
-        **sampling: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size, precision, **sampling)
+        super().__init__(**options)
         self.url, self.model, self.api, self.extensions = url, model, api, extensions
         self.concurrency, self.timeout_s, self.retries = concurrency, timeout_s, retries
         if not find_spec("openai"):
