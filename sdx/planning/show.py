@@ -111,7 +111,7 @@ def estimated(
     """
     nodes = walk(store, steps)
     shape = backbone_shape(config, store, nodes)
-    given = getattr(config, "workers", "1")  # TODO D: config.workers
+    given = getattr(config, "workers", "1")
     where = machines(gpu, world_size(), shape.parameters, int(given) if given.isdecimal() else 1)
     encoder = encoder_shape(config, store, nodes)
     trained = stacked(shape, encoder)

@@ -94,18 +94,10 @@ def batch_rows(work: ModelWork, device: Device) -> float:
 
 
 def _decoding(work: ModelWork, device: Device) -> float:
+    if work.engine == rates.VLLM and device.is_cuda:
+        return _vllm(work, device)
     batch = batch_rows(work, device)
     taken = work.arithmetic.on(device.is_cuda)
-    if work.engine == rates.VLLM and device.is_cuda:
-        published = rates.nearest(work.shape)
-        rows, context = rates.VLLM_ROWS, rates.VLLM_CONTEXT
-        case = ModelWork(shape=published.shape, rows=rows, generated=rows, context=context)
-        factor = rows / published.tokens_per_s / _serving(case, GPUS[rates.VLLM_GPU])
-        last = math.ceil(work.rows / batch) * max(
-            0.0, work.decode_steps - work.generated / work.rows
-        )  # rows of a batch
-        weights = number_bytes(taken) * work.shape.parameters
-        return factor * _serving(work, device) + last * weights / device.bytes_per_s
     cache = CACHE_TRIPS * cache_bytes(work.shape) * batch * work.beams * work.context
     traffic = number_bytes(taken) * (work.shape.parameters + cache / 2) / device.bytes_per_s
     steps = math.ceil(work.rows / batch) * work.decode_steps
@@ -113,9 +105,19 @@ def _decoding(work: ModelWork, device: Device) -> float:
     took = max(arithmetic, steps * max(traffic, work.shape.layers * device.launch_s))
     if work.engine != rates.CTRANSLATE2:
         return took
-    if not device.is_cuda:
-        return took / rates.CTRANSLATE2_FACTOR["cpu"] / rates.CTRANSLATE2_PATIENCE
-    return max(took / rates.CTRANSLATE2_FACTOR["gpu"], _serving(work, device)) / rates.CTRANSLATE2_PATIENCE
+    faster = took / rates.CTRANSLATE2_FACTOR["gpu" if device.is_cuda else "cpu"]
+    return (max(faster, _serving(work, device)) if device.is_cuda else faster) / rates.CTRANSLATE2_PATIENCE
+
+
+def _vllm(work: ModelWork, device: Device) -> float:
+    published = rates.nearest(work.shape)
+    case = ModelWork(shape=published.shape, rows=rates.VLLM_ROWS, generated=rates.VLLM_ROWS, context=rates.VLLM_CONTEXT)
+    factor = case.rows / published.tokens_per_s / _serving(case, GPUS[rates.VLLM_GPU])
+    # Until the longest answer of a batch ends, few rows are left, so that moving the weights is all of a step.
+    last = max(0.0, work.decode_steps - work.generated / max(work.rows, 1.0))
+    weights = number_bytes(work.arithmetic.gpu) * work.shape.parameters
+    batches = math.ceil(work.rows / batch_rows(work, device))
+    return factor * _serving(work, device) + batches * last * weights / device.bytes_per_s
 
 
 def _serving(work: ModelWork, device: Device) -> float:
