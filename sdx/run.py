@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from sdx import InputError, tracking
 from sdx.config import Config, Stages, TranslatorConfig
 from sdx.data import filters
+from sdx.generation.sampling import GREEDY
 from sdx.methods.base import Method, Run, RunPlan
 from sdx.models import backbone, precision, residency
 from sdx.models.hub import local
@@ -180,6 +181,11 @@ def prepare(config: Config, run_dir: Path) -> RunPlan:
     tasks: dict[str, Task] = {name: build(task) for name, task in config.task.items()}
     run = Run(config, translator, mt, build(config.generator), tasks, run_dir)
     method: Method[Any] = import_class(config.method._target_)(config.method)
+    if run.generator.sampling != GREEDY and not method.samples:
+        raise InputError(
+            f"generator.temperature={config.generator.temperature:g} and the other settings of sampling are for the "
+            f"answers that a method trains on, and method={config.method.name} has none; leave them out"
+        )
     method.check(run)
     model = method.model(run)
     return RunPlan(run, model, *method.outcomes(run, model), method.compared_with(config))

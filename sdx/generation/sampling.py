@@ -122,6 +122,8 @@ class Chooser:
 
     def _sampled(self, logits: Any, drawn: Any) -> Any:
         """The tokens at these numbers between 0 and 1 of the cumulative probability."""
+        import torch
+
         top_k, top_p, order = self.sampling.top_k, self.sampling.top_p, None
         logits = logits / self.sampling.temperature
         if top_k or top_p < 1:
@@ -130,5 +132,5 @@ class Chooser:
         if top_p < 1:
             shares = shares.where(shares.cumsum(-1) - shares < top_p, 0)
         cumulative = shares.cumsum(-1)
-        place = cumulative.searchsorted(drawn[:, None] * cumulative[:, -1:], right=True)
+        place = torch.searchsorted(cumulative, drawn[:, None] * cumulative[:, -1:], right=True)
         return (place if order is None else order.gather(-1, place))[:, 0]

@@ -28,7 +28,7 @@ from sdx.generation import vllm_child
 from sdx.generation.base import Generator, Stop
 from sdx.generation.sampling import Sampling
 from sdx.models.batches import USABLE, Most
-from sdx.models.residency import resident
+from sdx.models.residency import release, resident
 from sdx.options import fields
 from sdx.process.ranks import device, rank
 from sdx.process.threads import cores
@@ -179,6 +179,7 @@ class Child:
             line = b""
         if line.endswith(b"\n"):
             return json.loads(line)
+        release()  # else the next run of this process would ask it again
         self.close()
         self._log.seek(0)
         last = deque((text for text in self._log.read().decode(errors="replace").splitlines() if text), LAST_LINES)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from sdx import InputError
 from sdx.config import Config, DictionaryConfig, MethodConfig
@@ -298,6 +298,9 @@ def directed(row: dict[str, Any]) -> dict[str, Any]:
 
 class Method(ABC, Generic[Options]):
     """The steps of a method. A new method is a subclass, a YAML in conf/method/ and a test."""
+
+    samples: ClassVar[bool] = False
+    """Whether it trains on `Run.answers`, which `generator` may sample."""
 
     def __init__(self, options: Options) -> None:
         self.options = options

@@ -67,6 +67,7 @@ class SDRRLConfig(MethodConfig):
 
 class SDRRL(Method[SDRRLConfig]):
     version = 2
+    samples = True
 
     def check(self, run: Run) -> None:
         weights = asdict(self.options.subsets)
