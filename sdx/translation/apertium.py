@@ -67,9 +67,8 @@ class Apertium(Translator):
         mode = self._checked_mode(source, target)
         return {"translator": ApertiumData(mode.stem, _digest(mode))}
 
-    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        mode = self._checked_mode(source, target)
-        return segment.translate_texts(texts, lambda sentences: _translate(sentences, mode))
+    def translate_sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
+        return _translate(sentences, self._checked_mode(source, target))
 
     def _checked_mode(self, source: str, target: str) -> Path:
         self.check(source, target)

@@ -66,7 +66,7 @@ class Auto(Translator):
         why = "finds neither an offline engine nor NLLB, and the backbone" if engine is self._backbone else engine.name
         return reason and f"{why} {reason}"
 
-    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
+    def translate_sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
         raise AssertionError("the engine of a pair translates")
 
     def for_pair(self, source: str, target: str) -> Translator:

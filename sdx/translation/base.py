@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import regex
+
 from sdx import InputError
 from sdx.config import Precision, TemplateKind
 from sdx.generation.base import Generator
@@ -17,6 +19,7 @@ from sdx.process.threads import usable_cores
 from sdx.store.estimate import Plan, Work
 from sdx.store.step import Step
 from sdx.text.lengths import SENTENCE_TOKENS
+from sdx.text.segment import translate_texts
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,20 @@ class Translator(ABC):
         if reason := self.why_unsupported(source, target):
             raise InputError(f"translator={self.name} {reason}")
 
-    @abstractmethod
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
         """Translations of `texts`, in order, in their layout. Checks the pair; the first call loads the model."""
+        self.check(source, target)
+        keep = self.keep(source, target)
+        return translate_texts(texts, lambda some: self.translate_sentences(some, source, target), keep)
+
+    @abstractmethod
+    def translate_sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
+        """Translations of single sentences, in order, without regard to layout and protected spans; an empty one
+        keeps the source."""
+
+    def keep(self, source: str, target: str) -> regex.Pattern | None:
+        """Matches what the engine cannot read and `translate` copies."""
+        return None
 
     def attach(self, context: TranslationContext) -> None:
         """Called once, before anything else."""

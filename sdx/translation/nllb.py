@@ -144,12 +144,7 @@ class NLLB(Translator):
     def prepare(self, inputs: Mapping[str, Path]) -> None:
         self._model_dir = inputs["translator"] / "model"
 
-    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        self.check(source, target)
-        return segment.translate_texts(texts, lambda sentences: self.translate_sentences(sentences, source, target))
-
     def translate_sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
-        """Translations of single sentences, without regard to layout and protected spans."""
         from sdx.models.fit import pieces, room, row_bytes
 
         model, tokenizer = self._ready()

@@ -137,8 +137,8 @@ class SelfTranslation(Translator):
             )
         return usable
 
-    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        return segment.translate_texts(texts, lambda some: self._sentences(some, source, target), self._keep)
+    def keep(self, source: str, target: str) -> regex.Pattern | None:
+        return self._keep
 
     def _shots(self, source: str, target: str) -> Step | None:
         if self.demonstrations is None:
@@ -148,7 +148,7 @@ class SelfTranslation(Translator):
         self._usable(_user_rows(step.source, step.where, step.key))
         return step
 
-    def _sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
+    def translate_sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
         """One line for each sentence; empty, which keeps the source, if the sentence does not fit in the context."""
         generator = self._context.generator
         generator.load(self._model_dir, self._context.template)
