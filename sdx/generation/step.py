@@ -9,11 +9,11 @@ from typing import Any
 from sdx import InputError
 from sdx.config import TemplateKind
 from sdx.generation.base import Generator
-from sdx.generation.sampling import GREEDY, Sampling, seed_of
+from sdx.generation.sampling import GREEDY, Sampling
 from sdx.languages import Language
 from sdx.models.batches import Arithmetic, RowBytes, number_bytes
 from sdx.models.work import ModelWork, most_rows
-from sdx.store.estimate import ROWS, Estimate, Plan, Rows
+from sdx.store.estimate import ROWS, Estimate, Plan, Rows, Work
 from sdx.store.files import read_rows
 from sdx.store.row_step import Row, RowStep
 from sdx.store.step import Step, runtime
@@ -57,8 +57,8 @@ class Generate(RowStep[Generator]):
     @property
     def config(self) -> Mapping[str, Any]:
         engine = {"engine": self.generator.engine} if self.generator.engine else {}
-        given = {"precision": self.generator.precision.value, "sampling": self.sampling.identity}
-        return {**super().config, **given, **engine}
+        arithmetic = {} if self.generator.is_remote else {"precision": self.generator.precision.value}
+        return {**super().config, **arithmetic, "sampling": self.sampling.identity, **engine}
 
     @property
     def about(self) -> str:
@@ -79,7 +79,7 @@ class Generate(RowStep[Generator]):
         prompt = min(given.of(self.field) + TEMPLATE_TOKENS, plan.config.backbone.context_tokens)
         arithmetic = Arithmetic(options.precision, plan.on_gpus.generator.precision)
         row_bytes = RowBytes(plan.shape, number_bytes(arithmetic.gpu)).completed(round(prompt), self.max_new_tokens)
-        work = ModelWork(
+        work: Work = ModelWork(
             loads=1,
             resident=f"{self.model.key} {options.precision.value}",
             shape=plan.shape,
@@ -93,8 +93,10 @@ class Generate(RowStep[Generator]):
             context=prompt + answers.tokens / 2,
             arithmetic=arithmetic,
         )
+        if self.generator.is_remote:
+            work = Work()
         rows, bound = Rows(count, {"text": answers.tokens, "prompt": prompt}), plan.of(self.prompts).bound
-        return Estimate(rows.count, work.generated, {ROWS: rows}, work, bound, counts_as="generated")
+        return Estimate(rows.count, count * answers.tokens, {ROWS: rows}, work, bound, counts_as="generated")
 
     def read(self, inputs: Mapping[str, Path]) -> list[Row]:
         given = read_rows(inputs["prompts"] / self.file)
@@ -111,8 +113,8 @@ class Generate(RowStep[Generator]):
         return [ordered[some] for some in loaded.batches([row["prompt"] for row in ordered], self.max_new_tokens)]
 
     def process(self, batch: Sequence[Row], loaded: Generator) -> list[Row]:
-        prompts, seeds = [row["prompt"] for row in batch], [seed_of(row["id"]) for row in batch]
-        completions = loaded.complete(prompts, self.max_new_tokens, sampling=self.sampling, seeds=seeds)
+        prompts, ids = [row["prompt"] for row in batch], [row["id"] for row in batch]
+        completions = loaded.complete(prompts, self.max_new_tokens, sampling=self.sampling, ids=ids)
         if not self.shown:
             self.__dict__["shown"] = True
             asked, answered = (_shortened(text) for text in (loaded.prompt(prompts[0]), completions[0].text))

@@ -337,7 +337,8 @@ class Method(ABC, Generic[Options]):
             InputError: nothing is left to evaluate.
         """
         config, tasks, languages = run.config, run.tasks, (run.source, run.targets)
-        evaluated, skipped = suites(config, tasks, lambda: run.corpus, run.mt, run.generator, *languages)
+        engine = run.generator.local  # for all models, so that a difference is not one of engines
+        evaluated, skipped = suites(config, tasks, lambda: run.corpus, run.mt, engine, *languages)
         trained = model is not run.backbone
         found = [
             Comparison(suite, suite.outcome(run.backbone, "before"), suite.outcome(model, "after") if trained else None)
