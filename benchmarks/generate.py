@@ -4,8 +4,8 @@
     python benchmarks/generate.py --engines hf "server generator.url=http://localhost:8000/v1 generator.model=smollm2"
 
 Same model, prompts and limits in one process, in turns, for --rounds; loading is not timed. Beside an engine of vLLM
-its own tool, `vllm bench throughput`, is given the same prompts and the lengths of that engine's answers. Prompts are those
-of the packaged corpus. Prints what RESULTS.md records.
+its own tool, `vllm bench throughput`, is given the same prompts and the lengths of that engine's answers. Prompts are
+those of the packaged corpus. Prints what RESULTS.md records.
 """
 
 import argparse
