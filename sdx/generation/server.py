@@ -167,11 +167,9 @@ class Server(Generator):
         async def complete() -> list[Completion]:
             from openai import AsyncOpenAI
 
-            gate, options = (
-                asyncio.Semaphore(self.concurrency),
-                {"timeout": self.timeout_s, "max_retries": self.retries},
-            )
-            async with AsyncOpenAI(base_url=self.url, api_key=self._key, **options) as client:  # type: ignore[arg-type]
+            gate = asyncio.Semaphore(self.concurrency)
+            options: dict[str, Any] = {"timeout": self.timeout_s, "max_retries": self.retries}
+            async with AsyncOpenAI(base_url=self.url, api_key=self._key, **options) as client:
                 ask = client.chat.completions.create if self.api is API.chat else client.completions.create
 
                 async def one(index: int) -> Completion:
