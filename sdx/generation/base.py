@@ -87,6 +87,8 @@ class Generator:
 
     rows: ClassVar[Most] = ROWS
     """Prompts of a batch, by default."""
+    kind: ClassVar[str] = ""
+    """What runs the model, if not transformers, by its name in `sdx.planning.rates`."""
     is_remote: ClassVar[bool] = False
     """Whether another machine completes: no model is in memory here."""
 

@@ -86,12 +86,13 @@ class Generate(RowStep[Generator]):
             read=count * prompt,
             generated=count * answers.tokens,
             rows=count,
-            most=most_rows(options.batch_size),
+            most=most_rows(options.batch_size, self.generator.rows),
             row_bytes=row_bytes,
             decode_steps=self.max_new_tokens,
             passes=1,
             context=prompt + answers.tokens / 2,
             arithmetic=arithmetic,
+            engine=self.generator.kind,
         )
         if self.generator.is_remote:
             work = Work()

@@ -72,6 +72,7 @@ class VLLMGenerator(Generator):
         InputError: the interpreter does not exist or has no vLLM.
     """
 
+    kind = "vllm"
     rows = Most(cpu=64, gpu=1024)
 
     def __init__(self, python: str, tensor_parallel: int = 1, compile: bool | None = None, **options: Any) -> None:

@@ -57,6 +57,6 @@ def reading(shape: ShapeConfig, rows: float, tokens: float, arithmetic: Arithmet
     return ModelWork(shape=shape, read=rows * tokens, passes=passes, context=tokens / 2, arithmetic=arithmetic)
 
 
-def most_rows(given: int | None) -> Most:
+def most_rows(given: int | None, default: Most = ROWS) -> Most:
     """The most rows of a batch: what the user gave, or the default of each device."""
-    return Most(given, given) if given else ROWS
+    return Most(given, given) if given else default

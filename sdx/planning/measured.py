@@ -54,7 +54,7 @@ class Measured:
             except (OSError, ValueError, TypeError, AttributeError, KeyError):  # deleted, or of another version
                 continue
             if units > 0:
-                other_rows = _rows(earlier["inputs"]) != _rows(_keys(step))
+                other_rows = _rows(earlier["inputs"]) != _rows(step.identity["inputs"])
                 took = earlier["seconds"] * workers * ratio
                 found.setdefault((abs(math.log(ratio)), other_rows), []).append((took, units))
         if not found:
@@ -89,7 +89,8 @@ class Measured:
     def _ratio(self, step: Step, work: Work, earlier: Mapping[str, Any]) -> float:
         """Parameters of the step's model by those of the earlier one's; 0 if they are too far apart or unknown."""
         key, own = (
-            next((keys[name] for name in MODELS if name in keys), "") for keys in (earlier["inputs"], _keys(step))
+            next((keys[name] for name in MODELS if name in keys), "")
+            for keys in (earlier["inputs"], step.identity["inputs"])
         )
         if key == own:
             return 1.0
@@ -111,15 +112,11 @@ def _units(step: Step, estimate: Estimate, path: Path, earlier: Mapping[str, Any
         tokens = rows.count * own * (1 - counts.get("known", 0.0))  # what other steps had translated took no time
     if tokens and estimate.tokens:
         return float(tokens) / estimate.tokens
-    return float(config == step.config and _rows(earlier["inputs"]) == _rows(_keys(step)))
+    return float(config == step.config and _rows(earlier["inputs"]) == _rows(step.identity["inputs"]))
 
 
 def _engine(config: Mapping[str, Any]) -> list[Any]:
     return [*map(config.get, ENGINE), config.get("train", {}).get("adapter")]
-
-
-def _keys(step: Step) -> dict[str, str]:
-    return {name: inner.key for name, inner in step.inputs.items()}
 
 
 def _rows(inputs: Mapping[str, str]) -> dict[str, str]:

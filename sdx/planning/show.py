@@ -111,8 +111,8 @@ def estimated(
     """
     nodes = walk(store, steps)
     shape = backbone_shape(config, store, nodes)
-    given = getattr(config, "workers", "1")
-    where = machines(gpu, world_size(), shape.parameters, int(given) if given.isdecimal() else 1)
+    workers = int(config.workers) if config.workers.isdecimal() else 1  # those of a Ray cluster are not known
+    where = machines(gpu, world_size(), shape.parameters, workers)
     encoder = encoder_shape(config, store, nodes)
     trained = stacked(shape, encoder)
     estimates = RunEstimates(config, store, shape, on_gpus, encoder)

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from sdx import InputError
 from sdx.config import TemplateKind
 from sdx.process.pool import Pool
+from sdx.process.threads import usable_cores
 from sdx.store.batch_log import Row
 from sdx.store.estimate import ROWS, Estimate, Plan, Work
 from sdx.store.files import read_json, write_json, write_lines
@@ -59,9 +60,8 @@ class Tokens(RowStep[Pool[Row, Row]]):
         mix = plan.rows(self.mix)
         example = mix.of("prompt") + mix.of("response") + TEMPLATE_TOKENS
         tokens = mix.count * min(example, self.max_length_tokens)
-        return Estimate(
-            mix.count, tokens, work=Work(mix.count * example / TOKENISED_PER_S), bound=plan.of(self.mix).bound
-        )
+        work = Work(mix.count * example / (TOKENISED_PER_S * usable_cores()))
+        return Estimate(mix.count, tokens, work=work, bound=plan.of(self.mix).bound)
 
     def read(self, work: Workspace) -> Sequence[Row]:
         return RowFile(work.inputs["mix"] / ROWS)

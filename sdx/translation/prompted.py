@@ -84,10 +84,11 @@ def work(plan: Plan, texts: Texts, generator: Generator, shape: ShapeConfig, mod
         read=texts.rows * texts.english + prompt,
         generated=texts.rows * texts.target,
         rows=texts.sentences,
-        most=most_rows(here.batch_size),
+        most=most_rows(here.batch_size, generator.rows),
         row_bytes=row_bytes.completed(round(prompt + SENTENCE_TOKENS), round(USUAL_ROOM * sentence)),
         decode_steps=2 * sentence,  # until the longest of a batch ends
         passes=1,
         context=SENTENCE_TOKENS + sentence / 2 + prompt,
         arithmetic=arithmetic,
+        engine=generator.kind,
     )

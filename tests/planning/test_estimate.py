@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from sdx.config import CorpusColumns, Precision
+from sdx.config import CorpusColumns, Precision, Runtime
 from sdx.data.dictionaries import DictionaryStep
 from sdx.data.parallel import Parallel
+from sdx.generation.vllm import VLLMGenerator
 from sdx.methods.baselines import TranslateSFT, TranslateSFTConfig, gold
 from sdx.models.batches import Most
+from sdx.planning import rates
 from sdx.planning.estimate import RunEstimates
 from sdx.planning.graph import walk
 from sdx.planning.lengths import measure
@@ -83,6 +85,16 @@ def test_answers_are_a_share_of_the_limit_and_translations_have_the_targets_toke
     assert work.read == 1000 * (25 + 30)
     assert found[translated.key].tokens == pytest.approx(0.6 * 200 * 1000)
     assert found[translated.key].files["rows.jsonl"].of("text") == pytest.approx(5.5 * 120)
+
+
+def test_an_estimate_names_its_engine_as_the_rates_do(estimates, config):
+    assert (VLLMGenerator.kind, Runtime.ctranslate2.value) == (rates.VLLM, rates.CTRANSLATE2)
+    config.generator.batch_size = None
+    answers = generate(backbone(), corpus())
+    assert estimates(answers)[answers.key].work.engine == ""
+    answers.generator.kind, answers.generator.rows = VLLMGenerator.kind, VLLMGenerator.rows
+    work = estimates(answers)[answers.key].work
+    assert (work.engine, work.most) == ("vllm", VLLMGenerator.rows)
 
 
 def test_earlier_answers_of_the_model_say_how_long_they_are_and_how_many_are_cut(store, estimates):

@@ -132,6 +132,7 @@ def test_translations_are_compared_by_the_tokens_of_their_sources(made, expected
 
 def test_a_training_is_like_those_on_as_many_ranks(made, expected, config):
     earlier = publishing(train(config, step("mix", {"n": 1}), backbone()), counts={"useful_tokens": 1000})
+    publishing(earlier.inputs["tokens"])
     made(earlier, 80, workers=8)
     asked = train(config, step("mix", {"n": 2}), backbone())
     assert expected(asked, 500, EIGHT) == pytest.approx(40)

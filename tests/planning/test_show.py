@@ -58,7 +58,7 @@ def test_a_plan_of_a_model_that_is_nowhere_says_what_it_takes(config, store, run
         "Generation on one H100: 10 prompts at once, about 13.9 GiB; generator.batch_size=... sets another number."
         in printed
     )
-    assert "up to 8 workers share generate, translate" in printed
+    assert "up to 8 workers share generate, tokens, translate" in printed
     one, eight = (found["steps"][run[0].key]["hours"][machine] for machine in ("1 x H100", "8 x H100"))
     loading = 2 * 6_738_415_616 / 1.5e9 / 3600
     assert one - loading == pytest.approx(5 * (eight - loading))  # ten batches in two rounds
