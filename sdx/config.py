@@ -14,7 +14,7 @@ from sdx.languages import targets
 from sdx.options import fields
 from sdx.options.source import FileSource, Source
 
-NEUTRAL_KEYS = ("cache_dir", "runs_dir", "tracking", "plan", "stages")
+NEUTRAL_KEYS = ("cache_dir", "runs_dir", "tracking", "plan", "stages", "workers")
 """Parts of a configuration that affect no result."""
 
 
@@ -25,6 +25,17 @@ class Precision(str, Enum):
     """bf16 if the hardware supports it, else fp32; `sdx.models.precision` replaces it at the start of a run."""
     bf16 = "bf16"
     fp32 = "fp32"
+    int8 = "int8"
+    """Weights in 8 bits: only translators with `runtime=ctranslate2`, which on a CPU are fastest with them."""
+
+
+class Runtime(str, Enum):
+    """The library that runs a translation model."""
+
+    auto = "auto"
+    """CTranslate2 if it is installed; `sdx.models.precision` replaces it at the start of a run."""
+    ctranslate2 = "ctranslate2"
+    transformers = "transformers"
 
 
 class Adapter(str, Enum):
@@ -436,6 +447,9 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     stages: Stages = Stages.all
     """`prepare` stops before training, for nodes without GPUs; the same command without it continues."""
+    workers: str = fields.line("1")
+    """Processes on this machine that make the data and the scores, one a GPU: a number, or `ray` for a Ray cluster. One
+    of them trains. With several ranks, the ranks are the workers."""
     plan: bool = False
     """Print what the run would do, need and take, and stop."""
     seed: int = fields.number(1, at_least=0, at_most=fields.SEED)

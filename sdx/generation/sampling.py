@@ -133,4 +133,5 @@ class Chooser:
             shares = shares.where(shares.cumsum(-1) - shares < top_p, 0)
         cumulative = shares.cumsum(-1)
         place = torch.searchsorted(cumulative, drawn[:, None] * cumulative[:, -1:], right=True)
+        place = place.clamp(max=cumulative.shape[-1] - 1)  # a product near 1 may be rounded up
         return (place if order is None else order.gather(-1, place))[:, 0]

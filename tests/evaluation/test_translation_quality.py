@@ -36,7 +36,7 @@ PORTUGUESE = [
 
 
 class Table(Translator):
-    """Translates by a table; other texts stay as they are."""
+    """Translates by a table; other sentences stay as they are."""
 
     version = "1"
 
@@ -47,11 +47,11 @@ class Table(Translator):
     def why_unsupported(self, source: str, target: str) -> str | None:
         return None if target == self.target else "is a table"
 
-    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
+    def translate_sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
         known = {
             one["question"]: other["question"] for one in ENGLISH for other in PORTUGUESE if one["id"] == other["id"]
         }
-        return [known.get(text, text) for text in texts]
+        return [known.get(sentence, sentence) for sentence in sentences]
 
 
 class Choosing(Table):

@@ -12,7 +12,7 @@ from sdx.config import Precision, TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.store.files import write_rows
 from sdx.store.store import Store
-from sdx.translation.nllb import NLLB
+from sdx.translation.seq2seq import Seq2Seq
 from tests.kit.gpu import apart
 from tests.kit.gpu.machine import CUDA, TRANSLATING, needs_cuda
 from tests.kit.prompts import ITEMS, SHOTS, TEXTS
@@ -64,7 +64,7 @@ def test_sentences_are_translated_as_if_alone(tmp_path: Path, beams: int):
     store = Store(tmp_path / "cache")
 
     def translated(batch_size: int, precision: Precision) -> list[str]:
-        translator = NLLB(None, None, str(model), batch_size, precision, beams)
+        translator = Seq2Seq(None, None, str(model), batch_size, precision, beams)
         translator.prepare({name: store.realise(step) for name, step in translator.needs(EN, TH).items()})
         return translator.translate_sentences(SENTENCES, EN, TH)
 

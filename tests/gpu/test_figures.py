@@ -24,7 +24,7 @@ from sdx.generation.hf import HFGenerator
 from sdx.models.shape import shape_in
 from sdx.store.store import Store
 from sdx.training import attention, kernels
-from sdx.translation.nllb import NLLB
+from sdx.translation.seq2seq import Seq2Seq
 from tests.kit.gpu.machine import CUDA, DEVICE, TRAINED
 from tests.kit.tiny import tiny_nllb
 
@@ -87,7 +87,7 @@ def test_translating(space: Path, figures: dict[str, float]):
     """NLLB-600M's shape with 4 beams, 128 sentences at once; its random weights write to the limit."""
     with torch.device(DEVICE):
         model = tiny_nllb(space / "nllb", **(NLLB_600M | {"init_std": 0.02} if CUDA else {}))
-    translator = NLLB(None, None, str(model), 4 * ROWS, Precision.bf16, 4)
+    translator = Seq2Seq(None, None, str(model), 4 * ROWS, Precision.bf16, 4)
     store = Store(space / "cache")
     translator.prepare({name: store.realise(step) for name, step in translator.needs(EN, TH).items()})
     sentences = ["The cat is asleep on the table."] * 4 * ROWS

