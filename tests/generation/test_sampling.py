@@ -73,13 +73,12 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> HFGenerator:
 def test_a_row_s_answer_does_not_depend_on_its_batch(generator: HFGenerator):
     """Its random numbers, that is: fp32 keeps the rounding of a batch small."""
     sampling = Sampling(temperature=0.8, top_p=0.9, repetition_penalty=1.2)
-    seeds = [seed_of(prompt) for prompt in PROMPTS]
-    together = generator.complete(PROMPTS, 24, sampling=sampling, seeds=seeds)
-    backwards = generator.complete(PROMPTS[::-1], 24, sampling=sampling, seeds=seeds[::-1])
-    alone = [generator.complete([p], 24, sampling=sampling, seeds=[s])[0] for p, s in zip(PROMPTS, seeds, strict=True)]
+    together = generator.complete(PROMPTS, 24, sampling=sampling, ids=PROMPTS)
+    backwards = generator.complete(PROMPTS[::-1], 24, sampling=sampling, ids=PROMPTS[::-1])
+    alone = [generator.complete([prompt], 24, sampling=sampling, ids=[prompt])[0] for prompt in PROMPTS]
     assert together == backwards[::-1] == alone
     assert together != generator.complete(PROMPTS, 24)
-    assert together != generator.complete(PROMPTS, 24, sampling=sampling, seeds=seeds[::-1])
+    assert together != generator.complete(PROMPTS, 24, sampling=sampling, ids=PROMPTS[::-1])
 
 
 def test_several_answers_are_rows_of_their_own(generator: HFGenerator, tmp_path: Path, caplog):

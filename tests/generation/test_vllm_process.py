@@ -15,7 +15,7 @@ import pytest
 from sdx import InputError
 from sdx.config import Precision, TemplateKind
 from sdx.generation import vllm, vllm_child
-from sdx.generation.sampling import Sampling
+from sdx.generation.sampling import Sampling, seed_of
 from sdx.generation.vllm import VLLMGenerator
 from sdx.models import residency
 from sdx.models.backbone import load_tokenizer
@@ -84,13 +84,13 @@ def test_tokens_go_out_and_come_back_whatever_is_printed(fake: Any, mode: str, m
 def test_strings_that_end_an_answer_and_seeds_are_told(fake: Any):
     made = fake(chat=False)
     sampling = Sampling(temperature=0.5, top_p=0.9, top_k=7, repetition_penalty=1.1)
-    made.generator.complete(PROMPTS, 7, sampling=sampling, seeds=[3, 4])
+    made.generator.complete(PROMPTS, 7, sampling=sampling, ids=["a", "b"])
     made.generator.complete_lines(PROMPTS, [5, 6], end=" ### ")
     made.generator.complete_lines(PROMPTS, [5, 6])
     sampled, lines, plain = (each["params"] for each in made.told[2:])
     assert [(each["seed"], each["stop"], each["temperature"]) for each in sampled] == [
-        (3, [NEW_TURN], 0.5),
-        (4, [NEW_TURN], 0.5),
+        (seed_of("a"), [NEW_TURN], 0.5),
+        (seed_of("b"), [NEW_TURN], 0.5),
     ]
     assert [(each["max_tokens"], each["stop"], each.get("seed")) for each in lines] == [
         (5, [" ### "], None),
