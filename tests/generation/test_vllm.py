@@ -76,11 +76,11 @@ def test_greedy_answers_are_those_of_transformers(both, chat: bool):
 
 def test_a_sampled_answer_is_its_row_s_own(both):
     vllm, _ = both(True)
-    sampling = Sampling(temperature=0.9, top_p=0.95, top_k=50)
-    together = vllm.complete(PROMPTS, 20, sampling=sampling, ids=PROMPTS)
-    backwards = vllm.complete(PROMPTS[::-1], 20, sampling=sampling, ids=PROMPTS[::-1])
+    sampling, ids = Sampling(temperature=0.9, top_p=0.95, top_k=50), [str(n) for n in range(len(PROMPTS))]
+    together = vllm.complete(PROMPTS, 20, sampling=sampling, ids=ids)
+    backwards = vllm.complete(PROMPTS[::-1], 20, sampling=sampling, ids=ids[::-1])
     assert sum(a == b for a, b in zip(together, backwards[::-1], strict=True)) >= 0.95 * len(PROMPTS)
-    other = vllm.complete(PROMPTS, 20, sampling=sampling, ids=PROMPTS[::-1])
+    other = vllm.complete(PROMPTS, 20, sampling=sampling, ids=[f"another {id_}" for id_ in ids])
     assert sum(a == b for a, b in zip(together, other, strict=True)) < 0.5 * len(PROMPTS)
 
 
