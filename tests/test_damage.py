@@ -17,6 +17,7 @@ from sdx.reporting.finished import read_runs
 from sdx.store import inventory, locks
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_intact, read_json, read_rows, write_json, write_rows
+from sdx.store.shared_log import SharedLog
 from sdx.store.step import Workspace
 from sdx.store.store import Store
 from sdx.sweeps import objective
@@ -123,10 +124,11 @@ def test_a_batch_log_goes_on_from_what_is_whole(name: str, tmp_path: Path):
     whole = path.read_bytes()
     path.write_bytes(whole + DAMAGES[name](whole) + whole.replace(b'"a"', b'"b"'))
     assert graph._rows(path) >= 1
-    record = BatchLog(path)
-    assert record.rows["a"] == ROW
-    record.append([{"id": "c"}])
-    assert {"a", "c"} <= BatchLog(path).rows.keys()
+    record = SharedLog(tmp_path, ["a", "b", "c"])
+    for rows in record.pending([[0], [1], [2]]):
+        record.append([{"id": "abc"[number]} for number in rows])
+    assert next(record.rows()) == ROW
+    assert SharedLog(tmp_path, ["a", "b", "c"]).complete
 
 
 def test_a_layout_that_is_damaged(tmp_path: Path):

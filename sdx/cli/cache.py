@@ -42,7 +42,7 @@ def _selection() -> Parser:
     add("--step", action="append", metavar="NAME", help="of this kind of step; may be given several times")
     add("--older-than", type=_age, metavar="AGE", help="made longer ago than 12h, 30d or 8w")
     add("--run", type=Path, metavar="DIR", help="used by this run and no other below --runs")
-    add("--unused", action="store_true", help="used by no run below --runs")
+    add("--unused", action="store_true", help="used by no run below --runs; remembered sentences stay")
     return common
 
 
@@ -68,6 +68,7 @@ def _act(arguments: argparse.Namespace) -> int:
 
 
 def _selected(arguments: argparse.Namespace, root: Path) -> "list[Artifact]":
+    from sdx.store.files import SENTENCES
     from sdx.store.inventory import artifacts
 
     steps, run, unused = arguments.step, arguments.run, arguments.unused
@@ -89,7 +90,7 @@ def _selected(arguments: argparse.Namespace, root: Path) -> "list[Artifact]":
         if (not steps or artifact.step in steps)
         and now - artifact.created_s > (arguments.older_than or 0)
         and (not run or artifact.runs == {run.resolve()})
-        and not (unused and artifact.runs)
+        and not (unused and (artifact.runs or artifact.step == SENTENCES))
     ]
 
 

@@ -6,7 +6,7 @@ time, so the other rows and their order decide nothing.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,12 @@ import regex
 from sdx import InputError
 from sdx.config import TASK_FILTERS, FilterConfig
 from sdx.languages import Language
+from sdx.store.batch_log import Row
 from sdx.store.estimate import ROWS, Estimate, Plan, Rows
 from sdx.store.files import read_rows, write_rows
+from sdx.store.row_file import RowFile
+from sdx.store.row_step import RowStep, in_order
+from sdx.store.shared_log import SharedLog
 from sdx.store.step import Step, Workspace
 from sdx.text.answer_spans import marker
 from sdx.text.identification import in_language, loops, probability_of
@@ -32,6 +36,7 @@ COPIED_WORDS = 3
 """This many words in lower case are more than a name ("Leonardo da Vinci") or a Latin term."""
 COPIED_LETTERS = 10
 """The same for languages without spaces between words."""
+BATCH_ROWS = 1024
 DOUBT = 0.02
 """A less probable language is the wrong one."""
 ENGLISH_LETTERS = {
@@ -140,11 +145,12 @@ def check(config: FilterConfig) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Filter(Step):
+class Filter(RowStep[None]):
     """Publishes the rows that no reason drops, unchanged, and the others with their reason as `dropped.jsonl`."""
 
     name = "filter"
     version = 4
+    silent_s = 2.0
 
     rows: Step
     """Completions `{"id", "prompt", "text", "tokens", "finished"}` or translations `{"id", "source", "text"}`."""
@@ -188,20 +194,33 @@ class Filter(Step):
             count, text = count * (1 - answers.cut), answers.finished_tokens
         return Estimate(count, count * text, {ROWS: Rows(count, {**given.tokens, "text": text})}, bound=True)
 
-    def run(self, work: Workspace) -> None:
-        kept, dropped = [], []
-        for row in read_rows(work.inputs["rows"] / "rows.jsonl"):
+    def read(self, work: Workspace) -> Sequence[Row]:
+        return RowFile(work.inputs["rows"] / ROWS)
+
+    def load(self, work: Workspace) -> None:
+        return None
+
+    def batches(self, rows: Sequence[Row], loaded: None) -> list[range]:
+        return in_order(rows, BATCH_ROWS)
+
+    def process(self, batch: Sequence[Row], loaded: None) -> list[Row]:
+        """The rows; those that are dropped have their `reason`."""
+        found = []
+        for row in batch:
             source = row["source" if "source" in row else "prompt"]
             candidate = Candidate(row["text"], source, self.target, self.source, row.get("finished", True))
             reason = next((name for name in self.reasons if FILTERS[name](candidate, self.thresholds)), None)
-            if reason:
-                dropped.append({"id": row["id"], "reason": reason, **row})
-            else:
-                kept.append(row)
-        write_rows(work.dir / "rows.jsonl", kept)
-        write_rows(work.dir / "dropped.jsonl", dropped)
-        counts = Counter(row["reason"] for row in dropped)
-        work.counts.update(kept=len(kept), **{name: counts[name] for name in self.reasons})
+            found.append({"id": row["id"], "reason": reason, **row} if reason else row)
+        return found
+
+    def count(self, rows: Iterable[Row]) -> dict[str, int]:
+        counts = Counter(row.get("reason") for row in rows)
+        return {"kept": counts[None], **{name: counts[name] for name in self.reasons}}
+
+    def publish(self, log: SharedLog, work: Workspace) -> None:
+        work.counts.update(self.count(log.rows()))
+        write_rows(work.dir / ROWS, (row for row in log.rows() if "reason" not in row))
+        write_rows(work.dir / "dropped.jsonl", (row for row in log.rows() if "reason" in row))
 
 
 def check_some_left(directory: Path) -> None:

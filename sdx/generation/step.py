@@ -1,9 +1,8 @@
 """One model's completions of one step's prompts, as a step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
-from pathlib import Path
 from typing import Any
 
 from sdx import InputError
@@ -12,10 +11,11 @@ from sdx.generation.hf import HFGenerator
 from sdx.languages import Language
 from sdx.models.batches import Arithmetic, RowBytes, number_bytes
 from sdx.models.work import ModelWork, most_rows
+from sdx.store.batch_log import Row
 from sdx.store.estimate import ROWS, Estimate, Plan, Rows
-from sdx.store.files import read_rows
-from sdx.store.row_step import Row, RowStep
-from sdx.store.step import Step, runtime
+from sdx.store.row_file import RowFile
+from sdx.store.row_step import RowStep
+from sdx.store.step import Step, Workspace, runtime
 from sdx.text.lengths import TEMPLATE_TOKENS
 
 log = getLogger("sdx")
@@ -86,35 +86,39 @@ class Generate(RowStep[HFGenerator]):
         rows, bound = Rows(given.count, {"text": answers.tokens, "prompt": prompt}), plan.of(self.prompts).bound
         return Estimate(rows.count, work.generated, {ROWS: rows}, work, bound, counts_as="generated")
 
-    def read(self, inputs: Mapping[str, Path]) -> list[Row]:
-        return [{"id": row["id"], "prompt": row[self.field]} for row in read_rows(inputs["prompts"] / self.file)]
+    def read(self, work: Workspace) -> Sequence[Row]:
+        prompts = work.inputs["prompts"] / self.file
+        return RowFile(prompts, lambda row: {"id": row["id"], "prompt": row[self.field]})
 
-    def load(self, inputs: Mapping[str, Path]) -> HFGenerator:
-        self.generator.load(inputs["model"] / "model", self.template)
+    def load(self, work: Workspace) -> HFGenerator:
+        self.generator.load(work.inputs["model"] / "model", self.template)
         return self.generator
 
-    def batches(self, rows: Sequence[Row], loaded: HFGenerator) -> list[list[Row]]:
+    def batches(self, rows: Sequence[Row], loaded: HFGenerator) -> list[list[int]]:
         """Prompts of similar length, the longest first, so that lack of memory shows at once."""
+        prompts = [row["prompt"] for row in rows]
         # In any script bytes follow the number of tokens better than characters, and need no tokenizer.
-        ordered = sorted(rows, key=lambda row: -len(row["prompt"].encode()))
-        return [ordered[some] for some in loaded.batches([row["prompt"] for row in ordered], self.max_new_tokens)]
+        order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number].encode()))
+        return [order[some] for some in loaded.batches([prompts[number] for number in order], self.max_new_tokens)]
 
     def process(self, batch: Sequence[Row], loaded: HFGenerator) -> list[Row]:
         completions = loaded.complete([row["prompt"] for row in batch], self.max_new_tokens)
         return [{**row, **vars(completion)} for row, completion in zip(batch, completions, strict=True)]
 
-    def count(self, rows: Sequence[Row]) -> dict[str, int]:
+    def count(self, rows: Iterable[Row]) -> dict[str, int]:
         """Raises InputError if no prompt left room for an answer."""
-        tokens = [row["tokens"] for row in rows]
-        if rows and not any(tokens):
+        ends = [(row["tokens"], row["finished"]) for row in rows]
+        total = sum(tokens for tokens, _ in ends)
+        if ends and not total:
             raise InputError(
-                f"scale.max_new_tokens={self.max_new_tokens} leaves no room for any of the {len(rows)} prompts in the "
+                f"scale.max_new_tokens={self.max_new_tokens} leaves no room for any of the {len(ends)} prompts in the "
                 "model's context; lower it"
             )
-        cut = sum(not row["finished"] and row["tokens"] > 0 for row in rows)
-        if cut > CUT_SHARE * len(rows):
+        cut = sum(tokens > 0 and not finished for tokens, finished in ends)
+        if cut > CUT_SHARE * len(ends):
             log.warning(
                 "%-12s %s: %d of %d answers are cut off at scale.max_new_tokens=%d",
-                *(self.name, self.label, cut, len(rows), self.max_new_tokens),
+                *(self.name, self.label, cut, len(ends), self.max_new_tokens),
             )
-        return {"rows": len(rows), "tokens": sum(tokens), "cut": cut, "too_long": tokens.count(0)}
+        too_long = sum(tokens == 0 for tokens, _ in ends)
+        return {"rows": len(ends), "tokens": total, "cut": cut, "too_long": too_long}

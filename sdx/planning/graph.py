@@ -63,9 +63,9 @@ def _done(partial: Path) -> int:
     checkpoints = (path.name.removeprefix("step_") for path in partial.glob("checkpoints/step_*"))
     if numbers := [int(number) for number in checkpoints if number.isdecimal()]:
         return max(numbers)
-    return sum(_rows(path) for path in partial.glob(f"*{BatchLog.SUFFIX}"))
+    return sum(_rows(path) for path in partial.glob(f"rows*{BatchLog.SUFFIX}"))
 
 
 def _rows(path: Path) -> int:
-    """Rows of a batch log, read without mending it."""
+    """Rows of a batch log."""
     return sum(len(rows) for _, rows in BatchLog.batches(path))

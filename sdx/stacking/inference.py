@@ -1,6 +1,6 @@
 """Inference with a trained stack, or a part of one, on rows of a task; answers to test items."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from logging import getLogger
 from pathlib import Path
@@ -15,9 +15,10 @@ from sdx.process.quiet import quiet
 from sdx.stacking.parts import PartsStep, directories
 from sdx.stacking.sequences import Encoded, SequenceTokenizer
 from sdx.stacking.work import lengths, one_pass
-from sdx.store.batch_log import BatchLog
-from sdx.store.estimate import Estimate, Plan, Rows
-from sdx.store.files import read_rows
+from sdx.store.batch_log import Row
+from sdx.store.estimate import ROWS, Estimate, Plan, Rows
+from sdx.store.row_file import RowFile
+from sdx.store.row_step import RowStep, in_order
 from sdx.store.step import Step, Workspace, runtime
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 log = getLogger("sdx")
 
+BATCH_ROWS = 256
+"""Items between two points at which a killed step resumes."""
 FIX = "lower scale.max_length_tokens or take a GPU with more memory"
 
 
@@ -64,7 +67,7 @@ class InferenceStep(PartsStep):
 
 
 @dataclass(frozen=True, eq=False)
-class ClassifyStep(InferenceStep):
+class ClassifyStep(InferenceStep, RowStep[Any]):
     """Publishes `rows.jsonl`: `id`, `gold`, `choice`, `acc` and `log_probs` of each item.
 
     A model that writes gives `id`, `gold`, `acc` and `text`; its answer is right if it is the label's words.
@@ -91,19 +94,25 @@ class ClassifyStep(InferenceStep):
         rows = plan.rows(self.items)
         return self.estimate_of(plan, rows, rows.count, chooses=True)
 
-    def run(self, work: Workspace) -> None:
-        items = read_rows(work.inputs["items"] / "rows.jsonl")
-        log = BatchLog(work.dir / f"rows{BatchLog.SUFFIX}")
-        if left := [item for item in items if item["id"] not in log.rows]:
-            model = self.load(work)
-            batches = self._generated if hasattr(model, "generate_from_ids") else self._classified
-            for rows in batches(model, left):
-                log.append(rows)
-        log.publish(work.dir / "rows.jsonl", [item["id"] for item in items])
-        work.counts.update(items=len(items), correct=sum(row["acc"] for row in log.rows.values()))
+    def read(self, work: Workspace) -> Sequence[Row]:
+        return RowFile(work.inputs["items"] / ROWS)
+
+    def batches(self, rows: Sequence[Row], loaded: Any) -> list[list[int]]:
+        """Items of similar length, the longest first."""
+        check_choices(rows)
+        order = sorted(range(len(rows)), key=[-len("".join(row["segments"]).encode()) for row in rows].__getitem__)
+        return [order[some.start : some.stop] for some in in_order(rows, BATCH_ROWS)]
+
+    def process(self, batch: Sequence[Row], loaded: Any) -> list[Row]:
+        answers = self._generated if hasattr(loaded, "generate_from_ids") else self._classified
+        return [row for rows in answers(loaded, batch) for row in rows]
+
+    def count(self, rows: Iterable[Row]) -> dict[str, int]:
+        correct = [row["acc"] for row in rows]
+        return {"items": len(correct), "correct": sum(correct)}
 
     def _classified(self, model: Any, items: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-        for indices, (_, logits) in pooled_batches(model, items, self.read_as, self.max_tokens, self.label):
+        for indices, (_, logits) in pooled_batches(model, items, self.read_as, self.max_tokens):
             rows = []
             for index, log_probs in zip(indices, logits.float().log_softmax(-1).cpu(), strict=True):
                 id_, gold, choice = items[index]["id"], items[index]["label"], int(log_probs.argmax())
@@ -116,7 +125,7 @@ class ClassifyStep(InferenceStep):
 
         labels = [label_text(model.config.id2label[number]) for number in range(model.config.num_labels)]
         longest = max(len(label_ids(model.tokenizer, label)) for label in labels)
-        for indices, texts in generated_batches(model, items, self.read_as, self.max_tokens, longest, self.label):
+        for indices, texts in generated_batches(model, items, self.read_as, self.max_tokens, longest):
             yield [
                 {"id": item["id"], "gold": item["label"], "acc": text == labels[item["label"]], "text": text}
                 for item, text in zip((items[index] for index in indices), texts, strict=True)
@@ -145,7 +154,7 @@ def _load(model_dir: Path, parts: Mapping[str, Path], precision: Precision) -> A
 
 
 def pooled_batches(
-    model: Any, rows: Sequence[Mapping[str, Any]], language: Language, max_tokens: int, label: str
+    model: Any, rows: Sequence[Mapping[str, Any]], language: Language, max_tokens: int, label: str | None = None
 ) -> Iterator[tuple[list[int], tuple[Any, Any]]]:
     """Indices of the rows in each batch, their vectors `[texts, spans, hidden]`, and logits if the model has a head.
 
@@ -175,7 +184,7 @@ def pooled_batches(
 
 
 def generated_batches(
-    model: Any, rows: Sequence[Mapping[str, Any]], language: Language, max_tokens: int, max_new_tokens: int, label: str
+    model: Any, rows: Sequence[Mapping[str, Any]], language: Language, max_tokens: int, max_new_tokens: int
 ) -> Iterator[tuple[list[int], list[str]]]:
     """Indices of the rows in each batch, and what a model that writes generates after each."""
     from sdx.stacking.batches import in_batches
@@ -186,7 +195,7 @@ def generated_batches(
         generated: list[str] = model.generate_from_ids([texts[index] for index in indices], max_new_tokens)
         return generated
 
-    return in_batches(model, [len(ids) + max_new_tokens for ids in texts], work, FIX, writes=True, label=label)
+    return in_batches(model, [len(ids) + max_new_tokens for ids in texts], work, FIX, writes=True)
 
 
 def text_examples(
@@ -199,11 +208,7 @@ def text_examples(
     """
     from sdx.stacking.objectives import TextExample
 
-    if len(counts := sorted({row["choices"] for row in rows})) > 1:
-        raise InputError(
-            f"task: there are questions with {' and '.join(map(str, counts))} answers, and a stack needs one "
-            "number; leave the others out of the task's files, or give another task"
-        )
+    check_choices(rows)
     return [
         TextExample(
             id=example_id(split, row["id"]),
@@ -213,6 +218,14 @@ def text_examples(
         )
         for row, encoded in zip(rows, encode_rows(rows, tokenizer, max_tokens), strict=True)
     ]
+
+
+def check_choices(rows: Iterable[Mapping[str, Any]]) -> None:
+    if len(counts := sorted({row["choices"] for row in rows})) > 1:
+        raise InputError(
+            f"task: there are questions with {' and '.join(map(str, counts))} answers, and a stack needs one "
+            "number; leave the others out of the task's files, or give another task"
+        )
 
 
 def encode_rows(rows: Sequence[Mapping[str, Any]], tokenizer: SequenceTokenizer, max_tokens: int) -> list[Encoded]:

@@ -1,63 +1,84 @@
-"""The append-only record of a long step."""
+"""The append-only record of what one process has finished of a step."""
 
+import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sdx.process.disk import writing
-from sdx.process.preemption import finishing
-from sdx.store.files import write_rows
+
+Row = dict[str, Any]
 
 
 class BatchLog:
-    """One line of JSON per finished batch, on disk before the next batch begins.
+    """A line of JSON for each finished row, and an empty line after each batch, which is then on disk.
 
-    The next start drops a line that a kill tore, or a power cut left as zeros, and all lines after it. A batch
-    therefore counts as done or not at all, and the remaining batches and their results are those of an undisturbed run.
+    Whoever reads stops at a line that a kill tore, or a power cut left as zeros. A batch therefore counts as done or
+    not at all. The writer keeps the file locked: if the lock can be had, the writer is dead.
     """
 
     SUFFIX = ".log"
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: dict[str, dict[str, Any]] = {}
-        """Finished rows by their `id`."""
-        intact_bytes = 0
-        if path.exists():
-            for line, rows in self.batches(path):
-                intact_bytes += len(line)
-                self.rows.update(rows)
-            os.truncate(path, intact_bytes)
+        self._file: BinaryIO | None = None
+        self._end = 0
+
+    def open(self) -> None:
+        """Creates the file, which must not exist, and locks it until `close`."""
+        self._file = self.path.open("xb")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def append(self, rows: Sequence[Row]) -> list[tuple[int, int]]:
+        """Writes a batch; (start, length) of each row's line in the file."""
+        if self._file is None:
+            self.open()
+        assert self._file
+        lines = [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows]
+        with writing(self.path):
+            self._file.write(b"".join(lines) + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        places = []
+        for line in lines:
+            places.append((self._end, len(line)))
+            self._end += len(line)
+        self._end += 1
+        return places
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
 
     @staticmethod
-    def batches(path: Path) -> Iterator[tuple[bytes, dict[str, dict[str, Any]]]]:
-        """The lines before the first damaged one, each with its rows by their `id`."""
+    def batches(path: Path, start: int = 0) -> Iterator[tuple[int, list[tuple[str, int, int]]]]:
+        """The batches from a byte of the file: where each ends, and (id, start, length) of its rows."""
+        rows: list[tuple[str, int, int]] = []
         with path.open("rb") as lines:
+            lines.seek(start)
             for line in lines:
+                if line == b"\n":
+                    start += 1
+                    yield start, rows
+                    rows = []
+                    continue
                 try:
-                    rows = {row["id"]: row for row in json.loads(line)}
+                    id_ = json.loads(line)["id"]
                 except (ValueError, TypeError, KeyError, RecursionError):
                     return
-                if not line.endswith(b"\n"):
+                if not line.endswith(b"\n") or not isinstance(id_, str):
                     return
-                yield line, rows
+                rows.append((id_, start, len(line)))
+                start += len(line)
 
-    def pending(self, batches: Iterable[Sequence[dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
-        """The rows still to do, batch by batch. A process that is asked to stop finishes its batch first."""
-        for batch in batches:
-            if rest := [row for row in batch if row["id"] not in self.rows]:
-                with finishing():
-                    yield rest
-
-    def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        with writing(self.path), self.path.open("ab") as lines:
-            lines.write(json.dumps(rows, ensure_ascii=False).encode() + b"\n")
-            lines.flush()
-            os.fsync(lines.fileno())
-        self.rows.update({row["id"]: row for row in rows})
-
-    def publish(self, path: Path, ids: Sequence[str]) -> None:
-        """Writes the rows in the order of `ids`."""
-        write_rows(path, [self.rows[id_] for id_ in ids])
+    @staticmethod
+    def is_written(path: Path) -> bool:
+        """Whether the process that writes the log is alive."""
+        with path.open("rb") as log:
+            try:
+                fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two may ask at once
+            except (BlockingIOError, PermissionError):
+                return True
+        return False

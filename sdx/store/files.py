@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from sdx import InputError
 from sdx.process.disk import writing
 
 MANIFEST = "manifest.json"
+SENTENCES = "sentences"
+"""Directory of a cache with remembered translations, as `<engine and pair>/<key>`."""
 PARTIAL = ".partial"
 """Suffix of the directory of an unpublished step."""
 WRITING = ".writing"
@@ -53,7 +55,7 @@ def _object(content: bytes, name: str, path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    _replace(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_lines(path, [json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"])
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -68,14 +70,15 @@ def rows_in(path: Path) -> Iterator[dict[str, Any]]:
             yield _object(line, f"{path}, line {number}", path)
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    _replace(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    write_lines(path, (json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
 
 
-def _replace(path: Path, text: str) -> None:
+def write_lines(path: Path, lines: Iterable[bytes]) -> None:
+    """Writes a file one line at a time: memory does not hold all of them."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}{WRITING}")
-    with writing(path), temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with writing(path), temporary.open("wb") as file:
+        file.writelines(lines)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

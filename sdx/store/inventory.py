@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sdx.store import locks
-from sdx.store.files import MANIFEST, PARTIAL, read_intact, write_json
+from sdx.store.batch_log import BatchLog
+from sdx.store.files import MANIFEST, PARTIAL, SENTENCES, read_intact, write_json
 from sdx.store.integrity import bytes_of
 from sdx.store.run_dir import RESULTS, directories
 from sdx.store.step import Step
@@ -25,7 +26,7 @@ LANGUAGE_OPTIONS = ("target", "answered", "language")
 
 @dataclass(frozen=True)
 class Artifact:
-    """A step's directory in the cache, published or left by an interruption."""
+    """A step's directory in the cache, published or left by an interruption, or a memory of translated sentences."""
 
     path: Path
     step: str
@@ -92,6 +93,7 @@ def artifacts(root: Path, runs: Sequence[Path] = ()) -> list[Artifact]:
     """All artifacts of a store, by step and time, with their use by the runs in and below these directories."""
     used = uses(runs)
     found = [_artifact(path, used) for path in root.glob("*/*") if path.is_dir() and not path.is_symlink()]
+    found += [_memory(path) for path in root.with_name(SENTENCES).glob("*/*") if path.is_dir()]
     return sorted(found, key=lambda artifact: (artifact.step, artifact.created_s))
 
 
@@ -106,6 +108,12 @@ def _artifact(path: Path, used: Mapping[str, Use]) -> Artifact:
     files = manifest.get("files") if intact else None
     size = sum(map(bytes_of, files.values())) if files else _size(path)
     return Artifact(path, step, key, finished, about, size, _created(manifest, path), frozenset(use.runs))
+
+
+def _memory(path: Path) -> Artifact:
+    """A memory of translated sentences, which is never finished, of no run, and as old as its last sentence."""
+    changed_s = max((file.stat().st_mtime for file in path.iterdir()), default=path.stat().st_mtime)
+    return Artifact(path, SENTENCES, path.name, False, path.parent.name, _size(path), changed_s, frozenset())
 
 
 def _about(config: Mapping[str, Any]) -> str:
@@ -136,10 +144,16 @@ def in_use(root: Path) -> set[str]:
 
 
 def remove(artifact: Artifact, used: set[str]) -> bool:
-    """Deletes an artifact unless a run is making it or its key is in `used`, see `in_use`."""
+    """Deletes an artifact unless a run is making it, or adds to it, or its key is in `used`, see `in_use`."""
     with locks.free(artifact.path.with_name(artifact.key)) as nobody:
-        if not nobody or artifact.key in used:
+        if not nobody or artifact.key in used or _is_extended(artifact):
             return False
         (artifact.path / MANIFEST).unlink(missing_ok=True)  # first: without a manifest the artifact does not count
         shutil.rmtree(artifact.path)
     return True
+
+
+def _is_extended(artifact: Artifact) -> bool:
+    """Whether a run adds sentences to a memory."""
+    files = artifact.path.iterdir() if artifact.step == SENTENCES else ()
+    return any(map(BatchLog.is_written, files))

@@ -119,7 +119,14 @@ class Holder:
 
 
 @contextmanager
-def held(path: Path, origin: str, name: str, on_wait: Callable[[], None], reads: Sequence[str] = ()) -> Iterator[None]:
+def held(
+    path: Path,
+    origin: str,
+    name: str,
+    on_wait: Callable[[], None],
+    reads: Sequence[str] = (),
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
     """Holds the lock of `path`, and first waits for it if another process has it.
 
     Args:
@@ -127,6 +134,7 @@ def held(path: Path, origin: str, name: str, on_wait: Callable[[], None], reads:
         name: what is made under the lock, for the log.
         on_wait: called once before waiting.
         reads: see `Holder`.
+        meanwhile: called again and again while waiting.
 
     Raises InputError if another node holds the lock, too.
     """
@@ -135,7 +143,7 @@ def held(path: Path, origin: str, name: str, on_wait: Callable[[], None], reads:
     try:
         if not _took(lock):
             on_wait()
-            _wait(lock, note, name)
+            _wait(lock, note, name, meanwhile)
         if other := _rival(note, name):
             raise InputError(
                 f"{other} and {Holder.this_process()} hold {path}.lock at once: locks hold within a node only on the "
@@ -173,7 +181,7 @@ def _took(lock: FileLock) -> bool:
     return lock.is_locked
 
 
-def _wait(lock: FileLock, note: Path, name: str) -> None:
+def _wait(lock: FileLock, note: Path, name: str, meanwhile: Callable[[], None]) -> None:
     """Waits for the lock. The log names the holder, and warns if its note does not change for long."""
     holder = _read(note)
     changed = time.monotonic()  # now, because an older note may be of a former holder
@@ -183,6 +191,7 @@ def _wait(lock: FileLock, note: Path, name: str) -> None:
 
     def took() -> bool:
         nonlocal holder, changed, due_s
+        meanwhile()
         if _took(lock):
             return True
         if (now := _read(note)) and now != holder:

@@ -1,32 +1,39 @@
-"""Rows in, rows out: a step that does the same thing to many rows, batch by batch."""
+"""Rows in, rows out: a step that does the same thing to many rows, in batches, in as many processes as there are."""
 
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from sdx.process.progress import Progress
-from sdx.store.batch_log import BatchLog
+from sdx.store.batch_log import Row
 from sdx.store.estimate import ROWS
+from sdx.store.files import write_lines
+from sdx.store.shared_log import SharedLog
 from sdx.store.step import Step, Workspace
 
-Row = dict[str, Any]
 Loaded = TypeVar("Loaded")
 """What a step loads to process its rows: a model, an engine, nothing."""
+
+
+def in_order(rows: Sequence[Row], size: int) -> list[range]:
+    """The numbers of the rows in batches of a size, as they stand in the file."""
+    return [range(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]
 
 
 @dataclass(frozen=True, eq=False)
 class RowStep(Step, Generic[Loaded]):
     """Publishes `rows.jsonl`: one row for each row that it reads, with its `id`, in the same order.
 
-    Batches are planned over all rows, finished ones included: an interrupted step then has the same batches as an
-    undisturbed one. The result of `process` must depend on its batch alone.
+    Batches are planned over all rows, finished ones included, so an interrupted step, and each of several processes,
+    has the same batches. The result of `process` must depend on its batch alone.
     """
 
     unit: ClassVar[str] = "rows"
     """What the progress bar counts."""
+    silent_s: ClassVar[float] = 0.0
+    """A step that is done sooner shows no bar."""
 
     @property
     def label(self) -> str:
@@ -34,40 +41,53 @@ class RowStep(Step, Generic[Loaded]):
         return self.name
 
     @abstractmethod
-    def read(self, inputs: Mapping[str, Path]) -> list[Row]:
-        """All rows, each with a unique `id`; they may hold more than what is published."""
+    def read(self, work: Workspace) -> Sequence[Row]:
+        """All rows, each with a unique `id`; they may hold more than what is published. Many rows: a `RowFile`."""
 
     @abstractmethod
-    def load(self, inputs: Mapping[str, Path]) -> Loaded:
+    def load(self, work: Workspace) -> Loaded:
         """What `batches` and `process` work with. Not called if no row is left to do."""
 
     @abstractmethod
-    def batches(self, rows: Sequence[Row], loaded: Loaded) -> Iterable[Sequence[Row]]:
-        """All rows in the order in which they are processed."""
+    def batches(self, rows: Sequence[Row], loaded: Loaded) -> Iterable[Sequence[int]]:
+        """The numbers of all rows, batch by batch in the order in which they are processed."""
 
     @abstractmethod
     def process(self, batch: Sequence[Row], loaded: Loaded) -> list[Row]:
         """The rows to publish for the unfinished rows of a batch. Their `tokens`, if given, are shown as a rate."""
 
-    def count(self, rows: Sequence[Row]) -> Mapping[str, Any]:
+    def count(self, rows: Iterable[Row]) -> Mapping[str, Any]:
         """Counts for the manifest, of all processed rows; raises InputError if they must not be published."""
-        return {"rows": len(rows)}
+        return {"rows": sum(1 for _ in rows)}
+
+    def publish(self, log: SharedLog, work: Workspace) -> None:
+        """Writes the output from the processed rows."""
+        work.counts.update(self.count(log.rows()))
+        write_lines(work.dir / ROWS, log.lines())
 
     def run(self, work: Workspace) -> None:
-        rows = self.read(work.inputs)
-        ids = [row["id"] for row in rows]
-        log = BatchLog((work.dir / ROWS).with_suffix(BatchLog.SUFFIX))
-        if not log.rows.keys() >= set(ids):
-            self._work(rows, log, self.load(work.inputs))
-        work.counts.update(self.count([log.rows[id_] for id_ in ids]))
-        log.publish(work.dir / ROWS, ids)
+        self.publish(self._share(work, leads=True), work)
 
-    def _work(self, rows: Sequence[Row], log: BatchLog, loaded: Loaded) -> None:
+    def help(self, work: Workspace) -> None:
+        self._share(work, leads=False)
+
+    def _share(self, work: Workspace, leads: bool) -> SharedLog:
+        """Processes rows together with all other processes that are at this step; see `SharedLog.pending`."""
+        rows = self.read(work)
+        log = SharedLog(work.dir, [row["id"] for row in rows])
+        if log.complete:
+            return log
+        loaded = self.load(work)
         tokens, began = 0, time.monotonic()
-        with Progress(self.label, len(rows), self.unit, done=len(log.rows)) as progress:
-            for batch in log.pending(self.batches(rows, loaded)):
-                done = self.process(batch, loaded)
+        with Progress(self.label, len(rows), self.unit, log.done, self.silent_s) as progress:
+
+            def show() -> None:
+                progress.update(log.done - progress.n)
+
+            for batch in log.pending(self.batches(rows, loaded), leads, show):
+                done = self.process([rows[number] for number in batch], loaded)
                 log.append(done)
                 if tokens := tokens + sum(row.get("tokens", 0) for row in done):
                     progress.set_postfix_str(f"{tokens / (time.monotonic() - began):.0f} tokens/s", refresh=False)
-                progress.update(len(batch))
+                show()
+        return log

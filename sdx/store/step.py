@@ -34,6 +34,8 @@ class Workspace:
     dir: Path
     inputs: Mapping[str, Path]
     counts: dict[str, Any] = field(default_factory=dict)
+    cache_dir: Path | None = None
+    """The cache directory of the store."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,9 @@ class Step(ABC):
     @abstractmethod
     def run(self, work: Workspace) -> None:
         """Writes the output into `work.dir`, which after an interruption holds what the last call left."""
+
+    def help(self, work: Workspace) -> None:
+        """Does a part of what another process does in `run` at the same time, and returns when no part is left."""
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import cache
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -83,18 +84,36 @@ class Store:
             self._seen.add(path.name)
             return path
         inputs = {name: self.realise(needed) for name, needed in step.inputs.items()}
+        work = Workspace(self._partial(step), inputs, cache_dir=self.root.parent)
+        help_once = cache(lambda: self._help(step, work))
         if not (is_main() or step.collective):
-            locks.wait_until(lambda: self.cached(step))
+            locks.wait_until(lambda: self.cached(step) or (work.dir.is_dir() and help_once() and self.cached(step)))
             return path
         self._make_folder(path.parent)
         if not is_main():
-            self._join(step, inputs)
+            self._join(step, work)
             return path
         reads = [needed.key for needed in step.inputs.values()]
-        with locks.held(path, self._origin, step.name, lambda: events.step_awaited(step.name, step.key), reads):
+
+        def awaited() -> None:
+            events.step_awaited(step.name, step.key)
+
+        def meanwhile() -> None:
+            if work.dir.is_dir():
+                help_once()
+
+        with locks.held(path, self._origin, step.name, awaited, reads, meanwhile):
             if not self.cached(step):
-                self._publish(step, inputs)
+                self._publish(step, work)
         return path
+
+    def _help(self, step: Step, work: Workspace) -> bool:
+        try:
+            step.help(work)
+        except FileNotFoundError:
+            if not self.cached(step):  # else it was published in this moment
+                raise
+        return True
 
     def needed(self, steps: Sequence[Step]) -> dict[str, Step]:
         """Key -> step, for all that `realise` would read or make: inputs of cached steps are left out."""
@@ -122,22 +141,21 @@ class Store:
                 raise
             raise InputError(f"{self._origin} cannot be written ({error.strerror}); give another") from None
 
-    def _join(self, step: Step, inputs: Mapping[str, Path]) -> None:
+    def _join(self, step: Step, work: Workspace) -> None:
         """Ranks > 0 of a collective step: run it with rank 0 if it calls, and return when it is published."""
-        partial = self._partial(step)
-        locks.wait_until(lambda: self.cached(step) or text_of(partial / LAUNCH) == launch_id())
+        locks.wait_until(lambda: self.cached(step) or text_of(work.dir / LAUNCH) == launch_id())
         if not self.cached(step):
-            step.run(Workspace(partial, inputs))
+            step.run(work)
         locks.wait_until(lambda: self.cached(step))
 
     def _partial(self, step: Step) -> Path:
         return Path(f"{self.path(step)}{PARTIAL}")
 
-    def _publish(self, step: Step, inputs: Mapping[str, Path]) -> None:
-        path, partial = self.path(step), self._partial(step)
+    def _publish(self, step: Step, work: Workspace) -> None:
+        path, partial = self.path(step), work.dir
         if not (partial / MANIFEST).exists():
             with writing(partial):
-                self._work(step, Workspace(partial, inputs))
+                self._work(step, work)
         for leftover in (*partial.glob(f"*{BatchLog.SUFFIX}"), partial / LAUNCH):
             leftover.unlink(missing_ok=True)
         if path.exists():  # without a manifest: left by a deletion that did not finish

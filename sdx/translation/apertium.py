@@ -46,6 +46,7 @@ class Apertium(Translator):
     """Deterministic. A word's inflection may depend on the sentence before, because one process takes all sentences."""
 
     name = "apertium"
+    is_remembered = False
     core_tokens_per_s = 12_000.0
     """1,200 sentences a second on two cores."""
 

@@ -20,6 +20,7 @@ from sdx.store.estimate import Plan, Work
 from sdx.store.step import Step
 from sdx.text.lengths import SENTENCE_TOKENS
 from sdx.text.segment import translate_texts
+from sdx.translation.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Translator(ABC):
     """Rows of a step that are translated, and written to disk, at once."""
     is_external: bool = True
     """Another model than the backbone under study translates, so it may translate test items."""
+    is_remembered: bool = True
+    """Whether a sentence is translated once for all runs of a cache. False if those before it may change the output."""
     core_tokens_per_s: float = math.inf
     """English tokens a second and CPU core, of an engine without a model in `work`. Measured."""
 
@@ -87,11 +90,17 @@ class Translator(ABC):
         if reason := self.why_unsupported(source, target):
             raise InputError(f"translator={self.name} {reason}")
 
-    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        """Translations of `texts`, in order, in their layout. Checks the pair; the first call loads the model."""
+    def translate(self, texts: list[str], source: str, target: str, memory: Memory | None = None) -> list[str]:
+        """Translations of `texts`, in order, in their layout. Checks the pair.
+
+        The first sentence that is not in the memory loads the model.
+        """
         self.check(source, target)
-        keep = self.keep(source, target)
-        return translate_texts(texts, lambda some: self.translate_sentences(some, source, target), keep)
+
+        def engine(sentences: list[str]) -> list[str]:
+            return self.translate_sentences(sentences, source, target)
+
+        return translate_texts(texts, memory.through(engine) if memory else engine, self.keep(source, target))
 
     @abstractmethod
     def translate_sentences(self, sentences: list[str], source: str, target: str) -> list[str]:

@@ -1,22 +1,27 @@
 """The step that translates the texts of another step into one language."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from hashlib import sha256
 from typing import Any
 
 from sdx.languages import Language
+from sdx.store.batch_log import Row
 from sdx.store.estimate import ROWS, Estimate, Plan, Rows
-from sdx.store.files import read_rows
-from sdx.store.row_step import Row, RowStep
-from sdx.store.step import Step, runtime
+from sdx.store.files import SENTENCES
+from sdx.store.row_file import RowFile
+from sdx.store.row_step import RowStep, in_order
+from sdx.store.shared_log import SharedLog
+from sdx.store.step import Step, Workspace, runtime
 from sdx.text.lengths import fertility
 from sdx.translation.base import Texts, Translator
+from sdx.translation.memory import Memory, memory_in
 
 
 @dataclass(frozen=True, eq=False)
-class Translate(RowStep[Translator]):
+class Translate(RowStep[Memory | None]):
     """Publishes `rows.jsonl`: `{"id", "source", "text"}` for each row of `rows`/`file`, in its order."""
 
     name = "translate"
@@ -73,19 +78,33 @@ class Translate(RowStep[Translator]):
         work, bound = self.translator.work(plan, texts, self.needs), plan.of(self.rows).bound
         return Estimate(given.count, given.count * tokens, files, work, bound, counts_as="translated")
 
-    def read(self, inputs: Mapping[str, Path]) -> list[Row]:
-        return [{"id": row["id"], "source": row[self.field]} for row in read_rows(inputs["rows"] / self.file)]
+    def read(self, work: Workspace) -> Sequence[Row]:
+        return RowFile(work.inputs["rows"] / self.file, lambda row: {"id": row["id"], "source": row[self.field]})
 
-    def load(self, inputs: Mapping[str, Path]) -> Translator:
-        self.translator.prepare(inputs)
-        return self.translator
+    def load(self, work: Workspace) -> Memory | None:
+        self.translator.prepare(work.inputs)
+        return self._memory(work)
 
-    def batches(self, rows: Sequence[Row], loaded: Translator) -> list[Sequence[Row]]:
-        return [rows[start : start + loaded.batch_rows] for start in range(0, len(rows), loaded.batch_rows)]
+    def _memory(self, work: Workspace) -> Memory | None:
+        """The memory of all that decides a sentence's translation: what the key is of, without the rows."""
+        if work.cache_dir is None or not self.translator.is_remembered:
+            return None
+        names = self.translator.name, self.source.flores, self.target.flores
+        needs = {name: step.key for name, step in self.needs.items()}
+        key = sha256(json.dumps([*names, self.translator.version, needs], sort_keys=True).encode()).hexdigest()[:16]
+        return memory_in(work.cache_dir / SENTENCES / "-".join(names) / key)
 
-    def process(self, batch: Sequence[Row], loaded: Translator) -> list[Row]:
+    def batches(self, rows: Sequence[Row], loaded: Memory | None) -> list[range]:
+        return in_order(rows, self.translator.batch_rows)
+
+    def publish(self, log: SharedLog, work: Workspace) -> None:
+        super().publish(log, work)
+        if memory := self._memory(work):
+            memory.report()
+
+    def process(self, batch: Sequence[Row], loaded: Memory | None) -> list[Row]:
         texts = [row["source"] for row in batch]
         flat = [text for some in texts for text in ([some] if isinstance(some, str) else some)]
-        done = iter(loaded.translate(flat, self.source.flores, self.target.flores))
+        done = iter(self.translator.translate(flat, self.source.flores, self.target.flores, loaded))
         translated = (next(done) if isinstance(some, str) else [next(done) for _ in some] for some in texts)
         return [{**row, "text": text} for row, text in zip(batch, translated, strict=True)]

@@ -1,6 +1,8 @@
 """`python -m sdx.cache`: what a cache holds, whether it is intact, and what can be deleted."""
 
+import fcntl
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -136,6 +138,24 @@ def test_what_was_freed_is_made_again(place: Cache):
     assert place.left == ["CORPUS", "GENERATE", "TRAIN", "partial"]
 
 
+def test_remembered_sentences_are_listed_and_freed_by_name_or_age(place: Cache):
+    engine = place.path / "cache/sentences/self-eng_Latn-tha_Thai"
+    for key, days in (("old", 40), ("new", 0)):
+        (engine / key).mkdir(parents=True)
+        (engine / key / "0.jsonl").write_text("torn" * 100)
+        os.utime(engine / key / "0.jsonl", (time.time() - days * DAY_S,) * 2)
+    _, out, _ = place.sdx("list")
+    assert re.search(r"sentences +│ old +│ self-eng_Latn-tha_Thai +│ +400 bytes │ +40 days │", out)
+    assert "7 artifacts" in out
+    assert place.sdx("verify")[:2] == (0, "4 artifacts checked, 0 damaged\n")
+    with (engine / "old/0.jsonl").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "sentences old stays" in place.sdx("free", "--step", "sentences", "--older-than", "30d", "--yes")[2]
+    for options, left in (("--unused", ["new", "old"]), ("--older-than 30d", ["new"]), ("--step sentences", [])):
+        assert place.sdx("free", *options.split(), "--yes")[0] == 0
+        assert sorted(path.name for path in engine.iterdir() if path.is_dir()) == left
+
+
 def test_what_a_run_is_making_or_reading_is_not_freed(place: Cache):
     key = "0123456789abcdef"
     with locks.held(place.store.root / "train" / key, "cache_dir=x", "train", lambda: None, [GENERATE.key]):
@@ -212,7 +232,8 @@ def test_a_finished_run_comes_to_the_same_scores_when_all_but_its_model_is_freed
     before, samples = read_json(directory / "results.json"), read_rows(directory / "samples.jsonl")
     store = Store(tmp_path / "cache")
     artifacts = inventory.artifacts(store.root, [tmp_path / "runs"])
-    assert all(one.runs == {directory.resolve()} and one.about for one in artifacts)
+    assert "sentences" in {one.step for one in artifacts}
+    assert all(one.about and (one.runs == {directory.resolve()}) != (one.step == "sentences") for one in artifacts)
     model = [one for one in artifacts if one.step == "train"]
     for one in artifacts:
         assert one in model or inventory.remove(one, set())

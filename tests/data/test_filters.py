@@ -1,5 +1,6 @@
 """Each reason on texts that it must and must not drop; properties that hold for any text; the step."""
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -348,7 +349,8 @@ def realise(rows: list[dict[str, Any]], names: list[str], dir_: Path) -> tuple[l
     """Runs the step's function on rows: kept, dropped, counts."""
     input_, output = dir_ / "input", dir_ / "output"
     for path in (input_, output):
-        path.mkdir(exist_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
     write_rows(input_ / "rows.jsonl", rows)
     source = PlainStep("translate", lambda _: None)
     workspace = Workspace(output, {"rows": input_})

@@ -72,9 +72,9 @@ def note_and_stop(seams: Seams) -> None:
     fsync, replace = os.fsync, os.replace
     answers, sentences = HFGenerator._answers, FastTranslate.translate_sentences
 
-    def stopped_publish(self, step, inputs):
+    def stopped_publish(self, step, workspace):
         seams.step = f"{step.name}/{step.key}"
-        publish(self, step, inputs)
+        publish(self, step, workspace)
         seams.step = None
 
     def stopped_work(self, step, workspace):
@@ -89,9 +89,10 @@ def note_and_stop(seams: Seams) -> None:
         work(self, step, workspace)
 
     def noted_append(self, rows):
-        append(self, rows)
+        places = append(self, rows)
         note("logged", self.path, json.dumps([row["id"] for row in rows]))
         seams.reach()
+        return places
 
     def stopped_fsync(number):
         seams.reach()

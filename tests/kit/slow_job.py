@@ -20,8 +20,9 @@ def slow_down() -> None:
 
     def noted_append(self, rows):
         time.sleep(BATCH_S)
-        append(self, rows)
+        places = append(self, rows)
         os.write(journal, f"logged {self.path} {json.dumps([row['id'] for row in rows])}\n".encode())
+        return places
 
     def slow_update(*arguments):
         time.sleep(BATCH_S)

@@ -87,7 +87,7 @@ def writing(places: dict[str, Path]) -> tuple[Any, Callable[[], Any]]:
     model = tiny_stack(places["encoder"], places["llm"], StackForCausalLM)
 
     def write() -> Any:
-        batches = generated_batches(model, labelled(), language("th"), 64, 6, "test")
+        batches = generated_batches(model, labelled(), language("th"), 64, 6)
         return sorted(pair for rows, texts in batches for pair in zip(rows, texts, strict=True))
 
     return model.llm, write
@@ -213,11 +213,12 @@ def test_rows_are_planned_by_memory_and_a_killed_run_goes_on_with_the_same_batch
     batches: list[int] = []
     append = BatchLog.append
 
-    def dying(log: BatchLog, rows: Any) -> None:
-        append(log, rows)
+    def dying(log: BatchLog, rows: Any) -> Any:
+        places = append(log, rows)
         batches.append(len(rows))
         if len(batches) == 2:
             raise KeyboardInterrupt
+        return places
 
     monkeypatch.setattr(BatchLog, "append", dying)
     with pytest.raises(KeyboardInterrupt):

@@ -44,7 +44,7 @@ def test_an_interrupted_step_resumes_with_the_rows_of_its_log_which_is_left_as_i
     record = BatchLog(log)
     record.append([{"id": "a"}, {"id": "b"}])
     record.append([{"id": "c"}])
-    torn = log.read_bytes() + b'[{"id": "d"'
+    torn = log.read_bytes() + b'{"id": "d"}\n{"id": "e"'
     log.write_bytes(torn)
     node = next(node for node in walk(store, [answers]) if node.step is answers)
     assert (node.state, node.done) == (State.resumes, 3)

@@ -80,7 +80,7 @@ def test_what_is_there_is_not_counted_and_an_interrupted_step_by_what_is_left(co
     fresh = show(config, store, [held_out])["total"]["hours"]["1 x H100"]
     partial = store.path(held_out).with_name(f"{held_out.key}.partial")
     partial.mkdir(parents=True)
-    (partial / "rows.log").write_text('[{"id": "a"}, {"id": "b"}, {"id": "c"}]\n' * 25)
+    (partial / "rows.log").write_text('{"id": "a"}\n{"id": "b"}\n{"id": "c"}\n\n' * 25)
     left = show(config, store, [held_out])["total"]["hours"]["1 x H100"]
     assert left == pytest.approx(fresh / 4)
     capsys.readouterr()

@@ -10,6 +10,7 @@ import torch
 from sdx.languages import language
 from sdx.models.batches import Most
 from sdx.stacking import batches as stack_batches
+from sdx.stacking import inference
 from sdx.stacking.model import StackForMultipleChoice, StackForSequenceClassification
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_rows
@@ -84,21 +85,22 @@ class Killed(Exception):
 def test_killed_and_resumed(
     tmp_path: Path, encoder_dir: Path, llm_dir: Path, batches: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(stack_batches, "READ_TOKENS", Most(100, 100))
+    monkeypatch.setattr(inference, "BATCH_ROWS", 3)
     _, step = step_of(encoder_dir, llm_dir)
     append = BatchLog.append
     done: list[str] = []
     until = batches
 
-    def dying(log: BatchLog, rows: Any) -> None:
-        append(log, rows)
+    def dying(log: BatchLog, rows: Any) -> Any:
+        places = append(log, rows)
         done.extend(row["id"] for row in rows)
         nonlocal until
         until -= 1
         if not until:
             with log.path.open("ab") as lines:
-                lines.write(b'[{"id": "q')
+                lines.write(b'{"id": "q')
             raise Killed
+        return places
 
     monkeypatch.setattr(BatchLog, "append", dying)
     calm, rough = Store(tmp_path / "calm"), Store(tmp_path / "rough")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sdx.store.batch_log import BatchLog
-from sdx.store.files import read_json, read_rows, write_json
+from sdx.store.files import read_json, write_json
+from sdx.store.shared_log import SharedLog
 from sdx.store.step import Workspace
 from sdx.store.store import Store
 from tests.kit.plain_step import PlainStep
@@ -126,21 +127,21 @@ def test_two_processes_make_a_step_once(tmp_path: Path):
     assert (tmp_path / "artifacts/slow/calls").read_text() == "call\n"
 
 
-def test_batch_log_drops_a_torn_line_and_repeats_no_finished_row(tmp_path: Path):
+def test_a_log_drops_a_torn_batch_and_repeats_no_finished_row(tmp_path: Path):
     path = tmp_path / "rows.log"
-    batches = [[{"id": "a"}, {"id": "b"}], [{"id": "c"}, {"id": "d"}], [{"id": "e"}]]
     record = BatchLog(path)
     record.append([{"id": "a", "text": "é\n"}, {"id": "b", "text": "2"}])
-    torn = json.dumps([{"id": "c", "text": "3"}, {"id": "d", "text": "4"}])
+    record.close()
     with path.open("a") as file:
-        file.write(torn[: len(torn) // 2])
+        file.write(json.dumps({"id": "c", "text": "3"}) + "\n" + '{"id": "d", "te')
 
-    resumed = BatchLog(path)
-    assert list(resumed.pending(batches)) == batches[1:]
-    resumed.append([{"id": "c", "text": "3"}, {"id": "d", "text": "4"}])
-    resumed.append([{"id": "e", "text": "5"}])
-    resumed.publish(tmp_path / "rows.jsonl", ["e", "d", "c", "b", "a"])
-    assert [row["text"] for row in read_rows(tmp_path / "rows.jsonl")] == ["5", "4", "3", "2", "é\n"]
+    resumed = SharedLog(tmp_path, ["e", "d", "c", "b", "a"])
+    taken = []
+    for rows in resumed.pending([[4, 3], [2, 1], [0]]):
+        taken.append(rows)
+        resumed.append([{"id": "edcba"[number], "text": str(5 - number)} for number in rows])
+    assert taken == [[2, 1], [0]]
+    assert [row["text"] for row in resumed.rows()] == ["5", "4", "3", "2", "é\n"]
 
 
 def test_a_kill_between_the_manifest_and_the_rename_repeats_nothing(tmp_path: Path):
