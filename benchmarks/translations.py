@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.measure import wait_for_device
 from sdx.config import Precision, TemplateKind
-from sdx.generation.decode import Ended
+from sdx.generation.base import Stop
 from sdx.generation.hf import HFGenerator
 from sdx.offline.assets import AssetStep
 from sdx.translation.base import TranslationContext
@@ -42,10 +42,10 @@ class Counted(HFGenerator):
             self.prefill += named["input_ids"].numel()
 
     def _answers(
-        self, prompts: list[list[int]], ended: Ended, limits: Sequence[int], beginning: list[int]
+        self, prompts: list[list[int]], stop: Stop, limits: Sequence[int], beginning: list[int], *rest: Any
     ) -> list[list[int]]:
         counting = self._ready().model.register_forward_pre_hook(self._note, with_kwargs=True)
-        answers = super()._answers(prompts, ended, limits, beginning if self.reuse else [])
+        answers = super()._answers(prompts, stop, limits, beginning if self.reuse else [], *rest)
         counting.remove()
         self.sentences += len(prompts)
         self.written += sum(map(len, answers))

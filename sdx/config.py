@@ -14,7 +14,7 @@ from sdx.languages import targets
 from sdx.options import fields
 from sdx.options.source import FileSource, Source
 
-NEUTRAL_KEYS = ("cache_dir", "runs_dir", "tracking", "plan", "stages")
+NEUTRAL_KEYS = ("cache_dir", "runs_dir", "tracking", "plan", "stages", "workers")
 """Parts of a configuration that affect no result."""
 
 
@@ -198,6 +198,17 @@ class GeneratorConfig:
     """Most prompts completed at once; null: 32 on a CPU, on a GPU as many as its memory holds. Ours."""
     precision: Precision = Precision.auto
     """Arithmetic of the forward pass."""
+    temperature: float = fields.number(0.0, at_least=0, at_most=100)
+    """Of the answers that a method trains on, by which logits are divided; 0: greedy. Evaluation and translation are
+    always greedy."""
+    top_p: float = fields.number(1.0, above=0, at_most=1)
+    """Draw from the most probable tokens that reach this probability together."""
+    top_k: int = fields.number(0, at_least=0, at_most=10**6)
+    """Draw from this many most probable tokens; 0: from all."""
+    repetition_penalty: float = fields.number(1.0, above=0, at_most=100)
+    """Above 1, tokens that prompt or answer have already become less probable."""
+    answers: int = fields.number(1, at_least=1, at_most=1000)
+    """Answers to each question; several need a temperature above 0."""
 
 
 @dataclass
@@ -436,6 +447,9 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     stages: Stages = Stages.all
     """`prepare` stops before training, for nodes without GPUs; the same command without it continues."""
+    workers: str = fields.line("1")
+    """Processes on this machine that make the data and the scores, one a GPU: a number, or `ray` for a Ray cluster. One
+    of them trains. With several ranks, the ranks are the workers."""
     plan: bool = False
     """Print what the run would do, need and take, and stop."""
     seed: int = fields.number(1, at_least=0, at_most=fields.SEED)

@@ -1,7 +1,8 @@
 """One run: its steps are planned, realised in an order that shows results early, and reported."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from logging import getLogger
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sdx import InputError, tracking
+from sdx import InputError, tracking, workers
 from sdx.config import Config, Stages, TranslatorConfig
 from sdx.data import filters
+from sdx.generation.sampling import GREEDY
 from sdx.methods.base import Method, Run, RunPlan
 from sdx.models import backbone, precision, residency
 from sdx.models.hub import local
@@ -24,7 +26,7 @@ from sdx.process.disk import disk_full, full_disk_message
 from sdx.process.events import subscribed
 from sdx.process.failure import Failure
 from sdx.process.preemption import listening
-from sdx.process.ranks import is_main
+from sdx.process.ranks import helped, is_main
 from sdx.reporting.report import report_run
 from sdx.sources.hub import check_available
 from sdx.store import inventory
@@ -61,6 +63,10 @@ def run(config: Config, run_dir: Path, failure: Failure | None = None) -> None:
             log.info("%-12s %s", "precision", resolved.summary)
             show(resolved.config, store, steps, resolved.on_gpus)
         return
+    if helped():
+        with listening():
+            _help(config, run_dir)
+        return
     failure = failure or Failure(run_dir)
     with listening(), StateFile(run_dir, failure) as state:
         resolved = precision.resolve(config, run_dir, precision.machine_precision())
@@ -90,12 +96,11 @@ def _run(resolved: ResolvedConfig, run_dir: Path, state: StateFile) -> None:
     began, config = time.monotonic(), resolved.config
     work = prepare(config, run_dir)
     work.run.record_choices()
-    store = Store(Path(config.cache_dir))
+    store = Store(Path(config.cache_dir), by_ray=config.workers == workers.RAY)
     _log_skipped(work.skipped)
     log.info("%-12s %s, cache %s", "run", run_dir, store.root)
     preparing = config.stages is Stages.prepare
-    steps = work.ordered(store)
-    steps = _data_steps(steps) if preparing else steps
+    steps = _wanted(work, store)
     external = first(store, steps)
     if is_main():
         for step in external:  # before anything is downloaded or computed
@@ -104,9 +109,10 @@ def _run(resolved: ResolvedConfig, run_dir: Path, state: StateFile) -> None:
         inventory.write_steps(run_dir, work.steps)
     steps = [*external, *steps]
     state.set_total(len(steps))
-    for step in steps:
-        _realise(step, store)
-        state.step_finished()
+    with workers.beside(config.workers, run_dir) as alone:
+        for step in steps:
+            _realise(step, store, alone)
+            state.step_finished()
     if preparing:
         state.prepared()
         log.info("%-12s %s; without stages=prepare the same command trains", "prepared", run_dir)
@@ -114,19 +120,32 @@ def _run(resolved: ResolvedConfig, run_dir: Path, state: StateFile) -> None:
         report_run(run_dir, resolved, store, work.model, work.outcomes, work.skipped, work.compared_with, began)
 
 
+def _help(config: Config, run_dir: Path) -> None:
+    """What a worker does beside the process whose run this is, see `sdx.workers`."""
+    resolved = precision.resolve_for_plan(config, run_dir, precision.machine_precision())
+    work, store = prepare(resolved.config, run_dir), Store(Path(config.cache_dir))
+    workers.help_make(_wanted(work, store), store)
+
+
+def _wanted(work: RunPlan, store: Store) -> list[Step]:
+    steps = work.ordered(store)
+    return _data_steps(steps) if work.run.config.stages is Stages.prepare else steps
+
+
 def _log_skipped(skipped: Sequence[str]) -> None:
     for reason in skipped if is_main() else ():
         log.warning("%-12s %s", "not run", reason)
 
 
-def _realise(step: Step, store: Store) -> None:
-    """Inputs first, so that no model is in memory when a training among them begins."""
+def _realise(step: Step, store: Store, alone: Callable[[], AbstractContextManager[None]]) -> None:
+    """Inputs first, so that no model is in memory when a training among them begins, which computes `alone`."""
     if not store.cached(step):
         for needed in step.inputs.values():
-            _realise(needed, store)
+            _realise(needed, store, alone)
         if step.trains:
             residency.release()
-    store.realise(step)
+    with alone() if step.trains else nullcontext():
+        store.realise(step)
 
 
 def _data_steps(steps: Sequence[Step]) -> list[Step]:
@@ -174,12 +193,18 @@ def prepare(config: Config, run_dir: Path) -> RunPlan:
         InputError: the configuration cannot work.
     """
     assert precision.is_resolved(config)
+    workers.check(config.workers)
     check(config)
     translator = build_translator(config.translator)
     mt = build_translator(config.mt) if config.mt not in (None, config.translator) else translator
     tasks: dict[str, Task] = {name: build(task) for name, task in config.task.items()}
     run = Run(config, translator, mt, build(config.generator), tasks, run_dir)
     method: Method[Any] = import_class(config.method._target_)(config.method)
+    if run.generator.sampling != GREEDY and not method.samples:
+        raise InputError(
+            f"generator.temperature={config.generator.temperature:g} and the other settings of sampling are for the "
+            f"answers that a method trains on, and method={config.method.name} has none; leave them out"
+        )
     method.check(run)
     model = method.model(run)
     return RunPlan(run, model, *method.outcomes(run, model), method.compared_with(config))

@@ -70,6 +70,17 @@ def test_training_rows_pair_own_answers_and_their_translations(place: Workplace,
 
 
 @pytest.mark.long
+def test_each_copy_of_a_model_is_loaded_once(place: Workplace):
+    """Scores and answers in different precisions, as scores here and answers in another process would be."""
+    tasks = "task=[arc_easy,instructions,mmlu_human]"
+    _, printed = place.sdx(*SDRRL, tasks, UNSEEN, "generator.precision=bf16", "scale.heldout_rows=2")
+    scored, written, *trained = re.findall(r"backbone +loads +\S+/(\w+)/\w+/model", printed)
+    assert [scored, written, *trained] == ["backbone", "backbone", "train", "train"]
+    made = re.findall(r"(score|generate) +starts", printed)
+    assert made == [*["score"] * 4, *["generate"] * 3, *["score"] * 4, *["generate"] * 2]
+
+
+@pytest.mark.long
 def test_thai_and_hindi_with_an_nllb_checkpoint_from_disk(place: Workplace):
     codes = ("eng_Latn", "tha_Thai", "hin_Deva")
     path = tiny_nllb(place.path / "nllb", codes=codes)

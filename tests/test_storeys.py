@@ -10,6 +10,7 @@ FLOORS = (
     ("cli",),
     ("sweeps",),
     ("run",),
+    ("workers",),
     ("planning", "tracking"),
     ("methods", "reporting"),
     ("evaluation",),

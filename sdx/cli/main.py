@@ -26,6 +26,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import sdx.generation
 import sdx.methods
 import sdx.tasks
 import sdx.translation
@@ -38,8 +39,8 @@ from sdx.languages import languages, sets, targets
 from sdx.options.checks import UNFORESEEN, ConfigCheck, print_error
 from sdx.process import secret, surroundings, terminal, threads
 from sdx.process.failure import Failure, abort, leave
-from sdx.process.preemption import Preempted, interrupts_noted
-from sdx.process.ranks import is_main, world_size
+from sdx.process.preemption import Preempted, end_with, interrupts_noted
+from sdx.process.ranks import helped, is_main, rank, world_size
 from sdx.sweeps import summary
 from sdx.sweeps.launcher import LocalConfig
 from sdx.sweeps.slurm import SlurmConfig
@@ -72,7 +73,8 @@ def register() -> None:
     store.store(name="schema", node=Config)
     for group, node in GROUPS.items():
         store.store(group=group, name="schema", node=node)
-    for group, package in (("method", sdx.methods), ("translator", sdx.translation), ("task", sdx.tasks)):
+    rooms = {"method": sdx.methods, "translator": sdx.translation, "generator": sdx.generation, "task": sdx.tasks}
+    for group, package in rooms.items():
         for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             for name, node in getattr(importlib.import_module(info.name), "SCHEMAS", {}).items():
                 store.store(group=group, name=f"schema_{name}", node=node)
@@ -136,6 +138,8 @@ def main() -> None:
         importlib.import_module(f"sdx.cli.{sys.argv.pop(1)}").main()
         return
     terminal.outlive()
+    if parent := helped():
+        end_with(parent)
     try:
         surroundings.check(sys.argv[1:])
     except InputError as error:
@@ -160,7 +164,8 @@ def _main(arguments: list[str]) -> None:
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     register()
     if not is_main():
-        sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
+        logging_to = "none" if rank() else "stdout"  # of a process of its own
+        sys.argv += ["hydra.output_subdir=null", f"hydra/job_logging={logging_to}", "hydra/hydra_logging=none"]
     try:
         sweep_options = [a for a in arguments if a.startswith(("hydra/launcher=", "hydra/sweeper="))]
         if sweep_options and not is_sweep:

@@ -86,19 +86,17 @@ def code_switch_rows(
     word_ratio: float,
     seed: str,
     target: Language,
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """The rows that were switched, with the new text in `field` and the number of replaced words in `switched_words`.
 
     `sentence_ratio` of the rows are tried, by a hash of `id` and seed: a higher ratio takes the same rows and more.
     Rows without a known word are left out.
     """
-    switched = []
     for row in rows:
         if draw(f"{seed}/code-switching/{row['id']}") < sentence_ratio:
             text, words = code_switch(row[field], dictionary, word_ratio, f"{seed}/{row['id']}", target)
             if words:
-                switched.append({**row, field: text, "switched_words": words})
-    return switched
+                yield {**row, field: text, "switched_words": words}
 
 
 def _sites(text: str, dictionary: Dictionary, target: Language) -> Iterator[Site]:

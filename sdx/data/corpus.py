@@ -4,7 +4,7 @@ The held-out rows are the same for every method, so no method trains on them.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from functools import cache
 from hashlib import sha256
@@ -17,8 +17,9 @@ from sdx.config import CorpusColumns, CorpusConfig, ScaleConfig
 from sdx.languages import Language, language
 from sdx.options.source import FileSource
 from sdx.sources.files import column, file_step, no_column, published, read_records, text_column
-from sdx.store.estimate import READABLE_BYTES, Estimate, Plan, Rows
-from sdx.store.files import write_rows
+from sdx.store.estimate import READABLE_BYTES, ROWS, Estimate, Plan, Rows
+from sdx.store.files import WRITING, write_rows
+from sdx.store.row_file import Row, RowFile
 from sdx.store.step import Step, Workspace, runtime
 from sdx.text import lengths
 
@@ -96,13 +97,16 @@ class Corpus(Step):
 
     def run(self, work: Workspace) -> None:
         left_out: Counter[str] = Counter()
-        rows = read_corpus(published(work.inputs["file"]), self.columns, self.where, left_out)
+        unsorted = work.dir / f".{ROWS}{WRITING}"
+        write_rows(unsorted, _instructions(published(work.inputs["file"]), self.columns, self.where, left_out))
+        rows = RowFile(unsorted, _named(RowFile(unsorted)))
         train, heldout = split(rows, self.corpus_rows, self.heldout_rows)
         if len(train) < self.corpus_rows:
             fewer = "%-12s %s has %d, fewer than scale.corpus_rows=%d"
             log.warning(fewer, self.name, self.where, len(train), self.corpus_rows)
-        write_rows(work.dir / "train.jsonl", train)
-        write_rows(work.dir / "heldout.jsonl", heldout)
+        write_rows(work.dir / "train.jsonl", (rows[number] for number in train))
+        write_rows(work.dir / "heldout.jsonl", (rows[number] for number in heldout))
+        unsorted.unlink()
         work.counts.update(train=len(train), heldout=len(heldout), **left_out)
 
 
@@ -117,12 +121,12 @@ def _measured(
     return len(rows), {name: total / len(rows) for name, total in totals.items()}
 
 
-def split(
-    rows: list[dict[str, Any]], corpus_rows: int, heldout_rows: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(train, held-out) in the order of a hash of the ids: independent of the seed and the file's order."""
-    rows = sorted(rows, key=lambda row: sha256(row["id"].encode()).digest())
-    heldout, rest = rows[:heldout_rows], rows[heldout_rows:]
+def split(rows: Sequence[Row], corpus_rows: int, heldout_rows: int) -> tuple[list[int], list[int]]:
+    """Numbers of the rows to train on and of the held-out ones, in the order of a hash of the ids: independent of the
+    seed and the file's order."""
+    digests = [sha256(row["id"].encode()).digest() for row in rows]
+    numbers = sorted(range(len(rows)), key=digests.__getitem__)
+    heldout, rest = numbers[:heldout_rows], numbers[heldout_rows:]
     if not rest:
         raise InputError(
             f"scale.heldout_rows={heldout_rows} leaves none of the corpus's {len(rows)} rows to train on; "
@@ -133,7 +137,7 @@ def split(
 
 def read_corpus(
     path: Path, columns: CorpusColumns = SEED_COLUMNS, where: str = "corpus", left_out: Counter[str] | None = None
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Rows with `id`, `instruction` (followed by a blank line and the input, if any) and `answer`, in the file's order.
 
     A row without an instruction or an answer is left out. Of rows with the same instruction the first one stays: the
@@ -147,10 +151,30 @@ def read_corpus(
     Raises:
         InputError: a file or row that cannot be read; no rows; a column that does not exist; more than half dropped.
     """
-    rows: dict[str, dict[str, Any]] = {}
+    rows = [*_instructions(path, columns, where, Counter() if left_out is None else left_out)]
+    return [*map(_named(rows), rows)]
+
+
+def _named(rows: Iterable[Row]) -> Callable[[Row], Row]:
+    """Gives a row of these an id of its own."""
+    seen, repeated = set[bytes](), set[bytes]()
+    for row in rows:
+        digest = _digest(row["id"])
+        (repeated if digest in seen else seen).add(digest)
+
+    def named(row: Row) -> Row:
+        more = f"-{_hash(row['instruction'])}" if _digest(row["id"]) in repeated else ""
+        return {**row, "id": row["id"] + more}
+
+    return named
+
+
+def _instructions(path: Path, columns: CorpusColumns, where: str, left_out: Counter[str]) -> Iterator[Row]:
+    """The rows of `read_corpus` with the ids of the file. Memory holds a hash of each instruction."""
     names = {key: name for key, name in asdict(columns).items() if name}
     count = dropped = repeated = 0
     seen: set[str] = set()
+    asked: set[bytes] = set()
     record: Mapping[str, Any] = {}
     for place, record in read_records(path, where, names.values()):
         count += 1
@@ -163,11 +187,12 @@ def read_corpus(
             dropped += 1
             continue
         instruction = "\n\n".join(filter(None, (texts["instruction"], texts.get("input"))))
-        if instruction in rows:
+        if (digest := _digest(instruction)) in asked:
             repeated += 1
             continue
+        asked.add(digest)
         name = _hash(instruction) if id_ in (None, "") else str(id_)
-        rows[instruction] = {"id": name, "instruction": instruction, "answer": texts["answer"]}
+        yield {"id": name, "instruction": instruction, "answer": texts["answer"]}
     if not count:
         raise InputError(f"{where} has no rows; a row has an instruction and an answer")
     for key in sorted(names.keys() - seen):
@@ -177,12 +202,7 @@ def read_corpus(
             f"{where}: {dropped} of {count} rows have no text in `{columns.instruction}` or `{columns.answer}`; "
             "name the right columns as corpus.columns.instruction=... corpus.columns.answer=..."
         )
-    if left_out is not None:
-        left_out.update(dropped=dropped, repeated=repeated)
-    uses = Counter(row["id"] for row in rows.values())
-    for row in rows.values():
-        row["id"] += f"-{_hash(row['instruction'])}" if uses[row["id"]] > 1 else ""
-    return list(rows.values())
+    left_out.update(dropped=dropped, repeated=repeated)
 
 
 def _has(record: Mapping[str, Any], name: str) -> bool:
@@ -195,3 +215,8 @@ def _has(record: Mapping[str, Any], name: str) -> bool:
 
 def _hash(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:12]
+
+
+def _digest(text: str) -> bytes:
+    """A hash to find equal texts by."""
+    return sha256(text.encode()).digest()[:16]

@@ -6,8 +6,10 @@ time, so the other rows and their order decide nothing.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,16 @@ import regex
 from sdx import InputError
 from sdx.config import TASK_FILTERS, FilterConfig
 from sdx.languages import Language
+from sdx.process.pool import Pool
 from sdx.store.batch_log import Row
 from sdx.store.estimate import ROWS, Estimate, Plan, Rows
-from sdx.store.files import read_rows, write_rows
+from sdx.store.files import read_rows, write_lines
 from sdx.store.row_file import RowFile
 from sdx.store.row_step import RowStep, in_order
 from sdx.store.shared_log import SharedLog
 from sdx.store.step import Step, Workspace
 from sdx.text.answer_spans import marker
-from sdx.text.identification import in_language, loops, probability_of
+from sdx.text.identification import in_language, look_ahead, loops, probability_of
 from sdx.text.numbers import final_number
 from sdx.text.protect import blank, cut
 from sdx.text.refusal import refuses
@@ -36,20 +39,20 @@ COPIED_WORDS = 3
 """This many words in lower case are more than a name ("Leonardo da Vinci") or a Latin term."""
 COPIED_LETTERS = 10
 """The same for languages without spaces between words."""
-BATCH_ROWS = 1024
+BATCH_ROWS = 8192
 DOUBT = 0.02
 """A less probable language is the wrong one."""
 ENGLISH_LETTERS = {
-    3.4: regex.compile(r"\p{Han}"),
-    2.5: regex.compile(r"\p{Hangul}"),
+    3.4: regex.compile(r"\p{Han}++"),
+    2.5: regex.compile(r"\p{Hangul}++"),
     1.6: regex.compile(
-        r"[\p{Bengali}\p{Devanagari}\p{Ethiopic}\p{Gujarati}\p{Gurmukhi}\p{Kannada}\p{Malayalam}\p{Oriya}\p{Sinhala}\p{Telugu}]"
+        r"[\p{Bengali}\p{Devanagari}\p{Ethiopic}\p{Gujarati}\p{Gurmukhi}\p{Kannada}\p{Malayalam}\p{Oriya}\p{Sinhala}\p{Telugu}]++"
     ),
-    1.4: regex.compile(r"[\p{Hebrew}\p{Khmer}\p{Myanmar}\p{Tibetan}]"),
-    1.25: regex.compile(r"[\p{Arabic}\p{Hiragana}\p{Katakana}\p{Lao}\p{Tamil}\p{Thai}]"),
+    1.4: regex.compile(r"[\p{Hebrew}\p{Khmer}\p{Myanmar}\p{Tibetan}]++"),
+    1.25: regex.compile(r"[\p{Arabic}\p{Hiragana}\p{Katakana}\p{Lao}\p{Tamil}\p{Thai}]++"),
 }
 """Letters of English -> the scripts of which one letter stands for them; 1 for other scripts. See `english_letters`."""
-_LETTER = regex.compile(r"[\p{L}\p{N}]")
+_LETTERS = regex.compile(r"[\p{L}\p{N}]++")
 _WORD = regex.compile(r"(?<![\p{L}\p{M}\p{N}\u200c\u200d])[\p{Ll}\p{Lo}][\p{L}\p{M}\u200c\u200d]+")
 
 
@@ -145,7 +148,7 @@ def check(config: FilterConfig) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Filter(RowStep[None]):
+class Filter(RowStep[Pool[Row, str | None]]):
     """Publishes the rows that no reason drops, unchanged, and the others with their reason as `dropped.jsonl`."""
 
     name = "filter"
@@ -197,36 +200,48 @@ class Filter(RowStep[None]):
     def read(self, work: Workspace) -> Sequence[Row]:
         return RowFile(work.inputs["rows"] / ROWS)
 
-    def load(self, work: Workspace) -> None:
-        return None
+    def load(self, work: Workspace) -> Pool[Row, str | None]:
+        return Pool(partial(reasons, tuple(self.reasons), self.target, self.source, self.thresholds))
 
-    def batches(self, rows: Sequence[Row], loaded: None) -> list[range]:
+    def batches(self, rows: Sequence[Row], loaded: Pool[Row, str | None]) -> list[range]:
         return in_order(rows, BATCH_ROWS)
 
-    def process(self, batch: Sequence[Row], loaded: None) -> list[Row]:
+    def process(self, batch: Sequence[Row], loaded: Pool[Row, str | None]) -> list[Row]:
         """The rows; those that are dropped have their `reason`."""
-        found = []
-        for row in batch:
-            source = row["source" if "source" in row else "prompt"]
-            candidate = Candidate(row["text"], source, self.target, self.source, row.get("finished", True))
-            reason = next((name for name in self.reasons if FILTERS[name](candidate, self.thresholds)), None)
-            found.append({"id": row["id"], "reason": reason, **row} if reason else row)
-        return found
+        found = zip(batch, loaded.map(batch), strict=True)
+        return [{"id": row["id"], "reason": reason, **row} if reason else row for row, reason in found]
 
-    def count(self, rows: Iterable[Row]) -> dict[str, int]:
-        counts = Counter(row.get("reason") for row in rows)
-        return {"kept": counts[None], **{name: counts[name] for name in self.reasons}}
+    def unload(self, loaded: Pool[Row, str | None]) -> None:
+        loaded.close()
 
     def publish(self, log: SharedLog, work: Workspace) -> None:
-        work.counts.update(self.count(log.rows()))
-        write_rows(work.dir / ROWS, (row for row in log.rows() if "reason" not in row))
-        write_rows(work.dir / "dropped.jsonl", (row for row in log.rows() if "reason" in row))
+        counts: Counter[str | None] = Counter()
+        kept = bytearray()
+        for row in log.rows():
+            counts[row.get("reason")] += 1
+            kept.append("reason" not in row)
+        work.counts.update(kept=counts[None], **{name: counts[name] for name in self.reasons})
+        write_lines(work.dir / ROWS, compress(log.lines(), kept))
+        write_lines(work.dir / "dropped.jsonl", compress(log.lines(), (not one for one in kept)))
+
+
+def reasons(
+    names: Sequence[str], target: Language, source: Language, thresholds: FilterConfig, rows: Sequence[Row]
+) -> list[str | None]:
+    """The first of these reasons to drop each row, or None; see `Filter`."""
+    found = []
+    if "wrong_language" in names:
+        look_ahead(row["text"] for row in rows)
+    for row in rows:
+        given = row["source" if "source" in row else "prompt"]
+        candidate = Candidate(row["text"], given, target, source, row.get("finished", True))
+        found.append(next((name for name in names if FILTERS[name](candidate, thresholds)), None))
+    return found
 
 
 def check_some_left(directory: Path) -> None:
     """Raises InputError if a filter has dropped all rows: a part of the mix would be missing without notice."""
-    dropped = read_rows(directory / "dropped.jsonl")
-    if dropped and not read_rows(directory / "rows.jsonl"):
+    if (directory / ROWS).stat().st_size == 0 and (dropped := read_rows(directory / "dropped.jsonl")):
         counts = Counter(row["reason"] for row in dropped)
         why = ", ".join(f"{name} {count}" for name, count in counts.most_common())
         own = "translations" if "source" in dropped[0] else "answers"
@@ -247,11 +262,15 @@ def english_letters(text: str) -> float:
     Persian, Tamil, Thai, Urdu and Lao 1.2 to 1.3, and 0.8 to 1.1 for alphabets (Cyrillic, Greek, Latin, Armenian and
     Georgian). With these weights, the seven human translations of MMLU are 0.85 to 1.1 times as long as the English.
     """
-    letters = "".join(_LETTER.findall(text))
+    letters = _joined(_LETTERS, text)
     if letters.isascii():
         return len(letters)
-    return len(letters) + sum((weight - 1) * len(of.findall(letters)) for weight, of in ENGLISH_LETTERS.items())
+    return len(letters) + sum((weight - 1) * len(_joined(of, letters)) for weight, of in ENGLISH_LETTERS.items())
 
 
 def _letters(text: str) -> int:
-    return len(_LETTER.findall(text))
+    return len(_joined(_LETTERS, text))
+
+
+def _joined(runs: regex.Pattern, text: str) -> str:
+    return "".join(runs.findall(text))

@@ -1,7 +1,7 @@
 """From subsets of (prompt, response) pairs to one training mix."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Any
 
@@ -41,16 +41,14 @@ def draw(key: str) -> float:
     return int.from_bytes(sha256(key.encode()).digest()[:8], "big") / 2**64
 
 
-def weigh(rows: Iterable[dict[str, Any]], weight: float, seed: int) -> list[dict[str, Any]]:
+def weigh(rows: Iterable[dict[str, Any]], weight: float, seed: int) -> Iterator[dict[str, Any]]:
     """Takes each row `weight` times: 0.5 takes a random half, 2 repeats all, 1.5 repeats a random half.
 
     Which rows the fraction takes depends on the row's id and the seed alone, so ablations share their rows.
     """
-    taken = []
-    for row in rows:
+    for row in rows if weight else ():
         times = math.floor(weight) + (draw(f"{seed}/{row['id']}") < weight % 1)
-        taken += [row if copy == 0 else {**row, "id": f"{row['id']}#{copy}"} for copy in range(times)]
-    return taken
+        yield from (row if copy == 0 else {**row, "id": f"{row['id']}#{copy}"} for copy in range(times))
 
 
 def with_language_hint(prompt: str, language: Language) -> str:

@@ -6,7 +6,7 @@ wording and its cut, so the same corpus always gives the same rows.
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import regex
@@ -79,29 +79,26 @@ CLUSTER = regex.compile(r"\X")
 SPACE = regex.compile(r"\s+")
 
 
-def translate_rows(rows: Sequence[dict[str, Any]], source: Language, target: Language) -> list[dict[str, Any]]:
+def translate_rows(rows: Iterable[dict[str, Any]], source: Language, target: Language) -> Iterator[dict[str, Any]]:
     """Two training rows of the subset `translate` for each pair: from the source language and into it.
 
     Args:
         rows: `rows.jsonl` of `sdx.data.parallel`: id, source, target, origin.
     """
-    translated = []
     for row in rows:
         sides = (row["source"], source), (row["target"], target)
         for (text, start), (translation, end) in (sides, sides[::-1]):
             wording = _choose(TRANSLATIONS, text, f"{row['id']}/{start.flores}")
             prompt = wording.format(source=start.name, target=end.name, text=text), start, row["origin"]
-            translated.append(pair(row["id"], "translate", prompt, (translation, end, row["origin"])))
-    return translated
+            yield pair(row["id"], "translate", prompt, (translation, end, row["origin"]))
 
 
-def complete_rows(rows: Sequence[dict[str, Any]], source: Language, target: Language) -> list[dict[str, Any]]:
+def complete_rows(rows: Iterable[dict[str, Any]], source: Language, target: Language) -> Iterator[dict[str, Any]]:
     """A training row of the subset `complete` for each pair whose target can be cut: its beginning -> its rest.
 
     In half of the rows, by a hash of the id, the source precedes the beginning. Beginning and rest join to the text,
     character for character.
     """
-    completed = []
     for row in rows:
         if not (at := cut(row["target"], target, row["id"])):
             continue
@@ -112,8 +109,7 @@ def complete_rows(rows: Sequence[dict[str, Any]], source: Language, target: Lang
         else:
             wording, language = _choose(BEGINNINGS, prefix, row["id"]), target
         prompt = (wording.format(**names), language, row["origin"])
-        completed.append(pair(row["id"], "complete", prompt, (rest, target, row["origin"])))
-    return completed
+        yield pair(row["id"], "complete", prompt, (rest, target, row["origin"]))
 
 
 def cut(text: str, language: Language, key: str) -> int | None:

@@ -11,7 +11,7 @@ from sdx.evaluation.harness import HarnessScore, Score
 from sdx.evaluation.metrics import CHRF
 from sdx.evaluation.prompts import Prompts
 from sdx.evaluation.values import ANSWER_LANGUAGE
-from sdx.generation.hf import HFGenerator
+from sdx.generation.base import Generator
 from sdx.generation.step import Generate
 from sdx.languages import Language
 from sdx.store.estimate import ROWS
@@ -89,7 +89,7 @@ def suites(
     tasks: Mapping[str, Task],
     corpus: Callable[[], Step],
     translator: Translator,
-    generator: HFGenerator,
+    generator: Generator,
     source: Language,
     targets: Sequence[Language],
 ) -> tuple[list[Suite], list[str]]:

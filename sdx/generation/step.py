@@ -7,12 +7,13 @@ from typing import Any
 
 from sdx import InputError
 from sdx.config import TemplateKind
-from sdx.generation.hf import HFGenerator
+from sdx.generation.base import Generator
+from sdx.generation.sampling import GREEDY, Sampling
 from sdx.languages import Language
 from sdx.models.batches import Arithmetic, RowBytes, number_bytes
 from sdx.models.work import ModelWork, most_rows
 from sdx.store.batch_log import Row
-from sdx.store.estimate import ROWS, Estimate, Plan, Rows
+from sdx.store.estimate import ROWS, Estimate, Plan, Rows, Work
 from sdx.store.row_file import RowFile
 from sdx.store.row_step import RowStep
 from sdx.store.step import Step, Workspace, runtime
@@ -20,13 +21,16 @@ from sdx.text.lengths import TEMPLATE_TOKENS
 
 log = getLogger("sdx")
 
+SHOWN_LETTERS = 240
+"""Of the first prompt and its answer."""
 CUT_SHARE = 0.25
 """Share of answers that may be cut without a warning. Ours; a worked answer that is cut has no result."""
 
 
 @dataclass(frozen=True, eq=False)
-class Generate(RowStep[HFGenerator]):
-    """Publishes `rows.jsonl`: `{"id", "prompt", "text", "tokens", "finished"}` for each prompt, in order.
+class Generate(RowStep[Generator]):
+    """Publishes `rows.jsonl`: `{"id", "prompt", "text", "tokens", "finished"}` for each answer, in the prompts' order.
+    The first answer to a prompt has its id, further ones have others, see `Sampling.ids`.
 
     Counts `tokens` generated; `cut`, answers that reached `max_new_tokens`; and `too_long`, prompts that left no room
     for an answer in the model's context and have an empty one.
@@ -44,12 +48,17 @@ class Generate(RowStep[HFGenerator]):
     field: str
     template: TemplateKind
     max_new_tokens: int
-    generator: HFGenerator = runtime()
+    sampling: Sampling = GREEDY
+    generator: Generator = runtime()
     label: str = runtime(default="")
+    shown: bool = runtime(default=False)
+    """Whether the first prompt and its answer were logged, before the rest is spent."""
 
     @property
     def config(self) -> Mapping[str, Any]:
-        return {**super().config, "precision": self.generator.precision.value, "sampling": "greedy"}
+        engine = {"engine": self.generator.engine} if self.generator.engine else {}
+        arithmetic = {} if self.generator.is_remote else {"precision": self.generator.precision.value}
+        return {**super().config, **arithmetic, "sampling": self.sampling.identity, **engine}
 
     @property
     def about(self) -> str:
@@ -66,16 +75,17 @@ class Generate(RowStep[HFGenerator]):
     def estimate(self, plan: Plan) -> Estimate:
         given, answers, options = plan.rows(self.prompts, self.file), plan.answers(self), plan.config.generator
         assert answers
+        count = given.count * self.sampling.answers
         prompt = min(given.of(self.field) + TEMPLATE_TOKENS, plan.config.backbone.context_tokens)
         arithmetic = Arithmetic(options.precision, plan.on_gpus.generator.precision)
         row_bytes = RowBytes(plan.shape, number_bytes(arithmetic.gpu)).completed(round(prompt), self.max_new_tokens)
-        work = ModelWork(
+        work: Work = ModelWork(
             loads=1,
             resident=f"{self.model.key} {options.precision.value}",
             shape=plan.shape,
-            read=given.count * prompt,
-            generated=given.count * answers.tokens,
-            rows=given.count,
+            read=count * prompt,
+            generated=count * answers.tokens,
+            rows=count,
             most=most_rows(options.batch_size),
             row_bytes=row_bytes,
             decode_steps=self.max_new_tokens,
@@ -83,26 +93,35 @@ class Generate(RowStep[HFGenerator]):
             context=prompt + answers.tokens / 2,
             arithmetic=arithmetic,
         )
-        rows, bound = Rows(given.count, {"text": answers.tokens, "prompt": prompt}), plan.of(self.prompts).bound
-        return Estimate(rows.count, work.generated, {ROWS: rows}, work, bound, counts_as="generated")
+        if self.generator.is_remote:
+            work = Work()
+        rows, bound = Rows(count, {"text": answers.tokens, "prompt": prompt}), plan.of(self.prompts).bound
+        return Estimate(rows.count, count * answers.tokens, {ROWS: rows}, work, bound, counts_as="generated")
 
     def read(self, work: Workspace) -> Sequence[Row]:
-        prompts = work.inputs["prompts"] / self.file
-        return RowFile(prompts, lambda row: {"id": row["id"], "prompt": row[self.field]})
+        prompts = RowFile(work.inputs["prompts"] / self.file, lambda row: {"id": row["id"], "prompt": row[self.field]})
+        if self.sampling.answers == 1:
+            return prompts
+        return [{**row, "id": id_} for row in prompts for id_ in self.sampling.ids(row["id"])]
 
-    def load(self, work: Workspace) -> HFGenerator:
+    def load(self, work: Workspace) -> Generator:
         self.generator.load(work.inputs["model"] / "model", self.template)
         return self.generator
 
-    def batches(self, rows: Sequence[Row], loaded: HFGenerator) -> list[list[int]]:
+    def batches(self, rows: Sequence[Row], loaded: Generator) -> list[list[int]]:
         """Prompts of similar length, the longest first, so that lack of memory shows at once."""
         prompts = [row["prompt"] for row in rows]
         # In any script bytes follow the number of tokens better than characters, and need no tokenizer.
         order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number].encode()))
         return [order[some] for some in loaded.batches([prompts[number] for number in order], self.max_new_tokens)]
 
-    def process(self, batch: Sequence[Row], loaded: HFGenerator) -> list[Row]:
-        completions = loaded.complete([row["prompt"] for row in batch], self.max_new_tokens)
+    def process(self, batch: Sequence[Row], loaded: Generator) -> list[Row]:
+        prompts, ids = [row["prompt"] for row in batch], [row["id"] for row in batch]
+        completions = loaded.complete(prompts, self.max_new_tokens, sampling=self.sampling, ids=ids)
+        if not self.shown:
+            self.__dict__["shown"] = True
+            asked, answered = (_shortened(text) for text in (loaded.prompt(prompts[0]), completions[0].text))
+            log.info("%-12s %s: the first prompt is %s, its answer %s", self.name, self.label, asked, answered)
         return [{**row, **vars(completion)} for row, completion in zip(batch, completions, strict=True)]
 
     def count(self, rows: Iterable[Row]) -> dict[str, int]:
@@ -122,3 +141,10 @@ class Generate(RowStep[HFGenerator]):
             )
         too_long = sum(tokens == 0 for tokens, _ in ends)
         return {"rows": len(ends), "tokens": total, "cut": cut, "too_long": too_long}
+
+
+def _shortened(text: str) -> str:
+    """Beginning and end, on one line that a terminal can show."""
+    return repr(
+        text if len(text) <= SHOWN_LETTERS else f"{text[: SHOWN_LETTERS // 2]} ... {text[-SHOWN_LETTERS // 2 :]}"
+    )

@@ -1,12 +1,12 @@
 """What a method is, and the steps that methods are made of."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from sdx import InputError
 from sdx.config import Config, DictionaryConfig, MethodConfig
@@ -16,13 +16,15 @@ from sdx.data.filters import Filter, check_some_left
 from sdx.data.mixture import pair, with_language_hint
 from sdx.evaluation.suites import Comparison, suites
 from sdx.evaluation.translation_quality import translation_suites
-from sdx.generation.hf import HFGenerator
+from sdx.generation.base import Generator
+from sdx.generation.sampling import NUMBERED
 from sdx.generation.step import Generate
 from sdx.languages import Language, language
 from sdx.models import backbone
 from sdx.options import fields
 from sdx.store.estimate import ROWS, Estimate, Plan, Rows, stand_ins
-from sdx.store.files import read_rows, write_rows
+from sdx.store.files import write_rows
+from sdx.store.row_file import RowsById
 from sdx.store.step import Step, Workspace, runtime
 from sdx.store.store import Store
 from sdx.tasks.base import Task
@@ -32,8 +34,8 @@ from sdx.translation.step import Translate
 
 SOME_PAIRS = 20_000
 """Most sentence pairs from which words and demonstrations are taken. Ours."""
-Build = Callable[[Mapping[str, Path], int], list[dict[str, Any]]]
-"""Makes training rows from the directories of a mix's inputs and a seed."""
+Build = Callable[[Mapping[str, Path], int], Iterable[dict[str, Any]]]
+"""Makes training rows, one by one, from the directories of a mix's inputs and a seed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ class Mix(Step):
         """What `build` makes of stand-ins for the inputs."""
         with stand_ins(plan, self.parts) as (directories, scale):
             try:
-                rows = self.build(directories, self.seed)
+                rows = [*self.build(directories, self.seed)]
             except InputError:  # a part of the mix is expected to be empty
                 return Estimate()
         count = scale * len(rows)
@@ -75,15 +77,14 @@ class Mix(Step):
         for directory in work.inputs.values():
             if (directory / "dropped.jsonl").exists():
                 check_some_left(directory)
-        rows = self.build(work.inputs, self.seed)
+        rows = write_rows(work.dir / ROWS, self.build(work.inputs, self.seed))
         if not rows:
             raise InputError(
                 "the training mix is empty: every row was dropped by a filter (see dropped.jsonl of the filter steps) "
                 "or every subset has weight 0; raise scale.max_new_tokens, relax filters.answers and "
                 "filters.translations or raise the weights"
             )
-        write_rows(work.dir / "rows.jsonl", rows)
-        work.counts.update(rows=len(rows))
+        work.counts.update(rows=rows)
 
 
 class Run:
@@ -101,7 +102,7 @@ class Run:
         config: Config,
         translator: Translator,
         mt: Translator,
-        generator: HFGenerator,
+        generator: Generator,
         tasks: Mapping[str, Task],
         run_dir: Path,
     ) -> None:
@@ -193,13 +194,13 @@ class Run:
         return parallel.parallel_step(config, source, target, SOME_PAIRS)
 
     def answers(self) -> Step:
-        """theta(x_L): the backbone's own greedy answers to all training instructions.
+        """theta(x_L): the backbone's own answers to all training instructions, sampled as `generator` says.
 
         All of them are translated, so that another filter does not translate again.
         """
         template, limit = self.config.backbone.template, self.config.scale.max_new_tokens
         given = self.backbone, self.corpus, "train.jsonl", "instruction", template, limit
-        return Generate(*given, generator=self.generator, label="answers")
+        return Generate(*given, self.generator.sampling, generator=self.generator, label="answers")
 
     def good_answers(self, answers: Step) -> Step:
         """The answers in the source language that pass `filters.answers`."""
@@ -266,20 +267,34 @@ Text = tuple[str, Language, str]
 """A text, its language, and who wrote it."""
 
 
-def texts(directory: Path | None, language: Language, origin: str) -> dict[str, Text]:
+def texts(directory: Path | None, language: Language, origin: str) -> Mapping[str, Text]:
     """The texts by id that a generation, a translation or a filter published; empty without a directory."""
-    rows = read_rows(directory / ROWS) if directory else []
-    return {row["id"]: (row["text"], language, origin) for row in rows}
+    return RowsById(directory / ROWS, lambda row: (row["text"], language, origin)) if directory else {}
 
 
-def corpus_texts(directory: Path, field: str, language: Language) -> dict[str, Text]:
+def corpus_texts(directory: Path, field: str, language: Language) -> Mapping[str, Text]:
     """One field of the training rows of a corpus, by id."""
-    return {row["id"]: (row[field], language, "corpus") for row in read_rows(directory / "train.jsonl")}
+    return RowsById(directory / "train.jsonl", lambda row: (row[field], language, "corpus"))
 
 
-def pairs(subset: str, x: Mapping[str, Text], y: Mapping[str, Text], variant: str = "") -> list[dict[str, Any]]:
-    """Training rows x -> y of the ids that have both, in the order of `y`; see `sdx.data.mixture.pair`."""
-    return [pair(id_, subset, x[id_], y[id_], variant) for id_ in y if id_ in x]
+def pairs(
+    subset: str,
+    x: Mapping[str, Text],
+    y: Mapping[str, Text],
+    variant: str = "",
+    within: Container[str] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Training rows x -> y of the ids that have both, in the order of `y`; see `sdx.data.mixture.pair`.
+
+    A question of several answers is in several rows, whose source is the question.
+
+    Args:
+        within: leaves out answers with other ids.
+    """
+    for id_, answer in y.items():
+        question, _, number = (id_, "", "") if id_ in x else id_.partition(NUMBERED)
+        if (within is None or id_ in within) and (asked := x.get(question)):
+            yield pair(question, subset, asked, answer, "/".join(filter(None, (variant, number))))
 
 
 def directed(row: dict[str, Any]) -> dict[str, Any]:
@@ -289,6 +304,9 @@ def directed(row: dict[str, Any]) -> dict[str, Any]:
 
 class Method(ABC, Generic[Options]):
     """The steps of a method. A new method is a subclass, a YAML in conf/method/ and a test."""
+
+    samples: ClassVar[bool] = False
+    """Whether it trains on `Run.answers`, which `generator` may sample."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -325,7 +343,8 @@ class Method(ABC, Generic[Options]):
             InputError: nothing is left to evaluate.
         """
         config, tasks, languages = run.config, run.tasks, (run.source, run.targets)
-        evaluated, skipped = suites(config, tasks, lambda: run.corpus, run.mt, run.generator, *languages)
+        engine = run.generator.local  # for all models, so that a difference is not one of engines
+        evaluated, skipped = suites(config, tasks, lambda: run.corpus, run.mt, engine, *languages)
         trained = model is not run.backbone
         found = [
             Comparison(suite, suite.outcome(run.backbone, "before"), suite.outcome(model, "after") if trained else None)
@@ -356,7 +375,8 @@ class RunPlan:
     @property
     def steps(self) -> list[Step]:
         """The steps to realise; those that show results early come first."""
-        return [*self._before, self.model, *(outcome.after for outcome in self.outcomes if outcome.after)]
+        after = [outcome.after for outcome in self.outcomes if outcome.after]
+        return [*self._before, self.model, *sorted(after, key=_turns(after))]
 
     def ordered(self, store: Store) -> list[Step]:
         """`steps` after the translations that the first of them lack: a translator and the backbone take turns in
@@ -366,4 +386,17 @@ class RunPlan:
 
     @property
     def _before(self) -> list[Step]:
-        return [step for outcome in self.outcomes for step in (outcome.suite.items, outcome.before)]
+        turn = _turns([outcome.before for outcome in self.outcomes])
+        ordered = sorted(self.outcomes, key=lambda outcome: turn(outcome.before))
+        return [step for outcome in ordered for step in (outcome.suite.items, outcome.before)]
+
+
+def _turns(outcomes: Sequence[Step]) -> Callable[[Step], tuple[int, bool]]:
+    """The order in which each copy of a model is loaded once: all scores of a model, then all texts that it writes,
+    because it may write in another precision or in another process."""
+
+    def model(step: Step) -> str:
+        return step.inputs["model"].key if "model" in step.inputs else ""
+
+    models = list(dict.fromkeys(map(model, outcomes)))
+    return lambda step: (models.index(model(step)), isinstance(step, Generate))

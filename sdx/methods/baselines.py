@@ -1,6 +1,6 @@
 """The baselines, from the same corpus, translations and trainer as the methods they are compared with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ class SFT(Method[SFTConfig]):
         return run.training(run.mix(partial(gold, run), {"corpus": run.corpus}, {}, self.version))
 
 
-def gold(run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
+def gold(run: Run, inputs: Mapping[str, Path], seed: int) -> Iterator[dict[str, Any]]:
     """The training rows x_L -> gold y_L."""
     x, y = (corpus_texts(inputs["corpus"], name, run.source) for name in ("instruction", "answer"))
     return pairs("gold", x, y)
@@ -66,13 +66,11 @@ class TranslateSFT(Method[TranslateSFTConfig]):
             inputs[f"y_{target.code}"] = run.translation(run.corpus, "train.jsonl", "answer", target)
         return run.training(run.mix(partial(self.pairs, run), inputs, {}, self.version))
 
-    def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
-        rows = []
+    def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> Iterator[dict[str, Any]]:
         for target in run.targets:
             mt = run.translator.for_pair(run.source.flores, target.flores).name
             x, y = (texts(inputs[f"{side}_{target.code}"], target, mt) for side in "xy")
-            rows += pairs("gold", x, y)
-        return rows
+            yield from pairs("gold", x, y)
 
 
 SCHEMAS = {"none": UntouchedConfig, "sft": SFTConfig, "translate_sft": TranslateSFTConfig}

@@ -13,7 +13,7 @@ in one language or in two; if in two, the instruction names the language of the 
     the contrastive half of the paper (AFP)                       not here; see `mid_align` for another one
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -52,20 +52,25 @@ class CIT(Method[CITConfig]):
         options = {"subsets": asdict(self.options.subsets), "languages": languages}
         return run.training(run.mix(partial(self.pairs, run), inputs, options, self.version))
 
-    def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
+    def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> Iterator[dict[str, Any]]:
         """All subsets in all target languages. A subset leaves out questions that lack one of its sides."""
         source = run.source
         x, y = (corpus_texts(inputs["x_L"], name, source) for name in ("instruction", "answer"))
-        rows = {"ll": pairs("ll", x, y), "tl": [], "lt": [], "tt": []}
+        x_t, y_t = [], []
         for target in run.targets:
             mt = run.translator.for_pair(source.flores, target.flores).name
-            x_t, y_t = (texts(inputs.get(f"{side}_{target.code}"), target, mt) for side in "xy")
-            rows["tl"] += pairs("tl", x_t, y)
-            rows["lt"] += pairs("lt", x, y_t)
-            rows["tt"] += pairs("tt", x_t, y_t)
-        weights = asdict(self.options.subsets)
-        weighed = [row for name in rows for row in weigh(rows[name], weights[name], seed)]
-        return [row if row["subset"] in ("ll", "tt") else directed(row) for row in weighed]
+            for side, translated in ("x", x_t), ("y", y_t):
+                translated.append(texts(inputs.get(f"{side}_{target.code}"), target, mt))
+        subsets = {
+            "ll": [(x, y)],
+            "tl": [(asked, y) for asked in x_t],
+            "lt": [(x, answered) for answered in y_t],
+            "tt": zip(x_t, y_t, strict=True),
+        }
+        for name, sides in subsets.items():
+            for asked, answered in sides:
+                rows = weigh(pairs(name, asked, answered), getattr(self.options.subsets, name), seed)
+                yield from rows if name in ("ll", "tt") else map(directed, rows)
 
     def _uses(self, *subsets: str) -> bool:
         return any(getattr(self.options.subsets, name) > 0 for name in subsets)

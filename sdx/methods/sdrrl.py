@@ -5,7 +5,7 @@ the target language T; fine-tuning theta on the pairs teaches it to say in T wha
 used. Code-switched instructions and a small external parallel corpus tie the languages together.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import partial
@@ -21,7 +21,8 @@ from sdx.data.translation_instructions import complete_rows, translate_rows
 from sdx.languages import Language
 from sdx.methods.base import Directions, Method, Run, corpus_texts, directed, pairs, texts
 from sdx.options import fields
-from sdx.store.files import read_rows
+from sdx.store.estimate import ROWS
+from sdx.store.files import rows_in
 from sdx.store.step import Step
 
 
@@ -67,6 +68,7 @@ class SDRRLConfig(MethodConfig):
 
 class SDRRL(Method[SDRRLConfig]):
     version = 2
+    samples = True
 
     def check(self, run: Run) -> None:
         weights = asdict(self.options.subsets)
@@ -103,30 +105,28 @@ class SDRRL(Method[SDRRLConfig]):
         }
         return run.training(run.mix(partial(self.pairs, run), inputs, options, self.version))
 
-    def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
+    def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> Iterator[dict[str, Any]]:
         """All subsets in all target languages. A subset leaves out questions that lack one of its sides."""
         source = run.source
         x = corpus_texts(inputs["x_L"], "instruction", source)
         a = texts(inputs.get("a_L"), source, run.config.backbone.name)
-        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in asdict(self.options.subsets)}
-        rows["ll"] = pairs("ll", x, a)
-        for target in run.targets:
-            mt = run.translator.for_pair(source.flores, target.flores).name
-            x_t = texts(inputs.get(f"x_{target.code}"), target, mt)
-            a_t = texts(inputs.get(f"a_{target.code}"), target, mt)
-            a_t = {id_: text for id_, text in a_t.items() if id_ in a}
-            rows["tl"] += pairs("tl", x_t, a)
-            rows["lt"] += pairs("lt", x, a_t)
-            rows["tt"] += pairs("tt", x_t, a_t)
-            if self._uses(run, "cs"):
-                words = dictionaries.load(inputs[f"words_{target.code}"] / "rows.jsonl")
-                rows["cs"] += self._code_switched(pairs("cs", x, a, target.code), words, target, seed)
-            if self._uses(run, "translate", "complete"):
-                p = read_rows(inputs[f"p_{target.code}"] / "rows.jsonl")
-                rows["translate"] += translate_rows(p, source, target)
-                rows["complete"] += complete_rows(p, source, target)
+        x_t, a_t = {}, {}
+        for t in run.targets:
+            mt = run.translator.for_pair(source.flores, t.flores).name
+            x_t[t], a_t[t] = (texts(inputs.get(f"{side}_{t.code}"), t, mt) for side in "xa")
+        subsets: dict[str, Callable[[Language], Iterable[dict[str, Any]]]] = {
+            "tl": lambda t: pairs("tl", x_t[t], a),
+            "lt": lambda t: pairs("lt", x, a_t[t], within=a),
+            "tt": lambda t: pairs("tt", x_t[t], a_t[t], within=a),
+            "cs": lambda t: self._code_switched(pairs("cs", x, a, t.code), inputs[f"words_{t.code}"], t, seed),
+            "translate": lambda t: translate_rows(rows_in(inputs[f"p_{t.code}"] / ROWS), source, t),
+            "complete": lambda t: complete_rows(rows_in(inputs[f"p_{t.code}"] / ROWS), source, t),
+        }
         weights = asdict(self.options.subsets)
-        return [self._hinted(row) for name in rows for row in weigh(rows[name], weights[name], seed)]
+        yield from map(self._hinted, weigh(pairs("ll", x, a), weights["ll"], seed))
+        for name, rows in subsets.items():
+            for t in run.targets if self._uses(run, name) else ():
+                yield from map(self._hinted, weigh(rows(t), weights[name], seed))
 
     def _uses(self, run: Run, *subsets: str) -> bool:
         """Whether one of the subsets has a weight and its data."""
@@ -134,9 +134,9 @@ class SDRRL(Method[SDRRLConfig]):
         return any(getattr(self.options.subsets, name) > 0 and there.get(name, True) for name in subsets)
 
     def _code_switched(
-        self, rows: list[dict[str, Any]], words: dictionaries.Dictionary, target: Language, seed: int
-    ) -> list[dict[str, Any]]:
-        ratios = self.options.code_switching
+        self, rows: Iterable[dict[str, Any]], dictionary: Path, target: Language, seed: int
+    ) -> Iterable[dict[str, Any]]:
+        ratios, words = self.options.code_switching, dictionaries.load(dictionary / ROWS)
         return code_switch_rows(rows, "prompt", words, ratios.sentence_ratio, ratios.word_ratio, str(seed), target)
 
     def _hinted(self, row: dict[str, Any]) -> dict[str, Any]:

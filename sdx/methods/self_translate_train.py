@@ -7,7 +7,7 @@ and is fine-tuned on both versions: theta's own command of T becomes training da
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from sdx.data.translation_instructions import translate_rows
 from sdx.languages import Language
 from sdx.methods.base import Method, Run
 from sdx.store.estimate import ROWS
-from sdx.store.files import read_rows
+from sdx.store.files import rows_in
+from sdx.store.row_file import RowsById
 from sdx.store.step import Step
 from sdx.tasks.labelled import LabelledTask
 from sdx.translation.base import Translator
@@ -95,28 +96,35 @@ class SelfTranslateTrain(Method[SelfTranslateTrainConfig]):
             options["languages"] = [run.source.flores, *(target.flores for target in run.targets)]
         return run.training(run.mix(partial(self.pairs, run), inputs, options, self.version))
 
-    def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> list[dict[str, Any]]:
+    def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> Iterator[dict[str, Any]]:
         """The mixture in all target languages. D_T lacks the rows that lost a field to a filter."""
-        task, source = _task(run), run.source
-        d_l: dict[str, Fields] = {row.pop("id"): row for row in read_rows(inputs["d_L"] / "train.jsonl")}
-        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SUBSETS}
-        rows["src"] = [_whole(task, "src", id_, d_l[id_], source, source, "corpus") for id_ in d_l]
-        for target in run.targets:
-            for name, translator in self._translators(run).items():
-                engine = translator.for_pair(source.flores, target.flores).name
-                d_t = _translated(task, d_l, {f: inputs[f"{name}/{f}/{target.code}"] for f in task.translated})
-                rows[name] += [_whole(task, name, id_, d_t[id_], target, source, engine) for id_ in d_t]
-                if name == "tgt" and self._uses("cs"):
-                    rows["cs"] += _code_switched(task, d_l, d_t, source, target, engine, seed)
-            if self._uses("parallel"):
-                rows["parallel"] += translate_rows(read_rows(inputs[f"p/{target.code}"] / "rows.jsonl"), source, target)
         for name in self.options.subsets:
-            if not rows[name]:
+            rows = chain.from_iterable(self._subset(name, run, inputs, target, seed) for target in run.targets)
+            if name == "src":
+                rows = _source(_task(run), inputs["d_L"], run.source)
+            if (first := next(rows, None)) is None:
                 raise InputError(
                     f"method.mixture={self.options.mixture}: nothing is left for {name}: no row kept all its fields; "
                     "see dropped.jsonl of the filter steps, and relax filters.translations or filters.tasks"
                 )
-        return [row for name in self.options.subsets for row in rows[name]]
+            yield first
+            yield from rows
+
+    def _subset(
+        self, name: str, run: Run, inputs: Mapping[str, Path], target: Language, seed: int
+    ) -> Iterator[dict[str, Any]]:
+        task, source = _task(run), run.source
+        if name == "parallel":
+            yield from translate_rows(rows_in(inputs[f"p/{target.code}"] / ROWS), source, target)
+            return
+        translated = "tgt" if name == "cs" else name
+        engine = self._translators(run)[translated].for_pair(source.flores, target.flores).name
+        files = {field: inputs[f"{translated}/{field}/{target.code}"] for field in task.translated}
+        for id_, in_l, in_t in _translated(inputs["d_L"], files):
+            if name == "cs":
+                yield _code_switched(task, id_, in_l, in_t, source, target, engine, seed)
+            else:
+                yield _whole(task, name, id_, in_t, target, source, engine)
 
     def _uses(self, *subsets: str) -> bool:
         return any(name in self.options.subsets for name in subsets)
@@ -140,11 +148,22 @@ def _task(run: Run) -> LabelledTask:
     return found[0]
 
 
-def _translated(task: LabelledTask, d_l: Mapping[str, Fields], fields: Mapping[str, Path]) -> dict[str, Fields]:
-    """D_T by id, without rows that lost a field to a filter. Fields that are not translated, such as labels, stay."""
-    found = {name: {row["id"]: row["text"] for row in read_rows(of / ROWS)} for name, of in fields.items()}
-    whole = [id_ for id_ in d_l if all(id_ in some for some in found.values())]
-    return {id_: {**d_l[id_], **{name: some[id_] for name, some in found.items()}} for id_ in whole}
+def _source(task: LabelledTask, d_l: Path, source: Language) -> Iterator[dict[str, Any]]:
+    for row in rows_in(d_l / "train.jsonl"):
+        yield _whole(task, "src", row.pop("id"), row, source, source, "corpus")
+
+
+def _translated(d_l: Path, fields: Mapping[str, Path]) -> Iterator[tuple[str, Fields, Fields]]:
+    """(id, fields in D_L, fields in D_T), without rows that lost a field to a filter.
+
+    Fields that are not translated, such as labels, stay.
+    """
+    found = {name: RowsById(of / ROWS, lambda row: str(row["text"])) for name, of in fields.items()}
+    for row in rows_in(d_l / "train.jsonl"):
+        id_ = row.pop("id")
+        texts = {name: text for name, some in found.items() if (text := some.get(id_)) is not None}
+        if len(texts) == len(found):
+            yield id_, row, {**row, **texts}
 
 
 def _whole(
@@ -170,25 +189,25 @@ def _row(
 
 def _code_switched(
     task: LabelledTask,
-    d_l: Mapping[str, Fields],
-    d_t: Mapping[str, Fields],
+    id_: str,
+    in_l: Fields,
+    in_t: Fields,
     source: Language,
     target: Language,
     engine: str,
     seed: int,
-) -> Iterator[dict[str, Any]]:
-    """For each row of D_T one random version with some parts from D_L.
+) -> dict[str, Any]:
+    """A random version of a row of D_T with some parts from D_L.
 
     Context and answer of extractive question answering are one part, because they share a language.
     """
     ways = [way for way in product((False, True), repeat=len(task.parts)) if any(way) and not all(way)]
-    for id_ in d_t:
-        way = ways[int(draw(f"{seed}/cs/{target.flores}/{id_}") * len(ways))]
-        translated = {name for part, taken in zip(task.parts, way, strict=True) if taken for name in part}
-        fields = {**d_l[id_], **{name: d_t[id_][name] for name in translated}}
-        asked = next(name for name in task.fields if name in task.translated)
-        languages = {name: (target, engine) if name in translated else (source, "corpus") for name in task.fields}
-        yield _row(task, "cs", id_, fields, languages[asked], languages["answer"], target.code)
+    way = ways[int(draw(f"{seed}/cs/{target.flores}/{id_}") * len(ways))]
+    translated = {name for part, taken in zip(task.parts, way, strict=True) if taken for name in part}
+    fields = {**in_l, **{name: in_t[name] for name in translated}}
+    asked = next(name for name in task.fields if name in task.translated)
+    languages = {name: (target, engine) if name in translated else (source, "corpus") for name in task.fields}
+    return _row(task, "cs", id_, fields, languages[asked], languages["answer"], target.code)
 
 
 SCHEMAS = {"self_translate_train": SelfTranslateTrainConfig}

@@ -33,12 +33,12 @@ def check(config: BackboneConfig) -> None:
 def backbone_step(config: BackboneConfig) -> Step:
     """Publishes `model/` (config, weights in safetensors, tokenizer) and `source.json`."""
     check(config)
-    trial, packed = partial(_try, template=config.template), ("*.gguf", convert)
-    base = model_step(config, "backbone", (SAFETENSORS,), OFFLINE, trial, config.name, packed)
+    tried, packed = partial(trial, template=config.template), ("*.gguf", convert)
+    base = model_step(config, "backbone", (SAFETENSORS,), OFFLINE, tried, config.name, packed)
     return adapters.merged_step(base, config.adapters, config.name)
 
 
-def _try(model_dir: Path, what: str, again: str, template: TemplateKind) -> None:
+def trial(model_dir: Path, what: str, again: str, template: TemplateKind) -> None:
     """Raises InputError if causal LM and tokenizer cannot be loaded. Weights are not loaded."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 

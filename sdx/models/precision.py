@@ -24,7 +24,7 @@ from typing import Any
 
 from sdx import InputError
 from sdx.config import Config, Precision, Runtime
-from sdx.process.ranks import is_main, launch_id
+from sdx.process.ranks import launch_id, rank
 from sdx.store.files import read_intact, write_json
 
 log = getLogger("sdx")
@@ -118,7 +118,7 @@ def resolve(config: Config, run_dir: Path, machine: MachinePrecision) -> Resolve
     Raises:
         InputError: rank 0, which decides for all ranks, recorded nothing.
     """
-    if not is_main():
+    if rank() > 0:
         _wait_for_record(config, run_dir)
         return resolve_for_plan(config, run_dir, machine)
     runtimes = _runtimes(config, run_dir)

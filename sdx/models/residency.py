@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Hashable
 from logging import getLogger
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from sdx import InputError
 
@@ -33,6 +33,13 @@ class Resident:
         return cast(T, self._cache[name])
 
 
+@runtime_checkable
+class Closing(Protocol):
+    """A model in another process, which `close` ends."""
+
+    close: Callable[[], Any]
+
+
 _held: dict[Hashable, Resident] = {}
 
 
@@ -58,6 +65,9 @@ def resident(what: tuple[str, Path, Hashable], load: Callable[[], Any]) -> Resid
 
 def release() -> None:
     """Frees the model that is held, if any; called before a training."""
+    for held in _held.values():
+        if isinstance(held.model, Closing):
+            held.model.close()
     if _held or ("torch.cuda" in sys.modules and sys.modules["torch"].cuda.is_available()):
         _held.clear()
         free()

@@ -10,7 +10,9 @@ Alpaca prompt, with BOS in front if the tokenizer puts BOS in front of plain tex
     {response}{eos}
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
+from operator import add
 from typing import Any
 
 from sdx import InputError
@@ -86,14 +88,24 @@ def encode_example(tokenizer: Any, instruction: str, response: str) -> tuple[lis
 
     The first tokens are exactly `prompt_ids`, as in generation.
     """
-    prompt = prompt_text(tokenizer, instruction)
+    return encode_examples(tokenizer, [(instruction, response)])[0]
+
+
+def encode_examples(tokenizer: Any, sides: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
+    """`encode_example` of many instructions and responses, which takes half the time."""
+    if not sides:
+        return []
     before, after = _joints(tokenizer, tokenizer.chat_template)
-    rest = before + response + after
-    start = _ids(tokenizer, prompt)
-    whole = _ids(tokenizer, prompt + rest)
-    if whole[: len(start)] != start:  # the response's first characters merged with the prompt's last
-        whole = start + _ids(tokenizer, rest)
-    return whole, len(start)
+    prompts = [prompt_text(tokenizer, instruction) for instruction, _ in sides]
+    rests = [before + response + after for _, response in sides]
+    starts: list[list[int]] = tokenizer(prompts, add_special_tokens=False).input_ids
+    wholes = tokenizer([*map(add, prompts, rests)], add_special_tokens=False).input_ids
+    found = []
+    for start, whole, rest in zip(starts, wholes, rests, strict=True):
+        if whole[: len(start)] != start:  # the response's first characters merged with the prompt's last
+            whole = start + _ids(tokenizer, rest)
+        found.append((whole, len(start)))
+    return found
 
 
 def encode_plain(tokenizer: Any, prompt: str, response: str) -> tuple[list[int], int]:

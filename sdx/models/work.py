@@ -28,7 +28,7 @@ class ModelWork(Work):
         also: forward passes of other models in the same step: an encoder, a teacher. Those of a training are on all
             ranks.
         arithmetic: in what the model computes.
-        engine: the library that decodes, if it is not transformers: its rates are others.
+        engine: what runs the model, if not transformers in this process: a name in `sdx.planning.rates`.
     """
 
     shape: ShapeConfig = field(default_factory=ShapeConfig)

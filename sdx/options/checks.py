@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sdx import InputError
 from sdx.options import schema
 from sdx.process.printable import escaped
-from sdx.process.ranks import is_main
+from sdx.process.ranks import rank
 from sdx.process.secret import found_in, scrub
 
 UNFORESEEN = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -50,7 +50,7 @@ def not_composable(overrides: list[str], error: Exception) -> InputError:
 
 def print_error(message: str, code: int = 2) -> int:
     """Prints an error in one line, on rank 0 only, and returns the exit code."""
-    if is_main():
+    if rank() == 0:
         print(f"sdx: {escaped(scrub(message))}".replace("\n", "\\n"), file=sys.stderr)
     return code
 

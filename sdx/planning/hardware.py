@@ -5,20 +5,16 @@ reaches are our assumptions; figures for CPUs were measured with SmolLM2-135M on
 """
 
 import math
-import shutil
-import subprocess
 from dataclasses import dataclass, replace
-from logging import getLogger
 
 from sdx.config import BackboneConfig, Precision
 from sdx.models import precision
 from sdx.models.hub import local
 from sdx.models.shape import shape_in
+from sdx.process.devices import visible_gpu
 from sdx.process.threads import cores
 from sdx.training.hardware import PEAK_FLOPS, Hardware, can_compile, host_bytes, of_gpu
 from sdx.training.memory import GIB, SHOWN
-
-log = getLogger("sdx")
 
 GPU_SHARE = 0.35
 """Model FLOP utilisation assumed for training and for reading prompts in large batches."""
@@ -42,8 +38,6 @@ CPU_LOAD_BYTES_PER_S = 2e8
 CPU_LIMIT_PARAMETERS = 2e9
 """Larger models get no estimate on a CPU."""
 REFERENCE_RANKS = 8
-NVIDIA_SMI_TIMEOUT_S = 60
-"""Without persistence mode the driver takes seconds to start each GPU."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +69,22 @@ class Device:
         return self.launch_s > 0
 
     def share(self, taken: Precision) -> float:
-        return self.bf16 if taken is Precision.bf16 else self.fp32
+        return self.fp32 if taken is Precision.fp32 else self.bf16
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Ranks with a device each. Training uses all ranks, everything else the first."""
+    """Ranks with a device each. Training uses the ranks, a row step all workers, any other step the first rank."""
 
     device: Device
     ranks: int
+    helpers: int = 0
+    """Processes that only join row steps, with a device each."""
+
+    @property
+    def workers(self) -> int:
+        """Processes at a row step."""
+        return self.ranks + self.helpers
 
     @property
     def name(self) -> str:
@@ -147,40 +148,20 @@ def suited_to(backbone: BackboneConfig) -> precision.MachinePrecision:
     return precision.ANY_GPU if elsewhere else precision.machine_precision()
 
 
-def visible_gpu() -> tuple[str, str] | None:
-    """The first of `driver_gpus`; None without one."""
-    return next(iter(driver_gpus()), None)
-
-
-def driver_gpus() -> list[tuple[str, str]]:
-    """(name, memory) of each GPU of this machine by `nvidia-smi`, because importing torch takes seconds."""
-    if not shutil.which("nvidia-smi"):
-        return []
-    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", timeout=NVIDIA_SMI_TIMEOUT_S, check=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        log.warning("%-12s nvidia-smi does not answer (%s): no GPU is counted", "gpu", type(error).__name__)
-        return []
-    rows = (line.partition(", ") for line in answer.stdout.splitlines())
-    return [(name, memory) for name, _, memory in rows if name]
-
-
-def machines(gpu: tuple[str, str] | None, ranks: int, parameters: int) -> list[Machine]:
+def machines(gpu: tuple[str, str] | None, ranks: int, parameters: int, workers: int = 1) -> list[Machine]:
     """The machines whose times are shown: this one, if its device is known, and a reference.
 
     Args:
         gpu: the result of `visible_gpu`.
         ranks: of this launch.
         parameters: of the backbone.
+        workers: processes of this machine at a row step, if more than ranks. On a CPU they share its cores.
     """
     known = of_gpu(gpu[0], GPUS) if gpu else None
     if known and gpu:
         if (mebibytes := gpu[1].partition(" ")[0]).isdecimal():
             known = replace(known, memory_bytes=int(mebibytes) * 2**20)
-        here = [Machine(known, ranks)]
+        here = [Machine(known, ranks, max(0, workers - ranks))]
         return here if ranks > 1 else [*here, Machine(known, REFERENCE_RANKS)]
     reference = Machine(REFERENCE, max(ranks, REFERENCE_RANKS))
     if gpu or parameters > CPU_LIMIT_PARAMETERS:

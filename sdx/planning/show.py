@@ -14,15 +14,17 @@ from sdx.models.work import ModelWork
 from sdx.planning import tables
 from sdx.planning.estimate import RunEstimates
 from sdx.planning.graph import Node, State, walk
-from sdx.planning.hardware import Machine, machines, visible_gpu
+from sdx.planning.hardware import Machine, machines
+from sdx.planning.measured import Measured
 from sdx.planning.shapes import backbone_shape, encoder_shape, longest_tokens, stacked
 from sdx.planning.sources import sources, told, wanted
-from sdx.planning.times import seconds
+from sdx.planning.times import is_published, seconds
 from sdx.process.console import console as new_console
+from sdx.process.devices import visible_gpu
 from sdx.process.disk import free_bytes
 from sdx.process.ranks import world_size
 from sdx.sources.hub import find_unavailable
-from sdx.store.estimate import Estimate, Work
+from sdx.store.estimate import Work
 from sdx.store.step import Step
 from sdx.store.store import Store
 from sdx.training import disk
@@ -48,7 +50,7 @@ def show(config: Config, store: Store, steps: Sequence[Step], on_gpus: Config | 
         `steps` by key, `sources`, `memory` by (stage, offload, ranks), `layouts` by machine, `total`.
     """
     gpu, on_gpus = visible_gpu(), on_gpus or config
-    lines, shape, trained, where = estimated(config, on_gpus, store, steps, gpu)
+    lines, shape, trained, where = estimated(config, on_gpus, store, steps, gpu, Measured(store))
     nodes = [line.node for line in lines]
     works = [line.estimate.work for line in lines if line.node.step.collective]
     sizes = training_sizes(on_gpus, trained) if works and shape.parameters else {}
@@ -59,7 +61,7 @@ def show(config: Config, store: Store, steps: Sequence[Step], on_gpus: Config | 
         for machine in (where if sizes else ())
     }
     layouts = {machine: layout(setup, longest_training) for machine, setup in setups.items()}
-    completing = [work for line in lines if isinstance(work := line.generation, ModelWork)]
+    completing = [work for line in lines if isinstance(work := line.generation, ModelWork) and not work.engine]
     total = sum_up(lines, where)
     unavailable = find_unavailable(wanted(nodes))
     found = sources(store, shape, nodes, unavailable)
@@ -94,7 +96,12 @@ def show(config: Config, store: Store, steps: Sequence[Step], on_gpus: Config | 
 
 
 def estimated(
-    config: Config, on_gpus: Config, store: Store, steps: Sequence[Step], gpu: tuple[str, str] | None
+    config: Config,
+    on_gpus: Config,
+    store: Store,
+    steps: Sequence[Step],
+    gpu: tuple[str, str] | None,
+    measured: Measured,
 ) -> tuple[list[tables.Line], ShapeConfig, ShapeConfig, Sequence[Machine]]:
     """The steps with their estimates, the shapes of the backbone and of the trained model, and the machines.
 
@@ -104,15 +111,16 @@ def estimated(
     """
     nodes = walk(store, steps)
     shape = backbone_shape(config, store, nodes)
-    where = machines(gpu, world_size(), shape.parameters)
+    given = getattr(config, "workers", "1")
+    where = machines(gpu, world_size(), shape.parameters, int(given) if given.isdecimal() else 1)
     encoder = encoder_shape(config, store, nodes)
     trained = stacked(shape, encoder)
     estimates = RunEstimates(config, store, shape, on_gpus, encoder)
     lines = []
     for node in nodes:
         estimate = estimates.add(node)
-        hours = (_hours(on_gpus if at.device.is_cuda else config, store, node, estimate, trained, at) for at in where)
-        lines.append(tables.Line(node, estimate, tuple(hours)))
+        times = tuple(_time(estimates, measured, node, trained, machine) for machine in where)
+        lines.append(tables.Line(node, estimate, times))
     return lines, shape, trained, where
 
 
@@ -153,23 +161,27 @@ def _described(setup: Setup, found: Layout | InputError) -> str:
     return str(found) if isinstance(found, InputError) else shortage(setup, found) or describe(setup, found)
 
 
-def _hours(
-    config: Config, store: Store, node: Node, estimate: Estimate, trained: ShapeConfig, machine: Machine
-) -> float | None:
-    """Hours on a machine: of a cached step those that it took; none if they are not known."""
+def _time(
+    estimates: RunEstimates, measured: Measured, node: Node, trained: ShapeConfig, machine: Machine
+) -> tables.Time:
+    """On a machine: of a cached step what it took; no hours if they are not known."""
     if node.state is State.cached:
-        return float(store.manifest(node.step)["seconds"]) / 3600
+        return tables.Time(float(estimates.store.manifest(node.step)["seconds"]) / 3600)
     if node.state is State.not_needed:
-        return 0.0
+        return tables.Time(0.0)
+    estimate, config = estimates.of(node.step), estimates.on_gpus if machine.device.is_cuda else estimates.config
     units = estimate.units or estimate.rows
     rest = max(0.0, 1 - node.done / units) if units else 1.0
-    took = _seconds(config, trained, estimate.work, machine)
-    return None if took is None else rest * took / 3600
+    if (took := measured.seconds(node.step, estimate, machine, estimates.shape.vocab_size)) is not None:
+        return tables.Time(rest * took / 3600, tables.Origin.measured)
+    took = _seconds(config, trained, estimate.work, machine, node.step.shared)
+    origin = tables.Origin.published if is_published(estimate.work, machine.device) else tables.Origin.formula
+    return tables.Time(None if took is None else rest * took / 3600, origin)
 
 
-def _seconds(config: Config, trained: ShapeConfig, work: Work, machine: Machine) -> float | None:
+def _seconds(config: Config, trained: ShapeConfig, work: Work, machine: Machine, shared: bool) -> float | None:
     if not (trained.parameters and isinstance(work, ModelWork) and work.trained):
-        return seconds(work, machine, config.train, None)
+        return seconds(work, machine, config.train, None, shared)
     setup = _setup(config, trained, machine.hardware)
     found = layout(setup, work)
     if isinstance(found, InputError) or shortage(setup, found):

@@ -7,21 +7,22 @@ from rich.table import Table
 from sdx.methods.base import RunPlan
 from sdx.models.precision import ResolvedConfig
 from sdx.planning import tables
-from sdx.planning.hardware import visible_gpu
+from sdx.planning.measured import Measured
 from sdx.planning.show import estimated, sum_up
 from sdx.process.console import console as new_console
 from sdx.process.console import duration, short
+from sdx.process.devices import visible_gpu
 from sdx.store.store import Store
 
 
 def show_sweep(runs: Sequence[tuple[str, ResolvedConfig, RunPlan]], store: Store) -> None:
     """Prints the plan of runs, each with its name, configuration and steps."""
-    gpu = visible_gpu()
+    gpu, measured = visible_gpu(), Measured(store)
     console = new_console()
     table = Table(title="plan of the sweep", title_justify="left", header_style="bold")
     together: dict[str, tables.Line] = {}
     for name, resolved, work in runs:
-        lines, shape, _, where = estimated(resolved.config, resolved.on_gpus, store, work.ordered(store), gpu)
+        lines, shape, _, where = estimated(resolved.config, resolved.on_gpus, store, work.ordered(store), gpu, measured)
         if not table.columns:
             for head in ("run", "to do", "cached", "generated", "translated", "trained"):
                 table.add_column(head, justify="left" if head == "run" else "right", overflow="fold")

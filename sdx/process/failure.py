@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sdx.process import secret
-from sdx.process.ranks import is_main, rank, world_size
+from sdx.process.ranks import WORKER, is_main, rank, world_size
 
 ERROR = "error.txt"
 """Traceback of the error that ended the run. With several ranks the last line names the rank and its host."""
@@ -39,7 +39,7 @@ class Failure:
 
     def report(self, error: BaseException) -> None:
         """Writes the error unless a rank has written one. Never raises, even if the disk is full."""
-        if self.message() is not None:
+        if WORKER in os.environ or self.message() is not None:  # the run goes on without this worker
             return
         text = secret.scrub("".join(traceback.format_exception(error)))
         if world_size() > 1:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch import distributed as dist
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
+PARENT_S = 0.5
+"""Between two looks whether the parent lives."""
 ONE_PRESS_S = 1.0
 """SIGINTs closer together are one Ctrl-C: a launcher passes it on to ranks that the terminal has signalled already."""
 
@@ -142,6 +144,17 @@ def finishing() -> Iterator[None]:
     finally:
         _noted.finishing -= 1
     leave_if_asked()
+
+
+def end_with(parent: int) -> None:
+    """Ends this process, a child of `parent`, soon after its parent has ended in whatever way."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_S)
+        os._exit(os.EX_TEMPFAIL)
+
+    threading.Thread(target=watch, name="sdx parent", daemon=True).start()
 
 
 class Preemption:

@@ -1,4 +1,5 @@
-"""This process's rank in a distributed launch, from the environment that torchrun sets, and its device."""
+"""This process's part in a run, from the environment: its rank in a distributed launch, whether it works for a run that
+another process reports; and its device."""
 
 import os
 import re
@@ -8,6 +9,12 @@ from sdx import InputError
 
 if TYPE_CHECKING:
     import torch
+
+WORKER = "SDX_WORKER"
+"""Set in a process that reports nothing, because another one reports the same run: the number of the process that it
+helps, or `ARRAY`."""
+ARRAY = "array"
+"""In a task of a SLURM array that makes a run's data. Like rank 0, it may make any step."""
 
 
 def check() -> None:
@@ -42,7 +49,14 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    return rank() == 0
+    """Whether this process reports: it prints, tracks, and writes into the run directory."""
+    return rank() == 0 and WORKER not in os.environ
+
+
+def helped() -> int | None:
+    """The number of the process that started this one to help with its row steps, and that alone; None otherwise."""
+    worker = os.environ.get(WORKER, "")
+    return int(worker) if worker.isdecimal() else None
 
 
 def device() -> "torch.device":

@@ -35,7 +35,9 @@ TOKENS = re.compile(
 """Older keys of wandb are 40 hexadecimal digits, as commits are, and are recognised by their names only."""
 LOGIN = re.compile(r"""(://[^\s/:@?#"'<>,]*:)([^\s/?#"'<>,]+)@""")
 """User and password in a URL; the second group is the password."""
-ASSIGNED = re.compile(rf"(\w+)=[^\s${{][^\s]{{{SHORTEST - 1},}}")
+VARIABLE = r"(?<=_env=)[A-Z][A-Z0-9_]*(?!\S)"
+"""The name of a variable that holds a secret, as in key_env=OPENAI_API_KEY."""
+ASSIGNED = re.compile(rf"(\w+)=(?!{VARIABLE})[^\s${{][^\s]{{{SHORTEST - 1},}}")
 """A value that a shell or a command line sets, and does not take from a variable."""
 
 

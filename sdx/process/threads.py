@@ -1,6 +1,8 @@
 """How many threads the CPU's kernels start, and how they wait. Imports no torch, which reads these settings once."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sdx.process import cgroups
@@ -42,6 +44,25 @@ def limit() -> None:
         os.environ["OMP_NUM_THREADS"] = str(cores())
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
+
+def share(processes: int) -> int:
+    """Threads for each of so many processes at once on these cores; never more than OMP_NUM_THREADS."""
+    part, given = max(1, cores() // processes), os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(given), part) if given.isdecimal() else part
+
+
+@contextmanager
+def sharing(processes: int) -> Iterator[None]:
+    """Inside the block, PyTorch computes with this process's `share`."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(share(processes))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _under_torchrun() -> bool:

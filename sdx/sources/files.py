@@ -11,9 +11,10 @@ import re
 import shutil
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from sdx.sources.tables import read_table
 from sdx.store.files import MANIFEST
 from sdx.store.step import Step, Workspace, runtime
 
+CHUNK = 1_000_000
+"""Characters of a JSON array that are read at once."""
 BOM = b"\xef\xbb\xbf"
 BAD_CHARACTER = re.compile("[\0\ud800-\udfff]")
 
@@ -195,7 +198,7 @@ def read_records(path: Path, where: str, names: Collection[str] = ()) -> Iterato
         names: the columns that are wanted, which identify a .tsv's header (see `sdx.sources.tables`).
 
     Raises:
-        InputError: a row that cannot be read; not UTF-8; a damaged archive. All but .json yield the rows before it.
+        InputError: a row that cannot be read; not UTF-8; a damaged archive. The rows before it are yielded.
     """
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".csv", ".tsv")):
@@ -310,13 +313,46 @@ def _text(raw: bytes, place: str) -> str:
 
 
 def _array(path: Path, where: str) -> Iterator[tuple[str, Any]]:
-    with _opened(path, where) as file:
+    count = 0
+    with suppress(ValueError, IndexError, RecursionError), _opened(path, where) as file:
+        for count, row in enumerate(_items(file), 1):
+            yield f"{where}, item {count}", row
+        return
+    with _opened(path, where) as file:  # whole, for what to say about it
         text = _text(file.read().removeprefix(BOM), where)
     advice = "give an array of objects, or end the name in .jsonl if each line is an object"
     rows = _json(where, text, advice)
     if not isinstance(rows, list):
         raise InputError(f"{where} is a JSON {_kind(rows)}; {advice}")
-    yield from ((f"{where}, item {number}", row) for number, row in enumerate(rows, 1))
+    yield from ((f"{where}, item {number}", row) for number, row in enumerate(rows[count:], count + 1))
+
+
+def _items(file: Any) -> Iterator[Any]:
+    """The items of a JSON array one by one; raises ValueError, IndexError or RecursionError for what is none."""
+    decode, skip = json.JSONDecoder().raw_decode, re.compile(r"[ \t\r\n]*").match
+    text = TextIOWrapper(file, "utf-8-sig", newline="")
+    buffer, at, expected = text.read(CHUNK), 0, "["
+    while True:
+        try:
+            at = skip(buffer, at).end()  # type: ignore[union-attr]
+            start = skip(buffer, at + 1).end()  # type: ignore[union-attr]
+            if buffer[at] == "]" and expected == ",":
+                break
+            if buffer[at] != expected:
+                raise ValueError(expected)
+            if buffer[start] == "]" and expected == "[":
+                at = start
+                break
+            row, end = decode(buffer, start)
+        except (ValueError, IndexError):
+            if not (more := text.read(CHUNK + len(buffer) - at)):
+                raise
+            buffer, at = buffer[at:] + more, 0
+            continue
+        yield row
+        at, expected = end, ","
+    if buffer[at + 1 :].strip() or text.read().strip():
+        raise ValueError(expected)
 
 
 def _json(place: str, text: str, advice: str) -> Any:

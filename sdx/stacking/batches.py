@@ -1,13 +1,11 @@
 """Batches of texts of similar length that a stack reads or continues."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from sdx.models.batches import READ_TOKENS, cut
 from sdx.models.fit import pieces, room, row_bytes
 from sdx.process.preemption import finishing
-from sdx.process.progress import Progress
 
 T = TypeVar("T")
 
@@ -19,7 +17,6 @@ def in_batches(
     fix: str,
     rows: int | None = None,
     writes: bool = False,
-    label: str | None = None,
 ) -> Iterator[tuple[list[int], T]]:
     """Indices of the texts in each batch, the longest first, and `work`'s result on them.
 
@@ -30,24 +27,20 @@ def in_batches(
         fix: what the user can do if a single text does not fit in memory.
         rows: most texts in a batch, beside the limits of tokens and memory.
         writes: the LLM keeps a cache.
-        label: of a progress bar.
     """
     parts = [row_bytes(part) for part in (model.encoder, model.llm) if part is not None]
     token_bytes = max(1.0, max(part.read for part in parts) + (parts[-1].cached if writes else 0.0))
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     sizes = [token_bytes * lengths[index] for index in order]
     most = min(token_bytes * READ_TOKENS.on(model.device.type == "cuda"), room(model))
-    with Progress(label, len(lengths), "texts") if label else nullcontext() as progress:
-        for batch in cut(sizes, most, rows or len(sizes)):
-            with finishing():
-                for some, result in pieces(
-                    model,
-                    sizes,
-                    [batch],
-                    lambda some: work(order[some]),
-                    lambda row: f"a text of {lengths[order[row]]} tokens",
-                    fix,
-                ):
-                    yield order[some], result
-                    if progress is not None:
-                        progress.update(some.stop - some.start)
+    for batch in cut(sizes, most, rows or len(sizes)):
+        with finishing():
+            for some, result in pieces(
+                model,
+                sizes,
+                [batch],
+                lambda some: work(order[some]),
+                lambda row: f"a text of {lengths[order[row]]} tokens",
+                fix,
+            ):
+                yield order[some], result

@@ -1,5 +1,6 @@
 """Inference with a trained stack, or a part of one, on rows of a task; answers to test items."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from logging import getLogger
@@ -17,14 +18,16 @@ from sdx.stacking.sequences import Encoded, SequenceTokenizer
 from sdx.stacking.work import lengths, one_pass
 from sdx.store.batch_log import Row
 from sdx.store.estimate import ROWS, Estimate, Plan, Rows
+from sdx.store.files import write_rows
 from sdx.store.row_file import RowFile
 from sdx.store.row_step import RowStep, in_order
+from sdx.store.shared_log import SharedLog
 from sdx.store.step import Step, Workspace, runtime
 
 if TYPE_CHECKING:
     from sdx.stacking.objectives import TextExample
 
-log = getLogger("sdx")
+logger = getLogger("sdx")
 
 BATCH_ROWS = 256
 """Items between two points at which a killed step resumes."""
@@ -32,7 +35,7 @@ FIX = "lower scale.max_length_tokens or take a GPU with more memory"
 
 
 @dataclass(frozen=True, eq=False)
-class InferenceStep(PartsStep):
+class InferenceStep(PartsStep, RowStep[Any]):
     """A step in which a trained system reads rows of a task."""
 
     model: Step
@@ -65,9 +68,25 @@ class InferenceStep(PartsStep):
     def load(self, work: Workspace) -> Any:
         return load_for_inference(work.inputs["model"] / "model", directories(work), self.parts.precision)
 
+    def batches(self, rows: Sequence[Row], loaded: Any) -> list[list[int]]:
+        """Texts of similar length, the longest first."""
+        check_choices(rows)
+        order = sorted(range(len(rows)), key=[-len("".join(row["segments"]).encode()) for row in rows].__getitem__)
+        return [order[some.start : some.stop] for some in in_order(rows, BATCH_ROWS)]
+
+    def process(self, batch: Sequence[Row], loaded: Any) -> list[Row]:
+        """The rows of `answers`; those of texts that lost their ends say `cut`, which is not published."""
+        encoded = encode_rows(loaded, batch, self.read_as, self.max_tokens)
+        answers = self.answers(loaded, batch, encoded)
+        return [{**row, "cut": True} if encoded[index].cut else row for index, row in answers]
+
+    @abstractmethod
+    def answers(self, model: Any, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Iterator[tuple[int, Row]]:
+        """(index, what the model says) of all rows of a batch, in any order."""
+
 
 @dataclass(frozen=True, eq=False)
-class ClassifyStep(InferenceStep, RowStep[Any]):
+class ClassifyStep(InferenceStep):
     """Publishes `rows.jsonl`: `id`, `gold`, `choice`, `acc` and `log_probs` of each item.
 
     A model that writes gives `id`, `gold`, `acc` and `text`; its answer is right if it is the label's words.
@@ -97,39 +116,36 @@ class ClassifyStep(InferenceStep, RowStep[Any]):
     def read(self, work: Workspace) -> Sequence[Row]:
         return RowFile(work.inputs["items"] / ROWS)
 
-    def batches(self, rows: Sequence[Row], loaded: Any) -> list[list[int]]:
-        """Items of similar length, the longest first."""
-        check_choices(rows)
-        order = sorted(range(len(rows)), key=[-len("".join(row["segments"]).encode()) for row in rows].__getitem__)
-        return [order[some.start : some.stop] for some in in_order(rows, BATCH_ROWS)]
-
-    def process(self, batch: Sequence[Row], loaded: Any) -> list[Row]:
-        answers = self._generated if hasattr(loaded, "generate_from_ids") else self._classified
-        return [row for rows in answers(loaded, batch) for row in rows]
+    def answers(self, model: Any, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Iterator[tuple[int, Row]]:
+        answers = self._generated if hasattr(model, "generate_from_ids") else self._classified
+        return answers(model, rows, encoded)
 
     def count(self, rows: Iterable[Row]) -> dict[str, int]:
         correct = [row["acc"] for row in rows]
         return {"items": len(correct), "correct": sum(correct)}
 
-    def _classified(self, model: Any, items: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-        for indices, (_, logits) in pooled_batches(model, items, self.read_as, self.max_tokens):
-            rows = []
+    def publish(self, log: SharedLog, work: Workspace) -> None:
+        warn_of_cut(log.rows(), self.max_tokens)
+        work.counts.update(self.count(log.rows()))
+        write_rows(work.dir / ROWS, ({name: row[name] for name in row if name != "cut"} for row in log.rows()))
+
+    def _classified(self, model: Any, items: Sequence[Row], encoded: Sequence[Encoded]) -> Iterator[tuple[int, Row]]:
+        for indices, (_, logits) in pooled_batches(model, items, encoded):
             for index, log_probs in zip(indices, logits.float().log_softmax(-1).cpu(), strict=True):
                 id_, gold, choice = items[index]["id"], items[index]["label"], int(log_probs.argmax())
                 rounded = [round(value, 4) for value in log_probs.tolist()]
-                rows.append({"id": id_, "gold": gold, "choice": choice, "acc": choice == gold, "log_probs": rounded})
-            yield rows
+                right = {"choice": choice, "acc": choice == gold, "log_probs": rounded}
+                yield index, {"id": id_, "gold": gold, **right}
 
-    def _generated(self, model: Any, items: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    def _generated(self, model: Any, items: Sequence[Row], encoded: Sequence[Encoded]) -> Iterator[tuple[int, Row]]:
         from sdx.stacking.generation import label_ids, label_text
 
         labels = [label_text(model.config.id2label[number]) for number in range(model.config.num_labels)]
         longest = max(len(label_ids(model.tokenizer, label)) for label in labels)
-        for indices, texts in generated_batches(model, items, self.read_as, self.max_tokens, longest):
-            yield [
-                {"id": item["id"], "gold": item["label"], "acc": text == labels[item["label"]], "text": text}
-                for item, text in zip((items[index] for index in indices), texts, strict=True)
-            ]
+        for indices, texts in generated_batches(model, encoded, longest):
+            for index, text in zip(indices, texts, strict=True):
+                id_, gold = items[index]["id"], items[index]["label"]
+                yield index, {"id": id_, "gold": gold, "acc": text == labels[gold], "text": text}
 
 
 def load_for_inference(model_dir: Path, parts: Mapping[str, Path], precision: Precision) -> Any:
@@ -154,7 +170,7 @@ def _load(model_dir: Path, parts: Mapping[str, Path], precision: Precision) -> A
 
 
 def pooled_batches(
-    model: Any, rows: Sequence[Mapping[str, Any]], language: Language, max_tokens: int, label: str | None = None
+    model: Any, rows: Sequence[Row], encoded: Sequence[Encoded]
 ) -> Iterator[tuple[list[int], tuple[Any, Any]]]:
     """Indices of the rows in each batch, their vectors `[texts, spans, hidden]`, and logits if the model has a head.
 
@@ -167,7 +183,7 @@ def pooled_batches(
     from sdx.stacking.objectives import Collator
     from sdx.training.hidden_states import pooled
 
-    texts = text_examples(rows, model.sequence_tokenizer(language.flores), max_tokens)
+    texts = _examples(rows, encoded)
     collator = Collator({"llm" if model.encoder is None else "encoder": model.pad_id})
 
     def work(indices: list[int]) -> tuple[Any, Any]:
@@ -180,16 +196,16 @@ def pooled_batches(
                 return vectors, None
             return vectors, model.classify(vectors if rows[0]["choices"] else vectors.squeeze(1))
 
-    return in_batches(model, [len(text.input_ids) for text in texts], work, FIX, label=label)
+    return in_batches(model, [len(text.input_ids) for text in texts], work, FIX)
 
 
 def generated_batches(
-    model: Any, rows: Sequence[Mapping[str, Any]], language: Language, max_tokens: int, max_new_tokens: int
+    model: Any, encoded: Sequence[Encoded], max_new_tokens: int
 ) -> Iterator[tuple[list[int], list[str]]]:
-    """Indices of the rows in each batch, and what a model that writes generates after each."""
+    """Indices of the texts in each batch, and what a model that writes generates after each."""
     from sdx.stacking.batches import in_batches
 
-    texts = [encoded.ids for encoded in encode_rows(rows, model.sequence_tokenizer(language.flores), max_tokens)]
+    texts = [one.ids for one in encoded]
 
     def work(indices: list[int]) -> list[str]:
         generated: list[str] = model.generate_from_ids([texts[index] for index in indices], max_new_tokens)
@@ -206,17 +222,23 @@ def text_examples(
     Raises:
         InputError: questions have different numbers of answers; the vectors of a batch are one array.
     """
+    check_choices(rows)
+    encoded = tokenizer.encode([row["segments"] for row in rows], max_tokens, offsets=False)
+    warn_of_cut([vars(one) for one in encoded], max_tokens)
+    return _examples(rows, encoded, split)
+
+
+def _examples(rows: Sequence[Mapping[str, Any]], encoded: Sequence[Encoded], split: str = "") -> "list[TextExample]":
     from sdx.stacking.objectives import TextExample
 
-    check_choices(rows)
     return [
         TextExample(
             id=example_id(split, row["id"]),
-            input_ids=encoded.ids,
-            spans=encoded.spans[-row["choices"] :] if row["choices"] else [(0, len(encoded.ids))],
+            input_ids=text.ids,
+            spans=text.spans[-row["choices"] :] if row["choices"] else [(0, len(text.ids))],
             label=row["label"],
         )
-        for row, encoded in zip(rows, encode_rows(rows, tokenizer, max_tokens), strict=True)
+        for row, text in zip(rows, encoded, strict=True)
     ]
 
 
@@ -228,16 +250,18 @@ def check_choices(rows: Iterable[Mapping[str, Any]]) -> None:
         )
 
 
-def encode_rows(rows: Sequence[Mapping[str, Any]], tokenizer: SequenceTokenizer, max_tokens: int) -> list[Encoded]:
-    """Each row's texts as one sequence, with a warning if many are cut."""
-    encoded = tokenizer.encode([row["segments"] for row in rows], max_tokens, offsets=False)
-    cut = sum(sequence.cut for sequence in encoded)
-    if cut > 0.05 * len(rows):  # our limit
-        log.warning(
-            "%-12s %d of %d are longer than scale.max_length_tokens=%d and lose their ends; raise it",
-            "texts", cut, len(rows), max_tokens,
-        )  # fmt: skip
-    return encoded
+def encode_rows(model: Any, rows: Sequence[Row], language: Language, max_tokens: int) -> list[Encoded]:
+    """Each row's texts as the one sequence that the model reads."""
+    tokenizer: SequenceTokenizer = model.sequence_tokenizer(language.flores)
+    return tokenizer.encode([row["segments"] for row in rows], max_tokens, offsets=False)
+
+
+def warn_of_cut(rows: Iterable[Mapping[str, Any]], max_tokens: int) -> None:
+    """Warns if many rows say that they were `cut`."""
+    flags = [row.get("cut", False) for row in rows]
+    if sum(flags) > 0.05 * len(flags):  # our limit
+        message = "%-12s %d of %d are longer than scale.max_length_tokens=%d and lose their ends; raise it"
+        logger.warning(message, "texts", sum(flags), len(flags), max_tokens)
 
 
 def example_id(split: str, id_: str) -> str:

@@ -26,7 +26,7 @@ class BatchLog:
         self._file: BinaryIO | None = None
         self._end = 0
 
-    def open(self) -> None:
+    def create(self) -> None:
         """Creates the file, which must not exist, and locks it until `close`."""
         self._file = self.path.open("xb")
         fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -34,7 +34,7 @@ class BatchLog:
     def append(self, rows: Sequence[Row]) -> list[tuple[int, int]]:
         """Writes a batch; (start, length) of each row's line in the file."""
         if self._file is None:
-            self.open()
+            self.create()
         assert self._file
         lines = [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows]
         with writing(self.path):

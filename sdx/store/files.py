@@ -70,15 +70,20 @@ def rows_in(path: Path) -> Iterator[dict[str, Any]]:
             yield _object(line, f"{path}, line {number}", path)
 
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    write_lines(path, (json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Writes a JSONL file row by row; how many there were."""
+    return write_lines(path, (json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
 
 
-def write_lines(path: Path, lines: Iterable[bytes]) -> None:
-    """Writes a file one line at a time: memory does not hold all of them."""
+def write_lines(path: Path, lines: Iterable[bytes]) -> int:
+    """Writes a file one line at a time, because memory may not hold all of them; how many there were."""
+    count = 0
     temporary = path.with_name(f".{path.name}.{os.getpid()}{WRITING}")
     with writing(path), temporary.open("wb") as file:
-        file.writelines(lines)
+        for line in lines:
+            file.write(line)
+            count += 1
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+    return count

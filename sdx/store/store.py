@@ -19,7 +19,7 @@ from typing import Any
 from sdx import InputError, __version__
 from sdx.process import events
 from sdx.process.disk import disk_full, writing
-from sdx.process.ranks import is_main, launch_id
+from sdx.process.ranks import launch_id, rank, world_size
 from sdx.store import integrity, locks
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import MANIFEST, PARTIAL, WRITING, read_json, text_of, write_json
@@ -41,10 +41,14 @@ LAYOUT = 1
 class Store:
     """The artifacts of a cache directory, shared between runs and processes.
 
+    Args:
+        by_ray: row steps are processed by a Ray cluster.
+
     Raises InputError if an sdx with another layout wrote the cache, or `~` is used without a home directory.
     """
 
-    def __init__(self, cache_dir: Path) -> None:
+    def __init__(self, cache_dir: Path, by_ray: bool = False) -> None:
+        self._by_ray = by_ray
         try:
             cache_dir = cache_dir.expanduser()
         except RuntimeError:
@@ -84,13 +88,13 @@ class Store:
             self._seen.add(path.name)
             return path
         inputs = {name: self.realise(needed) for name, needed in step.inputs.items()}
-        work = Workspace(self._partial(step), inputs, cache_dir=self.root.parent)
+        work = Workspace(self._partial(step), inputs, cache_dir=self.root.parent, by_ray=self._by_ray)
         help_once = cache(lambda: self._help(step, work))
-        if not (is_main() or step.collective):
+        if rank() > 0 and not step.collective:
             locks.wait_until(lambda: self.cached(step) or (work.dir.is_dir() and help_once() and self.cached(step)))
             return path
         self._make_folder(path.parent)
-        if not is_main():
+        if rank() > 0:
             self._join(step, work)
             return path
         reads = [needed.key for needed in step.inputs.values()]
@@ -106,6 +110,15 @@ class Store:
             if not self.cached(step):
                 self._publish(step, work)
         return path
+
+    def begun(self, step: Step) -> bool:
+        """Whether somebody makes the step, or has left it unfinished, and all its inputs are there."""
+        return self._partial(step).is_dir() and all(map(self.cached, step.inputs.values()))
+
+    def help(self, step: Step) -> None:
+        """Does a part of a step that has begun."""
+        inputs = {name: self.path(needed) for name, needed in step.inputs.items()}
+        self._help(step, Workspace(self._partial(step), inputs, cache_dir=self.root.parent))
 
     def _help(self, step: Step, work: Workspace) -> bool:
         try:
@@ -132,7 +145,7 @@ class Store:
     def _make_folder(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if is_main():
+            if rank() == 0:
                 locks.check(self.root, self._origin)
                 if not self._layout.exists():
                     self._layout.write_text(f"{LAYOUT}\n", encoding="utf-8")
@@ -181,6 +194,7 @@ class Store:
             "files": integrity.fingerprints(workspace.dir, _published_files(workspace.dir)),
             "seconds": seconds,
             "resumed": resumed,
+            "workers": world_size() if step.collective else workspace.workers,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "provenance": provenance(),
         }

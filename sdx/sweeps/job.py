@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sdx.process.failure import ERROR, in_a_line
+from sdx.process.ranks import ARRAY, WORKER
 from sdx.process.secret import print_exception, scrub
 from sdx.store.provenance import GIT_STATE, git_state
 from sdx.sweeps.watch import ask
@@ -40,10 +41,13 @@ class RunJob:
         overrides: what follows `python -m sdx`.
         grace_s: how long rank 0 may take to finish its batch after SIGUSR2.
         code: the copy of sdx that has to run; none for the one that Python finds.
+        task: number among the tasks of an array that make the run's data together; none for a job that is alone.
     """
 
-    def __init__(self, overrides: list[str], run_dir: Path, grace_s: float, code: Path | None) -> None:
-        self.overrides, self.run_dir, self.grace_s, self.code = overrides, run_dir, grace_s, code
+    def __init__(
+        self, overrides: list[str], run_dir: Path, grace_s: float, code: Path | None, task: int | None
+    ) -> None:
+        self.overrides, self.run_dir, self.grace_s, self.code, self.task = overrides, run_dir, grace_s, code, task
 
     def __call__(self) -> None:
         self._check_code()
@@ -51,6 +55,8 @@ class RunJob:
 
         os.environ.pop("MASTER_PORT", None)  # of the job from which this one was submitted
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        if self.task:
+            os.environ[WORKER] = ARRAY
         sys.argv = ["sdx", *self.overrides]
         from sdx.process.preemption import Preempted
 
@@ -71,6 +77,8 @@ class RunJob:
         except Exception as error:  # submitit would write its whole message
             print_exception(error)
             raise RunFailed(scrub(in_a_line(error))) from None
+        if self.task is not None:  # the run's job waits for all tasks, and those that have not begun would do nothing
+            ask("scancel", "--state=PENDING", os.environ["SLURM_ARRAY_JOB_ID"])
 
     def _check_code(self) -> None:
         if self.code and ROOT.resolve() != self.code.resolve():

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import takewhile
 from logging import INFO, WARNING, getLogger
 from pathlib import Path
 from signal import SIGTERM
@@ -19,10 +18,10 @@ from omegaconf import DictConfig
 
 from sdx import InputError
 from sdx.options import fields
-from sdx.planning.hardware import driver_gpus
+from sdx.process import threads
+from sdx.process.devices import visible_gpus
 from sdx.process.preemption import finishing, leave_if_asked, listening
 from sdx.process.ranks import world_size
-from sdx.process.threads import cores
 from sdx.store.store import Store
 from sdx.sweeps import summary
 from sdx.sweeps.runs import SweepRun, check, check_alone, clear_outcome, compose_all, labels, returned, set_outcome
@@ -137,8 +136,7 @@ def _start(run: SweepRun, gpu: str | None, jobs: int) -> subprocess.Popen[bytes]
     if gpu:
         environment["CUDA_VISIBLE_DEVICES"] = gpu
     if jobs > 1:
-        share, given = max(1, cores() // jobs), os.environ.get("OMP_NUM_THREADS", "")
-        environment["OMP_NUM_THREADS"] = str(min(int(given), share) if given.isdecimal() else share)
+        environment["OMP_NUM_THREADS"] = str(threads.share(jobs))
         run.log = run.run_dir / "output.log"
     command = [sys.executable, "-m", "sdx", *run.overrides]
     with run.log.open("ab") if run.log else nullcontext() as output:
@@ -149,13 +147,3 @@ def _end(run: SweepRun, exit_code: int) -> None:
     set_outcome(run, exit_code)
     if run.state is not RunState.done or run.log:  # a run that is alone says itself that it is done
         log_end(run)
-
-
-def visible_gpus() -> list[str]:
-    """Names of the GPUs that this process may use, for CUDA_VISIBLE_DEVICES. CUDA ends the list at an unknown one."""
-    present = [str(number) for number in range(len(driver_gpus()))]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None or not present:
-        return present
-    names = (name.strip() for name in visible.split(","))
-    return list(takewhile(lambda name: name in present or name.startswith(("GPU-", "MIG-")), names))

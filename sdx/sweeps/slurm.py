@@ -79,9 +79,18 @@ class SlurmConfig:
     """Any other options of sbatch: `{nodelist: n1, exclusive: true}`."""
     prepare: Any = None
     """Options of a job before each run that makes its data, `stages=prepare`: `{gpus_per_node: 0, partition: cpu}`.
-    None: the run's own job makes the data."""
+    With `array: 16`, so many jobs make them together. None: the run's own job makes the data."""
     poll_s: float = fields.number(20.0, at_least=0.1, at_most=3600)
     """Seconds between two looks at the queue."""
+
+
+@dataclass
+class PrepareConfig(SlurmConfig):
+    """The options of `prepare`."""
+
+    array: int = fields.number(1, at_least=1, at_most=10**6)
+    """Tasks that make a run's data together, each a process. Any may die or never start: the run's own job starts when
+    the array has ended in whatever way, and does what is left."""
 
 
 class SlurmLauncher(RunLauncher):
@@ -90,8 +99,9 @@ class SlurmLauncher(RunLauncher):
     def __init__(self, prepare: Any, poll_s: float, **options: Any) -> None:
         self.options = {**options, "sbatch": _mapping("sbatch", options["sbatch"])}
         self.prepare = _mapping("prepare", prepare)
-        schema.check_part(SlurmConfig, options, self.prepare, "hydra.launcher.prepare")
+        schema.check_part(PrepareConfig, [*options, "array"], self.prepare, "hydra.launcher.prepare")
         self.prepare = {"nodes": 1, "tasks_per_node": 1, **self.prepare} if self.prepare else {}
+        self.tasks: int = self.prepare.get("array", 1)
         self.poll_s = poll_s
         if not shutil.which("sbatch"):
             raise InputError("hydra/launcher=slurm finds no sbatch here; run it where jobs are submitted or take local")
@@ -103,6 +113,11 @@ class SlurmLauncher(RunLauncher):
         self.code: Path | None = None
         for where, given in (("", options), ("prepare.", {**options, **self.prepare})):
             check(given, f"hydra.launcher.{where}")
+        if self.tasks > 1 and (ranks := self.prepare["nodes"] * self.prepare["tasks_per_node"]) > 1:
+            raise InputError(
+                f"hydra.launcher.prepare.array={self.tasks}: each task is one process, and nodes times tasks_per_node "
+                f"is {ranks}; leave both out"
+            )
 
     def run(self, runs: Sequence[SweepRun]) -> None:
         states = job_states(job for run in runs for job in _jobs(run))
@@ -116,7 +131,8 @@ class SlurmLauncher(RunLauncher):
         if new and self.options["snapshot"]:
             self.code = copy_code(_folder(new))
             log.info("%-12s the jobs run the copy of sdx in %s", "slurm", self.code)
-        for first in range(0, len(new), size := max_array_size()):
+        size = max_array_size() if self.tasks == 1 else 1  # a run waits for an array of its own
+        for first in range(0, len(new), size):
             jobs |= self._submit(new[first : first + size])
         try:
             self._wait(runs, jobs)
@@ -135,14 +151,17 @@ class SlurmLauncher(RunLauncher):
         try:
             after = None
             if self.prepare:
-                prepares = self._array(runs, {**self.options, **self.prepare}, ["stages=prepare"], None)
-                after = f"{'aftercorr' if len(runs) > 1 else 'afterok'}:{_array_id(prepares)}"
-            jobs = self._array(runs, self.options, [], after)
+                tasks = [(run, task) for run in runs for task in (range(self.tasks) if self.tasks > 1 else [None])]
+                prepares = self._array(tasks, {**self.options, **self.prepare}, ["stages=prepare"], None)
+                kind = "afterany" if self.tasks > 1 else "aftercorr" if len(runs) > 1 else "afterok"
+                after = f"{kind}:{_array_id(prepares)}"
+            jobs = self._array([(run, None) for run in runs], self.options, [], after)
             for number, (run, job) in enumerate(zip(runs, jobs, strict=True)):
                 content = {"job": job.job_id, "log": str(job.paths.stdout), "stages": run.config.stages.value}
                 if prepares:
                     prepare = prepares[number]
-                    content |= {"prepare": prepare.job_id, "prepare_log": str(prepare.paths.stdout)}
+                    which = prepare.job_id if self.tasks == 1 else _array_id(prepares)
+                    content |= {"prepare": which, "prepare_log": str(prepare.paths.stdout)}
                 write_json(run.run_dir / JOB, content)
         except BaseException:  # no run directory names these jobs
             for array in filter(None, (prepares, jobs)):
@@ -153,11 +172,17 @@ class SlurmLauncher(RunLauncher):
         return {run.run_dir: job.job_id for run, job in zip(runs, jobs, strict=True)}
 
     def _array(
-        self, runs: Sequence[SweepRun], options: Mapping[str, Any], more: list[str], after: str | None
+        self,
+        tasks: Sequence[tuple[SweepRun, int | None]],
+        options: Mapping[str, Any],
+        more: list[str],
+        after: str | None,
     ) -> list[Any]:
-        """Submits an array, a job for each run with `more` overrides, and returns submitit's jobs.
+        """Submits an array, a job for each task with `more` overrides, and returns submitit's jobs.
 
-        `after` is the dependency of the array, as sbatch writes it.
+        Args:
+            tasks: (run, number among the tasks that make the run's data; none for a job that does so alone).
+            after: the dependency of the array, as sbatch writes it.
         """
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -167,13 +192,14 @@ class SlurmLauncher(RunLauncher):
             path = f"{shlex.quote(str(self.code))}${{PYTHONPATH:+:$PYTHONPATH}}"
             shell = f"export PYTHONSAFEPATH=1 PYTHONPATH={path}; {shell}"
         python = f"bash -c {shlex.quote(shell)} {options['python'] or shlex.quote(sys.executable)}"
-        executor = SlurmExecutor(_folder(runs), max_num_timeout=10_000, python=python)
+        executor = SlurmExecutor(_folder([run for run, _ in tasks]), max_num_timeout=10_000, python=python)
         grace_s = options["signal_delay_s"] / 2
         try:
             executor.update_parameters(**parameters(options, after))
             with executor.batch():
                 jobs = [
-                    executor.submit(RunJob([*run.overrides, *more], run.run_dir, grace_s, self.code)) for run in runs
+                    executor.submit(RunJob([*run.overrides, *more], run.run_dir, grace_s, self.code, task))
+                    for run, task in tasks
                 ]
             [job.job_id for job in jobs]
         except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
@@ -211,7 +237,7 @@ class SlurmLauncher(RunLauncher):
 
 
 def _jobs(run: SweepRun) -> list[str]:
-    """The run's job, and the job that makes its data."""
+    """The run's job, and the job or the array that makes its data."""
     found = job_of(run.run_dir)
     return [found[name] for name in ("job", "prepare") if name in found]
 
@@ -224,7 +250,7 @@ def _job_in_queue(run: SweepRun, states: JobStates) -> str | None:
         if (stages := found.get("stages", run.config.stages.value)) != run.config.stages.value:
             raise InputError(f"{run.name} is in the queue with stages={stages} as job {job}; wait for it or scancel it")
         return job
-    if prepare in states:
+    if prepare and any(state == prepare or state.startswith(f"{prepare}_") for state in states):
         raise InputError(
             f"{run.name}: job {prepare} makes its data, and the job that would train is gone; wait for it or scancel it"
         )

@@ -17,7 +17,7 @@ from sdx.tracking.state import STATE, RunState, read_state
 
 JOB = "job.json"
 """`{"job": "17_3", "log": path, "stages": "all"}`, written when the launcher submits the run to SLURM; `prepare` and
-`prepare_log` too if another job makes its data."""
+`prepare_log` too if another job, or an array of them, makes its data."""
 SILENT_S = 60.0
 """A run is lost if its heartbeat was watched for this long without a change; it changes every 10 s."""
 STALE_S = 120.0

@@ -1,7 +1,8 @@
 """What a text alone shows: which language it is in, and whether it goes round in a loop."""
 
 import math
-from functools import cache
+from collections.abc import Iterable
+from functools import cache, lru_cache
 
 import regex
 
@@ -39,14 +40,16 @@ _NOT_PROSE = regex.compile(
     """,
     regex.MULTILINE | regex.VERBOSE,
 )
-_LETTER = regex.compile(r"\p{L}")
+_SIGNS = ("`", "~~~", "://", "www.", "@", "$", "\\")
+"""A text without any of them has nothing that `_NOT_PROSE` finds."""
+_LETTERS = regex.compile(r"\p{L}++")
 _WORD = regex.compile(r"\p{L}[\p{L}\p{M}'’]*+")
-_HAN = regex.compile(r"\p{Han}")
-_LATIN = regex.compile(r"\p{Latin}")
+_HAN = regex.compile(r"\p{Han}++")
+_LATIN = regex.compile(r"\p{Latin}++")
 _CASED = {
-    "Cyrl": regex.compile(r"[\p{Latin}\p{Cyrillic}]"),
-    "Grek": regex.compile(r"[\p{Latin}\p{Greek}]"),
-    "Armn": regex.compile(r"[\p{Latin}\p{Armenian}]"),
+    "Cyrl": regex.compile(r"[\p{Latin}\p{Cyrillic}]++"),
+    "Grek": regex.compile(r"[\p{Latin}\p{Greek}]++"),
+    "Armn": regex.compile(r"[\p{Latin}\p{Armenian}]++"),
 }
 """Scripts with capitals beside Latin, by ISO 15924 -> letters of names in a text in that script."""
 
@@ -79,15 +82,16 @@ def probability_of(language: Language, text: str) -> float | None:
     return _probabilities(text, language).get(label) if label else None
 
 
+@lru_cache(maxsize=1)  # a text is asked about twice in a row
 def _probabilities(text: str, expected: Language | None) -> dict[str, float]:
     """py3langid's code -> probability; empty for a text without letters in prose."""
     words = _prose(text)
-    if not _LETTER.search(words):
+    if not _LETTERS.search(words):
         return {}
-    import py3langid
+    from sdx.text.identifier import identifier
 
-    rivals = {label for entry, label in _labels().items() if entry.belebele or entry == expected}
-    ranked = [(label, value) for label, value in py3langid.rank(words) if label in rivals]
+    rivals = _rivals(expected)
+    ranked = [(label, value) for label, value in identifier().rank(words) if label in rivals]
     scale = math.sqrt(len(words.encode(errors="replace")))
     weights = {label: math.exp((value - ranked[0][1]) / scale) for label, value in ranked}
     total = sum(weights.values())
@@ -121,12 +125,12 @@ def in_language(text: str, language: Language) -> bool | None:
     if not text.strip() or repeats(text):
         return False
     words = _prose(text)
-    letters = len(_LETTER.findall(words))
+    letters = _count(_LETTERS, words)
     if not letters or _is_names(words, language):
         return None
     probabilities = _probabilities(text, language)
     own, best = probabilities[label], max(probabilities, key=probabilities.__getitem__)
-    han = label in HAN and len(_HAN.findall(words)) == letters < DECIDABLE_LETTERS
+    han = label in HAN and _count(_HAN, words) == letters < DECIDABLE_LETTERS
     if probabilities[best] < CONFIDENCE:
         return False if letters >= DECIDABLE_LETTERS and own < UNIDENTIFIED_DOUBT else None
     if best == label:
@@ -138,17 +142,29 @@ def in_language(text: str, language: Language) -> bool | None:
 @cache
 def _labels() -> dict[Language, str]:
     """py3langid's code, ISO 639-1 or 639-3, of each language that it knows in the script of the table."""
-    import py3langid
+    from sdx.text.identifier import identifier
 
-    known = {label: codes().get(label) for label, _ in py3langid.rank("a")}
+    known = {label: codes().get(label) for label, _ in identifier().rank("a")}
     labels = {entry: code for code, entry in known.items() if entry and code in (entry.iso639_1, entry.iso639_3)}
     return {**labels, codes()["zho_Hant"]: "zh"}
 
 
+def look_ahead(texts: Iterable[str]) -> None:
+    """Makes the identification of these texts faster, if they come next; see `Identifier.look_ahead`."""
+    from sdx.text.identifier import identifier
+
+    identifier().look_ahead([*map(_prose, texts)])
+
+
+@cache
+def _rivals(expected: Language | None) -> frozenset[str]:
+    return frozenset(label for entry, label in _labels().items() if entry.belebele or entry == expected)
+
+
 def _is_names(words: str, language: Language) -> bool:
     """Whether each word has a capital, or stands inside of names, in letters that the language has names in."""
-    letters = len(_LETTER.findall(words))
-    if letters != len(_CASED.get(language.script, _LATIN).findall(words)):
+    letters = _count(_LETTERS, words)
+    if letters != _count(_CASED.get(language.script, _LATIN), words):
         return False
     if letters >= DECIDABLE_LETTERS and words.isupper():
         return False
@@ -157,8 +173,14 @@ def _is_names(words: str, language: Language) -> bool:
     return len(small) < len(found) and all(word in PARTICLES for word in small)
 
 
+def _count(runs: regex.Pattern, text: str) -> int:
+    """Characters in the runs of a text."""
+    return len("".join(runs.findall(text)))
+
+
+@lru_cache(maxsize=512)
 def _prose(text: str) -> str:
-    return str(_NOT_PROSE.sub(" ", text).strip())
+    return str(_NOT_PROSE.sub(" ", text) if any(sign in text for sign in _SIGNS) else text).strip()
 
 
 def repeats(text: str) -> bool:
@@ -166,8 +188,16 @@ def repeats(text: str) -> bool:
 
     Characters work for scripts without spaces too; a list with a common wording is far above.
     """
-    grams = [text[start : start + GRAM_CHARS] for start in range(len(text) - GRAM_CHARS + 1)]
-    return 2 * len(set(grams)) < len(grams)
+    return 2 * _distinct(text) < _grams(text)
+
+
+def _grams(text: str) -> int:
+    return max(0, len(text) - GRAM_CHARS + 1)
+
+
+@lru_cache(maxsize=1)
+def _distinct(text: str) -> int:
+    return len({text[start : start + GRAM_CHARS] for start in range(_grams(text))})
 
 
 def loops(text: str) -> bool:
@@ -177,7 +207,11 @@ def loops(text: str) -> bool:
     of the 690 seed answers, of 9,975 questions and choices of the human-translated MMLU, of GSM8K's 1,319 worked
     answers and of 1,000 passages of SQuAD goes round.
     """
+    if repeats(text):
+        return True
+    if 2 * (_grams(text) - _distinct(text)) <= LOOP_CHARS - GRAM_CHARS + 1:
+        return False  # all that repeats would not make one stretch a loop
     starts = range(0, max(1, len(text) - LOOP_CHARS + 1), LOOP_CHARS // 4)
     stretches = (text[start : start + LOOP_CHARS] for start in starts)
     worded = (stretch for stretch in stretches if 2 * sum(map(str.isalnum, stretch)) > len(stretch))
-    return repeats(text) or any(map(repeats, worded))
+    return any(map(repeats, worded))

@@ -10,6 +10,7 @@ ranks change the speed and not the result.
 import math
 import shutil
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def train(
     if auxiliary and share:
         given = auxiliary.objective, auxiliary.examples, auxiliary.batch_size
         streams.append(_Stream(f"{auxiliary.name}_loss", *given, train.keep_groups, seed))
-    _targets(objective, validation, "validation")
+    _check_targets([objective.targets(example) for example in validation], validation, "validation")
     if trained := read_intact(out / SUMMARY):
         shutil.rmtree(out / checkpoints.FOLDER, ignore_errors=True)
         return trained
@@ -131,10 +132,13 @@ class _Stream:
         if not examples:
             raise InputError("there are 0 training examples; raise scale.corpus_rows or scale.max_length_tokens")
         self.loss, self.objective, self.examples = loss, objective, examples
-        self.targets = _targets(objective, examples, "training")
-        self.lengths = [objective.tokens(example) for example in examples]
-        groups = [example.group for example in examples] if keep_groups else range(len(examples))
-        self.order = schedule.Order(groups, batch_size, seed)
+        self.lengths, self.targets, groups = array("q"), array("q"), []
+        for example in examples:  # once: there may be millions, which are read from disk
+            self.lengths.append(objective.tokens(example))
+            self.targets.append(objective.targets(example))
+            groups.append(example.group)
+        _check_targets(self.targets, examples, "training")
+        self.order = schedule.Order(groups if keep_groups else range(len(groups)), batch_size, seed)
 
     def inputs(self, engine: deepspeed.DeepSpeedEngine, indices: Sequence[int]) -> dict[str, Any]:
         """A micro-batch on the engine's device."""
@@ -287,9 +291,8 @@ class _Training:
         return by_time or (every > 0 and step % every == 0)
 
 
-def _targets(objective: Objective[Any], examples: Sequence[Any], kind: str) -> list[int]:
-    """Targets of each example; raises InputError if an example has none."""
-    targets = [objective.targets(example) for example in examples]
-    if empty := [example.id for example, count in zip(examples, targets, strict=True) if count < 1]:
-        raise InputError(f"{len(empty)} {kind} examples have no target token, {empty[0]} first; filter them out")
-    return targets
+def _check_targets(targets: Sequence[int], examples: Sequence[Any], kind: str) -> None:
+    """Raises InputError if an example has no target."""
+    if empty := [number for number, count in enumerate(targets) if count < 1]:
+        first = examples[empty[0]].id
+        raise InputError(f"{len(empty)} {kind} examples have no target token, {first} first; filter them out")

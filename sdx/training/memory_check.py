@@ -20,6 +20,8 @@ log = getLogger("sdx")
 
 CAN_RUN_OUT = {"cuda"}
 """Types of devices that raise an error when their memory is full. On a CPU the process is killed instead."""
+TRIED_EXAMPLES = 20_000
+"""Enough to fill a micro-batch to its last tokens; millions would take half a minute. Ours."""
 STUCK_S = 120.0
 """How long to wait for the other ranks, which may be compiling their layers. Ours."""
 
@@ -66,11 +68,17 @@ def check_memory(
 def largest_batch(lengths: Sequence[int], budget: int, packed: bool) -> list[int]:
     """Indices of the examples of the largest micro-batch, if all examples were one batch.
 
+    Of more than `TRIED_EXAMPLES`, so many of all lengths are tried, the longest among them.
+
     Args:
         budget: tokens of a micro-batch, padding included.
     """
-    batches = packing.best_fit(lengths, budget) if packed else packing.rows(lengths, budget)
-    return max(batches, key=lambda batch: computed_tokens([batch], lengths, packed))
+    by_length = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    taken = by_length[:: -(-len(by_length) // TRIED_EXAMPLES)]
+    sizes = [lengths[index] for index in taken]
+    batches = packing.best_fit(sizes, budget) if packed else packing.rows(sizes, budget)
+    largest = max(batches, key=lambda batch: computed_tokens([batch], sizes, packed))
+    return [taken[number] for number in largest]
 
 
 def halved(layout: Layout, longest: int) -> Layout:

@@ -1,6 +1,6 @@
 """What is minimised. The loop knows the protocol `Objective` and no objective."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -109,9 +109,9 @@ class Example:
     """A tokenised prompt and response, which begins after `prompt_tokens`."""
 
     id: str
-    input_ids: list[int]
+    input_ids: Sequence[int]
     prompt_tokens: int
-    group: str = ""
+    group: Hashable = ""
     """Examples of one group stay together in the shuffled order (`train.keep_groups`)."""
 
 

@@ -5,8 +5,11 @@ step, and any number of ranks trains on the same batches.
 """
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from array import array
+from collections.abc import Hashable, Sequence
 from random import Random
+
+import numpy as np
 
 from sdx.config import Schedule, TrainConfig
 from sdx.training import packing
@@ -51,11 +54,6 @@ def validation_steps(steps: int, validations: int) -> frozenset[int]:
     return frozenset(-(-steps * number // validations) for number in range(1, validations + 1))
 
 
-def held_out(groups: Iterable[str], count: int) -> frozenset[str]:
-    """The groups to validate on, independent of the seed, with many of the same in a larger mix."""
-    return frozenset(sorted(set(groups), key=lambda group: Random(f"validation {group}").random())[:count])
-
-
 class Order:
     """Which examples a step takes: every epoch has each example once, in an order of its own.
 
@@ -65,23 +63,24 @@ class Order:
     """
 
     def __init__(self, groups: Sequence[Hashable], batch_size: int, seed: int) -> None:
-        members: dict[Hashable, list[int]] = {}
-        for index, group in enumerate(groups):
-            members.setdefault(group, []).append(index)
-        self._members = list(members.values())
+        numbers: dict[Hashable, int] = {}
+        found = np.fromiter((numbers.setdefault(group, len(numbers)) for group in groups), np.int32, len(groups))
+        self._members = np.argsort(found, kind="stable")  # group by group
+        self._starts = np.searchsorted(found[self._members], np.arange(len(numbers) + 1)).tolist()
         self._examples = len(groups)
         self._batch_size = batch_size
         self._seed = seed
-        self._epoch: tuple[int, list[int]] = (-1, [])
+        self._epoch = (-1, array("q"))
 
     def batch(self, step: int) -> list[int]:
         """Indices of the examples of a step, counted from 0; the last step of an epoch may have fewer."""
         epoch, position = divmod(step, math.ceil(self._examples / self._batch_size))
         if self._epoch[0] != epoch:
             random = Random(f"order {self._seed} {epoch}")
-            groups = random.sample(self._members, len(self._members))
-            self._epoch = epoch, [index for group in groups for index in random.sample(group, len(group))]
-        return self._epoch[1][position * self._batch_size : (position + 1) * self._batch_size]
+            groups = random.sample(range(len(self._starts) - 1), len(self._starts) - 1)
+            members = (self._members[self._starts[group] : self._starts[group + 1]].tolist() for group in groups)
+            self._epoch = epoch, array("q", (index for group in members for index in random.sample(group, len(group))))
+        return self._epoch[1][position * self._batch_size : (position + 1) * self._batch_size].tolist()
 
 
 def micro_batches(

@@ -1,9 +1,9 @@
 """Training as a step: from a mix of (prompt, response) rows and a backbone to a model in Hugging Face format."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,13 @@ from sdx.models.work import ModelWork
 from sdx.process import events
 from sdx.process.ranks import is_main
 from sdx.store.estimate import Estimate, Plan
-from sdx.store.files import read_rows
 from sdx.store.step import Step, Workspace, runtime
 from sdx.text.lengths import TEMPLATE_TOKENS
 from sdx.training import disk
 from sdx.training.hardware import read_hardware
 from sdx.training.layout import Setup, choose, describe, shortage
 from sdx.training.memory import Layout
+from sdx.training.tokens import Examples, Tokens
 
 if TYPE_CHECKING:
     from sdx.training.objectives import Auxiliary
@@ -73,6 +73,16 @@ class Train(Step):
         return decides
 
     @property
+    def derived(self) -> Mapping[str, Step]:
+        return {"tokens": self.tokens}
+
+    @cached_property
+    def tokens(self) -> Step:
+        """What `run` reads instead of the mix."""
+        template, limit = self.settings.backbone.template, self.settings.scale.max_length_tokens
+        return Tokens(self.mix, self.backbone, template, limit)
+
+    @property
     def about(self) -> str:
         return f"{self.settings.train.adapter.value}, {self.settings.engine.name}"
 
@@ -109,42 +119,26 @@ class Train(Step):
         return None
 
     def run(self, work: Workspace) -> None:
-        from sdx.models.backbone import check_length, load_tokenizer
+        from sdx.models.backbone import load_tokenizer
         from sdx.models.shape import shape_in
-        from sdx.models.template import encode_example, encode_plain
         from sdx.training.loop import train
-        from sdx.training.objectives import CausalLM, Example
-        from sdx.training.schedule import held_out
+        from sdx.training.objectives import CausalLM
         from sdx.training.trainable import TrainableLM
 
         config, scale, model_dir = self.settings, self.settings.scale, work.inputs["backbone"] / "model"
-        check_length(model_dir, scale.max_length_tokens)
         tokenizer = load_tokenizer(model_dir, config.backbone.template)
-        rows = read_rows(work.inputs["mix"] / "rows.jsonl")
-        usable = []
-        for row in rows:
-            encode = encode_plain if row.get("plain") else encode_example
-            example = Example(row["id"], *encode(tokenizer, row["prompt"], row["response"]), row["source_id"])
-            if len(example.input_ids) <= scale.max_length_tokens:
-                usable.append((example, row["subset"]))
-        if not usable:
-            raise InputError(
-                f"scale.max_length_tokens={scale.max_length_tokens} is shorter than every training example; raise it"
-            )
-        held = held_out((example.group for example, _ in usable), scale.validation_rows)
-        trained = [(example, subset) for example, subset in usable if example.group not in held]
-        examples = [example for example, _ in trained]
-        validation = [example for example, _ in usable if example.group in held]
+        usable = Examples(work.inputs["tokens"])
+        examples, validation = usable.split(scale.validation_rows)
         if not examples:
             raise InputError(
                 f"scale.validation_rows={scale.validation_rows} leaves nothing to train on: the mix has "
-                f"{len(held)} questions and sentence pairs; lower it or raise scale.corpus_rows"
+                f"{usable.groups} questions and sentence pairs; lower it or raise scale.corpus_rows"
             )
         shape = shape_in(model_dir)
         assert shape is not None, model_dir
-        lengths = [len(example.input_ids) for example in examples]
+        lengths = examples.lengths
         if auxiliary := self.auxiliary(work, tokenizer):
-            lengths += map(auxiliary.objective.tokens, auxiliary.examples)
+            lengths.extend(map(auxiliary.objective.tokens, auxiliary.examples))
         given = config.train, shape, lengths, scale.epochs, scale.max_steps, bool(validation)
         summary: dict[str, Any] = train(
             trainable=TrainableLM(model_dir, tokenizer),
@@ -164,8 +158,8 @@ class Train(Step):
             examples=len(examples),
             **({f"{auxiliary.name}_examples": len(auxiliary.examples)} if auxiliary else {}),
             **({"validation_examples": len(validation)} if validation else {}),
-            too_long=len(rows) - len(usable),
-            subsets=dict(Counter(subset for _, subset in trained)),
+            too_long=usable.too_long,
+            subsets=examples.subsets,
             **summary,
         )
 

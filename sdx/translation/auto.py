@@ -13,7 +13,7 @@ from typing import Any
 from sdx import InputError
 from sdx.languages import language
 from sdx.models.hub import available
-from sdx.process.ranks import is_main
+from sdx.process.ranks import is_main, rank
 from sdx.store.files import read_intact, write_json
 from sdx.translation.apertium import Apertium
 from sdx.translation.base import TranslationContext, Translator
@@ -92,7 +92,7 @@ class Auto(Translator):
         deadline = time.monotonic() + PATIENCE_S
         while self._run_dir:
             name = str(read_intact(self._run_dir / RECORD).get(pair))
-            if name in self._engines or is_main():
+            if name in self._engines or rank() == 0:
                 return self._engines.get(name)
             if time.monotonic() > deadline:
                 raise InputError(f"rank 0 did not choose a translator for {pair}; its log says why")

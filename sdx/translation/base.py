@@ -12,7 +12,7 @@ import regex
 
 from sdx import InputError
 from sdx.config import Precision, TemplateKind
-from sdx.generation.hf import HFGenerator
+from sdx.generation.base import Generator
 from sdx.languages import Language
 from sdx.models.batches import Arithmetic
 from sdx.process.threads import usable_cores
@@ -29,7 +29,7 @@ class TranslationContext:
 
     backbone: Step
     template: TemplateKind
-    generator: HFGenerator
+    generator: Generator
     demonstrations: Callable[[Language, Language], Step | None]
     """The step that publishes sentence pairs of two languages as `demonstrations.jsonl`, or None."""
     run_dir: Path | None

@@ -66,11 +66,13 @@ class Memory:
 
         return translate
 
-    def report(self) -> None:
-        """Logs how many sentences were known since the last report."""
+    def report(self) -> float:
+        """Logs how many sentences were known since the last report, and returns their share."""
+        share = self._known / self._asked if self._asked else 0.0
         if self._asked:
             log.info("%-12s %s of %s sentences known", "translate", f"{self._known:,}", f"{self._asked:,}")
         self._asked = self._known = 0
+        return round(share, 3)
 
     def _find(self, sentences: Sequence[str]) -> dict[str, str]:
         self._read_on()

@@ -6,7 +6,6 @@ instruction. Code, markup and numbers are hidden from the model, as with every o
 computed once (`sdx.generation.prefix`); the translations are the same.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -19,8 +18,6 @@ from sdx import InputError
 from sdx.config import ParallelColumns, TranslatorConfig
 from sdx.data.parallel import read_pairs
 from sdx.languages import language
-from sdx.models.batches import Arithmetic, RowBytes, number_bytes
-from sdx.models.work import ModelWork, most_rows
 from sdx.options import fields
 from sdx.sources.files import column, local_file, published
 from sdx.store.estimate import Plan, Work
@@ -28,18 +25,10 @@ from sdx.store.files import read_rows
 from sdx.store.step import Step
 from sdx.text import segment
 from sdx.text.lengths import SENTENCE_TOKENS
-from sdx.translation.answer_line import answer_line
 from sdx.translation.base import Texts, TranslationContext, Translator
+from sdx.translation.prompted import FRAME_TOKENS, engine_of, lines, room_of, work
 
 PROMPT_VERSION = 3
-ROOM_FACTOR, ROOM_TOKENS = 3, 24
-"""A translation may have three times the tokens of its source plus 24."""
-USUAL_ROOM = 4.0
-"""The same in lengths of the usual translation, for an estimate."""
-MARGIN = 2
-"""Or this many times the tokens that the examples suggest: some vocabularies spell a script out."""
-FRAME_TOKENS = 64
-"""Allowance for the names of the languages, the instruction and the template around it."""
 
 
 @dataclass
@@ -85,9 +74,9 @@ class SelfTranslation(Translator):
 
     @property
     def version(self) -> str:
-        precision, template = self._context.generator.precision.value, self._context.template.value
+        engine, template = engine_of(self._context.generator), self._context.template.value
         prompt = f"{self.shots} shots, prompt {PROMPT_VERSION}, delimiter {self.delimiter!r}"
-        return f"{prompt}, {precision}, {template}, segments {segment.VERSION}"
+        return f"{prompt}, {engine}, {template}, segments {segment.VERSION}"
 
     def why_unsupported(self, source: str, target: str) -> str | None:
         fix = "give parallel=offline or translator.demonstrations=file.jsonl"
@@ -100,24 +89,8 @@ class SelfTranslation(Translator):
 
     def work(self, plan: Plan, texts: Texts, needs: Mapping[str, Step]) -> Work:
         """The examples are read once; the attention of every sentence reaches over them."""
-        here, there = plan.config.generator, plan.on_gpus.generator
-        arithmetic, sentence = Arithmetic(here.precision, there.precision), texts.each(texts.target)
-        shots = self.shots * (SENTENCE_TOKENS + sentence)
-        row_bytes = RowBytes(plan.shape, number_bytes(arithmetic.gpu))
-        return ModelWork(
-            loads=1,
-            resident=f"{needs['translator'].key} {here.precision.value}",
-            shape=plan.shape,
-            read=texts.rows * texts.english + shots,
-            generated=texts.rows * texts.target,
-            rows=texts.sentences,
-            most=most_rows(here.batch_size),
-            row_bytes=row_bytes.completed(round(shots + SENTENCE_TOKENS), round(USUAL_ROOM * sentence)),
-            decode_steps=2 * sentence,  # until the longest of a batch ends
-            passes=1,
-            context=SENTENCE_TOKENS + sentence / 2 + shots,
-            arithmetic=arithmetic,
-        )
+        shots = self.shots * (SENTENCE_TOKENS + texts.each(texts.target))
+        return work(plan, texts, self._context.generator, plan.shape, needs["translator"], shots)
 
     def prepare(self, inputs: Mapping[str, Path]) -> None:
         self._model_dir = inputs["translator"] / "model"
@@ -160,23 +133,17 @@ class SelfTranslation(Translator):
         shot_tokens, tokens = generator.count_tokens(shots), generator.count_tokens(sentences)
         sides = ([row[side] for row in self._rows] for side in ("source", "target"))
         source_tokens, target_tokens = (sum(generator.count_tokens(texts)) for texts in sides)
-        factor = max(ROOM_FACTOR, MARGIN * target_tokens / max(source_tokens, 1))
-        room = [math.ceil(factor * count) + ROOM_TOKENS for count in tokens]
-        order = sorted(range(len(sentences)), key=lambda index: -room[index])
-        longest = [sum(shot_tokens) + tokens[index] + FRAME_TOKENS for index in order]
+        room = room_of(tokens, target_tokens / max(source_tokens, 1))
+
+        def prompt(index: int) -> str:
+            free = generator.context - room[index] - tokens[index] - FRAME_TOKENS
+            fitting = sum(total <= free for total in accumulate(shot_tokens))
+            return f"{head}{''.join(shots[:fitting])}{names[0]}: {sentences[index]}\n{names[1]}:"
+
         complete = generator.complete if head else partial(generator.complete_lines, end=self.delimiter)
-        translated = [""] * len(sentences)
-        for some in generator.batches_of(longest, [room[index] for index in order]):
-            batch = order[some]
-            prompts = []
-            for index in batch:
-                free = generator.context - room[index] - tokens[index] - FRAME_TOKENS
-                fitting = sum(total <= free for total in accumulate(shot_tokens))
-                prompts.append(f"{head}{''.join(shots[:fitting])}{names[0]}: {sentences[index]}\n{names[1]}:")
-            answers = complete(prompts, [room[index] for index in batch], shared)
-            for index, answer in zip(batch, answers, strict=True):
-                translated[index] = answer_line(answer.text, sentences[index], names, self.delimiter)
-        return translated
+        longest = [sum(shot_tokens) + count + FRAME_TOKENS for count in tokens]
+        written = partial(complete, shared=shared)
+        return lines(generator, sentences, longest, room, prompt, written, names, self.delimiter)
 
 
 @cache

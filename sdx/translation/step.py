@@ -100,7 +100,7 @@ class Translate(RowStep[Memory | None]):
     def publish(self, log: SharedLog, work: Workspace) -> None:
         super().publish(log, work)
         if memory := self._memory(work):
-            memory.report()
+            work.counts["known"] = memory.report()
 
     def process(self, batch: Sequence[Row], loaded: Memory | None) -> list[Row]:
         texts = [row["source"] for row in batch]

@@ -22,10 +22,13 @@ OPTIONS = [(group, name) for group in main.GROUPS for name in main.options(group
 NEEDS = {
     "backbone=path": ["backbone.path=/models/mine"],
     "translator=path": ["translator.path=/models/nllb"],
+    "translator=llm": ["translator.path=/models/mine"],
     "corpus=file": ["corpus.path=/data/mine.jsonl"],
     "parallel=file": ["parallel.path=/data/pairs.tsv"],
     "dictionary=muse": ["dictionary.path=/data/en-pt.txt"],
     "text=file": ["text.path=/data/english.jsonl"],
+    "generator=server": ["generator.url=http://localhost:8000/v1", "generator.model=name"],
+    "generator=vllm": ["generator.python=/envs/vllm/bin/python"],
 }
 """Values that an option requires from the user."""
 

@@ -247,14 +247,14 @@ def test_rows_are_picked_by_id_and_seed_and_returned_only_when_changed() -> None
     def ids(ratio: float, seed: str) -> set[str]:
         return {row["id"] for row in code_switch_rows(rows, "text", DICTIONARY, ratio, 0.5, seed, PT)}
 
-    everything = code_switch_rows(rows, "text", DICTIONARY, 1.0, 0.5, "1", PT)
+    everything = [*code_switch_rows(rows, "text", DICTIONARY, 1.0, 0.5, "1", PT)]
     assert [row["id"] for row in everything] == [row["id"] for row in rows[:-1]]
     assert everything[3] == {"id": "r3", "text": "The cão 3.", "answer": "dog", "switched_words": 1}
     assert rows[3]["text"] == "The dog 3."
     assert 80 < len(ids(0.25, "1")) < 120
     assert ids(0.25, "1") < ids(0.5, "1")
     assert ids(0.25, "1") != ids(0.25, "2")
-    assert code_switch_rows(rows[::-1], "text", DICTIONARY, 1.0, 0.5, "1", PT) == everything[::-1]
+    assert [*code_switch_rows(rows[::-1], "text", DICTIONARY, 1.0, 0.5, "1", PT)] == everything[::-1]
     assert not ids(0.0, "1")
 
 

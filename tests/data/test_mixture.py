@@ -10,7 +10,7 @@ ROWS = [{"id": str(n)} for n in range(1000)]
 
 @pytest.mark.parametrize(("weight", "low", "high"), [(0, 0, 0), (1, 1000, 1000), (2, 2000, 2000), (0.5, 450, 550)])
 def test_weight_is_the_expected_number_of_times_each_row_is_taken(weight: float, low: int, high: int):
-    taken = weigh(ROWS, weight, seed=1)
+    taken = [*weigh(ROWS, weight, seed=1)]
     assert low <= len(taken) <= high
     assert len({row["id"] for row in taken}) == len(taken)
 

@@ -2,6 +2,7 @@
 
 import unicodedata
 from string import Formatter
+from typing import Any
 
 import pytest
 import regex
@@ -39,12 +40,20 @@ MIXED = st.text(
 )
 
 
+def translated(*given: Any) -> list[dict[str, Any]]:
+    return [*translate_rows(*given)]
+
+
+def completed_rows(*given: Any) -> list[dict[str, Any]]:
+    return [*complete_rows(*given)]
+
+
 def rows(text: str = SAMPLES[PT], count: int = 400) -> list[dict[str, str]]:
     return [{"id": f"row{n}", "source": "All are born free.", "target": text, "origin": "test"} for n in range(count)]
 
 
 def test_both_directions_are_asked_for_with_the_languages_named():
-    there, back = translate_rows(rows(count=1), EN, PT)
+    there, back = translated(rows(count=1), EN, PT)
     assert (there["prompt_language"], there["response_language"]) == ("eng_Latn", "por_Latn")
     assert (back["prompt_language"], back["response_language"]) == ("por_Latn", "eng_Latn")
     assert (there["response"], back["response"]) == (SAMPLES[PT], "All are born free.")
@@ -56,12 +65,12 @@ def test_both_directions_are_asked_for_with_the_languages_named():
 
 
 def test_wordings_and_layouts_vary_and_are_the_same_every_time():
-    first = translate_rows(rows(), EN, PT)
-    assert first == translate_rows(rows(), EN, PT)
+    first = translated(rows(), EN, PT)
+    assert first == translated(rows(), EN, PT)
     for start in ("eng_Latn", "por_Latn"):
         assert len({row["prompt"] for row in first if row["prompt_language"] == start}) == len(TRANSLATIONS) >= 16
-    completed = complete_rows(rows(), EN, PT)
-    assert completed == complete_rows(rows(), EN, PT)
+    completed = completed_rows(rows(), EN, PT)
+    assert completed == completed_rows(rows(), EN, PT)
     with_source = [row for row in completed if row["prompt_language"] == "eng_Latn"]
     assert 0.4 < len(with_source) / len(completed) < 0.6
     assert all("All are born free." in row["prompt"] for row in with_source)
@@ -79,7 +88,7 @@ def test_every_wording_holds_what_it_must():
 
 @pytest.mark.parametrize("text", ['He said "no" to {this} and that.', "First line here.\nSecond line there."])
 def test_quotes_and_lines_are_not_put_between_quotation_marks(text: str):
-    for row in translate_rows(rows(text), EN, PT) + complete_rows(rows(text), EN, PT):
+    for row in translated(rows(text), EN, PT) + completed_rows(rows(text), EN, PT):
         assert row["prompt"].count('"') <= 2
         assert not regex.search(r'"[^"]*\n[^"]*"', row["prompt"])
         if row["subset"] == "translate" and row["prompt_language"] == "por_Latn":
@@ -90,8 +99,8 @@ def test_ids_are_unique_over_subsets_directions_and_targets():
     made = [
         row
         for target in (PT, TH)
-        for row in translate_rows(rows(SAMPLES[target], 40), EN, target)
-        + complete_rows(rows(SAMPLES[target], 40), EN, target)
+        for row in translated(rows(SAMPLES[target], 40), EN, target)
+        + completed_rows(rows(SAMPLES[target], 40), EN, target)
     ]
     assert len(made) == 2 * 3 * 40
     assert len({row["id"] for row in made}) == len(made)
@@ -122,12 +131,12 @@ def test_foreign_words_and_numbers_stay_whole_in_a_script_without_spaces():
 
 @pytest.mark.parametrize(("text", "target"), [("Sim, senhor.", PT), ("สวัสดี", TH), ("", PT), ("x" * 80, PT)])
 def test_what_is_too_short_or_has_no_place_for_a_cut_is_not_completed(text: str, target):
-    assert complete_rows(rows(text, 5), EN, target) == []
+    assert completed_rows(rows(text, 5), EN, target) == []
 
 
 @given(MIXED, st.sampled_from([PT, TH, AR, JA, KM, HI]), st.text(max_size=5))
 def test_the_two_parts_are_the_text(text: str, target, key: str):
-    [*completed] = complete_rows([{"id": key, "source": "x", "target": text, "origin": "test"}], EN, target)
+    [*completed] = completed_rows([{"id": key, "source": "x", "target": text, "origin": "test"}], EN, target)
     for row in completed:
         at = cut(text, target, key)
         assert at is not None
@@ -143,6 +152,6 @@ def test_the_two_parts_are_the_text(text: str, target, key: str):
 def test_a_hundred_kilobytes_are_cut_at_once(unit: str):
     target = PT if " " in unit else TH
     text = unit * (100_000 // len(unit.encode()))
-    [row] = complete_rows([{"id": "long", "source": "x", "target": text, "origin": "test"}], EN, target)
+    [row] = completed_rows([{"id": "long", "source": "x", "target": text, "origin": "test"}], EN, target)
     assert text.endswith(row["response"])
     assert LATEST * len(text) >= len(text) - len(row["response"]) >= EARLIEST * len(text)

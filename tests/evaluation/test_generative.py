@@ -165,12 +165,12 @@ def test_an_interrupted_outcome_goes_on_where_it_stopped(place: Path, tmp_path: 
         asked: list[str]
         lives = 2
 
-        def complete(self, instructions: list[str], max_new_tokens: Any) -> Any:
+        def complete(self, instructions: list[str], max_new_tokens: Any, **given: Any) -> Any:
             if not self.lives:
                 raise KeyboardInterrupt
             self.lives -= 1
             self.asked += instructions
-            return super().complete(instructions, max_new_tokens)
+            return super().complete(instructions, max_new_tokens, **given)
 
     generator, store, model = Dying(1, Precision.fp32), Store(tmp_path / "cache"), model_step(place / "one")
     generator.asked = []

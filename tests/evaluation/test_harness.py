@@ -3,9 +3,11 @@
 import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ import pytest
 
 from sdx import InputError
 from sdx.config import Precision
-from sdx.evaluation import harness
-from sdx.evaluation.harness import score
+from sdx.evaluation import log_probs
 from sdx.models import backbone, residency
 from sdx.models.batches import Most
+from sdx.store.store import Store
 from tests.kit.prompts import ITEMS, Quiz
+from tests.kit.scoring import copied, score, score_step
 from tests.kit.tiny import tiny_model, tiny_tokenizer
 
 OPTIONS = {"precision": Precision.fp32, "context_tokens": 1024, "stage": "test"}
@@ -26,7 +29,7 @@ OPTIONS = {"precision": Precision.fp32, "context_tokens": 1024, "stage": "test"}
 
 @pytest.fixture(autouse=True)
 def two_questions_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness, "QUESTIONS", Most(2, 2))
+    monkeypatch.setattr(log_probs, "QUESTIONS", Most(2, 2))
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,12 @@ def gemma_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Gemma3ForCausalLM(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+def log_probs_of(model: Any, pairs: list[tuple[list[int], list[int]]], limit: int) -> list[log_probs.Scored]:
+    """Of each (question, answer), all in one batch."""
+    questions = [log_probs.question(context, [answer], limit) for context, answer in pairs]
+    return [value for [value] in log_probs.scored(model, questions, limit)]
 
 
 def directly(model_dir: Path, prompt: str, answer: str, bos: bool = False) -> float:
@@ -130,6 +139,8 @@ def test_stock_harness_gives_the_same_from_the_task_pack(
     from lm_eval.tasks import TaskManager
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    for pack in tmp_path.glob("artifacts/score/*/tasks"):
+        shutil.copytree(pack, tmp_path / "tasks", dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path / "tasks")
     tasks = TaskManager(include_path=".", include_defaults=False).load(list(results))
     stock = HFLM(
@@ -156,20 +167,25 @@ def test_greedy_flags_and_order_do_not_depend_on_the_batch(base_model: Path) -> 
         ([4, 9, 9, 9, 9], [7, 8]),
         ([4], [5, 6, 7]),
     ]
-    whole = harness._log_probs(model, pairs, 100, "test")
-    alone = [harness._log_probs(model, [pair], 100, "test")[0] for pair in pairs]
+    whole = log_probs_of(model, pairs, 100)
+    alone = [log_probs_of(model, [pair], 100)[0] for pair in pairs]
     assert [flag for _, flag in whole] == [False, True, False, False]
     assert [value for value, _ in whole] == pytest.approx([value for value, _ in alone], abs=1e-4)
 
 
-def test_a_prompt_that_is_too_long_loses_its_beginning(base_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_prompt_that_is_too_long_loses_its_beginning(
+    base_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base_model)
+    cut = log_probs_of(model, [(list(range(10, 40)), [7, 8, 9])], 12)
+    assert cut == log_probs_of(model, [(list(range(30, 40)), [7, 8, 9])], 12)
     with caplog.at_level(logging.WARNING, "sdx"):
-        cut = harness._log_probs(model, [(list(range(10, 40)), [7, 8, 9])], 12, "test")
-    assert cut == harness._log_probs(model, [(list(range(30, 40)), [7, 8, 9])], 12, "test")
-    assert "1 of 1 prompts are cut off at 12 tokens" in caplog.text
+        score(base_model, Quiz("a"), ITEMS, tmp_path, context_tokens=90)
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+        "test         1 of 5 prompts are cut off at 90 tokens"
+    ]
 
 
 def test_a_model_is_loaded_once_for_all_scores_and_nothing_of_it_stays(
@@ -184,7 +200,7 @@ def test_a_model_is_loaded_once_for_all_scores_and_nothing_of_it_stays(
 
     monkeypatch.setattr(backbone, "load_model", noted)
     for name in ("a", "b"):
-        score(chat_model, Quiz(name), ITEMS, work_dir=tmp_path / name, **OPTIONS)
+        score(chat_model, Quiz(name), ITEMS, work_dir=tmp_path, **OPTIONS)
     assert [model() is None for model in made] == [False]
     residency.release()
     assert made[0]() is None
@@ -212,7 +228,8 @@ def test_silent_but_for_the_bar_without_network_or_traces(
     assert {line.split()[0] for line in lines} == {"test"}, captured.err
     assert dict(os.environ) == environment
     assert not cache.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["tasks"]
+    [rows] = tmp_path.glob("artifacts/score/*/rows.jsonl")
+    assert sorted(path.name for path in rows.parent.iterdir()) == ["manifest.json", "rows.jsonl", "tasks"]
 
 
 def test_too_few_items_for_the_shots(chat_model: Path, tmp_path: Path) -> None:
@@ -239,5 +256,65 @@ def test_an_empty_text_is_named(chat_model: Path, tmp_path: Path) -> None:
 
 def test_translator_and_other_columns_are_left_out_of_the_pack(chat_model: Path, tmp_path: Path) -> None:
     score(chat_model, Quiz("a"), [{**item, "translator": "x"} for item in ITEMS], work_dir=tmp_path, **OPTIONS)
-    row = json.loads((tmp_path / "tasks" / "a.items.jsonl").read_text().splitlines()[0])
+    [data] = tmp_path.glob("artifacts/score/*/tasks/a.items.jsonl")
+    row = json.loads(data.read_text().splitlines()[0])
     assert list(row) == ["id", "question", "choices", "gold", "prompt"]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_killed_and_resumed(base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
+    """In the middle of a batch: what was logged is not asked again, and the rows are those of a calm run."""
+    calm, rough = Store(tmp_path / "calm"), Store(tmp_path / "rough")
+    step = score_step(base_model, Quiz("a", shots=1), ITEMS)
+    expected = (calm.realise(step) / "rows.jsonl").read_bytes()
+    scored, contexts = log_probs.scored, list[bytes]()
+
+    def noted(model: Any, questions: Any, limit: int) -> Any:
+        if len(contexts) >= 2 * batches:
+            raise Killed
+        contexts.extend(one["context"].tobytes() for one in questions)
+        return scored(model, questions, limit)
+
+    monkeypatch.setattr(log_probs, "scored", noted)
+    with pytest.raises(Killed):
+        rough.realise(step)
+    assert len(contexts) == 2 * batches
+    batches = 3
+    assert (rough.realise(step) / "rows.jsonl").read_bytes() == expected
+    assert len(set(contexts)) == len(contexts) == 5  # none twice
+
+
+@pytest.mark.long
+def test_two_ranks_score_as_one(base_model: Path, tmp_path: Path) -> None:
+    """Both take batches, only rank 0 shows a bar, and whoever helps leaves nothing behind."""
+    import torch
+
+    place = [str(base_model), str(tmp_path / "two"), "12"]
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--log-dir", str(tmp_path / "logs")]
+    command = [sys.executable, "-m", *launch, "--redirects", "3", "-m", "tests.kit.scoring", *place]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(command, env={**environment, "TMPDIR": str(tmp_path)})
+    took: dict[Path, int] = {}
+    while running.poll() is None:
+        took |= {path: path.stat().st_size for path in tmp_path.glob("two/artifacts/score/*.partial/rows.*.log")}
+        time.sleep(0.02)
+    printed = {path.parent.name: path.read_text() for path in (tmp_path / "logs").rglob("stderr.log")}
+    assert running.returncode == 0, printed
+    assert sum(size > 0 for size in took.values()) == 2
+    assert "test         100% 60/60 prompts" in printed["0"]
+    assert "prompts" not in printed["1"]
+    step = score_step(base_model, Quiz("arc.en", shots=1), copied(12))
+    [two] = tmp_path.glob("two/artifacts/score/*/rows.jsonl")
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)  # as the ranks: the number of threads decides how sums are rounded
+        one = Store(tmp_path / "one").realise(step) / "rows.jsonl"
+    finally:
+        torch.set_num_threads(threads)
+    assert two.read_bytes() == one.read_bytes()
+    assert sorted(path.name for path in two.parent.iterdir()) == ["manifest.json", "rows.jsonl", "tasks"]
+    assert not [*tmp_path.glob("sdx-score-*")]

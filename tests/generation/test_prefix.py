@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sdx.config import Precision, TemplateKind
-from sdx.generation.decode import greedy
+from sdx.generation.decode import decode
 from sdx.generation.hf import HFGenerator
 from sdx.generation.prefix import MIN_TOKENS, Prefix, common, reusable
 from sdx.models import residency
@@ -54,12 +54,12 @@ def test_tokens_are_those_without_a_prefix(loaded: tuple[Path, Any, Any], texts:
         return answer[-1] in stops
 
     with Fed(model) as plain:
-        expected = greedy(model, prompts, ended, tokenizer.pad_token_id, limits)
+        expected = decode(model, prompts, ended, tokenizer.pad_token_id, limits)
     prefix = Prefix(model, tokenizer("".join(SHOTS)).input_ids)
     known = prefix.shared_by(prompts)
     assert known >= len(tokenizer("".join(SHOTS[: 4 if texts[-1] in FEWER else 6])).input_ids) - 1
     with Fed(model) as reused:
-        assert greedy(model, prompts, ended, tokenizer.pad_token_id, limits, prefix) == expected
+        assert decode(model, prompts, ended, tokenizer.pad_token_id, limits, prefix) == expected
     longest = max(map(len, prompts))
     assert plain.shapes[0] == (len(prompts), longest)
     assert reused.shapes[:2] == [(1, len(prefix.ids)), (len(prompts), longest - known)]
@@ -67,7 +67,7 @@ def test_tokens_are_those_without_a_prefix(loaded: tuple[Path, Any, Any], texts:
     if len(prompts) > 1:
         assert len({rows for rows, _ in plain.shapes}) > 2  # rows left the batch
     with Fed(model) as again:
-        assert greedy(model, prompts, ended, tokenizer.pad_token_id, limits, prefix) == expected
+        assert decode(model, prompts, ended, tokenizer.pad_token_id, limits, prefix) == expected
     assert again.shapes == reused.shapes[1:]  # the prefix is not computed twice
 
 
@@ -219,7 +219,7 @@ def test_a_line_also_ends_at_what_parts_examples(tmp_path: Path, monkeypatch: py
     def written(model, prompts, ended, *_):
         return [next(ids[:size] for size in range(1, len(ids)) if ended(ids[:size])) for _ in prompts]
 
-    monkeypatch.setattr("sdx.generation.hf.greedy", written)
+    monkeypatch.setattr("sdx.generation.hf.decode", written)
     [answer] = generator.complete_lines(["What is it?"], [100], end=end)
     assert (answer.text, answer.finished) == ("A dog ## one.", True)
     assert answer.tokens < len(ids) - 3

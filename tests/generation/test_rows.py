@@ -8,8 +8,9 @@ import pytest
 
 from sdx import InputError
 from sdx.config import Precision, TemplateKind
-from sdx.generation.decode import greedy
-from sdx.generation.hf import Completion, HFGenerator, _line_ends
+from sdx.generation.base import Completion, _line_ends
+from sdx.generation.decode import decode
+from sdx.generation.hf import HFGenerator
 from sdx.models.backbone import load_model, load_tokenizer
 from sdx.models.batches import cut
 from sdx.models.template import prompt_ids
@@ -52,6 +53,7 @@ class Fake:
     dies: int = 99
     calls: list[list[str]] = field(default_factory=list)
     precision = Precision.fp32
+    engine = None
 
     def load(self, model_dir: Path, template: TemplateKind) -> None:
         assert self.dies, "nothing is left to do"
@@ -59,7 +61,10 @@ class Fake:
     def batches(self, instructions: list[str], max_new_tokens: int) -> list[slice]:
         return list(cut([0.0] * len(instructions), 1.0, self.batch_size))
 
-    def complete(self, instructions: list[str], max_new_tokens: int) -> list[Completion]:
+    def prompt(self, instruction: str) -> str:
+        return instruction
+
+    def complete(self, instructions: list[str], max_new_tokens: int, **_: Any) -> list[Completion]:
         if len(self.calls) == self.dies:
             raise KeyboardInterrupt
         self.calls.append(instructions)
@@ -71,7 +76,7 @@ class Counting(HFGenerator):
 
     dies = 99
 
-    def complete(self, instructions: list[str], max_new_tokens: int) -> list[Completion]:
+    def complete(self, instructions: list[str], max_new_tokens: int, **_: Any) -> list[Completion]:
         self.seen = getattr(self, "seen", [])
         if len(self.seen) >= self.dies:
             raise KeyboardInterrupt
@@ -145,7 +150,7 @@ def test_tokens_are_those_of_generate(make: Any, tmp_path: Path):
     tokenizer, model = load_tokenizer(path, TemplateKind.auto), load_model(path, Precision.fp32)
     prompts = [prompt_ids(tokenizer, prompt) for prompt in PROMPTS]
     limit, stops = 40, set(range(0, 400, 16))
-    answers = greedy(model, prompts, lambda answer: answer[-1] in stops, tokenizer.pad_token_id, [limit] * len(prompts))
+    answers = decode(model, prompts, lambda answer: answer[-1] in stops, tokenizer.pad_token_id, [limit] * len(prompts))
     assert len({len(answer) for answer in answers}) > 3
     batch = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
     with torch.inference_mode():
@@ -170,7 +175,7 @@ def test_completion_says_whether_it_ended_by_itself(model_dir: Path, monkeypatch
         *tokenizer.convert_tokens_to_ids(["à"]),
     ]  # the first byte of a Thai letter
     assert in_a_character
-    monkeypatch.setattr("sdx.generation.hf.greedy", lambda *_: [ended, halves])
+    monkeypatch.setattr("sdx.generation.hf.decode", lambda *_: [ended, halves])
     generator = HFGenerator(2, Precision.fp32)
     generator.load(model_dir, TemplateKind.auto)
     first, second = generator.complete(["a", "b"], 8)
@@ -187,7 +192,7 @@ def test_a_base_model_s_answer_ends_where_it_begins_another_turn(tmp_path: Path,
     def written(model, prompts, ended, *_):
         return [next(ids[:end] for end in range(1, len(ids)) if ended(ids[:end])) for _ in prompts]
 
-    monkeypatch.setattr("sdx.generation.hf.greedy", written)
+    monkeypatch.setattr("sdx.generation.hf.decode", written)
     [answer] = generator.complete(["What is it?"], 100)
     assert (answer.text, answer.finished) == ("A watershed.\n## Not this", True)
 

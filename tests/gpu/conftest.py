@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import gpu_baseline
 from benchmarks.models import random_model
-from sdx.planning.hardware import driver_gpus
+from sdx.process.devices import driver_gpus
 from tests.kit.gpu.machine import CUDA, DECODING, DEVICE, TRAINED, warm
 from tests.kit.tiny import tiny_model, tiny_tokenizer
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sdx.config import Precision
-from sdx.generation.decode import greedy
+from sdx.generation import decode as decoding
 from sdx.models.backbone import load_model
 from tests.kit.gpu.machine import CUDA, allocated_bytes
 from tests.kit.gpu.training import train
@@ -30,7 +30,7 @@ def decode(model_dir: Path, rows: int) -> tuple[list[list[int]], int]:
         torch.cuda.reset_peak_memory_stats()
         before = allocated_bytes()
     prompts = [[5 + (row + place) % 390 for place in range(PROMPT_TOKENS)] for row in range(rows)]
-    answers = greedy(model, prompts, lambda answer: False, 3, [NEW_TOKENS] * rows)
+    answers = decoding.decode(model, prompts, lambda answer: False, 3, [NEW_TOKENS] * rows)
     return answers, torch.cuda.max_memory_allocated() - before if CUDA else 0
 
 

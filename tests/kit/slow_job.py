@@ -11,12 +11,12 @@ BATCH_S = 0.3
 
 
 def slow_down() -> None:
-    from sdx.evaluation import harness
+    from sdx.evaluation import log_probs
     from sdx.store.batch_log import BatchLog
     from sdx.training import loop
 
     journal = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    append, update, answers = BatchLog.append, loop.update, harness._answer_log_probs
+    append, update, answers = BatchLog.append, loop.update, log_probs._answers
 
     def noted_append(self, rows):
         time.sleep(BATCH_S)
@@ -34,7 +34,7 @@ def slow_down() -> None:
 
     BatchLog.append = noted_append
     loop.update = slow_update
-    harness._answer_log_probs = slow_answers
+    log_probs._answers = slow_answers
 
 
 if __name__ == "__main__":

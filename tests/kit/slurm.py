@@ -30,10 +30,11 @@ class Cluster:
         path: an empty or new directory; the files of the daemons go there.
         nodes: each a slurmd of its own, named node1, node2, ... All of them are this machine.
         cpus: that each node pretends to have.
+        array: most tasks of an array.
     """
 
-    def __init__(self, path: Path, nodes: int = 1, cpus: int = 2) -> None:
-        self.path = path
+    def __init__(self, path: Path, nodes: int = 1, cpus: int = 2, array: int = 3) -> None:
+        self.path, self.array = path, array
         self.names = [f"{NODE}{number}" for number in range(1, nodes + 1)]
         self.cpus = cpus
         self.environment = {**os.environ, "SLURM_CONF": str(path / "slurm.conf")}
@@ -154,7 +155,7 @@ class Cluster:
             "KillWait=15",
             "SlurmdTimeout=10",
             "MinJobAge=300",
-            "MaxArraySize=3",  # a sweep of four runs is two submissions
+            f"MaxArraySize={self.array}",  # at 3, a sweep of four runs is two submissions
             "MpiDefault=none",
             "SwitchType=switch/none",
             "AccountingStorageType=accounting_storage/none",

@@ -12,7 +12,7 @@ import torch
 
 from sdx import InputError
 from sdx.config import Precision, TemplateKind
-from sdx.evaluation import harness
+from sdx.evaluation import log_probs
 from sdx.generation import hf
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
@@ -20,7 +20,7 @@ from sdx.models import fit
 from sdx.models.backbone import load_model
 from sdx.models.batches import Most
 from sdx.stacking.generation import StackForCausalLM
-from sdx.stacking.inference import generated_batches, pooled_batches
+from sdx.stacking.inference import encode_rows, generated_batches, pooled_batches
 from sdx.stacking.model import StackForSequenceClassification
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_rows
@@ -63,10 +63,15 @@ def translating(places: dict[str, Path]) -> tuple[Any, Callable[[], Any]]:
 
 def scoring(places: dict[str, Path]) -> tuple[Any, Callable[[], Any]]:
     model = load_model(places["llm"], Precision.fp32)
-    pairs = [([4, *range(20, 20 + length)], [7, 8][: 1 + length % 2]) for length in range(30, 39)]
+    lengths = range(38, 29, -1)
+    questions = [
+        log_probs.question([4, *range(20, 20 + length)], [[7, 8][: 1 + length % 2]], 100) for length in lengths
+    ]
 
     def score() -> Any:
-        return [pytest.approx(value, abs=1e-4) for value, _ in harness._log_probs(model, pairs, 100, "test")]
+        batches = log_probs.batches(model, questions)
+        found = [log_probs.scored(model, [questions[number] for number in batch], 100) for batch in batches]
+        return [pytest.approx(value, abs=1e-4) for batch in found for [(value, _)] in batch]
 
     return model, score
 
@@ -76,7 +81,9 @@ def reading(places: dict[str, Path]) -> tuple[Any, Callable[[], Any]]:
 
     def read() -> Any:
         found = {}
-        for rows, (vectors, logits) in pooled_batches(model, labelled(), language("th"), 64, "test"):
+        for rows, (vectors, logits) in pooled_batches(
+            model, labelled(), encode_rows(model, labelled(), language("th"), 64)
+        ):
             found |= dict(zip(rows, zip(vectors.tolist(), logits.tolist(), strict=True), strict=True))
         return [pytest.approx([*found[row][0][0], *found[row][1]], abs=1e-4) for row in range(len(labelled()))]
 
@@ -87,7 +94,7 @@ def writing(places: dict[str, Path]) -> tuple[Any, Callable[[], Any]]:
     model = tiny_stack(places["encoder"], places["llm"], StackForCausalLM)
 
     def write() -> Any:
-        batches = generated_batches(model, labelled(), language("th"), 64, 6)
+        batches = generated_batches(model, encode_rows(model, labelled(), language("th"), 64), 6)
         return sorted(pair for rows, texts in batches for pair in zip(rows, texts, strict=True))
 
     return model.llm, write
@@ -119,7 +126,7 @@ def plain(value: Any) -> Any:
 def test_what_does_not_fit_is_halved_once_and_the_results_are_the_same(
     kind: Any, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(harness, "QUESTIONS", Most(8, 8))
+    monkeypatch.setattr(log_probs, "QUESTIONS", Most(8, 8))
     module, work = kind(places)
     whole = work()
     tried = limit_rows(monkeypatch, module, 6 if kind is translating else 3)  # each sentence has two beams

@@ -1,6 +1,7 @@
 """One model in memory: who shares it, what makes it go, and that nothing of it stays."""
 
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import transformers
 
 from sdx import run
 from sdx.config import Precision, TemplateKind
-from sdx.evaluation import harness
+from sdx.evaluation import log_probs
 from sdx.generation.hf import HFGenerator
 from sdx.languages import language
 from sdx.models import loading, residency
@@ -61,7 +62,7 @@ def completing(place: Path) -> HFGenerator:
 
 def score(place: Path) -> None:
     model = loaded(place, Precision.fp32).model
-    harness._log_probs(model, [([4, 5, 6], [7, 8])], 100, "test")
+    log_probs.scored(model, [log_probs.question([4, 5, 6], [[7, 8]], 100)], 100)
 
 
 def test_whoever_comes_next_frees_the_model_before_the_own_one_is_loaded(
@@ -94,7 +95,7 @@ def test_whoever_comes_next_frees_the_model_before_the_own_one_is_loaded(
     stack = inference.load_for_inference(
         places["stack"], {"encoder": places["encoder"], "llm": places["one"]}, Precision.fp32
     )
-    list(inference.pooled_batches(stack, labelled(), language("th"), 64, "test"))
+    list(inference.pooled_batches(stack, labelled(), inference.encode_rows(stack, labelled(), language("th"), 64)))
     del stack
     score(places["one"])
     assert there == [0] * 5
@@ -129,7 +130,7 @@ def test_each_training_of_a_run_finds_no_model_in_memory(places: dict[str, Path]
     first = PlainStep("train", training, inputs={"mix": generated})
     answers = PlainStep("vectors", loading_one, inputs={"model": first})
     second = PlainStep("train", training, {"second": True}, inputs={"vectors": answers})
-    run._realise(PlainStep("score", loading_one, inputs={"model": second}), Store(tmp_path))
+    run._realise(PlainStep("score", loading_one, inputs={"model": second}), Store(tmp_path), nullcontext)
     assert seen == [False, False]
 
 

@@ -29,6 +29,8 @@ COMPOSITIONS = {
         "task.lm_eval.names=[belebele_tha_Thai]",
     ),
     "sdrrl with NLLB": ("method=sdrrl", "translator=nllb_600m", "translator@mt=self", "corpus=alpaca"),
+    "an endpoint, and an LLM that translates": ("generator=server", "translator=hy_mt2_7b"),
+    "vLLM": ("generator=vllm",),
     **{name: (f"method={name}",) for name in main.options("method")},
 }
 """Together they have every dataclass of a run's configuration."""

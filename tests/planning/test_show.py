@@ -1,5 +1,6 @@
 """The plan as it is printed."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ from sdx.config import Precision, ShapeConfig, TaskConfig
 from sdx.languages import language
 from sdx.models.precision import MachinePrecision
 from sdx.planning.show import show
-from tests.kit.plan_steps import backbone, corpus, generate, mix, train, translate
+from tests.kit.plan_steps import backbone, corpus, generate, mix, step, train, translate
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,7 @@ def test_a_plan_of_a_model_that_is_nowhere_says_what_it_takes(config, store, run
     found = show(config, store, run)
     printed = capsys.readouterr().out
     total = found["total"]
-    assert total["to_do"] == len(found["steps"]) == 10
+    assert total["to_do"] == len(found["steps"]) == 11
     assert total["cached"] == 0
     assert total["generated_tokens"] == pytest.approx((1000 + 2 * 100) * 120)
     assert total["translated_tokens"] == pytest.approx(1000 * 25)
@@ -57,9 +58,30 @@ def test_a_plan_of_a_model_that_is_nowhere_says_what_it_takes(config, store, run
         "Generation on one H100: 10 prompts at once, about 13.9 GiB; generator.batch_size=... sets another number."
         in printed
     )
+    assert "up to 8 workers share generate, translate" in printed
+    one, eight = (found["steps"][run[0].key]["hours"][machine] for machine in ("1 x H100", "8 x H100"))
+    loading = 2 * 6_738_415_616 / 1.5e9 / 3600
+    assert one - loading == pytest.approx(5 * (eight - loading))  # ten batches in two rounds
+    assert {step["origins"]["8 x H100"] for step in found["steps"].values()} == {"formula"}
     assert "nothing was run" in printed
     assert not store.root.exists()
     assert max(map(len, printed.splitlines())) <= 118
+
+
+def test_a_time_that_was_measured_is_marked(config, store, run, capsys):
+    counts = {"rows": 10, "tokens": 1000, "cut": 0}
+    path = store.realise(generate(backbone(), step("questions"), counts=counts)) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["provenance"]["device"] = "NVIDIA H100 80GB HBM3"
+    path.write_text(json.dumps({**manifest, "seconds": 60.0}))
+    found = show(config, store, run)
+    printed = capsys.readouterr().out
+    before, after = (found["steps"][run[place].key] for place in (0, 2))
+    assert set(before["origins"].values()) == {"measured"}
+    assert before["hours"]["1 x H100"] * 3600 == pytest.approx(60 * before["tokens"] / 1000)
+    assert set(after["origins"].values()) == {"formula"}  # nothing says that its model is as large
+    assert max(map(len, printed.splitlines())) <= 118
+    assert "m 10 min" in printed
 
 
 def test_a_plan_says_what_so_many_questions_can_show(config, store, run, capsys):

@@ -8,9 +8,10 @@ from sdx.config import Adapter, BackboneConfig, Precision, ShapeConfig, TrainCon
 from sdx.models.batches import BF16, Arithmetic, Most
 from sdx.models.precision import ANY_GPU, MachinePrecision
 from sdx.models.work import ModelWork
-from sdx.planning import hardware
-from sdx.planning.hardware import GPUS, Device, Machine, driver_gpus, machines, visible_gpu
-from sdx.planning.times import batch_rows, seconds
+from sdx.planning import hardware, rates
+from sdx.planning.hardware import GPUS, Device, Machine, machines
+from sdx.planning.times import batch_rows, is_published, seconds
+from sdx.process.devices import driver_gpus, visible_gpu
 from sdx.store.estimate import Work
 from sdx.training.hardware import PEAK_FLOPS, of_gpu
 from sdx.training.memory import GIB, Layout
@@ -70,6 +71,7 @@ def test_a_gpu_takes_as_many_rows_as_fit_and_a_cpu_as_many_as_suit_it():
     assert batch_rows(work, replace(gpu, memory_bytes=80e9)) == 256
     assert batch_rows(replace(work, row_bytes=1e12), gpu) == 1
     assert batch_rows(replace(work, rows=7), gpu) == 7
+    assert batch_rows(replace(work, most=Most(64, 512), engine="vllm"), gpu) == 512
     assert batch_rows(replace(work, most=Most(40, 40)), gpu) == 40
     assert batch_rows(work, DEVICE) == 32
     step = (2e9 + 3 * 4 * 10 * 500 * 65 * 2 * 100) / 1e11
@@ -89,6 +91,67 @@ def test_loading_and_what_needs_no_model_add_up_and_an_unknown_size_gives_no_tim
     assert took(Work(seconds=5)) == 5
     assert took(of(ShapeConfig(), generated=1)) is None
     assert took(of(SHAPE, trained=1), layout=None) is None
+
+
+def test_workers_share_the_batches_of_a_row_step_and_each_loads_the_model():
+    work = of(SHAPE, generated=320_000, rows=320, decode_steps=1, loads=1)  # ten batches
+    alone = 320_000 * 2e9 / 1e12
+    assert took(work) == pytest.approx(2 + alone)
+    assert seconds(work, Machine(DEVICE, 4), TRAIN, None) == pytest.approx(2 + alone)  # not a row step
+    for workers, rounds in ((1, 10), (4, 3), (5, 2), (10, 1), (99, 1)):
+        shared = seconds(work, Machine(DEVICE, workers), TRAIN, None, shared=True)
+        assert shared == pytest.approx(2 + alone / 10 * rounds)
+    helped = seconds(work, Machine(DEVICE, 1, helpers=4), TRAIN, None, shared=True)
+    assert helped == pytest.approx(2 + alone / 5)
+    passes = of(SHAPE, read=1000, passes=10, also=(of(SHAPE, read=1000, loads=1),))  # a stack's, of no known rows
+    assert seconds(passes, Machine(DEVICE, 5), TRAIN, None, shared=True) == pytest.approx(2 + 2 * 1000 * 2e9 / 2e12 / 5)
+    assert seconds(Work(seconds=5), Machine(DEVICE, 4), TRAIN, None, shared=True) == 5  # all cores are at it already
+
+
+def test_helpers_are_on_this_machine_alone():
+    [here, reference] = machines(("NVIDIA A100-SXM4-80GB", ""), 1, 1, workers=4)
+    assert (here.name, here.ranks, here.workers) == ("1 x A100", 1, 4)
+    assert reference.workers == 8
+    assert [machine.workers for machine in machines(None, 1, 1, workers=4)] == [1, 8]
+
+
+@pytest.mark.parametrize("rate", rates.VLLM_RATES, ids=lambda rate: rate.model)
+def test_vllm_reaches_the_published_rate_in_the_published_case(rate):
+    work = of(rate.shape, rows=256, generated=10**6, context=1500, engine="vllm")
+    assert took(work, Machine(GPUS["H100"], 1)) == pytest.approx(10**6 / rate.tokens_per_s)
+    assert is_published(work, GPUS["H100"])
+    cpu = hardware.cpu()
+    assert not is_published(work, cpu)
+    assert took(work, Machine(cpu, 1)) == took(replace(work, engine=""), Machine(cpu, 1))
+
+
+def test_a_published_rate_is_scaled_by_what_a_step_moves():
+    llama, qwen = ShapeConfig(6_738_415_616, 32, 4096, 11008, 4096, 32000), rates.VLLM_RATES[5]
+    work = of(llama, rows=10**5, generated=10**6, context=200, engine="vllm")
+    weights, row = 2 * llama.parameters, 4 * 32 * 4096 * 200
+    step = (weights + 256 * row) / (3.35e12 * 0.6)
+    assert qwen.model == "Qwen3-8B"
+    row = 4 * 36 * 1024 * 1500
+    rows = (0.85 * GPUS["H100"].memory_bytes - 2 * qwen.shape.parameters) / row
+    assert rows < 256  # as many as fit
+    published_step = (2 * qwen.shape.parameters + rows * row) / (3.35e12 * 0.6)
+    slowdown = rows / published_step / qwen.tokens_per_s
+    assert took(work, Machine(GPUS["H100"], 1)) == pytest.approx(10**6 / 256 * step * slowdown)
+    assert took(work, Machine(GPUS["H200"], 1)) == pytest.approx(10**6 / 256 * step * slowdown * 3.35 / 4.8)
+    batches = replace(work, most=Most(1, 1000), decode_steps=60)  # each ends 50 steps after its mean answer
+    last = 100 * 50 * weights / (3.35e12 * 0.6)
+    assert took(batches, Machine(GPUS["H100"], 1)) == pytest.approx(10**6 / 256 * step * slowdown + last)
+
+
+def test_ctranslate2_is_as_many_times_as_fast_as_published_and_no_faster_than_arithmetic_and_memory():
+    small = ShapeConfig(10**6, 6, 512, 2048, 512, 1000)  # launching is all of its time
+    work = of(small, rows=256, generated=256 * 4 * 10, beams=4, decode_steps=20, context=10)
+    for device, factor in ((GPUS["A10G"], 5876.4 / 1022.9), (hardware.cpu(), 525 / 147.3)):
+        there = Machine(device, 1)
+        assert took(replace(work, engine="ctranslate2"), there) == pytest.approx(took(work, there) / factor / 0.72)
+    large = replace(work, shape=replace(SHAPE, parameters=10**10), generated=10**6, engine="ctranslate2")
+    forward = 2e10 + 4 * 10 * 1000 * 10
+    assert took(large, Machine(GPUS["H100"], 1)) == pytest.approx(10**6 * forward / (0.35 * 989e12) / 0.72)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Stored vectors: found by the texts' ids, and identical after a kill."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from sdx import InputError
 from sdx.config import Precision
 from sdx.languages import language
 from sdx.models.residency import release
-from sdx.stacking import vectors
+from sdx.stacking import inference
 from sdx.stacking.inference import example_id, load_for_inference
 from sdx.stacking.model import StackForMultipleChoice, StackForSequenceClassification
-from sdx.stacking.vectors import SPLITS, Vectors
+from sdx.stacking.vectors import SPLITS, Vectors, VectorsStep
+from sdx.store.batch_log import Row
 from sdx.store.store import Store
 from tests.kit.stack_steps import labelled, model_step, parts_of, rows_step, vectors_step
 from tests.kit.tiny_stack import tiny_stack
@@ -26,8 +28,8 @@ EN = language("en")
 
 
 @pytest.fixture(autouse=True)
-def chunks_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "CHUNK", 3)
+def batches_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "BATCH_ROWS", 3)
 
 
 def classes(llm_dir: Path) -> Any:
@@ -84,43 +86,44 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("batches", range(1, 5))
+@pytest.mark.parametrize("batches", [1, 2, 3])
 def test_killed_and_resumed(tmp_path: Path, llm_dir: Path, monkeypatch: pytest.MonkeyPatch, batches: int):
     rows = labelled()
     model, training = model_step(classes(llm_dir)), rows_step(train=rows[:7], validation=rows[7:])
     step = vectors_step(model, parts_of(None, llm_dir), training, EN, 64)
-    calm = Store(tmp_path / "calm").realise(step)
-    read = vectors.pooled_batches
-    left = batches
+    calm, store = Store(tmp_path / "calm").realise(step), Store(tmp_path / "rough")
+    process, seen = VectorsStep.process, list[str]()
 
-    def dying(*arguments: Any) -> Iterator[Any]:
-        nonlocal left
-        for batch in read(*arguments):
-            left -= 1
-            if left < 0:
-                raise Killed
-            yield batch
+    def noted(step: VectorsStep, batch: Sequence[Row], loaded: Any) -> list[Row]:
+        if len(seen) >= 3 * batches:
+            raise Killed
+        seen.extend(row["id"] for row in batch)
+        return process(step, batch, loaded)
 
-    store = Store(tmp_path / "rough")
-    with monkeypatch.context() as patch:
-        patch.setattr(vectors, "pooled_batches", dying)
-        if batches < 4:  # of 3, 3 and 1 rows, and of the one for validation
-            with pytest.raises(Killed):
-                store.realise(step)
-        else:
-            store.realise(step)
-    seen: list[str] = []
-
-    def noted(model: Any, rows: Any, *rest: Any) -> Iterator[Any]:
-        seen.extend(row["id"] for row in rows)
-        return read(model, rows, *rest)
-
-    monkeypatch.setattr(vectors, "pooled_batches", noted)
+    monkeypatch.setattr(VectorsStep, "process", noted)
+    with pytest.raises(Killed) if batches < 3 else nullcontext():
+        store.realise(step)
+    batches = 3
     rough = store.realise(step)
-    assert seen == [f"q{number}" for number in range(min(3 * batches, 7) if batches < 4 else 8, 8)]
+    ids = [example_id("train", f"q{number}") for number in range(7)]
+    assert sorted(seen) == [*ids, example_id("validation", "q7")]  # none twice
     for name in (*(f"{name}.npy" for name in SPLITS), "ids.json"):
         assert (rough / name).read_bytes() == (calm / name).read_bytes()
     assert {path.name for path in rough.iterdir()} == {path.name for path in calm.iterdir()}
+
+
+def test_texts_that_lose_their_ends_are_told_once(tmp_path: Path, llm_dir: Path, caplog: pytest.LogCaptureFixture):
+    training = rows_step(train=labelled()[:7], validation=labelled()[7:])
+    Store(tmp_path).realise(vectors_step(model_step(classes(llm_dir)), parts_of(None, llm_dir), training, EN, 8))
+    told = [record.getMessage() for record in caplog.records if "lose their ends" in record.getMessage()]
+    assert told == ["texts        4 of 8 are longer than scale.max_length_tokens=8 and lose their ends; raise it"]
+
+
+def test_no_validation(tmp_path: Path, llm_dir: Path):
+    training = rows_step(train=labelled(), validation=[])
+    out = Store(tmp_path).realise(vectors_step(model_step(classes(llm_dir)), parts_of(None, llm_dir), training, EN, 64))
+    assert [np.load(out / f"{split}.npy").shape for split in SPLITS] == [(8, 1, 64), (0, 1, 64)]
+    assert len(Vectors(out)) == 8
 
 
 def test_questions_with_unlike_numbers_of_answers(tmp_path: Path, llm_dir: Path):

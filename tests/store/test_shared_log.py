@@ -51,6 +51,7 @@ def test_two_take_different_batches_and_a_dead_one_is_replaced(tmp_path: Path):
     process(second, 0)
     assert list(other) == []
     assert second.complete
+    assert second.workers == 1  # the first has finished nothing
 
 
 def test_one_that_helps_leaves_when_nothing_is_left_to_take(tmp_path: Path):
@@ -65,6 +66,7 @@ def test_one_that_helps_leaves_when_nothing_is_left_to_take(tmp_path: Path):
     process(leader, 0)
     assert list(pending) == []
     assert [row["id"] for row in leader.rows()] == IDS
+    assert leader.workers == 2
 
 
 def test_nobody_helps_with_other_batches_or_a_finished_step(tmp_path: Path):

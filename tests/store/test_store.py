@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sdx.process.devices import device_name
 from sdx.store.batch_log import BatchLog
 from sdx.store.files import read_json, write_json
 from sdx.store.shared_log import SharedLog
@@ -55,6 +56,8 @@ def test_realised_once_then_cached_with_a_manifest(tmp_path: Path):
     assert manifest["counts"] == {"letters": 5}
     assert manifest["config"] == {"n": 1}
     assert manifest["provenance"]["packages"]["torch"]
+    assert manifest["provenance"]["device"] == device_name()
+    assert manifest["workers"] == 1
 
 
 def test_a_failed_step_is_not_published_and_continues_where_it_stopped(tmp_path: Path):

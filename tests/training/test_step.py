@@ -9,7 +9,6 @@ from sdx import InputError
 from sdx.run import check
 from sdx.store.files import write_rows
 from sdx.store.step import Step, Workspace
-from sdx.training.schedule import held_out
 from sdx.training.step import Train
 from tests.kit.configs import composed, resolved
 from tests.kit.plain_step import PlainStep
@@ -27,9 +26,9 @@ def trained(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, *o
 
     monkeypatch.setattr("sdx.training.loop.train", train)
     config = resolved(composed("method=sft", *overrides))
-    inputs = {name: tmp_path / name for name in ("mix", "backbone")}
-    inputs["mix"].mkdir(exist_ok=True)
-    inputs["backbone"].mkdir(exist_ok=True)
+    inputs = {name: tmp_path / name for name in ("mix", "backbone", "tokens")}
+    for directory in inputs.values():
+        directory.mkdir(exist_ok=True)
     if not (inputs["backbone"] / "model").exists():
         (inputs["backbone"] / "model").symlink_to(model_dir)
     rows = [
@@ -40,6 +39,7 @@ def trained(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, *o
     write_rows(inputs["mix"] / "rows.jsonl", rows)
     work = Workspace(tmp_path, inputs)
     step = Train(PlainStep("mix", lambda _: None), PlainStep("backbone", lambda _: None), settings=config)
+    step.tokens.run(Workspace(inputs["tokens"], inputs))
     step.run(work)
     return {**seen, "counts": work.counts}
 
@@ -60,7 +60,7 @@ def test_a_question_is_validated_on_with_all_its_versions_or_trained_on(
 
 def test_without_validation_rows_all_is_trained_on(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch):
     seen = trained(tmp_path, model_dir, monkeypatch)
-    assert (len(seen["examples"]), seen["validation"]) == (2 * QUESTIONS, [])
+    assert (len(seen["examples"]), len(seen["validation"])) == (2 * QUESTIONS, 0)
     assert "validation_examples" not in seen["counts"]
 
 
@@ -88,12 +88,3 @@ def test_the_key_of_a_training_without_validation_rows_knows_nothing_of_them():
     assert step("train.validations=9").key == plain.key
     keys = [step("scale.validation_rows=5", *more).key for more in ([], ["train.validations=9"])]
     assert len({plain.key, *keys, step("scale.validation_rows=6").key}) == 4
-
-
-def test_held_out_groups_depend_on_their_names_alone():
-    names = [str(number) for number in range(100)]
-    few, many = held_out(names, 10), held_out(reversed(names * 2), 30)
-    assert len(few) == 10
-    assert few < many
-    assert held_out(names[:50], 5) <= held_out(names, 10) | set(names[:50])
-    assert held_out(names, 0) == frozenset()

@@ -104,9 +104,9 @@ def test_it_translates_no_test_items_and_needs_examples():
 class Forgetful(Watched):
     """Computes the examples with every sentence, and remembers which it was told of."""
 
-    def _answers(self, prompts, ended, limits, beginning):
+    def _answers(self, prompts, stop, limits, beginning, *rest):
         self.beginnings = [*getattr(self, "beginnings", []), tuple(beginning)]
-        return super()._answers(prompts, ended, limits, [])
+        return super()._answers(prompts, stop, limits, [], *rest)
 
 
 @pytest.mark.parametrize("chat", [False, True])

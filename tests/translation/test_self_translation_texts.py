@@ -16,7 +16,8 @@ from sdx.languages import language
 from sdx.store.files import read_rows, write_rows
 from sdx.store.store import Store
 from sdx.translation.base import TranslationContext
-from sdx.translation.self_translation import MARGIN, ROOM_FACTOR, ROOM_TOKENS, SelfTranslation
+from sdx.translation.prompted import MARGIN, ROOM_FACTOR, ROOM_TOKENS
+from sdx.translation.self_translation import SelfTranslation
 from sdx.translation.step import Translate
 from tests.kit.plain_step import PlainStep
 from tests.kit.tiny import tiny_model
@@ -44,7 +45,7 @@ class Scripted(HFGenerator):
     written: list[str]
     """What was generated of each answer."""
 
-    def _answers(self, prompts, ended, limits, beginning):
+    def _answers(self, prompts, stop, limits, *_):
         tokenizer = self._ready().tokenizer
         answers = []
         for prompt, limit in zip(prompts, limits, strict=True):
@@ -54,7 +55,7 @@ class Scripted(HFGenerator):
                 sentence = line.rpartition(self.delimiter)[2].partition(": ")[2]
             self.sentences.append(sentence)
             ids = [*tokenizer(self.script(sentence), add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-            size = next(size for size in range(1, len(ids) + 1) if size in (limit, len(ids)) or ended(ids[:size]))
+            size = next(size for size in range(1, len(ids) + 1) if size in (limit, len(ids)) or stop.ended(ids[:size]))
             answers.append(ids[:size])
             self.written.append(tokenizer.decode(ids[:size]))
         return answers

@@ -42,7 +42,7 @@ def answers(model_dir: str, precision: str, max_new_tokens: int) -> dict[str, An
 
 
 def scores(model_dir: str, items: str, work_dir: str, hide_gpus: bool) -> dict[str, Any]:
-    """`harness.score` of a suite in fp32.
+    """`Score` of a suite in fp32.
 
     Args:
         items: file of them.
@@ -50,10 +50,9 @@ def scores(model_dir: str, items: str, work_dir: str, hide_gpus: bool) -> dict[s
     """
     if hide_gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    from sdx.config import Precision
-    from sdx.evaluation.harness import score
     from sdx.store.files import read_rows
     from tests.kit.prompts import Quiz
+    from tests.kit.scoring import score
 
     suite = Quiz("suite", shots=1), read_rows(Path(items))
-    return {"results": score(Path(model_dir), *suite, Precision.fp32, 1024, Path(work_dir), "test")}
+    return {"results": score(Path(model_dir), *suite, Path(work_dir))}
