@@ -62,7 +62,7 @@ def _report(options: argparse.Namespace, result: dict[str, Any]) -> list[str]:
         f"- Machine: {about['cpu']}, {about['cores']} cores, {options.threads} threads, {about['memory_gib']:.0f} GiB, "
         f"{about['device']}",
         f"- Versions: {named}; sdx at {provenance()['git'] or 'no checkout'}",
-        f"- {options.sentences} sentences of {mean:.0f} tokens on average into {options.tokens}, {options.beams} beams, "
+        f"- {options.sentences} sentences of {mean:.0f} tokens into {options.tokens} with {options.beams} beams, "
         f"{options.rounds} rounds",
         "",
         *table(HEADINGS, rows(result["runs"], options.sentences, options.tokens)),
