@@ -6,7 +6,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "flash-attn", "liger-kernel")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "ctranslate2",
+    "trl",
+    "peft",
+    "deepspeed",
+    "accelerate",
+    "flash-attn",
+    "liger-kernel",
+)
 GIB = 2**30
 
 

@@ -23,11 +23,13 @@ from benchmarks import (
     peers,
     readings,
     report,
+    runtimes,
     self_translation,
     sinks,
     stacking,
     sweep,
     train,
+    translate,
     translations,
 )
 from benchmarks.models import SHAPES, random_model
@@ -300,6 +302,28 @@ def test_a_stack_against_translating(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ways = (readings.STACK, readings.TRANSLATED, readings.ALONE)
     assert [(run["way"], run["round"]) for run in found["runs"]] == [(way, n) for n in (1, 2) for way in ways]
     assert all(run["seconds"] > 0 for run in found["runs"])
+
+
+def test_translating_with_both_runtimes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("ctranslate2")
+    sizes = {"vocab_size": 300, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32}
+    sizes |= {"decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    monkeypatch.setattr(runtimes, "NLLB_600M", {**runtimes.NLLB_600M, **sizes})
+    runtimes.write_shape(str(tmp_path))
+    ways = ["transformers fp32", "ctranslate2 int8"]
+    found = runtimes.measure(str(tmp_path), ways, 5, 2, 8, 0, 2)
+    assert [(run["way"], run["round"]) for run in found["runs"]] == [(way, n) for n in (1, 2) for way in ways]
+    assert all(run["seconds"] > 0 for run in found["runs"])
+    assert 5 * 10 <= found["tokens"] <= 5 * 40
+
+
+def test_the_table_of_runtimes():
+    seconds = {"transformers bf16": (4.0, 8.0), "ctranslate2 int8": (1.0, 1.0)}
+    runs = [{"way": way, "round": n, "seconds": its[n]} for n in (0, 1) for way, its in seconds.items()]
+    assert translate.rows(runs, 8, 10) == [
+        ["transformers bf16", "1.50 (1.00 to 2.00)", "15", ""],
+        ["ctranslate2 int8", "8.00 (8.00 to 8.00)", "80", "6.00 x (4.00 to 8.00)"],
+    ]
 
 
 def test_the_stacks_table():

@@ -21,11 +21,11 @@ from typing import Any
 PATIENCE = 2
 """Beam search ends when this many times the beams are finished. CTranslate2's own, 1, costs NLLB-3.3B 0.38 chrF++."""
 LEAST_TOKENS = 64
-"""A batch of fewer is not halved if memory runs out."""
+"""Fewer are no batch worth splitting."""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
 """Sent to all processes of a job, whose parent decides what they mean."""
 
-state = SimpleNamespace(translator=None, batch_tokens=0)
+state = SimpleNamespace(translator=None, batch_tokens=0, threads=1)
 
 
 def convert(model_dir: str, out: str, weights: str, tokens: list[str], names: dict[str, str]) -> None:
@@ -60,7 +60,7 @@ def convert(model_dir: str, out: str, weights: str, tokens: list[str], names: di
 def load(directory: str, device: str, index: int, threads: int, batch_tokens: int) -> None:
     import ctranslate2
 
-    state.batch_tokens = batch_tokens
+    state.batch_tokens, state.threads = batch_tokens, threads
     options = {"device": device, "device_index": index, "inter_threads": threads, "intra_threads": 1}
     state.translator = ctranslate2.Translator(directory, **options)
 
@@ -68,6 +68,7 @@ def load(directory: str, device: str, index: int, threads: int, batch_tokens: in
 def translate(sources: list[list[str]], rooms: list[int], prefix: str | None, beams: int) -> list[list[str]]:
     """The best translation of each source, all with the same prefix, if any; `rooms` are their most tokens."""
     order = sorted(range(len(sources)), key=lambda index: -rooms[index])
+    share = sum(map(len, sources)) // state.threads  # of a thread: none is to wait for another's large batch
     while True:
         waiting = []
         for room, group in groupby(order, lambda index: rooms[index]):
@@ -76,7 +77,7 @@ def translate(sources: list[list[str]], rooms: list[int], prefix: str | None, be
                 some,
                 target_prefix=[[prefix]] * len(some) if prefix else None,
                 asynchronous=True,
-                max_batch_size=state.batch_tokens,
+                max_batch_size=max(LEAST_TOKENS, min(share, state.batch_tokens)),
                 batch_type="tokens",
                 beam_size=beams,
                 patience=PATIENCE,

@@ -25,8 +25,8 @@ from sdx.store.step import Step
 from sdx.text import segment
 from sdx.text.lengths import fertility
 from sdx.translation.base import Texts, TranslationContext, Translator
-from sdx.translation.seq2seq import OFFLINE
 from sdx.translation.prompted import FRAME_TOKENS, engine_of, lines, room_of, work
+from sdx.translation.seq2seq import OFFLINE
 
 PLACEHOLDERS = ("source", "target", "source_code", "target_code", "text")
 FRAME = 128.0

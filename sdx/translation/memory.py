@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import BinaryIO
 from zlib import crc32
 
-import numpy as np
-
 from sdx.process.disk import writing
 from sdx.text.protect import Engine
 
@@ -48,6 +46,8 @@ class Memory:
         """Number of a file -> how far it was read."""
         self._new: dict[int, int] = {}
         """Hash of a sentence -> its place."""
+        import numpy as np
+
         self._hashes, self._places = np.zeros((2, 1), np.uint64)  # sorted; a sentinel is first
         self._asked = self._known = 0
 
@@ -75,6 +75,8 @@ class Memory:
         return round(share, 3)
 
     def _find(self, sentences: Sequence[str]) -> dict[str, str]:
+        import numpy as np
+
         self._read_on()
         hashes = np.fromiter(map(_hash, sentences), np.uint64, len(sentences))
         at = np.searchsorted(self._hashes, hashes, side="right") - 1
@@ -106,6 +108,8 @@ class Memory:
                 self._ends[number] = end
 
     def _fold(self) -> None:
+        import numpy as np
+
         hashes = np.concatenate([self._hashes, np.fromiter(self._new.keys(), np.uint64, len(self._new))])
         places = np.concatenate([self._places, np.fromiter(self._new.values(), np.uint64, len(self._new))])
         order = np.argsort(hashes, kind="stable")

@@ -14,7 +14,7 @@ from typing import Any
 from sdx import InputError
 from sdx.config import Precision, Runtime, ShapeConfig, TranslatorConfig
 from sdx.languages import language
-from sdx.models.batches import ROWS, RowBytes, number_bytes
+from sdx.models.batches import ROWS, Most, RowBytes, number_bytes
 from sdx.models.hub import PYTORCH, SAFETENSORS, check_model, local, model_step
 from sdx.models.loading import load_errors
 from sdx.models.residency import resident
@@ -23,7 +23,6 @@ from sdx.models.work import ModelWork, most_rows
 from sdx.options import fields
 from sdx.options.source import Source
 from sdx.process.ranks import device
-from sdx.process.threads import cores
 from sdx.store.estimate import Plan, Work
 from sdx.store.files import read_json
 from sdx.store.step import Step
@@ -37,6 +36,8 @@ from sdx.translation.search import ROOM_FACTOR, ROOM_TOKENS, Search
 from sdx.translation.vocabulary import PIECES, TokenizerJson, Vocabulary, load_vocabulary
 
 OFFLINE = "offline, set translator.path to a local copy, or choose another translator"
+BATCHES, CONVERTED_BATCHES = Most(cpu=4, gpu=1), Most(cpu=16, gpu=4)
+"""Translated between two writes to disk, with transformers and with CTranslate2. Ours."""
 TOKENIZERS = ("tokenizer.json", *(source for source, _ in PIECES))
 
 
@@ -95,11 +96,10 @@ class Seq2Seq(Translator):
 
     @property
     def batch_rows(self) -> int:  # type: ignore[override]
-        """Enough sentences to fill batches of similar length, and all cores; for transformers on a GPU one batch is
-        large enough."""
-        if self._is_converted:
-            return max(16, 2 * cores()) * self._max_sentences
-        return self._max_sentences if device().type == "cuda" else 4 * self._max_sentences
+        """Enough sentences to fill batches of similar length, and all cores. The same on machines of one kind, which
+        may share a step."""
+        batches = CONVERTED_BATCHES if self._is_converted else BATCHES
+        return batches.on(device().type == "cuda") * self._max_sentences
 
     @property
     def version(self) -> str:
