@@ -150,9 +150,9 @@ class Scoring(SuiteStep, RowStep[Any]):
 @lru_cache(maxsize=1)  # from `read` to `publish`
 def _asked(step: Scoring, model_dir: Path, items: Path) -> Asked:
     silence()
+    lm = tokenizing_lm(model_dir, step.context_tokens)
     with as_in_every_process(), step.explained():
-        tasks = step.tasks(read_rows(items))
-        return Asked(tokenizing_lm(model_dir, step.context_tokens), tasks, step.limit)
+        return Asked(lm, step.tasks(read_rows(items)), step.limit)
 
 
 @dataclass(frozen=True, eq=False)

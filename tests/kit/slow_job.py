@@ -11,12 +11,11 @@ BATCH_S = 0.3
 
 
 def slow_down() -> None:
-    from sdx.evaluation import log_probs
     from sdx.store.batch_log import BatchLog
     from sdx.training import loop
 
     journal = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    append, update, answers = BatchLog.append, loop.update, log_probs._answers
+    append, update = BatchLog.append, loop.update
 
     def noted_append(self, rows):
         time.sleep(BATCH_S)
@@ -28,13 +27,8 @@ def slow_down() -> None:
         time.sleep(BATCH_S)
         return update(*arguments)
 
-    def slow_answers(*arguments):
-        time.sleep(BATCH_S)
-        return answers(*arguments)
-
     BatchLog.append = noted_append
     loop.update = slow_update
-    log_probs._answers = slow_answers
 
 
 if __name__ == "__main__":
