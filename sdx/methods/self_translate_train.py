@@ -99,7 +99,9 @@ class SelfTranslateTrain(Method[SelfTranslateTrainConfig]):
     def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> Iterator[dict[str, Any]]:
         """The mixture in all target languages. D_T lacks the rows that lost a field to a filter."""
         for name in self.options.subsets:
-            rows = chain.from_iterable(self._subset(name, run, inputs, target, seed) for target in run.targets)
+            rows: Iterator[dict[str, Any]] = chain.from_iterable(
+                self._subset(name, run, inputs, target, seed) for target in run.targets
+            )
             if name == "src":
                 rows = _source(_task(run), inputs["d_L"], run.source)
             if (first := next(rows, None)) is None:

@@ -104,7 +104,7 @@ class Tokens(RowStep[Pool[Row, Row]]):
             raise InputError(
                 f"scale.max_length_tokens={self.max_length_tokens} is shorter than every training example; raise it"
             )
-        write_lines(work.dir / "rows", [rows])
+        write_lines(work.dir / "rows", [bytes(rows)])
         write_json(work.dir / "subsets.json", {"subsets": [*subsets], "too_long": too_long})
         work.counts.update(examples=count, too_long=too_long, tokens=end)
 
@@ -119,8 +119,8 @@ class Examples(Sequence[Any]):
         self.too_long: int = meta["too_long"]
         self._names: list[str] = meta["subsets"]
         self._rows = rows
-        self._ids = memoryview(np.memmap(directory / "ids", "<i4", "r"))
-        self._columns = [memoryview(np.ascontiguousarray(rows[name])) for name in ("end", "prompt", "line", "group")]
+        self._ids = np.memmap(directory / "ids", "<i4", "r").data
+        self._columns = [np.ascontiguousarray(rows[name]).data for name in ("end", "prompt", "line", "group")]
         self._numbers = np.arange(len(rows))
 
     def __len__(self) -> int:
@@ -130,7 +130,7 @@ class Examples(Sequence[Any]):
         return self._example(int(self._numbers[index]))
 
     def __iter__(self) -> Iterator[Any]:
-        return map(self._example, memoryview(self._numbers))
+        return map(self._example, self._numbers.data)
 
     def _example(self, number: int) -> Any:
         from sdx.training.objectives import Example

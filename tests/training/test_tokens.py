@@ -19,7 +19,6 @@ from sdx.models.backbone import load_tokenizer
 from sdx.models.template import encode_example, encode_plain
 from sdx.process import pool
 from sdx.store.files import write_rows
-from sdx.store.step import Workspace
 from sdx.store.store import Store
 from sdx.training.tokens import Examples, Tokens
 from tests.kit.plain_step import PlainStep
