@@ -18,12 +18,11 @@ import regex
 from sdx import InputError
 from sdx.config import TASK_FILTERS, FilterConfig
 from sdx.languages import Language
-from sdx.process.pool import Pool
 from sdx.store.batch_log import Row
 from sdx.store.estimate import ROWS, Estimate, Plan, Rows
 from sdx.store.files import read_rows, write_lines
 from sdx.store.row_file import RowFile
-from sdx.store.row_step import RowStep, in_order
+from sdx.store.row_step import PooledStep
 from sdx.store.shared_log import SharedLog
 from sdx.store.step import Step, Workspace
 from sdx.text.answer_spans import marker
@@ -39,7 +38,6 @@ COPIED_WORDS = 3
 """This many words in lower case are more than a name ("Leonardo da Vinci") or a Latin term."""
 COPIED_LETTERS = 10
 """The same for languages without spaces between words."""
-BATCH_ROWS = 8192
 DOUBT = 0.02
 """A less probable language is the wrong one."""
 ENGLISH_LETTERS = {
@@ -148,12 +146,11 @@ def check(config: FilterConfig) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Filter(RowStep[Pool[Row, str | None]]):
+class Filter(PooledStep):
     """Publishes the rows that no reason drops, unchanged, and the others with their reason as `dropped.jsonl`."""
 
     name = "filter"
     version = 4
-    silent_s = 2.0
 
     rows: Step
     """Completions `{"id", "prompt", "text", "tokens", "finished"}` or translations `{"id", "source", "text"}`."""
@@ -200,19 +197,8 @@ class Filter(RowStep[Pool[Row, str | None]]):
     def read(self, work: Workspace) -> Sequence[Row]:
         return RowFile(work.inputs["rows"] / ROWS)
 
-    def load(self, work: Workspace) -> Pool[Row, str | None]:
-        return Pool(partial(reasons, tuple(self.reasons), self.target, self.source, self.thresholds))
-
-    def batches(self, rows: Sequence[Row], loaded: Pool[Row, str | None]) -> list[range]:
-        return in_order(rows, BATCH_ROWS)
-
-    def process(self, batch: Sequence[Row], loaded: Pool[Row, str | None]) -> list[Row]:
-        """The rows; those that are dropped have their `reason`."""
-        found = zip(batch, loaded.map(batch), strict=True)
-        return [{"id": row["id"], "reason": reason, **row} if reason else row for row, reason in found]
-
-    def unload(self, loaded: Pool[Row, str | None]) -> None:
-        loaded.close()
+    def function(self, work: Workspace) -> Callable[[Sequence[Row]], list[Row]]:
+        return partial(judged, tuple(self.reasons), self.target, self.source, self.thresholds)
 
     def publish(self, log: SharedLog, work: Workspace) -> None:
         counts: Counter[str | None] = Counter()
@@ -225,17 +211,18 @@ class Filter(RowStep[Pool[Row, str | None]]):
         write_lines(work.dir / "dropped.jsonl", compress(log.lines(), (not one for one in kept)))
 
 
-def reasons(
-    names: Sequence[str], target: Language, source: Language, thresholds: FilterConfig, rows: Sequence[Row]
-) -> list[str | None]:
-    """The first of these reasons to drop each row, or None; see `Filter`."""
-    found = []
-    if "wrong_language" in names:
+def judged(
+    reasons: Sequence[str], target: Language, source: Language, thresholds: FilterConfig, rows: Sequence[Row]
+) -> list[Row]:
+    """The rows; those that are dropped have their `reason`. See `Filter`."""
+    if "wrong_language" in reasons:
         look_ahead(row["text"] for row in rows)
+    found = []
     for row in rows:
         given = row["source" if "source" in row else "prompt"]
         candidate = Candidate(row["text"], given, target, source, row.get("finished", True))
-        found.append(next((name for name in names if FILTERS[name](candidate, thresholds)), None))
+        reason = next((name for name in reasons if FILTERS[name](candidate, thresholds)), None)
+        found.append({"id": row["id"], "reason": reason, **row} if reason else row)
     return found
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from sdx import InputError
 from sdx.config import MethodConfig
 from sdx.data.mixture import weigh
-from sdx.methods.base import Directions, Method, Run, corpus_texts, directed, pairs, texts
+from sdx.methods.base import Directions, Method, Run, Text, corpus_texts, directed, pairs, texts
 from sdx.store.step import Step
 
 
@@ -56,7 +56,7 @@ class CIT(Method[CITConfig]):
         """All subsets in all target languages. A subset leaves out questions that lack one of its sides."""
         source = run.source
         x, y = (corpus_texts(inputs["x_L"], name, source) for name in ("instruction", "answer"))
-        x_t, y_t = [], []
+        x_t, y_t = list[Mapping[str, Text]](), list[Mapping[str, Text]]()
         for target in run.targets:
             mt = run.translator.for_pair(source.flores, target.flores).name
             for side, translated in ("x", x_t), ("y", y_t):

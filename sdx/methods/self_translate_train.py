@@ -99,9 +99,8 @@ class SelfTranslateTrain(Method[SelfTranslateTrainConfig]):
     def pairs(self, run: Run, inputs: Mapping[str, Path], seed: int) -> Iterator[dict[str, Any]]:
         """The mixture in all target languages. D_T lacks the rows that lost a field to a filter."""
         for name in self.options.subsets:
-            rows = chain.from_iterable(self._subset(name, run, inputs, target, seed) for target in run.targets)
-            if name == "src":
-                rows = _source(_task(run), inputs["d_L"], run.source)
+            targets = run.targets[:1] if name == "src" else run.targets
+            rows = chain.from_iterable(self._subset(name, run, inputs, target, seed) for target in targets)
             if (first := next(rows, None)) is None:
                 raise InputError(
                     f"method.mixture={self.options.mixture}: nothing is left for {name}: no row kept all its fields; "
@@ -114,6 +113,10 @@ class SelfTranslateTrain(Method[SelfTranslateTrainConfig]):
         self, name: str, run: Run, inputs: Mapping[str, Path], target: Language, seed: int
     ) -> Iterator[dict[str, Any]]:
         task, source = _task(run), run.source
+        if name == "src":
+            for row in rows_in(inputs["d_L"] / "train.jsonl"):
+                yield _whole(task, "src", row.pop("id"), row, source, source, "corpus")
+            return
         if name == "parallel":
             yield from translate_rows(rows_in(inputs[f"p/{target.code}"] / ROWS), source, target)
             return
@@ -146,11 +149,6 @@ def _task(run: Run) -> LabelledTask:
             "arc_easy_full, gsm8k, xquad, xnli and mgsm, alone or with tasks that are only evaluated"
         )
     return found[0]
-
-
-def _source(task: LabelledTask, d_l: Path, source: Language) -> Iterator[dict[str, Any]]:
-    for row in rows_in(d_l / "train.jsonl"):
-        yield _whole(task, "src", row.pop("id"), row, source, source, "corpus")
 
 
 def _translated(d_l: Path, fields: Mapping[str, Path]) -> Iterator[tuple[str, Fields, Fields]]:

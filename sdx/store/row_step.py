@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
+from sdx.process.pool import Pool
 from sdx.process.progress import Progress
 from sdx.store import ray_workers
 from sdx.store.batch_log import Row
@@ -14,6 +15,8 @@ from sdx.store.files import write_lines
 from sdx.store.shared_log import SharedLog
 from sdx.store.step import Step, Workspace
 
+POOLED_ROWS = 8192
+"""In a batch that is dealt to the cores of a process; some seconds of work."""
 Loaded = TypeVar("Loaded")
 """What a step loads to process its rows: a model, an engine, nothing."""
 
@@ -110,3 +113,26 @@ class RowStep(Step, Generic[Loaded]):
                 yield self.process([rows[number] for number in batch], loaded)
         finally:
             self.unload(loaded)
+
+
+@dataclass(frozen=True, eq=False)
+class PooledStep(RowStep[Pool[Row, Row]]):
+    """Each row is processed by itself, on all cores."""
+
+    silent_s = 2.0
+
+    @abstractmethod
+    def function(self, work: Workspace) -> Callable[[Sequence[Row]], list[Row]]:
+        """Rows -> the rows to publish; can be pickled. Raises InputError if the step cannot work."""
+
+    def load(self, work: Workspace) -> Pool[Row, Row]:
+        return Pool(self.function(work))
+
+    def batches(self, rows: Sequence[Row], loaded: Pool[Row, Row]) -> list[range]:
+        return in_order(rows, POOLED_ROWS)
+
+    def process(self, batch: Sequence[Row], loaded: Pool[Row, Row]) -> list[Row]:
+        return loaded.map(batch)
+
+    def unload(self, loaded: Pool[Row, Row]) -> None:
+        loaded.close()

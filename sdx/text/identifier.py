@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
@@ -11,7 +12,7 @@ LONGEST_BYTES = 8192
 """Longer texts are walked through one by one: all texts of a walk take as much memory as the longest."""
 
 
-class Identifier(LanguageIdentifier):
+class Identifier(LanguageIdentifier):  # type: ignore[misc]
     """Scores as py3langid does; `look_ahead` says which texts come next."""
 
     __slots__ = ("_next_row", "_seen", "_visits")
@@ -37,11 +38,12 @@ class Identifier(LanguageIdentifier):
         features = ((one, self._seen.take(moves_of[: len(one)])) for one, moves_of in walked)
         self._visits = {one: Counter(of[of >= 0].tolist()) for one, of in features}
 
-    def _raw_score(self, text: bytes) -> np.ndarray:
+    def _raw_score(self, text: bytes) -> Any:
         visits = getattr(self, "_visits", {}).get(text)
         return self._sparse_score(visits, self.nb_ptc) if visits else super()._raw_score(text)
 
 
 @cache
 def identifier() -> Identifier:
-    return Identifier.from_model_file(MODEL_FILE)
+    made: Identifier = Identifier.from_model_file(MODEL_FILE)
+    return made

@@ -6,7 +6,7 @@ rows    a record for each example, see `ROW`
 
 from array import array
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -17,18 +17,16 @@ from typing import Any, ClassVar
 
 from sdx import InputError
 from sdx.config import TemplateKind
-from sdx.process.pool import Pool
 from sdx.process.threads import usable_cores
 from sdx.store.batch_log import Row
 from sdx.store.estimate import ROWS, Estimate, Plan, Work
 from sdx.store.files import read_json, write_json, write_lines
 from sdx.store.row_file import RowFile
-from sdx.store.row_step import RowStep, in_order
+from sdx.store.row_step import PooledStep
 from sdx.store.shared_log import SharedLog
 from sdx.store.step import Step, Workspace
 from sdx.text.lengths import TEMPLATE_TOKENS
 
-BATCH_ROWS = 8192
 TOKENISED_PER_S = 200_000.0
 """Tokens a second on one core, measured on two."""
 ROW = (("end", "<i8"), ("prompt", "<i4"), ("line", "<i4"), ("group", "<i4"), ("subset", "<i4"), ("draw", "<f8"))
@@ -40,7 +38,7 @@ RECORD = Struct("<qiiiid")
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens(RowStep[Pool[Row, Row]]):
+class Tokens(PooledStep):
     """Publishes the examples of a mix that are not too long for training, in the mix's order."""
 
     name: ClassVar[str] = "tokens"
@@ -49,8 +47,6 @@ class Tokens(RowStep[Pool[Row, Row]]):
     backbone: Step
     template: TemplateKind
     max_length_tokens: int
-
-    silent_s = 2.0
 
     @property
     def about(self) -> str:
@@ -66,21 +62,12 @@ class Tokens(RowStep[Pool[Row, Row]]):
     def read(self, work: Workspace) -> Sequence[Row]:
         return RowFile(work.inputs["mix"] / ROWS)
 
-    def load(self, work: Workspace) -> Pool[Row, Row]:
+    def function(self, work: Workspace) -> Callable[[Sequence[Row]], list[Row]]:
         from sdx.models.backbone import check_length
 
         model_dir = work.inputs["backbone"] / "model"
         check_length(model_dir, self.max_length_tokens)
-        return Pool(partial(tokenised, model_dir, self.template, self.max_length_tokens))
-
-    def batches(self, rows: Sequence[Row], loaded: Pool[Row, Row]) -> list[range]:
-        return in_order(rows, BATCH_ROWS)
-
-    def process(self, batch: Sequence[Row], loaded: Pool[Row, Row]) -> list[Row]:
-        return loaded.map(batch)
-
-    def unload(self, loaded: Pool[Row, Row]) -> None:
-        loaded.close()
+        return partial(tokenised, model_dir, self.template, self.max_length_tokens)
 
     def publish(self, log: SharedLog, work: Workspace) -> None:
         """Raises InputError if all examples are too long."""
@@ -104,7 +91,7 @@ class Tokens(RowStep[Pool[Row, Row]]):
             raise InputError(
                 f"scale.max_length_tokens={self.max_length_tokens} is shorter than every training example; raise it"
             )
-        write_lines(work.dir / "rows", [rows])
+        write_lines(work.dir / "rows", [bytes(rows)])
         write_json(work.dir / "subsets.json", {"subsets": [*subsets], "too_long": too_long})
         work.counts.update(examples=count, too_long=too_long, tokens=end)
 
@@ -119,8 +106,8 @@ class Examples(Sequence[Any]):
         self.too_long: int = meta["too_long"]
         self._names: list[str] = meta["subsets"]
         self._rows = rows
-        self._ids = memoryview(np.memmap(directory / "ids", "<i4", "r"))
-        self._columns = [memoryview(np.ascontiguousarray(rows[name])) for name in ("end", "prompt", "line", "group")]
+        self._ids = np.memmap(directory / "ids", "<i4", "r").data
+        self._columns = [np.ascontiguousarray(rows[name]).data for name in ("end", "prompt", "line", "group")]
         self._numbers = np.arange(len(rows))
 
     def __len__(self) -> int:
@@ -130,7 +117,7 @@ class Examples(Sequence[Any]):
         return self._example(int(self._numbers[index]))
 
     def __iter__(self) -> Iterator[Any]:
-        return map(self._example, memoryview(self._numbers))
+        return map(self._example, self._numbers.data)
 
     def _example(self, number: int) -> Any:
         from sdx.training.objectives import Example

@@ -5,33 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from sdx.process import pool
 from sdx.process.pool import Pool
-
-START = """
-import os, time
-from sdx.process import pool
-from tests.process.test_pool import numbered
-pool.FEWEST, pool.cores = 1, lambda: 2
-if __name__ == "__main__":
-    made = pool.Pool(numbered)
-    print(*{process for _, process in made.map(range(10 * pool.PIECE))}, flush=True)
-    time.sleep(60)
-"""
-
-
-def numbered(items: Sequence[int]) -> list[tuple[int, int]]:
-    """Each with the process that it was in."""
-    return [(2 * item, os.getpid()) for item in items]
-
-
-def refused(items: Sequence[int]) -> list[int]:
-    raise ValueError(f"no {items[0]}")
+from tests.kit.pooled import numbered, refused
 
 
 @pytest.fixture(autouse=True)
@@ -59,11 +39,8 @@ def test_an_error_in_another_process_is_raised_here() -> None:
         made.close()
 
 
-def test_the_processes_end_when_the_one_that_started_them_is_killed(tmp_path: Path) -> None:
-    script = tmp_path / "start.py"
-    script.write_text(START)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    started = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment)
+def test_the_processes_end_when_the_one_that_started_them_is_killed() -> None:
+    started = subprocess.Popen([sys.executable, "-m", "tests.kit.pooled"], stdout=subprocess.PIPE, text=True)
     assert started.stdout
     workers = [int(number) for number in started.stdout.readline().split()]
     assert workers

@@ -1,7 +1,6 @@
 """The mix in tokens: those of every row alone, however many processes made them, killed or not, and read from disk."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,42 +17,9 @@ from sdx.config import TemplateKind
 from sdx.models.backbone import load_tokenizer
 from sdx.models.template import encode_example, encode_plain
 from sdx.process import pool
-from sdx.store.files import write_rows
-from sdx.store.step import Workspace
 from sdx.store.store import Store
-from sdx.training.tokens import Examples, Tokens
-from tests.kit.plain_step import PlainStep
-
-LIMIT = 60
-ROWS = [
-    {
-        "id": f"{number}/{subset}",
-        "source_id": f"q{number}",
-        "subset": subset,
-        "prompt": f"Question {number}: what is {number} + {number}? ไทย",
-        "response": "word " * (number % 40) or " \n",
-        **({"plain": True} if subset == "plain" else {}),
-    }
-    for subset in ("ll", "plain", "tt")
-    for number in range(40)
-]
-PROCESS = """
-import sys
-from pathlib import Path
-from sdx.process import pool
-from sdx.training import tokens
-from tests.training.test_tokens import step
-from sdx.store.store import Store
-if __name__ == "__main__":
-    pool.PIECE, pool.FEWEST, pool.cores, tokens.BATCH_ROWS = 8, 1, lambda: 2, 24
-    Store(Path(sys.argv[1])).realise(step(Path(sys.argv[2])))
-"""
-
-
-def step(model_dir: Path, limit: int = LIMIT, rows: Any = ROWS) -> Tokens:
-    mix = PlainStep("mix", lambda work: write_rows(work.dir / "rows.jsonl", rows))
-    backbone = PlainStep("backbone", lambda work: (work.dir / "model").symlink_to(model_dir))
-    return Tokens(mix, backbone, TemplateKind.auto, limit)
+from sdx.training.tokens import Examples
+from tests.kit.token_step import LIMIT, ROWS, step
 
 
 def made(model_dir: Path, cache: Path, **options: Any) -> Path:
@@ -109,20 +75,18 @@ def test_a_limit_that_leaves_nothing(model_dir: Path, tmp_path: Path) -> None:
 @pytest.mark.long
 def test_bytes_depend_neither_on_processes_nor_on_kills(model_dir: Path, tmp_path: Path) -> None:
     calm = digests(made(model_dir, tmp_path / "calm"))
-    script, cache = tmp_path / "process.py", tmp_path / "killed"
-    script.write_text(PROCESS)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, str(script), str(cache), str(model_dir)]
+    cache = tmp_path / "killed"
+    command = [sys.executable, "-m", "tests.kit.token_step", str(cache), str(model_dir)]
     killed_with_work = 0
     for logs in (1, 2):  # of two processes that came before, each killed with a batch or more on the disk
-        process = subprocess.Popen(command, env=environment)
+        process = subprocess.Popen(command)
         while process.poll() is None and len([*cache.glob("artifacts/tokens/*.partial/rows.*.log")]) < logs:
             time.sleep(0.005)
         time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
         killed_with_work += process.wait() == -signal.SIGKILL
     assert killed_with_work
-    subprocess.run(command, env=environment, check=True)
+    subprocess.run(command, check=True)
     [found] = cache.glob(f"artifacts/tokens/{step(model_dir).key}")
     assert digests(found) == calm
     assert json.loads((found / "manifest.json").read_text())["resumed"]
