@@ -83,7 +83,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 @pytest.mark.long
 def test_twenty_kills_among_four_workers(place: Workplace):
     """Workers that nobody kills end with the process that started them."""
-    overrides = ("stages=prepare", "scale.corpus_rows=400", "scale.max_new_tokens=24")
+    overrides = ("scale.max_steps=1", "scale.corpus_rows=400", "scale.max_new_tokens=24")
     team, kills = Team(place, "four", "workers=4", *overrides), 0
     while kills < KILLS:
         process = team.start()
