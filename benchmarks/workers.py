@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a script's own folder is all that Python would search
+
+from benchmarks.models import smollm2
 from sdx.config import Precision, TemplateKind
 from sdx.generation.hf import HFGenerator
 from sdx.store.batch_log import Row
@@ -122,13 +125,6 @@ def child(name: str, cache: str, rows: str, batch_rows: str, model: str, new_tok
     os._exit(0)  # the interpreter takes a second to end
 
 
-def _packaged() -> Path:
-    from sdx.config import BackboneConfig
-    from sdx.models.backbone import backbone_step
-
-    return Store.shared().realise(backbone_step(BackboneConfig("smollm2_135m", asset="smollm2_135m"))) / "model"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", type=Path, help="directory; the packaged SmolLM2 without")
@@ -140,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.child:
         child(*given.child)
     echo, decode = given.rows
-    steps = [Echo(echo, batch_rows=4), Decode(decode, str(given.model or _packaged()), batch_rows=8)]
+    steps = [Echo(echo, batch_rows=4), Decode(decode, str(given.model or smollm2(Store.shared())), batch_rows=8)]
     print("| engine | processes | seconds of one | seconds of all | times as fast |")
     print("| ------ | --------- | -------------- | -------------- | ------------- |")
     for step, processes in zip(steps, given.workers, strict=True):
