@@ -107,6 +107,23 @@ def test_twenty_kills_among_four_workers(place: Workplace):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, os.EX_TEMPFAIL)])
+def test_workers_leave_with_the_run(place: Workplace, number: int, code: int):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored in the background of a shell
+    team = Team(place, f"left-{code}", "workers=2", "stages=prepare", "scale.corpus_rows=60")
+    try:
+        process = team.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    wait_for(lambda: team.written() == 2 or process.poll() is not None)
+    [worker] = children(process)
+    process.send_signal(number)
+    assert process.wait() == code, team.log.read_text()
+    assert gone(worker)
+    assert "goes on without it" not in team.log.read_text()
+
+
+@pytest.mark.long
 def test_ranks_of_a_whole_run_are_killed(place: Workplace):
     """First one of two, then the launch; a rank without its launcher ends as soon as it needs the other."""
     team = Team(place, "ranks", "scale.corpus_rows=24", "scale.max_steps=2")
