@@ -78,7 +78,12 @@ def _start(number: int, count: int, gpus: Sequence[str], path: Path, ended: thre
     command = [sys.executable, "-m", "sdx", *sys.argv[1:]]
     with path.open("ab") as output:
         process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C is for the process that ends the others
         )
 
     def watch() -> None:

@@ -31,6 +31,7 @@ from benchmarks import (
     train,
     translate,
     translations,
+    workers,
 )
 from benchmarks.models import SHAPES, random_model
 from sdx.config import Adapter, ShapeConfig
@@ -394,3 +395,12 @@ def test_ways_of_attention_compute_the_same(capsys: pytest.CaptureFixture[str]):
         torch.testing.assert_close(other, ours, rtol=1e-4, atol=1e-5)
     assert attention.main(["--rounds", "1", "--width", "8", "--heads", "2", "--key-heads", "1"]) == 0
     assert "worked answers" in capsys.readouterr().out
+
+
+@pytest.mark.long
+def test_several_workers_are_compared_with_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    model = str(tiny_model(tmp_path / "tiny"))
+    assert workers.main(["--model", model, "--rows", "32", "16", "--rounds", "1", "--workers", "2", "2"]) == 0
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines()[-2:]]
+    assert [row[1].strip() for row in rows] == ["echo", "decode"]
+    assert float(rows[0][5]) > 1.2  # of 2.0, on a busy machine

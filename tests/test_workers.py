@@ -1,4 +1,4 @@
-"""Processes that work for one run, killed at random: ranks of a launch, and `workers=4`. The bytes are one process's."""
+"""Processes that work for one run, killed at random: ranks of a launch, and `workers=4`; the bytes are those of one."""
 
 import os
 import random
@@ -48,10 +48,8 @@ class Team:
         return sum(BatchLog.is_written(log) for log in self.logs() if log.exists())
 
     def no_row_twice(self) -> bool:
-        made = Counter(
-            (log.parent, id_) for log in self.logs() for _, rows in BatchLog.batches(log) for id_, *_ in rows
-        )
-        return set(made.values()) <= {1}
+        batches = [(log.parent, rows) for log in self.logs() for _, rows in BatchLog.batches(log)]
+        return set(Counter((step, id_) for step, rows in batches for id_, *_ in rows).values()) <= {1}
 
     def alone(self) -> dict[str, bytes]:
         """What an undisturbed process publishes."""
@@ -85,13 +83,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 @pytest.mark.long
 def test_twenty_kills_among_four_workers(place: Workplace):
     """Workers that nobody kills end with the process that started them."""
-    overrides = ("stages=prepare", "scale.corpus_rows=400", "scale.max_new_tokens=24")
+    overrides = ("scale.max_steps=1", "scale.corpus_rows=400", "scale.max_new_tokens=24")
     team, kills = Team(place, "four", "workers=4", *overrides), 0
     while kills < KILLS:
         process = team.start()
         wait_for(lambda process=process: team.written() > 2 or process.poll() is not None)
         alive = [process.pid, *children(process)]
-        while alive[0] == process.pid and kills < KILLS:
+        while process.pid in alive and kills < KILLS:
             time.sleep(team.dice.uniform(0, 0.2))
             assert process.poll() is None, team.log.read_text()
             os.kill(victim := team.dice.choice(alive), signal.SIGKILL)
@@ -106,6 +104,23 @@ def test_twenty_kills_among_four_workers(place: Workplace):
     assert process.wait() == 0, team.log.read_text()
     assert "and the run goes on without it; see" in team.log.read_text()
     assert published(team.cache) == team.alone()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, os.EX_TEMPFAIL)])
+def test_workers_leave_with_the_run(place: Workplace, number: int, code: int):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored in the background of a shell
+    team = Team(place, f"left-{code}", "workers=2", "stages=prepare", "scale.corpus_rows=60")
+    try:
+        process = team.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    wait_for(lambda: team.written() == 2 or process.poll() is not None)
+    [worker] = children(process)
+    process.send_signal(number)
+    assert process.wait() == code, team.log.read_text()
+    assert gone(worker)
+    assert "goes on without it" not in team.log.read_text()
 
 
 @pytest.mark.long

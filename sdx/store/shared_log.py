@@ -105,13 +105,13 @@ class SharedLog:
                 finished, or if others have other batches (a machine with another device).
             on_refresh: called after each look at what others have done.
         """
-        if self.complete:
+        if self.complete or (not leads and (self._directory / MANIFEST).exists()):
             return
         batches = list(batches)
         self._own.create()
         try:
             claims = Claims(self._directory, batches, self._name)
-            if not leads and ((self._directory / MANIFEST).exists() or claims.others):
+            if not leads and claims.others:
                 return
             pause_s, refreshed_s = FIRST_PAUSE_S, time.monotonic()
             while True:

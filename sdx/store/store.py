@@ -124,7 +124,8 @@ class Store:
         try:
             step.help(work)
         except FileNotFoundError:
-            if not self.cached(step):  # else it was published in this moment
+            publishes = (work.dir / MANIFEST).exists() or not work.dir.exists()
+            if not publishes and not self.cached(step):
                 raise
         return True
 

@@ -1,8 +1,10 @@
 """A row step whose engine sleeps and repeats the row, as a stand-in for a model on a GPU: it takes time and no core.
 
-`python -m tests.kit.sleepy CACHE ROWS BATCH SECONDS` makes it as one more process.
+`python -m tests.kit.sleepy CACHE ROWS BATCH SECONDS` makes it as one more process. Each batch adds the
+process' number to SLEEPY_JOURNAL, if that is set.
 """
 
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -39,6 +41,9 @@ class Sleepy(RowStep[None]):
 
     def process(self, batch: Sequence[Row], loaded: None) -> list[Row]:
         time.sleep(self.seconds)
+        if "SLEEPY_JOURNAL" in os.environ:
+            with open(os.environ["SLEEPY_JOURNAL"], "a") as journal:
+                journal.write(f"{os.getpid()}\n")
         return [{**row, "text": row["id"].upper()} for row in batch]
 
 

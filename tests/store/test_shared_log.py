@@ -15,6 +15,8 @@ import pytest
 from sdx.store import shared_log
 from sdx.store.batch_log import BatchLog
 from sdx.store.shared_log import SharedLog
+from sdx.store.step import Workspace
+from sdx.store.store import Store
 from tests.kit.sleepy import Sleepy, make
 
 IDS = [f"r{number}" for number in range(12)]
@@ -76,6 +78,22 @@ def test_nobody_helps_with_other_batches_or_a_finished_step(tmp_path: Path):
     assert list(SharedLog(tmp_path, IDS).pending([range(12)], leads=False)) == []
     (tmp_path / "manifest.json").write_text("{}")
     assert list(SharedLog(tmp_path, IDS).pending(BATCHES, leads=False)) == []
+
+
+def test_what_is_published_meanwhile_needs_no_help(tmp_path: Path):
+    class Late(Sleepy):
+        def help(self, work: Workspace) -> None:
+            raise FileNotFoundError  # a log that its reader has just seen
+
+    store, step = Store(tmp_path), Late(1, batch_rows=1, seconds=0.0)
+    partial = store.path(step).with_name(f"{step.key}.partial")
+    partial.mkdir(parents=True)
+    with pytest.raises(FileNotFoundError):
+        store.help(step)
+    (partial / "manifest.json").write_text("{}")
+    store.help(step)
+    partial.rename(store.path(step))
+    store.help(step)
 
 
 def test_torn_claims_and_logs_lose_nothing(tmp_path: Path):

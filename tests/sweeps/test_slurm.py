@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from sdx import InputError
 from sdx.config import Config, Stages
-from sdx.store.files import write_json
+from sdx.store.files import read_json, write_json
 from sdx.sweeps.runs import SweepRun
 from sdx.sweeps.slurm import GpuFlag, SlurmConfig, SlurmLauncher, _job_in_queue, _jobs, max_array_size, parameters
 from sdx.sweeps.watch import JOB
@@ -64,6 +64,8 @@ def launcher(**options: object) -> SlurmLauncher:
         ),
         ({"prepare": {"nodes": 0}}, "hydra.launcher.prepare.nodes=0 is too small"),
         ({"prepare": {"mem_gb": -1}}, "hydra.launcher.prepare.mem_gb=-1 is too small"),
+        ({"prepare": {"array": 0}}, "hydra.launcher.prepare.array=0 is too small"),
+        ({"prepare": {"array": 4, "nodes": 2}}, "array=4: each task is one process, .* is 2; leave both out"),
         ({"sbatch": "exclusive"}, "hydra.launcher.sbatch=exclusive is no mapping"),
     ],
 )
@@ -106,6 +108,10 @@ def test_jobs_in_the_queue(tmp_path: Path):
     config.stages = Stages.prepare
     with pytest.raises(InputError, match="in the queue with stages=all as job 8_0; wait for it or scancel it"):
         _job_in_queue(run, {"8_0": (RunState.queued, "")})
+    write_json(run.run_dir / JOB, {"job": "8", "log": "l", "stages": "all", "prepare": "7", "prepare_log": "p"})
+    with pytest.raises(InputError, match="job 7 makes its data, and the job that would train is gone"):
+        _job_in_queue(run, {"7_3": (RunState.queued, "")})
+    assert _job_in_queue(run, {"70_0": (RunState.queued, "")}) is None
 
 
 @pytest.mark.parametrize(("said", "most"), [("MaxArraySize            = 1001\n", 1001), ("", 1000)])
@@ -154,6 +160,20 @@ def test_the_script_requests_gpus_by_the_chosen_option(
     launcher(**given)._submit([SweepRun(0, [], [], OmegaConf.structured(Config), tmp_path / "runs/run")])
     flags = [line.removeprefix("#SBATCH --").replace("'", "") for line in slurm.read_text().splitlines()]
     assert [flag for flag in flags if flag.startswith(("gpu", "gres", "ntasks"))] == asks
+
+
+def test_a_run_waits_for_all_tasks_of_its_array_however_they_end(tmp_path: Path, slurm: Path):
+    runs = [SweepRun(n, [], [], OmegaConf.structured(Config), tmp_path / f"runs/{n}") for n in range(2)]
+    program(tmp_path / "bin/sbatch", f'cat "$1" >> {slurm}; echo Submitted batch job 7')
+    arrays = launcher(gpus_per_node=0, prepare={"array": 4})
+    arrays._wait = lambda runs, jobs: None  # type: ignore[method-assign]
+    arrays.run(runs)
+    flags = [line.removeprefix("#SBATCH --") for line in slurm.read_text().splitlines()]
+    assert [flag for flag in flags if flag.startswith(("array", "dependency"))] == [
+        "array=0-3%4",
+        "dependency=afterany:7",
+    ] * 2
+    assert [read_json(run.run_dir / JOB)["prepare"] for run in runs] == ["7", "7"]
 
 
 LAUNCH = """
