@@ -101,7 +101,7 @@ def test_each_answer_is_paired_with_its_question():
     en, th = language("en"), language("th")
     x = {id_: (f"x {id_}", en, "corpus") for id_ in ("a", "b", "odd::answer-2")}
     y = {id_: (f"y {id_}", th, "mt") for id_ in ("a", "a::answer-2", "b::answer-3", "c", "odd::answer-2")}
-    rows = pairs("lt", x, y, "v")
+    rows = list(pairs("lt", x, y, "v"))
     assert [(row["source_id"], row["prompt"], row["response"]) for row in rows] == [
         ("a", "x a", "y a"),
         ("a", "x a", "y a::answer-2"),
