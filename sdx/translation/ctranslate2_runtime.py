@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,21 +41,23 @@ class Child:
     def __init__(self) -> None:
         if not find_spec("ctranslate2"):
             raise InputError(f"translator.runtime=ctranslate2 needs a package that is not installed: {INSTALL}")
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        command = [sys.executable, "-m", CHILD]
-        self._process = subprocess.Popen(command, env=_environment(), text=True, encoding="utf-8", **pipes)  # type: ignore[call-overload]
+        command, pipe = [sys.executable, "-m", CHILD], subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, encoding="utf-8", env=_environment())
         self.close = finalize(self, _end, self._process)
 
     @property
     def pid(self) -> int:
-        return int(self._process.pid)
+        return self._process.pid
 
     def ask(self, do: str, **arguments: Any) -> Any:
         """Raises RuntimeError with what went wrong there, or if the process has ended."""
+        requests, answers = self._process.stdin, self._process.stdout
+        assert requests
+        assert answers
         try:
-            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
+            requests.write(json.dumps({"do": do, **arguments}) + "\n")
+            requests.flush()
+            line = answers.readline()
         except BrokenPipeError:
             line = ""
         if not line:
@@ -69,7 +72,8 @@ class Child:
 def _end(process: "subprocess.Popen[str]") -> None:
     assert process.stdin
     assert process.stdout
-    process.stdin.close()
+    with suppress(BrokenPipeError):
+        process.stdin.close()
     try:
         process.wait(END_S)
     except subprocess.TimeoutExpired:
@@ -79,12 +83,13 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 
 def _environment() -> dict[str, str]:
-    """With sdx on the path, and with the CUDA 12 libraries that pip installed."""
+    """With sdx on the path, not the files where the run was started, and the CUDA 12 libraries that pip installed."""
     found = find_spec("nvidia")
     libraries = [Path(folder) / "cublas" / "lib" for folder in (found and found.submodule_search_locations) or ()]
     paths = {"PYTHONPATH": [ROOT], "LD_LIBRARY_PATH": [path for path in libraries if path.is_dir()]}
-    given = {name: [*map(str, own), *filter(None, [os.environ.get(name)])] for name, own in paths.items()}
-    return os.environ | {name: os.pathsep.join(parts) for name, parts in given.items() if parts}
+    given = {name: [*map(str, some), *filter(None, [os.environ.get(name)])] for name, some in paths.items()}
+    own = {name: os.pathsep.join(parts) for name, parts in given.items() if parts}
+    return os.environ | own | {"PYTHONSAFEPATH": "1"}
 
 
 @dataclass(frozen=True, eq=False)
