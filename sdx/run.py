@@ -124,7 +124,7 @@ def _help(config: Config, run_dir: Path) -> None:
     """What a worker does beside the process whose run this is, see `sdx.workers`."""
     resolved = precision.resolve_for_plan(config, run_dir, precision.machine_precision())
     work, store = prepare(resolved.config, run_dir), Store(Path(config.cache_dir))
-    workers.help_make(_wanted(work, store), store)
+    workers.help_with(_wanted(work, store), store)
 
 
 def _wanted(work: RunPlan, store: Store) -> list[Step]:

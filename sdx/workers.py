@@ -42,7 +42,7 @@ def check(workers: str) -> None:
 
 @contextmanager
 def beside(workers: str, run_dir: Path) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """Inside the block, all but one of so many workers run the same command line as this process, see `help_make`.
+    """Inside the block, all but one of so many workers run the same command line as this process, see `help_with`.
 
     Yields a context in which this process computes with all cores, because the others wait. Raises InputError if there
     are fewer GPUs.
@@ -95,7 +95,7 @@ def _start(number: int, count: int, gpus: Sequence[str], path: Path, ended: thre
     return process
 
 
-def help_make(steps: Sequence[Step], store: Store) -> None:
+def help_with(steps: Sequence[Step], store: Store) -> None:
     """Does a part of each row step among these steps and their inputs while another process makes them all.
 
     Returns when all are made. Each step is helped with once: when no batch is left to take, only the death of another
