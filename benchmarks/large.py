@@ -1,6 +1,6 @@
 """A corpus of a million rows through the real steps: corpus, filters, mix, tokens, and the first step of a training.
 
-    python benchmarks/large.py                      # 1,500,000 rows, killed ten times; half an hour and 40 GB of disk
+    python benchmarks/large.py                      # 1,500,000 rows, killed ten times; over an hour, 40 GB of disk
     python benchmarks/large.py --rows 30000
 
 Made-up rows: sentences of the packaged instructions, and as their translations questions of the human-translated MMLU
@@ -261,6 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work(folder, options.work, rows)
         return 0
     calm = folder / "calm"
+    if calm.exists():
+        parser.error(f"--folder={options.folder} has the steps already; give another")
     for step in steps(folder, rows)[0]:
         Store(calm).realise(step)
     process = start(folder, calm, rows)

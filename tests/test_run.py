@@ -188,10 +188,10 @@ def test_data_first_and_the_rest_later(place: Workplace, tmp_path: Path):
     assert read_json(run / "state.json")["state"] == "prepared"
     assert not (run / "results.json").exists()
     made = {path.name for path in (tmp_path / "cache/artifacts").iterdir()}
-    assert {"mix", "translate", "items"} <= made
+    assert {"mix", "translate", "items", "tokens"} <= made
     assert not made & {"train", "score"}
     again, printed = place.sdx(*given, cache)
     assert again == run
     assert read_json(run / "state.json")["state"] == "done"
     assert re.search(r"train +starts", printed)
-    assert not re.search(r"(translate|mix|items) +starts", printed)
+    assert not re.search(r"(translate|mix|items|tokens) +starts", printed)
