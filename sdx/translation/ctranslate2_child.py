@@ -8,6 +8,7 @@ input does: with the process that started it, however that ended. Imports nothin
 """
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -37,10 +38,10 @@ def convert(model_dir: str, out: str, weights: str, tokens: list[str], names: di
         names: attributes of a tokenizer of transformers: `bos_token`, `eos_token`, `unk_token`.
     """
     from ctranslate2.converters import TransformersConverter
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    set_verbosity_error()
+    disable_progress_bar()
     ids = {token: id_ for id_, token in enumerate(tokens)}
     tokenizer = SimpleNamespace(
         **names,
@@ -60,6 +61,7 @@ def convert(model_dir: str, out: str, weights: str, tokens: list[str], names: di
 def load(directory: str, device: str, index: int, threads: int, batch_tokens: int) -> None:
     import ctranslate2
 
+    ctranslate2.set_log_level(logging.ERROR)  # it warns of weights in bf16 on a CPU
     state.batch_tokens, state.threads = batch_tokens, threads
     options = {"device": device, "device_index": index, "inter_threads": threads, "intra_threads": 1}
     state.translator = ctranslate2.Translator(directory, **options)

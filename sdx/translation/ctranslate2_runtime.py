@@ -27,7 +27,7 @@ CHILD = "sdx.translation.ctranslate2_child"
 ROOT = Path(__file__).parents[2]
 INSTEAD = "translator.runtime=transformers does without it"
 INSTALL = f"pip install 'sdx[ctranslate2]', or 'sdx[ctranslate2-gpu]' for a GPU; {INSTEAD}"
-WEIGHTS = {Precision.int8: "int8", Precision.bf16: "bfloat16", Precision.fp32: "float32"}
+WEIGHTS = {Precision.int8: "int8_float32", Precision.bf16: "bfloat16", Precision.fp32: "float32"}
 """CTranslate2's names. On a device without bf16 it computes such weights in fp32."""
 CONVERSION_S = 30.0
 """For NLLB 600M, on one core."""
