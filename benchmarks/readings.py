@@ -81,7 +81,7 @@ def _ways(place: Path, texts: list[str], lang: str, shape: str, beams: int) -> d
 
     def read(model: Any, some: Sequence[str], of: Any) -> None:
         rows = [{"id": str(n), "segments": [text], "choices": 0, "label": 0} for n, text in enumerate(some)]
-        for _ in pooled_batches(model, rows, of, MAX_TOKENS, "reading"):
+        for _ in pooled_batches(model, rows, of, MAX_TOKENS):
             pass
 
     return {

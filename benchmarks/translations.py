@@ -68,12 +68,12 @@ def measure(
     """
     import torch
 
-    translators = {}
+    translators, model = {}, AssetStep("smollm2_135m")
     for way in (REUSED, PLAIN):
         generator = Counted(batch_size, Precision(precision), way == REUSED)
         translator = SelfTranslation(shots, None, "\n\n")
         translator.attach(
-            TranslationContext(AssetStep("smollm2_135m"), TemplateKind.auto, generator, lambda *_: None, None)
+            TranslationContext(model, TemplateKind.auto, generator, lambda *_: model, None)  # `prepare` has both
         )
         translator.prepare({"translator": Path(place), "demonstrations": Path(place)})
         translator.translate(texts[:WARM_UP], *pair)

@@ -255,7 +255,7 @@ def _model_files(model_dir: Path, template: TemplateKind) -> ModelFiles:
 
     tokenizer, config = load_tokenizer(model_dir, template), pretrained(AutoConfig, model_dir)
     try:
-        eos = GenerationConfig.from_pretrained(model_dir).eos_token_id
+        eos = GenerationConfig.from_pretrained(model_dir, trust_remote_code=False).eos_token_id
     except OSError:  # the directory has none, as transformers finds, too
         eos = GenerationConfig.from_model_config(config).eos_token_id
     stops = {*stop_ids(tokenizer), *(eos if isinstance(eos, list) else [eos])} - {None}

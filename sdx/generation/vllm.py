@@ -208,7 +208,9 @@ def _vllm(python: str) -> str:
     """Name and version of the package that this interpreter has."""
     install = "make an environment for vLLM as the README says, and give its bin/python"
     try:
-        found = subprocess.run([python, "-I", "-c", FIND], capture_output=True, text=True, timeout=FIND_S)
+        found = subprocess.run(
+            [python, "-I", "-c", FIND], capture_output=True, encoding="utf-8", errors="replace", timeout=FIND_S
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InputError(f"generator.python={python} cannot be run ({error}); {install}") from None
     if found.returncode or not found.stdout.strip():

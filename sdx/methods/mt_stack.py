@@ -29,7 +29,7 @@ in every language that the encoder knows.
 | its division by the variance of what is taught: the share unexplained | [O] | stacking/objectives.py:Alignment.loss |
 | words aligned by the tokens' characters | [P] | stacking/alignment_data.py:aligned_words |
 | stage 2a: the LLM and a head learn the English task: the teacher | [P] | methods/mt_stack.py:Study.teacher |
-| stage 2b: its vectors of the training set, by example id | [P] | stacking/vectors.py:VectorsStep.run |
+| stage 2b: its vectors of the training set, by example id | [P] | stacking/vectors.py:VectorsStep.answers |
 | stage 2c: its head is copied and frozen | [P] | stacking/trainable.py:TrainableStack.load |
 | stage 2c: MSE to its vectors, no labels | [P] | stacking/objectives.py:Distillation.loss |
 | `direct`: cross-entropy after stage 1 | [P] | stacking/objectives.py:Classification.loss |

@@ -212,7 +212,7 @@ def test_submitit_gets_no_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(main, "main", fails)
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(RunFailed, match=r"ValueError: no access with \[removed\]"):
-        RunJob([], tmp_path, 1.0, None)()
+        RunJob([], tmp_path, 1.0, None, None)()
     assert "no access with [removed]" in capsys.readouterr().err
 
 

@@ -9,9 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from sdx import InputError
-from sdx.planning import hardware
-from sdx.planning.hardware import visible_gpus
-from sdx.process import threads
+from sdx.process import devices, threads
+from sdx.process.devices import visible_gpus
 from sdx.store.files import write_json
 from sdx.sweeps import launcher
 from sdx.sweeps.launcher import LocalLauncher
@@ -51,9 +50,7 @@ def test_visible_gpus_are_those_that_cuda_shows(
 
 
 def test_gpus_are_counted_without_torch():
-    program = (
-        "import sys; from sdx.planning.hardware import visible_gpus; visible_gpus(); print('torch' in sys.modules)"
-    )
+    program = "import sys; from sdx.process.devices import visible_gpus; visible_gpus(); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
 
 
@@ -105,7 +102,7 @@ def test_runs_at_once_share_the_cores_on_gpus_too(
 
 
 def test_runs_at_once_share_the_cores_without_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(hardware, "driver_gpus", list)
+    monkeypatch.setattr(devices, "driver_gpus", list)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [each["OMP_NUM_THREADS"] for each in started(monkeypatch, tmp_path, 3, 3)] == ["4"] * 3
     [alone] = started(monkeypatch, tmp_path / "alone", 1, None)
