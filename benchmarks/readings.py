@@ -60,7 +60,7 @@ Way = Callable[[Sequence[str]], None]
 def _ways(place: Path, texts: list[str], lang: str, shape: str, beams: int) -> dict[str, Way]:
     import torch
 
-    from sdx.stacking.inference import pooled_batches
+    from sdx.stacking.inference import encode_rows, pooled_batches
     from sdx.stacking.model import StackConfig, StackForSequenceClassification
 
     parts = {"encoder": place / "encoder", "llm": place / "llm"}
@@ -81,7 +81,7 @@ def _ways(place: Path, texts: list[str], lang: str, shape: str, beams: int) -> d
 
     def read(model: Any, some: Sequence[str], of: Any) -> None:
         rows = [{"id": str(n), "segments": [text], "choices": 0, "label": 0} for n, text in enumerate(some)]
-        for _ in pooled_batches(model, rows, of, MAX_TOKENS):
+        for _ in pooled_batches(model, rows, encode_rows(model, rows, of, MAX_TOKENS)):
             pass
 
     return {
