@@ -192,7 +192,7 @@ class Claims:
             if number is None:
                 number = self._orphaned(left, is_dead)
             if number is not None:
-                file.write(f"{number} {self._name}\n".encode())
+                file.write(f"\n{number} {self._name}\n".encode())  # a power cut may have torn the line before
                 self._claimed.add(number)
                 self._open[number] = self._name
             return number

@@ -1,9 +1,11 @@
 """A model's scores on given items, through the store.
 
-As a program, `python -m tests.kit.scoring MODEL CACHE COPIES`, also on the ranks of torchrun: of many `ITEMS`.
+As a program, `python -m tests.kit.scoring MODEL CACHE COPIES`, also on the ranks of torchrun: of many `ITEMS`, and
+slowly, so that a rank that begins later finds batches left.
 """
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from sdx.store.store import Store
 from sdx.tasks.base import ChoiceTask
 from tests.kit.prompts import ITEMS, Quiz
 from tests.kit.suites import model_step, published
+
+BATCH_S = 0.3
 
 
 def score_step(
@@ -45,6 +49,12 @@ def copied(copies: int) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    log_probs.QUESTIONS = Most(2, 2)
+    process = Score.process
+
+    def slowly(*given: Any) -> Any:
+        time.sleep(BATCH_S)
+        return process(*given)
+
+    Score.process, log_probs.QUESTIONS = slowly, Most(2, 2)  # type: ignore[method-assign]
     model, cache, copies = sys.argv[1:]
     score(Path(model), Quiz("arc.en", shots=1), copied(int(copies)), Path(cache))

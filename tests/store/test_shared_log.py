@@ -107,7 +107,7 @@ def test_torn_claims_and_logs_lose_nothing(tmp_path: Path):
     [rows] = tmp_path.glob("rows*")
     rows.write_bytes(rows.read_bytes() + b"\0\0")
     again = SharedLog(tmp_path, IDS)
-    taken = []
+    taken: list[int] = []
     for numbers in again.pending(BATCHES):
         taken += numbers
         again.append([{"id": IDS[row]} for row in numbers])
