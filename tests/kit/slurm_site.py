@@ -110,5 +110,5 @@ def twice(site: Site, name: str) -> list[str]:
     """Rows that were put on disk more than once."""
     lines = (site.place.path / f"{name}.journal").read_text().splitlines()
     logged = [line.split(" ", 2) for line in lines if line.startswith("logged")]
-    made = Counter((path, id_) for _, path, ids in logged for id_ in json.loads(ids))
+    made = Counter((Path(path).parent, id_) for _, path, ids in logged for id_ in json.loads(ids))
     return [str(row) for row, times in made.items() if times > 1]
