@@ -31,7 +31,7 @@ test: setup ## The tests that need no GPU, no SLURM and no large weights (about 
 test-fast: setup ## After every edit: the tests that start no run and no training (about 2 minutes on 2 cores)
 	CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not whole and not long and not slow and not gpu and not slurm"
 
-test-long: setup ## Kills, searches and studies of ten seconds or more each, after `make test` (about 2 minutes on 2 cores)
+test-long: setup ## Kills, searches and studies of ten seconds or more each, after `make test` (about 7 minutes on 2 cores)
 	CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load -m "long and not slow and not gpu and not slurm"
 
 test-gpu: setup ## What a GPU node must pass, with random weights (under 10 minutes on one GPU; without one, what runs on the CPU)
@@ -40,7 +40,7 @@ test-gpu: setup ## What a GPU node must pass, with random weights (under 10 minu
 test-slurm: setup ## Sweeps on a real SLURM of this machine (root, slurm-wlm and munge; 10 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm
 
-test-vllm: setup $(VLLM)/.installed ## generator=vllm with vLLM's CPU build in .venv-vllm (Python 3.11, 3 GB; 8 minutes on 2 cores)
+test-vllm: setup $(VLLM)/.installed ## generator=vllm with vLLM's CPU build in .venv-vllm (Python 3.11, 3 GB; 5 minutes on 2 cores)
 	SDX_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python CUDA_VISIBLE_DEVICES="" $(BIN)/python -m pytest -m vllm
 
 # torchvision, torchaudio and torchcodec, where they come along, are built for another torch.
