@@ -26,7 +26,7 @@ from sdx.store.row_step import PooledStep
 from sdx.store.shared_log import SharedLog
 from sdx.store.step import Step, Workspace
 from sdx.text.answer_spans import marker
-from sdx.text.identification import in_language, look_ahead, loops, probability_of
+from sdx.text.identification import characters_in, in_language, look_ahead, loops, probability_of
 from sdx.text.numbers import final_number
 from sdx.text.protect import blank, cut
 from sdx.text.refusal import refuses
@@ -93,7 +93,7 @@ def copied(row: Candidate, config: FilterConfig) -> bool:
     words = " ".join(map(blank, cut(row.source, find_sentences(row.source))[1::2]))
     if row.source_language.spaces:
         return len(_WORD.findall(words)) >= COPIED_WORDS
-    return _letters(words) >= COPIED_LETTERS
+    return characters_in(_LETTERS, words) >= COPIED_LETTERS
 
 
 def wrong_language(row: Candidate, config: FilterConfig) -> bool:
@@ -123,8 +123,8 @@ FILTERS: dict[str, Callable[[Candidate, FilterConfig], bool]] = {
     "truncated": lambda row, config: not row.finished,
     "copied": copied,
     "repetition": lambda row, config: loops(row.text),
-    "short": lambda row, config: _letters(row.text) < config.min_letters,
-    "long": lambda row, config: _letters(row.text) > config.max_letters,
+    "short": lambda row, config: characters_in(_LETTERS, row.text) < config.min_letters,
+    "long": lambda row, config: characters_in(_LETTERS, row.text) > config.max_letters,
     "length_ratio": length_ratio,
     "wrong_language": wrong_language,
     "refusal": lambda row, config: refuses(row.text),
@@ -249,15 +249,7 @@ def english_letters(text: str) -> float:
     Persian, Tamil, Thai, Urdu and Lao 1.2 to 1.3, and 0.8 to 1.1 for alphabets (Cyrillic, Greek, Latin, Armenian and
     Georgian). With these weights, the seven human translations of MMLU are 0.85 to 1.1 times as long as the English.
     """
-    letters = _joined(_LETTERS, text)
+    letters = "".join(_LETTERS.findall(text))
     if letters.isascii():
         return len(letters)
-    return len(letters) + sum((weight - 1) * len(_joined(of, letters)) for weight, of in ENGLISH_LETTERS.items())
-
-
-def _letters(text: str) -> int:
-    return len(_joined(_LETTERS, text))
-
-
-def _joined(runs: regex.Pattern, text: str) -> str:
-    return "".join(runs.findall(text))
+    return len(letters) + sum((weight - 1) * characters_in(of, letters) for weight, of in ENGLISH_LETTERS.items())

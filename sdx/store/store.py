@@ -88,7 +88,7 @@ class Store:
             self._seen.add(path.name)
             return path
         inputs = {name: self.realise(needed) for name, needed in step.inputs.items()}
-        work = Workspace(self._partial(step), inputs, cache_dir=self.root.parent, by_ray=self._by_ray)
+        work = self._workspace(step, inputs)
         help_once = cache(lambda: self._help(step, work))
         if rank() > 0 and not step.collective:
             locks.wait_until(lambda: self.cached(step) or (work.dir.is_dir() and help_once() and self.cached(step)))
@@ -118,7 +118,10 @@ class Store:
     def help(self, step: Step) -> None:
         """Does a part of a step that has begun."""
         inputs = {name: self.path(needed) for name, needed in step.inputs.items()}
-        self._help(step, Workspace(self._partial(step), inputs, cache_dir=self.root.parent))
+        self._help(step, self._workspace(step, inputs))
+
+    def _workspace(self, step: Step, inputs: Mapping[str, Path]) -> Workspace:
+        return Workspace(self._partial(step), inputs, cache_dir=self.root.parent, by_ray=self._by_ray)
 
     def _help(self, step: Step, work: Workspace) -> bool:
         try:

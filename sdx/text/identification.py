@@ -125,12 +125,12 @@ def in_language(text: str, language: Language) -> bool | None:
     if not text.strip() or repeats(text):
         return False
     words = _prose(text)
-    letters = _count(_LETTERS, words)
+    letters = characters_in(_LETTERS, words)
     if not letters or _is_names(words, language):
         return None
     probabilities = _probabilities(text, language)
     own, best = probabilities[label], max(probabilities, key=probabilities.__getitem__)
-    han = label in HAN and _count(_HAN, words) == letters < DECIDABLE_LETTERS
+    han = label in HAN and characters_in(_HAN, words) == letters < DECIDABLE_LETTERS
     if probabilities[best] < CONFIDENCE:
         return False if letters >= DECIDABLE_LETTERS and own < UNIDENTIFIED_DOUBT else None
     if best == label:
@@ -163,8 +163,8 @@ def _rivals(expected: Language | None) -> frozenset[str]:
 
 def _is_names(words: str, language: Language) -> bool:
     """Whether each word has a capital, or stands inside of names, in letters that the language has names in."""
-    letters = _count(_LETTERS, words)
-    if letters != _count(_CASED.get(language.script, _LATIN), words):
+    letters = characters_in(_LETTERS, words)
+    if letters != characters_in(_CASED.get(language.script, _LATIN), words):
         return False
     if letters >= DECIDABLE_LETTERS and words.isupper():
         return False
@@ -173,7 +173,7 @@ def _is_names(words: str, language: Language) -> bool:
     return len(small) < len(found) and all(word in PARTICLES for word in small)
 
 
-def _count(runs: regex.Pattern, text: str) -> int:
+def characters_in(runs: regex.Pattern, text: str) -> int:
     """Characters in the runs of a text."""
     return len("".join(runs.findall(text)))
 
